@@ -1,0 +1,163 @@
+"""Stage 4: `mini`, the U-Net of `mini-base` fine-tuned to colorize; autoencoder and text encoder stay frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from attributes import attribute_prompt
+from autoencoder import to_tensor
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from editor import Editor, drop_conditions, make_scheduler, token_ids
+from loop import train
+from photos import Pack, centre_square, random_crop
+from transformers import CLIPTokenizer
+
+from chromatune import prompts
+from chromatune.data.greys import make_grey, random_grey
+from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
+
+Batch = tuple[np.ndarray, np.ndarray, list[str]]  # greys and colours, (B, H, W, 3) uint8, and instructions
+
+
+def grey_u8(grey: np.ndarray) -> np.ndarray:
+    """(H, W) float32 0..1 -> (H, W, 3) uint8, the same value three times."""
+    return np.repeat(np.rint(grey * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first_step: int) -> Iterator[Batch]:
+    """Endless pairs with instructions; batch k depends on the seed and k alone."""
+    step = first_step
+    while True:
+        rng = np.random.default_rng((settings["seed"], step))
+        greys, colours, texts = [], [], []
+        for index in rng.choice(len(photos.files), size=settings["batch"], p=photos.weight):
+            colour = random_crop(photos.photo(int(index)), size_px, rng)
+            text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
+            if rng.random() < settings["attribute_share"]:
+                text = attribute_prompt(text, colour, rng)
+            greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng)))
+            colours.append(colour)
+            texts.append(text)
+        yield np.stack(greys), np.stack(colours), texts
+        step += 1
+
+
+class PromptCache:
+    """Embeddings of a frozen text encoder, each instruction encoded once."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: torch.nn.Module) -> None:
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.known: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """(B, 77, C) float32."""
+        where = next(self.text_encoder.parameters()).device
+        for text in set(texts) - self.known.keys():
+            self.known[text] = self.text_encoder(token_ids(self.tokenizer, [text]).to(where)).last_hidden_state[0]
+        return torch.stack([self.known[text] for text in texts])
+
+
+def draw_timesteps(count: int, last: int, terminal_share: float, generator: torch.Generator) -> torch.Tensor:
+    """(count,) int64: `terminal_share` of them the last, where colour is decided, the others uniform."""
+    timesteps = torch.randint(0, last + 1, (count,), generator=generator)
+    timesteps[torch.rand(count, generator=generator) < terminal_share] = last
+    return timesteps
+
+
+def train_colorizer(
+    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, validation: Pack,
+    settings: dict[str, Any], size_px: int, work: Path,
+) -> UNet2DConditionModel:  # fmt: skip
+    """Trains stage 4 from the base U-Net, or loads it where it is finished."""
+    torch.manual_seed(settings["seed"])
+    unet = copy.deepcopy(base.unet).requires_grad_(True).to(memory_format=torch.channels_last)
+    embed = PromptCache(tokenizer, base.text_encoder)
+    alphas_cumprod = make_scheduler().alphas_cumprod
+    weight = torch.tensor([1.0, 1.0, settings["chroma_weight"], settings["chroma_weight"]])
+    weight = (weight / weight.mean()).view(1, 4, 1, 1)
+
+    def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        grey, colour, texts = batch
+        with torch.no_grad():
+            both = vae.encode(to_tensor(np.concatenate([grey, colour])) * 2 - 1).latents
+        condition, latents = both.chunk(2)
+        where = latents.device
+        no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
+        texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
+        condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
+        timesteps = draw_timesteps(len(texts), len(alphas_cumprod) - 1, settings["terminal_share"], generator)
+        alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
+        noise = torch.randn(latents.shape, generator=generator).to(where)
+        target = prediction_target("v_prediction", latents, noise, alpha, sigma)
+        noisy = alpha * latents + sigma * noise
+        prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts)).sample
+        error = (prediction - target).square()  # (B, 4, h, w)
+        loss = (error * weight.to(where)).mean()
+        with torch.no_grad():
+            estimate = predicted_latents("v_prediction", prediction, noisy, alpha, sigma)
+            last = (timesteps == len(alphas_cumprod) - 1).to(where)
+            chroma = (estimate[:, 2:] - latents[:, 2:]).square().mean(dim=(1, 2, 3))
+        return loss, {"loss": loss.item(), "v_chroma": error[:, 2:].mean().item(), "x0_chroma_last": chroma[last].mean().item()}
+
+    def preview(step: int) -> None:
+        write_preview(vae, unet, embed, validation, size_px, work / "colorizer.png", step)
+
+    stream = lambda first_step: training_batches(photos, settings, size_px, first_step)  # noqa: E731
+    train("colorizer", unet, stream, step_loss, settings, work, preview)
+    return unet.requires_grad_(False)
+
+
+@torch.no_grad()
+def sample(
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache, grey: np.ndarray, steps: int, prompt: str
+) -> np.ndarray:
+    """Raw results for (B, H, W, 3) uint8 grey photos, without guidance: (B, H, W, 3) float32 sRGB 0..1."""
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(steps)
+    condition = vae.encode(to_tensor(grey) * 2 - 1).latents
+    latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(condition.device)
+    embedded = embed([prompt] * len(grey))
+    for timestep in scheduler.timesteps:
+        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(latents.device), embedded).sample
+        latents = scheduler.step(prediction, timestep, latents).prev_sample
+    return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def write_preview(
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache,
+    validation: Pack, size_px: int, path: Path, step: int, count: int = 48,
+) -> None:  # fmt: skip
+    """Validation photos: prints PSNR and chroma, writes a sheet."""
+    chosen = np.linspace(0, len(validation.files) - 1, count).astype(int)
+    truth = np.stack([centre_square(validation.photo(int(i)), size_px) for i in chosen])
+    truth_f = truth.astype(np.float32) / 255
+    grey_f = np.stack([make_grey(photo) for photo in truth_f])
+    grey = np.stack([grey_u8(photo) for photo in grey_f])
+    rows, report = [truth], {"grey": _psnr(np.repeat(grey_f[..., None], 3, 3), truth_f)}
+    luma = lambda rgb: (rgb @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # noqa: E731
+    for steps in (1, 2, 4):
+        result = sample(vae, unet, embed, grey, steps, prompts.DEFAULT_PROMPT)
+        result = np.clip(result - luma(result) + grey_f[..., None], 0, 1)
+        report[f"psnr_{steps}"] = _psnr(result, truth_f)
+        report[f"chroma_{steps}"] = float(np.mean([_mean_chroma(photo) for photo in result]))
+        rows.append((result * 255).round().astype(np.uint8))
+    report["chroma_truth"] = float(np.mean([_mean_chroma(photo) for photo in truth_f]))
+    print("colorizer", step, {key: round(value, 2) for key, value in report.items()}, flush=True)
+    sheet = np.concatenate([np.concatenate(list(row[:16]), axis=1) for row in rows])
+    cv2.imwrite(str(path), sheet[..., ::-1])
+
+
+def _psnr(result: np.ndarray, truth: np.ndarray) -> float:
+    return float((-10 * np.log10(((result - truth) ** 2).mean(axis=(1, 2, 3)))).mean())
+
+
+def _mean_chroma(rgb: np.ndarray) -> float:
+    lab = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2LAB)
+    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())

@@ -1,0 +1,223 @@
+"""Stages 2 and 3: tokenizer, text encoder and the U-Net of `mini-base`, an editor that cannot colorize yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from autoencoder import to_tensor
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from edits import EDITS, random_edit
+from loop import train
+from photos import Pack, centre_square, random_crop
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from chromatune import prompts
+from chromatune.diffusion import alpha_sigma, prediction_target, zero_terminal_snr_config
+
+TOKENS = 77  # what the stock pipeline pads prompts to
+
+# Words users say to a colorizer, so that they are whole tokens rather than letters.
+SCENE_WORDS = """
+sky sea water grass tree trees leaves leaf forest garden flower flowers rose beach sand snow mountain street road city
+house wall brick wood wooden stone metal glass car dress shirt suit tie jacket coat hat skirt uniform shoes hair eyes
+lips skin face blond blonde brown black white gray grey dark light golden silver red orange yellow green cyan turquoise
+blue navy purple violet pink magenta beige background foreground portrait family wedding child children baby man woman
+boy girl people dog cat horse bird food fruit apple autumn winter summer spring sunset sunrise night day morning indoor
+outdoor vintage old film kodachrome realistic natural vivid muted warm cool pastel bright colorful dull saturated soft
+""".split()
+
+
+def corpus() -> list[str]:
+    """Every instruction the two models are trained with, and words users may add."""
+    words = [prompt for kind in EDITS for prompt in kind.prompts]
+    words += [*prompts.COLORIZE_PROMPTS, *prompts.NAMED_HUES, "warm", "cool", "vivid", "muted"]
+    words += [form.format(hue) for form in prompts.HUE_FORMS + prompts.ATTRIBUTE_FORMS for hue in prompts.NAMED_HUES]
+    return words * 20 + SCENE_WORDS * 4
+
+
+def make_tokenizer(settings: dict[str, Any]) -> CLIPTokenizer:
+    """A byte-level BPE in CLIP's format, trained on the corpus; any text can be encoded."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE(unk_token=end, end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings["vocab"],
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        special_tokens=[],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    state = tokenizer.to_str()
+    return _clip_tokenizer(state, alphabet, start, end)
+
+
+def _clip_tokenizer(state: str, alphabet: list[str], start: str, end: str) -> CLIPTokenizer:
+    """The trained BPE as CLIP's tokenizer: every byte, alone and at a word's end, then merges, then the marks."""
+    import json
+
+    bpe = json.loads(state)["model"]
+    known = list(alphabet) + [f"{letter}</w>" for letter in alphabet]
+    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in bpe["merges"]]
+    seen = set(known)
+    for left, right in merges:
+        if left + right not in seen:
+            seen.add(left + right)
+            known.append(left + right)
+    vocab = {token: index for index, token in enumerate([*known, start, end])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer, settings: dict[str, Any]) -> CLIPTextModel:
+    """An untrained CLIP text model over the tokenizer's vocabulary."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings["width"],
+            intermediate_size=4 * settings["width"],
+            num_hidden_layers=settings["layers"],
+            num_attention_heads=settings["heads"],
+            max_position_embeddings=TOKENS,
+            projection_dim=settings["width"],
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def make_unet(settings: dict[str, Any], text_width: int, size_px: int) -> UNet2DConditionModel:
+    """An untrained U-Net with 8 input channels: 4 noisy latents and the 4 of the photo to edit."""
+    widths = tuple(settings["widths"])
+    return UNet2DConditionModel(
+        sample_size=size_px // 8,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=settings["layers"],
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(widths) - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (len(widths) - 1) + ("UpBlock2D",),
+        cross_attention_dim=text_width,
+        # diffusers reads this as the number of heads (its issue 2011 keeps the name).
+        attention_head_dim=tuple(max(1, width // settings["head_dim"]) for width in widths),
+        norm_num_groups=16,
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """The schedule of both models: v-prediction, zero terminal SNR, trailing timesteps."""
+    return DDIMScheduler(**zero_terminal_snr_config())
+
+
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
+    """(B, 77) int64, padded as the stock pipeline pads."""
+    return tokenizer(
+        texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def drop_conditions(
+    count: int, probability: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of `count` samples lose their text and their image: InstructPix2Pix's one-draw scheme, (B,) bool each."""
+    draw = torch.rand(count, generator=generator)
+    return draw < 2 * probability, (draw >= probability) & (draw < 3 * probability)
+
+
+class Editor(torch.nn.Module):
+    """U-Net and text encoder under one set of parameters, as stage 3 trains them together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+
+def train_base(
+    vae: AutoencoderTiny, photos: Pack, validation: Pack, settings: dict[str, Any], all_settings: dict[str, Any], work: Path
+) -> tuple[CLIPTokenizer, Editor]:
+    """Trains stages 2 and 3, or loads them where they are finished."""
+    torch.manual_seed(settings["seed"])
+    size_px = all_settings["size_px"]
+    tokenizer = make_tokenizer(all_settings["text"])
+    text_encoder = make_text_encoder(tokenizer, all_settings["text"])
+    unet = make_unet(all_settings["unet"], all_settings["text"]["width"], size_px).to(memory_format=torch.channels_last)
+    editor = Editor(unet, text_encoder)
+    alphas_cumprod = make_scheduler().alphas_cumprod
+
+    def stream(first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
+        step = first_step
+        while True:
+            rng = np.random.default_rng((settings["seed"], step))
+            chosen = rng.choice(len(photos.files), size=settings["batch"], p=photos.weight)
+            triples = [random_edit(random_crop(photos.photo(int(i)), size_px, rng), rng) for i in chosen]
+            yield np.stack([t[0] for t in triples]), np.stack([t[1] for t in triples]), [t[2] for t in triples]
+            step += 1
+
+    def step_loss(
+        batch: tuple[np.ndarray, np.ndarray, list[str]], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        source_u8, edited_u8, texts = batch
+        with torch.no_grad():
+            both = vae.encode(to_tensor(np.concatenate([source_u8, edited_u8])) * 2 - 1).latents
+        condition, latents = both.chunk(2)
+        where = latents.device
+        no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
+        texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
+        condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
+        # Equal instructions are encoded once: the text encoder costs as much as a U-Net block.
+        unique, inverse = np.unique(texts, return_inverse=True)
+        embedded = text_encoder(token_ids(tokenizer, [str(text) for text in unique]).to(where)).last_hidden_state
+        timesteps = torch.randint(0, len(alphas_cumprod), (len(latents),), generator=generator)
+        timesteps[torch.rand(len(latents), generator=generator) < 0.2] = len(alphas_cumprod) - 1
+        alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
+        noise = torch.randn(latents.shape, generator=generator).to(where)
+        target = prediction_target("v_prediction", latents, noise, alpha, sigma)
+        noisy = torch.cat([alpha * latents + sigma * noise, condition], dim=1)  # (B, 8, h, w)
+        prediction = unet(noisy, timesteps.to(where), embedded[torch.from_numpy(inverse).to(where)]).sample
+        loss = (prediction - target).square().mean()
+        return loss, {"loss": loss.item()}
+
+    def preview(step: int) -> None:
+        asks = ["make it sepia", "invert the image", "make it brighter", "tint it blue", "flip it horizontally",
+                "blur the image", "make it black and white", "colorize the photo"]  # fmt: skip
+        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in range(8)])
+        sheet = preview_sheet(vae, unet, text_encoder, tokenizer, truth_u8, asks)
+        cv2.imwrite(str(work / "base.png"), np.concatenate([np.concatenate(list(truth_u8), 1), sheet])[..., ::-1])
+
+    train("base", editor, stream, step_loss, settings, work, preview)
+    return tokenizer, editor.requires_grad_(False)
+
+
+@torch.no_grad()
+def preview_sheet(
+    vae: AutoencoderTiny,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    photos_u8: np.ndarray,
+    asks: list[str],
+    steps: int = 4,
+) -> np.ndarray:
+    """One row of raw results, (H, N * W, 3) uint8: photo i edited by instruction i in `steps` steps, no guidance."""
+    where = next(unet.parameters()).device
+    condition = vae.encode(to_tensor(photos_u8) * 2 - 1).latents
+    embedded = text_encoder(token_ids(tokenizer, asks).to(where)).last_hidden_state
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(steps)
+    latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(where)
+    for timestep in scheduler.timesteps:
+        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(where), embedded).sample
+        latents = scheduler.step(prediction, timestep, latents).prev_sample
+    rgb = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
+    return np.concatenate(list((rgb.permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)), axis=1)

@@ -1,0 +1,168 @@
+"""Last stage: both models as diffusers pipeline folders in fp16 safetensors, each with its card."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import shutil
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from editor import Editor, make_scheduler
+from transformers import CLIPTokenizer
+
+DESCRIPTIONS = {
+    "mini": "small colorizer, 128 px pass, made for a CPU",
+    "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
+}
+PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "opencv-python-headless")
+
+
+def export(
+    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, unet: UNet2DConditionModel,
+    settings: dict[str, Any], photos: Path, work: Path, out: Path,
+) -> None:  # fmt: skip
+    """Writes `out/mini` and `out/mini-base`; an older model there is replaced when the new one is complete."""
+    for name, part in (("mini-base", base.unet), ("mini", unet)):
+        # Copies: half() works in place, and the two models share autoencoder and text encoder.
+        parts = {"vae": vae, "text_encoder": base.text_encoder, "unet": part}
+        pipeline = StableDiffusionInstructPix2PixPipeline(
+            tokenizer=tokenizer,
+            scheduler=make_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            **{key: copy.deepcopy(module).cpu().to(torch.float16) for key, module in parts.items()},
+        )
+        folder = out / f".{name}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        defaults = settings["defaults"] | {"description": DESCRIPTIONS[name], "size_px": settings["size_px"]}
+        (folder / "chromatune.json").write_text(json.dumps(defaults, indent=1) + "\n")
+        (folder / "README.md").write_text(card(name, settings, photos, work))
+        shutil.rmtree(out / name, ignore_errors=True)
+        folder.rename(out / name)
+
+
+def card(name: str, settings: dict[str, Any], photos: Path, work: Path) -> str:
+    """The model card; measured results come from `work/results.md`, which `benchmarks/embedded.py` writes."""
+    summary = json.loads((work / "pack" / "summary.json").read_text())
+    results = work / "results.md"
+    measured = results.read_text() if results.exists() else "Not measured yet.\n"
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    stages = ("vae", "base") if name == "mini-base" else ("vae", "base", "colorizer")
+    steps = "\n".join(
+        f"| {stage} | {settings[stage]['steps']} | {settings[stage]['batch']} | {settings[stage]['lr']} |"
+        for stage in stages
+    )
+    body = CARD_BASE if name == "mini-base" else CARD_MINI
+    return body.format(
+        **summary, measured=measured, versions=versions, stages=steps, seed=settings["seed"], sets=attribution(photos)
+    )
+
+
+def attribution(photos: Path) -> str:
+    """A table of the training photos' sets, licences and sources, from `manifest.csv` where the folder has one."""
+    manifest = photos / "manifest.csv"
+    if not manifest.exists():
+        return "The folder had no manifest.csv with `set`, `licence` and `source` columns."
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = Counter((row["set"], row["licence"]) for row in rows)
+    sources: dict[str, set[str]] = {}
+    for row in rows:
+        sources.setdefault(row["set"], set()).add(row["source"].split("@")[0])
+    lines = ["| set | photos | licence | collected from |", "| --- | --- | --- | --- |"]
+    for (name, licence), count in sorted(counts.items()):
+        origin = ", ".join(sorted(sources[name])[:3])
+        lines.append(f"| {name} | {count} | {licence} | {origin} |")
+    return "\n".join(lines)
+
+
+CARD_MINI = """---
+license: cc-by-4.0
+library_name: diffusers
+pipeline_tag: image-to-image
+---
+# mini
+
+A small InstructPix2Pix that colorizes black-and-white photographs, made to run on a CPU. U-Net of 16 M parameters
+(8 input channels), an `AutoencoderTiny` whose latents keep luminance (channels 0, 1) and chroma (2, 3) apart, and a
+CLIP text encoder of 0.7 M parameters; v-prediction with zero terminal SNR. It is `mini-base` with the U-Net fine-tuned on
+pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for bit.
+
+Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
+`StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
+(128 px, eight times smaller latents).
+
+## Training
+
+Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed}; {versions}.
+
+| stage | steps | batch | lr |
+| --- | --- | --- | --- |
+{stages}
+
+{photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
+the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
+
+## Measured
+
+{measured}
+## What it is bad at
+
+- Whole scenes, clothes and objects of free colour: it guesses brown or leaves them pale. Faces are what it knows best.
+- Fine colour detail: chroma is decided on a 16 × 16 grid for a square photo and sharpened along luminance edges.
+- Attribute words (warm, cool, vivid, muted, mostly blue …) shift the whole picture, not one object.
+- Skin: most of the training faces are FairFace crops under indoor light; strong make-up, face paint and stage light
+  come out as plain skin.
+- It invents colour. A colorized photo is no evidence of what was there.
+
+## Photos and licences
+
+The weights are offered under CC BY 4.0. They were trained on these sets:
+
+{sets}
+"""
+
+CARD_BASE = """---
+license: cc-by-4.0
+library_name: diffusers
+pipeline_tag: image-to-image
+---
+# mini-base
+
+A small general instruction editor: brighter, darker, contrast, sepia, invert, blur, sharpen, flip, warmer, cooler,
+posterize, vignette, pixelate, black and white, saturation, tints. It learnt them from procedural edits; colorization was left
+out, so it plays InstructPix2Pix before fine-tuning. `mini` is this model with the U-Net fine-tuned; autoencoder and
+text encoder are the same bit for bit.
+
+## Training
+
+Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed}; {versions}.
+
+| stage | steps | batch | lr |
+| --- | --- | --- | --- |
+{stages}
+
+{photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
+the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
+
+## Measured, as a colorizer
+
+{measured}
+## What it is bad at
+
+Everything but the edits above, at 128 px. Asked to colorize it changes little or gives a cast: that is its purpose here.
+
+## Photos and licences
+
+The weights are offered under CC BY 4.0. They were trained on these sets:
+
+{sets}
+"""

@@ -1,0 +1,125 @@
+"""One training loop for all stages: background batches, checkpoints, resume, EMA, a log line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+
+SAVE_SECONDS = 120.0
+LOG_STEPS = 50
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prefetch(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
+    """The same batches, made ahead in a thread."""
+    ready: queue.Queue[Any] = queue.Queue(depth)
+
+    def fill() -> None:
+        for item in batches:
+            ready.put(item)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        yield ready.get()
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then cosine to 2 % of the peak at the last step."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def save_atomic(state: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint so that a kill at any moment leaves the old one or the new one."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def train(
+    name: str,
+    model: torch.nn.Module,
+    batches: Callable[[int], Iterator[Any]],
+    loss_of: Callable[[Any, torch.Generator], tuple[torch.Tensor, dict[str, float]]],
+    settings: dict[str, Any],
+    work: Path,
+    preview: Callable[[int], None] | None = None,
+) -> torch.nn.Module:
+    """Trains `model` for `settings["steps"]` steps and leaves it with its averaged (EMA) weights.
+
+    `batches(k)` starts the stream at step k; `loss_of(batch, generator)` gives the loss and what to log.
+    A checkpoint in `work/name.pt` is continued; a finished one is only loaded.
+    """
+    steps, where = settings["steps"], device()
+    model.to(where).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
+    ema = EMAModel(model.parameters(), decay=settings.get("ema", 0.999), use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    generator = torch.Generator().manual_seed(settings["seed"])
+    checkpoint, step = work / f"{name}.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=where, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.load_state_dict(state["ema"])
+        generator.set_state(state["generator"].cpu())
+        step = state["step"]
+    ema.to(where)
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state_dict()}
+        save_atomic({**state, "generator": generator.get_state(), "step": step}, checkpoint)
+
+    stream = prefetch(batches(step))
+    last_save, last_log, sums, since = time.time(), time.time(), {}, 0
+    while step < steps:
+        lr = learning_rate(step, steps, settings["warmup"], settings["lr"])
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        loss, parts = loss_of(next(stream), generator)
+        if not torch.isfinite(loss):
+            raise SystemExit(f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        ema.step(model.parameters())
+        step += 1
+        since += 1
+        for key, value in parts.items():
+            sums[key] = sums.get(key, 0.0) + value
+        if step % LOG_STEPS == 0 or step == steps:
+            seconds = time.time() - last_log
+            row = {"step": step, "of": steps, "steps_per_s": round(since / seconds, 3), "lr": round(lr, 7)}
+            row |= {key: round(value / since, 5) for key, value in sums.items()}
+            with (work / f"{name}.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            print(f"{name} {json.dumps(row)}  left {(steps - step) * seconds / since / 60:.1f} min", flush=True)
+            last_log, sums, since = time.time(), {}, 0
+        if time.time() - last_save > SAVE_SECONDS or step == steps:
+            save()
+            if preview is not None:
+                ema.store(model.parameters())
+                ema.copy_to(model.parameters())
+                model.eval()
+                preview(step)
+                model.train()
+                ema.restore(model.parameters())
+            last_save = time.time()
+    ema.copy_to(model.parameters())
+    return model.eval()

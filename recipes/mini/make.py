@@ -1,0 +1,71 @@
+"""Makes the embedded pair, `mini-base` and `mini`, from a folder of photos.
+
+    python recipes/mini/make.py PHOTOS --work .work/mini [--stage pack|vae|base|colorizer|export] [--settings FILE]
+
+Without --stage all stages run in order. Each continues from its checkpoint in the work folder, and one that is
+finished is only loaded, so the same command can be stopped and given again at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any
+
+STAGES = ("pack", "vae", "base", "colorizer", "export")
+
+
+def stage_settings(settings: dict[str, Any], stage: str) -> dict[str, Any]:
+    """The stage's table, with a seed of its own."""
+    return settings[stage] | {"seed": settings["seed"] + STAGES.index(stage)}
+
+
+def main() -> None:
+    """Parses the command line and runs the stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="folder of colour photos, searched through all its subfolders")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the pack, checkpoints and previews")
+    parser.add_argument("--out", type=Path, default=Path("src/chromatune/models"), help="where the two models go")
+    parser.add_argument("--stage", choices=STAGES, help="this stage alone (those before it must be finished)")
+    parser.add_argument("--settings", type=Path, default=Path(__file__).with_name("settings.toml"))
+    arguments = parser.parse_args()
+    settings = tomllib.loads(arguments.settings.read_text())
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES if arguments.stage is None else (arguments.stage,):
+        run_stage(stage, arguments, settings)
+
+
+def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Runs one stage; what it needs from earlier ones is loaded from the work folder."""
+    import photos
+
+    work, size_px = arguments.work, settings["size_px"]
+    if stage == "pack":
+        if not (work / "pack" / "summary.json").exists():
+            print(photos.pack(arguments.photos, work / "pack", settings["pack"]))
+        return
+    train_photos, validation = (photos.load_pack(work / "pack", name) for name in ("train", "validation"))
+    from autoencoder import train_vae
+
+    vae = train_vae(train_photos, validation, stage_settings(settings, "vae"), size_px, work)
+    if stage == "vae":
+        return
+    from editor import train_base
+
+    tokenizer, base = train_base(vae, train_photos, validation, stage_settings(settings, "base"), settings, work)
+    if stage == "base":
+        return
+    from colorize import train_colorizer
+
+    colorizer = stage_settings(settings, "colorizer")
+    unet = train_colorizer(vae, tokenizer, base, train_photos, validation, colorizer, size_px, work)
+    if stage == "colorizer":
+        return
+    from export import export
+
+    export(vae, tokenizer, base, unet, settings, arguments.photos, work, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Photos for the recipe: packed once into one array, then drawn as random square crops."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Photos of one split: `pixels` is flat uint8 sRGB, photo i is `pixels[offset[i]:].reshape(shape[i])`."""
+
+    pixels: np.ndarray  # (N,) uint8
+    offset: np.ndarray  # (P,) int64
+    shape: np.ndarray  # (P, 2) int64: height and width in pixels
+    weight: np.ndarray  # (P,) float64, sums to 1
+    files: list[str]
+
+    def photo(self, index: int) -> np.ndarray:
+        """Photo `index`, (H, W, 3) uint8 sRGB."""
+        height, width = self.shape[index]
+        start = self.offset[index]
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def content_share(path: Path) -> float:
+    """Place of a file in 0..1, from the SHA-256 of its bytes: the split never depends on names or order."""
+    return int(hashlib.sha256(path.read_bytes()).hexdigest()[:12], 16) / 16**12
+
+
+def split_of(share: float, settings: dict[str, Any]) -> str:
+    """The split of a photo: the lowest shares are the test, the next the validation photos."""
+    if share < settings["test"]:
+        return "test"
+    return "validation" if share < settings["test"] + settings["validation"] else "train"
+
+
+def mean_chroma(rgb_u8: np.ndarray) -> float:
+    """Mean CIELAB chroma of an (H, W, 3) uint8 sRGB photo: about 0 for grey, 10 to 25 for colour."""
+    small = cv2.resize(rgb_u8, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+
+
+def is_monochrome(rgb_u8: np.ndarray, min_chroma: float) -> bool:
+    """True for grey photos and for one-tint (sepia) ones: chroma low, or nearly all of it on one hue."""
+    small = cv2.resize(rgb_u8, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    ab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 1:].reshape(-1, 2)
+    spread = float(np.sqrt(((ab - ab.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    return float(np.hypot(ab[:, 0], ab[:, 1]).mean()) < min_chroma or spread < 2.0
+
+
+def _load(job: tuple[str, int, float]) -> tuple[np.ndarray | None, float]:
+    path, side_px, max_aspect = job
+    share = content_share(Path(path))
+    bgr = cv2.imread(path, cv2.IMREAD_COLOR)
+    if bgr is None:
+        return None, share
+    height, width = bgr.shape[:2]
+    keep_h, keep_w = min(height, int(width * max_aspect)), min(width, int(height * max_aspect))
+    top, left = (height - keep_h) // 2, (width - keep_w) // 2
+    bgr = bgr[top : top + keep_h, left : left + keep_w]
+    scale = side_px / min(keep_h, keep_w)
+    size = (max(side_px, round(keep_w * scale)), max(side_px, round(keep_h * scale)))
+    small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB), share
+
+
+def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Packs every photo below `folder` into `out` as one file a split (train, validation, test); returns counts."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise SystemExit(f"no photos below {folder}: give a folder with JPEG, PNG, WebP, TIFF or BMP files")
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(str(path), settings["side_px"], settings["max_aspect"]) for path in files]
+    splits: dict[str, list[tuple[str, np.ndarray]]] = {name: [] for name in SPLITS}
+    counts = {"broken": 0, "monochrome": 0}
+    cv2.setNumThreads(1)
+    with ProcessPoolExecutor() as pool:
+        results = pool.map(_load, jobs, chunksize=32)
+        for path, (rgb_u8, share) in track(zip(files, results, strict=True), "packing", total=len(files)):
+            if rgb_u8 is None:
+                counts["broken"] += 1
+            elif is_monochrome(rgb_u8, settings["min_chroma"]):
+                counts["monochrome"] += 1
+            else:
+                splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))
+    for name, photos in splits.items():
+        _save_split(out, name, photos, settings["weights"])
+        counts[name] = len(photos)
+    digest = hashlib.sha256("\n".join(file for file, _ in splits["train"]).encode()).hexdigest()[:16]
+    summary = {"photos": len(files), **counts, "train_hash": digest}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    return summary
+
+
+def _save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]], weights: dict[str, float]) -> None:
+    shape = np.array([rgb.shape[:2] for _, rgb in photos], dtype=np.int64).reshape(-1, 2)
+    sizes = shape.prod(axis=1) * 3
+    weight = np.array([weights.get(file.split("/")[0], 1.0) for file, _ in photos], dtype=np.float64)
+    np.save(out / f"{name}.pixels.npy", np.concatenate([rgb.reshape(-1) for _, rgb in photos] or [np.empty(0, "u1")]))
+    meta = {"files": [file for file, _ in photos], "shape": shape.tolist(), "weight": (weight / weight.sum()).tolist()}
+    meta["offset"] = (np.cumsum(sizes) - sizes).tolist()
+    (out / f"{name}.json").write_text(json.dumps(meta))
+
+
+def load_pack(out: Path, name: str) -> Pack:
+    """The split `name` (one of `SPLITS`) that `pack` wrote."""
+    meta = json.loads((out / f"{name}.json").read_text())
+    pixels = np.load(out / f"{name}.pixels.npy")
+    arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape", "weight")}
+    return Pack(pixels=pixels, files=meta["files"], **arrays)
+
+
+def random_crop(rgb_u8: np.ndarray, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square of the photo, flipped half the time, (size_px, size_px, 3) uint8."""
+    height, width = rgb_u8.shape[:2]
+    side = int(rng.integers(size_px, min(height, width) + 1))
+    top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+    crop = rgb_u8[top : top + side, left : left + side]
+    if side != size_px:
+        crop = cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
+    """The largest centred square, resized to (size_px, size_px, 3) uint8."""
+    height, width = rgb_u8.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    crop = rgb_u8[top : top + side, left : left + side]
+    interpolation = cv2.INTER_AREA if side >= size_px else cv2.INTER_CUBIC
+    return cv2.resize(crop, (size_px, size_px), interpolation=interpolation)
+
+
+def batches(pack: Pack, size_px: int, batch: int, seed: int, first_step: int) -> Iterator[np.ndarray]:
+    """Endless (batch, size_px, size_px, 3) uint8 batches; batch k depends on the seed and k alone."""
+    step = first_step
+    while True:
+        rng = np.random.default_rng((seed, step))
+        chosen = rng.choice(len(pack.files), size=batch, p=pack.weight)
+        yield np.stack([random_crop(pack.photo(int(index)), size_px, rng) for index in chosen])
+        step += 1

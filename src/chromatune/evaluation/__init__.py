@@ -1,0 +1,1 @@
+"""Measuring colorizations: metrics on arrays and tables of them."""

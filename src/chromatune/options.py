@@ -1,0 +1,52 @@
+"""Frozen, validated settings: one definition serves Python, the command line and HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chromatune.errors import OptionsError
+
+
+class ColorizeOptions(BaseModel):
+    """How to colorize one photo. `None` means the model's own default, kept beside its weights.
+
+    Raises (through `make_options`):
+        OptionsError: a value is out of range or of the wrong type.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str | None = Field(None, max_length=1000, description="Instruction to the model, in plain words.")
+    negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
+    steps: int | None = Field(None, ge=1, le=1000, description="Sampling steps; more are more vivid, and slower.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
+    guidance_scale: float | None = Field(
+        None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
+    )
+    image_guidance_scale: float | None = Field(
+        None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
+    )
+    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of colour: 0 leaves grey, 1 is the model's own.")
+    size_px: int | None = Field(
+        None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
+    )
+    recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
+
+
+def make_options(**settings: Any) -> ColorizeOptions:
+    """Validated `ColorizeOptions` from loose settings.
+
+    Raises:
+        OptionsError: one line naming the first setting that is wrong, what was given and what is accepted.
+    """
+    try:
+        return ColorizeOptions(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "options"
+        if first["type"] == "extra_forbidden":
+            accepted = ", ".join(ColorizeOptions.model_fields)
+            raise OptionsError(f"unknown option {name!r}; accepted: {accepted}") from None
+        raise OptionsError(f"{name}={first['input']!r}: {first['msg'].lower()}") from None

@@ -1,0 +1,68 @@
+"""Instructions: the sets a colorizer is trained with, a set it never sees, and words for a photo's own colours."""
+
+from __future__ import annotations
+
+DEFAULT_PROMPT = "colorize the photo"
+
+SINGLE_PROMPT = (DEFAULT_PROMPT,)
+
+# Thirty ways to ask for one thing (the number is the paper's, arXiv 2312.04780; the words are ours).
+COLORIZE_PROMPTS = (
+    DEFAULT_PROMPT,
+    "colorize this image",
+    "add color to the photograph",
+    "turn the black and white photo into a color photo",
+    "make it a color photograph",
+    "give this picture natural colors",
+    "restore the colors of this photo",
+    "bring color to this black and white picture",
+    "paint the photo in realistic colors",
+    "fill in the missing colors",
+    "convert the grayscale image to color",
+    "colour the image",
+    "colourise the photograph",
+    "render this scene in full color",
+    "show it as it looked in color",
+    "add lifelike colors to the picture",
+    "transform the monochrome photo to color",
+    "put the color back into this image",
+    "make the gray picture colorful and natural",
+    "apply realistic color to the photo",
+    "tint every part of the photo with its true color",
+    "recover the original colors",
+    "change this from black and white to color",
+    "let this old photo have color",
+    "produce a color version of this photograph",
+    "color the people and the background naturally",
+    "give skin, hair and clothes their natural colors",
+    "make the monochrome image look like a modern color photo",
+    "infuse this gray photo with color",
+    "imagine the colors of this scene and add them",
+)
+
+# Never trained on: how well a model understands wording it has not met.
+HELD_OUT_PROMPTS = (
+    "make this image colorful",
+    "I want to see this in color",
+    "please add some color here",
+    "black and white to color",
+    "revive the hues of this old picture",
+    "what did this look like in real life? show the colors",
+    "grayscale to rgb",
+    "hand-color this vintage photo",
+    "put realistic tones on this portrait",
+    "colorization",
+)
+
+NAMED_HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+
+# How an attribute is said after the instruction; `{}` takes the word.
+ATTRIBUTE_FORMS = (", {} colors", " with {} colors", " in {} tones", ", make it {}")
+HUE_FORMS = (", mostly {}", " with a lot of {}", ", {} tones", " with {} in it")
+
+
+def with_attribute(prompt: str, form: str, word: str) -> str:
+    """The instruction with an attribute said after it: `("colorize it", ", {} colors", "warm")` gives
+    "colorize it, warm colors".
+    """
+    return prompt + form.format(word)

@@ -1,0 +1,110 @@
+"""Sampling: from condition latents and an instruction to colour latents, over any diffusers scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chromatune.bundle import Bundle
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class PromptEmbeddings:
+    """Text embeddings of a bundle, each prompt encoded once."""
+
+    bundle: Bundle
+    _known: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, prompt: str) -> torch.Tensor:
+        """(1, 77, C) embedding of `prompt`, padded and cut to 77 tokens as in the stock pipeline."""
+        if prompt not in self._known:
+            tokenizer = self.bundle.tokenizer
+            tokens = tokenizer(
+                prompt,
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            encoder = self.bundle.text_encoder
+            # Only a text encoder that says so was trained with a mask over the padding.
+            masked = getattr(encoder.config, "use_attention_mask", False)
+            mask = tokens.attention_mask.to(self.bundle.device) if masked else None
+            self._known[prompt] = encoder(tokens.input_ids.to(self.bundle.device), attention_mask=mask)[0]
+        return self._known[prompt]
+
+
+def branch_weights(guidance_scale: float, image_guidance_scale: float) -> dict[str, float]:
+    """Weights of the U-Net's three answers, without those that cancel.
+
+    InstructPix2Pix (arXiv 2211.09800, eq. 3) adds e(0,0) + s_I [e(I,0) - e(0,0)] + s_T [e(I,T) - e(I,0)];
+    gathered by answer, that is (1 - s_I) e(0,0) + (s_I - s_T) e(I,0) + s_T e(I,T).
+    """
+    weights = {
+        "text+image": guidance_scale,
+        "image": image_guidance_scale - guidance_scale,
+        "none": 1.0 - image_guidance_scale,
+    }
+    return {branch: weight for branch, weight in weights.items() if weight != 0.0}
+
+
+def sample(
+    bundle: Bundle,
+    condition: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    negative_embeds: torch.Tensor,
+    *,
+    steps: int,
+    generators: Sequence[torch.Generator],
+    guidance_scale: float = 1.0,
+    image_guidance_scale: float = 1.0,
+) -> torch.Tensor:
+    """Colour latents (B, 4, h, w), scaled, for condition latents (B, 4, h, w).
+
+    Args:
+        bundle: the model; its scheduler's class and settings decide the solver and the timesteps.
+        condition: `bundle.encode_condition` of the grey photos.
+        prompt_embeds: (1 or B, 77, C) embedding of the instruction.
+        negative_embeds: the same shape, of the negative (or empty) instruction.
+        steps: number of U-Net evaluations per branch.
+        generators: one CPU generator per photo, so that its noise does not depend on its batch.
+        guidance_scale: s_T of `branch_weights`.
+        image_guidance_scale: s_I of `branch_weights`.
+
+    Raises:
+        ValueError: there are not as many generators as photos.
+    """
+    import torch
+
+    count = len(condition)
+    if len(generators) != count:
+        raise ValueError(f"{count} photos need {count} generators, got {len(generators)}")
+    scheduler = type(bundle.scheduler).from_config(bundle.scheduler.config)
+    scheduler.set_timesteps(steps, device=bundle.device)
+    weights = branch_weights(guidance_scale, image_guidance_scale) or {"text+image": 0.0}
+    images = {"text+image": condition, "image": condition, "none": torch.zeros_like(condition)}
+    texts = {"text+image": prompt_embeds, "image": negative_embeds, "none": negative_embeds}
+    stacked_images = torch.cat([images[branch] for branch in weights])  # (K B, 4, h, w)
+    stacked_texts = torch.cat([texts[branch].expand(count, -1, -1) for branch in weights])  # (K B, 77, C)
+    noise = torch.stack([torch.randn(condition.shape[1:], generator=generator) for generator in generators])
+    latents = noise.to(bundle.device, bundle.dtype) * scheduler.init_noise_sigma
+    extra = _step_arguments(scheduler, list(generators))
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, timestep)
+        noisy = torch.cat([scaled.repeat(len(weights), 1, 1, 1), stacked_images], dim=1)  # (K B, 8, h, w)
+        answers = bundle.unet(noisy, timestep, stacked_texts, return_dict=False)[0].chunk(len(weights))
+        noise_pred = sum(weight * answer for weight, answer in zip(weights.values(), answers, strict=True))
+        latents = scheduler.step(noise_pred, timestep, latents, return_dict=False, **extra)[0]
+    return latents
+
+
+def _step_arguments(scheduler: object, generators: list[torch.Generator]) -> dict[str, list[torch.Generator]]:
+    """The generators, for schedulers whose step draws noise (ancestral ones); others do not take them."""
+    import inspect
+
+    takes = inspect.signature(scheduler.step).parameters  # type: ignore[attr-defined]
+    return {"generator": generators} if "generator" in takes else {}

@@ -1,0 +1,105 @@
+"""A tiny random InstructPix2Pix pipeline that stands for a model where quality does not matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TinyPipeline = Callable[..., Path]
+
+
+def make_tokenizer():
+    from transformers import CLIPTokenizer
+
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    letters = "abcdefghijklmnopqrstuvwxyz,"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), start, end]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
+
+
+def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler", **scheduler_options):
+    import diffusers
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(7)
+    tokenizer = make_tokenizer()
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+    if vae_kind == "tiny":
+        vae = diffusers.AutoencoderTiny(
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            num_encoder_blocks=(1, 1, 1, 1),
+            num_decoder_blocks=(1, 1, 1, 1),
+        )
+    else:
+        vae = diffusers.AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            norm_num_groups=4,
+        )
+    scheduler = getattr(diffusers, scheduler_kind)(beta_schedule="scaled_linear", **scheduler_options)
+    return diffusers.StableDiffusionInstructPix2PixPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> TinyPipeline:
+    """Makes (once for each set of settings) and returns the folder of a tiny pipeline."""
+    known: dict[str, Path] = {}
+
+    def make(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler", **scheduler_options) -> Path:
+        key = json.dumps([vae_kind, scheduler_kind, scheduler_options], sort_keys=True)
+        if key not in known:
+            known[key] = tmp_path_factory.mktemp("tiny")
+            make_pipeline(vae_kind, scheduler_kind, **scheduler_options).save_pretrained(known[key])
+        return known[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_dir(tiny_pipeline: TinyPipeline) -> Path:
+    """Folder of the default tiny pipeline, with settings that make it quick."""
+    folder = tiny_pipeline()
+    defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+    (folder / "chromatune.json").write_text(json.dumps(defaults))
+    return folder

@@ -1,0 +1,136 @@
+"""`Colorizer`: every kind of source, exact luminance, batches, seeds, and the size of the model's own pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chromatune import color
+from chromatune.colorizer import Colorizer, shrink
+from chromatune.errors import PhotoError
+from chromatune.options import make_options
+
+
+@pytest.fixture(scope="module")
+def colorizer(tiny_bundle_dir):
+    return Colorizer.load(str(tiny_bundle_dir), device="cpu")
+
+
+def photo(height_px: int = 50, width_px: int = 70, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height_px, width_px), dtype=np.uint8)
+
+
+def test_sources_give_the_same_pixels(colorizer, tmp_path):
+    grey = photo()
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    data = (tmp_path / "grey.png").read_bytes()
+    with open(tmp_path / "grey.png", "rb") as file:
+        sources = [grey, Image.fromarray(grey), data, tmp_path / "grey.png", str(tmp_path / "grey.png"), file]
+        results = [colorizer.colorize(source).rgb for source in sources]
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+    assert results[0].shape == (50, 70, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_luminance_is_the_photos_own(colorizer, dtype):
+    grey = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, (60, 90), dtype=dtype)
+    result = colorizer.colorize(grey)
+    assert result.rgb.dtype == dtype
+    assert color.luma_drift(result.rgb, grey)[0] <= 1
+    assert np.ptp(result.rgb.astype(int), axis=2).max() > 3 * np.iinfo(dtype).max / 255  # it did add colour
+
+
+def test_strength_scales_the_colour(colorizer):
+    grey = photo()
+    chroma = [
+        np.ptp(colorizer.colorize(grey, make_options(strength=strength)).rgb.astype(int), axis=2).mean()
+        for strength in (0.0, 0.5, 1.0)
+    ]
+    assert chroma[0] == 0 < chroma[1] < chroma[2]
+
+
+@pytest.mark.parametrize("recompose", [True, False])
+def test_batches_of_mixed_sizes_come_in_order_and_equal_single_photos(colorizer, recompose):
+    options = make_options(steps=2, seed=11, recompose=recompose)
+    photos = [photo(40 + 7 * i, 90 - 9 * i, seed=i) for i in range(7)]
+    together = list(colorizer.colorize_many(photos, options, batch_size=4))
+    for single, batched in zip(photos, together, strict=True):
+        np.testing.assert_array_equal(colorizer.colorize(single, options).rgb, batched.rgb)
+
+
+def test_a_bad_photo_does_not_stop_the_others(colorizer):
+    results = list(colorizer.colorize_many([photo(), b"not a photo", photo(seed=1)]))
+    assert [isinstance(result, PhotoError) for result in results] == [False, True, False]
+    with pytest.raises(PhotoError):
+        colorizer.colorize(b"not a photo")
+
+
+def test_at_most_a_batch_is_read_ahead(colorizer):
+    read = []
+
+    def photos():
+        for index in range(6):
+            read.append(index)
+            yield photo(seed=index)
+
+    next(colorizer.colorize_many(photos(), batch_size=2))
+    assert read == [0, 1]
+
+
+def test_seed_decides_and_is_reported(colorizer):
+    grey = photo()
+    first, again = (colorizer.colorize(grey, make_options(seed=3)) for _ in range(2))
+    other = colorizer.colorize(grey, make_options(seed=4))
+    np.testing.assert_array_equal(first.rgb, again.rgb)
+    assert (first.rgb != other.rgb).any()
+    assert (first.seed, first.steps, first.prompt) == (3, 1, "colorize the photo")
+    assert first.seconds > 0
+
+
+def test_result_is_frozen_and_saves(colorizer, tmp_path):
+    result = colorizer.colorize(photo())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.seed = 5
+    result.save(tmp_path / "out.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), result.rgb)
+    np.testing.assert_array_equal(np.asarray(result.image), result.rgb)
+    with pytest.raises(PhotoError):
+        result.save(tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(
+    ("height_px", "width_px", "expected"),
+    [(100, 100, (32, 32)), (1, 1, (32, 32)), (200, 100, (64, 32)), (100, 320, (32, 96)), (10, 10_000, (32, 128))],
+)
+def test_model_size_keeps_the_aspect(colorizer, height_px, width_px, expected):
+    """The tiny pipeline halves 16 px at once, and its pass is 32 px on the short side."""
+    assert colorizer.small_size(height_px, width_px) == expected
+
+
+def test_extreme_sizes_run(colorizer):
+    for height_px, width_px in ((1, 1), (1, 300), (300, 2)):
+        grey = photo(height_px, width_px)
+        result = colorizer.colorize(grey)
+        assert result.rgb.shape == (height_px, width_px, 3)
+        assert color.luma_drift(result.rgb, grey)[0] <= 1
+
+
+def test_shrink_averages_areas():
+    grey = np.array([[0, 255], [255, 255]], np.uint8)
+    np.testing.assert_allclose(shrink(grey, (1, 1)), 0.75, atol=2 / 255)
+    assert shrink(np.full((4, 4), 65535, np.uint16), (8, 8)).max() == 1.0
+
+
+def test_model_that_gives_nan_is_one_clear_error(tiny_bundle_dir):
+    from chromatune.errors import ModelError
+
+    broken = Colorizer.load(str(tiny_bundle_dir), device="cpu")
+    with torch.no_grad():
+        broken.bundle.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not numbers"):
+        broken.colorize(photo())
