@@ -2,7 +2,8 @@
 
 The U-Net's loss can then weigh chroma by channel, and a grey photo's latents differ from its colour version's
 in two channels only. Channels 0, 2, 3 stay near the block means of CIELAB L, a, b, so they are close to linear
-in colour and an average of plausible colours decodes to their average; channel 1 is free for detail.
+in colour and an average of plausible colours decodes to their average; channel 1 is free for detail, and is taught in a
+second run (`hint_loss`) to hold what colour depends on.
 """
 
 from __future__ import annotations
@@ -72,6 +73,34 @@ def loss_of(vae: AutoencoderTiny, rgb: torch.Tensor, settings: dict[str, Any]) -
     return loss, {key: value.item() for key, value in parts.items()}
 
 
+class Hinted(torch.nn.Module):
+    """The autoencoder with a small head that guesses chroma from a grey photo's two luminance channels."""
+
+    def __init__(self, vae: AutoencoderTiny, width: int = 64) -> None:
+        super().__init__()
+        self.vae = vae
+        self.head = torch.nn.Sequential(
+            torch.nn.Conv2d(2, width, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(width, width, 3, padding=2, dilation=2),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(width, width, 3, padding=4, dilation=4),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(width, 2, 1),
+        )
+
+
+def hint_loss(hinted: Hinted, rgb: torch.Tensor, scale: float) -> torch.Tensor:
+    """Squared error of the chroma guessed from the grey photos' channels 0 and 1, in latent units.
+
+    Two numbers an 8 × 8 block cannot hold its texture. Its pixels alone would spend channel 1 on gradients; this
+    makes the encoder, which still sees every pixel, put there what colour depends on (leaf or cloth, skin or wall).
+    """
+    latents = hinted.vae.encode(grey_of(rgb) * 2 - 1).latents
+    block_ab = F.avg_pool2d(kornia.color.rgb_to_lab(rgb.clamp(1e-3, 1.0))[:, 1:], 8) * scale
+    return (hinted.head(latents[:, :2]) - block_ab).square().mean()
+
+
 def to_tensor(rgb_u8: np.ndarray) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, sRGB 0..1."""
     return torch.from_numpy(np.ascontiguousarray(rgb_u8)).to(device()).permute(0, 3, 1, 2).float() / 255
@@ -93,8 +122,10 @@ def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 9
     return {"psnr_raw": raw, "psnr_recomposed": recomposed_psnr(decoded, truth)}
 
 
-def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px: int, work: Path) -> AutoencoderTiny:
-    """Trains stage 1, or loads it where it is finished."""
+def train_vae(
+    photos: Pack, validation: Pack, settings: dict[str, Any], hints: dict[str, Any], size_px: int, work: Path
+) -> AutoencoderTiny:
+    """Trains stage 1, first for reconstruction, then with hints of colour; or loads it where it is finished."""
     torch.manual_seed(settings["seed"])
     vae = make_vae(settings).to(memory_format=torch.channels_last)
 
@@ -116,4 +147,13 @@ def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px:
         return loss_of(vae, rgb, settings)
 
     train("vae", vae, stream, step_loss, settings, work, preview)
+    hinted = Hinted(vae).to(memory_format=torch.channels_last)
+
+    def hinted_loss(batch: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rgb = to_tensor(batch).contiguous(memory_format=torch.channels_last)
+        loss, parts = loss_of(vae, rgb, settings)
+        hint = hint_loss(hinted, rgb, settings["chroma_scale"])
+        return loss + hints["weight"] * hint, parts | {"hint": hint.item()}
+
+    train("hints", hinted, stream, hinted_loss, hints, work, preview)
     return vae.requires_grad_(False)

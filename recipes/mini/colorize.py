@@ -104,7 +104,11 @@ def train_colorizer(
             estimate = predicted_latents("v_prediction", prediction, noisy, alpha, sigma)
             last = (timesteps == len(alphas_cumprod) - 1).to(where)
             chroma = (estimate[:, 2:] - latents[:, 2:]).square().mean(dim=(1, 2, 3))
-        return loss, {"loss": loss.item(), "v_chroma": error[:, 2:].mean().item(), "x0_chroma_last": chroma[last].mean().item()}
+        return loss, {
+            "loss": loss.item(),
+            "v_chroma": error[:, 2:].mean().item(),
+            "x0_chroma_last": chroma[last].mean().item(),
+        }
 
     def preview(step: int) -> None:
         write_preview(vae, unet, embed, validation, size_px, work / "colorizer.png", step)

@@ -122,14 +122,10 @@ def make_scheduler() -> DDIMScheduler:
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     """(B, 77) int64, padded as the stock pipeline pads."""
-    return tokenizer(
-        texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
-    ).input_ids
+    return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def drop_conditions(
-    count: int, probability: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def drop_conditions(count: int, probability: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Which of `count` samples lose their text and their image: InstructPix2Pix's one-draw scheme, (B,) bool each."""
     draw = torch.rand(count, generator=generator)
     return draw < 2 * probability, (draw >= probability) & (draw < 3 * probability)
@@ -144,7 +140,12 @@ class Editor(torch.nn.Module):
 
 
 def train_base(
-    vae: AutoencoderTiny, photos: Pack, validation: Pack, settings: dict[str, Any], all_settings: dict[str, Any], work: Path
+    vae: AutoencoderTiny,
+    photos: Pack,
+    validation: Pack,
+    settings: dict[str, Any],
+    all_settings: dict[str, Any],
+    work: Path,
 ) -> tuple[CLIPTokenizer, Editor]:
     """Trains stages 2 and 3, or loads them where they are finished."""
     torch.manual_seed(settings["seed"])

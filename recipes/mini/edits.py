@@ -78,7 +78,9 @@ def _ways(*prompts: str) -> tuple[str, ...]:
 
 
 EDITS: tuple[EditKind, ...] = (
-    EditKind(_gain(1.25, 1.5), _ways("make it brighter", "brighten the image", "increase the brightness", "more light")),
+    EditKind(
+        _gain(1.25, 1.5), _ways("make it brighter", "brighten the image", "increase the brightness", "more light")
+    ),
     EditKind(_gain(0.5, 0.75), _ways("make it darker", "darken the photo", "lower the brightness", "less light")),
     EditKind(_contrast(1.4, 1.8), _ways("increase the contrast", "more contrast", "make the contrast stronger")),
     EditKind(_contrast(0.4, 0.65), _ways("reduce the contrast", "less contrast", "make it flat and faded")),

@@ -93,7 +93,9 @@ def train(
             group["lr"] = lr
         loss, parts = loss_of(next(stream), generator)
         if not torch.isfinite(loss):
-            raise SystemExit(f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr")
+            raise SystemExit(
+                f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

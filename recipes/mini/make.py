@@ -18,7 +18,7 @@ STAGES = ("pack", "vae", "base", "colorizer", "export")
 
 def stage_settings(settings: dict[str, Any], stage: str) -> dict[str, Any]:
     """The stage's table, with a seed of its own."""
-    return settings[stage] | {"seed": settings["seed"] + STAGES.index(stage)}
+    return {"seed": settings["seed"] + sum(map(ord, stage))} | settings[stage]
 
 
 def main() -> None:
@@ -48,7 +48,8 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
     train_photos, validation = (photos.load_pack(work / "pack", name) for name in ("train", "validation"))
     from autoencoder import train_vae
 
-    vae = train_vae(train_photos, validation, stage_settings(settings, "vae"), size_px, work)
+    vae_settings, hints = stage_settings(settings, "vae"), stage_settings(settings, "hints")
+    vae = train_vae(train_photos, validation, vae_settings, hints, size_px, work)
     if stage == "vae":
         return
     from editor import train_base

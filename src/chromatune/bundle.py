@@ -197,7 +197,7 @@ def _load_part(name: str, path: Path, part: str, index: dict[str, Any], dtype: t
         key = "dtype" if library == "transformers" else "torch_dtype"
         options = {key: dtype, "use_safetensors": True}
     try:
-        with _no_progress_bars():
+        with _quiet_libraries():
             return part_class.from_pretrained(path, subfolder=part, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -205,19 +205,24 @@ def _load_part(name: str, path: Path, part: str, index: dict[str, Any], dtype: t
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """A model of a few megabytes needs no bars of its own on the user's terminal."""
+def _quiet_libraries() -> Iterator[None]:
+    """No progress bars for a few megabytes, nor the warning that AutoencoderTiny draws for a key it adds itself."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    quieted = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in quieted:
-        log.disable_progress_bar()
+    libraries = (diffusers_logging, transformers_logging)
+    with_bars = [library for library in libraries if library.is_progress_bar_enabled()]
+    levels = [(library, library.get_verbosity()) for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         yield
     finally:
-        for log in quieted:
-            log.enable_progress_bar()
+        for library in with_bars:
+            library.enable_progress_bar()
+        for library, level in levels:
+            library.set_verbosity(level)
 
 
 def _read_info(name: str, path: Path) -> ModelInfo:

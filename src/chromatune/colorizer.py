@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from chromatune.sampling import PromptEmbeddings, sample
 if TYPE_CHECKING:
     from PIL import Image
 
-PhotoSource = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | Photo"
+PhotoSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Image.Image", np.ndarray, Photo]
 MAX_ASPECT = 4.0  # longer strips are squeezed for the model's pass; their luminance is not touched
 
 
@@ -106,8 +106,9 @@ class Colorizer:
             yield from self._colorize_window([_read(source) for source in window], options)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
-        """Height and width in pixels of the model's own pass: the short side `size_px`, the other in proportion,
-        both multiples of what the model can halve.
+        """Height and width in pixels of the model's own pass, multiples of what the model can halve.
+
+        The short side is `size_px` (by default the model's own), the other in proportion up to `MAX_ASPECT`.
         """
         multiple = self.bundle.multiple_px
         short = max(multiple, round((size_px or self.bundle.info.size_px) / multiple) * multiple)

@@ -62,7 +62,8 @@ HUE_FORMS = (", mostly {}", " with a lot of {}", ", {} tones", " with {} in it")
 
 
 def with_attribute(prompt: str, form: str, word: str) -> str:
-    """The instruction with an attribute said after it: `("colorize it", ", {} colors", "warm")` gives
-    "colorize it, warm colors".
+    """The instruction with an attribute said after it.
+
+    `("colorize it", ", {} colors", "warm")` gives "colorize it, warm colors".
     """
     return prompt + form.format(word)

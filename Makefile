@@ -1,0 +1,45 @@
+# Set-up and the main jobs. Each target says what it does; a step that is up to date is skipped.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
+
+setup: $(READY)  ## make .venv with the package (editable) and every extra
+	@echo "setup: $(VENV) is up to date"
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setup: making $(VENV) with the package and every extra (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + "; give another: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+demo: setup  ## colorize real photos with the shipped models: pictures and a table in demo/
+	@echo "demo: colorizing real photos with the shipped models; results go to demo/"
+	$(BIN)/python benchmarks/demo.py demo
+
+test: setup  ## run the tests (offline, on a CPU)
+	@echo "test: running the tests"
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, formatting, types, layers
+	@echo "check: lint"
+	$(BIN)/ruff check .
+	@echo "check: formatting"
+	$(BIN)/ruff format --check .
+	@echo "check: types"
+	$(BIN)/mypy
+	@echo "check: layers"
+	$(BIN)/lint-imports
+
+clean:  ## remove .venv, caches, builds and demo/
+	@echo "clean: removing $(VENV), caches, builds and demo/"
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo
+	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,97 @@
+"""The main job in one go: colorizes the photos that scikit-image ships and leaves pictures and a table.
+
+    python benchmarks/demo.py demo
+
+The folder gets each result as PNG, `sheet.png` (input, mini-base, mini, truth) and `table.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage
+
+from chromatune import Colorizer, make_options
+from chromatune.color import luma
+from chromatune.evaluation.metrics import colorfulness, scores
+from chromatune.evaluation.table import COLUMNS, markdown, summarise
+
+PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+MODELS = ("mini-base", "mini")
+TILE_PX = 256
+DEMO_COLUMNS = {key: COLUMNS[key] for key in ("psnr", "ssim", "mae", "delta_cf_field", "luma_drift_max")}
+
+
+def shipped_photo(name: str) -> np.ndarray:
+    """A photo from scikit-image's own folder, (H, W, 3) uint8 sRGB; nothing is downloaded."""
+    path = Path(skimage.__file__).parent / "data" / name
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise SystemExit(f"{path} is missing: reinstall scikit-image")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def tile(rgb_u8: np.ndarray) -> np.ndarray:
+    """The photo fitted into a square tile on white."""
+    height, width = rgb_u8.shape[:2]
+    scale = TILE_PX / max(height, width)
+    small = cv2.resize(rgb_u8, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    canvas = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+    top, left = (TILE_PX - small.shape[0]) // 2, (TILE_PX - small.shape[1]) // 2
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
+
+
+def labelled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """The sheet: a column for each name, a row for each photo."""
+    head = np.full((32, TILE_PX * len(columns), 3), 255, np.uint8)
+    for index, name in enumerate(columns):
+        place = (index * TILE_PX + 8, 22)
+        cv2.putText(head, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
+    rows = [np.concatenate([tile(photo) for photo in row], axis=1) for row in zip(*columns.values(), strict=True)]
+    return np.concatenate([head, *rows])
+
+
+def save(path: Path, rgb_u8: np.ndarray) -> None:
+    """Writes a PNG."""
+    if not cv2.imwrite(str(path), cv2.cvtColor(rgb_u8, cv2.COLOR_RGB2BGR)):
+        raise SystemExit(f"{path} cannot be written: is the folder there, and the disk not full?")
+
+
+def main(out: Path) -> None:
+    """Colorizes, measures, and writes everything into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    truths = [shipped_photo(name) for name in PHOTOS]
+    greys = [luma(truth) for truth in truths]
+    truth_cf = [colorfulness(truth) for truth in truths]
+    grey_rgb = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
+    columns, table = {"input": grey_rgb}, {}
+    table["grey passthrough"] = summarise(list(map(scores, grey_rgb, truths, greys)), truth_cf) | {"seconds": 0.0}
+    for model in MODELS:
+        print(f"{model} …", flush=True)
+        colorizer = Colorizer.load(model, device="cpu")
+        colorizer.colorize(greys[0])  # the first photo pays for warming up
+        for kind, recompose in (("recomposed", True), ("raw", False)):
+            options = make_options(recompose=recompose)
+            start = time.perf_counter()
+            results = [colorizer.colorize(grey, options).rgb for grey in greys]
+            seconds = (time.perf_counter() - start) / len(greys)
+            row = summarise(list(map(scores, results, truths, greys)), truth_cf)
+            table[f"{model}, {kind}"] = row | {"seconds": seconds}
+            if recompose:
+                columns[model] = results
+                for name, rgb in zip(PHOTOS, results, strict=True):
+                    save(out / f"{Path(name).stem}.{model}.png", rgb)
+    columns["truth"] = truths
+    save(out / "sheet.png", labelled(columns))
+    text = markdown(table, DEMO_COLUMNS | {"seconds": "seconds a photo"})
+    (out / "table.md").write_text(text)
+    print(text + f"\npictures: {out / 'sheet.png'}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))

@@ -1,0 +1,98 @@
+"""Which file each result goes to, decided before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chromatune.errors import OptionsError
+from chromatune.images import IMAGE_SUFFIXES, Photo, suffix_for
+
+STANDARD_STREAM = "-"
+ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make.
+
+    Attributes:
+        source: path of the photo, or "-" for standard input.
+        variant: 0 for the first result of a photo; its seed is the first seed plus this.
+        stem: path of the result without its suffix; None means standard output.
+        suffix: suffix the result should have; None means the one of the photo's own format.
+        exact: the user named this very file, so that its suffix stays, whatever the photo holds.
+    """
+
+    source: str
+    variant: int
+    stem: str | None
+    suffix: str | None = None
+    exact: bool = False
+
+    def path_for(self, photo: Photo) -> Path | None:
+        """Path of the result: its suffix is `.png` where the wanted format cannot hold it. None: standard output."""
+        if self.stem is None:
+            return None
+        if self.exact and self.suffix is not None:
+            return Path(self.stem + self.suffix)
+        return Path(self.stem + suffix_for(self.suffix, photo))
+
+    @property
+    def expected_path(self) -> Path | None:
+        """Path of the result as far as names alone tell; None where they do not."""
+        return None if self.suffix is None else self.path_for(ORDINARY_PHOTO)
+
+
+def plan(photos: Sequence[str], out: str | None, variants: int) -> list[Job]:
+    """The results to make, variant by variant, each in the order of the photos; a photo given twice counts once.
+
+    Args:
+        photos: paths, or "-" alone.
+        out: file, folder or "-"; None means beside the photo, or standard output for a photo from standard input.
+        variants: results for each photo.
+
+    Raises:
+        OptionsError: the photos and `out` contradict each other, or two results would have one name.
+    """
+    if STANDARD_STREAM in photos and len(photos) > 1:
+        raise OptionsError("- reads one photo from standard input; give it alone")
+    photos = list(dict.fromkeys(photos))
+    if out == STANDARD_STREAM or (out is None and photos == [STANDARD_STREAM]):
+        if len(photos) * variants > 1:
+            raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
+        return [Job(photos[0], 0, stem=None)]
+    jobs = [_job(source, out, variant, variants, len(photos)) for variant in range(variants) for source in photos]
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _job(source: str, out: str | None, variant: int, variants: int, photos: int) -> Job:
+    number = f"-{variant + 1}" if variants > 1 else ""
+    name = Path("stdin" if source == STANDARD_STREAM else source)
+    suffix = None if source == STANDARD_STREAM else name.suffix
+    if out is None:
+        return Job(source, variant, str(name.with_name(f"{name.stem}.color{number}")) if name.name else source, suffix)
+    target = Path(out)
+    if photos == 1 and target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
+        if suffix_for(target.suffix, ORDINARY_PHOTO) != target.suffix:
+            raise OptionsError(f"{out}: results cannot be written as {target.suffix}; choose .png, .tif, .webp or .jpg")
+        return Job(source, variant, str(target.with_suffix("")) + number, target.suffix, exact=True)
+    if target.exists() and not target.is_dir():
+        raise OptionsError(f"{out} is a file; give a folder, or for one photo a file name such as result.png")
+    return Job(source, variant, str(target / (name.stem + number)), suffix)
+
+
+def _refuse_collisions(jobs: list[Job]) -> None:
+    source_of: dict[str, str] = {}
+    for job in jobs:
+        path = job.expected_path
+        if path is None:
+            continue
+        other = source_of.setdefault(os.path.realpath(path), job.source)
+        if other is not job.source:
+            raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")

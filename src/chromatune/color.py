@@ -1,0 +1,397 @@
+"""Full-size half of colorization: small chroma is upsampled along the grey's edges, luminance stays exact.
+
+Colour here is gamma-encoded sRGB in full-range Rec.601 difference form: Y' = 0.299 R + 0.587 G + 0.114 B,
+Cb = (B - Y') / 1.772, Cr = (R - Y') / 1.402. Adding any (Cb, Cr) to any Y' leaves that Y' as it was, so the photograph
+keeps its own luminance whatever the model says.
+
+Upsampling is a fast guided filter (He & Sun 2015, arXiv 1505.00996) with three changes. Their parameters were chosen by
+chroma error on photographs; `benchmarks/recompose.py` prints the table, with the plain filter beside it.
+
+1. The chroma is kept and only the detail that luma has beyond it is added: slope * (Y' - blurred Y'). The plain filter
+   averages chroma away, and does worse than bilinear when the chroma is sharp.
+2. The chroma itself tells how far to blur the luma: decoders return chroma softer than their pixel count says, and the
+   softer it is, the more detail is added and the wider the windows are.
+3. The slope is bounded, so that film grain cannot become colour noise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # Rec.601, for gamma-encoded R, G, B
+CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
+CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
+
+MID_FACTOR = 4  # filter pixels per chroma pixel, along one side
+MID_LONG_SIDE_PX = 768  # bound on the filter's own size, unless the chroma is larger
+WINDOW_PER_BLUR = 2.0  # window radius over the chroma's blur, both in chroma pixels
+MIN_WINDOW_PX = 1.0  # in chroma pixels
+SLOPE_EPS = 2e-3  # luma variance, 0..1 scale, under which a window counts as flat (sigma 11 of 255)
+SLOPE_LIMIT = 0.25  # chroma per luma: grain of sigma 8 can become colour noise of sigma 2 at most
+BLURS_PX = (0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8)  # luma blurs tried, sigma in chroma pixels
+
+STRIP_PX = 1 << 17  # pixels per strip: its planes stay in a core's cache
+MAX_THREADS = 8  # beyond this, memory traffic is the limit
+
+_RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]
+_BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
+_WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_GAMUT_MARGIN = 0.01  # grey levels: far below rounding, above float32's step at 65535
+_MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
+_MAX_STRENGTH = 10.0
+
+_D65_WHITE = np.array([[0.95047], [1.0], [1.08883]])
+_SRGB_TO_XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]])
+_SRGB_TO_XYZ /= _D65_WHITE  # relative to white; both with scikit-image's digits
+_LAB_EPSILON = (6 / 29) ** 3  # CIE 15:2004, section 8.2.1
+_LAB_KAPPA = (29 / 3) ** 3
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Rec.601 grey of an image, on the image's own scale.
+
+    Args:
+        rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
+
+    Returns:
+        (H, W) of the same dtype; integers are rounded, halves up, without floating-point error.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    _check_rgb(rgb)
+    if rgb.dtype in _WHITE_LEVEL:
+        # Thousandths in uint32: 65535 * 1000 fits, and ties cannot fall either way as they do in float.
+        thousandths = np.multiply(rgb[..., 0], 299, dtype=np.uint32)
+        thousandths += np.multiply(rgb[..., 1], 587, dtype=np.uint32)
+        thousandths += np.multiply(rgb[..., 2], 114, dtype=np.uint32)
+        return ((thousandths + 500) // 1000).astype(rgb.dtype)
+    red, green, blue = (rgb.dtype.type(weight) for weight in LUMA_WEIGHTS)
+    return red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]
+
+
+def chroma_of(rgb: np.ndarray) -> np.ndarray:
+    """Chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
+
+    Args:
+        rgb: (h, w, 3) float, sRGB 0..1.
+
+    Returns:
+        (h, w, 2) float32, full-range Rec.601 (Cb, Cr), -0.5..0.5 for sRGB within 0..1.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    _check_rgb(rgb)
+    if rgb.dtype.kind != "f":
+        raise ValueError(f"chroma_of needs float sRGB in 0..1, got {rgb.dtype}")
+    grey = luma(rgb)
+    return np.stack([(rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE], axis=-1).astype(np.float32)
+
+
+def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """Chroma at the size of `grey`, with edges where the grey has them.
+
+    Args:
+        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, also larger than `grey`.
+        grey: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
+
+    Returns:
+        (H, W, 2) float32, (Cb, Cr); may slightly leave -0.5..0.5, and the gamut at that luma.
+
+    Raises:
+        ValueError: wrong shape or dtype, or chroma far out of range or not finite.
+    """
+    _check_grey(grey)
+    _check_chroma(chroma)
+    height_px, width_px = grey.shape
+    model = _local_linear_model(chroma, grey)
+    model[[0, 2]] /= _WHITE_LEVEL[grey.dtype]  # slope per grey level, offset in 0..1
+    full = np.empty((height_px, width_px, 2), np.float32)
+
+    def fill(start: int, stop: int) -> None:
+        planes = _model_rows(model, start, stop, height_px, width_px)
+        for channel in (0, 1):
+            np.multiply(planes[:, 2 * channel], grey[start:stop], out=full[start:stop, :, channel])
+            full[start:stop, :, channel] += planes[:, 2 * channel + 1]
+
+    _over_strips(fill, height_px, max(1, STRIP_PX // width_px))
+    return full
+
+
+def recompose(
+    grey: np.ndarray, chroma: np.ndarray, *, strength: float = 1.0, strip_rows: int | None = None
+) -> np.ndarray:
+    """The photograph in colour: its own luminance, exactly, and the given chroma.
+
+    Rounded Rec.601 luma of the result equals `grey` at every pixel. Where a colour does not fit the gamut at its luma,
+    (Cb, Cr) is scaled toward zero by the largest factor that fits: the hue's direction stays.
+
+    Args:
+        grey: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
+        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, stretched over the whole of `grey`.
+        strength: factor on the chroma, before the gamut, 0..10; 0 gives grey.
+        strip_rows: rows worked on at a time; no effect on the result. Default: what fits a core's cache.
+
+    Returns:
+        (H, W, 3) sRGB of the dtype of `grey`.
+
+    Raises:
+        ValueError: wrong shape or dtype, chroma far out of range or not finite, strength out of range, or
+            strip_rows under 1.
+    """
+    _check_grey(grey)
+    _check_chroma(chroma)
+    if not 0 <= strength <= _MAX_STRENGTH:
+        raise ValueError(f"strength must be 0..{_MAX_STRENGTH:g}, got {strength}")
+    height_px, width_px = grey.shape
+    strip_rows = max(1, STRIP_PX // width_px) if strip_rows is None else strip_rows
+    if strip_rows < 1:
+        raise ValueError(f"strip_rows must be at least 1, got {strip_rows}")
+    white = _WHITE_LEVEL[grey.dtype]
+    model = _local_linear_model(chroma, grey)
+    # From 0..1 chroma to grey levels of B - Y' and R - Y', so that the full-size pass needs no further factors.
+    model[:2] *= CB_SCALE * strength
+    model[2:] *= CR_SCALE * strength
+    model[[1, 3]] *= white
+    rgb = np.empty((height_px, width_px, 3), grey.dtype)
+
+    def fill(start: int, stop: int) -> None:
+        _fill_rgb(rgb[start:stop], grey[start:stop], _model_rows(model, start, stop, height_px, width_px))
+
+    _over_strips(fill, height_px, strip_rows)
+    return rgb
+
+
+def luma_drift(rgb: np.ndarray, grey: np.ndarray) -> tuple[float, float]:
+    """Largest and mean |Y'(rgb) - grey|, Y' rounded to whole levels, on the 8-bit scale 0..255.
+
+    Args:
+        rgb: (H, W, 3) uint8 or uint16 sRGB.
+        grey: (H, W) of the same dtype.
+
+    Raises:
+        ValueError: wrong or different shapes or dtypes.
+    """
+    _check_rgb(rgb)
+    _check_grey(grey)
+    if rgb.dtype != grey.dtype or rgb.shape[:2] != grey.shape:
+        raise ValueError(f"rgb {rgb.shape} {rgb.dtype} and grey {grey.shape} {grey.dtype} do not belong together")
+    levels = cv2.absdiff(luma(rgb), grey)
+    scale = 255 / _WHITE_LEVEL[grey.dtype]
+    return float(levels.max()) * scale, float(levels.mean()) * scale
+
+
+def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB (D65, 2 degree observer) of sRGB.
+
+    Args:
+        rgb: (..., 3) float32 or float64, sRGB 0..1 (IEC 61966-2-1).
+
+    Returns:
+        (..., 3) of the same dtype: L 0..100, a and b about -108..98 for sRGB.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    _check_lab_input(rgb, "rgb")
+    linear = np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = linear @ _SRGB_TO_XYZ.T.astype(rgb.dtype)
+    curve = np.where(xyz > _LAB_EPSILON, np.cbrt(xyz), xyz * (_LAB_KAPPA / 116) + 16 / 116)
+    x, y, z = np.moveaxis(curve, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(rgb.dtype)
+
+
+def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
+    """Displayable sRGB of CIELAB (D65, 2 degree observer): colours outside sRGB are clipped channel by channel.
+
+    Args:
+        lab: (..., 3) float32 or float64, L 0..100.
+
+    Returns:
+        (..., 3) of the same dtype, sRGB 0..1.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    _check_lab_input(lab, "lab")
+    y = (lab[..., 0] + 16) / 116
+    curve = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
+    xyz = np.where(curve**3 > _LAB_EPSILON, curve**3, (curve * 116 - 16) / _LAB_KAPPA)
+    linear = xyz @ np.linalg.inv(_SRGB_TO_XYZ).T.astype(lab.dtype)
+    gamma = np.where(linear > 0.0031308, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055, linear * 12.92)
+    return np.clip(gamma, 0, 1).astype(lab.dtype)
+
+
+def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
+    """Writes one strip of the result: grey plus chroma, in gamut, rounded so that rounded luma equals `grey`.
+
+    Args:
+        rgb: (n, W, 3) uint8 or uint16, written to.
+        grey: (n, W) of the same dtype.
+        planes: (n, 4, W) float32, slope and offset of B - Y', then of R - Y', in grey levels; overwritten.
+    """
+    y = grey.astype(np.float32)
+    blue, red, green, spare = planes[:, 0], planes[:, 2], planes[:, 1], planes[:, 3]
+    blue *= y
+    blue += planes[:, 1]
+    red *= y
+    red += planes[:, 3]
+    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
+    # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
+    room = np.subtract(_WHITE_LEVEL[grey.dtype] + _GAMUT_MARGIN, y)
+    factor = np.maximum(np.maximum(red, blue), green)
+    np.divide(room, np.maximum(factor, room, out=factor), out=factor)
+    np.subtract(-_GAMUT_MARGIN, y, out=room)
+    np.minimum(np.minimum(red, blue, out=spare), green, out=spare)
+    np.divide(room, np.minimum(spare, room, out=spare), out=spare)
+    np.minimum(factor, spare, out=factor)
+    for plane in (red, blue):
+        plane *= factor
+        np.rint(plane, out=plane)
+    # Green is formed from red and blue as rounded. It has the largest weight, so its own rounding moves luma by
+    # at most 0.587 / 2 < 0.5 levels, and rounded luma is exact. Nor can it leave the gamut: the others' rounding
+    # moves it by at most 0.36 levels.
+    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    np.rint(green, out=green)
+    channels = [np.add(y, plane, out=plane).astype(grey.dtype) for plane in (red, green, blue)]
+    cv2.merge(channels, dst=rgb)
+
+
+def _local_linear_model(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """Chroma as a local linear function of luma (He & Sun 2015, algorithm 2), at a moderate size.
+
+    Args:
+        chroma: (h, w, 2) float, (Cb, Cr).
+        grey: (H, W) uint8 or uint16.
+
+    Returns:
+        (4, m, n) float32: slope and offset of Cb, slope and offset of Cr, for luma and chroma in 0..1.
+    """
+    height_px, width_px = grey.shape
+    long_px = max(chroma.shape[:2])
+    factor = max(1.0, min(MID_FACTOR, MID_LONG_SIDE_PX / long_px))
+    mid_height, mid_width = (
+        min(full, round(small * factor)) for full, small in zip(grey.shape, chroma.shape[:2], strict=True)
+    )
+    small_height, small_width = min(height_px, chroma.shape[0]), min(width_px, chroma.shape[1])
+    chroma = _resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
+    guide = _area_luma(grey, mid_height, mid_width)  # (m, n)
+    small_guide = _resize(guide, small_height, small_width)  # (h, w)
+    blur_px = _blur_of(chroma, small_guide)
+    soft = cv2.GaussianBlur(small_guide, (0, 0), blur_px)
+    soft = _resize(soft, mid_height, mid_width)  # (m, n): luma with no more detail than the chroma has
+    target = _resize(chroma, mid_height, mid_width)  # (m, n, 2)
+
+    radius_px = max(MIN_WINDOW_PX, WINDOW_PER_BLUR * blur_px)
+    window = tuple(
+        2 * max(1, round(radius_px * mid / small)) + 1
+        for mid, small in ((mid_width, small_width), (mid_height, small_height))
+    )
+    guide_mean = _box(guide, window)
+    variance = _box(guide * guide, window) - guide_mean * guide_mean
+    model = np.empty((4, mid_height, mid_width), np.float32)
+    for channel in (0, 1):
+        plane = np.ascontiguousarray(target[..., channel])
+        covariance = _box(guide * plane, window) - guide_mean * _box(plane, window)
+        slope = _box(covariance / (variance + SLOPE_EPS), window)  # eq. 5, averaged as in eq. 8
+        np.clip(slope, -SLOPE_LIMIT, SLOPE_LIMIT, out=slope)
+        model[2 * channel] = slope
+        model[2 * channel + 1] = plane - slope * soft
+    return model
+
+
+def _blur_of(chroma: np.ndarray, guide: np.ndarray) -> float:
+    """Sigma, in pixels, of the Gaussian blur that makes luma, (h, w), as soft as the chroma, (h, w, 2), is.
+
+    In photographs both have spectra of like shape, so the blur at which luma's share of fine detail falls to the
+    chroma's tells the chroma's resolution.
+    """
+    wanted = _fine_share(chroma)
+    shares = [_fine_share(cv2.GaussianBlur(guide, (0, 0), sigma)) for sigma in BLURS_PX]
+    falling = np.minimum.accumulate(shares)
+    return float(np.exp(np.interp(-np.log(wanted), -np.log(falling), np.log(BLURS_PX))))
+
+
+def _fine_share(image: np.ndarray) -> float:
+    """Energy of detail finer than a blur of sigma 1 px, over that between sigmas 1 and 4 px; positive."""
+    fine = cv2.GaussianBlur(image, (0, 0), 1.0)
+    coarse = cv2.GaussianBlur(image, (0, 0), 4.0)
+    # The constant makes an image without any detail count as soft, and keeps the ratio finite.
+    return float((np.square(image - fine).mean() + 1e-12) / (np.square(fine - coarse).mean() + 1e-9))
+
+
+def _area_luma(grey: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
+    # The cast comes last: a 12 MP photo in float is 48 MB.
+    return _resize(grey, height_px, width_px).astype(np.float32) / _WHITE_LEVEL[grey.dtype]
+
+
+def _resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """The image at another size: area means where it shrinks, bicubic where it grows."""
+    shrinks = height_px <= image.shape[0] and width_px <= image.shape[1]
+    return cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _box(image: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
+    return cv2.blur(image, window, borderType=cv2.BORDER_REFLECT)
+
+
+def _model_rows(model: np.ndarray, start: int, stop: int, height_px: int, width_px: int) -> np.ndarray:
+    """Rows start..stop of the model's planes at full size, bilinear: (stop - start, 4, W) float32.
+
+    Each row depends on its own index only, never on the strip it is computed in: no seams.
+    """
+    mid_height = model.shape[1]
+    centre = np.clip((np.arange(start, stop) + 0.5) * mid_height / height_px - 0.5, 0, mid_height - 1)
+    above = np.minimum(centre.astype(int), mid_height - 1)
+    weight = centre - above
+    first, last = int(above[0]), min(int(above[-1]) + 2, mid_height)
+    wide = np.empty((last - first, 4, width_px), np.float32)
+    for plane in range(4):
+        wide[:, plane] = cv2.resize(model[plane, first:last], (width_px, last - first), interpolation=cv2.INTER_LINEAR)
+    wide = wide.reshape(last - first, 4 * width_px)
+    rows = np.empty((stop - start, 4 * width_px), np.float32)
+    for row in range(stop - start):
+        top = int(above[row]) - first
+        bottom = min(top + 1, last - first - 1)
+        pair = wide[top : top + 1], 1 - weight[row], wide[bottom : bottom + 1], weight[row]
+        cv2.addWeighted(*pair, 0, dst=rows[row : row + 1])
+    return rows.reshape(stop - start, 4, width_px)
+
+
+def _over_strips(fill: Callable[[int, int], None], height_px: int, strip_rows: int) -> None:
+    """Calls `fill(start, stop)` for all rows, strip by strip, on as many threads as pay off."""
+    starts = range(0, height_px, strip_rows)
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(starts))) as pool:
+        # list() so that an error in a strip is raised here.
+        list(pool.map(lambda start: fill(start, min(start + strip_rows, height_px)), starts))
+
+
+def _check_grey(grey: np.ndarray) -> None:
+    if grey.dtype not in _WHITE_LEVEL or grey.ndim != 2 or grey.size == 0:
+        raise ValueError(f"grey must be a non-empty (H, W) uint8 or uint16 array, got {grey.shape} {grey.dtype}")
+
+
+def _check_chroma(chroma: np.ndarray) -> None:
+    if chroma.dtype.kind != "f" or chroma.ndim != 3 or chroma.shape[2] != 2 or chroma.size == 0:
+        raise ValueError(f"chroma must be a non-empty (h, w, 2) float array, got {chroma.shape} {chroma.dtype}")
+    if not np.abs(chroma).max() <= _MAX_CHROMA:  # written so that NaN fails too
+        raise ValueError(f"chroma must be -0.5..0.5, got {chroma.min()}..{chroma.max()}")
+
+
+def _check_rgb(rgb: np.ndarray) -> None:
+    known = rgb.dtype in _WHITE_LEVEL or rgb.dtype.kind == "f"
+    if not known or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"rgb must be a non-empty (H, W, 3) uint8, uint16 or float array, got {rgb.shape} {rgb.dtype}")
+
+
+def _check_lab_input(image: np.ndarray, name: str) -> None:
+    if image.ndim < 1 or image.shape[-1] != 3 or image.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be a (..., 3) float32 or float64 array, got {image.shape} {image.dtype}")

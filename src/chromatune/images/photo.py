@@ -1,0 +1,134 @@
+"""What a photo is once read, and what each file format can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chromatune.errors import PhotoError
+
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
+READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF"
+
+FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
+FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
+LONGEST_SIDE_PX = {"JPEG": 65_500, "WEBP": 16_383}  # what libjpeg and libwebp accept
+WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colours hold no result
+
+LUMA_BLOCK_ROWS = 64  # three uint32 temporaries of this height stay in the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo, upright and in sRGB coding; the luma of every result is compared with `grey`.
+
+    Attributes:
+        grey: (H, W) uint8 or uint16, Rec.601 luma of the sRGB-coded picture, at full size.
+        alpha: (H, W) of grey's dtype, full = opaque; None where the source had no transparency.
+        icc_profile: sRGB profile to embed in a result if the source carried a usable profile, else None.
+        exif: EXIF block to write (date, camera, place kept; orientation 1; no thumbnail), else None.
+        format: Pillow's name for the source's format; "PNG" for arrays and images that came from no file.
+        name: file name for messages, "photo" if unknown.
+        rgb: (H, W, 3) of grey's dtype, the source's own colours; None where every pixel is neutral.
+        dpi: horizontal and vertical resolution, pixels per inch, else None.
+    """
+
+    grey: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    format: str = "PNG"
+    name: str = "photo"
+    rgb: np.ndarray | None = None
+    dpi: tuple[float, float] | None = None
+
+    @property
+    def height_px(self) -> int:
+        """Height of the upright photo, in pixels."""
+        return int(self.grey.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        """Width of the upright photo, in pixels."""
+        return int(self.grey.shape[1])
+
+    @property
+    def max_value(self) -> int:
+        """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
+        return int(np.iinfo(self.grey.dtype).max)
+
+
+def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
+    """Rec.601 luma Y' = 0.299 R' + 0.587 G' + 0.114 B', halves rounded up, exact: (H, W) of the input's dtype.
+
+    Args:
+        rgb: (H, W, 3) uint8 or uint16, sRGB-coded.
+    """
+    grey = np.empty(rgb.shape[:2], rgb.dtype)
+    for top in range(0, rgb.shape[0], LUMA_BLOCK_ROWS):
+        block = rgb[top : top + LUMA_BLOCK_ROWS].astype(np.uint32)
+        luma = block[..., 0] * 299 + block[..., 1] * 587 + block[..., 2] * 114 + 500
+        grey[top : top + LUMA_BLOCK_ROWS] = luma // 1000
+    return grey
+
+
+def format_for(suffix: str) -> str:
+    """Pillow's format name for a file suffix such as ".JPG".
+
+    Raises:
+        PhotoError: the suffix is not one of `IMAGE_SUFFIXES`.
+    """
+    try:
+        return FORMAT_OF_SUFFIX[suffix.lower()]
+    except KeyError:
+        accepted = " ".join(sorted(IMAGE_SUFFIXES))
+        raise PhotoError(f"unknown image suffix {suffix!r}; accepted: {accepted}") from None
+
+
+def suffix_for(suffix: str | None, photo: Photo) -> str:
+    """Suffix a result of `photo` should have: `suffix` itself, or ".png" where that format cannot hold the result.
+
+    Args:
+        suffix: the wanted suffix, such as ".jpg" (kept as it is written); None means the photo's own format.
+        photo: the source of the result; its depth, transparency and size decide.
+    """
+    if suffix is None:
+        wanted = next((s for s, name in FORMAT_OF_SUFFIX.items() if name == photo.format), ".png")
+    else:
+        wanted = suffix
+    format_name = FORMAT_OF_SUFFIX.get(wanted.lower())
+    holds = (
+        format_name in WRITABLE_FORMATS
+        and (photo.alpha is None or format_name in FORMATS_WITH_ALPHA)
+        and (photo.max_value == 255 or format_name in FORMATS_WITH_16_BITS)
+        and max(photo.grey.shape) <= LONGEST_SIDE_PX.get(format_name, 2**31)
+    )
+    return wanted if holds else ".png"
+
+
+def printable(name: str) -> str:
+    """The name as it is, or escaped where a line break or control character would spoil a message of one line."""
+    return name if name.isprintable() else repr(name)
+
+
+def to_depth(samples: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """The same samples as uint8 or uint16: 0 and white map to 0 and white, all between to the nearest."""
+    if samples.dtype == dtype:
+        return samples
+    if dtype == np.uint16:
+        return samples.astype(np.uint16) * 257
+    # (v + 128) // 257 is round(v / 257) for every 16-bit v, and v + 128 may not overflow
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)

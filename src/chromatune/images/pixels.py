@@ -1,0 +1,168 @@
+"""Modes, ranges and arrays ⇒ samples: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16, with alpha of the same depth."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from chromatune.errors import PhotoError
+from chromatune.images import profiles
+
+Samples = tuple[np.ndarray, np.ndarray | None]  # colour, alpha
+
+MODES_VIA_RGB = ("RGBX", "YCbCr", "HSV")
+MODES_8_BIT = ("L", "RGB", "CMYK", "LAB")
+MODES_NUMERIC = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC, TAG_SAMPLE_FORMAT = 258, 262, 339
+PHOTOMETRIC_WHITE_IS_ZERO, SAMPLE_FORMAT_UNSIGNED = 0, 1
+
+
+def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth: int) -> tuple[Samples, bool]:
+    """Samples of a loaded Pillow image, and whether its colours went through `icc_profile`.
+
+    Args:
+        image: any mode; for 16-bit colour use `samples_from_deep`, Pillow holds none.
+        icc_profile: the profile the file carried, or None.
+        bit_depth: bits per sample in the file; transparency keys are given at this depth.
+
+    Raises:
+        PhotoError: the mode is unknown, or a number is not finite.
+    """
+    key = None if image.mode in ("P", "PA") else image.info.get("transparency")
+    base, alpha = _split_alpha(image)
+    if base.mode in MODES_NUMERIC:
+        raw = _numbers(base)
+        colour, managed = profiles.deep_to_srgb(raw, icc_profile) if raw.dtype == np.uint16 else (raw, False)
+        alpha = alpha if key is None else _alpha_from_key(raw, key)
+        return (colour, alpha), managed
+    if base.mode not in MODES_8_BIT:
+        raise PhotoError(f"pixel mode {image.mode} is not supported; save it as an 8-bit or 16-bit RGB or grey picture")
+    if key is not None and alpha is None and base.mode in ("L", "RGB"):
+        if image.mode == "1":
+            key = 255 * bool(key)  # 1 or 255, as the version of Pillow has it
+        elif image.mode == "L" and bit_depth < 8:
+            key *= 255 // (2**bit_depth - 1)  # Pillow scales such pixels, not their key
+        alpha = _alpha_from_key(np.asarray(base), key)
+    converted, managed = profiles.image_to_srgb(base, icc_profile)
+    return (np.array(converted), alpha), managed
+
+
+def samples_from_deep(deep: np.ndarray, icc_profile: bytes | None, key: tuple | None) -> tuple[Samples, bool]:
+    """Samples of 16-bit colour, and whether it went through `icc_profile`.
+
+    Args:
+        deep: (H, W, 2) grey and alpha, (H, W, 3) or (H, W, 4), uint16.
+        icc_profile: the profile the file carried, or None.
+        key: the one colour that a PNG declares transparent, or None.
+    """
+    channels = deep.shape[2]
+    raw = deep[..., 0] if channels == 2 else deep[..., :3]
+    alpha = np.ascontiguousarray(deep[..., -1]) if channels in (2, 4) else None
+    if alpha is None and key is not None:
+        alpha = _alpha_from_key(raw, key)
+    colour, managed = profiles.deep_to_srgb(np.ascontiguousarray(raw), icc_profile)
+    return (colour, alpha), managed
+
+
+def samples_from_array(array: np.ndarray) -> Samples:
+    """Samples of an array the caller made, copied.
+
+    Args:
+        array: (H, W), (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16,
+            bool, or float in 0..1 (which becomes 16-bit).
+
+    Raises:
+        PhotoError: any other shape, type or range.
+    """
+    accepted = "accepted: (H, W) or (H, W, 1..4) of uint8, uint16, bool, or float in 0..1"
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise PhotoError(f"an array of shape {array.shape} is not a photo; {accepted}")
+    if array.size == 0:
+        raise PhotoError(f"the array of shape {array.shape} has no pixels; {accepted}")
+    if array.dtype == np.bool_:
+        samples = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # false for NaN too
+            raise PhotoError(f"float values span {array.min():g}..{array.max():g}; {accepted}")
+        samples = np.rint(array.astype(np.float64) * 65535).astype(np.uint16)
+    elif array.dtype.newbyteorder("=") in (np.uint8, np.uint16):
+        samples = array.astype(array.dtype.newbyteorder("="))
+    else:
+        raise PhotoError(f"an array of type {array.dtype} is not a photo; {accepted}")
+    if samples.ndim == 2:
+        return samples, None
+    channels = samples.shape[2]
+    colour = samples[..., 0] if channels <= 2 else samples[..., :3]
+    alpha = np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None
+    return np.ascontiguousarray(colour), alpha
+
+
+def grey_from_numbers(values: np.ndarray) -> np.ndarray:
+    """8- or 16-bit grey from integers or floats whose white is not written anywhere, judged by their range.
+
+    Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is 255 if no value is larger, else 65535;
+    integers up to 255 become 8-bit, all else 16-bit. Negative or larger values (science, not photography) are
+    stretched from smallest to largest over 16 bits.
+
+    Args:
+        values: (H, W), any integer or float type.
+
+    Raises:
+        PhotoError: a value is NaN or infinite.
+    """
+    is_float = np.issubdtype(values.dtype, np.floating)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN is its own minimum
+        raise PhotoError("some values are NaN or infinite; replace them, then save it again")
+    if low >= 0 and high <= 255 and not is_float:
+        return values.astype(np.uint8)
+    if low < 0 or high > 65535:
+        scaled = (values.astype(np.float64) - low) * (65535 / (high - low or 1.0))
+    elif is_float and high <= 255:
+        scaled = values.astype(np.float64) * (65535 if high <= 1 else 257)
+    else:
+        scaled = values
+    return np.rint(scaled).astype(np.uint16)
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    """The image without transparency, in a mode of MODES_8_BIT or MODES_NUMERIC, and its alpha if it had any."""
+    mode = image.mode
+    if mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+    elif mode in MODES_VIA_RGB:
+        image = image.convert("RGB")
+    if image.mode not in ("LA", "RGBA"):
+        return image, None
+    alpha = np.array(image.getchannel("A"))
+    return (image.getchannel("L") if image.mode == "LA" else image.convert("RGB")), alpha
+
+
+def _numbers(image: Image.Image) -> np.ndarray:
+    """Grey of the modes I;16, I and F as (H, W) uint8 or uint16, white at the top of the range."""
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    if image.mode not in ("I", "F"):
+        grey = values.astype(np.uint16)  # I;16B arrives big-endian
+        if tags.get(TAG_BITS_PER_SAMPLE) == (12,):
+            grey = ((grey.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+        # Pillow inverts 1- and 8-bit TIFFs of this kind, and forgets the 16-bit ones
+        return 65535 - grey if tags.get(TAG_PHOTOMETRIC) == PHOTOMETRIC_WHITE_IS_ZERO else grey
+    is_unsigned = tags.get(TAG_SAMPLE_FORMAT, (1,))[0] == SAMPLE_FORMAT_UNSIGNED
+    if image.mode == "I" and is_unsigned and tags.get(TAG_BITS_PER_SAMPLE) == (32,):
+        values = values.view(np.uint32)  # Pillow lets values above 2^31 turn negative
+    return grey_from_numbers(values)
+
+
+def _alpha_from_key(colour: np.ndarray, key: object) -> np.ndarray:
+    """Alpha that is 0 where the colour is exactly `key`, and full elsewhere."""
+    is_key = colour == np.asarray(key)
+    if colour.ndim == 3:
+        is_key = is_key.all(axis=2)
+    white = np.iinfo(colour.dtype).max
+    return np.where(is_key, 0, white).astype(colour.dtype)

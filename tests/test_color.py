@@ -1,0 +1,394 @@
+"""Properties of `chromatune.color`: exact luminance, hue kept, edges followed, no seams, clear errors."""
+
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+from skimage import color as oracle
+from skimage import data
+
+from chromatune import color
+
+WHITE = {np.uint8: 255, np.uint16: 65535}
+DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+
+
+def _random_grey(shape: tuple[int, int], dtype: type, seed: int = 0) -> np.ndarray:
+    """Every level, plus blocks of pure black and white, where the gamut is a point."""
+    rng = np.random.default_rng(seed)
+    grey = rng.integers(0, WHITE[dtype] + 1, shape, dtype=dtype)
+    grey[: shape[0] // 4], grey[-(shape[0] // 4) :] = 0, WHITE[dtype]
+    return grey
+
+
+def _smooth_chroma(shape: tuple[int, int], seed: int = 0, amplitude: float = 0.5) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.uniform(-amplitude, amplitude, (4, 5, 2)).astype(np.float32), shape[::-1])
+
+
+def _photo(name: str) -> np.ndarray:
+    return getattr(data, name)().astype(np.float32) / 255
+
+
+def _area(chroma: np.ndarray, short_px: int) -> np.ndarray:
+    scale = short_px / min(chroma.shape[:2])
+    return cv2.resize(chroma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def _mse(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean((a - b) ** 2))
+
+
+# luma, chroma
+
+
+@DTYPES
+def test_luma_is_rounded_rec601(dtype):
+    rgb = np.random.default_rng(0).integers(0, WHITE[dtype] + 1, (50, 60, 3), dtype=dtype)
+    exact = rgb.astype(np.float64) @ np.array(color.LUMA_WEIGHTS)
+    grey = color.luma(rgb)
+    assert grey.dtype == dtype
+    assert np.abs(grey - exact).max() <= 0.5 + 1e-9
+
+
+def test_luma_rounds_ties_up():
+    rgb = np.array([[[0, 0, 250], [0, 500, 0], [0, 1000, 0]]], np.uint16)  # 28.5, 293.5, 587 exactly
+    assert color.luma(rgb).tolist() == [[29, 294, 587]]
+
+
+@DTYPES
+def test_grey_pixels_are_their_own_luma(dtype):
+    levels = np.arange(0, WHITE[dtype] + 1, dtype=dtype)[None]
+    assert np.array_equal(color.luma(np.stack([levels] * 3, axis=-1)), levels)
+
+
+def test_luma_of_floats_stays_float():
+    rgb = np.random.default_rng(0).random((5, 6, 3)).astype(np.float32)
+    grey = color.luma(rgb)
+    assert grey.dtype == np.float32
+    np.testing.assert_allclose(grey, rgb @ np.float32(color.LUMA_WEIGHTS), rtol=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    rgb=npst.arrays(np.float32, (3, 4, 3), elements=st.floats(0, 1, width=32)),
+    other=npst.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
+)
+def test_chroma_added_to_any_luma_leaves_that_luma(rgb, other):
+    chroma = color.chroma_of(rgb)
+    assert chroma.dtype == np.float32
+    assert chroma.shape == (3, 4, 2)
+    assert np.abs(chroma).max() <= 0.5 + 1e-6
+    blue = other + color.CB_SCALE * chroma[..., 0]
+    red = other + color.CR_SCALE * chroma[..., 1]
+    own = color.luma(rgb)
+    green = other + rgb[..., 1] - own
+    np.testing.assert_allclose(color.luma(np.stack([red, green, blue], axis=-1)), other, atol=1e-6)
+
+
+# recompose
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_luminance_is_exact_whatever_the_chroma(data):
+    dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))
+    shape = data.draw(npst.array_shapes(min_dims=2, max_dims=2, max_side=12))
+    small = data.draw(npst.array_shapes(min_dims=2, max_dims=2, max_side=12))
+    edge = st.sampled_from([0, 1, WHITE[dtype] // 2, WHITE[dtype] - 1, WHITE[dtype]])
+    grey = data.draw(npst.arrays(dtype, shape, elements=st.integers(0, WHITE[dtype]) | edge))
+    extreme = st.sampled_from([-0.5, 0.0, 0.5, 2.0]) | st.floats(-0.5, 0.5, width=32)
+    chroma = data.draw(npst.arrays(np.float32, (*small, 2), elements=extreme))
+    strength = data.draw(st.sampled_from([0.0, 0.5, 1.0, 10.0]))
+    rgb = color.recompose(grey, chroma, strength=strength)
+    assert rgb.shape == (*shape, 3)
+    assert rgb.dtype == dtype
+    assert np.array_equal(color.luma(rgb), grey)
+
+
+@DTYPES
+def test_luminance_is_exact_at_every_level_and_many_hues(dtype):
+    grey = np.ascontiguousarray(np.broadcast_to(np.arange(0, WHITE[dtype] + 1, dtype=dtype), (24, WHITE[dtype] + 1)))
+    angle = np.linspace(0, 2 * np.pi, 24, dtype=np.float32)[:, None]
+    for radius in (0.01, 0.1, 0.5):
+        rgb = color.recompose(grey, radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
+        assert color.luma_drift(rgb, grey) == (0, 0)
+
+
+def test_other_libraries_read_the_same_grey():
+    grey = _random_grey((200, 300), np.uint8)
+    rgb = color.recompose(grey, _smooth_chroma((16, 24)))
+    assert np.array_equal(np.asarray(Image.fromarray(rgb).convert("L")), grey)
+    assert np.array_equal(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), grey)
+
+
+@DTYPES
+def test_chroma_in_gamut_arrives_whole(dtype):
+    grey = np.full((40, 40), WHITE[dtype] // 2, dtype)
+    chroma = np.full((8, 8, 2), (0.1, -0.06), np.float32)
+    rgb = color.recompose(grey, chroma) / WHITE[dtype]
+    np.testing.assert_allclose(color.chroma_of(rgb), np.broadcast_to((0.1, -0.06), (40, 40, 2)), atol=1.1 / 255)
+
+
+@pytest.mark.parametrize("angle", np.linspace(0, 2 * np.pi, 17)[:-1])
+def test_gamut_keeps_hue_and_takes_the_largest_factor_that_fits(angle):
+    wanted = 0.5 * np.array([np.cos(angle), np.sin(angle)], np.float32)
+    for level in (3000, 20000, 45000, 63000):
+        grey = np.full((2, 2), level, np.uint16)  # 16 bits, so that rounding does not hide a turned hue
+        rgb = color.recompose(grey, np.broadcast_to(wanted, (2, 2, 2)))[0, 0]
+        reached = color.chroma_of(rgb[None, None] / 65535)[0, 0]
+        assert abs(reached[0] * wanted[1] - reached[1] * wanted[0]) < 2e-5  # parallel
+        assert reached @ wanted > 0
+        factor = np.linalg.norm(reached) / np.linalg.norm(wanted)
+        assert factor < 1 + 1e-4
+        if factor < 0.999:
+            assert rgb.min() <= 1 or rgb.max() >= 65534
+
+
+@DTYPES
+def test_strength_zero_is_grey_and_half_is_half(dtype):
+    grey, chroma = _random_grey((30, 40), dtype), _smooth_chroma((8, 8), amplitude=0.05)  # under the slope's limit
+    assert np.array_equal(color.recompose(grey, chroma, strength=0), np.stack([grey] * 3, axis=-1))
+    half = color.recompose(grey, chroma, strength=0.5)
+    # The chroma's own resolution is found from a ratio, so its scale does not matter beyond float rounding.
+    assert np.abs(half.astype(int) - color.recompose(grey, chroma / 2)).max() <= 1
+
+
+@DTYPES
+@pytest.mark.parametrize("strip_rows", [1, 7, 64, 1000])
+def test_strips_leave_no_seams(dtype, strip_rows):
+    grey, chroma = _random_grey((211, 130), dtype), _smooth_chroma((16, 10), amplitude=0.2)
+    whole = color.recompose(grey, chroma, strip_rows=211)
+    assert np.array_equal(color.recompose(grey, chroma, strip_rows=strip_rows), whole)
+
+
+def test_recompose_is_grey_plus_upsampled_chroma():
+    grey = np.random.default_rng(0).integers(110, 140, (90, 70), dtype=np.uint8)
+    chroma = _smooth_chroma((16, 16), amplitude=0.15)
+    full = color.upsample_chroma(chroma, grey)
+    rgb = color.recompose(grey, chroma).astype(float)
+    assert np.abs(rgb[..., 2] - grey - 255 * color.CB_SCALE * full[..., 0]).max() < 0.51
+    assert np.abs(rgb[..., 0] - grey - 255 * color.CR_SCALE * full[..., 1]).max() < 0.51
+
+
+def test_a_colour_photo_comes_back_from_its_own_grey_and_chroma():
+    rgb_u8 = data.astronaut()
+    back = color.recompose(color.luma(rgb_u8), color.chroma_of(rgb_u8 / np.float32(255)))
+    assert np.abs(back.astype(int) - rgb_u8).mean() < 1.0
+
+
+def test_inputs_are_not_written_to_and_views_work():
+    grey, chroma = _random_grey((60, 50), np.uint8), _smooth_chroma((12, 10))
+    before = grey.copy(), chroma.copy()
+    flipped = color.recompose(grey[::-1, ::-1], chroma[::-1, ::-1])
+    copied = color.recompose(grey[::-1, ::-1].copy(), chroma[::-1, ::-1].copy())
+    assert np.array_equal(flipped, copied)
+    assert np.array_equal(grey, before[0])
+    assert np.array_equal(chroma, before[1])
+
+
+def test_nothing_is_shifted():
+    grey = np.rint(255 * cv2.resize(color.luma(_photo("coffee")), (300, 200))).astype(np.uint8)
+    chroma = _smooth_chroma((20, 30))
+    full = color.upsample_chroma(chroma, grey)
+    flipped = color.upsample_chroma(chroma[::-1, ::-1], grey[::-1, ::-1])[::-1, ::-1]
+    assert np.abs(full - flipped).max() < 1e-4
+    assert np.abs(_area(full, 20) - chroma).mean() < 0.01
+
+
+def test_sixteen_bits_take_the_same_chroma():
+    grey, chroma = _random_grey((80, 60), np.uint8), _smooth_chroma((8, 6))
+    wide = color.upsample_chroma(chroma, grey.astype(np.uint16) * 257)
+    assert np.abs(wide - color.upsample_chroma(chroma, grey)).max() < 0.01  # the 8-bit guide is rounded
+
+
+def test_an_error_in_a_strip_is_raised(monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError("no room for a strip")
+
+    monkeypatch.setattr(color, "_fill_rgb", out_of_memory)
+    with pytest.raises(MemoryError, match="no room"):
+        color.recompose(np.zeros((8, 8), np.uint8), np.zeros((2, 2, 2), np.float32))
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("grey_shape", "chroma_shape"),
+    [
+        ((1, 1), (1, 1)),
+        ((1, 1), (64, 64)),
+        ((1, 37), (16, 16)),
+        ((37, 1), (16, 16)),
+        ((5, 300), (128, 3)),
+        ((200, 300), (1, 1)),
+        ((20, 30), (128, 192)),
+        ((4, 4), (2, 2)),
+        ((2, 70000), (8, 8)),
+        ((900, 10), (900, 10)),
+    ],
+)
+def test_odd_sizes(dtype, grey_shape, chroma_shape):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, WHITE[dtype] + 1, grey_shape, dtype=dtype)
+    chroma = rng.uniform(-0.5, 0.5, (*chroma_shape, 2)).astype(np.float32)
+    assert color.luma_drift(color.recompose(grey, chroma), grey) == (0, 0)
+    assert np.isfinite(color.upsample_chroma(chroma, grey)).all()
+
+
+@DTYPES
+def test_flat_grey_gives_plain_enlargement(dtype):
+    grey, chroma = np.full((256, 256), WHITE[dtype] // 2, dtype), _smooth_chroma((32, 32))
+    full = color.upsample_chroma(chroma, grey)
+    plain = cv2.resize(chroma, (256, 256), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(full - plain).max() < 0.01
+
+
+def test_memory_beyond_the_result_is_bounded():
+    grey, chroma = _random_grey((1500, 2000), np.uint8), _smooth_chroma((128, 170))
+    tracemalloc.start()
+    rgb = color.recompose(grey, chroma)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A single float32 plane of this photo is 12 MB; a pass over whole planes holds at least seven.
+    assert peak_bytes - rgb.nbytes < 50e6
+
+
+# upsampling
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+@pytest.mark.parametrize("sharp", [True, False], ids=["sharp", "soft"])
+def test_upsampling_beats_bilinear_and_bicubic_on_photos(name, sharp):
+    rgb = _photo(name)
+    truth, grey = color.chroma_of(rgb), np.rint(255 * color.luma(rgb)).astype(np.uint8)
+    chroma = _area(truth, 64)
+    if not sharp:  # as a decoder gives: 64 px that hold the detail of 16
+        chroma = cv2.resize(_area(truth, 16), chroma.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    guided = _mse(color.upsample_chroma(chroma, grey), truth)
+    size = grey.shape[::-1]
+    assert guided < (0.85 if sharp else 0.95) * _mse(cv2.resize(chroma, size), truth)
+    assert guided < (0.95 if sharp else 0.96) * _mse(cv2.resize(chroma, size, interpolation=cv2.INTER_CUBIC), truth)
+
+
+def test_colour_edges_follow_luma_edges():
+    grey = np.full((256, 256), 80, np.uint8)
+    grey[:, 120:] = 180  # not on a border of chroma pixels: one of them straddles it
+    truth = np.where((grey == 80)[..., None], np.float32((0.1, -0.1)), np.float32((-0.05, 0.08)))
+    chroma = cv2.resize(truth, (16, 16), interpolation=cv2.INTER_AREA)
+    guided = np.abs(color.upsample_chroma(chroma, grey) - truth).mean()
+    bilinear = np.abs(cv2.resize(chroma, (256, 256)) - truth).mean()
+    assert guided < 0.65 * bilinear
+
+
+def test_film_grain_does_not_become_colour_noise():
+    rng = np.random.default_rng(0)
+    rgb = cv2.resize(_photo("astronaut"), (1024, 1024), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    clean = 255 * color.luma(rgb)
+    grain = rng.normal(0, 8, clean.shape)
+    chroma = _area(color.chroma_of(rgb), 128)
+    greys = [np.rint(grey).clip(0, 255).astype(np.uint8) for grey in (clean, clean + grain)]
+    noise = 255 * (color.upsample_chroma(chroma, greys[1]) - color.upsample_chroma(chroma, greys[0]))
+    assert noise.std() < 0.5  # levels, from grain of 8
+    assert np.abs(noise).max() <= 255 * color.SLOPE_LIMIT  # nowhere a blotch
+
+
+def test_texture_stays_bounded_in_colour():
+    rng = np.random.default_rng(0)
+    grey = rng.choice(np.array([0, 255], np.uint8), (256, 256))  # the harshest texture
+    chroma = np.where(_area(grey[..., None].repeat(2, axis=2) / np.float32(255), 32) > 0.5, 0.5, -0.5)
+    full = color.upsample_chroma(chroma.astype(np.float32), grey)
+    plain = cv2.resize(chroma.astype(np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(full - plain).max() <= color.SLOPE_LIMIT + 0.05
+
+
+def test_the_softer_the_chroma_the_more_detail_is_taken_from_luma():
+    rgb = _photo("coffee")
+    truth, guide = color.chroma_of(rgb), color.luma(rgb)
+    small, guide = _area(truth, 96), _area(guide, 96)
+    blurs = [
+        color._blur_of(cv2.resize(_area(truth, px), small.shape[1::-1], interpolation=cv2.INTER_CUBIC), guide)
+        for px in (96, 48, 24, 12)
+    ]
+    assert blurs == sorted(blurs)
+    assert blurs[0] < 0.6
+    assert blurs[-1] > 2
+
+
+# luma_drift
+
+
+def test_luma_drift_measures():
+    grey = np.full((10, 10), 100, np.uint8)
+    rgb = np.stack([grey] * 3, axis=-1)
+    assert color.luma_drift(rgb, grey) == (0, 0)
+    rgb[0, 0] += 7
+    rgb[0, 1] -= 3
+    assert color.luma_drift(rgb, grey) == pytest.approx((7, 0.1))
+    wide = rgb.astype(np.uint16) * 257
+    assert color.luma_drift(wide, grey.astype(np.uint16) * 257) == pytest.approx((7, 0.1))
+
+
+# CIELAB
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lab_equals_scikit_image(dtype):
+    grid = np.concatenate([np.linspace(0, 0.06, 8), np.linspace(0.1, 1, 10)]).astype(dtype)  # both parts of the curve
+    rgb = np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(18, -1, 3)
+    lab = color.srgb_to_lab(rgb)
+    assert lab.dtype == dtype
+    # The oracle rounds the constants of CIE's curve to four digits, which moves the darkest colours by 5e-5.
+    np.testing.assert_allclose(lab, oracle.rgb2lab(rgb.astype(np.float64)), atol=2e-4)
+    back = color.lab_to_srgb(lab)
+    assert back.dtype == dtype
+    np.testing.assert_allclose(back, rgb, atol=1e-5 if dtype == np.float32 else 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
+def test_lab_outside_srgb_is_clipped():
+    rng = np.random.default_rng(0)
+    lab = rng.uniform((20, -60, -60), (100, 60, 60), (20, 20, 3))
+    lab[..., 2] = np.minimum(lab[..., 2], 1.5 * lab[..., 0])  # the oracle treats negative Z apart
+    rgb = color.lab_to_srgb(lab)
+    assert rgb.min() == 0
+    assert rgb.max() == 1
+    np.testing.assert_allclose(rgb, oracle.lab2rgb(lab), atol=1e-5)
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g, c: color.recompose(g.astype(np.float32), c), "grey must be"),
+        (lambda g, c: color.recompose(g[..., None], c), "grey must be"),
+        (lambda g, c: color.recompose(g[:0], c), "grey must be"),
+        (lambda g, c: color.recompose(g, c[..., :1]), "chroma must be"),
+        (lambda g, c: color.recompose(g, (c * 100).astype(np.int16)), "chroma must be"),
+        (lambda g, c: color.recompose(g, c * np.nan), r"chroma must be -0.5..0.5, got nan"),
+        (lambda g, c: color.recompose(g, c * np.inf), "chroma must be -0.5..0.5, got"),
+        (lambda g, c: color.recompose(g, c * 128), "chroma must be -0.5..0.5, got"),
+        (lambda g, c: color.recompose(g, c, strength=-0.1), "strength must be"),
+        (lambda g, c: color.recompose(g, c, strength=float("nan")), "strength must be"),
+        (lambda g, c: color.recompose(g, c, strip_rows=0), "strip_rows must be"),
+        (lambda g, c: color.upsample_chroma(c, c), "grey must be"),
+        (lambda g, c: color.upsample_chroma(g, g), "chroma must be"),
+        (lambda g, c: color.luma(g), "rgb must be"),
+        (lambda g, c: color.luma(np.zeros((2, 2, 3), np.int32)), "rgb must be"),
+        (lambda g, c: color.chroma_of(np.zeros((2, 2, 3), np.uint8)), "needs float"),
+        (lambda g, c: color.luma_drift(np.zeros((9, 9, 3), np.uint8), g), "belong together"),
+        (lambda g, c: color.luma_drift(np.zeros((8, 8, 3), np.uint16), g), "belong together"),
+        (lambda g, c: color.srgb_to_lab(np.zeros((2, 2, 3), np.uint8)), "rgb must be"),
+        (lambda g, c: color.lab_to_srgb(np.zeros((2, 2), np.float32)), "lab must be"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(call, message):
+    grey, chroma = np.zeros((8, 8), np.uint8), np.full((4, 4, 2), 0.25, np.float32)
+    with pytest.raises(ValueError, match=message):
+        call(grey, chroma)

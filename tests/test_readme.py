@@ -1,0 +1,107 @@
+"""What the README tells people to type works, against a tiny model under the names of those that ship."""
+
+from __future__ import annotations
+
+import glob
+import io
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromatune.cli import main
+from chromatune.images import read_photo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands(program: str) -> list[str]:
+    return [command for command in COMMANDS if command.split()[0] == program]
+
+
+@pytest.fixture
+def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with the photos that the README speaks of, and a tiny model called mini and mini-base."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("mini", "mini-base"):
+        (models / name).symlink_to(tiny_bundle_dir)
+    monkeypatch.setattr("chromatune.bundle.MODELS_DIR", models)
+    folder = tmp_path / "album"
+    (folder / "scans").mkdir(parents=True)
+    grey = np.linspace(0, 255, 48 * 40).reshape(40, 48)
+    Image.fromarray(grey.astype(np.uint8)).save(folder / "portrait.jpg")
+    for name in ("one", "two"):
+        Image.fromarray((grey * 257).astype(np.uint16)).save(folder / "scans" / f"{name}.tif")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_every_command_is_of_a_known_program() -> None:
+    assert {command.split()[0] for command in COMMANDS} == {"make", "pip", "chromatune"}
+    assert len(PYTHON_BLOCKS) == 2
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_make_targets_exist(command: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in command.split()[1:]:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", commands("pip"))
+def test_pip_installs_what_the_project_declares(command: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    words = shlex.split(command)
+    assert words[1] == "install"
+    for extra in re.findall(r"\[(.+)\]", words[-1]):
+        assert extra in extras
+    if "-c" in words:
+        assert (ROOT / words[words.index("-c") + 1]).is_file()
+
+
+@pytest.mark.parametrize("command", commands("chromatune"))
+def test_commands_run(command: str, album: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary) -> None:
+    words = shlex.split(command.replace("timbrooks/instruct-pix2pix", "mini"))[1:]  # tests stay offline
+    redirected = None
+    if "<" in words:
+        words, (_, source, _, redirected) = words[: words.index("<")], words[words.index("<") :]
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(source).read_bytes())))
+    arguments = [name for word in words for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    assert main(arguments) == 0
+    output = capfdbinary.readouterr().out
+    if redirected:
+        assert read_photo(output).grey.shape == (40, 48)
+    elif words[0] == "colorize" and "--help" not in words:
+        results = output.decode().splitlines()
+        assert results
+        assert all(read_photo(album / result).grey.shape == (40, 48) for result in results)
+    else:
+        assert output
+
+
+def test_python_blocks_run(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in PYTHON_BLOCKS:
+        exec(compile(block, "README.md", "exec"), {})
+    assert (album / "portrait.seed7.jpg").is_file()
+    assert sorted(path.name for path in album.glob("color of *")) == ["color of one.tif", "color of two.tif"]
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "design.md", ROOT / "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
