@@ -1,0 +1,101 @@
+"""Metrics against scikit-image, hand-computed values and identities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skimage.color
+import skimage.data
+import skimage.metrics
+
+from chromatune.color import luma
+from chromatune.evaluation import metrics
+from chromatune.evaluation.table import markdown, summarise
+
+
+def pairs():
+    rng = np.random.default_rng(0)
+    for side in (11, 32, 57):
+        yield tuple(rng.integers(0, 256, (2, side, side + 5, 3), dtype=np.uint8))
+    for photo in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()):
+        photo = photo[60:220, 60:260]
+        noisy = np.clip(photo + rng.normal(0, 12, photo.shape), 0, 255).astype(np.uint8)
+        yield noisy, photo
+
+
+@pytest.mark.parametrize(("result", "truth"), list(pairs()))
+def test_agreement_with_scikit_image(result, truth):
+    expected_ssim = skimage.metrics.structural_similarity(
+        truth, result, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    lab_result, lab_truth = (skimage.color.rgb2lab(photo) for photo in (result, truth))
+    expected = {
+        metrics.psnr: skimage.metrics.peak_signal_noise_ratio(truth, result, data_range=255),
+        metrics.ssim: expected_ssim,
+        metrics.ciede2000: skimage.color.deltaE_ciede2000(lab_result, lab_truth).mean(),
+    }
+    for metric, value in expected.items():
+        assert metric(result, truth) == pytest.approx(value, rel=1e-6), metric.__name__
+    whole, ab = metrics.lab_mse(result, truth)
+    assert whole == pytest.approx(((lab_result - lab_truth) ** 2).mean(), rel=1e-4)
+    assert ab == pytest.approx(((lab_result - lab_truth)[..., 1:] ** 2).mean(), rel=1e-4)
+
+
+def test_equal_photos():
+    photo = skimage.data.astronaut()[:64, :64]
+    row = metrics.scores(photo, photo, luma(photo))
+    assert (row["psnr"], row["mae"], row["lab_mse"], row["ciede2000"]) == (metrics.PSNR_CAP_DB, 0, 0, 0)
+    assert row["ssim"] == pytest.approx(1)
+    assert row["luma_drift_max"] == 0
+
+
+def test_differences_do_not_wrap():
+    """uint8 arithmetic would see 255 - 0 as 1 the other way round."""
+    black, white = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+    assert metrics.mae(black, white) == metrics.mae(white, black) == 255
+    assert metrics.psnr(black, white) == pytest.approx(0)
+    assert metrics.lab_mse(black, white)[0] == pytest.approx(100**2 / 3, rel=1e-3)
+
+
+def test_constant_shift_by_hand():
+    photo = np.full((16, 16, 3), 100, np.uint8)
+    assert metrics.psnr(photo + 10, photo) == pytest.approx(10 * np.log10(255**2 / 100))
+    assert metrics.mae(photo + 10, photo) == 10
+
+
+def test_swapped_channels_are_seen_by_colour_metrics():
+    photo = skimage.data.coffee()[:100, :100]
+    swapped = np.ascontiguousarray(photo[..., ::-1])
+    assert metrics.ciede2000(swapped, photo) > 5
+    assert metrics.colorfulness(swapped, "signed") != pytest.approx(metrics.colorfulness(photo, "signed"))
+
+
+def test_colourfulness_by_hand():
+    grey = np.full((8, 8, 3), 90, np.uint8)
+    red_and_cyan = np.zeros((2, 2, 3), np.uint8)
+    red_and_cyan[0], red_and_cyan[1] = (255, 0, 0), (0, 255, 255)
+    assert metrics.colorfulness(grey, "field") == metrics.colorfulness(grey, "signed") == 0
+    # R-G is ±255 and (R+G)/2-B is ±127.5: signed has only spread, the absolute variant only means.
+    assert metrics.colorfulness(red_and_cyan, "signed") == pytest.approx(np.hypot(255, 127.5))
+    assert metrics.colorfulness(red_and_cyan, "field") == pytest.approx(0.3 * np.hypot(255, 127.5))
+    with pytest.raises(ValueError, match="accepted: signed, field"):
+        metrics.colorfulness(grey, "loud")
+
+
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim, metrics.mae, metrics.lab_mse, metrics.ciede2000])
+def test_sizes_and_types_are_never_guessed(metric):
+    photo = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(ValueError, match="bring them to one size"):
+        metric(photo, photo[:-1])
+    with pytest.raises(ValueError, match="uint8"):
+        metric(photo.astype(np.float32), photo)
+
+
+def test_summary_means_and_gap():
+    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}, {"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0}]
+    summary = summarise(rows, [20.0, 10.0])
+    assert summary == {"psnr": 25.0, "cf_field": 5.0, "luma_drift_max": 1.0, "delta_cf_field": 10.0}
+    with pytest.raises(ValueError, match="no photos"):
+        summarise([], [])
+    table = markdown({"ours": summary}, {"psnr": "PSNR dB", "ssim": "SSIM"})
+    assert table.splitlines()[-1] == "| ours | 25.00 | – |"
