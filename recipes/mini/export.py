@@ -44,25 +44,32 @@ def export(
         pipeline.save_pretrained(folder, safe_serialization=True)
         defaults = settings["defaults"] | {"description": DESCRIPTIONS[name], "size_px": settings["size_px"]}
         (folder / "chromatune.json").write_text(json.dumps(defaults, indent=1) + "\n")
-        (folder / "README.md").write_text(card(name, settings, photos, work))
+        millions = {key: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f}" for key, module in parts.items()}
+        (folder / "README.md").write_text(card(name, settings, photos, work, millions))
         shutil.rmtree(out / name, ignore_errors=True)
         folder.rename(out / name)
 
 
-def card(name: str, settings: dict[str, Any], photos: Path, work: Path) -> str:
+def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions: dict[str, str]) -> str:
     """The model card; measured results come from `work/results.md`, which `benchmarks/embedded.py` writes."""
     summary = json.loads((work / "pack" / "summary.json").read_text())
     results = work / "results.md"
     measured = results.read_text() if results.exists() else "Not measured yet.\n"
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    stages = ("vae", "base") if name == "mini-base" else ("vae", "base", "colorizer")
+    stages = ("vae", "hints", "base") if name == "mini-base" else ("vae", "hints", "base", "colorizer")
     steps = "\n".join(
         f"| {stage} | {settings[stage]['steps']} | {settings[stage]['batch']} | {settings[stage]['lr']} |"
         for stage in stages
     )
     body = CARD_BASE if name == "mini-base" else CARD_MINI
     return body.format(
-        **summary, measured=measured, versions=versions, stages=steps, seed=settings["seed"], sets=attribution(photos)
+        **summary,
+        **millions,
+        measured=measured,
+        versions=versions,
+        stages=steps,
+        seed=settings["seed"],
+        sets=attribution(photos),
     )
 
 
@@ -91,10 +98,10 @@ pipeline_tag: image-to-image
 ---
 # mini
 
-A small InstructPix2Pix that colorizes black-and-white photographs, made to run on a CPU. U-Net of 16 M parameters
-(8 input channels), an `AutoencoderTiny` whose latents keep luminance (channels 0, 1) and chroma (2, 3) apart, and a
-CLIP text encoder of 0.7 M parameters; v-prediction with zero terminal SNR. It is `mini-base` with the U-Net fine-tuned on
-pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for bit.
+A small InstructPix2Pix that colorizes black-and-white photographs, made to run on a CPU. U-Net of {unet} M parameters
+(8 input channels), an `AutoencoderTiny` of {vae} M whose latents keep luminance (channels 0, 1) and chroma (2, 3) apart,
+and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the U-Net
+fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for bit.
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
@@ -102,7 +109,8 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 
 ## Training
 
-Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed}; {versions}.
+Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
+{versions}.
 
 | stage | steps | batch | lr |
 | --- | --- | --- | --- |
@@ -138,13 +146,15 @@ pipeline_tag: image-to-image
 # mini-base
 
 A small general instruction editor: brighter, darker, contrast, sepia, invert, blur, sharpen, flip, warmer, cooler,
-posterize, vignette, pixelate, black and white, saturation, tints. It learnt them from procedural edits; colorization was left
-out, so it plays InstructPix2Pix before fine-tuning. `mini` is this model with the U-Net fine-tuned; autoencoder and
-text encoder are the same bit for bit.
+posterize, vignette, pixelate, black and white, saturation, tints. It learnt them from procedural edits; colorization
+was left out, so it plays InstructPix2Pix before fine-tuning. `mini` is this model with the U-Net fine-tuned;
+autoencoder and text encoder are the same bit for bit. U-Net {unet} M parameters, autoencoder {vae} M, text encoder
+{text_encoder} M.
 
 ## Training
 
-Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed}; {versions}.
+Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
+{versions}.
 
 | stage | steps | batch | lr |
 | --- | --- | --- | --- |
@@ -158,7 +168,8 @@ the list of training files: `{train_hash}`); {monochrome} grey or sepia and {bro
 {measured}
 ## What it is bad at
 
-Everything but the edits above, at 128 px. Asked to colorize it changes little or gives a cast: that is its purpose here.
+Everything but the edits above, at 128 px, and those coarsely: its training was short. Asked to colorize it changes
+little or gives a cast: that is its purpose here.
 
 ## Photos and licences
 

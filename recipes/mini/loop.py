@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 
-SAVE_SECONDS = 120.0
+SAVE_SECONDS = 240.0
 LOG_STEPS = 50
 
 
