@@ -7,7 +7,8 @@ import numpy as np
 
 from chromatune import prompts
 
-# CIELAB hue angle in degrees at the middle of each name (sRGB's own red, orange … pink, measured).
+# CIELAB hue angle in degrees at the middle of each name, as photographs have it: their blues are skies and jeans,
+# far from the screen's pure blue (306°).
 HUE_DEGREES = {
     "red": 35.0, "orange": 65.0, "yellow": 97.0, "green": 138.0,
     "cyan": 200.0, "blue": 275.0, "purple": 312.0, "pink": 355.0,

@@ -115,7 +115,7 @@ def recomposed_psnr(rgb: torch.Tensor, truth: torch.Tensor) -> float:
 @torch.no_grad()
 def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 96) -> dict[str, float]:
     """Reconstruction of held-out photos: PSNR raw, recomposed, and of their grey versions."""
-    photos = np.stack([centre_square(validation.photo(i), size_px) for i in range(0, count)])
+    photos = np.stack([centre_square(validation.photo(i), size_px) for i in range(min(count, len(validation.files)))])
     truth = to_tensor(photos)
     decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
     raw = float((-10 * (decoded - truth).square().mean(dim=(1, 2, 3)).log10()).mean())
@@ -134,11 +134,13 @@ def train_vae(
 
     def preview(step: int) -> None:
         print("vae", step, measure(vae, validation, size_px), flush=True)
-        truth = to_tensor(np.stack([centre_square(validation.photo(i), size_px) for i in range(8)]))
+        truth = to_tensor(
+            np.stack([centre_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))])
+        )
         with torch.no_grad():
             decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
         sheet = torch.cat([truth, decoded]).permute(0, 2, 3, 1).cpu().numpy()
-        rows = [np.concatenate(list(sheet[i : i + 8]), axis=1) for i in (0, 8)]
+        rows = [np.concatenate(list(sheet[i : i + len(truth)]), axis=1) for i in (0, len(truth))]
         picture = (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8)
         cv2.imwrite(str(work / "vae.png"), picture)
 

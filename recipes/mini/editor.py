@@ -79,6 +79,20 @@ def _clip_tokenizer(state: str, alphabet: list[str], start: str, end: str) -> CL
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
 
 
+def kept_tokenizer(settings: dict[str, Any], work: Path) -> CLIPTokenizer:
+    """The tokenizer in the work folder, made at the first call.
+
+    Kept, because the trainer breaks ties between equally common merges anew in every process: words outside the
+    corpus would be cut differently after a restart.
+    """
+    folder = work / "tokenizer"
+    if not folder.exists():
+        temporary = work / "tokenizer.tmp"
+        make_tokenizer(settings).save_pretrained(temporary)
+        temporary.rename(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def make_text_encoder(tokenizer: CLIPTokenizer, settings: dict[str, Any]) -> CLIPTextModel:
     """An untrained CLIP text model over the tokenizer's vocabulary."""
     return CLIPTextModel(
@@ -150,7 +164,7 @@ def train_base(
     """Trains stages 2 and 3, or loads them where they are finished."""
     torch.manual_seed(settings["seed"])
     size_px = all_settings["size_px"]
-    tokenizer = make_tokenizer(all_settings["text"])
+    tokenizer = kept_tokenizer(all_settings["text"], work)
     text_encoder = make_text_encoder(tokenizer, all_settings["text"])
     unet = make_unet(all_settings["unet"], all_settings["text"]["width"], size_px).to(memory_format=torch.channels_last)
     editor = Editor(unet, text_encoder)
@@ -192,8 +206,9 @@ def train_base(
     def preview(step: int) -> None:
         asks = ["make it sepia", "invert the image", "make it brighter", "tint it blue", "flip it horizontally",
                 "blur the image", "make it black and white", "colorize the photo"]  # fmt: skip
-        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in range(8)])
-        sheet = preview_sheet(vae, unet, text_encoder, tokenizer, truth_u8, asks)
+        shown = range(min(8, len(validation.files)))
+        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in shown])
+        sheet = preview_sheet(vae, unet, text_encoder, tokenizer, truth_u8, asks[: len(shown)])
         cv2.imwrite(str(work / "base.png"), np.concatenate([np.concatenate(list(truth_u8), 1), sheet])[..., ::-1])
 
     train("base", editor, stream, step_loss, settings, work, preview)

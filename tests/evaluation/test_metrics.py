@@ -92,7 +92,8 @@ def test_sizes_and_types_are_never_guessed(metric):
 
 
 def test_summary_means_and_gap():
-    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}, {"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0}]
+    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}]
+    rows.append({"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0})
     summary = summarise(rows, [20.0, 10.0])
     assert summary == {"psnr": 25.0, "cf_field": 5.0, "luma_drift_max": 1.0, "delta_cf_field": 10.0}
     with pytest.raises(ValueError, match="no photos"):

@@ -1,0 +1,224 @@
+"""The recipe of the embedded pair, end to end on drawn photos with tiny settings, and its promise to resume."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
+
+SETTINGS = """
+seed = 1
+size_px = 64
+[pack]
+side_px = 72
+max_aspect = 1.6
+test = 0.1
+validation = 0.3
+min_chroma = 4.0
+[pack.weights]
+[vae]
+width = 8
+encoder_blocks = [0, 1, 1, 1]
+decoder_blocks = [1, 1, 1, 0]
+batch = 6
+steps = 3
+lr = 1e-3
+warmup = 1
+grey_share = 0.2
+chroma_weight = 3.0
+structure_weight = 1.0
+luma_scale = 0.04
+chroma_scale = 0.08
+[hints]
+batch = 6
+steps = 2
+lr = 1e-3
+warmup = 1
+weight = 1.0
+[text]
+vocab = 600
+width = 16
+layers = 1
+heads = 2
+[unet]
+widths = [16, 32]
+layers = 1
+head_dim = 16
+[base]
+batch = 4
+steps = 3
+lr = 1e-3
+warmup = 1
+dropout = 0.05
+[colorizer]
+batch = 4
+steps = 4
+lr = 1e-3
+warmup = 1
+dropout = 0.05
+chroma_weight = 4.0
+attribute_share = 0.5
+[defaults]
+steps = 2
+guidance_scale = 1.0
+image_guidance_scale = 1.0
+prompt = "colorize the photo"
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """The recipe's modules, a folder of drawn photos, and the settings' file."""
+    for module in ("kornia", "tokenizers"):
+        pytest.importorskip(module)
+    root = tmp_path_factory.mktemp("recipe")
+    (root / "settings.toml").write_text(SETTINGS)
+    photos = root / "photos" / "drawn"
+    photos.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        image = np.zeros((80 + index % 3 * 20, 90, 3), np.uint8)
+        image[:] = rng.integers(0, 256, 3)
+        for _ in range(6):
+            centre, color = rng.integers(0, 80, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, centre)), int(rng.integers(8, 30)), tuple(map(int, color)), -1)
+        cv2.imwrite(str(photos / f"{index}.png"), image)
+    grey = np.repeat(rng.integers(0, 256, (80, 80, 1), dtype=np.uint8), 3, axis=2)
+    cv2.imwrite(str(photos / "grey.png"), grey)
+    (photos / "broken.jpg").write_bytes(b"not a photo")
+    (root / "photos" / "manifest.csv").write_text("file,set,licence,source\ndrawn/0.png,drawn,CC0,nobody@1\n")
+    sys.path.insert(0, str(RECIPE))
+    yield root
+    sys.path.remove(str(RECIPE))
+
+
+def run(root: Path, monkeypatch: pytest.MonkeyPatch, work: str, *extra: str) -> None:
+    import make
+
+    (root / work / "models").mkdir(parents=True, exist_ok=True)
+    words = [str(root / "photos"), "--work", str(root / work), "--out", str(root / work / "models")]
+    monkeypatch.setattr(sys, "argv", ["make.py", *words, "--settings", str(root / "settings.toml"), *extra])
+    make.main()
+
+
+def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
+    from chromatune import Colorizer
+
+    run(recipe, monkeypatch, "whole")
+    models = recipe / "whole" / "models"
+    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert (models / "mini" / part).read_bytes() == (models / "mini-base" / part).read_bytes()
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    assert (models / "mini" / unet).read_bytes() != (models / "mini-base" / unet).read_bytes()
+    card = (models / "mini" / "README.md").read_text()
+    assert "CC0" in card and "60 photos" not in card and "62 photos" in card
+    assert "1 grey or sepia and 1 broken" in card
+    result = Colorizer.load(str(models / "mini"), device="cpu").colorize(np.full((70, 90), 128, np.uint8))
+    assert result.steps == 2 and result.rgb.shape == (70, 90, 3)
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL between two steps."""
+
+
+def test_resumed_equals_uninterrupted(recipe, monkeypatch):
+    """The colorizer is killed after two of four steps, having saved after each: same weights bit for bit."""
+    import colorize
+    import loop
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(colorize, "write_preview", lambda *arguments: None)
+    run(recipe, monkeypatch, "whole")  # finished by the test before, or now
+    shutil.copytree(recipe / "whole", recipe / "killed", ignore=shutil.ignore_patterns("colorizer*", "models"))
+    run(recipe, monkeypatch, "killed", "--stage", "pack")
+
+    steps_done = []
+    save = loop.save_atomic
+
+    def save_then_die(state, path):
+        save(state, path)
+        steps_done.append(state["step"])
+        if state["step"] == 2:
+            raise Killed
+
+    monkeypatch.setattr(loop, "save_atomic", save_then_die)
+    with pytest.raises(Killed):
+        run(recipe, monkeypatch, "killed", "--stage", "colorizer")
+    monkeypatch.setattr(loop, "save_atomic", save)
+    run(recipe, monkeypatch, "killed", "--stage", "colorizer")
+    assert steps_done == [1, 2]
+    whole, resumed = (torch.load(recipe / w / "colorizer.pt", weights_only=True) for w in ("whole", "killed"))
+    assert whole["step"] == resumed["step"] == 4
+    for name, weight in whole["model"].items():
+        assert torch.equal(weight, resumed["model"][name]), name
+    for ours, theirs in zip(whole["ema"]["shadow_params"], resumed["ema"]["shadow_params"], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_test_and_validation_photos_are_not_in_training(recipe, monkeypatch):
+    import photos
+
+    run(recipe, monkeypatch, "whole", "--stage", "pack")
+    files = [set(photos.load_pack(recipe / "whole" / "pack", split).files) for split in photos.SPLITS]
+    assert all(files) and sum(map(len, files)) == 60
+    assert not files[0] & files[1] and not files[0] & files[2] and not files[1] & files[2]
+
+
+def test_edits_do_what_they_say(recipe):
+    import edits
+
+    rng = np.random.default_rng(0)
+    photo = np.random.default_rng(1).random((32, 32, 3), dtype=np.float32)
+    by_prompt = {kind.prompts[0]: kind.apply(photo, rng) for kind in edits.EDITS}
+    assert by_prompt["make it brighter"].mean() > photo.mean() > by_prompt["make it darker"].mean()
+    assert by_prompt["increase the contrast"].std() > photo.std() > by_prompt["blur the image"].std()
+    np.testing.assert_allclose(by_prompt["invert the image"], 1 - photo)
+    np.testing.assert_array_equal(by_prompt["flip it horizontally"], photo[:, ::-1])
+    assert np.ptp(by_prompt["make it black and white"], axis=2).max() < 1e-6
+    warm, cool = by_prompt["make it warmer"], by_prompt["make it cooler"]
+    assert (
+        (warm[..., 0] - warm[..., 2]).mean()
+        > (photo[..., 0] - photo[..., 2]).mean()
+        > (cool[..., 0] - cool[..., 2]).mean()
+    )
+    words = " ".join(prompt for kind in edits.EDITS for prompt in kind.prompts)
+    assert "colorize" not in words and "colourise" not in words
+
+
+def test_attribute_words_are_true_of_the_photo(recipe):
+    import attributes
+
+    rng = np.random.default_rng(0)
+    photo = lambda *rgb: np.full((32, 32, 3), rgb, np.uint8)  # noqa: E731
+    said = lambda image: {attributes.attribute_prompt("colorize", image, rng).split("colorize")[1] for _ in range(60)}  # noqa: E731
+    assert any("blue" in words for words in said(photo(70, 120, 190)))
+    assert any("cool" in words for words in said(photo(70, 120, 190)))
+    assert any("muted" in words for words in said(photo(125, 128, 126)))
+    assert any("warm" in words for words in said(photo(230, 160, 60)))
+    assert not any("green" in words for words in said(photo(230, 160, 60)))
+    for name, rgb in (
+        ("red", (220, 30, 30)),
+        ("green", (40, 180, 40)),
+        ("yellow", (240, 230, 40)),
+        ("pink", (250, 120, 180)),
+    ):
+        shares = attributes.hue_shares(attributes.lab_of(photo(*rgb)))
+        assert max(shares, key=shares.get) == name
+
+
+def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
+    import editor
+
+    tokenizer = editor.make_tokenizer({"vocab": 1024})
+    known = tokenizer.tokenize("colorize the photo, mostly blue")
+    assert known == ["colorize</w>", "the</w>", "photo</w>", ",</w>", "mostly</w>", "blue</w>"]
+    for text in ("zebra", "über", "写真"):
+        assert tokenizer.eos_token_id not in tokenizer(text, add_special_tokens=False).input_ids
+    assert editor.token_ids(tokenizer, ["a", "b " * 200]).shape == (2, 77)
