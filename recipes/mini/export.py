@@ -100,8 +100,9 @@ pipeline_tag: image-to-image
 
 A small InstructPix2Pix that colorizes black-and-white photographs, made to run on a CPU. U-Net of {unet} M parameters
 (8 input channels), an `AutoencoderTiny` of {vae} M whose latents keep luminance (channels 0, 1) and chroma (2, 3)
-apart, and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the U-Net
-fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for bit.
+apart, and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the
+U-Net fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for
+bit.
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
