@@ -54,6 +54,16 @@ def test_strength_scales_the_colour(colorizer):
     assert chroma[0] == 0 < chroma[1] < chroma[2]
 
 
+def test_chroma_gain_is_the_models_and_keeps_luminance(colorizer):
+    grey = np.full((50, 70), 128, np.uint8)
+    info = dataclasses.replace(colorizer.bundle.info, chroma_gain=1.5)
+    stronger = Colorizer(dataclasses.replace(colorizer.bundle, info=info))
+    half = make_options(strength=0.2)
+    chroma = [np.ptp(c.colorize(grey, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]
+    assert chroma[1] == pytest.approx(1.5 * chroma[0], rel=0.1)
+    assert color.luma_drift(stronger.colorize(grey).rgb, grey)[0] <= 1
+
+
 @pytest.mark.parametrize("recompose", [True, False])
 def test_batches_of_mixed_sizes_come_in_order_and_equal_single_photos(colorizer, recompose):
     options = make_options(steps=2, seed=11, recompose=recompose)

@@ -22,7 +22,13 @@ MODELS_DIR = Path(__file__).parent / "models"
 DEFAULTS_FILE = "chromatune.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What the full-size model needs to be told and its folder does not say (the paper's values, arXiv 2312.04780).
-STOCK_DEFAULTS = {"steps": 20, "guidance_scale": 7.0, "image_guidance_scale": 1.5, "prompt": DEFAULT_PROMPT}
+STOCK_DEFAULTS = {
+    "steps": 20,
+    "guidance_scale": 7.0,
+    "image_guidance_scale": 1.5,
+    "prompt": DEFAULT_PROMPT,
+    "chroma_gain": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class ModelInfo:
     guidance_scale: float
     image_guidance_scale: float
     prompt: str
+    chroma_gain: float  # what recomposition multiplies chroma by: few steps give nearly a mean, which is too dull
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,12 @@ class Colorizer:
         return rgb.permute(0, 2, 3, 1).contiguous().numpy()
 
     def _finish(self, photo: Photo, rgb: np.ndarray, seconds: float, options: ColorizeOptions) -> ColorizeResult:
-        start = time.perf_counter()
+        start, info = time.perf_counter(), self.bundle.info
         if options.recompose:
-            full = color.recompose(photo.grey, color.chroma_of(rgb), strength=options.strength)
+            strength = options.strength * info.chroma_gain
+            full = color.recompose(photo.grey, color.chroma_of(rgb), strength=strength)
         else:
             full = enlarge_raw(rgb, photo, options.strength)
-        info = self.bundle.info
         return ColorizeResult(
             rgb=full,
             photo=photo,
