@@ -60,9 +60,7 @@ def main() -> None:
         seconds = best_of(lambda grey=grey: colorizer.colorize(grey))
         jpeg = best_of(lambda result=result: cv2.imencode(".jpg", result))
         drift = luma_drift(result, grey)[0]
-        print(
-            f"{megapixels:g} MP once loaded: {seconds:.3f} s ({seconds / jpeg:.1f} JPEG encodings), luma drift {drift:g}"
-        )
+        print(f"{megapixels:g} MP once loaded: {seconds:.3f} s ({seconds / jpeg:.1f} JPEG encodings), drift {drift:g}")
 
 
 if __name__ == "__main__":

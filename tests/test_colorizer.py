@@ -55,7 +55,7 @@ def test_strength_scales_the_colour(colorizer):
 
 
 def test_chroma_gain_is_the_models_and_keeps_luminance(colorizer):
-    grey = np.full((50, 70), 128, np.uint8)
+    grey = np.full((50, 70), 32768, np.uint16)
     info = dataclasses.replace(colorizer.bundle.info, chroma_gain=1.5)
     stronger = Colorizer(dataclasses.replace(colorizer.bundle, info=info))
     half = make_options(strength=0.2)

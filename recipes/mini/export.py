@@ -1,4 +1,4 @@
-"""Last stage: both models as diffusers pipeline folders in fp16 safetensors, each with its card."""
+"""Last stage: both models as diffusers pipeline folders in safetensors (fp16 U-Net and VAE), each with its card."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ DESCRIPTIONS = {
     "mini": "small colorizer, 128 px pass, made for a CPU",
     "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
 }
+# transformers opens weights in the type they are stored in, diffusers in float32: a half-precision text encoder
+# would not fit the rest when the stock pipeline opens the folder on a CPU.
+STORED = {"vae": torch.float16, "unet": torch.float16, "text_encoder": torch.float32}
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "opencv-python-headless")
 
 
@@ -37,7 +40,7 @@ def export(
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
-            **{key: copy.deepcopy(module).cpu().to(torch.float16) for key, module in parts.items()},
+            **{key: copy.deepcopy(module).cpu().to(STORED[key]) for key, module in parts.items()},
         )
         folder = out / f".{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
@@ -51,9 +54,9 @@ def export(
 
 
 def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions: dict[str, str]) -> str:
-    """The model card; measured results come from `work/results.md`, which `benchmarks/embedded.py` writes."""
+    """The model card; `work/results-NAME.md` is what `benchmarks/embedded.py` measured, put in as it stands."""
     summary = json.loads((work / "pack" / "summary.json").read_text())
-    results = work / "results.md"
+    results = work / f"results-{name}.md"
     measured = results.read_text() if results.exists() else "Not measured yet.\n"
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     stages = ("vae", "hints", "base") if name == "mini-base" else ("vae", "hints", "base", "colorizer")
