@@ -128,7 +128,8 @@ the list of training files: `{train_hash}`); {monochrome} grey or sepia and {bro
 {measured}
 ## What it is bad at
 
-- Whole scenes, clothes and objects of free colour: it guesses brown or leaves them pale. Faces are what it knows best.
+- Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows.
+- Faces unlike its own: press photographs come out too warm, backgrounds above all, and their SSIM is under grey's.
 - Fine colour detail: chroma is decided on a 16 × 16 grid for a square photo and sharpened along luminance edges.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the whole picture, not one object.
 - Skin: most of the training faces are FairFace crops under indoor light; strong make-up, face paint and stage light
