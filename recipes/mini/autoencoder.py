@@ -21,7 +21,7 @@ from diffusers import AutoencoderTiny
 from loop import device, train
 from photos import Pack, batches, centre_square
 
-LUMA = (0.299, 0.587, 0.114)
+from chromatune.color import LUMA_WEIGHTS
 
 
 def make_vae(settings: dict[str, Any]) -> AutoencoderTiny:
@@ -39,7 +39,7 @@ def make_vae(settings: dict[str, Any]) -> AutoencoderTiny:
 
 def grey_of(rgb: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) sRGB -> the same shape, Rec.601 luma in all three channels."""
-    weights = torch.tensor(LUMA, device=rgb.device, dtype=rgb.dtype).view(1, 3, 1, 1)
+    weights = torch.tensor(LUMA_WEIGHTS, device=rgb.device, dtype=rgb.dtype).view(1, 3, 1, 1)
     return (rgb * weights).sum(dim=1, keepdim=True).expand_as(rgb)
 
 

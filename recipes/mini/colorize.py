@@ -19,6 +19,7 @@ from photos import Pack, centre_square, random_crop
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
+from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
 from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
 
@@ -67,7 +68,7 @@ class PromptCache:
 def draw_timesteps(count: int, last: int, generator: torch.Generator) -> torch.Tensor:
     """(2 count,) int64: for each pair the last timestep, where colour is decided, then a uniform one.
 
-    Encoding a pair costs as much as half a U-Net pass, so each is used twice.
+    Two encoder passes are a good part of what a pair costs, so each pair is used twice.
     """
     return torch.cat([torch.full((count,), last), torch.randint(0, last + 1, (count,), generator=generator)])
 
@@ -146,10 +147,9 @@ def write_preview(
     grey_f = np.stack([make_grey(photo) for photo in truth_f])
     grey = np.stack([grey_u8(photo) for photo in grey_f])
     rows, report = [truth], {"grey": _psnr(np.repeat(grey_f[..., None], 3, 3), truth_f)}
-    luma = lambda rgb: (rgb @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # noqa: E731
     for steps in (1, 2, 4):
         result = sample(vae, unet, embed, grey, steps, prompts.DEFAULT_PROMPT)
-        result = np.clip(result - luma(result) + grey_f[..., None], 0, 1)
+        result = np.clip(result - np.stack([luma(photo) for photo in result])[..., None] + grey_f[..., None], 0, 1)
         report[f"psnr_{steps}"] = _psnr(result, truth_f)
         report[f"chroma_{steps}"] = float(np.mean([_mean_chroma(photo) for photo in result]))
         rows.append((result * 255).round().astype(np.uint8))

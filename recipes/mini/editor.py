@@ -190,7 +190,7 @@ def train_base(
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
         condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
-        # Equal instructions are encoded once: the text encoder costs as much as a U-Net block.
+        # Equal instructions are encoded once.
         unique, inverse = np.unique(texts, return_inverse=True)
         embedded = text_encoder(token_ids(tokenizer, [str(text) for text in unique]).to(where)).last_hidden_state
         timesteps = torch.randint(0, len(alphas_cumprod), (len(latents),), generator=generator)
@@ -208,7 +208,11 @@ def train_base(
                 "blur the image", "make it black and white", "colorize the photo"]  # fmt: skip
         shown = range(min(8, len(validation.files)))
         truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in shown])
-        sheet = preview_sheet(vae, unet, text_encoder, tokenizer, truth_u8, asks[: len(shown)])
+        ids = token_ids(tokenizer, asks[: len(shown)]).to(unet.device)
+        with torch.no_grad():
+            embedded = text_encoder(ids).last_hidden_state
+        edited = (sample_raw(vae, unet, truth_u8, embedded, steps=4) * 255).round().astype(np.uint8)
+        sheet = np.concatenate(list(edited), axis=1)
         cv2.imwrite(str(work / "base.png"), np.concatenate([np.concatenate(list(truth_u8), 1), sheet])[..., ::-1])
 
     train("base", editor, stream, step_loss, settings, work, preview)
@@ -216,24 +220,16 @@ def train_base(
 
 
 @torch.no_grad()
-def preview_sheet(
-    vae: AutoencoderTiny,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    photos_u8: np.ndarray,
-    asks: list[str],
-    steps: int = 4,
+def sample_raw(
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, photos_u8: np.ndarray, embedded: torch.Tensor, steps: int
 ) -> np.ndarray:
-    """One row of raw results, (H, N * W, 3) uint8: photo i edited by instruction i in `steps` steps, no guidance."""
+    """Raw previews without guidance: (B, H, W, 3) uint8 photos and (B, 77, C) instructions -> float32 sRGB 0..1."""
     where = next(unet.parameters()).device
-    condition = vae.encode(to_tensor(photos_u8) * 2 - 1).latents
-    embedded = text_encoder(token_ids(tokenizer, asks).to(where)).last_hidden_state
     scheduler = make_scheduler()
     scheduler.set_timesteps(steps)
+    condition = vae.encode(to_tensor(photos_u8) * 2 - 1).latents
     latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(where)
     for timestep in scheduler.timesteps:
         prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(where), embedded).sample
         latents = scheduler.step(prediction, timestep, latents).prev_sample
-    rgb = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
-    return np.concatenate(list((rgb.permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)), axis=1)
+    return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()

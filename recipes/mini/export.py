@@ -65,15 +65,8 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
         for stage in stages
     )
     body = CARD_BASE if name == "mini-base" else CARD_MINI
-    return body.format(
-        **summary,
-        **millions,
-        measured=measured,
-        versions=versions,
-        stages=steps,
-        seed=settings["seed"],
-        sets=attribution(photos),
-    )
+    training = CARD_TRAINING.format(**summary, versions=versions, stages=steps, seed=settings["seed"])
+    return body.format(**millions, training=training, measured=measured, sets=attribution(photos))
 
 
 def attribution(photos: Path) -> str:
@@ -94,6 +87,20 @@ def attribution(photos: Path) -> str:
     return "\n".join(lines)
 
 
+CARD_TRAINING = """## Training
+
+Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
+{versions}.
+
+| stage | steps | batch | lr |
+| --- | --- | --- | --- |
+{stages}
+
+{photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
+the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
+
+"""
+
 CARD_MINI = """---
 license: cc-by-4.0
 library_name: diffusers
@@ -111,19 +118,7 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
 (128 px, eight times smaller latents).
 
-## Training
-
-Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
-{versions}.
-
-| stage | steps | batch | lr |
-| --- | --- | --- | --- |
-{stages}
-
-{photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
-the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
-
-## Measured
+{training}## Measured
 
 {measured}
 ## What it is bad at
@@ -156,19 +151,7 @@ was left out, so it plays InstructPix2Pix before fine-tuning. `mini` is this mod
 autoencoder and text encoder are the same bit for bit. U-Net {unet} M parameters, autoencoder {vae} M, text encoder
 {text_encoder} M.
 
-## Training
-
-Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
-{versions}.
-
-| stage | steps | batch | lr |
-| --- | --- | --- | --- |
-{stages}
-
-{photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
-the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
-
-## Measured, as a colorizer
+{training}## Measured, as a colorizer
 
 {measured}
 ## What it is bad at

@@ -47,13 +47,6 @@ def split_of(share: float, settings: dict[str, Any]) -> str:
     return "validation" if share < settings["test"] + settings["validation"] else "train"
 
 
-def mean_chroma(rgb_u8: np.ndarray) -> float:
-    """Mean CIELAB chroma of an (H, W, 3) uint8 sRGB photo: about 0 for grey, 10 to 25 for colour."""
-    small = cv2.resize(rgb_u8, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
-    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
-
-
 def is_monochrome(rgb_u8: np.ndarray, min_chroma: float) -> bool:
     """True for grey photos and for one-tint (sepia) ones: chroma low, or nearly all of it on one hue."""
     small = cv2.resize(rgb_u8, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
