@@ -13,7 +13,7 @@ import torch
 from attributes import attribute_prompt
 from autoencoder import to_tensor
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from editor import Editor, drop_conditions, make_scheduler, token_ids
+from editor import Editor, drop_conditions, make_scheduler, sample_raw, token_ids
 from loop import train
 from photos import Pack, centre_square, random_crop
 from transformers import CLIPTokenizer
@@ -120,22 +120,6 @@ def train_colorizer(
     return unet.requires_grad_(False)
 
 
-@torch.no_grad()
-def sample(
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache, grey: np.ndarray, steps: int, prompt: str
-) -> np.ndarray:
-    """Raw results for (B, H, W, 3) uint8 grey photos, without guidance: (B, H, W, 3) float32 sRGB 0..1."""
-    scheduler = make_scheduler()
-    scheduler.set_timesteps(steps)
-    condition = vae.encode(to_tensor(grey) * 2 - 1).latents
-    latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(condition.device)
-    embedded = embed([prompt] * len(grey))
-    for timestep in scheduler.timesteps:
-        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(latents.device), embedded).sample
-        latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-
-
 def write_preview(
     vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache,
     validation: Pack, size_px: int, path: Path, step: int, count: int = 48,
@@ -148,7 +132,7 @@ def write_preview(
     grey = np.stack([grey_u8(photo) for photo in grey_f])
     rows, report = [truth], {"grey": _psnr(np.repeat(grey_f[..., None], 3, 3), truth_f)}
     for steps in (1, 2, 4):
-        result = sample(vae, unet, embed, grey, steps, prompts.DEFAULT_PROMPT)
+        result = sample_raw(vae, unet, grey, embed([prompts.DEFAULT_PROMPT] * len(grey)), steps)
         result = np.clip(result - np.stack([luma(photo) for photo in result])[..., None] + grey_f[..., None], 0, 1)
         report[f"psnr_{steps}"] = _psnr(result, truth_f)
         report[f"chroma_{steps}"] = float(np.mean([_mean_chroma(photo) for photo in result]))
