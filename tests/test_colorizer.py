@@ -73,6 +73,14 @@ def test_batches_of_mixed_sizes_come_in_order_and_equal_single_photos(colorizer,
         np.testing.assert_array_equal(colorizer.colorize(single, options).rgb, batched.rgb)
 
 
+def test_the_embedded_model_gives_the_same_pixels_alone_and_in_a_batch():
+    """Its matrices are large enough for kernels to round differently at another batch size."""
+    mini = Colorizer.load("mini", device="cpu")
+    photos = [photo(128, 128, seed=seed) for seed in range(3)]
+    for single, batched in zip(photos, mini.colorize_many(photos), strict=True):
+        np.testing.assert_array_equal(mini.colorize(single).rgb, batched.rgb)
+
+
 def test_a_bad_photo_does_not_stop_the_others(colorizer):
     results = list(colorizer.colorize_many([photo(), b"not a photo", photo(seed=1)]))
     assert [isinstance(result, PhotoError) for result in results] == [False, True, False]

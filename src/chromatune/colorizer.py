@@ -98,7 +98,7 @@ class Colorizer:
     ) -> Iterator[ColorizeResult | PhotoError]:
         """Results in the photos' order; a photo that cannot be read yields its `PhotoError`, and the others go on.
 
-        At most `batch_size` photos are in memory at a time; those of one model size share a U-Net pass.
+        At most `batch_size` photos are in memory at a time; on a GPU those of one model size share a U-Net pass.
         """
         options = options or ColorizeOptions()
         waiting = iter(photos)
@@ -124,7 +124,7 @@ class Colorizer:
             if isinstance(photo, Photo):
                 groups[self.small_size(photo.height_px, photo.width_px, options.size_px)].append(index)
         small: dict[int, tuple[np.ndarray, float]] = {}
-        for size, indices in groups.items():
+        for size, indices in self._passes(groups):
             start = time.perf_counter()
             passes = self._model_pass([photos[i].grey for i in indices], size, options)  # type: ignore[union-attr]
             share = (time.perf_counter() - start) / len(indices)
@@ -134,6 +134,16 @@ class Colorizer:
                 yield photo
             else:
                 yield self._finish(photo, *small.pop(index), options)
+
+    def _passes(self, groups: dict[tuple[int, int], list[int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """What goes through the model together: photos of one size on a GPU, each photo alone on a CPU.
+
+        A CPU's matrix kernels round differently at another batch size, and one level of 255 is not the same pixels.
+        """
+        for size, indices in groups.items():
+            together = 1 if self.bundle.device.type == "cpu" else len(indices)
+            for first in range(0, len(indices), together):
+                yield size, indices[first : first + together]
 
     def _model_pass(self, greys: list[np.ndarray], size: tuple[int, int], options: ColorizeOptions) -> np.ndarray:
         """Full-size greys -> the model's own small RGB, (B, h, w, 3) float32 sRGB 0..1."""
