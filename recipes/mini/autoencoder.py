@@ -1,9 +1,9 @@
-"""Stage 1: an AutoencoderTiny whose latents keep luminance (channels 0, 1) and chroma (2, 3) apart.
+"""Stage 1: an AutoencoderTiny whose latents keep luminance and chroma apart.
 
-The U-Net's loss can then weigh chroma by channel, and a grey photo's latents differ from its colour version's
-in two channels only. Channels 0, 2, 3 stay near the block means of CIELAB L, a, b, so they are close to linear
-in colour and an average of plausible colours decodes to their average; channel 1 is free for detail, and is taught in a
-second run (`hint_loss`) to hold what colour depends on.
+Chroma is the 2 × 2 means of channels 2 and 3, tied to the block means of CIELAB a and b; all else is the same for a
+photo and its grey twin. So the U-Net's loss can weigh chroma without decoding, and an average of plausible colours
+decodes to their average. Channel 0 stays near block-mean L; channel 1 and the fine part of 2 and 3 are free for
+detail, and are taught (`Hinted`) to hold what colour depends on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from loop import device, train
-from photos import Pack, batches, centre_square
+from loop import BatchPlan, device, ranks, train
+from photos import Pack, centre_square, crop_batches
 
 from chromatune.color import LUMA_WEIGHTS
 
@@ -43,15 +43,47 @@ def grey_of(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb * weights).sum(dim=1, keepdim=True).expand_as(rgb)
 
 
-def loss_of(vae: AutoencoderTiny, rgb: torch.Tensor, settings: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
-    """Reconstruction in CIELAB with chroma weighted, plus the structure of the latents.
+def chroma_part(latents: torch.Tensor) -> torch.Tensor:
+    """(B, 4, h, w) -> (B, 2, h/2, w/2): the 2 × 2 means of channels 2 and 3, which stand for a and b."""
+    return F.avg_pool2d(latents[:, 2:], 2)
 
-    `rgb` is (B, 3, H, W) float32, sRGB 0..1; the first `grey_share` of the batch is shown grey.
+
+def luma_part(latents: torch.Tensor) -> torch.Tensor:
+    """(B, 4, h, w) -> the same shape: the latents without their chroma part, equal for a photo and its grey twin."""
+    chroma = F.interpolate(chroma_part(latents), scale_factor=2, mode="nearest")
+    return torch.cat([latents[:, :2], latents[:, 2:] - chroma], dim=1)
+
+
+class Hinted(torch.nn.Module):
+    """The autoencoder with a head that guesses chroma from a grey photo's latents; the head is thrown away."""
+
+    def __init__(self, vae: AutoencoderTiny, width: int = 64) -> None:
+        super().__init__()
+        self.vae = vae
+        self.head = torch.nn.Sequential(
+            torch.nn.Conv2d(4, width, 3, padding=1),
+            *(layer for dilation in (1, 2, 4, 4) for layer in (torch.nn.ReLU(), _dilated(width, dilation))),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(width, 2, 1),
+        )
+
+    def hint_loss(self, grey_latents: torch.Tensor, block_ab: torch.Tensor) -> torch.Tensor:
+        """Squared error of the guess against (B, 2, h, w) block means of a, b in latent units."""
+        return (self.head(grey_latents) - block_ab).square().mean()
+
+
+def _dilated(width: int, dilation: int) -> torch.nn.Conv2d:
+    return torch.nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+
+
+def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
+    """Reconstruction in CIELAB with chroma weighted, the structure of the latents, and hints of colour.
+
+    `rgb` is (B, 3, H, W) float32, sRGB 0..1; each photo is shown in colour and grey.
     """
-    greys = max(1, round(len(rgb) * settings["grey_share"]))
-    paired = rgb[greys : 2 * greys]  # colour photos whose grey twins stand first
-    photo = torch.cat([grey_of(paired), rgb[greys:]])
-    latents = vae.encode(photo * 2 - 1).latents  # (B, 4, h, w)
+    vae, count = hinted.vae, len(rgb)
+    photo = torch.cat([grey_of(rgb), rgb])
+    latents = vae.encode(photo * 2 - 1).latents  # (2 B, 4, h, w)
     decoded = (vae.decode(latents).sample + 1) / 2
     lab, target = (kornia.color.rgb_to_lab(image.clamp(1e-3, 1.0)) for image in (decoded, photo))
     out_of_range = (decoded - decoded.clamp(0, 1)).abs().mean()
@@ -59,46 +91,20 @@ def loss_of(vae: AutoencoderTiny, rgb: torch.Tensor, settings: dict[str, Any]) -
     # The Charbonnier root keeps small errors quadratic: chroma noise on flat areas is what the eye finds.
     chroma_error = ((lab[:, 1:] - target[:, 1:]).square().sum(dim=1) + 1.0).sqrt().mean() - 1.0
     block_lab = F.avg_pool2d(target, 8)
-    block_luma = (block_lab[:, :1] - 50) * settings["luma_scale"]
-    chroma_structure = (latents[:, 2:] - block_lab[:, 1:] * settings["chroma_scale"]).square().mean()
-    luma_structure = (latents[:, :1] - block_luma).square().mean()
-    grey_twins = (latents[:greys, :2] - latents[greys : 2 * greys, :2]).square().mean()
-    detail = latents[:, 1]
-    unit = detail.mean().square() + (detail.var() - 1).square()
-    structure = chroma_structure + luma_structure + grey_twins + 0.1 * unit
-    loss = luma_error + settings["chroma_weight"] * chroma_error
-    loss = loss / 10 + settings["structure_weight"] * structure + 10 * out_of_range
-    parts = {"luma": luma_error, "chroma": chroma_error, "chroma_structure": chroma_structure}
-    parts |= {"luma_structure": luma_structure, "grey_twins": grey_twins, "unit": unit}
+    block_ab = block_lab[:, 1:] * settings["chroma_scale"]
+    chroma_structure = (chroma_part(latents) - F.avg_pool2d(block_ab, 2)).square().mean()
+    luma_structure = (latents[:, :1] - (block_lab[:, :1] - 50) * settings["luma_scale"]).square().mean()
+    detail = luma_part(latents)[:, 1:]
+    # The colour photo follows its grey twin, whose latents the hints shape.
+    twins = (luma_part(latents[count:]) - luma_part(latents[:count])).square().mean()
+    unit = (detail.mean(dim=(0, 2, 3)).square() + (detail.var(dim=(0, 2, 3)) - 1).square()).mean()
+    hint = hinted.hint_loss(latents[:count], block_ab[count:])
+    structure = 2 * chroma_structure + luma_structure + 4 * twins + 0.1 * unit
+    loss = (luma_error + settings["chroma_weight"] * chroma_error) / 10 + 10 * out_of_range
+    loss = loss + settings["structure_weight"] * structure + settings["hint_weight"] * hint
+    parts = {"luma": luma_error, "chroma": chroma_error, "chroma_structure": chroma_structure, "hint": hint}
+    parts |= {"luma_structure": luma_structure, "twins": twins, "unit": unit}
     return loss, {key: value.item() for key, value in parts.items()}
-
-
-class Hinted(torch.nn.Module):
-    """The autoencoder with a small head that guesses chroma from a grey photo's two luminance channels."""
-
-    def __init__(self, vae: AutoencoderTiny, width: int = 64) -> None:
-        super().__init__()
-        self.vae = vae
-        self.head = torch.nn.Sequential(
-            torch.nn.Conv2d(2, width, 3, padding=1),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(width, width, 3, padding=2, dilation=2),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(width, width, 3, padding=4, dilation=4),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(width, 2, 1),
-        )
-
-
-def hint_loss(hinted: Hinted, rgb: torch.Tensor, scale: float) -> torch.Tensor:
-    """Squared error of the chroma guessed from the grey photos' channels 0 and 1, in latent units.
-
-    Two numbers an 8 × 8 block cannot hold its texture. Its pixels alone would spend channel 1 on gradients; this
-    makes the encoder, which still sees every pixel, put there what colour depends on (leaf or cloth, skin or wall).
-    """
-    latents = hinted.vae.encode(grey_of(rgb) * 2 - 1).latents
-    block_ab = F.avg_pool2d(kornia.color.rgb_to_lab(rgb.clamp(1e-3, 1.0))[:, 1:], 8) * scale
-    return (hinted.head(latents[:, :2]) - block_ab).square().mean()
 
 
 def to_tensor(rgb_u8: np.ndarray) -> torch.Tensor:
@@ -113,7 +119,7 @@ def recomposed_psnr(rgb: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 96) -> dict[str, float]:
+def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 64) -> dict[str, float]:
     """Reconstruction of held-out photos: PSNR raw, recomposed, and of their grey versions."""
     photos = np.stack([centre_square(validation.photo(i), size_px) for i in range(min(count, len(validation.files)))])
     truth = to_tensor(photos)
@@ -122,40 +128,32 @@ def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 9
     return {"psnr_raw": raw, "psnr_recomposed": recomposed_psnr(decoded, truth)}
 
 
-def train_vae(
-    photos: Pack, validation: Pack, settings: dict[str, Any], hints: dict[str, Any], size_px: int, work: Path
-) -> AutoencoderTiny:
-    """Trains stage 1, first for reconstruction, then with hints of colour; or loads it where it is finished."""
+def write_preview(vae: AutoencoderTiny, truth: torch.Tensor, path: Path) -> None:
+    """A sheet: photos above, what the autoencoder makes of them below."""
+    with torch.no_grad():
+        decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
+    rows = [np.concatenate(list(photos.permute(0, 2, 3, 1).cpu().numpy()), axis=1) for photos in (truth, decoded)]
+    cv2.imwrite(str(path), (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8))
+
+
+def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px: int, work: Path) -> AutoencoderTiny:
+    """Trains stage 1 on crops of half the size, or loads it where it is finished."""
     torch.manual_seed(settings["seed"])
-    vae = make_vae(settings).to(memory_format=torch.channels_last)
+    hinted = Hinted(make_vae(settings)).to(memory_format=torch.channels_last)
+    plan = BatchPlan(size_px // 2, max(1, settings["batch"] // 2 // ranks()))
 
     def stream(first_step: int) -> Iterator[np.ndarray]:
-        return batches(photos, size_px, settings["batch"], settings["seed"], first_step)
+        for crops, _ in crop_batches(photos, lambda step: plan, settings["seed"], first_step, settings["zoom"]):
+            yield np.stack(crops)
 
     def preview(step: int) -> None:
-        print("vae", step, measure(vae, validation, size_px), flush=True)
-        truth = to_tensor(
-            np.stack([centre_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))])
-        )
-        with torch.no_grad():
-            decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
-        sheet = torch.cat([truth, decoded]).permute(0, 2, 3, 1).cpu().numpy()
-        rows = [np.concatenate(list(sheet[i : i + len(truth)]), axis=1) for i in (0, len(truth))]
-        picture = (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8)
-        cv2.imwrite(str(work / "vae.png"), picture)
+        print("vae", step, measure(hinted.vae, validation, size_px), flush=True)
+        shown = [centre_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))]
+        write_preview(hinted.vae, to_tensor(np.stack(shown)), work / "vae.png")
 
     def step_loss(batch: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rgb = to_tensor(batch).contiguous(memory_format=torch.channels_last)
-        return loss_of(vae, rgb, settings)
+        return loss_of(hinted, rgb, settings)
 
-    train("vae", vae, stream, step_loss, settings, work, preview)
-    hinted = Hinted(vae).to(memory_format=torch.channels_last)
-
-    def hinted_loss(batch: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        rgb = to_tensor(batch).contiguous(memory_format=torch.channels_last)
-        loss, parts = loss_of(vae, rgb, settings)
-        hint = hint_loss(hinted, rgb, settings["chroma_scale"])
-        return loss + hints["weight"] * hint, parts | {"hint": hint.item()}
-
-    train("hints", hinted, stream, hinted_loss, hints, work, preview)
-    return vae.requires_grad_(False)
+    train("vae", hinted, stream, step_loss, settings, work, preview)
+    return hinted.vae.requires_grad_(False)

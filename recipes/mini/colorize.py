@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import cv2
 import numpy as np
 import torch
 from attributes import attribute_prompt
-from autoencoder import to_tensor
+from autoencoder import chroma_part, to_tensor
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from editor import Editor, drop_conditions, make_scheduler, sample_raw, token_ids
-from loop import train
-from photos import Pack, centre_square, random_crop
+from loop import batch_plan, train
+from photos import Pack, centre_square, crop_batches
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
 from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
-from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
+from chromatune.diffusion import alpha_sigma, prediction_target
 
 Batch = tuple[np.ndarray, np.ndarray, list[str]]  # greys and colours, (B, H, W, 3) uint8, and instructions
 
@@ -32,21 +33,17 @@ def grey_u8(grey: np.ndarray) -> np.ndarray:
 
 
 def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first_step: int) -> Iterator[Batch]:
-    """Endless pairs with instructions; batch k depends on the seed and k alone."""
-    step = first_step
-    while True:
-        rng = np.random.default_rng((settings["seed"], step))
-        greys, colours, texts = [], [], []
-        for index in rng.choice(len(photos.files), size=settings["batch"], p=photos.weight):
-            colour = random_crop(photos.photo(int(index)), size_px, rng)
+    """Endless pairs with instructions; batch k depends on the seed, k and the process alone."""
+    plan = partial(batch_plan, settings=settings, size_px=size_px)
+    for colours, rng in crop_batches(photos, plan, settings["seed"], first_step):
+        greys, texts = [], []
+        for colour in colours:
             text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
             if rng.random() < settings["attribute_share"]:
                 text = attribute_prompt(text, colour, rng)
             greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng)))
-            colours.append(colour)
             texts.append(text)
         yield np.stack(greys), np.stack(colours), texts
-        step += 1
 
 
 class PromptCache:
@@ -65,12 +62,14 @@ class PromptCache:
         return torch.stack([self.known[text] for text in texts])
 
 
-def draw_timesteps(count: int, last: int, generator: torch.Generator) -> torch.Tensor:
-    """(2 count,) int64: for each pair the last timestep, where colour is decided, then a uniform one.
+def draw_timesteps(count: int, repeats: int, last: int, generator: torch.Generator) -> torch.Tensor:
+    """(repeats · count,) int64: each pair at the last timestep, where colour is decided, then spread evenly.
 
-    Two encoder passes are a good part of what a pair costs, so each pair is used twice.
+    Two encoder passes are a good part of what a pair costs, so each pair is used several times.
     """
-    return torch.cat([torch.full((count,), last), torch.randint(0, last + 1, (count,), generator=generator)])
+    spread = repeats - 1
+    places = (torch.arange(spread).view(-1, 1) + torch.rand(spread, count, generator=generator)) / spread
+    return torch.cat([torch.full((count,), last), (places * last).long().view(-1)])
 
 
 def train_colorizer(
@@ -82,35 +81,30 @@ def train_colorizer(
     unet = copy.deepcopy(base.unet).requires_grad_(True).to(memory_format=torch.channels_last)
     embed = PromptCache(tokenizer, base.text_encoder)
     alphas_cumprod = make_scheduler().alphas_cumprod
-    weight = torch.tensor([1.0, 1.0, settings["chroma_weight"], settings["chroma_weight"]])
-    weight = (weight / weight.mean()).view(1, 4, 1, 1)
 
     def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         grey, colour, texts = batch
         with torch.no_grad():
             both = vae.encode(to_tensor(np.concatenate([grey, colour])) * 2 - 1).latents
-        condition, latents = (half.repeat(2, 1, 1, 1) for half in both.chunk(2))  # (2 B, 4, h, w)
-        texts = texts * 2
+        repeats = settings["repeats"]
+        condition, latents = (half.repeat(repeats, 1, 1, 1) for half in both.chunk(2))  # (repeats · B, 4, h, w)
+        texts = texts * repeats
         where = latents.device
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
         condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
-        timesteps = draw_timesteps(len(grey), len(alphas_cumprod) - 1, generator)
+        timesteps = draw_timesteps(len(grey), repeats, len(alphas_cumprod) - 1, generator)
         alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
         noise = torch.randn(latents.shape, generator=generator).to(where)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
         noisy = alpha * latents + sigma * noise
         prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts)).sample
-        error = (prediction - target).square()  # (B, 4, h, w)
-        loss = (error * weight.to(where)).mean()
-        with torch.no_grad():
-            estimate = predicted_latents("v_prediction", prediction, noisy, alpha, sigma)
-            chroma = (estimate[:, 2:] - latents[:, 2:])[: len(grey)].square().mean()
-        return loss, {
-            "loss": loss.item(),
-            "v_chroma": error[:, 2:].mean().item(),
-            "x0_chroma_last": chroma.item(),
-        }
+        error = prediction - target
+        chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (repeats · B,)
+        plain = error.square().mean()
+        loss = plain + settings["chroma_weight"] * chroma.mean()
+        at_last = chroma[: len(grey)].mean().item()
+        return loss, {"loss": loss.item(), "v": plain.item(), "chroma": chroma.mean().item(), "chroma_last": at_last}
 
     def preview(step: int) -> None:
         write_preview(vae, unet, embed, validation, size_px, work / "colorizer.png", step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from autoencoder import to_tensor
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from edits import EDITS, random_edit
-from loop import train
-from photos import Pack, centre_square, random_crop
+from loop import batch_plan, train
+from photos import Pack, centre_square, crop_batches
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -113,15 +114,15 @@ def make_text_encoder(tokenizer: CLIPTokenizer, settings: dict[str, Any]) -> CLI
 
 def make_unet(settings: dict[str, Any], text_width: int, size_px: int) -> UNet2DConditionModel:
     """An untrained U-Net with 8 input channels: 4 noisy latents and the 4 of the photo to edit."""
-    widths = tuple(settings["widths"])
+    widths, attention = tuple(settings["widths"]), settings["attention"]
     return UNet2DConditionModel(
         sample_size=size_px // 8,
         in_channels=8,
         out_channels=4,
         block_out_channels=widths,
         layers_per_block=settings["layers"],
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(widths) - 1),
-        up_block_types=("CrossAttnUpBlock2D",) * (len(widths) - 1) + ("UpBlock2D",),
+        down_block_types=tuple("CrossAttnDownBlock2D" if text else "DownBlock2D" for text in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if text else "UpBlock2D" for text in reversed(attention)),
         cross_attention_dim=text_width,
         # diffusers reads this as the number of heads (its issue 2011 keeps the name).
         attention_head_dim=tuple(max(1, width // settings["head_dim"]) for width in widths),
@@ -171,13 +172,10 @@ def train_base(
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def stream(first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-        step = first_step
-        while True:
-            rng = np.random.default_rng((settings["seed"], step))
-            chosen = rng.choice(len(photos.files), size=settings["batch"], p=photos.weight)
-            triples = [random_edit(random_crop(photos.photo(int(i)), size_px, rng), rng) for i in chosen]
+        plan = partial(batch_plan, settings=settings, size_px=size_px)
+        for crops, rng in crop_batches(photos, plan, settings["seed"], first_step):
+            triples = [random_edit(crop, rng) for crop in crops]
             yield np.stack([t[0] for t in triples]), np.stack([t[1] for t in triples]), [t[2] for t in triples]
-            step += 1
 
     def step_loss(
         batch: tuple[np.ndarray, np.ndarray, list[str]], generator: torch.Generator

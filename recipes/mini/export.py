@@ -59,7 +59,7 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
     results = work / f"results-{name}.md"
     measured = results.read_text() if results.exists() else "Not measured yet.\n"
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    stages = ("vae", "hints", "base") if name == "mini-base" else ("vae", "hints", "base", "colorizer")
+    stages = ("vae", "base") if name == "mini-base" else ("vae", "base", "colorizer")
     steps = "\n".join(
         f"| {stage} | {settings[stage]['steps']} | {settings[stage]['batch']} | {settings[stage]['lr']} |"
         for stage in stages

@@ -1,4 +1,4 @@
-"""One training loop for all stages: background batches, checkpoints, resume, EMA, a log line."""
+"""One training loop for all stages: background batches, checkpoints, resume, EMA, several processes, a log line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,69 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 
 SAVE_SECONDS = 240.0
 LOG_STEPS = 50
+
+
+class BatchPlan(NamedTuple):
+    """What one process draws at a step."""
+
+    size_px: int
+    count: int
+
+
+def batch_plan(step: int, settings: dict[str, Any], size_px: int) -> BatchPlan:
+    """The first `small_share` of the steps run at half the size with four times the batch, for about the same cost."""
+    small = step < settings["steps"] * settings["small_share"]
+    count = settings["batch"] * (4 if small else 1)
+    return BatchPlan(size_px // 2 if small else size_px, max(1, count // ranks()))
+
+
+def start_ranks() -> None:
+    """Joins the other processes where `torchrun` started several; alone, does nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
+
+
+def rank() -> int:
+    """This process's number, 0 when alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Replaces each gradient by its mean over the processes, in one message."""
+    if ranks() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= ranks()
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step in this process: nothing to save, and processes never share noise."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank())
 
 
 def device() -> torch.device:
@@ -25,16 +81,22 @@ def device() -> torch.device:
 
 
 def prefetch(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
-    """The same batches, made ahead in a thread."""
+    """The same batches, made ahead in a thread; its error is raised here."""
     ready: queue.Queue[Any] = queue.Queue(depth)
 
     def fill() -> None:
-        for item in batches:
-            ready.put(item)
+        try:
+            for item in batches:
+                ready.put(item)
+        except Exception as error:  # noqa: BLE001 - it is raised where the batches are used
+            ready.put(error)
 
     threading.Thread(target=fill, daemon=True).start()
     while True:
-        yield ready.get()
+        item = ready.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -70,20 +132,18 @@ def train(
     model.to(where).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
     ema = EMAModel(model.parameters(), decay=settings.get("ema", 0.999), use_ema_warmup=True, inv_gamma=1.0, power=0.75)
-    generator = torch.Generator().manual_seed(settings["seed"])
     checkpoint, step = work / f"{name}.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=where, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         ema.load_state_dict(state["ema"])
-        generator.set_state(state["generator"].cpu())
         step = state["step"]
     ema.to(where)
 
     def save() -> None:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state_dict()}
-        save_atomic({**state, "generator": generator.get_state(), "step": step}, checkpoint)
+        save_atomic({**state, "step": step}, checkpoint)
 
     stream = prefetch(batches(step))
     last_save, last_log, sums, since = time.time(), time.time(), {}, 0
@@ -91,13 +151,14 @@ def train(
         lr = learning_rate(step, steps, settings["warmup"], settings["lr"])
         for group in optimiser.param_groups:
             group["lr"] = lr
-        loss, parts = loss_of(next(stream), generator)
+        loss, parts = loss_of(next(stream), step_generator(settings["seed"], step))
         if not torch.isfinite(loss):
             raise SystemExit(
                 f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         ema.step(model.parameters())
@@ -105,7 +166,7 @@ def train(
         since += 1
         for key, value in parts.items():
             sums[key] = sums.get(key, 0.0) + value
-        if step % LOG_STEPS == 0 or step == steps:
+        if rank() == 0 and (step % LOG_STEPS == 0 or step == steps):
             seconds = time.time() - last_log
             row = {"step": step, "of": steps, "steps_per_s": round(since / seconds, 3), "lr": round(lr, 7)}
             row |= {key: round(value / since, 5) for key, value in sums.items()}
@@ -113,7 +174,7 @@ def train(
                 log.write(json.dumps(row) + "\n")
             print(f"{name} {json.dumps(row)}  left {(steps - step) * seconds / since / 60:.1f} min", flush=True)
             last_log, sums, since = time.time(), {}, 0
-        if time.time() - last_save > SAVE_SECONDS or step == steps:
+        if rank() == 0 and (time.time() - last_save > SAVE_SECONDS or step == steps):
             save()
             if preview is not None:
                 ema.store(model.parameters())
@@ -123,5 +184,6 @@ def train(
                 model.train()
                 ema.restore(model.parameters())
             last_save = time.time()
+    wait_for_all()
     ema.copy_to(model.parameters())
     return model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from loop import BatchPlan, rank
 from rich.progress import track
 
 SPLITS = ("train", "validation", "test")
@@ -91,7 +92,7 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
             else:
                 splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))
     for name, photos in splits.items():
-        _save_split(out, name, photos, settings["weights"])
+        _save_split(out, name, photos)
         counts[name] = len(photos)
     digest = hashlib.sha256("\n".join(file for file, _ in splits["train"]).encode()).hexdigest()[:16]
     summary = {"photos": len(files), **counts, "train_hash": digest}
@@ -99,32 +100,37 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]], weights: dict[str, float]) -> None:
+def _save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]]) -> None:
     shape = np.array([rgb.shape[:2] for _, rgb in photos], dtype=np.int64).reshape(-1, 2)
     sizes = shape.prod(axis=1) * 3
-    weight = np.array([weights.get(file.split("/")[0], 1.0) for file, _ in photos], dtype=np.float64)
     np.save(out / f"{name}.pixels.npy", np.concatenate([rgb.reshape(-1) for _, rgb in photos] or [np.empty(0, "u1")]))
-    meta = {"files": [file for file, _ in photos], "shape": shape.tolist(), "weight": (weight / weight.sum()).tolist()}
-    meta["offset"] = (np.cumsum(sizes) - sizes).tolist()
+    meta = {
+        "files": [file for file, _ in photos],
+        "shape": shape.tolist(),
+        "offset": (np.cumsum(sizes) - sizes).tolist(),
+    }
     (out / f"{name}.json").write_text(json.dumps(meta))
 
 
-def load_pack(out: Path, name: str) -> Pack:
-    """The split `name` (one of `SPLITS`) that `pack` wrote."""
+def load_pack(out: Path, name: str, weights: dict[str, float] | None = None) -> Pack:
+    """The split `name` (one of `SPLITS`) that `pack` wrote; `weights` by set (first folder), 1 where not named."""
     meta = json.loads((out / f"{name}.json").read_text())
-    pixels = np.load(out / f"{name}.pixels.npy")
-    arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape", "weight")}
-    return Pack(pixels=pixels, files=meta["files"], **arrays)
+    pixels = np.load(out / f"{name}.pixels.npy", mmap_mode="r")
+    weight = np.array([(weights or {}).get(file.split("/")[0], 1.0) for file in meta["files"]])
+    arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape")}
+    return Pack(pixels=pixels, files=meta["files"], weight=weight / weight.sum(), **arrays)
 
 
-def random_crop(rgb_u8: np.ndarray, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of the photo, flipped half the time, (size_px, size_px, 3) uint8."""
+def random_crop(rgb_u8: np.ndarray, size_px: int, rng: np.random.Generator, zoom: float = 0.8) -> np.ndarray:
+    """A random square, at least `zoom` of the short side, flipped half the time, (size_px, size_px, 3) uint8."""
     height, width = rgb_u8.shape[:2]
-    side = int(rng.integers(size_px, min(height, width) + 1))
+    short_px = min(height, width)
+    side = int(rng.integers(round(zoom * short_px), short_px + 1))
     top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
     crop = rgb_u8[top : top + side, left : left + side]
     if side != size_px:
-        crop = cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        interpolation = cv2.INTER_AREA if side > size_px else cv2.INTER_CUBIC
+        crop = cv2.resize(crop, (size_px, size_px), interpolation=interpolation)
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
@@ -138,11 +144,17 @@ def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(crop, (size_px, size_px), interpolation=interpolation)
 
 
-def batches(pack: Pack, size_px: int, batch: int, seed: int, first_step: int) -> Iterator[np.ndarray]:
-    """Endless (batch, size_px, size_px, 3) uint8 batches; batch k depends on the seed and k alone."""
+def crop_batches(
+    pack: Pack, plan: Callable[[int], BatchPlan], seed: int, first_step: int, zoom: float = 0.8
+) -> Iterator[tuple[list[np.ndarray], np.random.Generator]]:
+    """Endless lists of random crops and the generator for what else a batch draws.
+
+    Batch k depends on the seed, k and the process alone; `plan(k)` says how many crops it has and how large they are.
+    """
     step = first_step
     while True:
-        rng = np.random.default_rng((seed, step))
-        chosen = rng.choice(len(pack.files), size=batch, p=pack.weight)
-        yield np.stack([random_crop(pack.photo(int(index)), size_px, rng) for index in chosen])
+        size_px, count = plan(step)
+        rng = np.random.default_rng((seed, step, rank()))
+        chosen = rng.choice(len(pack.files), size=count, p=pack.weight)
+        yield [random_crop(pack.photo(int(index)), size_px, rng, zoom) for index in chosen], rng
         step += 1

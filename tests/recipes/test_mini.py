@@ -31,17 +31,12 @@ batch = 6
 steps = 3
 lr = 1e-3
 warmup = 1
-grey_share = 0.2
+zoom = 0.5
+hint_weight = 1.0
 chroma_weight = 3.0
 structure_weight = 1.0
 luma_scale = 0.04
 chroma_scale = 0.08
-[hints]
-batch = 6
-steps = 2
-lr = 1e-3
-warmup = 1
-weight = 1.0
 [text]
 vocab = 600
 width = 16
@@ -49,16 +44,20 @@ layers = 1
 heads = 2
 [unet]
 widths = [16, 32]
+attention = [false, true]
 layers = 1
 head_dim = 16
 [base]
-batch = 4
+batch = 2
+small_share = 0.5
 steps = 3
 lr = 1e-3
 warmup = 1
 dropout = 0.05
 [colorizer]
-batch = 4
+batch = 2
+small_share = 0.5
+repeats = 3
 steps = 4
 lr = 1e-3
 warmup = 1
