@@ -21,14 +21,10 @@ def make_tokenizer():
     return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
 
 
-def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler", **scheduler_options):
-    import diffusers
-    import torch
+def make_text_encoder(tokenizer):
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    torch.manual_seed(7)
-    tokenizer = make_tokenizer()
-    text_encoder = CLIPTextModel(
+    return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
@@ -41,6 +37,27 @@ def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler",
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def make_kl():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+
+
+def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler", **scheduler_options):
+    import diffusers
+    import torch
+
+    torch.manual_seed(7)
+    tokenizer = make_tokenizer()
+    text_encoder = make_text_encoder(tokenizer)
     unet = diffusers.UNet2DConditionModel(
         sample_size=8,
         in_channels=8,
@@ -61,13 +78,7 @@ def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler",
             num_decoder_blocks=(1, 1, 1, 1),
         )
     else:
-        vae = diffusers.AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4,
-            norm_num_groups=4,
-        )
+        vae = make_kl()
     scheduler = getattr(diffusers, scheduler_kind)(beta_schedule="scaled_linear", **scheduler_options)
     return diffusers.StableDiffusionInstructPix2PixPipeline(
         vae=vae,
@@ -79,6 +90,58 @@ def make_pipeline(vae_kind: str = "tiny", scheduler_kind: str = "DDIMScheduler",
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def make_stable_diffusion(in_channels: int):
+    """Stable Diffusion 1.5's structure, block for block, with few channels."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(7)
+    tokenizer = make_tokenizer()
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=2,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    parts = {
+        "vae": make_kl(),
+        "text_encoder": make_text_encoder(tokenizer),
+        "tokenizer": tokenizer,
+        "unet": unet,
+        "scheduler": diffusers.PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+    }
+    kind = "StableDiffusionPipeline" if in_channels == 4 else "StableDiffusionInstructPix2PixPipeline"
+    nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return getattr(diffusers, kind)(**parts, **nothing)
+
+
+@pytest.fixture(scope="session")
+def tiny_stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Makes (once for each number of input channels) and returns the folder of a tiny Stable Diffusion model."""
+    known: dict[int, Path] = {}
+
+    def make(in_channels: int = 4) -> Path:
+        if in_channels not in known:
+            known[in_channels] = tmp_path_factory.mktemp(f"sd-{in_channels}")
+            make_stable_diffusion(in_channels).save_pretrained(known[in_channels])
+        return known[in_channels]
+
+    return make
 
 
 @pytest.fixture(scope="session")

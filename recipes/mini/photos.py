@@ -15,6 +15,8 @@ import numpy as np
 from loop import BatchPlan, rank
 from rich.progress import track
 
+from chromatune.data.pairs import is_monochrome
+
 SPLITS = ("train", "validation", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
@@ -48,14 +50,6 @@ def split_of(share: float, settings: dict[str, Any]) -> str:
     return "validation" if share < settings["test"] + settings["validation"] else "train"
 
 
-def is_monochrome(rgb_u8: np.ndarray, min_chroma: float) -> bool:
-    """True for grey photos and for one-tint (sepia) ones: chroma low, or nearly all of it on one hue."""
-    small = cv2.resize(rgb_u8, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    ab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 1:].reshape(-1, 2)
-    spread = float(np.sqrt(((ab - ab.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    return float(np.hypot(ab[:, 0], ab[:, 1]).mean()) < min_chroma or spread < 2.0
-
-
 def _load(job: tuple[str, int, float]) -> tuple[np.ndarray | None, float]:
     path, side_px, max_aspect = job
     share = content_share(Path(path))
@@ -87,7 +81,7 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         for path, (rgb_u8, share) in track(zip(files, results, strict=True), "packing", total=len(files)):
             if rgb_u8 is None:
                 counts["broken"] += 1
-            elif is_monochrome(rgb_u8, settings["min_chroma"]):
+            elif is_monochrome(rgb_u8, settings["min_chroma"], tint_degree=0):  # as the shipped models were packed
                 counts["monochrome"] += 1
             else:
                 splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))

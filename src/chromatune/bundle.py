@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromatune.errors import ModelError
+from chromatune.errors import MissingExtraError, ModelError
 from chromatune.prompts import DEFAULT_PROMPT
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 MODELS_DIR = Path(__file__).parent / "models"
+INDEX_FILE = "model_index.json"
 DEFAULTS_FILE = "chromatune.json"
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What the full-size model needs to be told and its folder does not say (the paper's values, arXiv 2312.04780).
 STOCK_DEFAULTS = {
@@ -44,6 +48,18 @@ class ModelInfo:
     image_guidance_scale: float
     prompt: str
     chroma_gain: float  # what recomposition multiplies chroma by: few steps give nearly a mean, which is too dull
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model is: a pipeline folder, and the LoRA folders to merge into its U-Net, the base's first."""
+
+    name: str
+    path: Path  # the folder that the name stands for
+    pipeline: Path  # `path` itself, or for a LoRA the pipeline that it changes
+    loras: tuple[Path, ...]
+    index: dict[str, Any]  # the pipeline's model_index.json
+    defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
 
 
 @dataclass(frozen=True)
@@ -80,40 +96,87 @@ class Bundle:
 
 def available_models() -> list[ModelInfo]:
     """The models that ship in the package, best first; reads no weights and imports no torch."""
-    return [_read_info(path.name, path) for path in sorted(MODELS_DIR.glob("*/")) if (path / DEFAULTS_FILE).is_file()]
+    return [_read_info(find_model(name)) for name in _embedded()]
 
 
 def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
-    """The model called `name`: `mini`, `mini-base`, an InstructPix2Pix pipeline folder, or a hub name.
+    """The model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
 
     Args:
-        name: an embedded model, a folder that `save_pretrained` of diffusers wrote, or `owner/name` on the hub.
+        name: an embedded model, a folder that `save_pretrained` of diffusers wrote, a LoRA folder that
+            `chromatune.training` wrote (merged into the base it names), or `owner/name` on the hub.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; by default a GPU where there is one.
 
     Raises:
-        ModelError: the name is unknown, the folder incomplete, its weights are not safetensors, or it is not an
-            InstructPix2Pix model (8 input channels).
+        ModelError: the name is unknown, the folder incomplete, its weights are not safetensors, it is not an
+            InstructPix2Pix model (8 input channels), or it is a LoRA whose base cannot be found.
+        MissingExtraError: it is a LoRA, and peft is not installed.
     """
-    path = _find(name)
-    index = _read_index(name, path)
+    files = find_model(name)
     import torch
 
     where = _device(device)
     # bfloat16 is slower than float32 on most CPUs, and float16 is not exact enough there either.
-    dtype = torch.float16 if where.type == "cuda" else torch.float32
-    parts = {part: _load_part(name, path, part, index, dtype) for part in ("vae", "text_encoder", "unet")}
+    parts = load_parts(files, torch.float16 if where.type == "cuda" else torch.float32)
     if parts["unet"].config.in_channels != 8:
         raise ModelError(
             f"{name}: its U-Net takes {parts['unet'].config.in_channels} channels, InstructPix2Pix takes 8; "
             "give an InstructPix2Pix model, or fine-tune this one first"
         )
-    for part in parts.values():
-        part.to(where).eval().requires_grad_(False)
+    for part in ("vae", "text_encoder", "unet"):
+        parts[part].to(where).eval().requires_grad_(False)
     if where.type == "cpu":
         for part in ("vae", "unet"):
             parts[part].to(memory_format=torch.channels_last)
-    tokenizer, scheduler = (_load_part(name, path, part, index, None) for part in ("tokenizer", "scheduler"))
-    return Bundle(info=_read_info(name, path), tokenizer=tokenizer, scheduler=scheduler, **parts)
+    return Bundle(info=_read_info(files), **parts)
+
+
+def find_model(name: str) -> ModelFiles:
+    """The files of the model `name` (see `load_bundle`), fetched from the hub if need be; no weights are read.
+
+    Raises:
+        ModelError: the name is unknown, the folder incomplete, or it is a LoRA whose base cannot be found.
+    """
+    folders = [_find(name)]
+    defaults = _read_defaults(name, folders[0])
+    while _is_lora(folders[-1], defaults):
+        base = defaults["base"]
+        try:
+            folder = _find(str(base))
+        except ModelError as error:
+            raise ModelError(f"{name} is a LoRA and its base model cannot be found: {error}") from None
+        if folder in folders:
+            raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
+        folders.append(folder)
+        defaults = _read_defaults(str(base), folder) | {k: v for k, v in defaults.items() if k != "base"}
+    pipeline = folders[-1]
+    defaults.pop("base", None)
+    index = _read_index(name, pipeline)
+    return ModelFiles(name, folders[0], pipeline, tuple(reversed(folders[:-1])), index, defaults)
+
+
+def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
+    """The five parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net.
+
+    Nothing is frozen and `in_channels` of the U-Net is not looked at: that is the caller's to decide.
+
+    Raises:
+        ModelError: a part cannot be loaded, or a LoRA does not fit the U-Net.
+        MissingExtraError: there is a LoRA to merge, and peft is not installed.
+    """
+    import torch
+
+    if files.loras and importlib.util.find_spec("peft") is None:
+        raise MissingExtraError(f"{files.name} is a LoRA, and opening it", "train")
+    # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
+    types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
+    parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
+    for folder in files.loras:
+        _merge_lora(files.name, parts["unet"], folder)
+    if files.loras:
+        with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; a U-Net has none
+            parts["unet"].to(dtype)
+    return parts
 
 
 def encode_condition(bundle: Bundle, rgb: torch.Tensor) -> torch.Tensor:
@@ -145,9 +208,13 @@ def _device(device: str | None) -> torch.device:
     return where
 
 
+def _embedded() -> dict[str, Path]:
+    return {path.name: path for path in sorted(MODELS_DIR.glob("*/")) if (path / DEFAULTS_FILE).is_file()}
+
+
 def _find(name: str) -> Path:
     """Folder of the model `name`, fetched from the hub if need be."""
-    embedded = {info.name: info.path for info in available_models()}
+    embedded = _embedded()
     if name in embedded:
         return embedded[name]
     if Path(name).expanduser().is_dir():
@@ -165,7 +232,8 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
-    wanted = ["*.json", "*.txt", "unet/*.safetensors", "vae/*.safetensors", "text_encoder/*.safetensors"]
+    parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder")]
+    wanted = ["*.json", "*.txt", LORA_FILE, *parts]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
     except LocalEntryNotFoundError:
@@ -173,15 +241,19 @@ def _fetch(name: str) -> Path:
             f"{name} is no folder here and the hub cannot be reached; check the path, or go online"
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name} is no folder here and the hub does not give it: {reason}") from None
+        raise ModelError(f"{name} is no folder here and the hub does not give it: {_first_line(error)}") from None
 
 
 def _read_index(name: str, path: Path) -> dict[str, Any]:
     try:
-        index: dict[str, Any] = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{name} is no pipeline folder: it has no model_index.json") from None
+        if (path / LORA_FILE).is_file():
+            raise ModelError(
+                f"{name} holds LoRA weights and does not say for which model; "
+                f'write {{"base": NAME}} to its {DEFAULTS_FILE}'
+            ) from None
+        raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: model_index.json cannot be read ({error}); download the model again") from None
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
@@ -190,11 +262,40 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
     return index
 
 
-def _load_part(name: str, path: Path, part: str, index: dict[str, Any], dtype: torch.dtype | None) -> Any:
+def _is_lora(path: Path, defaults: dict[str, Any]) -> bool:
+    return not (path / INDEX_FILE).exists() and (path / LORA_FILE).is_file() and "base" in defaults
+
+
+def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / LORA_FILE, "pt") as file:
+            stored = sum(key.startswith("unet.") and key.endswith(".weight") for key in file.keys())  # noqa: SIM118
+        with quiet_libraries(), warnings.catch_warnings():
+            # peft warns that a LoRA and its base differ, and then fails where that matters.
+            warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
+            # low_cpu_mem_usage: without it the weights are first drawn at random, from the caller's generator
+            options = {"weight_name": LORA_FILE, "local_files_only": True, "low_cpu_mem_usage": True}
+            unet.load_lora_adapter(folder, prefix="unet", adapter_name="merged", use_safetensors=True, **options)
+        # diffusers only logs the weights that it finds no layer for
+        if not 0 < stored <= sum(".lora_" in key for key in unet.state_dict()):
+            raise ValueError("it has no weights for a U-Net, or weights for layers that this one lacks")
+        unet.fuse_lora(safe_fusing=True)
+        unet.unload_lora()
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
     import diffusers
     import transformers
 
-    library, class_name = index[part]
+    name, (library, class_name) = files.name, files.index[part]
     source = {"diffusers": diffusers, "transformers": transformers}.get(library)
     part_class = getattr(source, class_name, None)
     if part_class is None:
@@ -202,17 +303,22 @@ def _load_part(name: str, path: Path, part: str, index: dict[str, Any], dtype: t
     options: dict[str, Any] = {}
     if dtype is not None:
         key = "dtype" if library == "transformers" else "torch_dtype"
-        options = {key: dtype, "use_safetensors": True}
+        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
     try:
-        with _quiet_libraries():
-            return part_class.from_pretrained(path, subfolder=part, local_files_only=True, **options)
+        with quiet_libraries():
+            return part_class.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {reason}") from None
+        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_first_line(error)}") from None
+
+
+def _variant(folder: Path) -> str | None:
+    """`fp16` for a part whose weights are there only under diffusers' half-precision file names."""
+    weights = [file.name for file in folder.glob("*.safetensors")]
+    return "fp16" if weights and all(".fp16" in name for name in weights) else None
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """No progress bars for a few megabytes, nor the warning that AutoencoderTiny draws for a key it adds itself."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -232,14 +338,20 @@ def _quiet_libraries() -> Iterator[None]:
             library.set_verbosity(level)
 
 
-def _read_info(name: str, path: Path) -> ModelInfo:
-    """Defaults kept beside the weights; for a folder without them, the U-Net's size and the paper's settings."""
+def _read_defaults(name: str, path: Path) -> dict[str, Any]:
     own = path / DEFAULTS_FILE
     try:
-        known = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
-        unet = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8"))
+        return dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{name}: {DEFAULTS_FILE} cannot be read ({error}); download the model again") from None
+
+
+def _read_info(files: ModelFiles) -> ModelInfo:
+    """Defaults kept beside the weights; for a folder without them, the U-Net's size and the paper's settings."""
+    try:
+        unet = json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: its settings cannot be read ({error}); download the model again") from None
-    merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(path)}
-    merged |= STOCK_DEFAULTS | {key: value for key, value in known.items() if key in ModelInfo.__dataclass_fields__}
-    return ModelInfo(**(merged | {"name": name, "path": path}))
+        raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
+    known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
+    merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
+    return ModelInfo(**(merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}))

@@ -200,11 +200,20 @@ def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
         ValueError: wrong shape or dtype.
     """
     _check_lab_input(rgb, "rgb")
-    linear = np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = linear @ _SRGB_TO_XYZ.T.astype(rgb.dtype)
+    return linear_to_lab(srgb_to_linear(rgb))
+
+
+def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
+    """Linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+def linear_to_lab(linear: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of linear light: (..., 3) float32 or float64 RGB 0..1 -> the same shape and dtype, L 0..100."""
+    xyz = linear @ _SRGB_TO_XYZ.T.astype(linear.dtype)
     curve = np.where(xyz > _LAB_EPSILON, np.cbrt(xyz), xyz * (_LAB_KAPPA / 116) + 16 / 116)
     x, y, z = np.moveaxis(curve, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(rgb.dtype)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(linear.dtype)
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:

@@ -62,6 +62,15 @@ class ColorizeResult:
         write_photo(path, self.rgb, self.photo, overwrite=overwrite)
 
 
+@dataclass(frozen=True)
+class ModelOutput:
+    """What the model itself gives for a photo, before it meets the photo's full size and luminance."""
+
+    photo: Photo
+    rgb: np.ndarray  # (h, w, 3) float32 sRGB 0..1, at the size of the model's own pass
+    seconds: float  # wall time of the pass; in a batch, this photo's share
+
+
 class Colorizer:
     """A loaded model, ready to colorize."""
 
@@ -101,9 +110,35 @@ class Colorizer:
         At most `batch_size` photos are in memory at a time; on a GPU those of one model size share a U-Net pass.
         """
         options = options or ColorizeOptions()
+        for output in self.model_outputs(photos, options, batch_size=batch_size):
+            yield output if isinstance(output, PhotoError) else self.finish(output, options)
+
+    def model_outputs(
+        self, photos: Iterable[PhotoSource], options: ColorizeOptions, *, batch_size: int = 8
+    ) -> Iterator[ModelOutput | PhotoError]:
+        """The model's half of `colorize_many`: from one output, `finish` makes a recomposed and a raw result."""
         waiting = iter(photos)
         while window := list(islice(waiting, max(1, batch_size))):
-            yield from self._colorize_window([_read(source) for source in window], options)
+            yield from self._window_outputs([_read(source) for source in window], options)
+
+    def finish(self, output: ModelOutput, options: ColorizeOptions) -> ColorizeResult:
+        """The result at the photo's full size; of `options`, `recompose` and `strength` act here."""
+        start, info, photo = time.perf_counter(), self.bundle.info, output.photo
+        if options.recompose:
+            strength = options.strength * info.chroma_gain
+            full = color.recompose(photo.grey, color.chroma_of(output.rgb), strength=strength)
+        else:
+            full = enlarge_raw(output.rgb, photo, options.strength)
+        return ColorizeResult(
+            rgb=full,
+            photo=photo,
+            prompt=info.prompt if options.prompt is None else options.prompt,
+            negative_prompt=options.negative_prompt,
+            seed=options.seed,
+            steps=info.steps if options.steps is None else options.steps,
+            seconds=output.seconds + time.perf_counter() - start,
+            model=info.name,
+        )
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
         """Height and width in pixels of the model's own pass, multiples of what the model can halve.
@@ -116,9 +151,9 @@ class Colorizer:
         long = max(short, round(short * aspect / multiple) * multiple)
         return (short, long) if height_px <= width_px else (long, short)
 
-    def _colorize_window(
+    def _window_outputs(
         self, photos: list[Photo | PhotoError], options: ColorizeOptions
-    ) -> Iterator[ColorizeResult | PhotoError]:
+    ) -> Iterator[ModelOutput | PhotoError]:
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, photo in enumerate(photos):
             if isinstance(photo, Photo):
@@ -133,7 +168,7 @@ class Colorizer:
             if isinstance(photo, PhotoError):
                 yield photo
             else:
-                yield self._finish(photo, *small.pop(index), options)
+                yield ModelOutput(photo, *small.pop(index))
 
     def _passes(self, groups: dict[tuple[int, int], list[int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
         """What goes through the model together: photos of one size on a GPU, each photo alone on a CPU.
@@ -168,24 +203,6 @@ class Colorizer:
         if not bool(torch.isfinite(rgb).all()):
             raise ModelError(f"{info.name} gave values that are not numbers; try another seed, or --device cpu")
         return rgb.permute(0, 2, 3, 1).contiguous().numpy()
-
-    def _finish(self, photo: Photo, rgb: np.ndarray, seconds: float, options: ColorizeOptions) -> ColorizeResult:
-        start, info = time.perf_counter(), self.bundle.info
-        if options.recompose:
-            strength = options.strength * info.chroma_gain
-            full = color.recompose(photo.grey, color.chroma_of(rgb), strength=strength)
-        else:
-            full = enlarge_raw(rgb, photo, options.strength)
-        return ColorizeResult(
-            rgb=full,
-            photo=photo,
-            prompt=info.prompt if options.prompt is None else options.prompt,
-            negative_prompt=options.negative_prompt,
-            seed=options.seed,
-            steps=info.steps if options.steps is None else options.steps,
-            seconds=seconds + time.perf_counter() - start,
-            model=info.name,
-        )
 
 
 def shrink(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:

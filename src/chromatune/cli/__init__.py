@@ -1,6 +1,9 @@
 """The command line: parse, call, print, and nothing else.
 
 commands.py       what can be typed
+data_commands.py  the same for `chromatune data`
+evaluate_command.py  and for `chromatune evaluate`
+finetune_command.py   the same for `chromatune finetune`
 destinations.py   which file each result goes to, decided before any work is done
 running.py        photos through the model to those files, with a line for each result and each failure
 

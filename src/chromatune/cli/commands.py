@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import chromatune
+from chromatune.cli.data_commands import data_app
+from chromatune.cli.evaluate_command import evaluate_command
+from chromatune.cli.finetune_command import finetune_command
 from chromatune.errors import OptionsError
 from chromatune.options import ColorizeOptions, make_options
 
@@ -21,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app, name="data")
+app.command("evaluate")(evaluate_command)
+app.command("finetune")(finetune_command)
 
 
 def flag_of(field: str) -> str:

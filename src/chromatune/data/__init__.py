@@ -1,1 +1,13 @@
-"""Pairs for training: colour photos, the grey photos they could have come from, and instructions."""
+"""Pairs for training: colour photos, the grey photos they could have come from, and instructions.
+
+sources.py        a path ⇒ Source: which layout it is, and its photos, none of them opened yet
+items.py          PhotoItem and Source, the one face of all layouts
+folders.py        folders of photos, LFW, FFHQ
+imdb_wiki.py      IMDB-WIKI's .mat files
+hugging_face.py   data sets with InstructPix2Pix columns
+splits.py         train and validation halves that share no person
+pairs.py          crop, flip, colour and grey half of a pair
+greys.py          how a colour scene becomes a grey photo
+prompt_sets.py    instructions by name or from a file
+inspection.py     what a source holds, and a contact sheet of it
+"""

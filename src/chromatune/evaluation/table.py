@@ -17,6 +17,8 @@ COLUMNS = {
     "luma_drift_max": "luma drift max",
 }
 
+MISSING = "–"
+
 
 def summarise(rows: Sequence[Mapping[str, float]], truth_cf_field: Sequence[float]) -> dict[str, float]:
     """Means over photos of each score; drift is the worst photo's; ΔCF is the difference of mean CF.
@@ -38,11 +40,18 @@ def summarise(rows: Sequence[Mapping[str, float]], truth_cf_field: Sequence[floa
 
 def markdown(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str] = COLUMNS) -> str:
     """A Markdown table: one line a method, one column a score; a score a row lacks is a dash."""
-    lines = ["| | " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * len(columns)]
+    lines = [["", *columns.values()]]
     for name, row in rows.items():
-        cells = [_cell(key, row[key]) if key in row else "–" for key in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *(_cell(key, row[key]) if key in row else MISSING for key in columns)])
+    return markdown_lines(lines)
+
+
+def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells, the header first; the first column is aligned left, the others right."""
+    header, *body = (["\\|".join(" ".join(cell.split()).split("|")) for cell in line] for line in lines)
+    written = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    written += ["| " + " | ".join(line) + " |" for line in body]
+    return "\n".join(written) + "\n"
 
 
 def _cell(key: str, value: float) -> str:

@@ -1,0 +1,127 @@
+"""`chromatune data`: what a source of photos holds. What loads libraries is imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chromatune.errors import DataError
+
+if TYPE_CHECKING:
+    from chromatune.data.inspection import Inspection
+
+SHEET_NAME = "contact-sheet.png"
+
+data_app = typer.Typer(help="Look at photos to train with.", rich_markup_mode=None)
+
+
+@data_app.callback(invoke_without_command=True)
+def start(context: typer.Context) -> int:
+    """Look at photos to train with."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+    return 0
+
+
+@data_app.command("inspect")
+def inspect_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of photos, LFW, FFHQ, IMDB-WIKI or a Hugging Face data set, recognised by its layout; or "
+            "KIND:PATH with KIND one of folder, lfw, ffhq, imdb-wiki, hf. On the hub: hf:OWNER/NAME.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=f"Write {SHEET_NAME} into this folder, made if missing.", show_default="none"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Open N photos only, evenly spread.", show_default="all"),
+    ] = None,
+    min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Shorter side that a photo must have.")] = 128,
+) -> int:
+    """Tell what a source holds: counts, sizes, photos left out and why, and the hash of its split.
+
+    In a pipe: one figure a line, its fields separated by tabs.
+    """
+    from chromatune.data.inspection import inspect_source, write_contact_sheet
+    from chromatune.data.sources import open_source
+
+    opened = open_source(source)
+    total = min(limit or len(opened.items), len(opened.items))
+    with _progress(total) as advance:
+        inspection = inspect_source(opened, limit=limit, size_px=min_size, on_photo=lambda item: advance())
+    if not inspection.usable:
+        raise DataError(f"{source}: no usable photo among {total} ({_reasons(inspection)}); give other photos")
+    rows = _rows(inspection)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_contact_sheet(out / SHEET_NAME, inspection.usable)
+        rows.append(("contact sheet", str(out / SHEET_NAME), ""))
+    _print_table(rows)
+    return 0
+
+
+def _reasons(inspection: Inspection) -> str:
+    return ", ".join(f"{photos.count} {reason}" for reason, photos in inspection.left_out.items())
+
+
+def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
+    """What was counted, the figure, and what there is to say about it."""
+    opened = "" if inspection.opened == inspection.photos else f"of {inspection.opened} opened"
+    rows = [
+        ("source", inspection.name, inspection.kind),
+        ("photos", str(inspection.photos), f"of {inspection.persons} persons" if inspection.persons else ""),
+        ("usable", str(len(inspection.usable)), opened),
+        ("short side (px)", _span(inspection.short_side_px), "least, quartiles, most"),
+        ("long side (px)", _span(inspection.long_side_px), ""),
+        ("split hash", inspection.split_digest or "none", "a tenth for validation, seed 0"),
+    ]
+    for reason, photos in inspection.left_out.items():
+        rows.append((f"left out: {reason}", str(photos.count), "; ".join(photos.messages or photos.examples)))
+    return rows
+
+
+def _span(quantiles: tuple[int, ...]) -> str:
+    return " ".join(str(value) for value in quantiles)
+
+
+def _print_table(rows: list[tuple[str, str, str]]) -> None:
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a file's name may look like rich's markup
+    Console().print(table)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr that the function given moves on; none where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("opening photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,151 @@
+"""Photos as files below a folder: any folder, LFW (a folder for each person), FFHQ (numbered files)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chromatune.data.items import PhotoItem, Source, file_item
+from chromatune.errors import DataError
+from chromatune.images import IMAGE_SUFFIXES
+
+READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
+
+# http://vis-www.cs.umass.edu/lfw/README.txt: name/name_xxxx.jpg; below a folder such as lfw/ in some of the archives
+LFW_NAME = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_\d{4}\.\w+$")
+
+# https://github.com/NVlabs/ffhq-dataset: early downloads lack the folders of a thousand
+FFHQ_NAME = re.compile(
+    r"(?:^|/)(?:(?P<set>images1024x1024|in-the-wild-images|thumbnails128x128)/)?(?:\d{5}/)?\d{5}\.png$"
+)
+FFHQ_SETS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")  # one photo may be in all: the first counts
+
+NOT_A_PHOTO = "not a photo's suffix"
+NO_PERMISSION = "in a folder that cannot be opened"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder: relative POSIX paths, sorted.
+
+    Attributes:
+        root: the folder.
+        photos: files with a photo's suffix.
+        others: all other files.
+        closed_folders: how many folders could not be opened.
+    """
+
+    root: Path
+    photos: tuple[str, ...]
+    others: tuple[str, ...]
+    closed_folders: int
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Reason ⇒ how many files, or folders, are not among the photos for it."""
+        counts = {NOT_A_PHOTO: len(self.others), NO_PERMISSION: self.closed_folders}
+        return {reason: count for reason, count in counts.items() if count}
+
+
+def list_folder(root: Path) -> Listing:
+    """All files below a folder, through links too; hidden ones (macOS leaves `._x.jpg`) are not looked at."""
+    photos: list[str] = []
+    others: list[str] = []
+    closed: list[OSError] = []
+    visited: set[str] = set()  # a link may lead back up
+    for parent, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        # sorted: of two ways to one folder the same one is always taken
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"
+        for name in files:
+            if not name.startswith("."):
+                is_photo = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+                (photos if is_photo else others).append(below + name)
+    return Listing(root, tuple(sorted(photos)), tuple(sorted(others)), len(closed))
+
+
+def open_folder(listing: Listing) -> Source:
+    """All photos below a folder; nobody says who is on them.
+
+    Raises:
+        DataError: there are none.
+    """
+    items = [_item(listing.root, key) for key in listing.photos]
+    return _source("folder", listing, items, {}, f"files ending in {READABLE_SUFFIXES}")
+
+
+def open_lfw(listing: Listing) -> Source:
+    """Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
+
+    Raises:
+        DataError: no photo is named so.
+    """
+    matches = [(key, LFW_NAME.search(key)) for key in listing.photos]
+    items = [_item(listing.root, key, match["person"]) for key, match in matches if match]
+    left_out = {"not named as in LFW": len(matches) - len(items)}
+    return _source("lfw", listing, items, left_out, "one folder for each person, with files such as Name/Name_0001.jpg")
+
+
+def open_ffhq(listing: Listing) -> Source:
+    """Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
+
+    `ffhq-dataset-v2.json` may lie beside them; it is not needed.
+
+    Raises:
+        DataError: no photo is named so.
+    """
+    set_of = {key: match["set"] or "" for key in listing.photos if (match := _match_ffhq(listing, key))}
+    chosen = next((name for name in FFHQ_SETS if name in set_of.values()), "")
+    items = [_item(listing.root, key) for key, name in set_of.items() if name == chosen]
+    left_out = {
+        "the same photos in another size": len(set_of) - len(items),
+        "not named as in FFHQ": len(listing.photos) - len(set_of),
+    }
+    return _source("ffhq", listing, items, left_out, "files such as images1024x1024/00000/00000.png")
+
+
+def looks_like_lfw(listing: Listing) -> bool:
+    """Whether most photos are named as in LFW; a contact sheet beside them does not matter."""
+    return _is_most(listing, (key for key in listing.photos if LFW_NAME.search(key)))
+
+
+def looks_like_ffhq(listing: Listing) -> bool:
+    """Whether most photos are named as in FFHQ and lie in one of its folders: numbers alone say little."""
+    return _is_most(listing, (key for key in listing.photos if (match := _match_ffhq(listing, key)) and match["set"]))
+
+
+def _match_ffhq(listing: Listing, key: str) -> re.Match[str] | None:
+    return FFHQ_NAME.search(f"{_name_of(listing.root)}/{key}")  # the root may be images1024x1024 itself
+
+
+def _is_most(listing: Listing, keys: Iterable[str]) -> bool:
+    return 2 * sum(1 for _ in keys) > len(listing.photos)
+
+
+def _name_of(root: Path) -> str:
+    return os.path.basename(os.path.abspath(root)) or str(root)
+
+
+def _item(root: Path, name: str, person: str | None = None) -> PhotoItem:
+    return file_item(root / name, _as_text(name), None if person is None else _as_text(person))
+
+
+def _as_text(name: str) -> str:
+    """A file's name as text that can be hashed and written: names on a disk need not be valid Unicode."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _source(kind: str, listing: Listing, items: list[PhotoItem], left_out: dict[str, int], expected: str) -> Source:
+    if not items:
+        raise DataError(f"{listing.root}: no photos of kind '{kind}' below this folder; expected: {expected}")
+    counts = Counter(listing.left_out) + Counter(left_out)  # the sum drops zeros
+    return Source(_name_of(listing.root), kind, tuple(items), None, dict(counts))

@@ -1,0 +1,139 @@
+"""Pairs for training, made on the fly: a square of a colour photo, and the grey photo it could have come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+
+from chromatune.data.greys import GREY_METHODS, GreyMethod, make_grey, random_grey
+from chromatune.errors import OptionsError
+
+VARIED = "varied"  # another grey at every step: `random_grey`
+
+MONOCHROME_SIDE_PX = 64  # grain is averaged away before chroma is measured
+MIN_OWN_COLOUR = 2.0  # CIELAB units that lightness does not explain: below them all colour is a print's tone
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a photo, and whether it is mirrored.
+
+    Attributes:
+        top: first row, pixels.
+        left: first column, pixels.
+        side: of the square, pixels of the photo.
+        flip: left and right change places.
+    """
+
+    top: int
+    left: int
+    side: int
+    flip: bool = False
+
+
+def draw_crop(
+    height: int, width: int, size_px: int, rng: np.random.Generator, zoom: float = 1.0, flip: bool = True
+) -> Crop:
+    """A random square; the photo's aspect ratio is kept, since what does not fit is cut and never squashed.
+
+    The side is at least `zoom` of the short side, and at least `size_px` where the photo has as much: a smaller square
+    would be enlarged. Four numbers are drawn whatever the settings, so that they do not shift what follows.
+
+    Args:
+        height: of the photo, pixels.
+        width: of the photo, pixels.
+        size_px: side that the square will be resized to.
+        rng: a generator for this photo and step.
+        zoom: smallest share of the short side, in 0..1; 1 takes the largest square.
+        flip: mirror half of the squares.
+
+    Raises:
+        OptionsError: the photo has no pixels, or `zoom` is not in 0..1.
+    """
+    short_px = min(height, width)
+    if short_px < 1 or not 0 < zoom <= 1:
+        raise OptionsError(f"no crop of {height} x {width} pixels with zoom={zoom}; accepted: 0 < zoom <= 1")
+    smallest = min(short_px, max(round(zoom * short_px), size_px, 1))
+    side = int(rng.integers(smallest, short_px + 1))
+    top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+    mirrored = bool(rng.random() < 0.5)
+    return Crop(top, left, side, flip and mirrored)
+
+
+def centre_crop(height: int, width: int) -> Crop:
+    """The largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
+    side = min(height, width)
+    return Crop((height - side) // 2, (width - side) // 2, side)
+
+
+def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
+    """The square of a photo, (size_px, size_px, 3) uint8 sRGB.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        crop: drawn for this photo's size.
+        size_px: side of the result.
+
+    Raises:
+        OptionsError: the crop reaches beyond the photo; a slice would be cut short and then squashed.
+    """
+    height, width = rgb_u8.shape[:2]
+    bottom, right = crop.top + crop.side, crop.left + crop.side
+    if crop.side < 1 or min(crop.top, crop.left) < 0 or bottom > height or right > width:
+        raise OptionsError(f"{crop} reaches beyond the photo of {height} x {width} pixels; draw it for that size")
+    square = rgb_u8[crop.top : bottom, crop.left : right]
+    if crop.side != size_px:
+        interpolation = cv2.INTER_AREA if crop.side > size_px else cv2.INTER_CUBIC
+        square = cv2.resize(square, (size_px, size_px), interpolation=interpolation)
+    return np.ascontiguousarray(square[:, ::-1] if crop.flip else square)
+
+
+def make_pair(
+    rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, grey: str = VARIED
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grey and colour half, each (size_px, size_px, 3) uint8 sRGB, the grey one with three equal channels.
+
+    The grey half is made from the cropped colour half: no flip or crop can come between them.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        crop: drawn for this photo's size.
+        size_px: side of both halves.
+        rng: for the grey: weights, grain, fading.
+        grey: "varied" for another kind at every step, or a method of `GREY_METHODS`.
+
+    Raises:
+        OptionsError: the method is unknown, or the crop reaches beyond the photo.
+    """
+    if grey != VARIED and grey not in GREY_METHODS:
+        raise OptionsError(f"grey method {grey!r}; accepted: {', '.join((VARIED, *GREY_METHODS))}")
+    colour = apply_crop(rgb_u8, crop, size_px)
+    rgb = colour.astype(np.float32) / 255
+    levels = random_grey(rgb, rng) if grey == VARIED else make_grey(rgb, cast(GreyMethod, grey), rng)
+    grey_u8 = np.rint(levels * 255).astype(np.uint8)  # (S, S)
+    return np.repeat(grey_u8[..., None], 3, axis=2), colour
+
+
+def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int = 2) -> bool:
+    """True for grey photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
+
+    In a toned print a and b follow from L alone: the tint fades towards black and white. So a polynomial in L is fitted
+    to them, and what remains is the photo's own colour.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        min_chroma: mean CIELAB chroma below which a photo counts as grey.
+        tint_degree: of the polynomial; with 0 only a photo with one tint from black to white counts as toned.
+    """
+    side_px = MONOCHROME_SIDE_PX
+    small = cv2.resize(rgb_u8, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    ab = lab[:, 1:]
+    if float(np.hypot(ab[:, 0], ab[:, 1]).mean()) < min_chroma:
+        return True
+    powers = np.vander(lab[:, 0] / 100, tint_degree + 1)  # (N, degree + 1)
+    tint = powers @ np.linalg.lstsq(powers, ab)[0]  # (N, 2)
+    return float(np.sqrt(((ab - tint) ** 2).sum(axis=1).mean())) < MIN_OWN_COLOUR

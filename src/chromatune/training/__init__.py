@@ -1,0 +1,1 @@
+"""Training: InstructPix2Pix models fine-tuned on photos, and what is written about it."""

@@ -1,0 +1,177 @@
+"""Checkpoints of a run: complete or absent, whatever moment the process dies at.
+
+out/run.json            what the run is, so that another one is not continued by mistake
+out/checkpoints/step-000100/   accelerate's state of model, optimiser and every process, plus the averaged weights
+out/checkpoints/best.safetensors   the trained weights that validated best, with their step
+out/metrics.jsonl       one JSON object a line
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from chromatune.errors import ChromaTuneError, DataError, OptionsError
+
+COMPLETE = re.compile(r"step-(\d{6,})")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failed write into one line: what could not be written, and that earlier checkpoints stand.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        # torch and safetensors report a full disk in types of their own
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "fail" in str(error)
+        if isinstance(error, OSError) or full:
+            reason = "the disk is full" if full else str(error)
+            raise DataError(
+                f"{path}: cannot be written ({reason}); earlier checkpoints are intact: make room and run again"
+            ) from error
+        raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON so that the file is the old one or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with writing(path):
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def claim_run(out: Path, facts: Mapping[str, Any]) -> None:
+    """Marks `out` as this run's folder, or finds that it is already.
+
+    Raises:
+        OptionsError: it holds another run; the first difference is named.
+    """
+    path = out / "run.json"
+    with writing(path):
+        out.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_json(path, facts)
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give another --out") from None
+    wanted = json.loads(json.dumps(facts))
+    for name in sorted(known.keys() | wanted.keys()):
+        if known.get(name) != wanted.get(name):
+            was, now = known.get(name), wanted.get(name)
+            raise OptionsError(
+                f"{out} holds a run with {name} = {was!r}, not {now!r}; give another --out, or the same settings"
+            )
+
+
+def latest(out: Path) -> tuple[int, Path] | None:
+    """Step and folder of the last complete checkpoint, or None; half-written ones are cleared away."""
+    folder = out / "checkpoints"
+    for leftover in folder.glob("*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := COMPLETE.fullmatch(path.name))]
+    return max(found, default=None)
+
+
+def checkpoint_path(out: Path, step: int) -> Path:
+    """Where the checkpoint after `step` updates stands once it is complete."""
+    return out / "checkpoints" / f"step-{step:06d}"
+
+
+def finish_checkpoint(temporary: Path, final: Path) -> None:
+    """Gives a fully written checkpoint its name, then drops older ones."""
+    with writing(final):
+        _sync(temporary)
+        os.replace(temporary, final)
+    for path in final.parent.glob("step-*"):
+        if COMPLETE.fullmatch(path.name) and path != final:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bytes reach the disk before the name does, so that a power cut cannot leave a name without them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def save_best(out: Path, weights: Mapping[str, torch.Tensor], step: int) -> None:
+    """Keeps the trained weights that validated best."""
+    path = out / "checkpoints" / "best.safetensors"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, path.with_suffix(".part"), metadata={"step": str(step)})
+        os.replace(path.with_suffix(".part"), path)
+
+
+def load_best(out: Path) -> tuple[dict[str, torch.Tensor], int] | None:
+    """The weights `save_best` kept and their step, or None."""
+    path = out / "checkpoints" / "best.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
+        return weights, int(file.metadata()["step"])
+
+
+class MetricsLog:
+    """`metrics.jsonl`: rows are appended as they come, and those beyond a resumed step are dropped."""
+
+    def __init__(self, out: Path, step: int, report: Callable[[dict[str, Any]], None]) -> None:
+        self.path, self.report = out / "metrics.jsonl", report
+        rows = read_metrics(self.path)
+        with writing(self.path):
+            temporary = self.path.with_suffix(".tmp")
+            kept = [row for row in rows if row["step"] <= step]
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends one row, and reports it."""
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.report(row)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def stop_at_bad_loss(loss: float, step: int) -> None:
+    """Raises before the update where the loss is no number.
+
+    Raises:
+        ChromaTuneError: the loss is infinite or not a number.
+    """
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise ChromaTuneError(
+            f"the loss is {loss} at step {step}; nothing was updated and the last checkpoint is good: lower lr, "
+            "or train with precision=no"
+        )

@@ -1,0 +1,207 @@
+"""Latents of the training photos, computed once: a few crops, flips and greys of each, kept on disk.
+
+A folder's name is a hash of all that its numbers depend on (photos, VAE, size, crops, greys, seed), so another run
+finds it or makes its own, and a stale one is never read. Posterior moments are kept, not samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
+from chromatune.data.sources import PhotoItem
+from chromatune.errors import DataError, PhotoError
+from chromatune.training.learner import encode_moments
+from chromatune.training.settings import TrainSettings
+
+FORMAT = 1  # raised when the layout or the drawing of pairs changes
+PROGRESS_SAVE = 64  # photos between two notes of how far the making has come
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """What a finished cache holds; photo i, variant k is row i · variants + k."""
+
+    folder: Path
+    items: tuple[PhotoItem, ...]  # the usable photos
+    variants: int
+    size_px: int
+    condition: np.ndarray  # (N · variants, 4, h, w) float16, modes of the grey photos, unscaled
+    moments: np.ndarray  # (N · variants, 8 or 4, h, w) float16, posteriors of the colour photos
+    rows: np.ndarray  # (N,) int64, row of each usable photo's first variant
+    left_out: dict[str, list[str]]  # reason -> keys
+
+
+def cached_pair(item: PhotoItem, variant: int, size_px: int, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Grey and colour crop, (S, S, 3) uint8 each: what row (item, variant) was made from, drawn again.
+
+    Raises:
+        PhotoError: the photo cannot be read.
+    """
+    return _pair_of(item.read(), item.key, variant, size_px, settings)
+
+
+def _pair_of(
+    rgb: np.ndarray, key: str, variant: int, size_px: int, settings: TrainSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    seed = int(hashlib.sha256(f"{settings.seed}/{key}/{variant}".encode()).hexdigest()[:16], 16)
+    rng = np.random.default_rng(seed)
+    crop = draw_crop(rgb.shape[0], rgb.shape[1], size_px, rng, zoom=settings.zoom, flip=settings.flip)
+    return make_pair(rgb, crop, size_px, rng, grey=settings.grey)
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """16 hex digits of the SHA-256 of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_key(items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings) -> str:
+    """Name of the cache folder: changes with everything its numbers depend on."""
+    facts = {
+        "format": FORMAT,
+        "photos": [(item.key, item.stamp) for item in items],
+        "vae": vae_digest,
+        "size_px": size_px,
+        **{name: getattr(settings, name) for name in ("zoom", "flip", "grey", "seed", "cache_variants")},
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def open_cache(
+    root: Path,
+    items: Sequence[PhotoItem],
+    vae: Any,
+    size_px: int,
+    settings: TrainSettings,
+    on_photo: Callable[[int, int], None] = lambda done, total: None,
+) -> LatentCache:
+    """The finished cache for these photos below `root`, made or completed first where need be.
+
+    Args:
+        root: folder of all caches.
+        items: the training photos; broken and grey ones are left out and named.
+        vae: the autoencoder, on the device it is to run on.
+        size_px: side of the squares.
+        settings: crops, greys, seed, number of variants.
+        on_photo: told how many photos are done, of how many.
+
+    Raises:
+        DataError: no photo is usable, or the disk is full.
+    """
+    folder = root / cache_key(items, weights_digest(vae), size_px, settings)
+    if not folder.is_dir():
+        try:
+            _make(folder, items, vae, size_px, settings, on_photo)
+        except OSError as error:
+            raise DataError(f"{folder}: the latent cache cannot be written ({error.strerror or error})") from None
+    return _open(folder, items, size_px)
+
+
+def _open(folder: Path, items: Sequence[PhotoItem], size_px: int) -> LatentCache:
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    unusable = {key for keys in index["left_out"].values() for key in keys}
+    usable = [i for i, item in enumerate(items) if item.key not in unusable]
+    if not usable:
+        raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
+    return LatentCache(
+        folder=folder,
+        items=tuple(items[i] for i in usable),
+        variants=index["variants"],
+        size_px=size_px,
+        condition=np.load(folder / "condition.npy", mmap_mode="r"),
+        moments=np.load(folder / "moments.npy", mmap_mode="r"),
+        rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
+        left_out=index["left_out"],
+    )
+
+
+def _reasons(left_out: dict[str, list[str]]) -> str:
+    return ", ".join(f"{len(keys)} {reason}" for reason, keys in left_out.items() if keys)
+
+
+def _make(
+    folder: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
+    on_photo: Callable[[int, int], None],
+) -> None:  # fmt: skip
+    """Fills `folder.partial`, going on where an earlier try stopped, and gives it its name when complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    where = next(vae.parameters()).device
+    progress = partial / "index.json"
+    index: dict[str, Any] = {"variants": settings.cache_variants, "done": 0, "left_out": {"broken": [], "grey": []}}
+    if progress.exists():
+        index = json.loads(progress.read_text(encoding="utf-8"))
+    arrays: dict[str, np.ndarray] = {}
+    for number, item in enumerate(items[index["done"] :], start=index["done"]):
+        pairs = _usable_pairs(item, size_px, settings, index["left_out"])
+        if pairs is not None:
+            _store(partial, arrays, number, len(items), _encode(vae, pairs, where))
+        on_photo(number + 1, len(items))
+        if (number + 1) % PROGRESS_SAVE == 0 or number + 1 == len(items):
+            for array in arrays.values():
+                array.flush()  # type: ignore[attr-defined]
+            index["done"] = number + 1
+            _write_atomic(progress, json.dumps(index))
+    if not arrays and not (partial / "condition.npy").exists():
+        raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
+    arrays.clear()
+    os.replace(partial, folder)
+
+
+def _usable_pairs(
+    item: PhotoItem, size_px: int, settings: TrainSettings, left_out: dict[str, list[str]]
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    try:
+        rgb = item.read()
+    except PhotoError:
+        left_out["broken"].append(item.key)
+        return None
+    if is_monochrome(rgb):
+        left_out["grey"].append(item.key)
+        return None
+    return [_pair_of(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]
+
+
+@torch.no_grad()
+def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], where: torch.device) -> dict[str, np.ndarray]:
+    """Condition and moments of one photo's variants, (variants, 4 or 8, h, w) float16."""
+    grey, colour = (encode_moments(vae, to_tensor(np.stack(half)).to(where)) for half in zip(*pairs, strict=True))
+    condition = grey[:, :4]  # the posterior's mode is its mean
+    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", condition), ("moments", colour))}
+
+
+def to_tensor(rgb_u8: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, sRGB 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(rgb_u8)).permute(0, 3, 1, 2).float() / 255
+
+
+def _store(
+    partial: Path, arrays: dict[str, np.ndarray], number: int, total: int, values: dict[str, np.ndarray]
+) -> None:
+    for name, value in values.items():
+        if name not in arrays:
+            path, shape = partial / f"{name}.npy", (total * len(value), *value.shape[1:])
+            mode = "r+" if path.exists() else "w+"
+            arrays[name] = np.lib.format.open_memmap(
+                path, mode=mode, dtype=None if mode == "r+" else np.float16, shape=None if mode == "r+" else shape
+            )
+        arrays[name][number * len(value) : (number + 1) * len(value)] = value
+
+
+def _write_atomic(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,133 @@
+"""The modules of a run under one roof, as accelerate wraps them: a batch in, its losses out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
+from chromatune.training.losses import joined_loss, lab_loss, noise_loss, snr_weight
+from chromatune.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One pass of one process, all that chance decides included."""
+
+    latents: torch.Tensor  # (B, 4, h, w) float32, sampled and scaled: what is denoised
+    condition: torch.Tensor  # (B, 4, h, w) float32, the grey photos' mode, unscaled; zeros where dropped
+    noise: torch.Tensor  # (B, 4, h, w) float32
+    timesteps: torch.Tensor  # (B,) int64
+    token_ids: torch.Tensor  # (U, 77) int64, the batch's different prompts
+    prompt_of: torch.Tensor  # (B,) int64 into the prompts; the empty one where text is dropped
+    truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return dataclasses.replace(self, **moved)
+
+
+class Learner(nn.Module):
+    """U-Net, text encoder, VAE and learnt loss weights; `forward` gives the losses of a batch."""
+
+    alphas_cumprod: torch.Tensor  # (T,) float32
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        vae: AutoencoderKL | AutoencoderTiny,
+        alphas_cumprod: torch.Tensor,
+        prediction_type: str,
+        settings: TrainSettings,
+    ) -> None:
+        super().__init__()
+        self.unet, self.text_encoder, self.vae = unet, text_encoder, vae
+        self.prediction_type, self.settings = prediction_type, settings
+        self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
+        learned = settings.lab_weighting == "learned" and settings.lab_weight > 0
+        self.log_variances = nn.Parameter(torch.zeros(2)) if learned else None
+        self._embeddings: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """(U, 77) int64 -> (U, 77, C); a frozen encoder reads each prompt once."""
+        if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
+            return self.text_encoder(token_ids)[0]
+        rows = []
+        for ids in token_ids:
+            key = tuple(ids.tolist())
+            if key not in self._embeddings:
+                with torch.no_grad():
+                    self._embeddings[key] = self.text_encoder(ids[None])[0][0]
+            rows.append(self._embeddings[key])
+        return torch.stack(rows)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """`loss` to minimise, and its parts `noise_loss` and (where trained) `lab_loss`, all scalars."""
+        alpha, sigma = alpha_sigma(self.alphas_cumprod, batch.timesteps)
+        target = prediction_target(self.prediction_type, batch.latents, batch.noise, alpha, sigma)
+        noisy = alpha * batch.latents + sigma * batch.noise
+        prediction = self.predict(noisy, batch)
+        weight = snr_weight(alpha, sigma, self.settings.min_snr_gamma, self.prediction_type)
+        losses = {"noise_loss": noise_loss(prediction, target, weight)}
+        lab = None
+        if batch.truth is not None:
+            lab = losses["lab_loss"] = self.lab_error(prediction, noisy, batch.truth, alpha, sigma)
+        losses["loss"] = joined_loss(losses["noise_loss"], lab, self.settings.lab_weight, self.log_variances)
+        return losses
+
+    def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The U-Net's answer, (B, 4, h, w), with the condition as channels 4 to 7."""
+        embeds = self.embed(batch.token_ids)[batch.prompt_of]
+        return self.unet(torch.cat([noisy, batch.condition], dim=1), batch.timesteps, embeds).sample
+
+    def lab_error(
+        self,
+        prediction: torch.Tensor,
+        noisy: torch.Tensor,
+        truth: torch.Tensor,
+        alpha: torch.Tensor,
+        sigma: torch.Tensor,
+    ) -> torch.Tensor:
+        """LAB loss of the decoded estimate of the first L pairs.
+
+        From epsilon, the estimate divides by alpha, so near pure noise its error is all amplification: alpha² weighs
+        that down. A v-prediction's estimate is bounded, and counts in full.
+        """
+        count = len(truth)
+        alpha, sigma = alpha[:count], sigma[:count]
+        safe = alpha.clamp(min=1e-3) if self.prediction_type == "epsilon" else alpha
+        estimate = predicted_latents(self.prediction_type, prediction[:count].float(), noisy[:count], safe, sigma)
+        weight = alpha.square() if self.prediction_type == "epsilon" else torch.ones_like(alpha)
+        return lab_loss(decode(self.vae, estimate), truth, weight)
+
+
+def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents ⇒ pixels: (B, 4, h, w) scaled -> (B, 3, H, W) sRGB, nominally 0..1, not clamped."""
+    return vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
+
+
+def encode_moments(vae: Any, rgb: torch.Tensor) -> torch.Tensor:
+    """Pixels ⇒ posterior: (B, 3, H, W) sRGB 0..1 -> (B, 8, h, w) mean and log-variance.
+
+    An autoencoder without a posterior gives its latents, (B, 4, h, w).
+    """
+    encoded = vae.encode(rgb * 2 - 1)
+    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
+
+
+def draw_latents(moments: torch.Tensor, noise: torch.Tensor, scaling_factor: float) -> torch.Tensor:
+    """A sample of the posterior, scaled, (B, 4, h, w); without a log-variance, the mean itself."""
+    mean, *log_variance = moments.split(4, dim=1)
+    if log_variance:
+        mean = mean + (0.5 * log_variance[0].clamp(-30, 20)).exp() * noise
+    return mean * scaling_factor

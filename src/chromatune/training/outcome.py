@@ -1,0 +1,81 @@
+"""What a finished run leaves on disk: the model folder, its card, and the report."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from chromatune.bundle import quiet_libraries
+from chromatune.training.card import model_card
+from chromatune.training.checkpoints import read_metrics
+from chromatune.training.engine import Trained
+from chromatune.training.report import write_report
+from chromatune.training.result import save_lora, save_pipeline
+
+PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+
+
+def model_folder(out: Path) -> Path:
+    """Where a run in `out` puts its model."""
+    return out / "model"
+
+
+def write_outcome(trained: Trained, source: str, preset: str) -> Path:
+    """The model folder (`out/model`) with its card; `out/report.html` and `out/curves.png` are written too.
+
+    Args:
+        trained: what `train` returned.
+        source: the photos, as the user named them.
+        preset: the preset the settings came from.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    settings, info, folder = trained.settings, trained.info, model_folder(trained.out)
+    defaults = {
+        "description": info.description,
+        "size_px": info.size_px,
+        "steps": info.steps,
+        "guidance_scale": info.guidance_scale,
+        "image_guidance_scale": info.image_guidance_scale,
+        "prompt": info.prompt,
+        "chroma_gain": 1.0,  # whatever the base has: the trained weights have not been measured with another
+    }
+    card = model_card(_facts(trained, source, preset))
+    with quiet_libraries():
+        if settings.parts == "lora":
+            save_lora(trained.pipeline.unet, folder, base=info.name, card=card, defaults=defaults)
+        else:
+            save_pipeline(trained.pipeline, folder, card=card, defaults=defaults)
+    title = f"{info.name}, preset {preset}, {trained.steps} updates"
+    write_report(trained.out, title=title, settings=settings.model_dump(), best_step=trained.best_step)
+    return folder
+
+
+def _facts(trained: Trained, source: str, preset: str) -> dict[str, Any]:
+    settings = trained.settings
+    rows = [row for row in read_metrics(trained.out / "metrics.jsonl") if row["kind"] == "validation"]
+    figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
+    left_out = {f"{reason}, left out": len(keys) for reason, keys in trained.cache.left_out.items() if keys}
+    counts = {"train": len(trained.cache.items), "validation": len(trained.split.validation)} | left_out
+    return {
+        "name": trained.out.resolve().name,
+        "base_model": trained.info.name,
+        "preset": preset,
+        "kind": "lora" if settings.parts == "lora" else "pipeline",
+        "prompt": trained.info.prompt,
+        "steps": trained.steps,
+        "seed": settings.seed,
+        "settings": settings.model_dump(exclude={"description"}) | {"best_step": trained.best_step},
+        "versions": {name: _version(name) for name in PACKAGES},
+        "data": {"source": Path(source).name or source, "counts": counts, "split_digest": trained.split.digest},
+        "validation": {"before": figures.get(0, {}), "after": figures.get(trained.best_step, {})},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

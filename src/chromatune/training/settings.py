@@ -1,0 +1,142 @@
+"""Settings of a fine-tuning run: one frozen definition, presets as a table, overrides over them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from chromatune.errors import OptionsError
+
+Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
+PARTS: tuple[str, ...] = get_args(Parts)
+
+
+class TrainSettings(BaseModel):
+    """How to fine-tune; every field can be overridden by `--set NAME=VALUE` or in a TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    parts: Parts = Field("unet", description="What is trained; the rest stays bit-identical.")
+    lora_rank: int = Field(8, ge=1, le=1024)
+    # Data
+    photos: int | None = Field(None, ge=2, description="Train on at most this many photos, lowest key hash first.")
+    size_px: int | None = Field(None, ge=32, le=2048, description="Side of the squares; None: the model's own.")
+    size_scale: float = Field(1.0, gt=0, le=1, description="Share of the model's own size, where size_px is None.")
+    validation: float = Field(0.1, gt=0, lt=1, description="Share of photos (persons, where known) held out.")
+    prompts: str = Field("thirty", description="thirty, single, held-out, or a text file, one prompt a line.")
+    grey: str = Field("varied", description="varied, or a grey method such as rec601.")
+    zoom: float = Field(0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
+    flip: bool = True
+    cache_variants: int = Field(4, ge=1, le=64, description="Crops, flips and greys of each photo kept as latents.")
+    # Optimisation
+    batch: int = Field(8, ge=1, description="Pairs in one process at one pass.")
+    accumulation: int = Field(1, ge=1, description="Passes that make up one update.")
+    max_steps: int = Field(1000, ge=1, description="Updates of the weights.")
+    lr: float = Field(1e-4, gt=0, le=1)
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = Field(50, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 turns averaging off.")
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    # Diffusion
+    prediction_type: Literal["model", "epsilon", "v_prediction"] = "model"
+    zero_terminal_snr: bool = Field(False, description="Rescaled betas, v-prediction and trailing timesteps.")
+    min_snr_gamma: float | None = Field(None, gt=0, description="Min-SNR loss weights (arXiv 2303.09556).")
+    last_share: float = Field(
+        0.0, ge=0, le=1, description="Share of pairs at the last timestep, where colour is decided."
+    )
+    dropout: float = Field(0.05, ge=0, le=1 / 3, description="p: text alone, photo alone, both are dropped, p each.")
+    # Losses
+    lab_weight: float = Field(0.0, ge=0, description="Weight of the CIELAB error of the decoded estimate.")
+    lab_weighting: Literal["fixed", "learned"] = "fixed"
+    lab_photos: int = Field(4, ge=1, description="Pairs of a batch that are decoded for it.")
+    # Running
+    seed: int = Field(0, ge=0, lt=2**31)
+    log_every: int = Field(10, ge=1)
+    validate_every: int = Field(250, ge=1)
+    validation_photos: int = Field(64, ge=1)
+    validation_steps: int | None = Field(None, ge=1, description="Sampling steps; None: the model's own.")
+    checkpoint_every: int = Field(100, ge=1)
+    best_by: Literal["psnr", "ab_mse", "noise_loss"] = "ab_mse"
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainSettings:
+        if self.parts in ("unet+vae-decoder", "all") and self.lab_weight == 0:
+            raise ValueError("the VAE decoder learns from the LAB loss alone: give lab_weight above 0")
+        if self.lab_weighting == "learned" and self.lab_weight == 0:
+            raise ValueError("learned weights need two losses: give lab_weight above 0")
+        if self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise ValueError("zero terminal SNR leaves no signal to predict noise from: use v_prediction")
+        if self.parts == "lora" and (self.zero_terminal_snr or self.prediction_type != "model"):
+            raise ValueError("a LoRA is sampled with its base's schedule: leave zero_terminal_snr and prediction_type")
+        return self
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The presets' own values by name: `paper`, `quick`, `best`, `lora`."""
+    text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def resolve_settings(
+    preset: str = "quick", config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> TrainSettings:
+    """The preset's settings, then the file's, then the overrides, each over the one before.
+
+    Args:
+        preset: one of `presets()`.
+        config: TOML file of settings; it may name its own `preset`.
+        overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
+
+    Raises:
+        OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
+    """
+    values = _read_config(config) if config is not None else {}
+    preset = str(values.pop("preset", preset))
+    known = presets()
+    if preset not in known:
+        raise OptionsError(f"unknown preset {preset!r}; accepted: {', '.join(known)}")
+    given = overrides if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
+    try:
+        return TrainSettings(**(known[preset] | values | dict(given)))
+    except ValidationError as error:
+        raise OptionsError(_first_problem(error)) from None
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionsError(f"{config}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionsError(f"{config}: is not TOML ({error})") from None
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise OptionsError(f"{text!r}: give NAME=VALUE, such as lr=1e-4")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = None if value in ("none", "None") else value
+    return name.strip(), parsed
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; accepted: {', '.join(TrainSettings.model_fields)}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{name}={first['input']!r}: {message.lower()}" if name else message

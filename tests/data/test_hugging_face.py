@@ -1,0 +1,145 @@
+"""Hugging Face data sets in each form they are kept in: saved, parquet, a folder of images, by name."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromatune.data.sources import Source, open_source
+from chromatune.errors import DataError, MissingExtraError, PhotoError
+
+
+def keys(source: Source) -> list[str]:
+    return [item.key for item in source.items]
+
+
+@pytest.fixture
+def rows(draw):
+    photos = [Image.fromarray(draw(seed=seed)) for seed in range(3)]
+    return {
+        "original_image": [photo.convert("L") for photo in photos],
+        "edit_prompt": ["colorize", "add color", "restore"],
+        "edited_image": photos,
+    }
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def image_dataset(rows: dict, color_column: str = "edited_image"):
+    import datasets
+
+    rows = {color_column if name == "edited_image" else name: values for name, values in rows.items()}
+    types = {name: datasets.Value("string") if name == "edit_prompt" else datasets.Image() for name in rows}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(types))
+
+
+@pytest.mark.parametrize("color_column", ["edited_image", "colorized_image"])
+def test_a_saved_data_set(rows, tmp_path: Path, draw, color_column: str, capfd) -> None:
+    image_dataset(rows, color_column).with_format("numpy").save_to_disk(tmp_path / "set")
+    capfd.readouterr()
+    source = open_source(tmp_path / "set")
+    assert (source.name, source.kind) == ("set", "hf")
+    assert source.prompts is not None
+    assert [source.prompts[key] for key in keys(source)] == rows["edit_prompt"]
+    for seed, item in enumerate(source.items):
+        np.testing.assert_array_equal(item.read(), draw(seed=seed))
+    assert source.items[0].stamp == open_source(tmp_path / "set").items[0].stamp != ""
+    assert capfd.readouterr().err == ""
+
+
+def test_items_of_a_data_set_survive_pickling(rows, tmp_path: Path, draw) -> None:
+    image_dataset(rows).save_to_disk(tmp_path / "set")
+    items = pickle.loads(pickle.dumps(open_source(tmp_path / "set").items))  # noqa: S301
+    np.testing.assert_array_equal(items[2].read(), draw(seed=2))
+
+
+def test_of_several_splits_train_is_taken(rows, tmp_path: Path) -> None:
+    import datasets
+
+    dataset = image_dataset(rows)
+    datasets.DatasetDict(test=dataset, train=dataset.select([0, 1])).save_to_disk(tmp_path / "set")
+    source = open_source(tmp_path / "set")
+    assert keys(source) == ["train/0000000", "train/0000001"]
+    assert source.left_out == {"in split test": 3}
+    datasets.DatasetDict(a=dataset, b=dataset).save_to_disk(tmp_path / "other")
+    with pytest.raises(DataError, match="splits a, b; accepted"):
+        open_source(tmp_path / "other")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_parquet(rows, tmp_path: Path, draw, alone: bool) -> None:
+    path = tmp_path / "set" / "data" / "train-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    image_dataset(rows).to_parquet(path)
+    source = open_source(path if alone else tmp_path / "set")
+    assert source.kind == "hf"
+    np.testing.assert_array_equal(source.items[1].read(), draw(seed=1))
+
+
+def test_columns_of_bytes(tmp_path: Path, draw, png_bytes) -> None:
+    import datasets
+
+    photo = png_bytes(draw(seed=5))
+    columns = {"edited_image": [{"bytes": photo, "path": None}, None, {"bytes": b"junk", "path": "x.png"}]}
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "dicts")
+    source = open_source(tmp_path / "dicts")
+    assert source.prompts is None
+    good, empty, broken = source.items
+    np.testing.assert_array_equal(good.read(), draw(seed=5))
+    for item in (empty, broken):
+        with pytest.raises(PhotoError, match=item.key):
+            item.read()
+    datasets.Dataset.from_dict({"edited_image": [photo]}).save_to_disk(tmp_path / "bytes")
+    np.testing.assert_array_equal(open_source(tmp_path / "bytes").items[0].read(), draw(seed=5))
+
+
+def test_a_folder_of_images_with_a_table(put, tmp_path: Path, draw) -> None:
+    put("set/grey.png", draw(seed=1)[..., 0])
+    put("set/colour.png", draw(seed=1))
+    row = {"original_image_file_name": "grey.png", "edited_image_file_name": "colour.png", "edit_prompt": "colorize"}
+    (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    source = open_source(tmp_path / "set")
+    assert (source.kind, list((source.prompts or {}).values())) == ("hf", ["colorize"])
+    np.testing.assert_array_equal(source.items[0].read(), draw(seed=1))
+
+
+def test_a_data_set_of_something_else(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": ["x"]}).save_to_disk(tmp_path / "set")
+    with pytest.raises(DataError, match="columns text; accepted: edited_image"):
+        open_source(tmp_path / "set")
+    (tmp_path / "junk.parquet").write_bytes(b"junk")
+    with pytest.raises(DataError, match="cannot be read as a Hugging Face data set") as caught:
+        open_source(tmp_path / "junk.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_name_goes_to_the_library(rows, monkeypatch) -> None:
+    import datasets
+
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or image_dataset(rows))
+    assert open_source("hf:owner/name").name == "owner/name"
+    assert asked == ["owner/name"]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: image_dataset({"edited_image": []}))
+    with pytest.raises(DataError, match="no rows"):
+        open_source("hf:owner/name")
+
+
+def test_without_datasets(rows, tmp_path: Path, monkeypatch) -> None:
+    image_dataset(rows).save_to_disk(tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match="train"):
+        open_source(tmp_path / "set")

@@ -1,0 +1,269 @@
+"""Whole evaluations with the tiny pipeline: rows, resuming, other tools' results, prompts, and the report."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from chromatune.color import luma
+from chromatune.colorizer import Colorizer
+from chromatune.errors import DataError, MissingExtraError, OptionsError
+from chromatune.evaluation import measuring, metrics, report
+from chromatune.evaluation.measuring import evaluate
+from chromatune.evaluation.protocol import centre_square
+from chromatune.evaluation.settings import make_settings
+from chromatune.options import make_options
+
+PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
+SIDE_PX = 64
+REPEATABLE = ("rows.jsonl", "summary.json", "table.md")
+
+
+def rows_of(evaluation) -> dict[str, dict]:
+    return {row["name"]: row for row in evaluation.summary["rows"]}
+
+
+def page_without_measurements(out) -> str:
+    text = (out / "report.html").read_text(encoding="utf-8")
+    return re.sub("<!-- measured.*?<!-- end of measured -->", "", text, flags=re.DOTALL)
+
+
+def stop_after(count: int):
+    """Progress that interrupts after so many photos were scored."""
+    left = [count]
+
+    def start_stage(name: str, length: int):
+        def advance() -> None:
+            if not name.startswith("choosing"):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+
+        return advance
+
+    return start_stage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_rows_that_are_always_there(settings, tmp_path, tiny_bundle_dir):
+    evaluation = evaluate(settings(), tmp_path / "out")
+    rows = rows_of(evaluation)
+    name = tiny_bundle_dir.name
+    assert list(rows) == ["grey", name, f"{name}, raw"]
+    for row in rows.values():
+        assert (row["photos"], row["failed"]) == (4, 0)
+        assert row["intervals"]["psnr"][0] <= row["psnr"] <= row["intervals"]["psnr"][1]
+    grey, ours, raw = rows.values()
+    assert grey["cf_field"] == grey["luma_drift_max"] == grey["bleeding"] == 0
+    assert ours["luma_drift_max"] <= 1 < raw["luma_drift_max"]
+    assert ours["minus_grey"]["psnr"]["mean"] == pytest.approx(ours["psnr"] - grey["psnr"])
+    assert raw["minus_first"]["ssim"]["mean"] == pytest.approx(raw["ssim"] - ours["ssim"])
+    assert (ours["unet_evaluations"], ours["parameters"] > 1000, ours["gflops"] > 0) == (1, True, True)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 * 4
+    assert {line["key"] for line in lines} == {f"{photo}.png" for photo in PHOTOS} - {"coffee.png"} | {"again.png"}
+
+
+def test_rows_are_what_the_colorizer_gives_and_the_model_runs_once(
+    settings, tmp_path, tiny_bundle_dir, monkeypatch, coloured
+):
+    passes = []
+    model_pass = Colorizer._model_pass
+    monkeypatch.setattr(Colorizer, "_model_pass", lambda *given: passes.append(len(given[1])) or model_pass(*given))
+    evaluation = evaluate(settings(steps=(2,), seed=5), tmp_path / "out")
+    assert sum(passes) == 4 + 1 + 4  # scored, counted for its cost, drawn
+    colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
+    truths = [coloured(photo) for photo in PHOTOS]
+    for row, recompose in zip(list(rows_of(evaluation).values())[1:], (True, False), strict=True):
+        options = make_options(steps=2, seed=5, recompose=recompose)
+        results = [colorizer.colorize(luma(truth), options).rgb for truth in truths]
+        expected = np.mean([metrics.psnr(result, truth) for result, truth in zip(results, truths, strict=True)])
+        assert row["psnr"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_batches_change_nothing(settings, tmp_path):
+    for size in (1, 3):
+        evaluate(settings(batch_size=size), tmp_path / str(size))
+    for file in REPEATABLE:
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interrupted_at_a_random_photo_and_run_again_is_the_same(settings, tmp_path, seed):
+    chosen = settings(steps=(1, 2))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    evaluate(chosen, whole)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(chosen, broken, start_stage=stop_after(random.Random(seed).randrange(1, 12)))
+    with (broken / "rows.jsonl").open("ab") as file:
+        file.write(b'{"row": "torn')
+    evaluate(chosen, broken)
+    for file in REPEATABLE:
+        assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+    assert page_without_measurements(whole) == page_without_measurements(broken)
+
+
+def test_what_is_scored_is_not_scored_again(settings, tmp_path, monkeypatch):
+    evaluate(settings(), tmp_path / "out")
+    before = (tmp_path / "out" / "timings.jsonl").read_bytes()
+    monkeypatch.setattr("chromatune.evaluation.scoring.score", lambda *_: pytest.fail("scored twice"))
+    evaluate(settings(), tmp_path / "out")
+    assert (tmp_path / "out" / "timings.jsonl").read_bytes() == before
+
+
+def test_other_settings_need_another_folder(settings, tmp_path):
+    evaluate(settings(), tmp_path / "out")
+    with pytest.raises(OptionsError, match=r"seed=0, and now it is 1; give another --out"):
+        evaluate(settings(seed=1), tmp_path / "out")
+
+
+def test_damaged_scores_are_told(settings, tmp_path):
+    evaluate(settings(), tmp_path / "out")
+    path = tmp_path / "out" / "rows.jsonl"
+    path.write_bytes(b"{\n" + path.read_bytes())
+    with pytest.raises(DataError, match="line 1 is damaged"):
+        evaluate(settings(), tmp_path / "out")
+
+
+def test_results_of_another_tool(settings, tmp_path, photos_dir, write_png, coloured):
+    """One as square, one by its stem in another format, one of a wrong size, one missing; a perfect one scores so."""
+    results = tmp_path / "results"
+    write_png(results / "astronaut.png", coloured("astronaut"))
+    write_png(results / "deep" / "chelsea.webp", coloured("chelsea"))
+    write_png(results / "rocket.png", coloured("rocket", SIDE_PX - 3))
+    evaluation = evaluate(settings(models=(), results=(("retoucher", str(results)),)), tmp_path / "out")
+    rows = rows_of(evaluation)
+    assert list(rows) == ["grey", "retoucher", "retoucher, raw"]
+    assert (rows["retoucher, raw"]["photos"], rows["retoucher, raw"]["failed"]) == (2, 2)
+    assert rows["retoucher, raw"]["minus_grey"]["photos"] == 2
+    assert rows["retoucher"]["luma_drift_max"] == 0
+    reasons = {key: reason for row, key, reason in evaluation.failures if row == "retoucher"}
+    assert reasons == {"again.png": "missing", "rocket.png": "is 61 x 61 px; accepted: 64 x 64 or 64 x 64"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "is 61 x 61 px" in page
+
+
+def test_full_size_results_get_the_truths_square(settings, tmp_path, write_png, coloured):
+    """Cropping the truth to the result's size instead is a known mistake; both must be the same square."""
+    wide = np.concatenate([coloured("coffee")] * 2, axis=1)
+    write_png(tmp_path / "wide" / "a.png", wide)
+    write_png(tmp_path / "results" / "a.png", wide)
+    chosen = settings(source=str(tmp_path / "wide"), models=(), results=(("same", str(tmp_path / "results")),))
+    rows = rows_of(evaluate(chosen.model_copy(update={"size_px": 32}), tmp_path / "out"))
+    assert rows["same, raw"]["mae"] == 0
+    assert centre_square(wide, 32).shape == (32, 32, 3)
+
+
+def test_all_results_missing_is_a_row_without_numbers(settings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    evaluation = evaluate(settings(models=(), results=(("none", str(tmp_path / "empty")),)), tmp_path / "out")
+    assert rows_of(evaluation)["none"] == {"name": "none", "photos": 0, "failed": 4}
+    for file in ("summary.json", "table.md", "report.html"):
+        assert "nan" not in re.sub('base64,[^"]*', "", (tmp_path / "out" / file).read_text(encoding="utf-8").lower())
+
+
+def test_prompts_have_rows_and_a_spread(settings, tmp_path):
+    evaluation = evaluate(settings(prompts=("warm", "cold")), tmp_path / "out")
+    assert [name.rsplit(", ", 1)[-1] for name in rows_of(evaluation)][1::2] == ["“warm”", "“cold”"]
+    recomposed, raw = evaluation.summary["prompt_spread"]
+    assert (recomposed["raw"], raw["raw"], raw["prompts"]) == (False, True, 2)
+
+
+def test_seen_photos_give_the_gap(settings, tmp_path):
+    chosen = settings(split="validation", validation=2, seen=settings().source)
+    evaluation = evaluate(chosen, tmp_path / "out")
+    ours, raw = evaluation.summary["generalisation"]
+    assert ours["seen"] >= 1
+    assert set(ours) == {"name", "seen", "psnr", "ab_mse", "ciede2000"}
+    assert rows_of(evaluation)["grey"]["photos"] <= 2
+    with pytest.raises(DataError, match="held out and seen"):
+        evaluate(settings(seen=settings().source), tmp_path / "both")
+
+
+def test_an_empty_set_is_an_error(settings, tmp_path, write_png, coloured):
+    folder = tmp_path / "greys"
+    write_png(folder / "a.png", np.repeat(coloured("coffee")[..., :1], 3, axis=2))
+    with pytest.raises(DataError, match="1 grey or sepia"):
+        evaluate(settings(source=str(folder)), tmp_path / "out")
+    with pytest.raises(DataError, match="no such folder of results"):
+        evaluate(settings(results=(("x", str(tmp_path / "nowhere")),)), tmp_path / "out")
+
+
+def test_a_photo_that_changes_meanwhile_is_an_error(settings, photos_dir, tmp_path, write_png, coloured):
+    def start_stage(name: str, length: int):
+        if name == "grey":
+            for photo in PHOTOS:
+                write_png(photos_dir / f"{photo}.png", coloured(photo)[::-1])
+        return lambda: None
+
+    with pytest.raises(DataError, match="has changed while"):
+        evaluate(settings(), tmp_path / "out", start_stage=start_stage)
+
+
+def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, coloured):
+    source = tmp_path / "<b>photos"
+    write_png(source / "<i>.png", coloured("coffee"))
+    write_png(source / "a|b.png", coloured("rocket"))
+    (source / "<script>.png").write_bytes(b"x")
+    evaluate(settings(source=str(source), prompts=("<u>", "$x$ | y")), tmp_path / "out", command="<s>")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    tags: list[tuple[str, dict]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append((tag, dict(attrs)))
+
+    Reader().feed(page)
+    assert not {"b", "i", "u", "s", "script", "link"} & {tag for tag, _ in tags}
+    sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
+    assert len(sources) > 4
+    assert all(text.startswith("data:image/") for text in sources)
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "$x$ \\| y" in table
+
+
+def test_without_the_report_libraries_nothing_is_begun(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"chromatune\[evaluate\]"):
+        evaluate(settings(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_part_of_the_protocol(tiny_bundle_dir, tiny_pipeline):
+    ours, other = measuring.weights_hash(str(tiny_bundle_dir)), measuring.weights_hash(str(tiny_pipeline("kl")))
+    assert ours == measuring.weights_hash(str(tiny_bundle_dir)) != other
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "nothing to measure"),
+        ({"models": ("a", "a")}, "the same one twice"),
+        ({"models": ("a",), "size_px": 8}, "size_px=8"),
+        ({"models": ("a",), "split": "test"}, "split='test'"),
+        ({"models": ("a",), "steps": (0,)}, "steps=0"),
+    ],
+)
+def test_settings_that_are_wrong(fields, message):
+    with pytest.raises(OptionsError, match=re.escape(message)):
+        make_settings(source="x", **fields)
+
+
+def test_two_rows_of_one_name_are_refused(settings, tmp_path):
+    (tmp_path / "r").mkdir()
+    with pytest.raises(OptionsError, match="two rows would be called 'grey'"):
+        evaluate(settings(results=(("grey", str(tmp_path / "r")),)), tmp_path / "out")

@@ -1,0 +1,102 @@
+"""Which photos are measured: by pixels and not by names, each photo once, all others with a reason."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from chromatune.data.sources import PhotoItem, Source, open_source
+from chromatune.errors import DataError, PhotoError
+from chromatune.evaluation import protocol
+from chromatune.evaluation.protocol import Choice, select
+
+CHOICE = Choice(size_px=64)
+
+
+def source_of(photos: dict[str, np.ndarray], persons: dict[str, str] | None = None) -> Source:
+    persons = persons or {}
+    items = tuple(PhotoItem(key, persons.get(key), lambda rgb=rgb: rgb) for key, rgb in photos.items())
+    return Source("made", "folder", items)
+
+
+def crops(count: int) -> dict[str, np.ndarray]:
+    return {f"{index}.png": astronaut()[4 * index : 4 * index + 80, 100:180] for index in range(count)}
+
+
+def test_every_photo_is_measured_or_left_out_for_a_reason(photos_dir):
+    selection = select(open_source(photos_dir), CHOICE)
+    assert selection.counts == {
+        protocol.GREY: 1,
+        protocol.REPEATED: 1,
+        protocol.TOO_SMALL: 1,
+        protocol.UNREADABLE: 1,
+    }
+    assert len(selection.photos) == 4
+    (broken,) = (photo for photo in selection.left_out if photo.reason == protocol.UNREADABLE)
+    assert (broken.key, "broken.jpg" in broken.detail) == ("broken.jpg", True)
+
+
+def test_names_and_order_do_not_matter(photos_dir, tmp_path):
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for number, path in enumerate(sorted(photos_dir.iterdir(), reverse=True)):
+        shutil.copy(path, renamed / f"{number}{path.suffix}")
+    ours, theirs = (select(open_source(folder), Choice(64, limit=3)) for folder in (photos_dir, renamed))
+    assert [photo.content for photo in ours.photos] == [photo.content for photo in theirs.photos]
+    assert ours.digest == theirs.digest
+    assert ours.counts[protocol.OVER_LIMIT] == 1
+
+
+def test_lowest_hash_of_each_person():
+    photos = crops(6)
+    persons = {key: "ann" if index % 2 else "bob" for index, key in enumerate(photos)}
+    selection = select(source_of(photos, persons), Choice(64, one_per_person=True))
+    lowest = [
+        min(protocol.content_of(photos[key]) for key, name in persons.items() if name == who) for who in ("ann", "bob")
+    ]
+    assert [photo.content for photo in selection.photos] == sorted(lowest)
+    assert selection.counts == {protocol.SAME_PERSON: 4}
+
+
+def test_halves_share_no_person_and_make_the_whole():
+    photos = crops(12)
+    persons = {key: f"person {index // 2}" for index, key in enumerate(photos)}
+    halves = [
+        select(source_of(photos, persons), Choice(64, split=split, validation=4)) for split in ("train", "validation")
+    ]
+    train, validation = ({persons[photo.key] for photo in half.photos} for half in halves)
+    assert not train & validation
+    assert len(halves[0].photos) + len(halves[1].photos) == 12
+    assert halves[1].counts == {protocol.OTHER_SPLIT: len(halves[0].photos)}
+
+
+def test_a_list_of_keys():
+    selection = select(source_of(crops(4)), Choice(64, keys=frozenset({"1.png", "3.png"})))
+    assert {photo.key for photo in selection.photos} == {"1.png", "3.png"}
+    assert selection.counts == {protocol.NOT_LISTED: 2}
+    with pytest.raises(DataError, match=r"no photo '9\.png'"):
+        select(source_of(crops(4)), Choice(64, keys=frozenset({"9.png"})))
+
+
+def test_a_source_without_photos_is_an_error():
+    def unreadable() -> np.ndarray:
+        raise PhotoError("x is damaged")
+
+    with pytest.raises(DataError, match="1 unreadable"):
+        select(Source("made", "folder", (PhotoItem("x", None, unreadable),)), CHOICE)
+    with pytest.raises(DataError, match="it is empty"):
+        select(Source("made", "folder", ()), CHOICE)
+
+
+def test_photos_are_resized_whole_and_not_cropped_to_the_output():
+    """A crop of the truth's corner would compare other pixels than were colorized."""
+    photo = np.zeros((100, 200, 3), np.uint8)
+    photo[:, 50:100] = 255  # the left half of the centre square
+    square = protocol.centre_square(photo, 20)
+    assert square.shape == (20, 20, 3)
+    assert (square[:, :10] == 255).all()
+    assert (square[:, 10:] == 0).all()
+    assert protocol.centre_square(photo, 150).shape == (150, 150, 3)

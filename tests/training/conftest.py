@@ -1,0 +1,58 @@
+"""Drawn colour photos, and settings that make a run a matter of seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TINY = {
+    "size_px": 32,
+    "batch": 2,
+    "max_steps": 6,
+    "warmup": 1,
+    "lr": 1e-3,
+    "log_every": 2,
+    "validate_every": 3,
+    "validation_photos": 3,
+    "validation_steps": 1,
+    "checkpoint_every": 3,
+    "cache_variants": 2,
+    "lab_photos": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """Accelerate keeps one state a process: each test starts with none."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 coloured drawings, a grey one and a broken one."""
+    folder = tmp_path_factory.mktemp("drawn")
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        image = np.full((48 + index % 3 * 8, 60, 3), rng.integers(0, 256, 3), np.uint8)
+        for _ in range(5):
+            centre, color = rng.integers(0, 48, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, centre)), int(rng.integers(6, 18)), tuple(map(int, color)), -1)
+        cv2.imwrite(str(folder / f"{index:02d}.png"), image)
+    cv2.imwrite(str(folder / "grey.png"), rng.integers(0, 256, (48, 48), dtype=np.uint8))
+    (folder / "broken.jpg").write_bytes(b"not a photo")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, object]:
+    """Settings of a run of six updates."""
+    return dict(TINY)

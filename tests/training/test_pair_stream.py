@@ -1,0 +1,171 @@
+"""The latent cache and the order of training, with the official script's bugs as tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from chromatune.data.sources import open_source
+from chromatune.errors import DataError
+from chromatune.training import latent_cache
+from chromatune.training.latent_cache import cache_key, cached_pair, open_cache, to_tensor
+from chromatune.training.learner import encode_moments
+from chromatune.training.pair_stream import PairStream
+from chromatune.training.settings import TrainSettings
+from chromatune.training.widening import open_trainable
+
+SETTINGS = TrainSettings(batch=3, cache_variants=3, seed=5, lab_weight=1.0, lab_photos=2, last_share=0.3)
+
+
+@pytest.fixture(params=["tiny", "kl"])
+def pipeline(request, tiny_pipeline):
+    return open_trainable(str(tiny_pipeline(request.param)))
+
+
+def make_stream(pipeline, drawn_photos, root, settings=SETTINGS):
+    cache = open_cache(root, open_source(drawn_photos).items, pipeline.vae, 32, settings)
+    return PairStream(cache, ["colorize", "add color"], pipeline.tokenizer, 1.0, 1000, settings)
+
+
+def test_cached_latents_are_those_of_the_drawn_pair(pipeline, drawn_photos, tmp_path):
+    """Same crop and flip for both halves (the official script's pairs came apart), drawn for each photo alone."""
+    stream = make_stream(pipeline, drawn_photos, tmp_path)
+    cache = stream.cache
+    for photo in (0, 5):
+        for variant in range(3):
+            grey, colour = cached_pair(cache.items[photo], variant, 32, SETTINGS)
+            row = cache.rows[photo] + variant
+            with torch.no_grad():
+                expected = encode_moments(pipeline.vae, to_tensor(np.stack([grey, colour])))
+            np.testing.assert_allclose(cache.condition[row], expected[0, :4], atol=5e-3)
+            np.testing.assert_allclose(cache.moments[row], expected[1], atol=2e-2)
+
+
+def test_broken_and_grey_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_path):
+    cache = make_stream(pipeline, drawn_photos, tmp_path).cache
+    assert len(cache.items) == 12
+    assert cache.left_out == {"broken": ["broken.jpg"], "grey": ["grey.png"]}
+
+
+def test_encoders_run_once(pipeline, drawn_photos, tmp_path, monkeypatch):
+    """The official script encodes both photos, and the empty prompt, again at every step."""
+    calls = []
+    encode = latent_cache.encode_moments
+    monkeypatch.setattr(latent_cache, "encode_moments", lambda *args: calls.append(1) or encode(*args))
+    stream = make_stream(pipeline, drawn_photos, tmp_path)
+    first = len(calls)
+    assert first == 2 * 12
+    for number in range(4):
+        stream.batch(number)
+    make_stream(pipeline, drawn_photos, tmp_path).batch(0)
+    assert len(calls) == first
+
+
+def test_a_stale_cache_is_never_used(pipeline, drawn_photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(drawn_photos, folder)
+    items = open_source(folder).items
+    key = cache_key(items, "vae", 32, SETTINGS)
+    changed = [
+        cache_key(items, "other vae", 32, SETTINGS),
+        cache_key(items, "vae", 64, SETTINGS),
+        cache_key(items[1:], "vae", 32, SETTINGS),
+        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"grey": "rec709"})),
+        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"flip": False})),
+    ]
+    os.utime(folder / "00.png", (1, 1))  # the photo was replaced under the same name
+    changed.append(cache_key(open_source(folder).items, "vae", 32, SETTINGS))
+    assert len({key, *changed}) == 7
+    assert cache_key(items, "vae", 32, SETTINGS.model_copy(update={"lr": 0.5})) == changed[-1]
+
+
+def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, monkeypatch):
+    whole = make_stream(pipeline, drawn_photos, tmp_path / "whole").cache
+    monkeypatch.setattr(latent_cache, "PROGRESS_SAVE", 4)
+
+    def die(done, total):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    items = open_source(drawn_photos).items
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, die)
+    counts = []
+    cut = open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, lambda done, total: counts.append(done))
+    assert counts[0] == 9, "photos up to the last note are not encoded again"
+    np.testing.assert_array_equal(whole.condition, cut.condition)
+    np.testing.assert_array_equal(whole.moments, cut.moments)
+    assert whole.left_out == cut.left_out
+
+
+def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
+    items = [item for item in open_source(drawn_photos).items if item.key in ("grey.png", "broken.jpg")]
+    with pytest.raises(DataError, match="none of the 2 photos can be used: 1 broken, 1 grey"):
+        open_cache(tmp_path, items, pipeline.vae, 32, SETTINGS)
+
+
+def equal(first, second):
+    return all(
+        torch.equal(value, getattr(second, name)) for name, value in vars(first).items() if value is not None
+    )  # fmt: skip
+
+
+def test_batches_depend_on_seed_and_place_alone(pipeline, drawn_photos, tmp_path):
+    """Resuming needs no replay: the official script decodes and throws away what it skips."""
+    stream, again = (make_stream(pipeline, drawn_photos, tmp_path) for _ in range(2))
+    later = [stream.batch(number) for number in range(6)][5]
+    assert equal(later, again.batch(5))
+    other = make_stream(pipeline, drawn_photos, tmp_path, SETTINGS.model_copy(update={"seed": 6}))
+    assert not torch.equal(other.batch(5).noise, later.noise)
+
+
+def test_two_processes_draw_what_one_would_with_twice_the_batch(pipeline, drawn_photos, tmp_path):
+    """The official script seeds all processes alike: noise and dropout are the same on each."""
+    stream = make_stream(pipeline, drawn_photos, tmp_path)
+    doubled = make_stream(pipeline, drawn_photos, tmp_path, SETTINGS.model_copy(update={"batch": 6}))
+    ranks = [stream.batch(2, rank, 2) for rank in (0, 1)]
+    assert not torch.equal(ranks[0].noise, ranks[1].noise)
+    both = doubled.batch(2)
+    for name in ("noise", "timesteps", "latents", "condition"):
+        assert torch.equal(torch.cat([getattr(rank, name) for rank in ranks]), getattr(both, name))
+
+
+def test_each_photo_once_an_epoch_in_another_order(pipeline, drawn_photos, tmp_path):
+    stream = make_stream(pipeline, drawn_photos, tmp_path)
+    first, second = ([stream.photo_at(epoch * 12 + i) for i in range(12)] for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(12)) and first != second
+
+
+def test_prompts_are_drawn_per_step_and_dropout_is_one_draw(pipeline, drawn_photos, tmp_path):
+    settings = SETTINGS.model_copy(update={"dropout": 0.2, "lab_weight": 0.0})
+    stream = make_stream(pipeline, drawn_photos, tmp_path, settings)
+    draws = [stream._draw(place) for place in range(4000)]
+    no_text = np.array([prompt == 2 for _, _, prompt, *_ in draws])
+    no_image = np.array([image for *_, image, _ in draws])
+    assert no_text.mean() == pytest.approx(0.4, abs=0.03) and no_image.mean() == pytest.approx(0.4, abs=0.03)
+    assert (no_text & no_image).mean() == pytest.approx(0.2, abs=0.03)
+    of_one_photo = {prompt for place, (photo, _, prompt, *_) in enumerate(draws) if photo == 3}
+    assert of_one_photo == {0, 1, 2}, "a photo does not keep its prompt"
+    at_last = np.mean([timestep == 999 for _, _, _, timestep, *_ in draws])
+    assert at_last == pytest.approx(0.3, abs=0.03)
+    batch = next(b for b in map(stream.batch, range(50)) if (b.condition == 0).all(dim=(1, 2, 3)).any())
+    assert batch.truth is None
+
+
+def test_a_photo_that_vanishes_is_named(pipeline, drawn_photos, tmp_path):
+    stream = make_stream(pipeline, drawn_photos, tmp_path)
+
+    def gone():
+        from chromatune.errors import PhotoError
+
+        raise PhotoError("07.png: no such file")
+
+    items = tuple(dataclasses.replace(item, read=gone) for item in stream.cache.items)
+    stream.cache = dataclasses.replace(stream.cache, items=items)
+    with pytest.raises(DataError, match=r"07.png: no such file; it was readable when the run began"):
+        stream.batch(0)

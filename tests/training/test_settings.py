@@ -1,0 +1,63 @@
+"""Settings, presets and where a value may come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from chromatune.errors import OptionsError
+from chromatune.training.settings import TrainSettings, presets, resolve_settings
+
+
+@pytest.mark.parametrize("name", ["paper", "quick", "best", "lora"])
+def test_every_preset_is_valid(name):
+    assert resolve_settings(name).description
+
+
+def test_the_paper_preset_is_the_papers_recipe():
+    paper = resolve_settings("paper")
+    assert (paper.photos, paper.batch, paper.accumulation, paper.lr) == (766, 4, 4, 5e-6)
+    assert (paper.lr_schedule, paper.warmup, paper.dropout, paper.lab_weight) == ("constant", 0, 0.0, 0.0)
+    assert (paper.beta1, paper.beta2, paper.weight_decay, paper.seed) == (0.9, 0.999, 1e-2, 42)
+    assert paper.ema > 0 and paper.prompts == "thirty" and paper.grey == "rec601"
+
+
+def test_command_line_beats_file_beats_preset(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('preset = "lora"\nlr = 0.01\nbatch = 3\n')
+    settings = resolve_settings("quick", config, ["batch=5", "prompts=single", "photos=none", "flip=false"])
+    assert settings.parts == presets()["lora"]["parts"] == "lora"
+    assert (settings.lr, settings.batch, settings.prompts, settings.photos) == (0.01, 5, "single", None)
+    assert settings.flip is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["lrate=1"], "unknown setting 'lrate'"),
+        (["lr"], "NAME=VALUE"),
+        (["lr=-1"], "lr=-1"),
+        (["parts=vae"], "parts='vae'"),
+        (["parts=all", "lab_weight=0"], "lab_weight above 0"),
+        (["lab_weighting=learned", "lab_weight=0"], "two losses"),
+        (["zero_terminal_snr=true", "prediction_type=epsilon"], "v_prediction"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(overrides, said):
+    with pytest.raises(OptionsError) as raised:
+        resolve_settings("quick", None, overrides)
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_unknown_preset_and_bad_files(tmp_path):
+    with pytest.raises(OptionsError, match="accepted: paper, quick, best, lora"):
+        resolve_settings("fast")
+    with pytest.raises(OptionsError, match="cannot be read"):
+        resolve_settings("quick", tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("lr = = 1")
+    with pytest.raises(OptionsError, match="is not TOML"):
+        resolve_settings("quick", tmp_path / "bad.toml")
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainSettings().lr = 1.0
