@@ -8,6 +8,7 @@ scoring.py      one photo's scores under all of these
 rows.py         methods and their rows; scores on disk, so that an interrupted run goes on
 files.py        results that another tool wrote
 running.py      photos through every method, scored while the model works
+measuring.py    one evaluation, from its settings to its report
 bootstrap.py    intervals on means and on differences of means
 summary.py      scores ⇒ the table, as data and as Markdown
 table.py        the writing of Markdown tables
@@ -15,5 +16,4 @@ cost.py         parameters, U-Net evaluations, FLOPs, seconds, memory
 pictures.py     worst, median and best photos of each row
 plots.py        the report's plots
 report.py       all of it as one HTML file
-optional.py     LPIPS and FID, with weights given by path
 """

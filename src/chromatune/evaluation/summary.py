@@ -69,7 +69,7 @@ def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
             summary["faces"] = sum(1 for record in photos.values() if record[SKIN] is not None)
             summary["intervals"] = {name: interval(values) for name, values in statistics.items()}
         for label, other in (("minus_grey", GREY), ("minus_first", first)):
-            if other is not None and other != row and photos and scored[other]:
+            if other is not None and other != row and photos and scored.get(other):
                 summary[label] = _differences(photos, scored[other], seed)
         summaries.append(summary)
     return summaries

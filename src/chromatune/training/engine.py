@@ -214,7 +214,9 @@ class _Run:
         # A checkpoint has a log row too, so that after a resume the sums start from zero again.
         if saves or self.step % settings.log_every == 0:
             passes = (self.step - self.logged) * settings.accumulation
-            row: dict[str, Any] = {name: value / passes for name, value in sums.items()}
+            means = torch.tensor([value / passes for value in sums.values()], device=self.accelerator.device)
+            means = self.accelerator.reduce(means, "mean")  # over the processes
+            row: dict[str, Any] = dict(zip(sums, means.tolist(), strict=True))
             sums.clear()
             self.logged = self.step
             if self.learner.log_variances is not None:

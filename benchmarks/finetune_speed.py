@@ -1,0 +1,213 @@
+"""Training throughput beside diffusers' own script: same model, photos, size, batch, precision, machine, one run.
+
+    python benchmarks/finetune_speed.py FOLDER --script train_instruct_pix2pix.py
+    python benchmarks/finetune_speed.py FOLDER --script train_instruct_pix2pix.py --full --batch 1 --steps 1 3
+
+The script is `examples/instruct_pix2pix/train_instruct_pix2pix.py` of huggingface/diffusers. Each side runs twice, in
+turn, for a few updates and for more; the difference of the two times has no start-up, cache or saving in it. What the
+latent cache costs once is reported apart. The script opens only `AutoencoderKL` and 4-channel U-Nets, so both sides
+start from a folder with the U-Net of `mini` (or, with --full, of Stable Diffusion 1.5), its first layer narrowed, and a
+small random `AutoencoderKL`. Where torchvision is missing, its four transforms are stood in for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+TORCHVISION = """
+import torch
+class Compose:
+    def __init__(self, steps): self.steps = steps
+    def __call__(self, x):
+        for step in self.steps: x = step(x)
+        return x
+class Lambda:
+    def __init__(self, function): self.function = function
+    def __call__(self, x): return self.function(x)
+class CenterCrop:
+    def __init__(self, size): self.size = size
+    def __call__(self, x):
+        top, left = (x.shape[-2] - self.size) // 2, (x.shape[-1] - self.size) // 2
+        return x[..., top : top + self.size, left : left + self.size]
+class RandomCrop(CenterCrop): pass  # the script has squashed the photo to the crop's size already
+class RandomHorizontalFlip:
+    def __call__(self, x): return x.flip(-1) if torch.rand(1) < 0.5 else x
+"""
+
+
+def make_model(folder: Path, full: bool) -> None:
+    """A pipeline that both sides open: 4 input channels, AutoencoderKL."""
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from chromatune import bundle
+
+    torch.manual_seed(0)
+    mini = bundle.load_parts(bundle.find_model("mini-base"), torch.float32)
+    parts = {key: mini[key] for key in ("tokenizer", "text_encoder", "scheduler")}
+    if full:
+        # Stable Diffusion 1.5: 860 M parameters; the text encoder is CLIP ViT-L/14's, with this vocabulary.
+        unet = diffusers.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        widths, layers, groups = (128, 256, 512, 512), 2, 32
+        text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+        known = mini["text_encoder"].config
+        ids = {name: getattr(known, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+        parts["text_encoder"] = CLIPTextModel(CLIPTextConfig(**text, **ids, max_position_embeddings=77))
+    else:
+        config = {key: value for key, value in mini["unet"].config.items() if not key.startswith("_")}
+        unet = diffusers.UNet2DConditionModel(**(config | {"in_channels": 4}))
+        widths, layers, groups = (16, 32, 32, 32), 1, 8
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=widths,
+        layers_per_block=layers,
+        norm_num_groups=groups,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+    )
+    pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
+        unet=unet, vae=vae, safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
+    )
+    pipeline.save_pretrained(folder)
+
+
+def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int) -> None:
+    """The same photos as files for one side and as an imagefolder with prompts and grey halves for the other."""
+    import cv2
+
+    from chromatune.data.pairs import is_monochrome
+    from chromatune.data.sources import open_source
+    from chromatune.errors import PhotoError
+
+    photos.mkdir()
+    (dataset / "train").mkdir(parents=True)
+    lines = []
+    for item in open_source(source).items:
+        try:
+            rgb = item.read()
+        except PhotoError:
+            continue
+        if is_monochrome(rgb) or min(rgb.shape[:2]) < size_px // 2:
+            continue
+        name = f"{len(lines):05d}.png"
+        grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
+        cv2.imwrite(str(photos / name), rgb[..., ::-1])
+        cv2.imwrite(str(dataset / "train" / name), rgb[..., ::-1])
+        cv2.imwrite(str(dataset / "train" / f"grey-{name}"), grey)
+        row = {"edited_image_file_name": name, "original_image_file_name": f"grey-{name}"}
+        lines.append(json.dumps(row | {"edit_prompt": "colorize the photo"}))
+        if len(lines) == limit:
+            break
+    (dataset / "train" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def run(command: list[str], extra_path: Path, cache: Path) -> float:
+    """Seconds of a command that must succeed."""
+    paths = [str(extra_path), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "CHROMATUNE_CACHE": str(cache)}
+    start = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return time.perf_counter() - start
+
+
+def matrix_rate() -> float:
+    """FLOP/s of a large float32 (on a GPU: bfloat16) matrix product here, best of five."""
+    gpu = torch.cuda.is_available()
+    side, dtype = (8192, torch.bfloat16) if gpu else (2048, torch.float32)
+    x = torch.randn(side, side, dtype=dtype, device="cuda" if gpu else "cpu")
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        x @ x
+        if gpu:
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def flops_per_sample(model: Path, size_px: int) -> float:
+    """FLOPs of one sample's forward and backward pass through the U-Net (three times the forward pass's)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from chromatune.training.widening import open_trainable
+
+    parts = open_trainable(str(model))
+    latents = torch.zeros(1, 8, size_px // 8, size_px // 8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        parts.unet(latents, torch.tensor([500]), torch.zeros(1, 77, parts.unet.config.cross_attention_dim))
+    return 3.0 * counter.get_total_flops()
+
+
+def main() -> None:
+    """Parses the command line, runs both sides, prints the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="colour photos")
+    parser.add_argument("--script", type=Path, required=True, help="diffusers' train_instruct_pix2pix.py")
+    parser.add_argument("--photos", type=int, default=64)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, nargs=2, default=(4, 24), help="updates of the short and the long run")
+    parser.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no")
+    parser.add_argument("--full", action="store_true", help="Stable Diffusion 1.5's size")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(arguments, Path(folder))
+
+
+def compare(arguments: argparse.Namespace, work: Path) -> None:
+    """Runs both sides in turn and prints samples per second, their ratio, and the share of the matrix rate."""
+    make_model(work / "model", arguments.full)
+    make_data(arguments.folder, work / "photos", work / "dataset", arguments.photos, arguments.size)
+    stand_in = work / "stand-in"
+    stand_in.mkdir()
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        (stand_in / "torchvision").mkdir()
+        (stand_in / "torchvision" / "__init__.py").write_text("")
+        (stand_in / "torchvision" / "transforms.py").write_text(TORCHVISION)
+    size, batch = str(arguments.size), str(arguments.batch)
+    official = [sys.executable, str(arguments.script), "--pretrained_model_name_or_path", str(work / "model")]
+    official += ["--dataset_name", str(work / "dataset"), "--original_image_column", "original_image"]
+    official += ["--edited_image_column", "edited_image", "--edit_prompt_column", "edit_prompt", "--use_ema"]
+    official += ["--resolution", size, "--train_batch_size", batch, "--random_flip", "--seed", "1"]
+    official += ["--conditioning_dropout_prob", "0.05", "--checkpointing_steps", "100000", "--lr_warmup_steps", "0"]
+    official += ["--mixed_precision", arguments.precision]
+    ours = [sys.executable, "-m", "chromatune", "finetune", str(work / "photos"), "--model", str(work / "model"), "-q"]
+    settings = {"size_px": size, "batch": batch, "precision": arguments.precision, "lab_weight": 0, "seed": 1}
+    settings |= {"validation_photos": 1, "validation_steps": 1, "validate_every": 10**6, "checkpoint_every": 10**6}
+    ours += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    seconds: dict[str, list[float]] = {"official": [], "chromatune": []}
+    begin = time.perf_counter()
+    run([*ours, "--max-steps", "1", "--out", str(work / "cache-run")], stand_in, work / "cache")
+    with_cache = time.perf_counter() - begin
+    for steps in arguments.steps:
+        command = [*official, "--max_train_steps", str(steps), "--output_dir", str(work / f"official-{steps}")]
+        seconds["official"].append(run(command, stand_in, work / "cache"))
+        command = [*ours, "--max-steps", str(steps), "--out", str(work / f"ours-{steps}")]
+        seconds["chromatune"].append(run(command, stand_in, work / "cache"))
+    samples = (arguments.steps[1] - arguments.steps[0]) * arguments.batch
+    rates = {name: samples / max(1e-9, long - short) for name, (short, long) in seconds.items()}
+    again = run([*ours, "--max-steps", "1", "--out", str(work / "no-cache-run")], stand_in, work / "cache")
+    share = rates["chromatune"] * flops_per_sample(work / "model", arguments.size) / matrix_rate()
+    print(json.dumps({name: np.round(times, 1).tolist() for name, times in seconds.items()}))
+    print(f"samples/s: official {rates['official']:.3f}, chromatune {rates['chromatune']:.3f}")
+    print(f"ratio {rates['chromatune'] / rates['official']:.2f}")
+    print(f"latent cache, once: {max(0.0, with_cache - again):.1f} s for {arguments.photos} photos")
+    print(f"share of the matrix rate measured here: {share:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`chromatune finetune` as typed."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from chromatune.cli import main
+
+SETTINGS = ("size_px=32", "batch=2", "validation_photos=2", "checkpoint_every=2", "cache_variants=1", "lab_photos=1")
+WORDS = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        image = np.full((40, 44, 3), rng.integers(0, 256, 3), np.uint8)
+        cv2.circle(image, (20, 20), 9, tuple(map(int, rng.integers(0, 256, 3))), -1)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
+    return folder
+
+
+def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text("lr = 0.25\n")
+    words = ["--preset", "paper", "--config", str(config), "--set", "batch=9", "--max-steps", "7", "--dry-run"]
+    assert main(["finetune", str(tmp_path / "nowhere"), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("lr = 0.25", "batch = 9", "max_steps = 7", 'parts = "unet"', "accumulation = 4"):
+        assert line in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--preset", "none"], 2, "unknown preset 'none'"),
+        (["--set", "lr=abc"], 2, "lr='abc'"),
+        (["--prompts", "missing.txt", "--set", "photos=4"], 1, "missing.txt"),
+    ],
+)
+def test_what_is_wrong_is_one_line(photos, tiny_bundle_dir, tmp_path, capsys, words, code, said):
+    start = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--out", str(tmp_path / "run"), *WORDS]
+    assert main([*start, *words]) == code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error:") and said in error
+
+
+def test_a_bad_source_is_one_line(tmp_path, capsys):
+    assert main(["finetune", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_bundle_dir, tmp_path, capsys):
+    out = tmp_path / "run"
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("colour it\n# a remark\nadd colour\n")
+    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--out", str(out), "--max-steps", "3", *WORDS]
+    words += ["--prompts", str(prompts)]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip().splitlines()[-1] == str(out / "model")
+    assert "validation at 3" in captured.err and "encoding photos" in captured.err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert main(words) == 0
+    assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == rows
+    photo, result = tmp_path / "old.png", tmp_path / "new.png"
+    cv2.imwrite(str(photo), np.full((30, 40), 90, np.uint8))
+    assert main(["colorize", str(photo), "--model", str(out / "model"), "-o", str(result)]) == 0
+    assert result.is_file()
+    assert main([*words, "--set", "lr=0.5"]) == 2
+    assert "holds a run with lr" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""Several processes through `accelerate launch`, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def launch(processes, photos, model, out, settings):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision"]
+    command += ["no", "--dynamo_backend", "no", "--num_processes", str(processes)]
+    command += ["-m", "chromatune", "finetune", str(photos), "--model", str(model), "--out", str(out), "-q"]
+    command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == "train"], json.loads((out / "run.json").read_text())
+
+
+def test_two_processes_train_like_one_with_twice_the_batch(drawn_photos, tiny_pipeline, tiny_settings, tmp_path):
+    """The draws are the same ones, so the curves differ by rounding alone."""
+    settings = tiny_settings | {"validate_every": 6, "log_every": 1, "lab_weight": 0}
+    model = tiny_pipeline()
+    two, facts = launch(2, drawn_photos, model, tmp_path / "two", settings | {"batch": 2})
+    one, _ = launch(1, drawn_photos, model, tmp_path / "one", settings | {"batch": 4})
+    assert facts["ranks"] == 2
+    losses = [[row["noise_loss"] for row in rows] for rows in (one, two)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert len(set(losses[0])) == 6
