@@ -46,6 +46,13 @@ def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
     Image.fromarray(grey.astype(np.uint8)).save(folder / "portrait.jpg")
     for name in ("one", "two"):
         Image.fromarray((grey * 257).astype(np.uint16)).save(folder / "scans" / f"{name}.tif")
+    (folder / "holidays").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        color = np.clip(rng.normal(rng.integers(40, 215, 3), 40, (40, 48, 3)), 0, 255)
+        Image.fromarray(color.astype(np.uint8)).save(folder / "holidays" / f"{index}.jpg")
+    (folder / "my-model").mkdir()
+    (folder / "my-model" / "model").symlink_to(tiny_bundle_dir)  # each command runs alone, also the one that uses it
     monkeypatch.chdir(folder)
     return folder
 
@@ -76,6 +83,9 @@ def test_pip_installs_what_the_project_declares(command: str) -> None:
 @pytest.mark.parametrize("command", commands("chromatune"))
 def test_commands_run(command: str, album: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary) -> None:
     words = shlex.split(command.replace("timbrooks/instruct-pix2pix", "mini"))[1:]  # tests stay offline
+    if words[0] == "finetune":
+        (album / "my-model" / "model").unlink()
+        words += ["--max-steps", "2", "--set", "validation_photos=1"]
     redirected = None
     if "<" in words:
         words, (_, source, _, redirected) = words[: words.index("<")], words[words.index("<") :]

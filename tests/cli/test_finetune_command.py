@@ -21,7 +21,9 @@ def photos(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(6):
         image = np.full((40, 44, 3), rng.integers(0, 256, 3), np.uint8)
-        cv2.circle(image, (20, 20), 9, tuple(map(int, rng.integers(0, 256, 3))), -1)
+        for _ in range(5):
+            centre, color = rng.integers(0, 40, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, centre)), 9, tuple(map(int, color)), -1)
         cv2.imwrite(str(folder / f"{index}.png"), image)
     return folder
 

@@ -103,6 +103,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.accelerator, self.settings, self.out, self.score = accelerator, settings, out, score
         self.report = report if accelerator.is_main_process else lambda row: None
+        self.prompts = prompt_set(settings.prompts)
         self.split = split_source(_chosen(source, settings), settings.validation, settings.seed)
         self.pipeline = open_trainable(model)
         if settings.parts == "lora" and self.pipeline.widened:
@@ -132,7 +133,6 @@ class _Run:
         self.learner = learner
         with self.accelerator.main_process_first():
             self.cache = self._open_cache(self.split.train)
-        self.prompts = prompt_set(settings.prompts)
         scaling, last = parts.vae.config.scaling_factor, len(learner.alphas_cumprod)
         self.stream = PairStream(self.cache, self.prompts, parts.tokenizer, scaling, last, settings)
         held_out, count, size_px = self.split.validation, settings.validation_photos, self.info.size_px
