@@ -227,3 +227,16 @@ def test_metrics_survive_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1, "kind": "train"}) + '\n{"step": 2, "ki')
     assert [row["step"] for row in checkpoints.read_metrics(path)] == [1]
+
+
+def test_a_plain_stable_diffusion_model_becomes_a_colorizer(start, tiny_stable_diffusion):
+    """The structure of Stable Diffusion 1.5, tiny: widened, trained, saved, opened by the stock pipeline."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    trained, _ = start(model=tiny_stable_diffusion(), max_steps=2, size_px=64)
+    folder = write_outcome(trained, "photos", "quick")
+    stock = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
+    assert stock.unet.config.in_channels == 8
+    assert stock.unet.conv_in.weight[:, 4:].abs().max() > 0, "the photo's channels have learnt something"
+    with pytest.raises(OptionsError, match="a LoRA cannot teach it"):
+        start("lora", model=tiny_stable_diffusion(), parts="lora")

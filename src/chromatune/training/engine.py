@@ -245,9 +245,7 @@ class _Run:
 
     def _validate(self) -> None:
         """One validation row and a grid, with the averaged weights."""
-        if self.ema is not None:
-            self.ema.store(self.trained)
-            self.ema.copy_to(self.trained)
+        self._swap_averages()
         self.learner.eval()
         token_ids = self.stream.token_ids[:1]
         row: dict[str, Any] = {"step": self.step, "kind": "validation"}
@@ -264,11 +262,16 @@ class _Run:
             self.best_value = self._value(row)
             named = {name: p for name, p in self.learner.named_parameters() if p.requires_grad}
             checkpoints.save_best(self.out, named, self.step)
-        if self.ema is not None:
-            self.ema.restore(self.trained)
+        self._swap_averages()
         self.learner.train()
         self.log.add(row)
         self.accelerator.log({f"validation/{k}": v for k, v in row.items() if isinstance(v, float)}, step=self.step)
+
+    def _swap_averages(self) -> None:
+        """Exchanges the trained weights and their averages in place: a third copy of a large model is gigabytes."""
+        if self.ema is not None:
+            for parameter, average in zip(self.trained, self.ema.shadow_params, strict=True):
+                parameter.data, average.data = average.data, parameter.data
 
     def _value(self, row: dict[str, Any]) -> float:
         """What the best weights have most of."""
