@@ -240,3 +240,38 @@ def test_a_plain_stable_diffusion_model_becomes_a_colorizer(start, tiny_stable_d
     assert stock.unet.conv_in.weight[:, 4:].abs().max() > 0, "the photo's channels have learnt something"
     with pytest.raises(OptionsError, match="a LoRA cannot teach it"):
         start("lora", model=tiny_stable_diffusion(), parts="lora")
+
+
+def test_the_loss_is_read_behind_the_backward_pass_and_batches_are_made_ahead(start, monkeypatch):
+    """The official script waits for each loss before it goes on, and makes batches in between (0 workers)."""
+    import threading
+
+    from accelerate import Accelerator
+
+    order, makers = [], set()
+    copy, check, backward = engine.LossWatch.copy, engine.LossWatch.check, Accelerator.backward
+    monkeypatch.setattr(engine.LossWatch, "copy", lambda *a: (order.append("copy"), copy(*a))[1])
+    monkeypatch.setattr(engine.LossWatch, "check", lambda *a: (order.append("check"), check(*a))[1])
+    monkeypatch.setattr(Accelerator, "backward", lambda *a: (order.append("backward"), backward(*a))[1])
+    batch = engine._Run._batch
+    monkeypatch.setattr(engine._Run, "_batch", lambda *a: (makers.add(threading.get_ident()), batch(*a))[1])
+    start(max_steps=2)
+    assert order == ["copy", "backward", "check"] * 2
+    assert threading.get_ident() not in makers
+
+
+def test_a_frozen_text_encoder_reads_each_prompt_once(start, monkeypatch):
+    """The official script runs CLIP, on the empty prompt too, at every step."""
+    from transformers import CLIPTextModel
+
+    calls, forward = [], CLIPTextModel.forward
+    monkeypatch.setattr(CLIPTextModel, "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1])
+    start(max_steps=6, prompts="single", dropout=0.3)
+    training_and_losses = 2  # "colorize the photo", and the empty prompt
+    sampling = 2 * 3  # the prompt and the negative one at each of three validations
+    assert len(calls) <= training_and_losses + sampling
+
+
+def test_the_sources_own_prompts(start):
+    with pytest.raises(OptionsError, match="has no prompts of its own"):
+        start(prompts="source")

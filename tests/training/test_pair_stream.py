@@ -169,3 +169,13 @@ def test_a_photo_that_vanishes_is_named(pipeline, drawn_photos, tmp_path):
     stream.cache = dataclasses.replace(stream.cache, items=items)
     with pytest.raises(DataError, match=r"07.png: no such file; it was readable when the run began"):
         stream.batch(0)
+
+
+def test_photos_keep_their_own_prompts_where_asked(pipeline, drawn_photos, tmp_path):
+    cache = make_stream(pipeline, drawn_photos, tmp_path).cache
+    own = {item.key: f"colour {item.key[:2]}" for item in cache.items}
+    settings = SETTINGS.model_copy(update={"dropout": 0.0})
+    stream = PairStream(cache, own, pipeline.tokenizer, 1.0, 1000, settings)
+    for place in range(30):
+        photo, _, prompt, *_ = stream._draw(place)
+        assert sorted(own.values())[prompt] == own[cache.items[photo].key]

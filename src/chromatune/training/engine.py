@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,34 @@ def train(
     return run.finish()
 
 
+class LossWatch:
+    """Stops a run before the update where the loss is no number, without holding a GPU up.
+
+    The loss is copied to the host right after the forward pass and read once the backward pass is queued behind it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.host = torch.zeros((), pin_memory=self.on_gpu)
+        self.copied = torch.cuda.Event() if self.on_gpu else None
+
+    def copy(self, loss: torch.Tensor) -> None:
+        """Starts the copy."""
+        self.host.copy_(loss.detach(), non_blocking=True)
+        if self.copied is not None:
+            self.copied.record()
+
+    def check(self, step: int) -> None:
+        """Waits for the copy alone, and looks at it.
+
+        Raises:
+            ChromaTuneError: the loss is infinite or not a number.
+        """
+        if self.copied is not None:
+            self.copied.synchronize()
+        checkpoints.stop_at_bad_loss(float(self.host), step)
+
+
 class _Run:
     """State of one call of `train`."""
 
@@ -103,7 +131,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.accelerator, self.settings, self.out, self.score = accelerator, settings, out, score
         self.report = report if accelerator.is_main_process else lambda row: None
-        self.prompts = prompt_set(settings.prompts)
+        self.prompts = _prompts_of(source, settings)
         self.split = split_source(_chosen(source, settings), settings.validation, settings.seed)
         self.pipeline = open_trainable(model)
         if settings.parts == "lora" and self.pipeline.widened:
@@ -143,6 +171,7 @@ class _Run:
         )
         self.model, self.optimiser = self.accelerator.prepare(learner, optimiser)
         self.ema = EMAModel(self.trained, decay=settings.ema) if settings.ema > 0 else None
+        self.watch = LossWatch(self.accelerator.device)
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
             self.accelerator.register_for_checkpointing(self.ema)
@@ -178,7 +207,7 @@ class _Run:
     def loop(self) -> None:
         """Updates until `max_steps`: batch, losses, update, averages; then log, validate, checkpoint."""
         settings, accelerator = self.settings, self.accelerator
-        sums: dict[str, float] = {}
+        sums: dict[str, Any] = {}
         with ThreadPoolExecutor(1) as ahead:
             number = self.step * settings.accumulation
             waiting = ahead.submit(self._batch, number)
@@ -192,14 +221,15 @@ class _Run:
                     waiting = ahead.submit(self._batch, number)
                     with accelerator.accumulate(self.model):
                         losses = self.model(batch)
-                        checkpoints.stop_at_bad_loss(losses["loss"].item(), self.step)
+                        self.watch.copy(losses["loss"])
                         accelerator.backward(losses["loss"])
+                        self.watch.check(self.step)
                         if accelerator.sync_gradients:
                             accelerator.clip_grad_norm_(self.trained, settings.max_grad_norm)
                         self.optimiser.step()
                         self.optimiser.zero_grad(set_to_none=True)
                     for name, value in losses.items():
-                        sums[name] = sums.get(name, 0.0) + value.detach().item()
+                        sums[name] = sums.get(name, 0.0) + value.detach()
                 if self.ema is not None:
                     self.ema.step(self.trained)
                 self.step += 1
@@ -208,14 +238,13 @@ class _Run:
     def _batch(self, number: int) -> Any:
         return self.stream.batch(number, self.accelerator.process_index, self.accelerator.num_processes)
 
-    def _after_update(self, sums: dict[str, float]) -> None:
+    def _after_update(self, sums: dict[str, torch.Tensor]) -> None:
         settings, last = self.settings, self.step == self.settings.max_steps
         saves = last or self.step % settings.checkpoint_every == 0
         # A checkpoint has a log row too, so that after a resume the sums start from zero again.
         if saves or self.step % settings.log_every == 0:
             passes = (self.step - self.logged) * settings.accumulation
-            means = torch.tensor([value / passes for value in sums.values()], device=self.accelerator.device)
-            means = self.accelerator.reduce(means, "mean")  # over the processes
+            means = self.accelerator.reduce(torch.stack(list(sums.values())) / passes, "mean")  # over the processes
             row: dict[str, Any] = dict(zip(sums, means.tolist(), strict=True))
             sums.clear()
             self.logged = self.step
@@ -349,6 +378,15 @@ def _chosen(source: Source, settings: TrainSettings) -> tuple[PhotoItem, ...]:
 
     place = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
     return tuple(sorted(source.items, key=place)[: settings.photos])
+
+
+def _prompts_of(source: Source, settings: TrainSettings) -> Sequence[str] | Mapping[str, str]:
+    """The instructions to draw from, or each photo's own."""
+    if settings.prompts != "source":
+        return prompt_set(settings.prompts)
+    if source.prompts is None:
+        raise OptionsError(f"{source.name} has no prompts of its own; give prompts=thirty, or a text file")
+    return source.prompts
 
 
 def _has_tensorboard() -> bool:

@@ -31,8 +31,8 @@ class Batch:
     truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        """The same batch on a device; the token ids stay, for the host looks prompts up by them."""
+        moved = {name: x.to(device) for name, x in vars(self).items() if x is not None and name != "token_ids"}
         return dataclasses.replace(self, **moved)
 
 
@@ -61,13 +61,13 @@ class Learner(nn.Module):
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """(U, 77) int64 -> (U, 77, C); a frozen encoder reads each prompt once."""
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
-            return self.text_encoder(token_ids)[0]
+            return self.text_encoder(token_ids.to(self.alphas_cumprod.device))[0]
         rows = []
         for ids in token_ids:
             key = tuple(ids.tolist())
             if key not in self._embeddings:
                 with torch.no_grad():
-                    self._embeddings[key] = self.text_encoder(ids[None])[0][0]
+                    self._embeddings[key] = self.text_encoder(ids[None].to(self.alphas_cumprod.device))[0][0]
             rows.append(self._embeddings[key])
         return torch.stack(rows)
 

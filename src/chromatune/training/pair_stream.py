@@ -6,7 +6,7 @@ processes never share noise, and two of them draw what one would with twice the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 
 class PairStream:
-    """Batches of a run by number."""
+    """Batches of a run by number.
+
+    `prompts` are the instructions to draw from, or each photo's own by its key.
+    """
 
     def __init__(
         self,
         cache: LatentCache,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Mapping[str, str],
         tokenizer: CLIPTokenizer,
         scaling_factor: float,
         num_train_timesteps: int,
@@ -35,6 +38,9 @@ class PairStream:
     ) -> None:
         self.cache, self.settings = cache, settings
         self.scaling_factor, self.last = scaling_factor, num_train_timesteps - 1
+        own = prompts if isinstance(prompts, Mapping) else None
+        prompts = sorted(set(own.values())) if own is not None else list(prompts)
+        self.own_prompt = None if own is None else [prompts.index(own[item.key]) for item in cache.items]
         self.prompt_count = len(prompts)
         # The empty prompt, for dropped text, comes last.
         self.token_ids = tokenizer(
@@ -83,13 +89,15 @@ class PairStream:
     def _draw(self, place: int) -> tuple[int, int, int, int, bool, int]:
         """Photo, variant, prompt, timestep, whether the photo is dropped, and the seed of its noise."""
         settings, rng = self.settings, np.random.default_rng((self.settings.seed, 2, place))
+        photo = self.photo_at(place)
         variant, prompt = int(rng.integers(self.cache.variants)), int(rng.integers(self.prompt_count))
+        prompt = prompt if self.own_prompt is None else self.own_prompt[photo]
         timestep, at_last = int(rng.integers(self.last + 1)), rng.random() < settings.last_share
         # InstructPix2Pix's one draw for three kinds of dropout (arXiv 2211.09800, section 3.2.1).
         u, p = rng.random(), settings.dropout
         prompt = self.prompt_count if u < 2 * p else prompt
         return (
-            self.photo_at(place),
+            photo,
             variant,
             prompt,
             self.last if at_last else timestep,

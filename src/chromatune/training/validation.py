@@ -92,7 +92,7 @@ def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Ten
                 condition=photos.condition[part],
                 noise=photos.noise[part],
                 timesteps=torch.full((count,), round(place * last), device=where),
-                token_ids=token_ids.to(where),
+                token_ids=token_ids,
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=where),
                 truth=to_tensor(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
             )
