@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 
 import numpy as np
@@ -221,12 +220,6 @@ def test_learning_rates():
     assert rates[60] == pytest.approx(0.51) and rates[-1] == pytest.approx(0.02, abs=1e-3)
     constant = TrainSettings(lr=5e-6, warmup=0, lr_schedule="constant")
     assert {engine.learning_rate(step, constant) for step in (0, 500)} == {5e-6}
-
-
-def test_metrics_survive_a_torn_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1, "kind": "train"}) + '\n{"step": 2, "ki')
-    assert [row["step"] for row in checkpoints.read_metrics(path)] == [1]
 
 
 def test_a_plain_stable_diffusion_model_becomes_a_colorizer(start, tiny_stable_diffusion):

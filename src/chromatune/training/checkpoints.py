@@ -23,6 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from chromatune.errors import ChromaTuneError, DataError, OptionsError
+from chromatune.training.report import read_metrics
+from chromatune.training.result import sync_folder
 
 COMPLETE = re.compile(r"step-(\d{6,})")
 
@@ -97,19 +99,11 @@ def checkpoint_path(out: Path, step: int) -> Path:
 def finish_checkpoint(temporary: Path, final: Path) -> None:
     """Gives a fully written checkpoint its name, then drops older ones."""
     with writing(final):
-        _sync(temporary)
+        sync_folder(temporary)
         os.replace(temporary, final)
     for path in final.parent.glob("step-*"):
         if COMPLETE.fullmatch(path.name) and path != final:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Bytes reach the disk before the name does, so that a power cut cannot leave a name without them."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def save_best(out: Path, weights: Mapping[str, torch.Tensor], step: int) -> None:
@@ -137,7 +131,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, step: int, report: Callable[[dict[str, Any]], None]) -> None:
         self.path, self.report = out / "metrics.jsonl", report
-        rows = read_metrics(self.path)
+        rows = read_metrics(self.path) if self.path.exists() else []
         with writing(self.path):
             temporary = self.path.with_suffix(".tmp")
             kept = [row for row in rows if row["step"] <= step]
@@ -149,19 +143,6 @@ class MetricsLog:
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.report(row)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def stop_at_bad_loss(loss: float, step: int) -> None:

@@ -28,6 +28,7 @@ from chromatune.training.latent_cache import LatentCache, open_cache, weights_di
 from chromatune.training.learner import Learner
 from chromatune.training.pair_stream import PairStream
 from chromatune.training.parts import select_parts
+from chromatune.training.report import read_metrics
 from chromatune.training.settings import TrainSettings
 from chromatune.training.widening import TrainablePipeline, open_trainable
 
@@ -195,7 +196,7 @@ class _Run:
             # With no checkpoint the run begins anew, its first validation included.
             self.log = checkpoints.MetricsLog(self.out, self.step if found else -1, self.report)
             best = checkpoints.load_best(self.out)
-            rows = checkpoints.read_metrics(self.out / "metrics.jsonl")
+            rows = read_metrics(self.out / "metrics.jsonl")
             validated = [row for row in rows if row["kind"] == "validation"]
             self.best_value = max((self._value(row) for row in validated if row["step"] > 0), default=-math.inf)
             if best is not None and best[1] > self.step:  # validated after the checkpoint, and about to be made again

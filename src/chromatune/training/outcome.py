@@ -8,9 +8,8 @@ from typing import Any
 
 from chromatune.bundle import quiet_libraries
 from chromatune.training.card import model_card
-from chromatune.training.checkpoints import read_metrics
 from chromatune.training.engine import Trained
-from chromatune.training.report import write_report
+from chromatune.training.report import read_metrics, write_report
 from chromatune.training.result import save_lora, save_pipeline
 
 PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")

@@ -159,7 +159,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         yield new
-        _sync(new)
+        sync_folder(new)
         _swap(new, target, old)
     except _write_errors() as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -183,7 +183,7 @@ def _swap(new: Path, target: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Waits until all files are on the disk: a rename may get there before what it names."""
     for file in folder.rglob("*"):
         if file.is_file():
