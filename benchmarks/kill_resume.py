@@ -38,7 +38,7 @@ def main() -> None:
     """Runs once undisturbed, once with kills, and compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--model", default="mini-base")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -66,38 +66,53 @@ def main() -> None:
             "--set",
             "log_every=1",
         ]
-        start = time.perf_counter()
-        subprocess.run([*command, "--out", str(work / "whole")], check=True, capture_output=True)
-        whole_seconds = time.perf_counter() - start
-        killed = 0
+        startup, whole_seconds = timed_run(command, work / "whole")
+        killed, number = 0, 0
         while killed < arguments.kills:
             process = subprocess.Popen(
-                [*command, "--out", str(work / "cut")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [*command, "--out", str(work / f"cut-{number}")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            # Most of a short run is start-up, which writes nothing: kills fall in its second half.
-            moment = chance.uniform(0.4, 1.0) * whole_seconds
+            # Most of a short run is start-up, which writes nothing: kills fall from a little before its end.
+            moment = chance.uniform(0.7 * startup, startup + (whole_seconds - startup) / 4)
             try:
                 process.wait(timeout=moment)
-                break  # finished before the kill
+                number += 1  # it finished before the kill: on with another run
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 killed += 1
-                done = sorted(path.name for path in (work / "cut" / "checkpoints").glob("*"))
+                done = sorted(path.name for path in (work / f"cut-{number}" / "checkpoints").glob("*"))
                 print(f"kill {killed} after {moment:.1f} s: {', '.join(done) or 'no checkpoint yet'}", flush=True)
-        subprocess.run([*command, "--out", str(work / "cut")], check=True, capture_output=True)
-        report(work, killed)
+        for index in range(number + 1):
+            subprocess.run([*command, "--out", str(work / f"cut-{index}")], check=True, capture_output=True)
+        report(work, killed, number + 1)
 
 
-def report(work: Path, killed: int) -> None:
+def timed_run(command: list[str], out: Path) -> tuple[float, float]:
+    """Seconds until the first measurement of an undisturbed run, and until its end."""
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    startup = None
+    while process.poll() is None:
+        if startup is None and (out / "metrics.jsonl").exists():
+            startup = time.perf_counter() - start
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"the undisturbed run ended with {process.returncode}")
+    return startup or 0.0, time.perf_counter() - start
+
+
+def report(work: Path, killed: int, runs: int) -> None:
     """Compares models and metrics; exits with 1 where they differ."""
     place = "model/unet/diffusion_pytorch_model.safetensors"
-    whole, cut = (load_file(work / name / place) for name in ("whole", "cut"))
-    same = whole.keys() == cut.keys() and all((tensor == cut[key]).all() for key, tensor in whole.items())
-    logs = [(work / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
-    logged = logs[0] == logs[1]
+    whole, log = load_file(work / "whole" / place), (work / "whole" / "metrics.jsonl").read_text()
+    same, logged = True, True
+    for index in range(runs):
+        cut = load_file(work / f"cut-{index}" / place)
+        same &= whole.keys() == cut.keys() and all(bool((tensor == cut[key]).all()) for key, tensor in whole.items())
+        logged &= (work / f"cut-{index}" / "metrics.jsonl").read_text() == log
     said = {True: "equal", False: "DIFFER"}
-    print(f"{killed} kills; weights {said[bool(same)]}, metrics {said[logged]}")
+    print(f"{killed} kills in {runs} runs; weights {said[same]}, metrics {said[logged]}")
     raise SystemExit(0 if same and logged else 1)
 
 

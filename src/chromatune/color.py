@@ -50,6 +50,7 @@ _SRGB_TO_XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.07
 _SRGB_TO_XYZ /= _D65_WHITE  # relative to white; both with scikit-image's digits
 _LAB_EPSILON = (6 / 29) ** 3  # CIE 15:2004, section 8.2.1
 _LAB_KAPPA = (29 / 3) ** 3
+_CURVE_TO_LAB = np.array([[0.0, 116.0, 0.0, -16.0], [500.0, -500.0, 0.0, 0.0], [0.0, 200.0, -200.0, 0.0]])
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
@@ -210,10 +211,11 @@ def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
 
 def linear_to_lab(linear: np.ndarray) -> np.ndarray:
     """CIELAB (D65) of linear light: (..., 3) float32 or float64 RGB 0..1 -> the same shape and dtype, L 0..100."""
-    xyz = linear @ _SRGB_TO_XYZ.T.astype(linear.dtype)
-    curve = np.where(xyz > _LAB_EPSILON, np.cbrt(xyz), xyz * (_LAB_KAPPA / 116) + 16 / 116)
-    x, y, z = np.moveaxis(curve, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(linear.dtype)
+    xyz = cv2.transform(linear.reshape(-1, 1, 3), _SRGB_TO_XYZ)  # (N, 1, 3)
+    # OpenCV's power is several times faster, and as exact in float64; in float32 it is not
+    curve = cv2.pow(xyz, 1 / 3) if xyz.dtype == np.float64 else np.cbrt(xyz)
+    np.copyto(curve, xyz * (_LAB_KAPPA / 116) + 16 / 116, where=xyz <= _LAB_EPSILON)
+    return cv2.transform(curve, _CURVE_TO_LAB).reshape(linear.shape)
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:

@@ -69,6 +69,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(photos: Path, capsys: 
         ("evaluate photos --results theirs", 2, "accepted is NAME=DIR"),
         ("evaluate photos --model a --split test", 2, "--split 'test'"),
         ("evaluate photos --model a --validation some", 2, "--validation 'some'"),
+        ("evaluate photos --model a --lpips squeeze:x", 2, "--lpips 'squeeze:x': accepted is NAME:PATH"),
+        ("evaluate photos --model mini --fid tf-inception:nowhere.pt", 2, "--fid: nowhere.pt is no file"),
         ("evaluate photos --model nowhere --size 64", 1, "unknown model 'nowhere'"),
         ("evaluate nowhere --model mini", 1, "no such folder"),
         ("evaluate photos --model mini --keys nowhere", 1, "list of keys cannot be read"),

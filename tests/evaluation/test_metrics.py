@@ -65,6 +65,36 @@ def test_agreement_with_scikit_image_on_photos(name):
     assert_agreement(*real_pair(name))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
+        ((50, 2.49, -0.001), (50, -2.49, 0.001), 7.1792),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0011), 7.2195),
+        ((50, -0.001, 2.49), (50, 0.001, -2.49), 4.8045),
+        ((50, -0.001, 2.49), (50, 0.0011, -2.49), 4.7461),
+        ((50, 2.5, 0), (50, 0, -2.5), 4.3065),
+    ],
+)
+def test_ciede2000_of_published_pairs(first, second, expected):
+    """Sharma, Wu and Dalal 2005, table 1: hues that are opposite, and colours without chroma."""
+    for pair in ((first, second), (second, first)):
+        (distance,) = metrics.delta_e_2000(*(np.array([colour], float) for colour in pair))
+        assert distance == pytest.approx(expected, abs=1e-4)
+
+
+def test_equal_scores_wherever_the_arrays_lie():
+    """Some fast routines round by memory address; a resumed evaluation must give the same bytes."""
+    result, truth = real_pair("coffee")
+    first = metrics.scores(result, truth, luma(truth))
+    kept = []
+    for size in (1, 333, 5000, 77777):
+        kept.append(np.empty(size, np.uint8))
+        assert metrics.scores(result.copy(), truth.copy(), luma(truth)) == first
+
+
 def test_equal_photos():
     photo = skimage.data.astronaut()[:64, :64]
     row = metrics.scores(photo, photo, luma(photo))

@@ -84,6 +84,23 @@ def evaluate_command(
             show_default="none",
         ),
     ] = None,
+    lpips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NET:PATH",
+            help="Also LPIPS v0.1: NET is alex or vgg, PATH a TorchScript file of it that takes two images in [-1, 1].",
+            show_default="none",
+        ),
+    ] = None,
+    fid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKEND:PATH",
+            help="Also FID: BACKEND is tf-inception or torchvision-inception, PATH a TorchScript file of it, such as "
+            "inception-2015-12-05.pt. Features of all results are kept in DIR.",
+            show_default="none",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling and of the intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Photos that go through the model at once.")] = 8,
     device: Annotated[
@@ -109,6 +126,8 @@ def evaluate_command(
         "split_seed": split_seed,
         "keys": keys,
         "seen": seen,
+        "lpips": lpips,
+        "fid": fid,
         "seed": seed,
         "batch_size": batch_size,
         "device": device,
@@ -123,12 +142,14 @@ def evaluate_command(
         raise OptionsError(f"{FLAGS.get(field, '--' + field)} {rest}" if known else str(error)) from None
 
     from chromatune.evaluation.measuring import REPORT_FILE, SUMMARY_FILE, evaluate
-    from chromatune.evaluation.summary import tables
+    from chromatune.evaluation.summary import notes, tables
     from chromatune.evaluation.table import markdown_lines
 
     with _progress() as start_stage:
         evaluation = evaluate(settings, out, command=_typed(fields, out), start_stage=start_stage)
     print(markdown_lines(tables(evaluation.summary)["Means"]))
+    for note in notes(evaluation.summary):
+        print(note)
     for name in (REPORT_FILE, SUMMARY_FILE):
         print(out / name)
     return _tell_failures(evaluation)
@@ -164,7 +185,7 @@ def _typed(fields: dict[str, Any], out: Path) -> str:
     if fields["split"] != "all":
         words += ["--split", fields["split"], "--validation", str(fields["validation"])]
         words += ["--split-seed", str(fields["split_seed"])]
-    for name in ("limit", "keys", "seen", "device"):
+    for name in ("limit", "keys", "seen", "lpips", "fid", "device"):
         if fields[name] is not None:
             words += ["--" + name, str(fields[name])]
     return shlex.join([*words, "--seed", str(fields["seed"]), "--out", str(out)])

@@ -4,6 +4,8 @@ settings.py     what is measured and how: frozen, validated
 protocol.py     which photos are measured, which are left out and why, and their centre squares
 metrics.py      metrics on pairs of 8-bit photos, pure functions
 signatures.py   what goes wrong: colour bleeding, skin tone, and where a face is
+perceptual.py   networks given by path, for LPIPS and FID
+frechet.py      Fréchet distance, and the features on disk that it is taken over
 scoring.py      one photo's scores under all of these
 rows.py         methods and their rows; scores on disk, so that an interrupted run goes on
 files.py        results that another tool wrote

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +20,15 @@ from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import bootstrap, cost, report, running, summary
 from chromatune.evaluation.files import ResultFiles
+from chromatune.evaluation.frechet import FeatureFile, fid_rows
+from chromatune.evaluation.perceptual import Networks, feature_width, load_networks
 from chromatune.evaluation.pictures import choose_examples, draw_examples
 from chromatune.evaluation.protocol import MIN_CHROMA, SEEN, UNREADABLE, Choice, ChosenPhoto, LeftOut, Selection, select
 from chromatune.evaluation.rows import LineFile, Method, Record, plan_methods, write_whole
 from chromatune.evaluation.settings import EvaluationSettings
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
+FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
 SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html"
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
 
@@ -69,7 +73,7 @@ def evaluate(
     Raises:
         DataError: no photo is left to measure, or the folder's files are damaged.
         ModelError: a model cannot be loaded.
-        OptionsError: `out` holds an evaluation with other settings.
+        OptionsError: `out` holds an evaluation with other settings, or a network for LPIPS or FID cannot be used.
         MissingExtraError: what the report needs is not installed.
     """
     report.require()
@@ -77,9 +81,11 @@ def evaluate(
     for method in methods:
         if method.folder is not None:
             ResultFiles(method.folder)  # a mistyped folder is told before the work, not after
+    networks = load_networks(settings)
     selections, sources = _select(settings, start_stage)
     find_face, face_detector = running.cached_face_finder()
     protocol = _protocol(settings, selections, sources) | {"faces": face_detector, "command": command}
+    protocol |= networks.described
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, protocol)
     photos = [photo for selection in selections for photo in selection.photos]
@@ -88,11 +94,14 @@ def evaluate(
         LineFile(out / ROWS_FILE, ("row", "part", "key")) as scores,
         LineFile(out / TIMINGS_FILE, ("method", "part", "key")) as timings,
         ThreadPoolExecutor(running.WORKERS) as pool,
+        ExitStack() as stack,
     ):
-        place = running.Workplace(settings, scores, timings, pool, find_face)
+        features = _open_features(out, networks, stack)
+        place = running.Workplace(settings, scores, timings, pool, find_face, networks, features)
         costs = _score_all(methods, photos, place, start_stage)
         records = scores.read()
-        summarised = _summary(records, methods, protocol, costs, settings.seed)
+        distances = {} if features is None else fid_rows(records, photos, features)
+        summarised = _summary(records, methods, protocol, costs, distances, settings.seed)
         write_whole(out / SUMMARY_FILE, json.dumps(summarised, indent=1, allow_nan=False) + "\n")
         write_whole(out / TABLE_FILE, summary.markdown_report(summarised))
         examples = draw_examples(choose_examples(records, methods), methods, photos, place, start_stage)
@@ -100,6 +109,12 @@ def evaluate(
         page = report.render(summarised, records, methods, costs, examples, left_out, failures)
         write_whole(out / REPORT_FILE, page)
     return Evaluation(summarised, left_out, failures, out)
+
+
+def _open_features(out: Path, networks: Networks, stack: ExitStack) -> FeatureFile | None:
+    if networks.fid is None:
+        return None
+    return stack.enter_context(FeatureFile(out / FEATURES_FILE, feature_width(networks.fid)))
 
 
 def _score_all(
@@ -206,11 +221,11 @@ def _claim(out: Path, protocol: dict[str, Any]) -> None:
             theirs = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise DataError(f"{path} is damaged; give another --out") from None
-        changed = [key for key in ours if key != "command" and theirs.get(key) != ours[key]]
+        changed = [key for key in {**ours, **theirs} if key != "command" and theirs.get(key) != ours.get(key)]
         if changed:
             key = changed[0]
             raise OptionsError(
-                f"{out} holds an evaluation with {key}={theirs.get(key)!r}, and now it is {ours[key]!r}; "
+                f"{out} holds an evaluation with {key}={theirs.get(key)!r}, and now it is {ours.get(key)!r}; "
                 "give another --out"
             )
     elif (out / ROWS_FILE).exists():
@@ -219,7 +234,12 @@ def _claim(out: Path, protocol: dict[str, Any]) -> None:
 
 
 def _summary(
-    records: Sequence[Record], methods: Sequence[Method], protocol: dict[str, Any], costs: dict[str, Cost], seed: int
+    records: Sequence[Record],
+    methods: Sequence[Method],
+    protocol: dict[str, Any],
+    costs: dict[str, Cost],
+    distances: dict[str, float],
+    seed: int,
 ) -> dict[str, Any]:
     """What summary.json holds; seconds and memory are not in it: no two runs measure the same."""
     work_of = {
@@ -228,9 +248,10 @@ def _summary(
         if method.name in costs
         for row in method.rows
     }
+    fid_of = {row: {"fid": distance, "fid_network": protocol["fid"]} for row, distance in distances.items()}
     rows = summary.summarise_rows(records, methods, seed)
     return {
-        "rows": [row | work_of.get(row["name"], {}) for row in rows],
+        "rows": [row | work_of.get(row["name"], {}) | fid_of.get(row["name"], {}) for row in rows],
         "protocol": protocol,
         "prompt_spread": summary.prompt_spread(records, methods),
         "generalisation": summary.generalisation_gaps(records, methods, seed),

@@ -6,6 +6,8 @@ All take (H, W, 3) uint8 sRGB arrays of equal size; nothing is cropped or resize
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,35 +18,71 @@ PSNR_CAP_DB = 100.0  # equal photos: a finite figure, so that a mean over photos
 SSIM_WINDOW_PX, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
 SSIM_K1, SSIM_K2, DATA_RANGE = 0.01, 0.03, 255.0
 BLOCK_PX = 8192  # pixels whose intermediate planes stay in a core's cache
+STRIP_PX = 16384  # the same for SSIM, which has fewer planes and shares rows between strips
+TINY = np.finfo(np.float64).tiny  # keeps 0 / 0 away
+
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _LINEAR_OF_LEVEL = color.srgb_to_linear(np.arange(256) / DATA_RANGE)
 
 
-def _pair(result: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64: uint8 differences wrap modulo 256.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A truth, with what comparisons need of it alone: worked out once, shared by all results.
+
+    Attributes:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        lab: (H, W, 3) float64 CIELAB.
+        planes: red, green and blue, (H, W) float64, 0..255.
+        local_means: of each plane, over SSIM's window, valid region.
+    """
+
+    rgb_u8: np.ndarray
+    lab: np.ndarray
+    planes: tuple[np.ndarray, ...]
+    local_means: tuple[np.ndarray, ...]
+
+
+def reference_of(truth: np.ndarray) -> Reference:
+    """The truth, (H, W, 3) uint8 sRGB, ready for comparisons.
 
     Raises:
-        ValueError: type or size differ from what is compared.
+        ValueError: another type, or a side is under 11 pixels.
+    """
+    _check_pair(truth, truth)
+    planes = _planes(truth)
+    return Reference(truth, lab_of(truth), planes, tuple(_local_mean(plane) for plane in planes))
+
+
+def _check_pair(result: np.ndarray, truth: np.ndarray) -> None:
+    """Checks what is compared.
+
+    Raises:
+        ValueError: type or size differ from it.
     """
     for name, photo in (("result", result), ("truth", truth)):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise ValueError(f"{name} is {photo.dtype} {photo.shape}; metrics take (H, W, 3) uint8")
     if result.shape != truth.shape:
         raise ValueError(f"result is {result.shape}, truth is {truth.shape}; bring them to one size first")
-    return result.astype(np.float64), truth.astype(np.float64)
+
+
+def _planes(rgb_u8: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Channels as (H, W) float64: a third of the memory at a time stays in the cache."""
+    return tuple(rgb_u8[..., channel].astype(np.float64) for channel in range(3))
 
 
 def psnr(result: np.ndarray, truth: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB: one MSE over all channels and pixels; `PSNR_CAP_DB` for equal photos."""
-    first, second = _pair(result, truth)
-    mse = float(((first - second) ** 2).mean())
+    _check_pair(result, truth)
+    mse = cv2.norm(result, truth, cv2.NORM_L2SQR) / result.size  # sums integers: nothing wraps, nothing is rounded
     return PSNR_CAP_DB if mse == 0 else min(PSNR_CAP_DB, 10 * math.log10(DATA_RANGE**2 / mse))
 
 
 def mae(result: np.ndarray, truth: np.ndarray) -> float:
     """Mean absolute RGB difference, 0..255."""
-    first, second = _pair(result, truth)
-    return float(np.abs(first - second).mean())
+    _check_pair(result, truth)
+    return cv2.norm(result, truth, cv2.NORM_L1) / result.size
 
 
 def ssim(result: np.ndarray, truth: np.ndarray) -> float:
@@ -55,45 +93,68 @@ def ssim(result: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: a side is under 11 pixels.
     """
-    first, second = _pair(result, truth)
-    if min(first.shape[:2]) < SSIM_WINDOW_PX:
-        raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW_PX} px, got {first.shape[:2]}")
-    # plane by plane: a third of the memory stays in the cache
-    planes = (np.ascontiguousarray(np.moveaxis(image, -1, 0)) for image in (first, second))
-    return float(np.mean([_ssim_of_planes(*pair) for pair in zip(*planes, strict=True)]))
+    _check_pair(result, truth)
+    return _ssim_against(result, reference_of(truth))
 
 
-def _ssim_of_planes(first: np.ndarray, second: np.ndarray) -> float:
-    """Equation 13 of Wang et al. 2004 for two (H, W) float64 planes, mean over the valid region."""
-    edge = SSIM_WINDOW_PX // 2
+def _ssim_against(result: np.ndarray, reference: Reference) -> float:
+    channels = zip(_planes(result), reference.planes, reference.local_means, strict=True)
+    return float(np.mean([_ssim_of_planes(*channel) for channel in channels]))
 
-    def local_mean(plane: np.ndarray) -> np.ndarray:
-        blurred = cv2.GaussianBlur(plane, (SSIM_WINDOW_PX, SSIM_WINDOW_PX), SSIM_SIGMA)
-        return blurred[edge:-edge, edge:-edge]
 
-    mean_1, mean_2 = local_mean(first), local_mean(second)
+def _ssim_of_planes(first: np.ndarray, second: np.ndarray, mean_2: np.ndarray) -> float:
+    """SSIM of two (H, W) float64 planes, mean over the valid region.
+
+    Args:
+        first: of the result.
+        second: of the truth.
+        mean_2: its local means.
+    """
+    total, rows = 0.0, max(SSIM_WINDOW_PX, STRIP_PX // first.shape[1])
+    for start in range(0, len(mean_2), rows):
+        strip = slice(start, start + rows)
+        wide = slice(start, start + rows + SSIM_WINDOW_PX - 1)  # with what the windows of the strip reach
+        total += float(_similarity(first[wide], second[wide], mean_2[strip]).sum())
+    return total / mean_2.size
+
+
+def _similarity(first: np.ndarray, second: np.ndarray, mean_2: np.ndarray) -> np.ndarray:
+    """Equation 13 of Wang et al. 2004 at each place of the valid region."""
+    mean_1 = _local_mean(first)
     squares, product = mean_1**2 + mean_2**2, mean_1 * mean_2
-    variances = local_mean(first * first + second * second) - squares
-    covariance = local_mean(first * second) - product
+    variances = _local_mean(first * first + second * second) - squares
+    covariance = _local_mean(first * second) - product
     c1, c2 = (SSIM_K1 * DATA_RANGE) ** 2, (SSIM_K2 * DATA_RANGE) ** 2
-    similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return float(similarity.mean())
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+
+def _local_mean(plane: np.ndarray) -> np.ndarray:
+    """Means over SSIM's window, of the valid region: (H, W) -> (H - 10, W - 10) float64."""
+    if min(plane.shape) < SSIM_WINDOW_PX:
+        raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW_PX} px, got {plane.shape}")
+    edge = SSIM_WINDOW_PX // 2
+    return cv2.GaussianBlur(plane, (SSIM_WINDOW_PX, SSIM_WINDOW_PX), SSIM_SIGMA)[edge:-edge, edge:-edge]
 
 
 def lab_of(rgb_u8: np.ndarray) -> np.ndarray:
     """CIELAB (D65) of a photo: (H, W, 3) uint8 sRGB -> (H, W, 3) float64, L 0..100."""
-    return color.linear_to_lab(_LINEAR_OF_LEVEL[rgb_u8])
+    pixels = rgb_u8.reshape(-1, 1, 3)
+    lab = np.empty(pixels.shape)
+    for start in range(0, len(pixels), BLOCK_PX):
+        block = slice(start, start + BLOCK_PX)
+        lab[block] = color.linear_to_lab(cv2.LUT(pixels[block], _LINEAR_OF_LEVEL))
+    return lab.reshape(rgb_u8.shape)
 
 
 def lab_mse(result: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Mean squared difference in float CIELAB (D65): over (L, a, b), and over (a, b) alone."""
-    _pair(result, truth)
+    _check_pair(result, truth)
     return _mse_of_labs(lab_of(result), lab_of(truth))
 
 
 def ciede2000(result: np.ndarray, truth: np.ndarray) -> float:
     """Mean CIEDE2000 colour difference over pixels (Sharma, Wu and Dalal 2005), k_L = k_C = k_H = 1."""
-    _pair(result, truth)
+    _check_pair(result, truth)
     return float(delta_e_2000(lab_of(result), lab_of(truth)).mean())
 
 
@@ -108,44 +169,78 @@ def _power_7(values: np.ndarray) -> np.ndarray:
     return cubed * cubed * values
 
 
+def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """sqrt(x² + y²), several times faster than np.hypot; cv2.magnitude's last digit depends on memory addresses."""
+    return np.sqrt(x * x + y * y)
+
+
 def delta_e_2000(lab_1: np.ndarray, lab_2: np.ndarray) -> np.ndarray:
     """CIEDE2000 of each pair of (..., 3) CIELAB colours, (...)."""
-    planes = [np.reshape(lab, (-1, 3)).T for lab in (lab_1, lab_2)]  # (3, N)
-    distances = np.empty(planes[0].shape[1])
+    planes = [np.reshape(lab, (1, -1, 3)).transpose(2, 0, 1) for lab in (lab_1, lab_2)]  # (3, 1, N)
+    distances = np.empty(planes[0].shape[2])
     for start in range(0, len(distances), BLOCK_PX):
         block = slice(start, start + BLOCK_PX)
-        distances[block] = _delta_e_of_planes(*(np.ascontiguousarray(plane[:, block]) for plane in planes))
+        distances[block] = _delta_e_of_planes(*(np.ascontiguousarray(plane[..., block]) for plane in planes))[0]
     return distances.reshape(lab_1.shape[:-1])
 
 
 def _delta_e_of_planes(lab_1: np.ndarray, lab_2: np.ndarray) -> np.ndarray:
-    """CIEDE2000 of two (3, N) planes, (N,); equation numbers are those of Sharma et al. 2005."""
+    """CIEDE2000 of two (3, 1, N) planes, (1, N); equation numbers are those of Sharma et al. 2005."""
     l1, a1, b1 = lab_1
     l2, a2, b2 = lab_2
-    c7 = _power_7((np.hypot(a1, b1) + np.hypot(a2, b2)) / 2)
+    c7 = _power_7((_length(a1, b1) + _length(a2, b2)) / 2)
     g = 0.5 * (1 - np.sqrt(c7 / (c7 + 25.0**7)))  # 4
     a1, a2 = (1 + g) * a1, (1 + g) * a2  # 5
-    chroma_1, chroma_2 = np.hypot(a1, b1), np.hypot(a2, b2)  # 6
-    hue_1, hue_2 = (np.degrees(np.arctan2(b, a)) + 360 * (b < 0) for a, b in ((a1, b1), (a2, b2)))  # 7
-    grey = chroma_1 * chroma_2 == 0
-    hue_step = hue_2 - hue_1
-    hue_step = np.where(grey, 0.0, hue_step - 360 * np.rint(hue_step / 360))  # 10
-    delta_h = 2 * np.sqrt(chroma_1 * chroma_2) * np.sin(np.radians(hue_step) / 2)  # 11
+    chroma_1, chroma_2 = _length(a1, b1), _length(a2, b2)  # 6
+    delta_h, cos, sin = _hues_between((a1, b1, chroma_1), (a2, b2, chroma_2))  # 7, 10, 11, 14
     mean_l, mean_c = (l1 + l2) / 2, (chroma_1 + chroma_2) / 2  # 12, 13
-    apart = np.abs(hue_1 - hue_2) > 180
-    total = hue_1 + hue_2
-    mean_h = np.where(apart, np.where(total < 360, total + 360, total - 360), total) / 2  # 14
-    mean_h = np.where(grey, total, mean_h)
-    cos = lambda degrees: np.cos(np.radians(degrees))  # noqa: E731
-    t = 1 - 0.17 * cos(mean_h - 30) + 0.24 * cos(2 * mean_h)
-    t += 0.32 * cos(3 * mean_h + 6) - 0.20 * cos(4 * mean_h - 63)  # 15
-    rotation = 30 * np.exp(-(((mean_h - 275) / 25) ** 2))  # 16
+    mean_h = np.degrees(np.arctan2(sin, cos)) + 360 * (sin < 0)
+    rotation = 30 * cv2.exp(-np.square((mean_h - 275) / 25))  # 16
     c7 = _power_7(mean_c)
     r_t = -2 * np.sqrt(c7 / (c7 + 25.0**7)) * np.sin(np.radians(2 * rotation))  # 17, 21
-    s_l = 1 + 0.015 * (mean_l - 50) ** 2 / np.sqrt(20 + (mean_l - 50) ** 2)  # 18
-    s_c, s_h = 1 + 0.045 * mean_c, 1 + 0.015 * mean_c * t  # 19, 20
+    l_squared = np.square(mean_l - 50)
+    s_l = 1 + 0.015 * l_squared / np.sqrt(20 + l_squared)  # 18
+    s_c, s_h = 1 + 0.045 * mean_c, 1 + 0.015 * mean_c * _hue_weight(cos, sin)  # 19, 20
     l_term, c_term, h_term = (l2 - l1) / s_l, (chroma_2 - chroma_1) / s_c, delta_h / s_h
     return np.sqrt(np.maximum(0, l_term**2 + c_term**2 + h_term**2 + r_t * c_term * h_term))  # 22
+
+
+def _hues_between(first: Planes, second: Planes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hue difference times chroma (equation 11), and cosine and sine of the mean hue (equation 14).
+
+    Formed from the colours as vectors (a', b'): angles, and cosines of them again, would take most of the time. The
+    mean hue lies along the sum of the two unit vectors; a colour without chroma adds nothing to it, as it should.
+
+    Args:
+        first: a', b' and C' of the one colour, (1, N) each.
+        second: of the other.
+    """
+    (a1, b1, chroma_1), (a2, b2, chroma_2) = first, second
+    product, dot, cross = chroma_1 * chroma_2, a1 * a2 + b1 * b2, a1 * b2 - a2 * b1
+    delta_h = cross / np.sqrt(np.maximum((product + dot) / 2, TINY))
+    weight_1, weight_2 = 1 / np.maximum(chroma_1, TINY), 1 / np.maximum(chroma_2, TINY)
+    x, y = a1 * weight_1 + a2 * weight_2, b1 * weight_1 + b2 * weight_2
+    obtuse = dot < 0
+    if obtuse.any():
+        # Nearly opposite unit vectors cancel in a sum, and not in a difference: a quarter turn from the mean hue.
+        # Exactly opposite, equation 14 halves the sum of angles in 0..360.
+        turn = np.where(np.where(cross == 0, b1, cross) < 0, -1.0, 1.0)[obtuse]
+        delta_h[obtuse] = turn * np.sqrt(2 * (product - dot)[obtuse])
+        x[obtuse] = turn * (b2 * weight_2 - b1 * weight_1)[obtuse]
+        y[obtuse] = turn * (a1 * weight_1 - a2 * weight_2)[obtuse]
+    length = np.maximum(_length(x, y), TINY)
+    return delta_h, x / length, y / length
+
+
+def _hue_weight(cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """T of equation 15, from cosine and sine of the mean hue, by the addition theorems."""
+    cos_2, sin_2 = cos * cos - sin * sin, 2 * sin * cos
+    cos_3, sin_3 = cos * cos_2 - sin * sin_2, sin * cos_2 + cos * sin_2
+    cos_4, sin_4 = cos_2 * cos_2 - sin_2 * sin_2, 2 * sin_2 * cos_2
+    angle_30, angle_6, angle_63 = math.radians(30), math.radians(6), math.radians(63)
+    t = 1 - 0.17 * (math.cos(angle_30) * cos + math.sin(angle_30) * sin) + 0.24 * cos_2
+    t += 0.32 * (math.cos(angle_6) * cos_3 - math.sin(angle_6) * sin_3)
+    return t - 0.20 * (math.cos(angle_63) * cos_4 + math.sin(angle_63) * sin_4)
 
 
 def colorfulness(rgb_u8: np.ndarray, variant: str = "field") -> float:
@@ -156,41 +251,70 @@ def colorfulness(rgb_u8: np.ndarray, variant: str = "field") -> float:
     Raises:
         ValueError: another variant.
     """
-    red, green, blue = np.moveaxis(_pair(rgb_u8, rgb_u8)[0], -1, 0)
-    opponents = [red - green, (red + green) / 2 - blue]
-    if variant == "field":
-        opponents = [np.abs(opponent) for opponent in opponents]
-    elif variant != "signed":
-        raise ValueError(f"colourfulness variant {variant!r}; accepted: signed, field")
-    spread = math.hypot(*(float(opponent.std()) for opponent in opponents))
-    centre = math.hypot(*(float(opponent.mean()) for opponent in opponents))
-    return spread + 0.3 * centre
+    return colorfulness_variants(rgb_u8, (variant,))[0]
 
 
-def scores(
-    result: np.ndarray, truth: np.ndarray, grey: np.ndarray, labs: tuple[np.ndarray, np.ndarray] | None = None
-) -> dict[str, float]:
+def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field", "signed")) -> list[float]:
+    """Colourfulness in several variants, for little more than the price of one.
+
+    Raises:
+        ValueError: a variant other than `signed` and `field`.
+    """
+    _check_pair(rgb_u8, rgb_u8)
+    for variant in variants:
+        if variant not in ("signed", "field"):
+            raise ValueError(f"colourfulness variant {variant!r}; accepted: signed, field")
+    red, green, blue = (rgb_u8[..., channel].astype(np.int16) for channel in range(3))
+    opponents = [(red - green, 1), (red + green - 2 * blue, 2)]  # whole levels, and what they are multiples of
+    moments = [_centre_and_spread(levels, scale) for levels, scale in opponents]
+    return [
+        math.hypot(*(moment[variant][1] for moment in moments))
+        + 0.3 * math.hypot(*(moment[variant][0] for moment in moments))
+        for variant in variants
+    ]
+
+
+def _centre_and_spread(levels: np.ndarray, scale: int) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of `levels / scale`, (H, W) int16, with signs and without."""
+    count, exact = levels.size, levels.astype(np.float64).ravel()  # whole numbers, and so are their sums
+    squares = int(exact @ exact)
+    totals = {"signed": int(exact.sum()), "field": int(np.abs(exact).sum())}
+    return {
+        variant: (total / (count * scale), math.sqrt(count * squares - total**2) / (count * scale))
+        for variant, total in totals.items()
+    }
+
+
+def scores(result: np.ndarray, truth: np.ndarray, grey: np.ndarray) -> dict[str, float]:
     """All metrics of one photo, by name.
 
     Args:
         result: (H, W, 3) uint8 sRGB.
         truth: the same.
         grey: (H, W) uint8, the input, for the luma drift.
-        labs: `lab_of` of result and truth, where the caller has them.
     """
-    _pair(result, truth)
-    labs = labs or (lab_of(result), lab_of(truth))
-    lab, ab = _mse_of_labs(*labs)
+    _check_pair(result, truth)
+    return scores_against(result, lab_of(result), reference_of(truth), grey)
+
+
+def scores_against(
+    result: np.ndarray, result_lab: np.ndarray, reference: Reference, grey: np.ndarray
+) -> dict[str, float]:
+    """`scores`, where the caller has the result's `lab_of` and the truth's `reference_of`."""
+    truth = reference.rgb_u8
+    _check_pair(result, truth)
+    lab, ab = _mse_of_labs(result_lab, reference.lab)
+    field, signed = colorfulness_variants(result)
     drift_max, drift_mean = color.luma_drift(result, grey)
     return {
         "psnr": psnr(result, truth),
-        "ssim": ssim(result, truth),
+        "ssim": _ssim_against(result, reference),
         "mae": mae(result, truth),
         "lab_mse": lab,
         "ab_mse": ab,
-        "ciede2000": float(delta_e_2000(*labs).mean()),
-        "cf_field": colorfulness(result, "field"),
-        "cf_signed": colorfulness(result, "signed"),
+        "ciede2000": float(delta_e_2000(result_lab, reference.lab).mean()),
+        "cf_field": field,
+        "cf_signed": signed,
         "luma_drift_max": drift_max,
         "luma_drift_mean": drift_mean,
     }

@@ -28,6 +28,11 @@ MEANINGS = {
     "skin CIEDE2000": "over the skin of faces, where the detector finds one",
     "brackets": "95 % intervals of a paired bootstrap over photos",
 }
+OPTIONAL_MEANINGS = {
+    "LPIPS": "v0.1, of the network named in the protocol, inputs in [-1, 1]; lower is better",
+    "FID": "Fréchet distance between Gaussians of the features of a row's results and of the same photos' truths; "
+    "unbiased covariance; lower is better",
+}
 
 
 def require() -> None:
@@ -72,7 +77,8 @@ def render(
         costs=_cost_rows(costs),
         groups=_grouped(examples),
         ranked_by=summary.TITLES[RANKED_BY],
-        meanings=MEANINGS,
+        notes=summary.notes(summarised),
+        meanings=MEANINGS | {n: m for n, m in OPTIONAL_MEANINGS.items() if n.lower() in summarised["protocol"]},
         listed=[photo for photo in left_out if photo.reason in LISTED],
         counted=_counts(left_out),
         failures=failures,

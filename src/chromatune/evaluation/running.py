@@ -14,8 +14,10 @@ from chromatune.colorizer import Colorizer, ModelOutput
 from chromatune.errors import MissingExtraError, PhotoError
 from chromatune.evaluation import scoring, signatures
 from chromatune.evaluation.files import ResultFiles
-from chromatune.evaluation.protocol import ChosenPhoto
-from chromatune.evaluation.rows import LineFile, Method, Record
+from chromatune.evaluation.frechet import TRUTH, FeatureFile, Name
+from chromatune.evaluation.perceptual import Networks, features, lpips
+from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
+from chromatune.evaluation.rows import GREY, LineFile, Method, Record
 from chromatune.evaluation.scoring import Target
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.options import ColorizeOptions, make_options
@@ -25,6 +27,21 @@ AHEAD = 8  # photos read before, and scored after, the one in hand
 
 Taken = TypeVar("Taken")
 Given = TypeVar("Given")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What is written of one photo under one method.
+
+    Attributes:
+        lines: of scores, one a row.
+        timing: line of seconds, or None.
+        features: for FID, by row; the truth's with grey's.
+    """
+
+    lines: list[Record]
+    timing: Record | None
+    features: dict[Name, np.ndarray]
 
 
 @dataclass
@@ -37,6 +54,8 @@ class Workplace:
         timings: lines of seconds, by method and key; kept apart, since no two runs measure the same.
         pool: threads that read and score.
         find_face: the detector, or None where it is not installed.
+        networks: for LPIPS and FID, where asked for.
+        features: for FID, by row and key; None without it.
         advance: called once a method and photo.
     """
 
@@ -45,6 +64,8 @@ class Workplace:
     timings: LineFile
     pool: ThreadPoolExecutor
     find_face: scoring.FaceFinder | None
+    networks: Networks = field(default_factory=Networks)
+    features: FeatureFile | None = None
     advance: Callable[[], None] = lambda: None
     _loaded: tuple[str, Colorizer] | None = field(default=None, repr=False)
 
@@ -106,14 +127,12 @@ def results_of(
 
 def score_method(method: Method, photos: Sequence[ChosenPhoto], place: Workplace) -> None:
     """Scores the photos that have no scores yet, and writes them in the photos' order."""
-    missing = [
-        photo for photo in photos if any((row, photo.part, photo.key) not in place.scores for row in method.rows)
-    ]
+    missing = [photo for photo in photos if not _is_scored(method, photo, place)]
     for _ in range(len(photos) - len(missing)):
         place.advance()
-    scored: deque[Future[tuple[list[Record], Record | None]]] = deque()
+    scored: deque[Future[Scored]] = deque()
     for target, results, seconds in results_of(method, missing, place):
-        scored.append(place.pool.submit(_records, method, target, results, seconds))
+        scored.append(place.pool.submit(_records, method, target, results, seconds, place.networks))
         while len(scored) > AHEAD or (scored and scored[0].done()):
             _write(scored.popleft(), place)
     while scored:
@@ -155,10 +174,26 @@ def _of_model(
             yield target, output, None
 
 
+def _is_scored(method: Method, photo: ChosenPhoto, place: Workplace) -> bool:
+    if any((row, photo.part, photo.key) not in place.scores for row in method.rows):
+        return False
+    if place.features is None or photo.part != HELD_OUT:
+        return True
+    return all((row, photo.key) in place.features for row in _featured(method))
+
+
+def _featured(method: Method) -> tuple[str, ...]:
+    """Rows whose features are kept with this method: grey runs on every photo, so the truth's come with it."""
+    return (*method.rows, TRUTH) if method.name == GREY else method.rows
+
+
 def _records(
-    method: Method, target: Target, results: list[np.ndarray] | PhotoError, seconds: float | None
-) -> tuple[list[Record], Record | None]:
-    """Lines of scores, one a row, and the line of seconds."""
+    method: Method,
+    target: Target,
+    results: list[np.ndarray] | PhotoError,
+    seconds: float | None,
+    networks: Networks,
+) -> Scored:
     photo = target.photo
     lines: list[Record] = []
     for index, row in enumerate(method.rows):
@@ -167,14 +202,22 @@ def _records(
             line["failed"] = str(results)
         else:
             line |= scoring.score(results[index], target)
+            if networks.lpips is not None:
+                line["lpips"] = lpips(networks.lpips, results[index], target.truth)
         lines.append(line)
+    found: dict[Name, np.ndarray] = {}
+    if networks.fid is not None and photo.part == HELD_OUT and not isinstance(results, PhotoError):
+        pictures = zip(_featured(method), [*results, target.truth], strict=False)  # the truth is left over but for grey
+        found = {(row, photo.key): features(networks.fid, picture) for row, picture in pictures}
     name = {"method": method.name, "part": photo.part, "key": photo.key}
-    return lines, None if seconds is None else name | {"seconds": seconds}
+    return Scored(lines, None if seconds is None else name | {"seconds": seconds}, found)
 
 
-def _write(future: Future[tuple[list[Record], Record | None]], place: Workplace) -> None:
-    lines, timing = future.result()
-    if timing is not None:
-        place.timings.append([timing])
-    place.scores.append(lines)
+def _write(future: Future[Scored], place: Workplace) -> None:
+    scored = future.result()
+    if scored.timing is not None:
+        place.timings.append([scored.timing])
+    if place.features is not None:
+        place.features.append(scored.features)
+    place.scores.append(scored.lines)
     place.advance()

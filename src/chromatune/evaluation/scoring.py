@@ -22,21 +22,26 @@ class Target:
 
     Attributes:
         photo: where it is from.
-        truth: (S, S, 3) uint8 sRGB, its centre square.
+        reference: the truth, its centre square, and what comparisons need of it.
         grey: (S, S) uint8, Rec.601 luma of the truth: what is colorized.
-        lab: (S, S, 3) float64 CIELAB of the truth.
+        near_edges: (S, S) bool, where a chroma edge would follow one of luma.
         full_size: height and width of the whole photo, in pixels.
         face: where a face is in the square, if one was looked for and found.
         own: scores of the truth itself: "truth_cf_field", "truth_cf_signed", "truth_bleeding".
     """
 
     photo: ChosenPhoto
-    truth: np.ndarray
+    reference: metrics.Reference
     grey: np.ndarray
-    lab: np.ndarray
+    near_edges: np.ndarray
     full_size: tuple[int, int]
     face: signatures.Box | None
     own: Scores
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(S, S, 3) uint8 sRGB."""
+        return self.reference.rgb_u8
 
 
 def open_target(photo: ChosenPhoto, size_px: int, find_face: FaceFinder | None) -> Target:
@@ -53,14 +58,16 @@ def open_target(photo: ChosenPhoto, size_px: int, find_face: FaceFinder | None) 
         raise DataError(f"{photo.key}: has changed while it was being measured; leave the source alone and start again")
     truth = centre_square(rgb_u8, size_px)
     grey = color.luma(truth)
+    near_edges = signatures.near_luma_edges(grey)
+    field, signed = metrics.colorfulness_variants(truth)
     own: Scores = {
-        "truth_cf_field": metrics.colorfulness(truth, "field"),
-        "truth_cf_signed": metrics.colorfulness(truth, "signed"),
-        "truth_bleeding": signatures.colour_bleeding(truth, grey),
+        "truth_cf_field": field,
+        "truth_cf_signed": signed,
+        "truth_bleeding": signatures.bleeding_away_from(near_edges, truth),
     }
     face = None if find_face is None else find_face(photo, grey)
     height, width = rgb_u8.shape[:2]
-    return Target(photo, truth, grey, metrics.lab_of(truth), (height, width), face, own)
+    return Target(photo, metrics.reference_of(truth), grey, near_edges, (height, width), face, own)
 
 
 def score(result: np.ndarray, target: Target) -> Scores:
@@ -68,9 +75,9 @@ def score(result: np.ndarray, target: Target) -> Scores:
     lab = metrics.lab_of(result)
     face = target.face
     return {
-        **metrics.scores(result, target.truth, target.grey, (lab, target.lab)),
-        "bleeding": signatures.colour_bleeding(result, target.grey),
-        "skin_ciede2000": None if face is None else signatures.skin_distance(lab, target.lab, face),
+        **metrics.scores_against(result, lab, target.reference, target.grey),
+        "bleeding": signatures.bleeding_away_from(target.near_edges, result),
+        "skin_ciede2000": None if face is None else signatures.skin_distance(lab, target.reference.lab, face),
         **target.own,
     }
 

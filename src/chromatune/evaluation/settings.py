@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError
+
+LPIPS_NETS = ("alex", "vgg")
+FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
@@ -38,6 +42,11 @@ class EvaluationSettings(BaseModel):
     seen: str | None = Field(
         None, description="Photos the models were trained on, to measure how much better they do there."
     )
+    lpips: str | None = Field(None, description="NET:PATH of a TorchScript LPIPS v0.1; net alex or vgg.")
+    fid: str | None = Field(
+        None,
+        description="BACKEND:PATH of a TorchScript feature network; backend tf-inception or torchvision-inception.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampling and of the bootstrap.")
     device: str | None = Field(None, description="Where to compute, such as cpu or cuda.")
     batch_size: int = Field(8, ge=1, description="Photos that go through the model at once.")
@@ -60,4 +69,19 @@ def make_settings(**fields: Any) -> EvaluationSettings:
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise OptionsError(f"{name}={given!r}: the same one twice; give each once")
+    for name, accepted in (("lpips", LPIPS_NETS), ("fid", FID_BACKENDS)):
+        if (text := getattr(settings, name)) is not None:
+            named_path(name, text, accepted)
     return settings
+
+
+def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:
+    """NAME:PATH in its two parts.
+
+    Raises:
+        OptionsError: the name is none of the accepted ones, or there is no path.
+    """
+    name, _, path = text.partition(":")
+    if name not in accepted or not path:
+        raise OptionsError(f"{option}={text!r}: accepted is NAME:PATH, with NAME one of {', '.join(accepted)}")
+    return name, Path(path).expanduser()

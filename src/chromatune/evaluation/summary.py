@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.evaluation.bootstrap import interval, resampled_means
+from chromatune.evaluation.frechet import ENOUGH_PHOTOS
 from chromatune.evaluation.protocol import HELD_OUT, SEEN
 from chromatune.evaluation.rows import GREY, RAW, Method, Record
 from chromatune.evaluation.table import MISSING, markdown_lines
@@ -18,8 +19,10 @@ MEANS = (
 ).split()
 GAPS = {"delta_cf_field": "cf_field", "delta_cf_signed": "cf_signed"}  # |mean of results - mean of truths|
 SKIN = "skin_ciede2000"  # only where there is a face
+LPIPS, FID = "lpips", "fid"  # only where a network was given
 DRIFT_MAX = "luma_drift_max"  # the worst photo's: no mean, and so no interval
-COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN)
+OPTIONAL = (LPIPS, FID)
+COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
 SPREAD = ("psnr", "ciede2000", "cf_field")
 GENERALISATION = ("psnr", "ab_mse", "ciede2000")
 
@@ -39,8 +42,21 @@ TITLES = {
     "bleeding": "bleeding",
     SKIN: "skin CIEDE2000",
     "faces": "faces",
+    LPIPS: "LPIPS",
+    FID: "FID",
 }
-DIGITS = {"photos": 0, "faces": 0, "ssim": 4, "psnr": 2, "mae": 2, "ciede2000": 2, "bleeding": 3, SKIN: 2}
+DIGITS = {
+    "photos": 0,
+    "faces": 0,
+    "ssim": 4,
+    "psnr": 2,
+    "mae": 2,
+    "ciede2000": 2,
+    "bleeding": 3,
+    SKIN: 2,
+    LPIPS: 4,
+    FID: 2,
+}
 
 Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value first
 
@@ -117,27 +133,44 @@ def generalisation_gaps(records: Sequence[Record], methods: Sequence[Method], se
 def markdown_report(summary: Mapping[str, Any]) -> str:
     """The tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
     written = {title: markdown_lines(lines) for title, lines in tables(summary).items()}
-    return "\n".join([_header(summary["protocol"]), *(f"## {title}\n\n{text}" for title, text in written.items())])
+    sections = [f"## {title}\n\n{text}" for title, text in written.items()]
+    return "\n".join([_header(summary["protocol"]), *sections, *(note + "\n" for note in notes(summary))])
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What must be read with the tables, a sentence each; usually none."""
+    few = [row["photos"] for row in summary["rows"] if FID in row and row["photos"] < ENOUGH_PHOTOS]
+    if not few:
+        return []
+    return [
+        f"Warning: FID is over as few as {min(few)} photos. Under {ENOUGH_PHOTOS:,} its value depends on their number: "
+        "compare it within this table alone, between rows of equally many photos."
+    ]
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """Title ⇒ lines of cells, the header first; a table that would be empty is left out."""
     rows = {row["name"]: row for row in summary["rows"]}
     intervals = {name: _spans(row["intervals"]) for name, row in rows.items() if "intervals" in row}
+    optional = {
+        name: f"{TITLES[name]} ({summary['protocol'][name]})" for name in OPTIONAL if name in summary["protocol"]
+    }
+    titles = {key: title for key, title in TITLES.items() if key not in OPTIONAL} | optional
+    compared = [key for key in COMPARED if key in titles]
     made = {
-        "Means": _table({name: _cells(row) for name, row in rows.items()}, tuple(TITLES)),
-        "95 % intervals of the means": _table(intervals, COMPARED),
+        "Means": _table({name: _cells(row) for name, row in rows.items()}, titles, tuple(titles)),
+        "95 % intervals of the means": _table(intervals, titles, compared),
     }
     for label, title in (("minus_grey", "Minus grey"), ("minus_first", "Minus the first model")):
         differing = {name: _difference_cells(row[label]) for name, row in rows.items() if label in row}
         if differing:
-            made[f"{title}: paired differences of means"] = _table(differing, COMPARED)
+            made[f"{title}: paired differences of means"] = _table(differing, titles, compared)
     if summary["prompt_spread"]:
         spreads = {_spread_name(spread): _cells(spread) for spread in summary["prompt_spread"]}
-        made["Standard deviation over prompts"] = _table(spreads, SPREAD)
+        made["Standard deviation over prompts"] = _table(spreads, titles, SPREAD)
     if summary["generalisation"]:
         gaps = {gap["name"]: _difference_cells(gap) for gap in summary["generalisation"]}
-        made["Photos seen in training minus held-out photos"] = _table(gaps, GENERALISATION)
+        made["Photos seen in training minus held-out photos"] = _table(gaps, titles, GENERALISATION)
     return made
 
 
@@ -157,7 +190,8 @@ def _by_key(records: Sequence[Record], row: str, part: str) -> dict[str, Record]
 
 
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
-    columns = {name: np.array([record[name] for record in photos]) for name in MEANS}
+    names = [*MEANS, LPIPS] if LPIPS in photos[0] else MEANS
+    columns = {name: np.array([record[name] for record in photos]) for name in names}
     statistics = _with_gaps(resampled_means(columns, seed))
     faces = [record[SKIN] for record in photos if record[SKIN] is not None]
     if len(faces) > 1:  # of one, the interval would have no width
@@ -183,8 +217,8 @@ def _as_differences(here: Statistics, there: Statistics, names: Sequence[str]) -
     return {name: {"mean": float(d[0]), "interval": interval(d)} for name, d in differences.items()}
 
 
-def _table(rows: Mapping[str, Mapping[str, str]], keys: Sequence[str]) -> list[list[str]]:
-    header = ["", *(TITLES[key] for key in keys)]
+def _table(rows: Mapping[str, Mapping[str, str]], titles: Mapping[str, str], keys: Sequence[str]) -> list[list[str]]:
+    header = ["", *(titles[key] for key in keys)]
     return [header, *([name, *(row.get(key, MISSING) for key in keys)] for name, row in rows.items())]
 
 
