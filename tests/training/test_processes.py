@@ -14,8 +14,11 @@ pytestmark = pytest.mark.slow
 
 
 def launch(processes, photos, model, out, settings):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision"]
-    command += ["no", "--dynamo_backend", "no", "--num_processes", str(processes)]
+    command = [sys.executable]
+    if processes > 1:
+        # accelerate's --cpu starts one process unless there is MPI; --multi_gpu starts them all, and gloo joins them.
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "chromatune", "finetune", str(photos), "--model", str(model), "--out", str(out), "-q"]
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
