@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, nargs=2, default=(4, 24), help="updates of the short and the long run")
+    parser.add_argument("--steps", type=int, nargs=2, default=(4, 44), help="updates of the short and the long run")
     parser.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no")
     parser.add_argument("--full", action="store_true", help="Stable Diffusion 1.5's size")
     arguments = parser.parse_args()
@@ -175,9 +175,12 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
     try:
         import torchvision  # noqa: F401
     except ImportError:
-        (stand_in / "torchvision").mkdir()
-        (stand_in / "torchvision" / "__init__.py").write_text("")
-        (stand_in / "torchvision" / "transforms.py").write_text(TORCHVISION)
+        # Under another name: transformers would take a module called torchvision for the real one.
+        (stand_in / "stand_in_transforms.py").write_text(TORCHVISION)
+        text = arguments.script.read_text(encoding="utf-8")
+        text = text.replace("from torchvision import transforms", "import stand_in_transforms as transforms")
+        arguments.script = work / "official.py"
+        arguments.script.write_text(text, encoding="utf-8")
     size, batch = str(arguments.size), str(arguments.batch)
     official = [sys.executable, str(arguments.script), "--pretrained_model_name_or_path", str(work / "model")]
     official += ["--dataset_name", str(work / "dataset"), "--original_image_column", "original_image"]

@@ -242,6 +242,7 @@ def test_the_loss_is_read_behind_the_backward_pass_and_batches_are_made_ahead(st
     from accelerate import Accelerator
 
     order, makers = [], set()
+    monkeypatch.setattr(engine, "makes_batches_ahead", lambda device: True)  # as on a GPU
     copy, check, backward = engine.LossWatch.copy, engine.LossWatch.check, Accelerator.backward
     monkeypatch.setattr(engine.LossWatch, "copy", lambda *a: (order.append("copy"), copy(*a))[1])
     monkeypatch.setattr(engine.LossWatch, "check", lambda *a: (order.append("check"), check(*a))[1])

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,11 @@ class _Run:
         self.held_out = validation.read_validation(held_out, count, size_px, learner)
         self.seen = validation.read_validation(self.cache.items, len(self.held_out.latents), size_px, learner)
         optimiser = torch.optim.AdamW(
-            self.trained, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+            self.trained,
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=self.accelerator.device.type in ("cpu", "cuda"),
         )
         self.model, self.optimiser = self.accelerator.prepare(learner, optimiser)
         self.ema = EMAModel(self.trained, decay=settings.ema) if settings.ema > 0 else None
@@ -209,9 +213,10 @@ class _Run:
         """Updates until `max_steps`: batch, losses, update, averages; then log, validate, checkpoint."""
         settings, accelerator = self.settings, self.accelerator
         sums: dict[str, Any] = {}
-        with ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(1) as thread:
             number = self.step * settings.accumulation
-            waiting = ahead.submit(self._batch, number)
+            ahead = thread.submit if makes_batches_ahead(accelerator.device) else _at_once
+            waiting = ahead(self._batch, number)
             self.model.train()
             while self.step < settings.max_steps:
                 for group in self.optimiser.param_groups:
@@ -219,7 +224,7 @@ class _Run:
                 for _ in range(settings.accumulation):
                     batch = waiting.result().to(accelerator.device)
                     number += 1
-                    waiting = ahead.submit(self._batch, number)
+                    waiting = ahead(self._batch, number)
                     with accelerator.accumulate(self.model):
                         losses = self.model(batch)
                         self.watch.copy(losses["loss"])
@@ -329,6 +334,20 @@ class _Run:
             self.pipeline, self.info, self.settings, self.out, self.step, best_step, self.split, self.cache,
             self.accelerator.is_main_process,
         )  # fmt: skip
+
+
+def makes_batches_ahead(device: torch.device) -> bool:
+    """Whether a thread makes the next batch during an update.
+
+    Not on a CPU: its cores are busy, and a second thread's OpenMP team takes them from the first.
+    """
+    return device.type != "cpu"
+
+
+def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    done: Future[Any] = Future()
+    done.set_result(function(*arguments))
+    return done
 
 
 def run_info(pipeline: TrainablePipeline, settings: TrainSettings, multiple_px: int) -> ModelInfo:
