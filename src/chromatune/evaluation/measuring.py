@@ -24,8 +24,9 @@ from chromatune.evaluation.frechet import FeatureFile, fid_rows
 from chromatune.evaluation.perceptual import Networks, feature_width, load_networks
 from chromatune.evaluation.pictures import choose_examples, draw_examples
 from chromatune.evaluation.protocol import MIN_CHROMA, SEEN, UNREADABLE, Choice, ChosenPhoto, LeftOut, Selection, select
-from chromatune.evaluation.rows import LineFile, Method, Record, plan_methods, write_whole
+from chromatune.evaluation.rows import LineFile, Method, Record, plan_methods
 from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.images import write_whole
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
 FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
@@ -102,12 +103,12 @@ def evaluate(
         records = scores.read()
         distances = {} if features is None else fid_rows(records, photos, features)
         summarised = _summary(records, methods, protocol, costs, distances, settings.seed)
-        write_whole(out / SUMMARY_FILE, json.dumps(summarised, indent=1, allow_nan=False) + "\n")
-        write_whole(out / TABLE_FILE, summary.markdown_report(summarised))
+        write_whole(out / SUMMARY_FILE, (json.dumps(summarised, indent=1, allow_nan=False) + "\n").encode())
+        write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, place, start_stage)
         failures = tuple((r["row"], r["key"], r["failed"]) for r in records if "failed" in r)
         page = report.render(summarised, records, methods, costs, examples, left_out, failures)
-        write_whole(out / REPORT_FILE, page)
+        write_whole(out / REPORT_FILE, page.encode())
     return Evaluation(summarised, left_out, failures, out)
 
 
@@ -230,7 +231,7 @@ def _claim(out: Path, protocol: dict[str, Any]) -> None:
             )
     elif (out / ROWS_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
-    write_whole(path, json.dumps(protocol, indent=1) + "\n")
+    write_whole(path, (json.dumps(protocol, indent=1) + "\n").encode())
 
 
 def _summary(

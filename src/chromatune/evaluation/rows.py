@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,13 +122,6 @@ class LineFile:
 
     def _name(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(record[key] for key in self._keys)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def _drop_torn_line(path: Path) -> None:

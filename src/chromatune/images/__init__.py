@@ -13,7 +13,7 @@ writing.py    bytes ⇒ a file, whole or not at all
 from chromatune.images.encoding import encode_photo, to_pil
 from chromatune.images.photo import IMAGE_SUFFIXES, Photo, format_for, grey_from_rgb, suffix_for
 from chromatune.images.reading import MAX_PIXELS, read_photo
-from chromatune.images.writing import write_photo
+from chromatune.images.writing import write_photo, write_whole
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -26,4 +26,5 @@ __all__ = [
     "suffix_for",
     "to_pil",
     "write_photo",
+    "write_whole",
 ]

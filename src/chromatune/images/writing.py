@@ -38,7 +38,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
         if not overwrite and os.path.lexists(target):
             raise FileExistsError
         data = encode_photo(rgb, photo, format_name)
-        _write_whole(target, data, overwrite)
+        write_whole(target, data, overwrite=overwrite)
     except PhotoError as error:
         raise PhotoError(f"{label}: {error}") from error.__cause__
     except FileExistsError:
@@ -50,7 +50,13 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
         raise PhotoError(f"{label}: cannot be written ({reason}); check disk and path") from error
 
 
-def _write_whole(target: Path, data: bytes, overwrite: bool) -> None:
+def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Writes any file whole or not at all: under a temporary name, to the disk, then renamed.
+
+    Raises:
+        OSError: it cannot be written; an existing file stays as it was.
+        FileExistsError: it exists, and `overwrite` is off.
+    """
     if overwrite:
         target = Path(os.path.realpath(target))  # replace what a link points at, not the link
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # same folder: a rename cannot cross file systems

@@ -22,7 +22,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from chromatune.errors import ChromaTuneError, DataError, OptionsError
+from chromatune.errors import DataError, OptionsError
+from chromatune.images import write_whole
 from chromatune.training.report import read_metrics
 from chromatune.training.result import sync_folder
 
@@ -51,10 +52,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON so that the file is the old one or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
     with writing(path):
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(value, indent=1).encode())
 
 
 def claim_run(out: Path, facts: Mapping[str, Any]) -> None:
@@ -132,27 +131,12 @@ class MetricsLog:
     def __init__(self, out: Path, step: int, report: Callable[[dict[str, Any]], None]) -> None:
         self.path, self.report = out / "metrics.jsonl", report
         rows = read_metrics(self.path) if self.path.exists() else []
+        kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
         with writing(self.path):
-            temporary = self.path.with_suffix(".tmp")
-            kept = [row for row in rows if row["step"] <= step]
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_whole(self.path, "".join(kept).encode())
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, and reports it."""
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.report(row)
-
-
-def stop_at_bad_loss(loss: float, step: int) -> None:
-    """Raises before the update where the loss is no number.
-
-    Raises:
-        ChromaTuneError: the loss is infinite or not a number.
-    """
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise ChromaTuneError(
-            f"the loss is {loss} at step {step}; nothing was updated and the last checkpoint is good: lower lr, "
-            "or train with precision=no"
-        )

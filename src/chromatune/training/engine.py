@@ -21,7 +21,7 @@ from chromatune.data.prompt_sets import prompt_set
 from chromatune.data.sources import PhotoItem, Source
 from chromatune.data.splits import Split, split_source
 from chromatune.diffusion import zero_terminal_snr_config
-from chromatune.errors import OptionsError
+from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.training import checkpoints, validation
 from chromatune.training.latent_cache import LatentCache, open_cache, weights_digest
@@ -120,7 +120,12 @@ class LossWatch:
         """
         if self.copied is not None:
             self.copied.synchronize()
-        checkpoints.stop_at_bad_loss(float(self.host), step)
+        loss = float(self.host)
+        if not math.isfinite(loss):
+            raise ChromaTuneError(
+                f"the loss is {loss} at step {step}; nothing was updated and the last checkpoint is good: lower lr, "
+                "or train with precision=no"
+            )
 
 
 class _Run:
@@ -132,6 +137,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.accelerator, self.settings, self.out, self.score = accelerator, settings, out, score
         self.report = report if accelerator.is_main_process else lambda row: None
+        self.anchors: dict[str, float] | None = None
         self.prompts = _prompts_of(source, settings)
         self.split = split_source(_chosen(source, settings), settings.validation, settings.seed)
         self.pipeline = open_trainable(model)
@@ -195,16 +201,13 @@ class _Run:
             self.accelerator.load_state(str(folder))
         self.logged = self.step
         self.accelerator.wait_for_everyone()
-        self.accelerator.init_trackers("tensorboard") if _has_tensorboard() else None
+        self.accelerator.init_trackers("tensorboard")
         if self.accelerator.is_main_process:
             # With no checkpoint the run begins anew, its first validation included.
             self.log = checkpoints.MetricsLog(self.out, self.step if found else -1, self.report)
-            best = checkpoints.load_best(self.out)
             rows = read_metrics(self.out / "metrics.jsonl")
             validated = [row for row in rows if row["kind"] == "validation"]
             self.best_value = max((self._value(row) for row in validated if row["step"] > 0), default=-math.inf)
-            if best is not None and best[1] > self.step:  # validated after the checkpoint, and about to be made again
-                self.best_value = -math.inf
             if found is None:
                 self._validate()
         self.accelerator.wait_for_everyone()
@@ -290,7 +293,9 @@ class _Run:
         raw = validation.colorize(self._bundle(), self.held_out, steps)
         recomposed = None
         if self.score is not None:
-            measured, recomposed = validation.measure_results(raw, self.held_out, self.score)
+            if self.anchors is None:
+                self.anchors = validation.measure_anchors(self.held_out, self.score)
+            measured, recomposed = validation.measure_results(raw, self.held_out, self.score, self.anchors)
             row |= measured
         validation.write_grid(self.out / "grids" / f"step-{self.step:06d}.png", self.held_out, raw, recomposed)
         if self.step > 0 and self._value(row) > self.best_value:

@@ -20,6 +20,7 @@ import torch
 from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
+from chromatune.images import write_whole
 from chromatune.training.learner import encode_moments
 from chromatune.training.settings import TrainSettings
 
@@ -154,7 +155,7 @@ def _make(
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
             index["done"] = number + 1
-            _write_atomic(progress, json.dumps(index))
+            write_whole(progress, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
     arrays.clear()
@@ -199,9 +200,3 @@ def _store(
                 path, mode=mode, dtype=None if mode == "r+" else np.float16, shape=None if mode == "r+" else shape
             )
         arrays[name][number * len(value) : (number + 1) * len(value)] = value
-
-
-def _write_atomic(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

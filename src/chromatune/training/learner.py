@@ -125,6 +125,11 @@ def encode_moments(vae: Any, rgb: torch.Tensor) -> torch.Tensor:
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
 
 
+def draw_noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal noise of its own seed, float32 on the CPU: the same on every device and in every batch."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def draw_latents(moments: torch.Tensor, noise: torch.Tensor, scaling_factor: float) -> torch.Tensor:
     """A sample of the posterior, scaled, (B, 4, h, w); without a log-variance, the mean itself."""
     mean, *log_variance = moments.split(4, dim=1)

@@ -14,7 +14,7 @@ import torch
 
 from chromatune.errors import DataError, PhotoError
 from chromatune.training.latent_cache import LatentCache, cached_pair, to_tensor
-from chromatune.training.learner import Batch, draw_latents
+from chromatune.training.learner import Batch, draw_latents, draw_noise
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class PairStream:
         prompts = sorted(set(own.values())) if own is not None else list(prompts)
         self.own_prompt = None if own is None else [prompts.index(own[item.key]) for item in cache.items]
         self.prompt_count = len(prompts)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the last epoch asked for, and its order
         # The empty prompt, for dropped text, comes last.
         self.token_ids = tokenizer(
             [*prompts, ""],
@@ -54,8 +55,10 @@ class PairStream:
     def photo_at(self, place: int) -> int:
         """Index of the photo at a place: each photo once an epoch, in an order of the epoch's own."""
         epoch, index = divmod(place, len(self.cache.items))
-        order = np.random.default_rng((self.settings.seed, 1, epoch)).permutation(len(self.cache.items))
-        return int(order[index])
+        if epoch != self._order[0]:  # drawn once an epoch: a batch asks for each of its places
+            rng = np.random.default_rng((self.settings.seed, 1, epoch))
+            self._order = epoch, rng.permutation(len(self.cache.items))
+        return int(self._order[1][index])
 
     def batch(self, number: int, rank: int = 0, ranks: int = 1) -> Batch:
         """Batch `number` (passes, not updates) of process `rank` of `ranks`, on the CPU.
@@ -67,7 +70,7 @@ class PairStream:
         first = (number * ranks + rank) * size
         draws = [self._draw(place) for place in range(first, first + size)]
         rows = [int(self.cache.rows[photo]) + variant for photo, variant, *_ in draws]
-        noise = torch.stack([_normal(seed, self._latent_shape) for *_, seed in draws])  # (B, 8, h, w)
+        noise = torch.stack([draw_noise(seed, self._latent_shape) for *_, seed in draws])  # (B, 8, h, w)
         moments = torch.from_numpy(np.stack([self.cache.moments[row] for row in rows])).float()
         condition = torch.from_numpy(np.stack([self.cache.condition[row] for row in rows])).float()
         keep = torch.tensor([not no_image for *_, no_image, _ in draws])
@@ -116,7 +119,3 @@ class PairStream:
             except PhotoError as error:
                 raise DataError(f"{error}; it was readable when the run began: put it back, then resume") from None
         return to_tensor(np.stack(truths))
-
-
-def _normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import DataError, MissingExtraError
+from chromatune.images import write_whole
 from chromatune.training.card import flatten, format_value
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def write_report(run_folder: Path, *, title: str, settings: Mapping[str, object]
     )
     try:
         if curves:
-            _write_whole(run_folder / CURVES_FILE, curves)
-        _write_whole(run_folder / REPORT_FILE, page.encode())
+            write_whole(run_folder / CURVES_FILE, curves)
+        write_whole(run_folder / REPORT_FILE, page.encode())
     except OSError as error:
         raise DataError(f"{run_folder}: the report cannot be written ({error.strerror}); check disk and path") from None
     return run_folder / REPORT_FILE
@@ -260,15 +260,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _image(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
-
-
-def _write_whole(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

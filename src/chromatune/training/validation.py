@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from chromatune.color import chroma_of, luma, recompose
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
+from chromatune.images import write_whole
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.sampling import PromptEmbeddings, sample
 from chromatune.training.latent_cache import to_tensor
-from chromatune.training.learner import Batch, Learner, draw_latents, encode_moments
+from chromatune.training.learner import Batch, Learner, draw_latents, draw_noise, encode_moments
 
 # (result, truth (H, W, 3) uint8, grey (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -60,7 +61,7 @@ def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learne
     condition = _encode(learner, np.repeat(greys[..., None], 3, axis=3))
     moments = _encode(learner, truth_u8)
     # 4 channels of noise, 4 to sample the posterior with
-    noise = torch.stack([_normal(i, (8, *condition.shape[2:])) for i in range(len(truths))]).to(condition.device)
+    noise = torch.stack([draw_noise(i, (8, *condition.shape[2:])) for i in range(len(truths))]).to(condition.device)
     latents = draw_latents(moments, noise[:, 4:], learner.vae.config.scaling_factor)
     return ValidationSet(truth_u8, greys, condition[:, :4], latents, noise[:, :4])
 
@@ -70,10 +71,6 @@ def _encode(learner: Learner, photos: np.ndarray, size: int = 8) -> torch.Tensor
     where = learner.alphas_cumprod.device
     parts = [photos[first : first + size] for first in range(0, len(photos), size)]
     return torch.cat([encode_moments(learner.vae, to_tensor(part).to(where)) for part in parts])
-
-
-def _normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
@@ -122,30 +119,40 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
     return np.stack(results)
 
 
-def measure_results(raw: np.ndarray, photos: ValidationSet, score: Score) -> tuple[dict[str, float], np.ndarray]:
+def mean_scores(results: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
+    """Means over the photos of each score of `results`, (N, S, S, 3) uint8."""
+    rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.grey_u8, strict=True)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def measure_anchors(photos: ValidationSet, score: Score) -> dict[str, float]:
+    """What results are held against, the same all run long: the grey input's PSNR and the truth's colourfulness."""
+    grey = mean_scores(np.repeat(photos.grey_u8[..., None], 3, axis=3), photos, score)
+    return {"psnr_grey": grey["psnr"], "truth_cf_field": mean_scores(photos.truth_u8, photos, score)["cf_field"]}
+
+
+def measure_results(
+    raw: np.ndarray, photos: ValidationSet, score: Score, anchors: Mapping[str, float]
+) -> tuple[dict[str, float], np.ndarray]:
     """Means of the scores and the recomposed pictures; `raw_psnr` is the raw results', `psnr_grey` the input's.
 
     Args:
         raw: `colorize`'s answer.
         photos: what it was made from.
         score: metrics of one photo.
+        anchors: `measure_anchors` of the photos.
 
     Returns:
         The means, `delta_cf` among them, and the recomposed results, (N, S, S, 3) uint8.
     """
     recomposed = np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.grey_u8, raw, strict=True)])
-    raw_u8 = np.rint(raw.clip(0, 1) * 255).astype(np.uint8)
-    grey_u8 = np.repeat(photos.grey_u8[..., None], 3, axis=3)
-    kinds = {"": recomposed, "raw_": raw_u8, "grey_": grey_u8, "truth_": photos.truth_u8}
-    means: dict[str, float] = {}
-    for prefix, results in kinds.items():
-        rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.grey_u8, strict=True)]
-        means |= {f"{prefix}{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means = mean_scores(recomposed, photos, score)
+    means["raw_psnr"] = mean_scores(np.rint(raw.clip(0, 1) * 255).astype(np.uint8), photos, score)["psnr"]
     kept: dict[str, float] = {
         name: means[name] for name in ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae") if name in means
     }
-    kept["psnr_grey"] = means["grey_psnr"]
-    kept["delta_cf"] = abs(means["cf_field"] - means["truth_cf_field"])
+    kept["psnr_grey"] = anchors["psnr_grey"]
+    kept["delta_cf"] = abs(means["cf_field"] - anchors["truth_cf_field"])
     return kept, recomposed
 
 
@@ -160,6 +167,4 @@ def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: n
     path.parent.mkdir(parents=True, exist_ok=True)
     done, png = cv2.imencode(".png", sheet[..., ::-1])
     if done:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(png.tobytes())
-        temporary.replace(path)
+        write_whole(path, png.tobytes())
