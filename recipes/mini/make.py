@@ -1,7 +1,7 @@
 """Makes the embedded pair, `mini-base` and `mini`, from a folder of photos.
 
     python recipes/mini/make.py PHOTOS --work .work/mini [--stage pack|vae|base|colorizer|export] [--settings FILE]
-    torchrun --nproc-per-node 2 recipes/mini/make.py …      (a process a core: on a CPU faster than threads)
+    torchrun --nproc-per-node 2 recipes/mini/make.py …      (several processes share each batch)
 
 Without --stage all stages run in order. Each continues from its checkpoint in the work folder, and one that is
 finished is only loaded, so the same command can be stopped and given again at any time.

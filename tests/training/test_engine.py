@@ -205,12 +205,11 @@ def test_schedules(start, tiny_pipeline):
 
 def test_guidance_only_where_conditions_were_dropped(start):
     """A model trained without dropout must not be sampled with guidance."""
-    from chromatune.training.engine import run_info
-
     pipeline = start(max_steps=1)[0].pipeline
-    plain = TrainSettings(dropout=0.0)
     bare = engine.dataclasses.replace(pipeline, defaults={})
-    assert run_info(bare, plain, 16).guidance_scale in (1.0, 7.0)
+    for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
+        info = engine.run_info(bare, TrainSettings(dropout=dropout), 16)
+        assert (info.guidance_scale, info.image_guidance_scale) == scales
 
 
 def test_learning_rates():

@@ -361,7 +361,7 @@ def run_info(pipeline: TrainablePipeline, settings: TrainSettings, multiple_px: 
     native = int(own.get("size_px") or 8 * (pipeline.unet.config.sample_size or 64))
     size_px = settings.size_px or round(native * settings.size_scale)
     size_px = max(multiple_px, round(size_px / multiple_px) * multiple_px)
-    guided = settings.dropout > 0 or not own
+    guided = settings.dropout > 0
     return ModelInfo(
         name=pipeline.name,
         path=pipeline.path,
