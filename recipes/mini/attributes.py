@@ -32,7 +32,10 @@ def hue_shares(lab: np.ndarray, min_chroma: float = 15.0) -> dict[str, float]:
 
 
 def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) -> str:
-    """The prompt with one word that holds for this photo said after it, or alone where none clearly holds."""
+    """The prompt with one word that holds for this photo said after it; "natural" where none clearly holds.
+
+    Without that word the plain prompts would be left with more than their share of dull photos, and mean dull colours.
+    """
     lab = lab_of(rgb_u8)
     chroma, warmth = float(np.hypot(lab[:, 1], lab[:, 2]).mean()), float(lab[:, 2].mean())
     words = []
@@ -48,7 +51,6 @@ def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) 
     # Orange at skin's chroma is every face: a named hue must cover much, or stand out from skin.
     hues = [name for name, share in hue_shares(lab).items() if share > (0.5 if name in ("orange", "red") else 0.2)]
     options += [(prompts.HUE_FORMS, name) for name in hues] * 2
-    if not options:
-        return prompt
+    options = options or [(prompts.ATTRIBUTE_FORMS, "natural")]
     forms, word = options[int(rng.integers(len(options)))]
     return prompts.with_attribute(prompt, forms[int(rng.integers(len(forms)))], word)

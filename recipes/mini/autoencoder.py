@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from loop import BatchPlan, device, ranks, train
+from loop import device, share_of, train
 from photos import Pack, centre_square, crop_batches
 
 from chromatune.color import LUMA_WEIGHTS
@@ -137,13 +137,13 @@ def write_preview(vae: AutoencoderTiny, truth: torch.Tensor, path: Path) -> None
 
 
 def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px: int, work: Path) -> AutoencoderTiny:
-    """Trains stage 1 on crops of half the size, or loads it where it is finished."""
+    """Trains stage 1, or loads it where it is finished."""
     torch.manual_seed(settings["seed"])
     hinted = Hinted(make_vae(settings)).to(memory_format=torch.channels_last)
-    plan = BatchPlan(size_px // 2, max(1, settings["batch"] // 2 // ranks()))
 
     def stream(first_step: int) -> Iterator[np.ndarray]:
-        for crops, _ in crop_batches(photos, lambda step: plan, settings["seed"], first_step, settings["zoom"]):
+        count = share_of(settings["batch"] // 2)
+        for crops, _ in crop_batches(photos, size_px, count, settings["seed"], first_step, settings["zoom"]):
             yield np.stack(crops)
 
     def preview(step: int) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from attributes import attribute_prompt
 from autoencoder import chroma_part, to_tensor
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from editor import Editor, drop_conditions, make_scheduler, sample_raw, token_ids
-from loop import batch_plan, train
+from loop import share_of, train
 from photos import Pack, centre_square, crop_batches
 from transformers import CLIPTokenizer
 
@@ -34,8 +34,10 @@ def grey_u8(grey: np.ndarray) -> np.ndarray:
 
 def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first_step: int) -> Iterator[Batch]:
     """Endless pairs with instructions; batch k depends on the seed, k and the process alone."""
-    plan = partial(batch_plan, settings=settings, size_px=size_px)
-    for colours, rng in crop_batches(photos, plan, settings["seed"], first_step):
+    crops = crop_batches(
+        photos, size_px, share_of(settings["batch"]), settings["seed"], first_step, settings["zoom"], settings["tilted"]
+    )
+    for colours, rng in crops:
         greys, texts = [], []
         for colour in colours:
             text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
@@ -74,9 +76,9 @@ def draw_timesteps(count: int, repeats: int, last: int, generator: torch.Generat
 
 def train_colorizer(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, validation: Pack,
-    settings: dict[str, Any], size_px: int, work: Path,
+    settings: dict[str, Any], kinds: dict[str, list[str]], size_px: int, work: Path,
 ) -> UNet2DConditionModel:  # fmt: skip
-    """Trains stage 4 from the base U-Net, or loads it where it is finished."""
+    """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; previews tell `kinds` of photos apart."""
     torch.manual_seed(settings["seed"])
     unet = copy.deepcopy(base.unet).requires_grad_(True).to(memory_format=torch.channels_last)
     embed = PromptCache(tokenizer, base.text_encoder)
@@ -107,7 +109,7 @@ def train_colorizer(
         return loss, {"loss": loss.item(), "v": plain.item(), "chroma": chroma.mean().item(), "chroma_last": at_last}
 
     def preview(step: int) -> None:
-        write_preview(vae, unet, embed, validation, size_px, work / "colorizer.png", step)
+        write_preview(vae, unet, embed, validation, kinds, size_px, work, step)
 
     stream = lambda first_step: training_batches(photos, settings, size_px, first_step)  # noqa: E731
     train("colorizer", unet, stream, step_loss, settings, work, preview)
@@ -115,32 +117,45 @@ def train_colorizer(
 
 
 def write_preview(
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache,
-    validation: Pack, size_px: int, path: Path, step: int, count: int = 48,
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache, validation: Pack,
+    kinds: dict[str, list[str]], size_px: int, work: Path, step: int, each: int = 24,
 ) -> None:  # fmt: skip
-    """Validation photos: prints PSNR and chroma, writes a sheet."""
-    chosen = np.linspace(0, len(validation.files) - 1, count).astype(int)
-    truth = np.stack([centre_square(validation.photo(int(i)), size_px) for i in chosen])
-    truth_f = truth.astype(np.float32) / 255
-    grey_f = np.stack([make_grey(photo) for photo in truth_f])
-    grey = np.stack([grey_u8(photo) for photo in grey_f])
-    rows, report = [truth], {"grey": _psnr(np.repeat(grey_f[..., None], 3, 3), truth_f)}
-    for steps in (1, 2, 4):
-        result = sample_raw(vae, unet, grey, embed([prompts.DEFAULT_PROMPT] * len(grey)), steps)
-        result = np.clip(result - np.stack([luma(photo) for photo in result])[..., None] + grey_f[..., None], 0, 1)
-        report[f"psnr_{steps}"] = _psnr(result, truth_f)
-        report[f"chroma_{steps}"] = float(np.mean([_mean_chroma(photo) for photo in result]))
-        rows.append((result * 255).round().astype(np.uint8))
-    report["chroma_truth"] = float(np.mean([_mean_chroma(photo) for photo in truth_f]))
-    print("colorizer", step, {key: round(value, 2) for key, value in report.items()}, flush=True)
-    sheet = np.concatenate([np.concatenate(list(row[:16]), axis=1) for row in rows])
-    cv2.imwrite(str(path), sheet[..., ::-1])
+    """Up to `each` validation photos of every kind: PSNR above grey and mean chroma, logged, and a sheet of four each.
+
+    `kinds` maps a kind to its sets; photos of no kind are "other".
+    """
+    kind_of = {name: kind for kind, sets in kinds.items() for name in sets}
+    members: dict[str, list[int]] = {}
+    for index, file in enumerate(validation.files):
+        members.setdefault(kind_of.get(file.split("/")[0], "other"), []).append(index)
+    report: dict[str, dict[str, float]] = {}
+    shown = []
+    for kind, indices in sorted(members.items()):
+        chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, min(each, len(indices))).astype(int)]
+        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in chosen])
+        truth = truth_u8.astype(np.float32) / 255
+        grey = np.stack([make_grey(photo) for photo in truth])
+        greys_u8 = np.stack([grey_u8(photo) for photo in grey])
+        passed = _psnr(np.repeat(grey[..., None], 3, axis=3), truth)
+        report[kind] = {"chroma_truth": _mean_chroma(truth)}
+        rows = [truth_u8]
+        for steps in (1, 2, 4):
+            raw = sample_raw(vae, unet, greys_u8, embed([prompts.DEFAULT_PROMPT] * len(grey)), steps)
+            result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + grey[..., None], 0, 1)
+            report[kind] |= {f"gain_{steps}": _psnr(result, truth) - passed, f"chroma_{steps}": _mean_chroma(result)}
+            rows.append((result * 255).round().astype(np.uint8))
+        shown.append(np.concatenate([np.concatenate(list(row[:4]), axis=1) for row in rows]))
+    rounded = {kind: {key: round(value, 2) for key, value in row.items()} for kind, row in report.items()}
+    with (work / "colorizer-validation.jsonl").open("a") as log:
+        log.write(json.dumps({"step": step, **rounded}) + "\n")
+    sheet = np.concatenate([np.pad(part, ((0, 0), (0, 4 * size_px - part.shape[1]), (0, 0))) for part in shown], axis=1)
+    cv2.imwrite(str(work / "colorizer.png"), sheet[..., ::-1])
 
 
 def _psnr(result: np.ndarray, truth: np.ndarray) -> float:
     return float((-10 * np.log10(((result - truth) ** 2).mean(axis=(1, 2, 3)))).mean())
 
 
-def _mean_chroma(rgb: np.ndarray) -> float:
-    lab = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2LAB)
-    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+def _mean_chroma(photos: np.ndarray) -> float:
+    lab = [cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2LAB) for rgb in photos]
+    return float(np.mean([np.hypot(photo[..., 1], photo[..., 2]).mean() for photo in lab]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from autoencoder import to_tensor
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from edits import EDITS, random_edit
-from loop import batch_plan, train
+from loop import share_of, train
 from photos import Pack, centre_square, crop_batches
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -172,8 +171,8 @@ def train_base(
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def stream(first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-        plan = partial(batch_plan, settings=settings, size_px=size_px)
-        for crops, rng in crop_batches(photos, plan, settings["seed"], first_step):
+        count = share_of(settings["batch"])
+        for crops, rng in crop_batches(photos, size_px, count, settings["seed"], first_step):
             triples = [random_edit(crop, rng) for crop in crops]
             yield np.stack([t[0] for t in triples]), np.stack([t[1] for t in triples]), [t[2] for t in triples]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
-from editor import Editor, make_scheduler
-from transformers import CLIPTokenizer
+from editor import make_scheduler
+from transformers import CLIPTextModel, CLIPTokenizer
 
 DESCRIPTIONS = {
     "mini": "small colorizer, 128 px pass, made for a CPU",
@@ -27,13 +27,13 @@ PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy
 
 
 def export(
-    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, unet: UNet2DConditionModel,
+    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unets: dict[str, UNet2DConditionModel],
     settings: dict[str, Any], photos: Path, work: Path, out: Path,
 ) -> None:  # fmt: skip
-    """Writes `out/mini` and `out/mini-base`; an older model there is replaced when the new one is complete."""
-    for name, part in (("mini-base", base.unet), ("mini", unet)):
-        # Copies: half() works in place, and the two models share autoencoder and text encoder.
-        parts = {"vae": vae, "text_encoder": base.text_encoder, "unet": part}
+    """Writes `out/NAME` for each of `unets`; an older model there is replaced when the new one is complete."""
+    for name, unet in unets.items():
+        # Copies: half() works in place, and the models share autoencoder and text encoder.
+        parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
         pipeline = StableDiffusionInstructPix2PixPipeline(
             tokenizer=tokenizer,
             scheduler=make_scheduler(),

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,20 +18,6 @@ from diffusers.training_utils import EMAModel
 
 SAVE_SECONDS = 240.0
 LOG_STEPS = 50
-
-
-class BatchPlan(NamedTuple):
-    """What one process draws at a step."""
-
-    size_px: int
-    count: int
-
-
-def batch_plan(step: int, settings: dict[str, Any], size_px: int) -> BatchPlan:
-    """The first `small_share` of the steps run at half the size with four times the batch, for about the same cost."""
-    small = step < settings["steps"] * settings["small_share"]
-    count = settings["batch"] * (4 if small else 1)
-    return BatchPlan(size_px // 2 if small else size_px, max(1, count // ranks()))
 
 
 def start_ranks() -> None:
@@ -48,6 +34,11 @@ def rank() -> int:
 def ranks() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share_of(batch: int) -> int:
+    """How many of a batch's `batch` members this process makes."""
+    return max(1, batch // ranks())
 
 
 def wait_for_all() -> None:

@@ -2,6 +2,7 @@
 
     python recipes/mini/make.py PHOTOS --work .work/mini [--stage pack|vae|base|colorizer|export] [--settings FILE]
     torchrun --nproc-per-node 2 recipes/mini/make.py …      (several processes share each batch)
+    python recipes/mini/make.py PHOTOS --work .work/mini --from-model mini    (train a finished pair's U-Net on)
 
 Without --stage all stages run in order. Each continues from its checkpoint in the work folder, and one that is
 finished is only loaded, so the same command can be stopped and given again at any time.
@@ -30,6 +31,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("src/chromatune/models"), help="where the two models go")
     parser.add_argument("--stage", choices=STAGES, help="this stage alone (those before it must be finished)")
     parser.add_argument("--settings", type=Path, default=Path(__file__).with_name("settings.toml"))
+    parser.add_argument(
+        "--from-model",
+        help="go on from this model (as `chromatune colorize --model` takes it): its "
+        "autoencoder, text encoder and U-Net instead of stages vae and base; mini-base stays as it is",
+    )
     arguments = parser.parse_args()
     settings = tomllib.loads(arguments.settings.read_text())
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -51,26 +57,41 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
         return
     train_photos = photos.load_pack(work / "pack", "train", settings["pack"]["weights"])
     validation = photos.load_pack(work / "pack", "validation")
-    from autoencoder import train_vae
+    if arguments.from_model:
+        vae, tokenizer, base = open_model(arguments.from_model)
+    else:
+        from autoencoder import train_vae
 
-    vae = train_vae(train_photos, validation, stage_settings(settings, "vae"), size_px, work)
-    if stage == "vae":
-        return
-    from editor import train_base
+        vae = train_vae(train_photos, validation, stage_settings(settings, "vae"), size_px, work)
+        if stage == "vae":
+            return
+        from editor import train_base
 
-    tokenizer, base = train_base(vae, train_photos, validation, stage_settings(settings, "base"), settings, work)
+        tokenizer, base = train_base(vae, train_photos, validation, stage_settings(settings, "base"), settings, work)
     if stage == "base":
         return
     from colorize import train_colorizer
 
     colorizer = stage_settings(settings, "colorizer")
-    unet = train_colorizer(vae, tokenizer, base, train_photos, validation, colorizer, size_px, work)
+    unet = train_colorizer(vae, tokenizer, base, train_photos, validation, colorizer, settings["kinds"], size_px, work)
     if stage == "colorizer":
         return
     from export import export
 
     if loop.rank() == 0:
-        export(vae, tokenizer, base, unet, settings, arguments.photos, work, arguments.out)
+        pair = {"mini": unet} if arguments.from_model else {"mini-base": base.unet, "mini": unet}
+        export(vae, tokenizer, base.text_encoder, pair, settings, arguments.photos, work, arguments.out)
+
+
+def open_model(name: str) -> tuple[Any, Any, Any]:
+    """Autoencoder, tokenizer, and U-Net with text encoder of a finished model, float32 and frozen."""
+    from editor import Editor
+    from loop import device
+
+    from chromatune.bundle import load_bundle
+
+    bundle = load_bundle(name, device=str(device()))
+    return bundle.vae, bundle.tokenizer, Editor(bundle.unet, bundle.text_encoder)
 
 
 if __name__ == "__main__":

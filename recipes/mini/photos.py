@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from loop import BatchPlan, rank
+from loop import rank
 from rich.progress import track
 
 from chromatune.data.pairs import is_monochrome
@@ -138,17 +138,24 @@ def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(crop, (size_px, size_px), interpolation=interpolation)
 
 
-def crop_batches(
-    pack: Pack, plan: Callable[[int], BatchPlan], seed: int, first_step: int, zoom: float = 0.8
-) -> Iterator[tuple[list[np.ndarray], np.random.Generator]]:
-    """Endless lists of random crops and the generator for what else a batch draws.
+def tilt(rgb_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The square turned by up to 15° and up to a quarter smaller, black around it, as prints lie on a scanner."""
+    side = rgb_u8.shape[0]
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(-15, 15)), float(rng.uniform(0.75, 1.0)))
+    return cv2.warpAffine(np.ascontiguousarray(rgb_u8), turn, (side, side), flags=cv2.INTER_AREA)
 
-    Batch k depends on the seed, k and the process alone; `plan(k)` says how many crops it has and how large they are.
+
+def crop_batches(
+    pack: Pack, size_px: int, count: int, seed: int, first_step: int, zoom: float = 0.8, tilted: float = 0.0
+) -> Iterator[tuple[list[np.ndarray], np.random.Generator]]:
+    """Endless lists of `count` random crops and the generator for what else a batch draws.
+
+    Batch k depends on the seed, k and the process alone; a share `tilted` of the crops lie askew.
     """
     step = first_step
     while True:
-        size_px, count = plan(step)
         rng = np.random.default_rng((seed, step, rank()))
         chosen = rng.choice(len(pack.files), size=count, p=pack.weight)
-        yield [random_crop(pack.photo(int(index)), size_px, rng, zoom) for index in chosen], rng
+        crops = [random_crop(pack.photo(int(index)), size_px, rng, zoom) for index in chosen]
+        yield [tilt(crop, rng) if rng.random() < tilted else crop for crop in crops], rng
         step += 1

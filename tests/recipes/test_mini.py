@@ -23,6 +23,8 @@ test = 0.1
 validation = 0.3
 min_chroma = 4.0
 [pack.weights]
+[kinds]
+drawings = ["drawn"]
 [vae]
 width = 8
 encoder_blocks = [0, 1, 1, 1]
@@ -49,15 +51,15 @@ layers = 1
 head_dim = 16
 [base]
 batch = 2
-small_share = 0.5
 steps = 3
 lr = 1e-3
 warmup = 1
 dropout = 0.05
 [colorizer]
 batch = 2
-small_share = 0.5
 repeats = 3
+zoom = 0.8
+tilted = 0.5
 steps = 4
 lr = 1e-3
 warmup = 1
