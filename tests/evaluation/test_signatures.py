@@ -10,7 +10,7 @@ import skimage.data
 from chromatune import color
 from chromatune.errors import MissingExtraError
 from chromatune.evaluation import signatures
-from chromatune.evaluation.metrics import lab_of
+from chromatune.evaluation.metrics import delta_e_2000, lab_of
 
 
 def half_red(edge_px: int) -> np.ndarray:
@@ -59,13 +59,13 @@ def test_the_astronaut_has_a_face_and_the_coffee_has_none():
     assert (top < 60 < top + height, left < 112 < left + width) == (True, True)  # the nose
     assert find(np.full((64, 64), 90, np.uint8)) is None
     truth = lab_of(astronaut)
-    assert signatures.skin_distance(truth, truth, face) == 0
+    assert signatures.skin_distance(delta_e_2000(truth, truth), face) == 0
     outside = astronaut.copy()
     outside[200:] = 0
-    assert signatures.skin_distance(lab_of(outside), truth, face) == 0
+    assert signatures.skin_distance(delta_e_2000(lab_of(outside), truth), face) == 0
     green = astronaut.copy()
     green[top : top + height, left : left + width, 1] = 255
-    assert signatures.skin_distance(lab_of(green), truth, face) > 20
+    assert signatures.skin_distance(delta_e_2000(lab_of(green), truth), face) > 20
 
 
 def test_one_wrong_window_is_no_face():

@@ -276,9 +276,9 @@ def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field"
 
 def _centre_and_spread(levels: np.ndarray, scale: int) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of `levels / scale`, (H, W) int16, with signs and without."""
-    count, exact = levels.size, levels.astype(np.float64).ravel()  # whole numbers, and so are their sums
-    squares = int(exact @ exact)
-    totals = {"signed": int(exact.sum()), "field": int(np.abs(exact).sum())}
+    # OpenCV sums whole numbers exactly, and on this thread alone: numpy's dot product would wake those of BLAS.
+    count, squares = levels.size, int(cv2.norm(levels, cv2.NORM_L2SQR))
+    totals = {"signed": int(cv2.sumElems(levels)[0]), "field": int(cv2.norm(levels, cv2.NORM_L1))}
     return {
         variant: (total / (count * scale), math.sqrt(count * squares - total**2) / (count * scale))
         for variant, total in totals.items()
@@ -294,27 +294,30 @@ def scores(result: np.ndarray, truth: np.ndarray, grey: np.ndarray) -> dict[str,
         grey: (H, W) uint8, the input, for the luma drift.
     """
     _check_pair(result, truth)
-    return scores_against(result, lab_of(result), reference_of(truth), grey)
+    return scores_against(result, reference_of(truth), grey)[0]
 
 
 def scores_against(
-    result: np.ndarray, result_lab: np.ndarray, reference: Reference, grey: np.ndarray
-) -> dict[str, float]:
-    """`scores`, where the caller has the result's `lab_of` and the truth's `reference_of`."""
+    result: np.ndarray, reference: Reference, grey: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """`scores`, where the caller has the truth's `reference_of`; with them the CIEDE2000 of each pixel, (H, W)."""
     truth = reference.rgb_u8
     _check_pair(result, truth)
+    result_lab = lab_of(result)
     lab, ab = _mse_of_labs(result_lab, reference.lab)
+    distances = delta_e_2000(result_lab, reference.lab)
     field, signed = colorfulness_variants(result)
     drift_max, drift_mean = color.luma_drift(result, grey)
-    return {
+    found = {
         "psnr": psnr(result, truth),
         "ssim": _ssim_against(result, reference),
         "mae": mae(result, truth),
         "lab_mse": lab,
         "ab_mse": ab,
-        "ciede2000": float(delta_e_2000(result_lab, reference.lab).mean()),
+        "ciede2000": float(distances.mean()),
         "cf_field": field,
         "cf_signed": signed,
         "luma_drift_max": drift_max,
         "luma_drift_mean": drift_mean,
     }
+    return found, distances

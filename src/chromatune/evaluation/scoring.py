@@ -72,12 +72,11 @@ def open_target(photo: ChosenPhoto, size_px: int, find_face: FaceFinder | None) 
 
 def score(result: np.ndarray, target: Target) -> Scores:
     """All scores of a result, (S, S, 3) uint8 sRGB; "skin_ciede2000" is None without a face."""
-    lab = metrics.lab_of(result)
-    face = target.face
+    found, distances = metrics.scores_against(result, target.reference, target.grey)
     return {
-        **metrics.scores_against(result, lab, target.reference, target.grey),
+        **found,
         "bleeding": signatures.bleeding_away_from(target.near_edges, result),
-        "skin_ciede2000": None if face is None else signatures.skin_distance(lab, target.reference.lab, face),
+        "skin_ciede2000": None if target.face is None else signatures.skin_distance(distances, target.face),
         **target.own,
     }
 

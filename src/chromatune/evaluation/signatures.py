@@ -10,7 +10,6 @@ import numpy as np
 
 from chromatune import color
 from chromatune.errors import MissingExtraError
-from chromatune.evaluation.metrics import delta_e_2000
 
 CHROMA_EDGE = 1.0  # 8-bit levels per pixel: models give soft chroma, and its steps are no steeper
 LUMA_EDGE = 4.0  # 8-bit levels per pixel: what chroma may follow
@@ -51,19 +50,18 @@ def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
     return float(edges[~near].sum(dtype=np.float64) / edges.sum(dtype=np.float64))
 
 
-def skin_distance(lab: np.ndarray, truth_lab: np.ndarray, face: Box) -> float:
-    """Mean CIEDE2000 over the skin of a face: an ellipse within its box.
+def skin_distance(distances: np.ndarray, face: Box) -> float:
+    """Mean colour difference over the skin of a face: an ellipse within its box.
 
     Args:
-        lab: (H, W, 3) CIELAB of the result.
-        truth_lab: (H, W, 3) CIELAB of the truth.
+        distances: (H, W) CIEDE2000 between result and truth.
         face: where the face is.
     """
     top, left, height, width = face
-    mask = np.zeros(lab.shape[:2], np.uint8)
+    mask = np.zeros(distances.shape, np.uint8)
     axes = (max(1, round(FACE_SHARE[0] * width)), max(1, round(FACE_SHARE[1] * height)))
     cv2.ellipse(mask, (left + width // 2, top + height // 2), axes, 0, 0, 360, 1, -1)
-    return float(delta_e_2000(lab[mask > 0], truth_lab[mask > 0]).mean())
+    return float(distances[mask > 0].mean())
 
 
 def face_finder() -> Callable[[np.ndarray], Box | None]:
