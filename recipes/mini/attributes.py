@@ -31,6 +31,46 @@ def hue_shares(lab: np.ndarray, min_chroma: float = 15.0) -> dict[str, float]:
     return {name: float(((nearest == i) & (chroma > min_chroma)).mean()) for i, name in enumerate(names)}
 
 
+SKIN_HUE, SKIN_HUE_WIDTH = 55.0, 25.0  # degrees: what a named hue leaves as it is
+FEWEST_CHROMA = 8.0  # pixels below it have no hue worth keeping
+WORDS = ("warm", "cool", "vivid", "muted", *HUE_DEGREES)
+
+
+def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.ndarray:
+    """The photo made to be what the word says: (H, W, 3) uint8 in and out, CIELAB L as it was but for the gamut.
+
+    What a photo happens to be teaches a word only with the photos that are so, and rare hues hardly at all. A named
+    hue goes to all that is not of skin's colour, so that a model learns to leave skin alone.
+    """
+    lab = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    ab = lab[..., 1:]
+    if word in ("vivid", "muted"):
+        ab *= rng.uniform(1.4, 2.0) if word == "vivid" else rng.uniform(0.2, 0.5)
+    elif word in ("warm", "cool"):
+        sign = 1 if word == "warm" else -1
+        ab += sign * rng.uniform(7, 15) * np.array([0.25, 1], np.float32) * _room(lab[..., :1])
+    else:
+        angle = np.radians(HUE_DEGREES[word] + rng.uniform(-8, 8))
+        aim = rng.uniform(20, 40) * np.array([np.cos(angle), np.sin(angle)], np.float32)
+        moved = 0.25 * ab + aim * _room(lab[..., :1])
+        lab[..., 1:] = moved + _skin_likeness(ab)[..., None] * (ab - moved)
+    rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)
+    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _room(lightness: np.ndarray) -> np.ndarray:
+    """0 at black and white, where the gamut has no chroma, near 1 between: L 0..100 of any shape."""
+    return 1 - ((lightness - 50) / 50) ** 4
+
+
+def _skin_likeness(ab: np.ndarray) -> np.ndarray:
+    """(H, W, 2) -> (H, W) float32, 0..1, without hard edges."""
+    hue = np.degrees(np.arctan2(ab[..., 1], ab[..., 0]))
+    near = np.exp(-((((hue - SKIN_HUE + 180) % 360 - 180) / SKIN_HUE_WIDTH) ** 2))
+    coloured = np.clip(np.hypot(ab[..., 0], ab[..., 1]) / FEWEST_CHROMA - 0.5, 0, 1)
+    return cv2.GaussianBlur((near * coloured).astype(np.float32), (0, 0), 1.5)
+
+
 def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) -> str:
     """The prompt with one word that holds for this photo said after it; "natural" where none clearly holds.
 
@@ -38,19 +78,22 @@ def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) 
     """
     lab = lab_of(rgb_u8)
     chroma, warmth = float(np.hypot(lab[:, 1], lab[:, 2]).mean()), float(lab[:, 2].mean())
-    words = []
+    options = []
     if chroma > 24:
-        words.append("vivid")
+        options.append("vivid")
     elif chroma < 11:
-        words.append("muted")
+        options.append("muted")
     if warmth > 13:
-        words.append("warm")
+        options.append("warm")
     elif warmth < 1:
-        words.append("cool")
-    options = [(prompts.ATTRIBUTE_FORMS, word) for word in words]
+        options.append("cool")
     # Orange at skin's chroma is every face: a named hue must cover much, or stand out from skin.
     hues = [name for name, share in hue_shares(lab).items() if share > (0.5 if name in ("orange", "red") else 0.2)]
-    options += [(prompts.HUE_FORMS, name) for name in hues] * 2
-    options = options or [(prompts.ATTRIBUTE_FORMS, "natural")]
-    forms, word = options[int(rng.integers(len(options)))]
+    options = [*options, *hues, *hues] or ["natural"]
+    return said(prompt, options[int(rng.integers(len(options)))], rng)
+
+
+def said(prompt: str, word: str, rng: np.random.Generator) -> str:
+    """The prompt with the word after it, in a form drawn for it."""
+    forms = prompts.HUE_FORMS if word in HUE_DEGREES else prompts.ATTRIBUTE_FORMS
     return prompts.with_attribute(prompt, forms[int(rng.integers(len(forms)))], word)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from attributes import attribute_prompt
+from attributes import WORDS, attribute_prompt, retouched, said
 from autoencoder import chroma_part, to_tensor
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from editor import Editor, drop_conditions, make_scheduler, sample_raw, token_ids
@@ -24,6 +24,7 @@ from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
 from chromatune.diffusion import alpha_sigma, prediction_target
 
+LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
 Batch = tuple[np.ndarray, np.ndarray, list[str]]  # greys and colours, (B, H, W, 3) uint8, and instructions
 
 
@@ -39,9 +40,14 @@ def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first
     )
     for colours, rng in crops:
         greys, texts = [], []
-        for colour in colours:
+        for index, colour in enumerate(colours):
             text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
-            if rng.random() < settings["attribute_share"]:
+            draw = rng.random()
+            if draw < settings["retouched_share"]:
+                word = WORDS[int(rng.integers(len(WORDS)))]
+                text, colours[index] = said(text, word, rng), retouched(colour, word, rng)
+                colour = colours[index]
+            elif draw < settings["retouched_share"] + settings["attribute_share"]:
                 text = attribute_prompt(text, colour, rng)
             greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng)))
             texts.append(text)
@@ -64,6 +70,37 @@ class PromptCache:
         return torch.stack([self.known[text] for text in texts])
 
 
+@torch.no_grad()
+def show_all_of_the_text(unet: UNet2DConditionModel, embed: PromptCache, share: float, seed: int) -> None:
+    """Adds random projections of the whitened text states to the keys and values of the cross-attention, in place.
+
+    The states of a text encoder trained briefly lie near one line: "pink" is nearer to "orange" than two seeds of
+    noise are, and gradients on the U-Net hardly find the rest. Whitened, all directions count alike.
+
+    Args:
+        unet: to be trained.
+        embed: text encoder.
+        share: of the standard deviation that keys and values have, for what is added.
+        seed: of the projections.
+    """
+    texts = [said(prompt, word, np.random.default_rng(0)) for prompt in prompts.COLORIZE_PROMPTS for word in WORDS]
+    states = embed(texts)
+    states = states.reshape(-1, states.shape[-1]).double()  # (N, C)
+    mean = states.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((states - mean).T))
+    whiten = vectors @ torch.diag((values.clamp_min(0) + LEAST_TEXT_SPREAD**2).rsqrt()) @ vectors.T
+    shared = whiten @ mean  # says nothing; taken out after whitening, for before it the long directions would leak
+    whiten -= torch.outer(shared, shared @ whiten) / shared.dot(shared)
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            weight = module.weight
+            spread = (states @ weight.double().T).std(0).mean()
+            added = torch.randn(weight.shape, generator=generator).to(whiten) @ whiten
+            added *= share * spread / (states @ added.T).std(0).mean()
+            weight += added.to(weight)
+
+
 def draw_timesteps(count: int, repeats: int, last: int, generator: torch.Generator) -> torch.Tensor:
     """(repeats · count,) int64: each pair at the last timestep, where colour is decided, then spread evenly.
 
@@ -82,6 +119,7 @@ def train_colorizer(
     torch.manual_seed(settings["seed"])
     unet = copy.deepcopy(base.unet).requires_grad_(True).to(memory_format=torch.channels_last)
     embed = PromptCache(tokenizer, base.text_encoder)
+    show_all_of_the_text(unet, embed, settings["text_share"], settings["seed"])
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:

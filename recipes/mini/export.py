@@ -23,6 +23,7 @@ DESCRIPTIONS = {
 # transformers opens weights in the type they are stored in, diffusers in float32: a half-precision text encoder
 # would not fit the rest when the stock pipeline opens the folder on a CPU.
 STORED = {"vae": torch.float16, "unet": torch.float16, "text_encoder": torch.float32}
+OF_THIS_MACHINE = ("_name_or_path", "local_files_only")  # where parts of a finished model were loaded from, and how
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "opencv-python-headless")
 
 
@@ -45,6 +46,11 @@ def export(
         folder = out / f".{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         pipeline.save_pretrained(folder, safe_serialization=True)
+        for path in folder.glob("*/*config.json"):
+            known = json.loads(path.read_text())
+            kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
+            if kept != known:
+                path.write_text(json.dumps(kept, indent=2) + "\n")
         defaults = settings["defaults"] | {"description": DESCRIPTIONS[name], "size_px": settings["size_px"]}
         (folder / "chromatune.json").write_text(json.dumps(defaults, indent=1) + "\n")
         millions = {key: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f}" for key, module in parts.items()}
@@ -54,7 +60,7 @@ def export(
 
 
 def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions: dict[str, str]) -> str:
-    """The model card; `work/results-NAME.md` is what `benchmarks/embedded.py` measured, put in as it stands."""
+    """The model card; `work/results-NAME.md` is what `chromatune evaluate` measured, put in as it stands."""
     summary = json.loads((work / "pack" / "summary.json").read_text())
     results = work / f"results-{name}.md"
     measured = results.read_text() if results.exists() else "Not measured yet.\n"

@@ -65,7 +65,9 @@ lr = 1e-3
 warmup = 1
 dropout = 0.05
 chroma_weight = 4.0
-attribute_share = 0.5
+attribute_share = 0.3
+retouched_share = 0.5
+text_share = 0.5
 [defaults]
 steps = 2
 guidance_scale = 1.0
@@ -212,6 +214,62 @@ def test_attribute_words_are_true_of_the_photo(recipe):
     ):
         shares = attributes.hue_shares(attributes.lab_of(photo(*rgb)))
         assert max(shares, key=shares.get) == name
+
+
+def test_a_retouched_photo_is_what_the_word_says_and_keeps_skin_and_luminance(recipe):
+    import attributes
+
+    from chromatune.color import luma
+
+    photo = np.full((64, 64, 3), (120, 128, 124), np.uint8)
+    photo[:, 32:] = (200, 140, 110)  # skin
+    lab = lambda image: cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)  # noqa: E731
+    before = lab(photo)
+    for word in attributes.WORDS:
+        after = lab(attributes.retouched(photo, word, np.random.default_rng(0)))
+        np.testing.assert_allclose(after[..., 0], before[..., 0], atol=0.6)
+        chroma = np.hypot(*np.moveaxis(after[:, :24, 1:].mean(axis=(0, 1)), -1, 0))
+        if word in attributes.HUE_DEGREES:
+            hue = np.degrees(np.arctan2(after[:, :24, 2].mean(), after[:, :24, 1].mean()))
+            assert abs((hue - attributes.HUE_DEGREES[word] + 180) % 360 - 180) < 12 and chroma > 14
+            np.testing.assert_allclose(after[:, 40:], before[:, 40:], atol=6)
+    warmth, skin = lambda word: lab(attributes.retouched(photo, word, np.random.default_rng(0)))[..., 2].mean(), before
+    assert warmth("warm") > before[..., 2].mean() + 3 and warmth("cool") < before[..., 2].mean() - 3
+    assert warmth("vivid") > skin[..., 2].mean() > warmth("muted")
+    assert (
+        int(
+            np.abs(luma(photo).astype(int) - luma(attributes.retouched(photo, "muted", np.random.default_rng(0)))).max()
+        )
+        < 12
+    )
+
+
+def test_whitened_text_tells_words_apart_that_the_encoder_holds_alike(recipe):
+    """Two words differ along a direction ten times shorter than another: keys must differ as much."""
+    import colorize
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.to_k, self.to_v = (torch.nn.Linear(4, 16, bias=False) for _ in range(2))
+
+    class Unet(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn2 = Attention()
+
+    def embed(texts):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(len(texts), 5, 4, generator=generator) * torch.tensor([7.0, 3.0, 1.0, 0.3]) + torch.eye(4)[0] * 5
+
+    unet = Unet()
+    before = unet.attn2.to_k.weight.detach().clone()
+    colorize.show_all_of_the_text(unet, embed, 0.5, seed=1)
+    added = unet.attn2.to_k.weight.detach() - before
+    reach = [(added @ (torch.eye(4)[i] * size)).norm().item() for i, size in ((1, 3.0), (3, 0.3))]
+    assert reach[1] > 0.3 * reach[0]
+    kept = [(before @ (torch.eye(4)[i] * size)).norm().item() for i, size in ((1, 3.0), (3, 0.3))]
+    assert kept[1] < 0.3 * kept[0]  # what it was without
 
 
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
