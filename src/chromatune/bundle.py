@@ -47,7 +47,7 @@ class ModelInfo:
     guidance_scale: float
     image_guidance_scale: float
     prompt: str
-    chroma_gain: float  # what recomposition multiplies chroma by: few steps give nearly a mean, which is too dull
+    chroma_gain: float  # what recomposition multiplies chroma by at `steps`, which was chosen with it; else it is 1
 
 
 @dataclass(frozen=True)

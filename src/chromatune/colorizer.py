@@ -124,8 +124,9 @@ class Colorizer:
     def finish(self, output: ModelOutput, options: ColorizeOptions) -> ColorizeResult:
         """The result at the photo's full size; of `options`, `recompose` and `strength` act here."""
         start, info, photo = time.perf_counter(), self.bundle.info, output.photo
+        steps = info.steps if options.steps is None else options.steps
         if options.recompose:
-            strength = options.strength * info.chroma_gain
+            strength = options.strength * (info.chroma_gain if steps == info.steps else 1.0)
             full = color.recompose(photo.grey, color.chroma_of(output.rgb), strength=strength)
         else:
             full = enlarge_raw(output.rgb, photo, options.strength)
@@ -135,7 +136,7 @@ class Colorizer:
             prompt=info.prompt if options.prompt is None else options.prompt,
             negative_prompt=options.negative_prompt,
             seed=options.seed,
-            steps=info.steps if options.steps is None else options.steps,
+            steps=steps,
             seconds=output.seconds + time.perf_counter() - start,
             model=info.name,
         )
