@@ -260,7 +260,10 @@ def test_whitened_text_tells_words_apart_that_the_encoder_holds_alike(recipe):
 
     def embed(texts):
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(len(texts), 5, 4, generator=generator) * torch.tensor([7.0, 3.0, 1.0, 0.3]) + torch.eye(4)[0] * 5
+        return (
+            torch.randn(len(texts), 5, 4, generator=generator) * torch.tensor([7.0, 3.0, 1.0, 0.3])
+            + torch.eye(4)[0] * 5
+        )
 
     unet = Unet()
     before = unet.attn2.to_k.weight.detach().clone()

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from chromatune import Colorizer, make_options
@@ -171,14 +172,24 @@ def test_a_bad_loss_stops_before_the_update(start, tmp_path, monkeypatch):
         assert all(torch.isfinite(tensor).all() for tensor in load_file(found[1] / "model.safetensors").values())
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(start, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_leaves_the_earlier_checkpoint(start, tmp_path, monkeypatch, error):
+    """The three ways in which Python, safetensors and torch say it."""
     from accelerate import Accelerator
 
     save = Accelerator.save_state
 
     def fill_up(self, folder):
         if "000006" in folder:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         return save(self, folder)
 
     monkeypatch.setattr(Accelerator, "save_state", fill_up)

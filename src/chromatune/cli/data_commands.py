@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chromatune.cli.progress import stages
 from chromatune.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ def inspect_command(
 
     opened = open_source(source)
     total = min(limit or len(opened.items), len(opened.items))
-    with _progress(total) as advance:
+    with stages() as start_stage:
+        advance = start_stage("opening photos", total)
         inspection = inspect_source(opened, limit=limit, size_px=min_size, on_photo=lambda item: advance())
     if not inspection.usable:
         raise DataError(f"{source}: no usable photo among {total} ({_reasons(inspection)}); give other photos")
@@ -109,19 +109,3 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a file's name may look like rich's markup
     Console().print(table)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr that the function given moves on; none where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("opening photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def evaluate_command(
     from chromatune.evaluation.summary import notes, tables
     from chromatune.evaluation.table import markdown_lines
 
-    with _progress() as start_stage:
+    with stages() as start_stage:
         evaluation = evaluate(settings, out, command=_typed(fields, out), start_stage=start_stage)
     print(markdown_lines(tables(evaluation.summary)["Means"]))
     for note in notes(evaluation.summary):
@@ -203,26 +202,3 @@ def _tell_failures(evaluation: Evaluation) -> int:
         count = len(evaluation.failures)
         print(f"error: {count} results have no score, the first: {row}, {key}: {reason}", file=sys.stderr)
     return 1 if broken or evaluation.failures else 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """What starts a bar on stderr for each stage; nothing is shown where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda name, length: lambda: None
-        return
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # rich sends what it redirects to its own console, stderr: right on a terminal, wrong in a pipe
-    bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True)
-
-    def start_stage(name: str, length: int) -> Callable[[], None]:
-        task = bar.add_task(escape(name), total=length)
-        return lambda: bar.advance(task)
-
-    with bar:
-        yield start_stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from chromatune.cli.progress import make_bar
 
 
 def finetune_command(
@@ -49,7 +52,7 @@ def finetune_command(
 
     overrides = [*(settings or [])]
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
-    overrides += [] if prompts is None else [f"prompts={prompts!r}"]
+    overrides += [] if prompts is None else [f"prompts={json.dumps(prompts)}"]
     resolved = resolve_settings(preset, config, overrides)
     if dry_run:
         for name, value in resolved.model_dump().items():
@@ -62,11 +65,11 @@ def finetune_command(
 
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
     from chromatune.training.engine import train
-    from chromatune.training.outcome import write_outcome
+    from chromatune.training.outcome import model_folder, write_outcome
     from chromatune.training.result import check_replaceable
     from chromatune.training.result import push_to_hub as push
 
-    check_replaceable(out / "model")
+    check_replaceable(model_folder(out))
     with _progress(quiet) as report:
         trained = train(photos, model, resolved, out, score=scores, report=report)
     if not trained.is_main:
@@ -95,13 +98,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     if not sys.stderr.isatty():
         yield _print_row
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    speed = TextColumn("{task.fields[note]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), speed)
-    console = Console(stderr=True)
-    with Progress(*columns, console=console) as bar:
+    with make_bar(note=True, transient=False) as bar:
         task = bar.add_task("starting", total=None, note="")
 
         def report(row: dict[str, Any]) -> None:
@@ -114,7 +111,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
                     bar.reset(task, description="training", total=row["of"], completed=row["step"], note=note)
                 bar.update(task, completed=row["step"], note=note)
             else:
-                console.print(_validation_line(row), highlight=False)
+                bar.console.print(_validation_line(row), highlight=False)
 
         yield report
 

@@ -6,13 +6,13 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chromatune.cli.destinations import STANDARD_STREAM, Job
+from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.images import Photo, format_for, read_photo, suffix_for
 from chromatune.options import ColorizeOptions
@@ -67,7 +67,8 @@ def run(jobs: list[Job], options: Sequence[ColorizeOptions], engine: Engine, *, 
     _open_streams(jobs, state)
     jobs = [job for job in jobs if _is_possible(job, state)]
     colorizer = None
-    with _progress(len(jobs), quiet) as state.advance:
+    with stages(shown=not quiet and len(jobs) > 1) as start_stage:
+        state.advance = start_stage("colorizing", len(jobs))
         for variant, settings in enumerate(options):
             waiting: deque[tuple[Job, Path | None]] = deque()
             photos = _readable((job for job in jobs if job.variant == variant), waiting, state)
@@ -176,21 +177,3 @@ def _finish(job: Job, path: Path | None, result: ColorizeResult | PhotoError, st
     if path is not None and not state.quiet:
         print(path, flush=True)  # at once: another program may be waiting for it
     state.advance()
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A bar on stderr that the function given moves on; none for one photo, or where stderr is no terminal."""
-    if quiet or total < 2 or not sys.stderr.isatty():
-        yield lambda: None
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("colorizing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # rich sends what it redirects to its own console, stderr: right on a terminal, wrong in a pipe
-    bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True)
-    with bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

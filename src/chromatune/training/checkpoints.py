@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from chromatune.errors import DataError, OptionsError
@@ -39,9 +39,10 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
-        # torch and safetensors report a full disk in types of their own
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "fail" in str(error)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch's writer says no more than that fewer bytes arrived than it gave
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        full = full or any(said in str(error) for said in ("No space left", "inline_container"))
         if isinstance(error, OSError) or full:
             reason = "the disk is full" if full else str(error)
             raise DataError(
