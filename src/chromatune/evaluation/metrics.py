@@ -297,9 +297,7 @@ def scores(result: np.ndarray, truth: np.ndarray, grey: np.ndarray) -> dict[str,
     return scores_against(result, reference_of(truth), grey)[0]
 
 
-def scores_against(
-    result: np.ndarray, reference: Reference, grey: np.ndarray
-) -> tuple[dict[str, float], np.ndarray]:
+def scores_against(result: np.ndarray, reference: Reference, grey: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     """`scores`, where the caller has the truth's `reference_of`; with them the CIEDE2000 of each pixel, (H, W)."""
     truth = reference.rgb_u8
     _check_pair(result, truth)
