@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from rich.progress import track
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "mini"))
-from attributes import HUE_DEGREES
 
 from chromatune import ChromaTuneError, Colorizer, make_options, prompts
 from chromatune.color import luma
@@ -52,7 +48,9 @@ def words() -> dict[str, tuple[str, Measure]]:
         "muted": ("muted", lambda lab: -chroma(lab)),
     }
     said = {word: (prompts.ATTRIBUTE_FORMS[0].format(text), measure) for word, (text, measure) in said.items()}
-    return said | {name: (prompts.HUE_FORMS[0].format(name), along(HUE_DEGREES[name])) for name in prompts.NAMED_HUES}
+    return said | {
+        name: (prompts.HUE_FORMS[0].format(name), along(prompts.HUE_DEGREES[name])) for name in prompts.NAMED_HUES
+    }
 
 
 def main() -> None:

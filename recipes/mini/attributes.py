@@ -6,13 +6,7 @@ import cv2
 import numpy as np
 
 from chromatune import prompts
-
-# CIELAB hue angle in degrees at the middle of each name, as photographs have it: their blues are skies and jeans,
-# far from the screen's pure blue (306°).
-HUE_DEGREES = {
-    "red": 35.0, "orange": 65.0, "yellow": 97.0, "green": 138.0,
-    "cyan": 200.0, "blue": 275.0, "purple": 312.0, "pink": 355.0,
-}  # fmt: skip
+from chromatune.prompts import HUE_DEGREES, SKIN_HUE_DEGREES
 
 
 def lab_of(rgb_u8: np.ndarray, side_px: int = 32) -> np.ndarray:
@@ -31,7 +25,7 @@ def hue_shares(lab: np.ndarray, min_chroma: float = 15.0) -> dict[str, float]:
     return {name: float(((nearest == i) & (chroma > min_chroma)).mean()) for i, name in enumerate(names)}
 
 
-SKIN_HUE, SKIN_HUE_WIDTH = 55.0, 25.0  # degrees: what a named hue leaves as it is
+SKIN_HUE_WIDTH = 25.0  # degrees: what a named hue leaves as it is
 FEWEST_CHROMA = 8.0  # pixels below it have no hue worth keeping
 WORDS = ("warm", "cool", "vivid", "muted", *HUE_DEGREES)
 
@@ -66,7 +60,7 @@ def _room(lightness: np.ndarray) -> np.ndarray:
 def _skin_likeness(ab: np.ndarray) -> np.ndarray:
     """(H, W, 2) -> (H, W) float32, 0..1, without hard edges."""
     hue = np.degrees(np.arctan2(ab[..., 1], ab[..., 0]))
-    near = np.exp(-((((hue - SKIN_HUE + 180) % 360 - 180) / SKIN_HUE_WIDTH) ** 2))
+    near = np.exp(-((((hue - SKIN_HUE_DEGREES + 180) % 360 - 180) / SKIN_HUE_WIDTH) ** 2))
     coloured = np.clip(np.hypot(ab[..., 0], ab[..., 1]) / FEWEST_CHROMA - 0.5, 0, 1)
     return cv2.GaussianBlur((near * coloured).astype(np.float32), (0, 0), 1.5)
 

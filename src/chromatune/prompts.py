@@ -54,7 +54,14 @@ HELD_OUT_PROMPTS = (
     "colorization",
 )
 
-NAMED_HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+# CIELAB hue angle in degrees at the middle of each name, as photographs have it: their blues are skies and jeans,
+# far from the screen's pure blue (306°).
+HUE_DEGREES = {
+    "red": 35.0, "orange": 65.0, "yellow": 97.0, "green": 138.0,
+    "cyan": 200.0, "blue": 275.0, "purple": 312.0, "pink": 355.0,
+}  # fmt: skip
+NAMED_HUES = tuple(HUE_DEGREES)
+SKIN_HUE_DEGREES = 55.0  # of all complexions, within about 25
 
 # How an attribute is said after the instruction; `{}` takes the word.
 ATTRIBUTE_FORMS = (", {} colors", " with {} colors", " in {} tones", ", make it {}")

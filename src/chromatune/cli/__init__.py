@@ -4,6 +4,8 @@ commands.py       what can be typed
 data_commands.py  the same for `chromatune data`
 evaluate_command.py  and for `chromatune evaluate`
 finetune_command.py   the same for `chromatune finetune`
+experiment_command.py for `chromatune experiment`
+progress.py       bars on stderr
 destinations.py   which file each result goes to, decided before any work is done
 running.py        photos through the model to those files, with a line for each result and each failure
 

@@ -10,6 +10,7 @@ import typer
 import chromatune
 from chromatune.cli.data_commands import data_app
 from chromatune.cli.evaluate_command import evaluate_command
+from chromatune.cli.experiment_command import experiment_app
 from chromatune.cli.finetune_command import finetune_command
 from chromatune.errors import OptionsError
 from chromatune.options import ColorizeOptions, make_options
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.add_typer(experiment_app, name="experiment")
 app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 

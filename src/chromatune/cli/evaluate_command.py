@@ -114,7 +114,7 @@ def evaluate_command(
     fields: dict[str, Any] = {
         "source": source,
         "models": tuple(models or ()),
-        "results": tuple(_named_folder(text) for text in results or ()),
+        "results": tuple(named_folder(text) for text in results or ()),
         "size_px": size_px,
         "limit": limit,
         "steps": tuple(steps or ()),
@@ -154,7 +154,12 @@ def evaluate_command(
     return _tell_failures(evaluation)
 
 
-def _named_folder(text: str) -> tuple[str, str]:
+def named_folder(text: str) -> tuple[str, str]:
+    """NAME=DIR in its two parts.
+
+    Raises:
+        OptionsError: one of them is missing.
+    """
     name, sign, folder = text.partition("=")
     if not (name and sign and folder):
         raise OptionsError(f"--results {text!r}: accepted is NAME=DIR, such as ddcolor=results/ddcolor")

@@ -1,0 +1,11 @@
+"""Questions answered by measurement: training and evaluation settings, and a decision rule, declared before the run.
+
+declared/       one TOML file an experiment: question, arms, tests, claims with their rules
+declaration.py  what such a file may say, checked when it is read
+photos.py       a role's photos in two halves: to train on, to test on
+baselines.py    colorizers that are no diffusion model: one mean colour, a plain regression U-Net
+ambiguity.py    many seeds and words on one photo: spread, best of k, how far text moves colour, and where
+running.py      the runs of an experiment, each done once; what was finished before is not repeated
+verdicts.py     scores ⇒ intervals over photos and seeds ⇒ holds, does not hold, undecided
+report.py       question, table, plot, pictures and verdicts, as Markdown and as one HTML file
+"""

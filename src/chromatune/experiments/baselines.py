@@ -1,0 +1,127 @@
+"""Colorizers that are no diffusion model, so that a table never lacks something to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from chromatune import color
+from chromatune.data.pairs import apply_crop, draw_crop, is_monochrome
+from chromatune.data.sources import PhotoItem
+from chromatune.errors import DataError, PhotoError
+from chromatune.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+Baseline = Callable[[np.ndarray], np.ndarray]  # (S, S) uint8 luma -> (S, S, 3) uint8 sRGB
+BLOCK_PX = 8  # pixels a side that share one chroma, as in the latents of a diffusion model
+CHROMA_SCALE = 0.1  # about the standard deviation of Cb and Cr, which the network predicts in units of it
+
+
+def fit(
+    kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px: int, report: Callable[[int], None]
+) -> Baseline:
+    """A baseline fitted to photos.
+
+    Args:
+        kind: "mean-chroma" or "regression".
+        items: to learn from; grey and broken photos are passed over.
+        settings: for "regression": batch, max_steps, lr, seed, zoom, flip.
+        size_px: side of the squares, a multiple of 32.
+        report: called with the number of steps done.
+
+    Raises:
+        DataError: no photo can be used.
+    """
+    photos = list(_colour_photos(items))
+    if not photos:
+        raise DataError("no photo to fit a baseline to; give readable colour photos")
+    return _mean_chroma(photos) if kind == "mean-chroma" else _regression(photos, settings, size_px, report)
+
+
+def _colour_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
+    photos = []
+    for item in items:
+        try:
+            rgb_u8 = item.read()
+        except PhotoError:
+            continue
+        if not is_monochrome(rgb_u8):
+            photos.append(rgb_u8)
+    return photos
+
+
+def _mean_chroma(photos: Sequence[np.ndarray]) -> Baseline:
+    """Every pixel gets the mean Cb, Cr of all training pixels."""
+    mean = np.mean([_chroma(photo).mean(axis=(0, 1)) for photo in photos], axis=0)
+    return lambda grey: color.recompose(grey, np.broadcast_to(mean, (*grey.shape, 2)).astype(np.float32))
+
+
+def _regression(
+    photos: Sequence[np.ndarray], settings: TrainSettings, size_px: int, report: Callable[[int], None]
+) -> Baseline:
+    """A U-Net from 8 × 8 blocks of luma to their mean Cb, Cr, squared error: the shape and cost of `mini-base`'s."""
+    import torch
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(settings.seed)
+    unet = UNet2DModel(
+        in_channels=BLOCK_PX**2,
+        out_channels=2,
+        block_out_channels=(64, 128, 192),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=32,
+    )
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.max_steps)
+    rng = np.random.default_rng(settings.seed)
+    for step in range(settings.max_steps):
+        squares = [
+            _square(photos[int(rng.integers(len(photos)))], settings, size_px, rng) for _ in range(settings.batch)
+        ]
+        loss = (_predict(unet, squares) - _truth(squares)).square().mean()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        report(step + 1)
+    unet.requires_grad_(False)
+
+    def colorize(grey: np.ndarray) -> np.ndarray:
+        small = cv2.resize(grey, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        chroma = _predict(unet, [np.repeat(small[..., None], 3, axis=2)])[0].permute(1, 2, 0).numpy()
+        return color.recompose(grey, np.ascontiguousarray(chroma) * CHROMA_SCALE)
+
+    return colorize
+
+
+def _square(photo: np.ndarray, settings: TrainSettings, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    height, width = photo.shape[:2]
+    return apply_crop(photo, draw_crop(height, width, size_px, rng, settings.zoom, settings.flip), size_px)
+
+
+def _predict(unet: torch.nn.Module, squares: Sequence[np.ndarray]) -> torch.Tensor:
+    """(B, 2, S / 8, S / 8) in units of `CHROMA_SCALE`."""
+    import torch
+
+    grey = torch.from_numpy(np.stack([color.luma(square) for square in squares])).float() / 127.5 - 1
+    blocks = torch.nn.functional.pixel_unshuffle(grey[:, None], BLOCK_PX)
+    return unet(blocks, torch.zeros(len(squares))).sample
+
+
+def _truth(squares: Sequence[np.ndarray]) -> torch.Tensor:
+    import torch
+
+    side = squares[0].shape[0] // BLOCK_PX
+    small = [cv2.resize(_chroma(square), (side, side), interpolation=cv2.INTER_AREA) for square in squares]
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / CHROMA_SCALE
+
+
+def _chroma(rgb_u8: np.ndarray) -> np.ndarray:
+    return color.chroma_of(rgb_u8.astype(np.float32) / 255)

@@ -1,0 +1,114 @@
+"""Scores of all seeds and photos ⇒ intervals, and what they say of each claim.
+
+A resample draws seeds and photos, both with replacement; rows of one test share the photos drawn and all rows share the
+seeds, so differences are paired. With few seeds the interval is wide where runs differ, as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from chromatune.errors import DataError
+from chromatune.evaluation.bootstrap import RESAMPLES, interval
+from chromatune.experiments.declaration import TRUTH, Claim
+
+GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
+Verdict = Literal["holds", "does not hold", "undecided"]
+PhotoScores = Mapping[str, Mapping[str, float | None]]  # key ⇒ metric ⇒ value
+Values = Mapping[str, np.ndarray]  # metric ⇒ (seeds, photos) float64, nan where there is none
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what came.
+
+    Attributes:
+        claim: as declared.
+        value: sum of its terms.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        verdict: where the interval lies.
+    """
+
+    claim: Claim
+    value: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+class Resampler:
+    """The same draws for every statistic of an experiment."""
+
+    def __init__(self, rows: Mapping[str, Values], seed: int = 0, resamples: int = RESAMPLES) -> None:
+        """Takes row (`arm/test`) ⇒ its values; all rows of a test have the same photos, all rows the same seeds."""
+        self.rows = rows
+        self._rng_seed, self._resamples = seed, resamples
+        counts = {values.shape[0] for row in rows.values() for values in row.values()}
+        if len(counts) != 1:
+            raise ValueError(f"rows must have one number of seeds, got {sorted(counts)}")
+        (self._seeds,) = counts
+        self._seed_times = self._times(self._seeds, "seeds")
+        self._photo_times: dict[str, np.ndarray] = {}
+
+    def mean(self, row: str, metric: str) -> np.ndarray:
+        """(1 + resamples,): the plain mean, then the resampled ones."""
+        if metric == GAP:
+            truth = "/".join((TRUTH, *row.split("/")[1:]))
+            return np.abs(self.mean(row, CF) - self.mean(truth, CF))
+        values = self.rows[row][metric]
+        test = row.split("/")[1]
+        if test not in self._photo_times:
+            self._photo_times[test] = self._times(values.shape[1], test)
+        known = ~np.isnan(values)
+        sums, counts = (
+            np.einsum("rs,sn,rn->r", self._seed_times, matrix, self._photo_times[test], optimize=True)
+            for matrix in (np.where(known, values, 0.0), known.astype(np.float64))
+        )
+        return sums / np.maximum(counts, 1)
+
+    def has(self, row: str, metric: str) -> bool:
+        """Whether the row has this metric."""
+        return (CF if metric == GAP else metric) in self.rows[row]
+
+    def judge(self, claim: Claim) -> Judged:
+        """What came of a claim."""
+        samples = sum(factor * self.mean(row, claim.metric) for row, factor in claim.terms.items())
+        low, high = interval(np.asarray(samples))
+        above, below = low > claim.margin, high < claim.margin
+        holds, fails = (above, below) if claim.expect == "above" else (below, above)
+        verdict: Verdict = "holds" if holds else "does not hold" if fails else "undecided"
+        return Judged(claim, float(np.asarray(samples)[0]), low, high, verdict)
+
+    def _times(self, count: int, what: str) -> np.ndarray:
+        """How often each of `count` is drawn: (1 + resamples, count), ones first."""
+        rng = np.random.default_rng([self._rng_seed, *what.encode()])
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=self._resamples)
+        return np.concatenate([np.ones((1, count)), drawn]).astype(np.float64)
+
+
+def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> dict[str, dict[str, np.ndarray]]:
+    """One test's rows, each with photo ⇒ metric ⇒ value for every seed, as metric ⇒ (seeds, photos).
+
+    Only photos that every row has for every seed are kept: differences are between the same photos.
+
+    Raises:
+        DataError: there is none.
+    """
+    keys = sorted(set.intersection(*(set(of_seed) for of_seeds in rows.values() for of_seed in of_seeds)))
+    if not keys:
+        raise DataError(f"no photo was measured in all of {', '.join(rows)}; complete the results")
+    return {row: _arrays(of_seeds, keys) for row, of_seeds in rows.items()}
+
+
+def _arrays(of_seeds: Sequence[PhotoScores], keys: Sequence[str]) -> dict[str, np.ndarray]:
+    metrics = sorted({metric for of_seed in of_seeds for key in keys for metric in of_seed[key]})
+    return {metric: np.array([[_number(s[key].get(metric)) for key in keys] for s in of_seeds]) for metric in metrics}
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
