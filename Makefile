@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test slow check clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -27,7 +27,11 @@ demo: setup  ## colorize real photos with the shipped models: pictures and a tab
 
 test: setup  ## run the tests (offline, on a CPU)
 	@echo "test: running the tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: setup  ## run the slow tests: every experiment at its quick budget
+	@echo "slow: running the slow tests"
+	$(BIN)/python -m pytest -m slow
 
 check: setup  ## lint, formatting, types, layers
 	@echo "check: lint"

@@ -8,9 +8,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
-
-pytestmark = pytest.mark.slow
 
 
 def launch(processes, photos, model, out, settings):
