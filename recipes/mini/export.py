@@ -17,7 +17,7 @@ from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 DESCRIPTIONS = {
-    "mini": "small colorizer, 128 px pass, made for a CPU",
+    "mini": "small colorizer, 192 px pass, made for a CPU",
     "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
 }
 # transformers opens weights in the type they are stored in, diffusers in float32: a half-precision text encoder
@@ -65,13 +65,9 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
     results = work / f"results-{name}.md"
     measured = results.read_text() if results.exists() else "Not measured yet.\n"
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    stages = ("vae", "base") if name == "mini-base" else ("vae", "base", "colorizer")
-    steps = "\n".join(
-        f"| {stage} | {settings[stage]['steps']} | {settings[stage]['batch']} | {settings[stage]['lr']} |"
-        for stage in stages
-    )
+    lineage = "\n".join(f"{number}. {text}" for number, text in enumerate(settings["lineage"][name], 1))
     body = CARD_BASE if name == "mini-base" else CARD_MINI
-    training = CARD_TRAINING.format(**summary, versions=versions, stages=steps, seed=settings["seed"])
+    training = CARD_TRAINING.format(**summary, versions=versions, lineage=lineage, seed=settings["seed"])
     return body.format(**millions, training=training, measured=measured, sets=attribution(photos))
 
 
@@ -96,11 +92,9 @@ def attribution(photos: Path) -> str:
 CARD_TRAINING = """## Training
 
 Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
-{versions}.
+{versions}. What the weights went through:
 
-| stage | steps | batch | lr |
-| --- | --- | --- | --- |
-{stages}
+{lineage}
 
 {photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
 the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
@@ -122,7 +116,7 @@ bit.
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
-(128 px, eight times smaller latents).
+(192 px, eight times smaller latents).
 
 {training}## Measured
 
@@ -131,7 +125,7 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 
 - Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows.
 - Faces unlike its own: press photographs come out too warm, backgrounds above all, and their SSIM is under grey's.
-- Fine colour detail: chroma is decided on a 16 × 16 grid for a square photo and sharpened along luminance edges.
+- Fine colour detail: chroma is decided on a 24 × 24 grid for a square photo and sharpened along luminance edges.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the whole picture, not one object.
 - Skin: most of the training faces are FairFace crops under indoor light; strong make-up, face paint and stage light
   come out as plain skin.

@@ -16,6 +16,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
 SETTINGS = """
 seed = 1
 size_px = 64
+[lineage]
+mini-base = ["drawings"]
+mini = ["drawings", "more drawings"]
 [pack]
 side_px = 72
 max_aspect = 1.6
@@ -122,7 +125,7 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     assert (models / "mini" / unet).read_bytes() != (models / "mini-base" / unet).read_bytes()
     card = (models / "mini" / "README.md").read_text()
     assert "CC0" in card and "60 photos" not in card and "62 photos" in card
-    assert "1 grey or sepia and 1 broken" in card
+    assert "1 grey or sepia and 1 broken" in card and "2. more drawings" in card
     result = Colorizer.load(str(models / "mini"), device="cpu").colorize(np.full((70, 90), 128, np.uint8))
     assert result.steps == 2 and result.rgb.shape == (70, 90, 3)
 
