@@ -78,14 +78,16 @@ def _markdown(outcome: Outcome, command: str, images: Sequence[str]) -> str:
     experiment, budget = outcome.experiment, outcome.budget
     photos = {role: f"{role}: {what}" for role, what in experiment.roles.items()}
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    weights = ", ".join(f"{Path(name).name} {digest}" for name, digest in outcome.facts["weights"].items())
+    tests = "; ".join(f"{name}: {what}" for name, what in outcome.facts["photos"].items())
     lines = [
         f"# {experiment.name}", "", f"**{experiment.question}**", "",
         f"Where the paper (arXiv 2312.04780) leaves it: {experiment.source}.",
         f"Measured: {experiment.measure}.", "", "```", command, "```", "",
         f"Budget {outcome.facts['budget']}: {budget.seeds} seeds, at most {budget.train_photos} photos to train on and "
-        f"{budget.test_photos} to test on; from {outcome.facts['model']}; "
-        f"chromatune {chromatune.__version__}, {versions}.",
-        *(f"Photos, {text}." for text in photos.values()), "",
+        f"{budget.test_photos} to test on; from {Path(outcome.facts['model']).name}; "
+        f"chromatune {chromatune.__version__}, {versions}. Weights: {weights}.",
+        *(f"Photos, {text}." for text in photos.values()), f"Tests: {tests}.", "",
         "## Verdicts", "", *_verdict_lines(outcome), "",
         "The rules stand in the experiment's declaration. Intervals are of 95 %, over photos and seeds drawn together; "
         "a claim holds, or does not, where the whole interval lies on one side of the margin.", "",

@@ -9,6 +9,7 @@ OUT/cache/               latents that runs share
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import cv2
 from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError
-from chromatune.evaluation.measuring import ROWS_FILE, evaluate
+from chromatune.evaluation.measuring import ROWS_FILE, evaluate, weights_hash
 from chromatune.evaluation.metrics import scores
 from chromatune.evaluation.protocol import Choice, centre_square, select
 from chromatune.evaluation.rows import GREY, plan_methods
@@ -94,10 +95,12 @@ def run_experiment(
     budget = experiment.budgets[budget_name]
     model = model or experiment.model
     roles = open_roles(experiment, data, budget)
+    measured = {arm.model for arm in experiment.arms if arm.model}
     facts = {
         "experiment": experiment.model_dump(mode="json"),
         "budget": budget_name,
         "model": model,
+        "weights": {name: weights_hash(name) for name in sorted(measured | {model})},
         "data": {role: found.spec for role, found in roles.items()},
         "results": [list(pair) for pair in results],
         "square_px": square_px,
@@ -108,6 +111,7 @@ def run_experiment(
     with _shared_cache(out / "cache"):
         place.train_all()
     rows = place.measure_all()
+    facts["photos"] = {test.name: _digest(place.keys_file(test)) for test in experiment.tests}
     resampler = Resampler(rows)
     judged = tuple(resampler.judge(claim) for claim in experiment.claims)
     firsts = {arm.name: place.model_of(arm, 0) for arm in experiment.arms if arm.baseline is None}
@@ -281,6 +285,12 @@ def _pooled(records: Sequence[dict[str, Any]], name_of: Mapping[str, str], test:
         truth = {metric.removeprefix("truth_"): mean for metric, mean in means.items() if metric.startswith("truth_")}
         found.setdefault(f"{TRUTH}/{test}", {})[key] = truth
     return found
+
+
+def _digest(keys_file: Path) -> str:
+    """How many photos a test has, and a hash of their keys."""
+    text = keys_file.read_bytes()
+    return f"{len(text.splitlines())} photos, keys {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
