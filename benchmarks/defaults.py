@@ -15,29 +15,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.progress import track
+from squares import add_arguments, read_squares
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose
-from chromatune.data.items import read_rgb
-from chromatune.data.pairs import apply_crop, centre_crop
 from chromatune.evaluation.metrics import ciede2000, colorfulness, psnr
 
 
 def main() -> None:
     """Prints one line for each number of steps and gain; writes a sheet of the first twenty photos."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keys", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=160)
-    parser.add_argument("--model", default="mini")
+    add_arguments(parser, limit=160)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--gains", type=float, nargs="+", default=[1.0, 1.1, 1.2, 1.3])
     parser.add_argument("--sheet", type=Path, help="PNG: input, each number of steps at the first gain, truth")
     arguments = parser.parse_args()
-    keys = arguments.keys.read_text().split("\n")[:-1]
-    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, arguments.limit).astype(int))]
-    photos = [read_rgb(arguments.folder / key, key) for key in chosen]
-    truths = [apply_crop(photo, centre_crop(*photo.shape[:2]), 256) for photo in photos]
+    truths = read_squares(arguments)
     greys = [luma(truth) for truth in truths]
     truth_cf = np.mean([colorfulness(truth) for truth in truths])
     colorizer = Colorizer.load(arguments.model, device="cpu")

@@ -17,15 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.progress import track
+from squares import add_arguments, read_squares
 
 from chromatune import ChromaTuneError, Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose
-from chromatune.data.items import read_rgb
-from chromatune.data.pairs import apply_crop, centre_crop
 from chromatune.evaluation.metrics import ciede2000
 
 SEPIA_RGB = (1.07, 0.98, 0.78)  # of white, before clipping: a toned silver print
-SIDE_PX = 256
 
 Ageing = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (H, W) float32 0..1 -> the same, or (H, W, 3)
 
@@ -64,17 +62,11 @@ AGEINGS: dict[str, tuple[Ageing, ...]] = {
 def main() -> None:
     """Ages, colorizes and compares; prints one line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keys", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=200)
-    parser.add_argument("--model", default="mini")
+    add_arguments(parser, limit=200)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sheet", type=Path, help="PNG: ten photos, input and result of each ageing")
     arguments = parser.parse_args()
-    keys = arguments.keys.read_text().split()
-    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, arguments.limit).astype(int))]
-    photos = (read_rgb(arguments.folder / key, key) for key in chosen)
-    truths = [apply_crop(photo, centre_crop(*photo.shape[:2]), SIDE_PX) for photo in photos]
+    truths = read_squares(arguments)
     greys = [luma(truth) for truth in truths]
     colorizer = Colorizer.load(arguments.model, device="cpu")
     options = make_options(steps=arguments.steps)

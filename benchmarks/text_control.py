@@ -18,11 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.progress import track
+from squares import add_arguments, read_squares
 
 from chromatune import ChromaTuneError, Colorizer, make_options, prompts
 from chromatune.color import luma
-from chromatune.data.items import read_rgb
-from chromatune.data.pairs import apply_crop, centre_crop
 from chromatune.evaluation.metrics import lab_of
 
 Measure = Callable[[np.ndarray], float]
@@ -56,17 +55,11 @@ def words() -> dict[str, tuple[str, Measure]]:
 def main() -> None:
     """Colorizes every photo plainly and with each word; compares photo by photo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keys", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--model", default="mini")
+    add_arguments(parser, limit=100)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sheet", type=Path, help="PNG: eight photos, one row a word")
     arguments = parser.parse_args()
-    keys = arguments.keys.read_text().split()
-    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, arguments.limit).astype(int))]
-    squares = (read_rgb(arguments.folder / key, key) for key in chosen)
-    greys = [luma(apply_crop(photo, centre_crop(*photo.shape[:2]), 256)) for photo in squares]
+    greys = [luma(square) for square in read_squares(arguments)]
     colorizer = Colorizer.load(arguments.model, device="cpu")
 
     def colorized(said: str, name: str) -> list[np.ndarray]:

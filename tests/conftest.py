@@ -166,3 +166,17 @@ def tiny_bundle_dir(tiny_pipeline: TinyPipeline) -> Path:
     defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
     (folder / "chromatune.json").write_text(json.dumps(defaults))
     return folder
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps one state a process: a test that trains starts with none, and leaves none."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def forget() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    forget()
+    yield
+    forget()

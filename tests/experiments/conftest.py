@@ -15,15 +15,8 @@ SMALL |= {"warmup": 1, "checkpoint_every": 1, "lab_photos": 1, "validation": 0.2
 
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """Accelerate keeps one state a process: each test starts with none."""
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+def _fresh(fresh_accelerate):
+    """Every test here may train."""
 
 
 @pytest.fixture(scope="session")
