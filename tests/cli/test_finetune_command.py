@@ -38,6 +38,15 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
         assert line in lines
 
 
+def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_bundle_dir, tmp_path, monkeypatch):
+    config = tmp_path / "run.toml"
+    config.write_text('preset = "paper"\naccumulation = 1\n')
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", str(tiny_bundle_dir), "--config", str(config), "--max-steps", "1", "--quiet", *WORDS]
+    assert main(["finetune", str(photos), *words]) == 0
+    assert "preset `paper`" in (tmp_path / "finetuned-paper" / "model" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -24,8 +24,9 @@ def test_the_paper_preset_is_the_papers_recipe():
 def test_command_line_beats_file_beats_preset(tmp_path):
     config = tmp_path / "run.toml"
     config.write_text('preset = "lora"\nlr = 0.01\nbatch = 3\n')
-    settings = resolve_settings("quick", config, ["batch=5", "prompts=single", "photos=none", "flip=false"])
+    settings = resolve_settings(None, config, ["batch=5", "prompts=single", "photos=none", "flip=false"])
     assert settings.parts == presets()["lora"]["parts"] == "lora"
+    assert resolve_settings("paper", config).parts == resolve_settings("paper").parts != "lora"
     assert (settings.lr, settings.batch, settings.prompts, settings.photos) == (0.01, 5, "single", None)
     assert settings.flip is False
 

@@ -22,7 +22,9 @@ def finetune_command(
         str,
         typer.Option(help="Where to start: mini-base, mini, a Stable Diffusion or InstructPix2Pix folder, a hub name."),
     ] = "mini-base",
-    preset: Annotated[str, typer.Option(help="paper, quick, best or lora.")] = "quick",
+    preset: Annotated[
+        str | None, typer.Option(help="paper, quick, best or lora.", show_default="quick, or the one --config names")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="finetuned-PRESET"),
@@ -48,11 +50,12 @@ def finetune_command(
     Stop it at any time: the same command goes on from the last checkpoint. The folder of the run holds the model, the
     curves (report.html), sample grids, metrics.jsonl and the checkpoints.
     """
-    from chromatune.training.settings import resolve_settings
+    from chromatune.training.settings import preset_of, resolve_settings
 
     overrides = [*(settings or [])]
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
     overrides += [] if prompts is None else [f"prompts={json.dumps(prompts)}"]
+    preset = preset_of(preset, config)
     resolved = resolve_settings(preset, config, overrides)
     if dry_run:
         for name, value in resolved.model_dump().items():

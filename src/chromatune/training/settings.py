@@ -90,27 +90,40 @@ def presets() -> dict[str, dict[str, Any]]:
     return tomllib.loads(text)
 
 
+DEFAULT_PRESET = "quick"
+
+
+def preset_of(preset: str | None = None, config: Path | None = None) -> str:
+    """The name of the preset to start from: the one given, else the one that the file names, else the default.
+
+    Raises:
+        OptionsError: there is no such preset, or the file cannot be read.
+    """
+    named = preset or str((_read_config(config) if config is not None else {}).get("preset", DEFAULT_PRESET))
+    if named not in presets():
+        raise OptionsError(f"unknown preset {named!r}; accepted: {', '.join(presets())}")
+    return named
+
+
 def resolve_settings(
-    preset: str = "quick", config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+    preset: str | None = None, config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> TrainSettings:
     """The preset's settings, then the file's, then the overrides, each over the one before.
 
     Args:
-        preset: one of `presets()`.
-        config: TOML file of settings; it may name its own `preset`.
+        preset: see `preset_of`.
+        config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
+    base = presets()[preset_of(preset, config)]
     values = _read_config(config) if config is not None else {}
-    preset = str(values.pop("preset", preset))
-    known = presets()
-    if preset not in known:
-        raise OptionsError(f"unknown preset {preset!r}; accepted: {', '.join(known)}")
+    values.pop("preset", None)
     given = overrides if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     try:
-        return TrainSettings(**(known[preset] | values | dict(given)))
+        return TrainSettings(**(base | values | dict(given)))
     except ValidationError as error:
         raise OptionsError(_first_problem(error)) from None
 
