@@ -106,6 +106,7 @@ def test_hub_without_network(monkeypatch, tmp_path):
 def test_folder_without_own_defaults_uses_the_unets_size(tiny_pipeline):
     info = load_bundle(str(tiny_pipeline("kl"))).info
     assert (info.size_px, info.steps, info.guidance_scale) == (64, 20, 7.0)
+    assert info.variant_steps == 20
 
 
 @pytest.mark.parametrize("vae_kind", ["tiny", "kl"])

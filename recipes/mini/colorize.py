@@ -24,6 +24,7 @@ from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
 from chromatune.diffusion import alpha_sigma, prediction_target
 
+LEAST_ERROR = 0.02  # about 2 units of a, b, squared, in latent units: photos nearer than this are near enough
 LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
 Batch = tuple[np.ndarray, np.ndarray, list[str]]  # greys and colours, (B, H, W, 3) uint8, and instructions
 
@@ -111,6 +112,15 @@ def draw_timesteps(count: int, repeats: int, last: int, generator: torch.Generat
     return torch.cat([torch.full((count,), last), (places * last).long().view(-1)])
 
 
+def log_error(errors: torch.Tensor) -> torch.Tensor:
+    """(B,) squared errors of photos -> (B,), their logarithms, with gradients as large as the errors' own on average.
+
+    What one step gives is judged by the mean PSNR, in which each photo counts by its error's logarithm. The squared
+    error counts the most colourful photos most, and what is learnt is too sure of itself on all others.
+    """
+    return errors.mean().detach() * torch.log(errors + LEAST_ERROR)
+
+
 def train_colorizer(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, validation: Pack,
     settings: dict[str, Any], kinds: dict[str, list[str]], size_px: int, work: Path,
@@ -142,9 +152,11 @@ def train_colorizer(
         error = prediction - target
         chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (repeats · B,)
         plain = error.square().mean()
-        loss = plain + settings["chroma_weight"] * chroma.mean()
-        at_last = chroma[: len(grey)].mean().item()
-        return loss, {"loss": loss.item(), "v": plain.item(), "chroma": chroma.mean().item(), "chroma_last": at_last}
+        at_last, elsewhere = chroma[: len(grey)], chroma[len(grey) :]
+        weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)
+        loss = plain + settings["chroma_weight"] * weighed
+        logged = {"loss": loss, "v": plain, "chroma": chroma.mean(), "chroma_last": at_last.mean()}
+        return loss, {key: value.item() for key, value in logged.items()}
 
     def preview(step: int) -> None:
         write_preview(vae, unet, embed, validation, kinds, size_px, work, step)

@@ -47,7 +47,8 @@ class ModelInfo:
     guidance_scale: float
     image_guidance_scale: float
     prompt: str
-    chroma_gain: float  # what recomposition multiplies chroma by at `steps`, which was chosen with it; else it is 1
+    chroma_gain: float  # what recomposition multiplies chroma by; chosen with `steps`, and 1 where others are asked for
+    variant_steps: int  # for several versions of a photo: in one step, seeds hardly differ
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ class Bundle:
 def available_models() -> list[ModelInfo]:
     """The models that ship in the package, best first; reads no weights and imports no torch."""
     return [_read_info(find_model(name)) for name in _embedded()]
+
+
+def model_info(name: str) -> ModelInfo:
+    """What is known of the model `name` (see `load_bundle`) before its weights are read.
+
+    Raises:
+        ModelError: the name is unknown, or the folder incomplete.
+    """
+    return _read_info(find_model(name))
 
 
 def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
@@ -354,4 +364,5 @@ def _read_info(files: ModelFiles) -> ModelInfo:
         raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
     merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
-    return ModelInfo(**(merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}))
+    values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
+    return ModelInfo(**({"variant_steps": values["steps"]} | values))

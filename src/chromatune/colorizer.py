@@ -126,7 +126,7 @@ class Colorizer:
         start, info, photo = time.perf_counter(), self.bundle.info, output.photo
         steps = info.steps if options.steps is None else options.steps
         if options.recompose:
-            strength = options.strength * (info.chroma_gain if steps == info.steps else 1.0)
+            strength = options.strength * (info.chroma_gain if options.steps is None else 1.0)
             full = color.recompose(photo.grey, color.chroma_of(output.rgb), strength=strength)
         else:
             full = enlarge_raw(output.rgb, photo, options.strength)

@@ -20,7 +20,9 @@ class ColorizeOptions(BaseModel):
 
     prompt: str | None = Field(None, max_length=1000, description="Instruction to the model, in plain words.")
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
-    steps: int | None = Field(None, ge=1, le=1000, description="Sampling steps; more are more vivid, and slower.")
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="Sampling steps; the model's own come with a vividness chosen for them."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
     guidance_scale: float | None = Field(
         None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."

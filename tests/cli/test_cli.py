@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import chromatune
+from chromatune.bundle import model_info
 from chromatune.cli import main
 from chromatune.cli.commands import flag_of
 from chromatune.images import IMAGE_SUFFIXES, read_photo
@@ -123,6 +124,13 @@ def test_variants_have_seeds_and_numbers(engine, put: Put, capsys: Capture) -> N
     assert lines(capsys.readouterr().out) == names
     assert [blue(name) for name in names] == [7, 8, 9]
     assert len(engine.loads) == 1
+
+
+def test_variants_take_the_steps_that_they_need_to_differ(engine, put: Put) -> None:
+    assert main(["colorize", str(put("a.png")), "--variants", "2"]) == 0
+    assert [call[1].steps for call in engine.calls] == [model_info("mini").variant_steps] * 2
+    assert main(["colorize", str(put("b.png")), "--variants", "2", "--steps", "1"]) == 0
+    assert [call[1].steps for call in engine.calls[2:]] == [1, 1]
 
 
 def test_a_bad_photo_does_not_stop_the_others(engine, put: Put, capsys: Capture) -> None:

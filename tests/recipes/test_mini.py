@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -123,6 +124,8 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
         assert (models / "mini" / part).read_bytes() == (models / "mini-base" / part).read_bytes()
     unet = "unet/diffusion_pytorch_model.safetensors"
     assert (models / "mini" / unet).read_bytes() != (models / "mini-base" / unet).read_bytes()
+    tokenizer = json.loads((models / "mini" / "tokenizer" / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None and tokenizer["padding"] is None
     card = (models / "mini" / "README.md").read_text()
     assert "CC0" in card and "60 photos" not in card and "62 photos" in card
     assert "1 grey or sepia and 1 broken" in card and "2. more drawings" in card
@@ -276,6 +279,18 @@ def test_whitened_text_tells_words_apart_that_the_encoder_holds_alike(recipe):
     assert reach[1] > 0.3 * reach[0]
     kept = [(before @ (torch.eye(4)[i] * size)).norm().item() for i, size in ((1, 3.0), (3, 0.3))]
     assert kept[1] < 0.3 * kept[0]  # what it was without
+
+
+def test_log_error_lets_every_photo_count_alike(recipe):
+    """A photo with a tenfold error pulls ten times as hard by its square, and no harder by its logarithm."""
+    import colorize
+
+    off = torch.tensor([1.0, 2.0, 10.0], requires_grad=True)
+    colorize.log_error(off.square()).mean().backward()
+    pulls = off.grad * off.detach()  # d/d log(off)
+    assert torch.allclose(pulls, pulls.mean().expand(3), rtol=0.03)
+    assert pulls.mean() == pytest.approx((2 * off.detach().square() / 3).mean().item(), rel=0.03)
+    assert torch.isfinite(colorize.log_error(torch.zeros(2))).all()
 
 
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
-from chromatune.bundle import load_bundle
+from chromatune.bundle import load_bundle, model_info
 from chromatune.colorizer import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.options import ColorizeOptions
@@ -221,7 +221,7 @@ def test_lora_on_an_embedded_model_names_it(tmp_path, monkeypatch):
     save_lora(unet, tmp_path / "lora", base="mini", card="", defaults={"steps": 4})
     assert json.loads((tmp_path / "lora" / "chromatune.json").read_text()) == {"steps": 4, "base": "mini"}
     info = load_bundle(str(tmp_path / "lora"), device="cpu").info
-    assert (info.steps, info.size_px) == (4, 128)
+    assert (info.steps, info.size_px) == (4, model_info("mini").size_px)
 
 
 def edit_base(folder, base):

@@ -87,7 +87,12 @@ def colorize_command(
     steps: Annotated[int | None, setting("steps")] = DEFAULTS.steps,
     seed: Annotated[int, setting("seed")] = DEFAULTS.seed,
     variants: Annotated[
-        int, typer.Option(min=1, help="Results for each photo: NAME.color-1.EXT, -2 ..., of seeds S, S+1 ...")
+        int,
+        typer.Option(
+            min=1,
+            help="Results for each photo: NAME.color-1.EXT, -2 ..., of seeds S, S+1 ..., in as many steps as they need "
+            "to differ.",
+        ),
     ] = 1,
     strength: Annotated[float, setting("strength")] = DEFAULTS.strength,
     guidance_scale: Annotated[float | None, setting("guidance_scale")] = DEFAULTS.guidance_scale,
@@ -106,6 +111,10 @@ def colorize_command(
     The photos' own files are never changed. One that cannot be colorized gets a line on standard error, the others go
     on, and the exit code is 1.
     """
+    if variants > 1 and steps is None:
+        from chromatune.bundle import model_info
+
+        steps = model_info(model).variant_steps
     fields = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,

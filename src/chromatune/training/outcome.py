@@ -36,6 +36,7 @@ def write_outcome(trained: Trained, source: str, preset: str) -> Path:
         "description": info.description,
         "size_px": info.size_px,
         "steps": info.steps,
+        "variant_steps": info.variant_steps,
         "guidance_scale": info.guidance_scale,
         "image_guidance_scale": info.image_guidance_scale,
         "prompt": info.prompt,
