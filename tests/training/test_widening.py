@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from chromatune.bundle import load_bundle
+from chromatune.bundle import load_bundle, model_info
 from chromatune.errors import ModelError
 from chromatune.training.widening import open_trainable
 
@@ -82,7 +82,7 @@ def test_other_channel_counts_are_refused(tiny_stable_diffusion):
 def test_embedded_models_open_in_float32(name):
     """They are stored in float16, of which an optimiser's small steps would be rounded away."""
     opened = open_trainable(name)
-    assert opened.name == name and opened.defaults["size_px"] == 128
+    assert opened.name == name and opened.defaults["size_px"] == model_info(name).size_px
     assert opened.unet.config.in_channels == 8
     for module in (opened.unet, opened.vae, opened.text_encoder):
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
