@@ -15,18 +15,25 @@ if TYPE_CHECKING:
 
 DPI = 110
 ROW_INCHES = 0.34
+LONGEST_NAME = 56  # characters: half the figure's width
+LEGEND_ROWS, LEGEND_INCHES = 16, 0.15  # names that fit inside the axes; what each takes below them
 
 
 def trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and colour decides."""
-    figure, axes = _figure(7.0, 4.6)
-    for row in (row for row in rows if row["photos"]):
+    shown = [row for row in rows if row["photos"]]
+    below = len(shown) > LEGEND_ROWS  # such as with many prompts: inside, the names would leave no room for the points
+    figure, axes = _figure(7.0, 4.6 + (LEGEND_INCHES * len(shown) if below else 0.0))
+    for row in shown:
         x, y = row["delta_cf_field"], row["psnr"]
         x_bars, y_bars = (_bars(row[key], row["intervals"][key]) for key in ("delta_cf_field", "psnr"))
         axes.errorbar([x], [y], xerr=x_bars, yerr=y_bars, fmt="o", capsize=2, label=_plain(row["name"]))
     axes.set_xlabel("ΔCF (field): lower is nearer to the truth's colourfulness")
     axes.set_ylabel("PSNR, dB: higher is better")
-    axes.legend(fontsize=7, loc="best")
+    if below:
+        figure.legend(fontsize=7, loc="outside lower center")
+    else:
+        axes.legend(fontsize=7, loc="best")
     return _png(figure)
 
 
@@ -82,7 +89,10 @@ def _bars(value: float, ends: Sequence[float]) -> list[list[float]]:
 
 
 def _plain(name: str) -> str:
-    """The name as text: matplotlib would read dollar signs as formulas."""
+    """The name as text: matplotlib would read dollar signs as formulas; a long one loses its middle."""
+    if len(name) > LONGEST_NAME:
+        half = LONGEST_NAME // 2
+        name = f"{name[: half - 1]} … {name[-half + 2 :]}"
     return name.replace("$", r"\$")
 
 
