@@ -128,8 +128,8 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 - Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows,
   and portraits are close to half of what it saw; objects gain 0.6 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
-- Fine colour detail: chroma is decided on a 24 × 24 grid for a square photo and sharpened along luminance edges.
-- Attribute words (warm, cool, vivid, muted, mostly blue …) shift all but skin, not one object; green is the weakest.
+- Fine colour detail: chroma is decided on a 12 × 12 grid for a square photo and sharpened along luminance edges.
+- Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
 - Skin: a fifth of the photos are FairFace crops under indoor light; strong make-up, face paint and stage light come out
   as plain skin.
 - It invents colour. A colorized photo is no evidence of what was there.

@@ -26,6 +26,8 @@ def test_long_names_keep_their_ends():
     rows = [Row(f"a model, {'a very long prompt ' * 9}, raw")]
     picture = plots.distributions([{"part": HELD_OUT, "row": rows[0].rows[0], "psnr": 20.0}], rows, "psnr", "PSNR dB")
     assert picture.startswith(b"\x89PNG")
+    shown = plots._plain(rows[0].rows[0])
+    assert len(shown) <= plots.LONGEST_NAME and shown.startswith("a model, a") and shown.endswith("prompt , raw")
 
 
 class Row:

@@ -99,7 +99,11 @@ def preset_of(preset: str | None = None, config: Path | None = None) -> str:
     Raises:
         OptionsError: there is no such preset, or the file cannot be read.
     """
-    named = preset or str((_read_config(config) if config is not None else {}).get("preset", DEFAULT_PRESET))
+    return _preset_named(preset, _read_config(config))
+
+
+def _preset_named(preset: str | None, values: Mapping[str, Any]) -> str:
+    named = preset or str(values.get("preset", DEFAULT_PRESET))
     if named not in presets():
         raise OptionsError(f"unknown preset {named!r}; accepted: {', '.join(presets())}")
     return named
@@ -118,8 +122,8 @@ def resolve_settings(
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
-    base = presets()[preset_of(preset, config)]
-    values = _read_config(config) if config is not None else {}
+    values = _read_config(config)
+    base = presets()[_preset_named(preset, values)]
     values.pop("preset", None)
     given = overrides if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     try:
@@ -128,7 +132,9 @@ def resolve_settings(
         raise OptionsError(_first_problem(error)) from None
 
 
-def _read_config(config: Path) -> dict[str, Any]:
+def _read_config(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
     try:
         return tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
