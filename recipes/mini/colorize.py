@@ -50,7 +50,7 @@ def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first
                 colour = colours[index]
             elif draw < settings["retouched_share"] + settings["attribute_share"]:
                 text = attribute_prompt(text, colour, rng)
-            greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng)))
+            greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng, settings["plain_share"])))
             texts.append(text)
         yield np.stack(greys), np.stack(colours), texts
 
@@ -102,14 +102,14 @@ def show_all_of_the_text(unet: UNet2DConditionModel, embed: PromptCache, share: 
             weight += added.to(weight)
 
 
-def draw_timesteps(count: int, repeats: int, last: int, generator: torch.Generator) -> torch.Tensor:
-    """(repeats · count,) int64: each pair at the last timestep, where colour is decided, then spread evenly.
+def draw_timesteps(count: int, spread: int, last: int, generator: torch.Generator) -> torch.Tensor:
+    """(count + spread,) int64: each pair at the last timestep, where colour is decided, then `spread` of all others.
 
-    Two encoder passes are a good part of what a pair costs, so each pair is used several times.
+    The others are spread evenly over 0..last and shuffled. Two encoder passes are a good part of what a pair costs, so
+    some pairs are used twice or more.
     """
-    spread = repeats - 1
-    places = (torch.arange(spread).view(-1, 1) + torch.rand(spread, count, generator=generator)) / spread
-    return torch.cat([torch.full((count,), last), (places * last).long().view(-1)])
+    places = (torch.randperm(spread, generator=generator) + torch.rand(spread, generator=generator)) / max(1, spread)
+    return torch.cat([torch.full((count,), last), (places * last).long()])
 
 
 def log_error(errors: torch.Tensor) -> torch.Tensor:
@@ -136,21 +136,22 @@ def train_colorizer(
         grey, colour, texts = batch
         with torch.no_grad():
             both = vae.encode(to_tensor(np.concatenate([grey, colour])) * 2 - 1).latents
-        repeats = settings["repeats"]
-        condition, latents = (half.repeat(repeats, 1, 1, 1) for half in both.chunk(2))  # (repeats · B, 4, h, w)
-        texts = texts * repeats
+        spread = round((settings["repeats"] - 1) * len(grey))
+        used = torch.arange(len(grey) + spread) % len(grey)  # (N,): which pair, N = repeats · B
+        condition, latents = (half[used.to(half.device)] for half in both.chunk(2))  # (N, 4, h, w)
+        texts = [texts[index] for index in used.tolist()]
         where = latents.device
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
         condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
-        timesteps = draw_timesteps(len(grey), repeats, len(alphas_cumprod) - 1, generator)
+        timesteps = draw_timesteps(len(grey), spread, len(alphas_cumprod) - 1, generator)
         alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
         noise = torch.randn(latents.shape, generator=generator).to(where)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
         noisy = alpha * latents + sigma * noise
         prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts)).sample
         error = prediction - target
-        chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (repeats · B,)
+        chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (N,)
         plain = error.square().mean()
         at_last, elsewhere = chroma[: len(grey)], chroma[len(grey) :]
         weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)

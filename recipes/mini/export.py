@@ -17,7 +17,7 @@ from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 DESCRIPTIONS = {
-    "mini": "small colorizer, 192 px pass, made for a CPU",
+    "mini": "small colorizer, {size_px} px pass, made for a CPU",
     "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
 }
 # transformers opens weights in the type they are stored in, diffusers in float32: a half-precision text encoder
@@ -53,7 +53,9 @@ def export(
             kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
             if kept != known:
                 path.write_text(json.dumps(kept, indent=2) + "\n")
-        defaults = settings["defaults"] | {"description": DESCRIPTIONS[name], "size_px": settings["size_px"]}
+        size_px = settings["defaults"][name].get("size_px", settings["size_px"])
+        described = {"description": DESCRIPTIONS[name].format(size_px=size_px), "size_px": size_px}
+        defaults = settings["defaults"][name] | described
         (folder / "chromatune.json").write_text(json.dumps(defaults, indent=1) + "\n")
         millions = {key: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f}" for key, module in parts.items()}
         (folder / "README.md").write_text(card(name, settings, photos, work, millions))
@@ -70,7 +72,9 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
     lineage = "\n".join(f"{number}. {text}" for number, text in enumerate(settings["lineage"][name], 1))
     body = CARD_BASE if name == "mini-base" else CARD_MINI
     training = CARD_TRAINING.format(**summary, versions=versions, lineage=lineage, seed=settings["seed"])
-    return body.format(**millions, training=training, measured=measured, sets=attribution(photos))
+    grid = settings["size_px"] // 16  # the 2 × 2 means of latents that are 8 times smaller
+    parts = {"training": training, "measured": measured, "sets": attribution(photos)}
+    return body.format(**millions, **parts, size_px=settings["size_px"], grid=grid)
 
 
 def attribution(photos: Path) -> str:
@@ -118,7 +122,7 @@ bit.
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
-(192 px, eight times smaller latents).
+({size_px} px, eight times smaller latents).
 
 {training}## Measured
 
@@ -126,11 +130,11 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 ## What it is bad at
 
 - Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows,
-  and portraits are close to half of what it saw; objects gain 0.6 dB where faces gain 4.
+  and people are more than half of what it saw; objects gain 0.6 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
-- Fine colour detail: chroma is decided on a 12 × 12 grid for a square photo and sharpened along luminance edges.
+- Fine colour detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
-- Skin: a fifth of the photos are FairFace crops under indoor light; strong make-up, face paint and stage light come out
+- Skin: many of the photos are FairFace crops under indoor light; strong make-up, face paint and stage light come out
   as plain skin.
 - It invents colour. A colorized photo is no evidence of what was there.
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 
-SAVE_SECONDS = 240.0
+SAVE_SECONDS = 480.0
 LOG_STEPS = 50
 
 

@@ -61,7 +61,8 @@ warmup = 1
 dropout = 0.05
 [colorizer]
 batch = 2
-repeats = 3
+repeats = 2.5
+plain_share = 0.5
 zoom = 0.8
 tilted = 0.5
 steps = 4
@@ -72,7 +73,14 @@ chroma_weight = 4.0
 attribute_share = 0.3
 retouched_share = 0.5
 text_share = 0.5
-[defaults]
+[defaults.mini]
+steps = 1
+chroma_gain = 1.3
+guidance_scale = 1.0
+image_guidance_scale = 1.0
+prompt = "colorize the photo"
+[defaults.mini-base]
+size_px = 32
 steps = 2
 guidance_scale = 1.0
 image_guidance_scale = 1.0
@@ -130,7 +138,10 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     assert "CC0" in card and "60 photos" not in card and "62 photos" in card
     assert "1 grey or sepia and 1 broken" in card and "2. more drawings" in card
     result = Colorizer.load(str(models / "mini"), device="cpu").colorize(np.full((70, 90), 128, np.uint8))
-    assert result.steps == 2 and result.rgb.shape == (70, 90, 3)
+    assert result.steps == 1 and result.rgb.shape == (70, 90, 3)
+    own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
+    assert own["size_px"] == 64 and "64 px pass" in own["description"] and "4 × 4 grid" in card
+    assert base["size_px"] == 32 and base["steps"] == 2 and "chroma_gain" not in base
 
 
 class Killed(Exception):
