@@ -392,3 +392,21 @@ def test_wrong_calls_say_what_is_wrong(call, message):
     grey, chroma = np.zeros((8, 8), np.uint8), np.full((4, 4, 2), 0.25, np.float32)
     with pytest.raises(ValueError, match=message):
         call(grey, chroma)
+
+
+def test_vivid_keeps_hues_and_favours_what_has_colour():
+    rng = np.random.default_rng(4)
+    chroma = rng.uniform(-0.1, 0.1, (9, 7, 2)).astype(np.float32)
+    np.testing.assert_allclose(color.vivid(chroma, 1.4), 1.4 * chroma, rtol=1e-6)
+    result = color.vivid(chroma, 1.2, 1.5)
+    length, before = np.linalg.norm(result, axis=2), np.linalg.norm(chroma, axis=2)
+    np.testing.assert_allclose(result / length[..., None], chroma / before[..., None], atol=1e-5)
+    np.testing.assert_allclose(length, 1.2 * before * (before / color.PIVOT_CHROMA) ** 0.5, rtol=1e-5)
+    assert not color.vivid(np.zeros((2, 2, 2), np.float32), 2.0, 1.5).any()
+    assert np.abs(color.vivid(np.full((2, 2, 2), 0.5, np.float32), 10, 3)).max() == 0.5
+
+
+@pytest.mark.parametrize(("gain", "power"), [(-0.1, 1.0), (1.0, 0.9)])
+def test_vivid_refuses_what_it_is_not_for(gain, power):
+    with pytest.raises(ValueError, match="gain must be at least 0 and power at least 1"):
+        color.vivid(np.zeros((2, 2, 2), np.float32), gain, power)

@@ -56,7 +56,7 @@ def test_strength_scales_the_colour(colorizer):
 
 def test_chroma_gain_is_for_the_models_own_steps_and_keeps_luminance(colorizer):
     grey = np.full((50, 70), 32768, np.uint16)
-    info = dataclasses.replace(colorizer.bundle.info, chroma_gain=1.5)
+    info = dataclasses.replace(colorizer.bundle.info, chroma_gain=1.5, chroma_power=1.0)
     stronger = Colorizer(dataclasses.replace(colorizer.bundle, info=info))
     half = make_options(strength=0.2)
     chroma = [np.ptp(c.colorize(grey, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]

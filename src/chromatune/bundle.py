@@ -32,6 +32,7 @@ STOCK_DEFAULTS = {
     "image_guidance_scale": 1.5,
     "prompt": DEFAULT_PROMPT,
     "chroma_gain": 1.0,
+    "chroma_power": 1.0,
 }
 
 
@@ -47,7 +48,8 @@ class ModelInfo:
     guidance_scale: float
     image_guidance_scale: float
     prompt: str
-    chroma_gain: float  # what recomposition multiplies chroma by; chosen with `steps`, and 1 where others are asked for
+    chroma_gain: float  # see `color.vivid`; chosen with `steps`, and 1 where others are asked for, as is the power
+    chroma_power: float
     variant_steps: int  # for several versions of a photo: in one step, seeds hardly differ
 
 

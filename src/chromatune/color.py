@@ -44,6 +44,8 @@ _WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _GAMUT_MARGIN = 0.01  # grey levels: far below rounding, above float32's step at 65535
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 _MAX_STRENGTH = 10.0
+PIVOT_CHROMA = 0.06  # length of (Cb, Cr) that `vivid` multiplies by its gain alone: a little over half of light skin's
+_MAX_PIVOTS = 4.0  # beyond so many pivots a power raises chroma no further
 
 _D65_WHITE = np.array([[0.95047], [1.0], [1.08883]])
 _SRGB_TO_XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]])
@@ -167,6 +169,30 @@ def recompose(
 
     _over_strips(fill, height_px, strip_rows)
     return rgb
+
+
+def vivid(chroma: np.ndarray, gain: float, power: float = 1.0) -> np.ndarray:
+    """Chroma made stronger, hues kept: its length r becomes gain · r · (r / `PIVOT_CHROMA`)^(power - 1).
+
+    A mean of plausible colours is duller than each of them. With a power over 1, what the model is sure has colour
+    gains most, and what is near grey stays near grey; with 1 all gain alike.
+
+    Args:
+        chroma: (h, w, 2) float, (Cb, Cr).
+        gain: factor at the pivot, 0 or more.
+        power: 1 or more.
+
+    Returns:
+        (h, w, 2) float32, within -0.5..0.5.
+
+    Raises:
+        ValueError: gain or power is out of range.
+    """
+    if gain < 0 or power < 1:
+        raise ValueError(f"gain must be at least 0 and power at least 1, got {gain} and {power}")
+    pivots = np.linalg.norm(chroma, axis=-1, keepdims=True) / PIVOT_CHROMA
+    factor = gain * np.minimum(pivots, _MAX_PIVOTS) ** (power - 1)
+    return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
 
 def luma_drift(rgb: np.ndarray, grey: np.ndarray) -> tuple[float, float]:

@@ -126,8 +126,10 @@ class Colorizer:
         start, info, photo = time.perf_counter(), self.bundle.info, output.photo
         steps = info.steps if options.steps is None else options.steps
         if options.recompose:
-            strength = options.strength * (info.chroma_gain if options.steps is None else 1.0)
-            full = color.recompose(photo.grey, color.chroma_of(output.rgb), strength=strength)
+            chroma = color.chroma_of(output.rgb)
+            if options.steps is None:
+                chroma = color.vivid(chroma, info.chroma_gain, info.chroma_power)
+            full = color.recompose(photo.grey, chroma, strength=options.strength)
         else:
             full = enlarge_raw(output.rgb, photo, options.strength)
         return ColorizeResult(

@@ -372,6 +372,7 @@ def run_info(pipeline: TrainablePipeline, settings: TrainSettings, multiple_px: 
         image_guidance_scale=float(own.get("image_guidance_scale", 1.5 if guided else 1.0)),
         prompt=str(own.get("prompt", DEFAULT_PROMPT)),
         chroma_gain=1.0,
+        chroma_power=1.0,
         variant_steps=int(own.get("variant_steps", own.get("steps", 20))),
     )
 

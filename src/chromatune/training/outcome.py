@@ -41,6 +41,7 @@ def write_outcome(trained: Trained, source: str, preset: str) -> Path:
         "image_guidance_scale": info.image_guidance_scale,
         "prompt": info.prompt,
         "chroma_gain": 1.0,  # whatever the base has: the trained weights have not been measured with another
+        "chroma_power": 1.0,
     }
     card = model_card(_facts(trained, source, preset))
     with quiet_libraries():
