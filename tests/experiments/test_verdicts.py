@@ -22,6 +22,13 @@ def rows(difference: float, seed_spread: float = 0.0, seeds: int = 3, photos: in
     }
 
 
+PHOTOS = {"t": tuple(f"{number}.jpg" for number in range(200))}
+
+
+def resampler(values: dict) -> Resampler:
+    return Resampler(values, PHOTOS)
+
+
 def claim(**fields) -> Claim:
     return Claim(**({"text": "c", "metric": "psnr", "terms": {"a/t": 1, "b/t": -1}} | fields))
 
@@ -31,34 +38,45 @@ def claim(**fields) -> Claim:
     [(0.5, "above", "holds"), (-0.5, "above", "does not hold"), (0.0, "above", "undecided"), (-0.5, "below", "holds")],
 )
 def test_a_difference_far_beyond_its_noise_decides(difference, expect, verdict):
-    judged = Resampler(rows(difference)).judge(claim(expect=expect))
+    judged = resampler(rows(difference)).judge(claim(expect=expect))
     assert judged.verdict == verdict
     assert judged.low < judged.value < judged.high
     assert judged.value == pytest.approx(difference, abs=0.03)
 
 
 def test_seeds_that_disagree_leave_it_undecided():
-    assert Resampler(rows(0.5, seed_spread=0.1)).judge(claim()).verdict == "holds"
-    assert Resampler(rows(0.5, seed_spread=2.0)).judge(claim()).verdict == "undecided"
+    assert resampler(rows(0.5, seed_spread=0.1)).judge(claim()).verdict == "holds"
+    assert resampler(rows(0.5, seed_spread=2.0)).judge(claim()).verdict == "undecided"
 
 
 def test_the_margin_counts():
-    assert Resampler(rows(0.5)).judge(claim(margin=1.0)).verdict == "does not hold"
+    assert resampler(rows(0.5)).judge(claim(margin=1.0)).verdict == "does not hold"
 
 
 def test_the_colourfulness_gap_is_taken_to_the_truth():
-    judged = Resampler(rows(0.0)).judge(claim(metric="delta_cf_field"))
+    judged = resampler(rows(0.0)).judge(claim(metric="delta_cf_field"))
     assert judged.value == pytest.approx(12 - 3)
 
 
 def test_missing_values_are_left_out_of_means_and_missing_photos_out_of_all_rows():
-    found = as_arrays(
+    found, keys = as_arrays(
         {
             "a/t": [{"1": {"x": 1.0}, "2": {"x": None}, "3": {"x": 5.0}}],
             "b/t": [{"1": {"x": 1.0}, "2": {"x": 2.0}}],
         }
     )
     assert found["a/t"]["x"].shape == found["b/t"]["x"].shape == (1, 2)
-    assert Resampler(found).mean("a/t", "x")[0] == 1.0
+    assert keys == ("1", "2")
+    assert Resampler(found, {"t": keys}).mean("a/t", "x")[0] == 1.0
     with pytest.raises(DataError, match="no photo was measured in all of a/t, b/t"):
         as_arrays({"a/t": [{"1": {"x": 1.0}}], "b/t": [{"2": {"x": 2.0}}]})
+
+
+def test_tests_on_the_same_photos_are_paired_and_others_are_not():
+    """Photos differ by 3 dB, what two tests ask of them by 0.02: told only where the same photos are drawn for both."""
+    values = rows(0.0)
+    values["a/u"] = {"psnr": values["a/t"]["psnr"] - 0.02}
+    asked = claim(terms={"a/t": 1, "a/u": -1})
+    apart = {"u": tuple(f"other-{key}" for key in PHOTOS["t"])}
+    assert Resampler(values, PHOTOS | {"u": PHOTOS["t"]}).judge(asked).verdict == "holds"
+    assert Resampler(values, PHOTOS | apart).judge(asked).verdict == "undecided"

@@ -33,7 +33,7 @@ from chromatune.evaluation.settings import make_settings
 from chromatune.experiments import ambiguity, baselines
 from chromatune.experiments.declaration import TRUTH, Arm, Budget, BudgetName, Experiment, Test
 from chromatune.experiments.photos import Role, always_trained, open_roles, training_source
-from chromatune.experiments.verdicts import Judged, Resampler, as_arrays
+from chromatune.experiments.verdicts import Judged, Keys, Resampler, as_arrays
 from chromatune.images import write_whole
 from chromatune.training.engine import train
 from chromatune.training.outcome import model_folder, write_outcome
@@ -110,9 +110,8 @@ def run_experiment(
     place = _Place(experiment, budget, roles, out, model, tuple(results), square_px, start_stage)
     with _shared_cache(out / "cache"):
         place.train_all()
-    rows = place.measure_all()
+    resampler = Resampler(*place.measure_all())
     facts["photos"] = {test.name: _digest(place.keys_file(test)) for test in experiment.tests}
-    resampler = Resampler(rows)
     judged = tuple(resampler.judge(claim) for claim in experiment.claims)
     firsts = {arm.name: place.model_of(arm, 0) for arm in experiment.arms if arm.baseline is None}
     return Outcome(experiment, budget, facts, resampler, judged, firsts, out)
@@ -217,17 +216,19 @@ class _Place:
         keys = set(self.keys_file(test).read_text(encoding="utf-8").splitlines())
         return [item for item in self.roles[test.on].source.items if item.key in keys]
 
-    def measure_all(self) -> dict[str, dict[str, Any]]:
-        """Row ⇒ metric ⇒ (seeds, photos)."""
+    def measure_all(self) -> tuple[dict[str, dict[str, Any]], dict[str, Keys]]:
+        """Row ⇒ metric ⇒ (seeds, photos); and test ⇒ its photos."""
         rows: dict[str, dict[str, Any]] = {}
+        photos_of: dict[str, Keys] = {}
         for test in self.experiment.tests:
             found: dict[str, list[PhotoScores]] = {}
             for seed in self.seeds:
                 measure = self._ambiguity if test.kind == "ambiguity" else self._protocol
                 for row, photos in measure(test, seed).items():
                     found.setdefault(row, []).append(photos)
-            rows |= as_arrays(found)
-        return rows
+            arrays, photos_of[test.name] = as_arrays(found)
+            rows |= arrays
+        return rows, photos_of
 
     def _protocol(self, test: Test, seed: int) -> dict[str, PhotoScores]:
         arms = self.experiment.arms_of(test)

@@ -1,7 +1,8 @@
 """Scores of all seeds and photos ⇒ intervals, and what they say of each claim.
 
-A resample draws seeds and photos, both with replacement; rows of one test share the photos drawn and all rows share the
-seeds, so differences are paired. With few seeds the interval is wide where runs differ, as it should be.
+A resample draws seeds and photos, both with replacement; rows measured on the same photos share the photos drawn,
+whatever their test, and all rows share the seeds, so differences are paired. With few seeds the interval is wide where
+runs differ, as it should be.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and
 Verdict = Literal["holds", "does not hold", "undecided"]
 PhotoScores = Mapping[str, Mapping[str, float | None]]  # key ⇒ metric ⇒ value
 Values = Mapping[str, np.ndarray]  # metric ⇒ (seeds, photos) float64, nan where there is none
+Keys = tuple[str, ...]  # of a test's photos, in the order of its values
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,18 @@ class Judged:
 class Resampler:
     """The same draws for every statistic of an experiment."""
 
-    def __init__(self, rows: Mapping[str, Values], seed: int = 0, resamples: int = RESAMPLES) -> None:
-        """Takes row (`arm/test`) ⇒ its values; all rows of a test have the same photos, all rows the same seeds."""
-        self.rows = rows
+    def __init__(
+        self, rows: Mapping[str, Values], photos: Mapping[str, Keys], seed: int = 0, resamples: int = RESAMPLES
+    ) -> None:
+        """Takes row (`arm/test`) ⇒ its values, and test ⇒ its photos; all rows have the same seeds."""
+        self.rows, self._photos = rows, photos
         self._rng_seed, self._resamples = seed, resamples
         counts = {values.shape[0] for row in rows.values() for values in row.values()}
         if len(counts) != 1:
             raise ValueError(f"rows must have one number of seeds, got {sorted(counts)}")
         (self._seeds,) = counts
         self._seed_times = self._times(self._seeds, "seeds")
-        self._photo_times: dict[str, np.ndarray] = {}
+        self._photo_times: dict[Keys, np.ndarray] = {}
 
     def mean(self, row: str, metric: str) -> np.ndarray:
         """(1 + resamples,): the plain mean, then the resampled ones."""
@@ -61,12 +65,12 @@ class Resampler:
             truth = "/".join((TRUTH, *row.split("/")[1:]))
             return np.abs(self.mean(row, CF) - self.mean(truth, CF))
         values = self.rows[row][metric]
-        test = row.split("/")[1]
-        if test not in self._photo_times:
-            self._photo_times[test] = self._times(values.shape[1], test)
+        photos = self._photos[row.split("/")[1]]
+        if photos not in self._photo_times:
+            self._photo_times[photos] = self._times(len(photos), "\n".join(photos))
         known = ~np.isnan(values)
         sums, counts = (
-            np.einsum("rs,sn,rn->r", self._seed_times, matrix, self._photo_times[test], optimize=True)
+            np.einsum("rs,sn,rn->r", self._seed_times, matrix, self._photo_times[photos], optimize=True)
             for matrix in (np.where(known, values, 0.0), known.astype(np.float64))
         )
         return sums / np.maximum(counts, 1)
@@ -91,8 +95,8 @@ class Resampler:
         return np.concatenate([np.ones((1, count)), drawn]).astype(np.float64)
 
 
-def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> dict[str, dict[str, np.ndarray]]:
-    """One test's rows, each with photo ⇒ metric ⇒ value for every seed, as metric ⇒ (seeds, photos).
+def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> tuple[dict[str, dict[str, np.ndarray]], Keys]:
+    """One test's rows, each with photo ⇒ metric ⇒ value for every seed, as metric ⇒ (seeds, photos); and the photos.
 
     Only photos that every row has for every seed are kept: differences are between the same photos.
 
@@ -102,7 +106,7 @@ def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> dict[str, dict[str, 
     keys = sorted(set.intersection(*(set(of_seed) for of_seeds in rows.values() for of_seed in of_seeds)))
     if not keys:
         raise DataError(f"no photo was measured in all of {', '.join(rows)}; complete the results")
-    return {row: _arrays(of_seeds, keys) for row, of_seeds in rows.items()}
+    return {row: _arrays(of_seeds, keys) for row, of_seeds in rows.items()}, tuple(keys)
 
 
 def _arrays(of_seeds: Sequence[PhotoScores], keys: Sequence[str]) -> dict[str, np.ndarray]:
