@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.bundle import available_models, decode_latents, encode_condition, load_bundle
+from chromatune.bundle import available_models, decode_latents, encode_condition, load_bundle, model_info
 from chromatune.errors import ModelError
 
 
@@ -160,3 +160,16 @@ def test_embedded_pair_shares_autoencoder_and_text_encoder():
 def test_embedded_pair_is_small():
     total = sum(file.stat().st_size for info in available_models() for file in info.path.rglob("*") if file.is_file())
     assert 1e6 < total < 80e6
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", "two"), ("steps", 0), ("size_px", 1), ("chroma_gain", -1), ("chroma_power", 0.5), ("chroma_power", "x")],
+)
+def test_defaults_that_make_no_sense_are_one_line(tiny_bundle_dir, tmp_path, name, value):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bundle_dir, folder)
+    (folder / "chromatune.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ModelError, match=f"chromatune.json has {name}={value!r}: .*; mend it") as raised:
+        model_info(str(folder))
+    one_line(raised)

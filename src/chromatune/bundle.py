@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.prompts import DEFAULT_PROMPT
@@ -43,14 +45,15 @@ class ModelInfo:
     name: str
     path: Path
     description: str
-    size_px: int  # short side of the model's own pass
-    steps: int
-    guidance_scale: float
-    image_guidance_scale: float
+    size_px: Annotated[int, Field(ge=8, le=2048)]  # short side of the model's own pass
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=0, le=50)]
+    image_guidance_scale: Annotated[float, Field(ge=0, le=50)]
     prompt: str
-    chroma_gain: float  # see `color.vivid`; chosen with `steps`, and 1 where others are asked for, as is the power
-    chroma_power: float
-    variant_steps: int  # for several versions of a photo: in one step, seeds hardly differ
+    # See `color.vivid`; both are chosen with `steps`, and are 1 where another number of steps is asked for
+    chroma_gain: Annotated[float, Field(ge=0, le=10)]
+    chroma_power: Annotated[float, Field(ge=1, le=4)]
+    variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
 
 
 @dataclass(frozen=True)
@@ -367,4 +370,10 @@ def _read_info(files: ModelFiles) -> ModelInfo:
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
     merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
     values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
-    return ModelInfo(**({"variant_steps": values["steps"]} | values))
+    try:
+        return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, message = first["loc"][0], first["msg"].lower()
+        problem = f"{DEFAULTS_FILE} has {name}={first['input']!r}: {message}"
+        raise ModelError(f"{files.name}: {problem}; mend it, or download the model again") from None
