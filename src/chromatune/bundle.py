@@ -102,7 +102,7 @@ class Bundle:
 
 def available_models() -> list[ModelInfo]:
     """The models that ship in the package, best first; reads no weights and imports no torch."""
-    return [_read_info(find_model(name)) for name in _embedded()]
+    return [read_info(find_model(name)) for name in _embedded()]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -111,7 +111,7 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ModelError: the name is unknown, or the folder incomplete.
     """
-    return _read_info(find_model(name))
+    return read_info(find_model(name))
 
 
 def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
@@ -143,7 +143,7 @@ def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
     if where.type == "cpu":
         for part in ("vae", "unet"):
             parts[part].to(memory_format=torch.channels_last)
-    return Bundle(info=_read_info(files), **parts)
+    return Bundle(info=read_info(files), **parts)
 
 
 def find_model(name: str) -> ModelFiles:
@@ -168,6 +168,28 @@ def find_model(name: str) -> ModelFiles:
     defaults.pop("base", None)
     index = _read_index(name, pipeline)
     return ModelFiles(name, folders[0], pipeline, tuple(reversed(folders[:-1])), index, defaults)
+
+
+def read_info(files: ModelFiles) -> ModelInfo:
+    """What is known of the model in `files`: its own defaults, else the U-Net's size and the paper's settings.
+
+    Raises:
+        ModelError: the settings cannot be read, or a default makes no sense.
+    """
+    try:
+        unet = json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
+    known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
+    merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
+    values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
+    try:
+        return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, message = first["loc"][0], first["msg"].lower()
+        problem = f"{DEFAULTS_FILE} has {name}={first['input']!r}: {message}"
+        raise ModelError(f"{files.name}: {problem}; mend it, or download the model again") from None
 
 
 def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
@@ -359,21 +381,3 @@ def _read_defaults(name: str, path: Path) -> dict[str, Any]:
         return dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{name}: {DEFAULTS_FILE} cannot be read ({error}); download the model again") from None
-
-
-def _read_info(files: ModelFiles) -> ModelInfo:
-    """Defaults kept beside the weights; for a folder without them, the U-Net's size and the paper's settings."""
-    try:
-        unet = json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
-    known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
-    merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
-    values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
-    try:
-        return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, message = first["loc"][0], first["msg"].lower()
-        problem = f"{DEFAULTS_FILE} has {name}={first['input']!r}: {message}"
-        raise ModelError(f"{files.name}: {problem}; mend it, or download the model again") from None

@@ -82,7 +82,7 @@ def test_other_channel_counts_are_refused(tiny_stable_diffusion):
 def test_embedded_models_open_in_float32(name):
     """They are stored in float16, of which an optimiser's small steps would be rounded away."""
     opened = open_trainable(name)
-    assert opened.name == name and opened.defaults["size_px"] == model_info(name).size_px
+    assert opened.info == model_info(name)
     assert opened.unet.config.in_channels == 8
     for module in (opened.unet, opened.vae, opened.text_encoder):
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
@@ -91,15 +91,20 @@ def test_embedded_models_open_in_float32(name):
 
 def test_a_folder_without_own_defaults_has_none(tiny_stable_diffusion):
     opened = open_trainable(str(tiny_stable_diffusion(8)))
-    assert opened.defaults == {} and opened.path == tiny_stable_diffusion(8)
+    assert opened.defaults == {} and opened.info.path == tiny_stable_diffusion(8)
     assert opened.tokenizer.model_max_length == 77 and opened.scheduler.config.beta_schedule == "scaled_linear"
 
 
-def test_damaged_defaults_are_one_line(tiny_stable_diffusion, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", r"chromatune\.json cannot be read"), ('{"steps": "two"}', r"chromatune\.json has steps='two'")],
+)
+def test_damaged_defaults_are_one_line_before_training(tiny_stable_diffusion, tmp_path, text, message):
     folder = shutil.copytree(tiny_stable_diffusion(8), tmp_path / "model")
-    (folder / "chromatune.json").write_text("[1]")
-    with pytest.raises(ModelError, match=r"chromatune\.json cannot be read"):
+    (folder / "chromatune.json").write_text(text)
+    with pytest.raises(ModelError, match=message) as error:
         open_trainable(str(folder))
+    assert "\n" not in str(error.value)
 
 
 def test_sharded_weights_open(tiny_stable_diffusion, tmp_path):

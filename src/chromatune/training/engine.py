@@ -22,7 +22,6 @@ from chromatune.data.sources import PhotoItem, Source
 from chromatune.data.splits import Split, split_source
 from chromatune.diffusion import zero_terminal_snr_config
 from chromatune.errors import ChromaTuneError, OptionsError
-from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.training import checkpoints, validation
 from chromatune.training.latent_cache import LatentCache, open_cache, weights_digest
 from chromatune.training.learner import Learner
@@ -357,23 +356,18 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 def run_info(pipeline: TrainablePipeline, settings: TrainSettings, multiple_px: int) -> ModelInfo:
     """How the run samples: the model's own defaults, and no guidance where nothing was ever dropped in training."""
-    own = pipeline.defaults
-    native = int(own.get("size_px") or 8 * (pipeline.unet.config.sample_size or 64))
-    size_px = settings.size_px or round(native * settings.size_scale)
+    own, told = pipeline.info, pipeline.defaults
+    size_px = settings.size_px or round(own.size_px * settings.size_scale)
     size_px = max(multiple_px, round(size_px / multiple_px) * multiple_px)
-    guided = settings.dropout > 0
-    return ModelInfo(
-        name=pipeline.name,
-        path=pipeline.path,
-        description=f"{pipeline.name} fine-tuned to colorize",
+    unguided = settings.dropout == 0
+    return dataclasses.replace(
+        own,
+        description=f"{own.name} fine-tuned to colorize",
         size_px=size_px,
-        steps=int(own.get("steps", 20)),
-        guidance_scale=float(own.get("guidance_scale", 7.0 if guided else 1.0)),
-        image_guidance_scale=float(own.get("image_guidance_scale", 1.5 if guided else 1.0)),
-        prompt=str(own.get("prompt", DEFAULT_PROMPT)),
-        chroma_gain=1.0,
+        guidance_scale=1.0 if unguided and "guidance_scale" not in told else own.guidance_scale,
+        image_guidance_scale=1.0 if unguided and "image_guidance_scale" not in told else own.image_guidance_scale,
+        chroma_gain=1.0,  # chosen with the weights that the training replaces
         chroma_power=1.0,
-        variant_steps=int(own.get("variant_steps", own.get("steps", 20))),
     )
 
 
@@ -388,7 +382,8 @@ def with_schedule(pipeline: TrainablePipeline, settings: TrainSettings) -> Train
     if wanted == "model" or wanted == old.config.prediction_type:
         return pipeline
     if old.config.get("rescale_betas_zero_snr") and wanted == "epsilon":
-        raise OptionsError(f"{pipeline.name} has zero terminal SNR, where noise cannot be predicted: use v_prediction")
+        name = pipeline.info.name
+        raise OptionsError(f"{name} has zero terminal SNR, where noise cannot be predicted: use v_prediction")
     return dataclasses.replace(pipeline, scheduler=type(old).from_config(old.config, prediction_type=wanted))
 
 

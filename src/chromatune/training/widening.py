@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromatune.bundle import find_model, load_parts
+from chromatune.bundle import ModelInfo, find_model, load_parts, read_info
 from chromatune.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ CHANNELS = 8  # noisy latents, then condition latents
 class TrainablePipeline:
     """The parts of an InstructPix2Pix model as training takes them: float32, on the CPU, nothing frozen yet."""
 
-    name: str
-    path: Path
+    info: ModelInfo
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
     vae: AutoencoderKL | AutoencoderTiny
@@ -40,12 +38,14 @@ def open_trainable(name: str) -> TrainablePipeline:
             first layer is widened (see `widen_conv_in`). A LoRA is merged into its base.
 
     Raises:
-        ModelError: the name is unknown, the model incomplete, or its U-Net takes neither 4 nor 8 channels.
+        ModelError: the name is unknown, the model incomplete, one of its defaults senseless, or its U-Net takes
+            neither 4 nor 8 channels.
         MissingExtraError: it is a LoRA, and peft is not installed.
     """
     import torch
 
     files = find_model(name)
+    info = read_info(files)  # a senseless default shows before the training, not after it
     parts = load_parts(files, torch.float32)
     channels = parts["unet"].config.in_channels
     if channels == PLAIN_CHANNELS:
@@ -55,9 +55,7 @@ def open_trainable(name: str) -> TrainablePipeline:
             f"{name}: its U-Net takes {channels} channels; give an InstructPix2Pix model ({CHANNELS}) "
             f"or a plain Stable Diffusion model ({PLAIN_CHANNELS})"
         )
-    return TrainablePipeline(
-        name=name, path=files.path, defaults=files.defaults, widened=channels == PLAIN_CHANNELS, **parts
-    )
+    return TrainablePipeline(info=info, defaults=files.defaults, widened=channels == PLAIN_CHANNELS, **parts)
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> None:
