@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -78,6 +79,17 @@ def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, moment):
     assert all(torch.equal(a, b) for a, b in zip(ema_1["shadow_params"], ema_2["shadow_params"], strict=True))
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1] and whole.best_step == resumed.best_step
+
+
+def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline, tiny_settings):
+    """So that the same command works once colour photos are there."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
+    with pytest.raises(DataError, match="none of the . photos can be used: . grey"):
+        engine.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_repeated(start):

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         write_whole(path, json.dumps(value, indent=1).encode())
 
 
-def claim_run(out: Path, facts: Mapping[str, Any]) -> None:
-    """Marks `out` as this run's folder, or finds that it is already.
+def claim_run(out: Path, facts: Mapping[str, Any]) -> bool:
+    """Marks `out` as this run's folder, or finds that it is already; whether it was marked now.
 
     Raises:
         OptionsError: it holds another run; the first difference is named.
@@ -68,7 +68,7 @@ def claim_run(out: Path, facts: Mapping[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         write_json(path, facts)
-        return
+        return True
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -80,6 +80,15 @@ def claim_run(out: Path, facts: Mapping[str, Any]) -> None:
             raise OptionsError(
                 f"{out} holds a run with {name} = {was!r}, not {now!r}; give another --out, or the same settings"
             )
+    return False
+
+
+def release_run(out: Path) -> None:
+    """Takes the mark back from a run that never began; folders that are empty then go too."""
+    (out / "run.json").unlink(missing_ok=True)
+    for folder in (out / "cache", out):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def latest(out: Path) -> tuple[int, Path] | None:

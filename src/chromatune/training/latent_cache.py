@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,7 @@ def _make(
             index["done"] = number + 1
             write_whole(progress, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
+        shutil.rmtree(partial)
         raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
     arrays.clear()
     os.replace(partial, folder)
