@@ -130,7 +130,7 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 ## What it is bad at
 
 - Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows,
-  and people are more than half of what it saw; objects gain 0.7 dB where faces gain 4.
+  and people are more than half of what it saw; objects gain 0.8 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
 - Fine colour detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
