@@ -226,10 +226,10 @@ def test_schedules(start, tiny_pipeline):
               prediction_type="epsilon")  # fmt: skip
 
 
-def test_guidance_only_where_conditions_were_dropped(start):
+def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
     """A model trained without dropout must not be sampled with guidance."""
-    pipeline = start(max_steps=1)[0].pipeline
-    bare = engine.dataclasses.replace(pipeline, defaults={})
+    bare = open_trainable(str(tiny_stable_diffusion(8)))
+    assert bare.defaults == {}
     for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
         info = engine.run_info(bare, TrainSettings(dropout=dropout), 16)
         assert (info.guidance_scale, info.image_guidance_scale) == scales
