@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from chromatune.errors import OptionsError
 from chromatune.experiments import declaration, running
-from chromatune.experiments.report import write_report
+from chromatune.experiments.report import SHOWN_PX, write_report
 
 
 class Killed(Exception):
@@ -66,7 +67,9 @@ def test_what_comes_out(run, experiment, drawings, tmp_path):
     numbers = json.loads((report.parent / "results.json").read_text())
     assert numbers["verdicts"][0]["margin"] == 50
     page = (report.parent / "report.html").read_text()
-    assert "data:image/png;base64," in page and 'src="plot' not in page
+    assert "data:image/png;base64," in page and "data:image/jpeg;base64," in page and 'src="plot' not in page
+    with Image.open(report.parent / "pictures.jpg") as pictures:
+        assert pictures.format == "JPEG" and pictures.height > SHOWN_PX
 
 
 def test_other_facts_are_another_experiment(run):

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import mimetypes
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,8 @@ from chromatune.evaluation.table import markdown_lines
 from chromatune.experiments.running import Outcome
 from chromatune.images import write_whole
 
-REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.png", "results.json"
+REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
+JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories
 METRICS = ("psnr", "ssim", "ciede2000", "ab_mse", "cf_field", "delta_cf_field", "spread", "shift")
 NAMES = TITLES | {"spread": "spread of a, b", "shift": "shift along the hue"}
 SHOWN = ("astronaut", "coffee", "chelsea", "rocket")  # photos that scikit-image ships: any report may show them
@@ -32,7 +34,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "numpy")
 
 
 def write_report(outcome: Outcome, command: str) -> Path:
-    """Writes report.md, report.html, plot.png, pictures.png (where a model stands in it) and results.json.
+    """Writes report.md, report.html, plot.png, pictures.jpg (where a model stands in it) and results.json.
 
     Args:
         outcome: what came.
@@ -46,7 +48,8 @@ def write_report(outcome: Outcome, command: str) -> Path:
     write_whole(out / PLOT, _plot(outcome))
     pictures = draw_pictures(outcome.models)
     if pictures is not None:
-        write_whole(out / PICTURES, cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
+        encoded = cv2.imencode(".jpg", pictures[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        write_whole(out / PICTURES, encoded.tobytes())
     images = [name for name in (PLOT, PICTURES) if name == PLOT or pictures is not None]
     text = _markdown(outcome, command, images)
     write_whole(out / REPORT, text.encode())
@@ -178,7 +181,8 @@ def draw_pictures(models: dict[str, str]) -> np.ndarray | None:
 def _page(outcome: Outcome, text: str, images: Sequence[Path]) -> str:
     """The Markdown as it stands, with verdicts first and the pictures in it: one file that opens anywhere."""
     shown = "".join(
-        f'<img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+        f'<img alt="{path.stem}" src="data:{mimetypes.guess_type(path)[0]};base64,'
+        f'{base64.b64encode(path.read_bytes()).decode()}">'
         for path in images
     )
     verdicts = "".join(
