@@ -173,3 +173,17 @@ def test_defaults_that_make_no_sense_are_one_line(tiny_bundle_dir, tmp_path, nam
     with pytest.raises(ModelError, match=f"chromatune.json has {name}={value!r}: .*; mend it") as raised:
         model_info(str(folder))
     one_line(raised)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("[1]", "its settings cannot be read"), ('{"sample_size": [4, 4]}', r"unet/config.json has size_px=\[4, 4\]")],
+)
+def test_unet_settings_that_make_no_sense_are_one_line(tiny_pipeline, tmp_path, config, message):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_pipeline(), folder)
+    (folder / "chromatune.json").unlink(missing_ok=True)
+    (folder / "unet" / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=message) as raised:
+        model_info(str(folder))
+    one_line(raised)

@@ -109,7 +109,7 @@ def model_info(name: str) -> ModelInfo:
     """What is known of the model `name` (see `load_bundle`) before its weights are read.
 
     Raises:
-        ModelError: the name is unknown, or the folder incomplete.
+        ModelError: the name is unknown, the folder incomplete, or one of its defaults senseless.
     """
     return read_info(find_model(name))
 
@@ -177,18 +177,21 @@ def read_info(files: ModelFiles) -> ModelInfo:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     try:
-        unet = json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        unet = dict(json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
-    merged: dict[str, Any] = {"size_px": 8 * int(unet.get("sample_size") or 64), "description": str(files.path)}
+    native = unet.get("sample_size") or 64
+    native_px = 8 * native if isinstance(native, int) else native
+    merged: dict[str, Any] = {"size_px": native_px, "description": str(files.path)}
     values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
     try:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
         first = error.errors()[0]
         name, message = first["loc"][0], first["msg"].lower()
-        problem = f"{DEFAULTS_FILE} has {name}={first['input']!r}: {message}"
+        where = DEFAULTS_FILE if name in known else "unet/config.json"
+        problem = f"{where} has {name}={first['input']!r}: {message}"
         raise ModelError(f"{files.name}: {problem}; mend it, or download the model again") from None
 
 

@@ -216,7 +216,7 @@ def test_another_run_is_not_continued_by_mistake(start):
         start(max_steps=3, lr=0.002)
 
 
-def test_schedules(start, tiny_pipeline):
+def test_schedules(start, tiny_pipeline, tmp_path):
     trained, _ = start(max_steps=2, zero_terminal_snr=True)
     config = trained.pipeline.scheduler.config
     assert config.prediction_type == "v_prediction" and config.rescale_betas_zero_snr
@@ -224,6 +224,7 @@ def test_schedules(start, tiny_pipeline):
     with pytest.raises(OptionsError, match="use v_prediction"):
         start("other", model=tiny_pipeline(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
               prediction_type="epsilon")  # fmt: skip
+    assert not (tmp_path / "other").exists()
 
 
 def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):

@@ -21,7 +21,7 @@ from chromatune.data.prompt_sets import prompt_set
 from chromatune.data.sources import PhotoItem, Source
 from chromatune.data.splits import Split, split_source
 from chromatune.diffusion import zero_terminal_snr_config
-from chromatune.errors import ChromaTuneError, DataError, OptionsError
+from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.training import checkpoints, validation
 from chromatune.training.latent_cache import LatentCache, open_cache, weights_digest
 from chromatune.training.learner import Learner
@@ -144,15 +144,15 @@ class _Run:
             raise OptionsError(
                 f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet"
             )
+        self.info = run_info(self.pipeline, settings, _multiple_px(self.pipeline))
+        self.pipeline = with_schedule(self.pipeline, settings)
         claimed = False
         if accelerator.is_main_process:
             facts = {"model": model, "weights": weights_digest(self.pipeline.unet), "split": self.split.digest}
             claimed = checkpoints.claim_run(out, facts | {"ranks": accelerator.num_processes} | settings.model_dump())
-        self.info = run_info(self.pipeline, settings, _multiple_px(self.pipeline))
-        self.pipeline = with_schedule(self.pipeline, settings)
         try:
             self._build()
-        except DataError:
+        except ChromaTuneError:
             if claimed:
                 checkpoints.release_run(out)
             raise
