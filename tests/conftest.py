@@ -168,6 +168,29 @@ def tiny_bundle_dir(tiny_pipeline: TinyPipeline) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def encoder_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny pipeline with a tiny photo encoder whose projections are not zero."""
+    import torch
+
+    from chromatune.photo_encoder import EFFICIENTNET_LITE0, PhotoEncoder, places_of
+
+    pipeline = make_pipeline()
+    folder = tmp_path_factory.mktemp("encoder")
+    pipeline.save_pretrained(folder)
+    thin = {"width_coefficient": 0.25, "num_block_repeats": [1] * 7, "hidden_dim": 320}
+    encoder = PhotoEncoder({**EFFICIENTNET_LITE0, **thin}, places_of(pipeline.unet))
+    for module in encoder.modules():  # as they come, signals fade to nothing within a few layers
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    encoder.save_pretrained(folder / "photo_encoder")
+    defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+    (folder / "chromatune.json").write_text(json.dumps(defaults))
+    return folder
+
+
 @pytest.fixture
 def fresh_accelerate():
     """Accelerate keeps one state a process: a test that trains starts with none, and leaves none."""

@@ -23,6 +23,7 @@ from chromatune import prompts
 from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
 from chromatune.diffusion import alpha_sigma, prediction_target
+from chromatune.photo_encoder import PhotoEncoder, unet_arguments
 
 LEAST_ERROR = 0.02  # about 2 units of a, b, squared, in latent units: photos nearer than this are near enough
 LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
@@ -69,6 +70,27 @@ class PromptCache:
         for text in set(texts) - self.known.keys():
             self.known[text] = self.text_encoder(token_ids(self.tokenizer, [text]).to(where)).last_hidden_state[0]
         return torch.stack([self.known[text] for text in texts])
+
+
+class Painter(torch.nn.Module):
+    """What is trained: a U-Net, and a photo encoder where there is one."""
+
+    def __init__(self, unet: UNet2DConditionModel, photo_encoder: PhotoEncoder | None) -> None:
+        super().__init__()
+        self.unet, self.photo_encoder = unet, photo_encoder
+
+    def residuals(self, greys: torch.Tensor, used: torch.Tensor, unseen: torch.Tensor) -> dict[str, Any]:
+        """Arguments for the U-Net: (B, 3, H, W) greys 0..1, each seen once, and used for N passes.
+
+        Args:
+            greys: photos.
+            used: (N,) int64, which photo each pass is of.
+            unseen: (N,) bool, passes that are to do without.
+        """
+        if self.photo_encoder is None:
+            return {}
+        keep = (~unseen).to(greys.device).view(-1, 1, 1, 1)
+        return unet_arguments([part[used.to(part.device)] * keep for part in self.photo_encoder(greys)])
 
 
 @torch.no_grad()
@@ -124,10 +146,16 @@ def log_error(errors: torch.Tensor) -> torch.Tensor:
 def train_colorizer(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, validation: Pack,
     settings: dict[str, Any], kinds: dict[str, list[str]], size_px: int, work: Path,
-) -> UNet2DConditionModel:  # fmt: skip
-    """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; previews tell `kinds` of photos apart."""
+    photo_encoder: PhotoEncoder | None = None,
+) -> Painter:  # fmt: skip
+    """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; previews tell `kinds` of photos apart.
+
+    A photo encoder is trained along, its pretrained part at `encoder_lr` of the learning rate.
+    """
     torch.manual_seed(settings["seed"])
-    unet = copy.deepcopy(base.unet).requires_grad_(True).to(memory_format=torch.channels_last)
+    painter = Painter(copy.deepcopy(base.unet), copy.deepcopy(photo_encoder)).requires_grad_(True)
+    painter.to(memory_format=torch.channels_last)
+    unet = painter.unet
     embed = PromptCache(tokenizer, base.text_encoder)
     show_all_of_the_text(unet, embed, settings["text_share"], settings["seed"])
     alphas_cumprod = make_scheduler().alphas_cumprod
@@ -144,12 +172,14 @@ def train_colorizer(
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
         condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
+        unseen = no_image | (torch.rand(len(no_image), generator=generator) < settings["unseen_share"])
+        seen = painter.residuals(to_tensor(grey), used, unseen)
         timesteps = draw_timesteps(len(grey), spread, len(alphas_cumprod) - 1, generator)
         alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
         noise = torch.randn(latents.shape, generator=generator).to(where)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
         noisy = alpha * latents + sigma * noise
-        prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts)).sample
+        prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts), **seen).sample
         error = prediction - target
         chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (N,)
         plain = error.square().mean()
@@ -160,15 +190,16 @@ def train_colorizer(
         return loss, {key: value.item() for key, value in logged.items()}
 
     def preview(step: int) -> None:
-        write_preview(vae, unet, embed, validation, kinds, size_px, work, step)
+        write_preview(vae, painter, embed, validation, kinds, size_px, work, step)
 
     stream = lambda first_step: training_batches(photos, settings, size_px, first_step)  # noqa: E731
-    train("colorizer", unet, stream, step_loss, settings, work, preview)
-    return unet.requires_grad_(False)
+    shares = {"photo_encoder.projections.": 1.0, "photo_encoder.": settings["encoder_lr"]}
+    train("colorizer", painter, stream, step_loss, settings, work, preview, shares)
+    return painter.requires_grad_(False)
 
 
 def write_preview(
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: PromptCache, validation: Pack,
+    vae: AutoencoderTiny, painter: Painter, embed: PromptCache, validation: Pack,
     kinds: dict[str, list[str]], size_px: int, work: Path, step: int, each: int = 24,
 ) -> None:  # fmt: skip
     """Up to `each` validation photos of every kind: PSNR above grey and mean chroma, logged, and a sheet of four each.
@@ -191,7 +222,8 @@ def write_preview(
         report[kind] = {"chroma_truth": _mean_chroma(truth)}
         rows = [truth_u8]
         for steps in (1, 2, 4):
-            raw = sample_raw(vae, unet, greys_u8, embed([prompts.DEFAULT_PROMPT] * len(grey)), steps)
+            asked = embed([prompts.DEFAULT_PROMPT] * len(grey))
+            raw = sample_raw(vae, painter.unet, greys_u8, asked, steps, painter.photo_encoder)
             result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + grey[..., None], 0, 1)
             report[kind] |= {f"gain_{steps}": _psnr(result, truth) - passed, f"chroma_{steps}": _mean_chroma(result)}
             rows.append((result * 255).round().astype(np.uint8))

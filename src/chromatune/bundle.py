@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, SchedulerMixin, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from chromatune.photo_encoder import PhotoEncoder, Residuals
+
 MODELS_DIR = Path(__file__).parent / "models"
 INDEX_FILE = "model_index.json"
 DEFAULTS_FILE = "chromatune.json"
+PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline does not know
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What the full-size model needs to be told and its folder does not say (the paper's values, arXiv 2312.04780).
@@ -78,6 +81,7 @@ class Bundle:
     vae: AutoencoderKL | AutoencoderTiny
     unet: UNet2DConditionModel
     scheduler: SchedulerMixin
+    photo_encoder: PhotoEncoder | None = None  # of `mini` and what is fine-tuned from it
 
     @property
     def device(self) -> torch.device:
@@ -138,11 +142,12 @@ def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
             f"{name}: its U-Net takes {parts['unet'].config.in_channels} channels, InstructPix2Pix takes 8; "
             "give an InstructPix2Pix model, or fine-tune this one first"
         )
-    for part in ("vae", "text_encoder", "unet"):
-        parts[part].to(where).eval().requires_grad_(False)
+    networks = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+    for network in networks.values():
+        network.to(where).eval().requires_grad_(False)
     if where.type == "cpu":
-        for part in ("vae", "unet"):
-            parts[part].to(memory_format=torch.channels_last)
+        for name in networks.keys() - {"text_encoder"}:
+            parts[name].to(memory_format=torch.channels_last)
     return Bundle(info=read_info(files), **parts)
 
 
@@ -196,7 +201,7 @@ def read_info(files: ModelFiles) -> ModelInfo:
 
 
 def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
-    """The five parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net.
+    """The parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net; a photo encoder if there is one.
 
     Nothing is frozen and `in_channels` of the U-Net is not looked at: that is the caller's to decide.
 
@@ -211,6 +216,8 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
     types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
     parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
+    if (files.pipeline / PHOTO_ENCODER).is_dir():
+        parts[PHOTO_ENCODER] = _load_photo_encoder(files, parts["unet"], dtype)
     for folder in files.loras:
         _merge_lora(files.name, parts["unet"], folder)
     if files.loras:
@@ -227,6 +234,11 @@ def encode_condition(bundle: Bundle, rgb: torch.Tensor) -> torch.Tensor:
     pixels = (rgb * 2 - 1).to(bundle.device, bundle.dtype)
     encoded = bundle.vae.encode(pixels)
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+
+
+def encode_photos(bundle: Bundle, rgb: torch.Tensor) -> Residuals | None:
+    """What the photo encoder sees: (B, 3, h, w) float32 sRGB 0..1 -> residuals for the U-Net; None if there is none."""
+    return None if bundle.photo_encoder is None else bundle.photo_encoder(rgb.to(bundle.device, bundle.dtype))
 
 
 def decode_latents(bundle: Bundle, latents: torch.Tensor) -> torch.Tensor:
@@ -272,7 +284,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
-    parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder")]
+    parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder", PHOTO_ENCODER)]
     wanted = ["*.json", "*.txt", LORA_FILE, *parts]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
@@ -349,6 +361,23 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
             return part_class.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_first_line(error)}") from None
+
+
+def _load_photo_encoder(files: ModelFiles, unet: UNet2DConditionModel, dtype: torch.dtype) -> PhotoEncoder:
+    from chromatune.photo_encoder import PhotoEncoder, places_of
+
+    try:
+        with quiet_libraries():
+            encoder = PhotoEncoder.from_pretrained(
+                files.pipeline, subfolder=PHOTO_ENCODER, local_files_only=True, use_safetensors=True, torch_dtype=dtype
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(f"{files.name}: {PHOTO_ENCODER} cannot be loaded: {_first_line(error)}") from None
+    if [list(place) for place in encoder.config.places] != places_of(unet):
+        raise ModelError(
+            f"{files.name}: its {PHOTO_ENCODER} was made for another U-Net; delete that folder to go without"
+        )
+    return encoder
 
 
 def _variant(folder: Path) -> str | None:

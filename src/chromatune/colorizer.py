@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.bundle import Bundle, decode_latents, encode_condition, load_bundle
+from chromatune.bundle import Bundle, decode_latents, encode_condition, encode_photos, load_bundle
 from chromatune.errors import ModelError, PhotoError
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions
@@ -201,6 +201,7 @@ class Colorizer:
                 generators=[torch.Generator().manual_seed(options.seed) for _ in greys],
                 guidance_scale=pick(options.guidance_scale, info.guidance_scale),
                 image_guidance_scale=pick(options.image_guidance_scale, info.image_guidance_scale),
+                residuals=encode_photos(self.bundle, pixels),
             )
             rgb = decode_latents(self.bundle, latents)
         if not bool(torch.isfinite(rgb).all()):

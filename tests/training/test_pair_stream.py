@@ -77,10 +77,11 @@ def test_a_stale_cache_is_never_used(pipeline, drawn_photos, tmp_path):
         cache_key(items[1:], "vae", 32, SETTINGS),
         cache_key(items, "vae", 32, SETTINGS.model_copy(update={"grey": "rec709"})),
         cache_key(items, "vae", 32, SETTINGS.model_copy(update={"flip": False})),
+        cache_key(items, "vae", 32, SETTINGS, with_greys=True),
     ]
     os.utime(folder / "00.png", (1, 1))  # the photo was replaced under the same name
     changed.append(cache_key(open_source(folder).items, "vae", 32, SETTINGS))
-    assert len({key, *changed}) == 7
+    assert len({key, *changed}) == 8
     assert cache_key(items, "vae", 32, SETTINGS.model_copy(update={"lr": 0.5})) == changed[-1]
 
 
@@ -101,6 +102,21 @@ def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, mon
     np.testing.assert_array_equal(whole.condition, cut.condition)
     np.testing.assert_array_equal(whole.moments, cut.moments)
     assert whole.left_out == cut.left_out
+
+
+def test_greys_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos, tmp_path):
+    items, settings = open_source(drawn_photos).items, SETTINGS.model_copy(update={"dropout": 0.2})
+    assert open_cache(tmp_path, items, pipeline.vae, 32, settings).greys is None
+    cache = open_cache(tmp_path, items, pipeline.vae, 32, settings, with_greys=True)
+    for photo, variant in ((0, 0), (5, 2)):
+        grey, _ = cached_pair(cache.items[photo], variant, 32, settings)
+        np.testing.assert_array_equal(cache.greys[cache.rows[photo] + variant], grey[..., 0])
+    stream = PairStream(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
+    batches = [stream.batch(number) for number in range(8)]
+    shown = torch.cat([batch.shown for batch in batches])
+    there = torch.cat([batch.condition.abs().amax(dim=(1, 2, 3)) > 0 for batch in batches])
+    assert torch.equal(shown, there) and 0 < shown.sum() < len(shown)
+    assert batches[0].greys.shape == (3, 32, 32) and batches[0].greys.dtype == torch.uint8
 
 
 def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):

@@ -19,7 +19,7 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
     """Work that one square photo of `size_px` takes.
 
     Returns:
-        parameters: of U-Net, VAE and text encoder.
+        parameters: of U-Net, VAE, text encoder and, where there is one, photo encoder.
         unet_evaluations: photos that passed the U-Net: steps times guidance branches.
         gflops: multiplications and additions of matrix products, convolutions and attention, in 1e9, prompt included.
     """
@@ -38,7 +38,7 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
             fresh.colorize(np.full((size_px, size_px), 128, np.uint8), options)
     finally:
         hook.remove()
-    parts = (bundle.unet, bundle.vae, bundle.text_encoder)
+    parts = filter(None, (bundle.unet, bundle.vae, bundle.text_encoder, bundle.photo_encoder))
     return {
         "parameters": sum(parameter.numel() for part in parts for parameter in part.parameters()),
         "unet_evaluations": evaluations,

@@ -163,9 +163,12 @@ class _Run:
         if settings.gradient_checkpointing:
             parts.unet.enable_gradient_checkpointing()
         kind = parts.scheduler.config.prediction_type
-        learner = Learner(parts.unet, parts.text_encoder, parts.vae, parts.scheduler.alphas_cumprod, kind, settings)
+        alphas_cumprod, encoder = parts.scheduler.alphas_cumprod, parts.photo_encoder
+        if encoder is not None:
+            encoder.requires_grad_(False)
+        learner = Learner(parts.unet, parts.text_encoder, parts.vae, alphas_cumprod, kind, settings, encoder)
         if self.accelerator.device.type == "cpu":
-            for part in (learner.unet, learner.vae):
+            for part in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
                 part.to(memory_format=torch.channels_last)
         if learner.log_variances is not None:
             self.trained.append(learner.log_variances)
@@ -195,7 +198,8 @@ class _Run:
     def _open_cache(self, items: tuple[PhotoItem, ...]) -> LatentCache:
         root = Path(os.environ.get("CHROMATUNE_CACHE") or self.out / "cache")
         tell = lambda done, total: self.report({"kind": "cache", "done": done, "of": total})  # noqa: E731
-        return open_cache(root, items, self.learner.vae, self.info.size_px, self.settings, tell)
+        with_greys = self.learner.photo_encoder is not None
+        return open_cache(root, items, self.learner.vae, self.info.size_px, self.settings, tell, with_greys)
 
     def resume(self) -> None:
         """Loads the last complete checkpoint, or starts at 0 with a validation of the untouched model."""
@@ -325,7 +329,8 @@ class _Run:
 
     def _bundle(self) -> Bundle:
         parts = self.pipeline
-        return Bundle(self.info, parts.tokenizer, parts.text_encoder, parts.vae, parts.unet, parts.scheduler)
+        models = (parts.tokenizer, parts.text_encoder, parts.vae, parts.unet, parts.scheduler, parts.photo_encoder)
+        return Bundle(self.info, *models)
 
     def finish(self) -> Trained:
         """The run's result, with the best weights in place."""
@@ -338,7 +343,8 @@ class _Run:
                 for name, tensor in weights.items():
                     named[name].copy_(tensor)
         self.accelerator.end_training()
-        for part in (self.pipeline.unet, self.pipeline.vae, self.pipeline.text_encoder):
+        parts = self.pipeline
+        for part in filter(None, (parts.unet, parts.vae, parts.text_encoder, parts.photo_encoder)):
             part.to("cpu").eval().requires_grad_(False)
         return Trained(
             self.pipeline, self.info, self.settings, self.out, self.step, best_step, self.split, self.cache,

@@ -41,6 +41,7 @@ class LatentCache:
     moments: np.ndarray  # (N · variants, 8 or 4, h, w) float16, posteriors of the colour photos
     rows: np.ndarray  # (N,) int64, row of each usable photo's first variant
     left_out: dict[str, list[str]]  # reason -> keys
+    greys: np.ndarray | None = None  # (N · variants, S, S) uint8, the grey photos themselves, for a photo encoder
 
 
 def cached_pair(item: PhotoItem, variant: int, size_px: int, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,9 @@ def weights_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_key(items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings) -> str:
+def cache_key(
+    items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings, with_greys: bool = False
+) -> str:
     """Name of the cache folder: changes with everything its numbers depend on."""
     facts = {
         "format": FORMAT,
@@ -79,6 +82,8 @@ def cache_key(items: Sequence[PhotoItem], vae_digest: str, size_px: int, setting
         "size_px": size_px,
         **{name: getattr(settings, name) for name in ("zoom", "flip", "grey", "seed", "cache_variants")},
     }
+    if with_greys:
+        facts["greys"] = True
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 
@@ -89,6 +94,7 @@ def open_cache(
     size_px: int,
     settings: TrainSettings,
     on_photo: Callable[[int, int], None] = lambda done, total: None,
+    with_greys: bool = False,
 ) -> LatentCache:
     """The finished cache for these photos below `root`, made or completed first where need be.
 
@@ -99,14 +105,15 @@ def open_cache(
         size_px: side of the squares.
         settings: crops, greys, seed, number of variants.
         on_photo: told how many photos are done, of how many.
+        with_greys: whether the grey photos are kept beside their latents.
 
     Raises:
         DataError: no photo is usable, or the disk is full.
     """
-    folder = root / cache_key(items, weights_digest(vae), size_px, settings)
+    folder = root / cache_key(items, weights_digest(vae), size_px, settings, with_greys)
     if not folder.is_dir():
         try:
-            _make(folder, items, vae, size_px, settings, on_photo)
+            _make(folder, items, vae, size_px, settings, on_photo, with_greys)
         except OSError as error:
             raise DataError(f"{folder}: the latent cache cannot be written ({error.strerror or error})") from None
     return _open(folder, items, size_px)
@@ -127,6 +134,7 @@ def _open(folder: Path, items: Sequence[PhotoItem], size_px: int) -> LatentCache
         moments=np.load(folder / "moments.npy", mmap_mode="r"),
         rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
         left_out=index["left_out"],
+        greys=np.load(folder / "greys.npy", mmap_mode="r") if (folder / "greys.npy").exists() else None,
     )
 
 
@@ -136,7 +144,7 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
 
 def _make(
     folder: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
-    on_photo: Callable[[int, int], None],
+    on_photo: Callable[[int, int], None], with_greys: bool,
 ) -> None:  # fmt: skip
     """Fills `folder.partial`, going on where an earlier try stopped, and gives it its name when complete."""
     partial = folder.with_name(folder.name + ".partial")
@@ -150,7 +158,10 @@ def _make(
     for number, item in enumerate(items[index["done"] :], start=index["done"]):
         pairs = _usable_pairs(item, size_px, settings, index["left_out"])
         if pairs is not None:
-            _store(partial, arrays, number, len(items), _encode(vae, pairs, where))
+            values = _encode(vae, pairs, where)
+            if with_greys:
+                values["greys"] = np.stack([grey[..., 0] for grey, _ in pairs])
+            _store(partial, arrays, number, len(items), values)
         on_photo(number + 1, len(items))
         if (number + 1) % PROGRESS_SAVE == 0 or number + 1 == len(items):
             for array in arrays.values():
@@ -199,6 +210,6 @@ def _store(
             path, shape = partial / f"{name}.npy", (total * len(value), *value.shape[1:])
             mode = "r+" if path.exists() else "w+"
             arrays[name] = np.lib.format.open_memmap(
-                path, mode=mode, dtype=None if mode == "r+" else np.float16, shape=None if mode == "r+" else shape
+                path, mode=mode, dtype=None if mode == "r+" else value.dtype, shape=None if mode == "r+" else shape
             )
         arrays[name][number * len(value) : (number + 1) * len(value)] = value

@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
+from chromatune.photo_encoder import Residuals, unet_arguments
 from chromatune.training.losses import joined_loss, lab_loss, noise_loss, snr_weight
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel
+
+    from chromatune.photo_encoder import PhotoEncoder
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Batch:
     token_ids: torch.Tensor  # (U, 77) int64, the batch's different prompts
     prompt_of: torch.Tensor  # (B,) int64 into the prompts; the empty one where text is dropped
     truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
+    greys: torch.Tensor | None = None  # (B, S, S) uint8, for a photo encoder
+    shown: torch.Tensor | None = None  # (B,) bool, whether the photo is there: False where `condition` is zeros
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; the token ids stay, for the host looks prompts up by them."""
@@ -37,7 +42,7 @@ class Batch:
 
 
 class Learner(nn.Module):
-    """U-Net, text encoder, VAE and learnt loss weights; `forward` gives the losses of a batch."""
+    """U-Net, text encoder, VAE, photo encoder or none, and learnt loss weights; `forward` gives a batch's losses."""
 
     alphas_cumprod: torch.Tensor  # (T,) float32
 
@@ -49,9 +54,10 @@ class Learner(nn.Module):
         alphas_cumprod: torch.Tensor,
         prediction_type: str,
         settings: TrainSettings,
+        photo_encoder: PhotoEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.unet, self.text_encoder, self.vae = unet, text_encoder, vae
+        self.unet, self.text_encoder, self.vae, self.photo_encoder = unet, text_encoder, vae, photo_encoder
         self.prediction_type, self.settings = prediction_type, settings
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         learned = settings.lab_weighting == "learned" and settings.lab_weight > 0
@@ -88,7 +94,15 @@ class Learner(nn.Module):
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net's answer, (B, 4, h, w), with the condition as channels 4 to 7."""
         embeds = self.embed(batch.token_ids)[batch.prompt_of]
-        return self.unet(torch.cat([noisy, batch.condition], dim=1), batch.timesteps, embeds).sample
+        seen = unet_arguments(self.look_at(batch))
+        return self.unet(torch.cat([noisy, batch.condition], dim=1), batch.timesteps, embeds, **seen).sample
+
+    def look_at(self, batch: Batch) -> Residuals | None:
+        """What the photo encoder, which stays as it is, sees in the batch's photos; zeros where one is dropped."""
+        if self.photo_encoder is None or batch.greys is None or batch.shown is None:
+            return None
+        residuals = self.photo_encoder(batch.greys[:, None].expand(-1, 3, -1, -1) / 255)
+        return tuple(residual * batch.shown.view(-1, 1, 1, 1) for residual in residuals)
 
     def lab_error(
         self,

@@ -73,6 +73,7 @@ class PairStream:
         noise = torch.stack([draw_noise(seed, self._latent_shape) for *_, seed in draws])  # (B, 8, h, w)
         moments = torch.from_numpy(np.stack([self.cache.moments[row] for row in rows])).float()
         condition = torch.from_numpy(np.stack([self.cache.condition[row] for row in rows])).float()
+        greys = self.cache.greys
         keep = torch.tensor([not no_image for *_, no_image, _ in draws])
         chosen, prompt_of = np.unique([prompt for _, _, prompt, *_ in draws], return_inverse=True)
         return Batch(
@@ -83,6 +84,8 @@ class PairStream:
             token_ids=self.token_ids[torch.from_numpy(chosen)],
             prompt_of=torch.from_numpy(prompt_of),
             truth=self._truth(draws),
+            greys=None if greys is None else torch.from_numpy(np.stack([greys[row] for row in rows])),
+            shown=keep,
         )
 
     @property

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromatune.bundle import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, available_models
+from chromatune.bundle import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, available_models
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.training.widening import TrainablePipeline
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CARD_FILE = "README.md"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # What a model folder holds; a folder with anything else in it is not ours to replace.
-KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, "safety_checker", "feature_extractor"}
+KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, PHOTO_ENCODER, "safety_checker", "feature_extractor"}
 KNOWN |= {".gitattributes", ".cache"}  # left by a download from the hub
 
 
@@ -61,6 +61,8 @@ def save_pipeline(parts: TrainablePipeline, folder: Path, *, card: str, defaults
     )
     with _whole_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
+        if parts.photo_encoder is not None:
+            parts.photo_encoder.save_pretrained(new / PHOTO_ENCODER)
         _write_texts(new, card, defaults)
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from chromatune.bundle import Bundle, decode_latents
+from chromatune.bundle import Bundle, decode_latents, encode_photos
 from chromatune.color import chroma_of, luma, recompose
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
 from chromatune.data.sources import PhotoItem
@@ -92,6 +92,8 @@ def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Ten
                 token_ids=token_ids,
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=where),
                 truth=to_tensor(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
+                greys=torch.from_numpy(photos.grey_u8[part]).to(where),
+                shown=torch.ones(count, dtype=torch.bool, device=where),
             )
             for name, value in learner(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * count
@@ -105,6 +107,7 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
     embed = PromptEmbeddings(bundle)
     results = []
     for index in range(len(photos.condition)):
+        grey = torch.from_numpy(photos.grey_u8[index : index + 1, None]).expand(-1, 3, -1, -1) / 255
         latents = sample(
             bundle,
             photos.condition[index : index + 1],
@@ -114,6 +117,7 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
             generators=[torch.Generator().manual_seed(index)],
             guidance_scale=bundle.info.guidance_scale,
             image_guidance_scale=bundle.info.image_guidance_scale,
+            residuals=encode_photos(bundle, grey),
         )
         results.append(decode_latents(bundle, latents)[0].permute(1, 2, 0).numpy())
     return np.stack(results)

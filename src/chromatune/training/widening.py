@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, SchedulerMixin, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from chromatune.photo_encoder import PhotoEncoder
+
 PLAIN_CHANNELS = 4  # noisy latents
 CHANNELS = 8  # noisy latents, then condition latents
 
@@ -28,6 +30,7 @@ class TrainablePipeline:
     scheduler: SchedulerMixin
     defaults: dict[str, Any]  # chromatune.json, or nothing
     widened: bool = False  # it took 4 channels; the photo's 4 do nothing yet
+    photo_encoder: PhotoEncoder | None = None  # stays as it is
 
 
 def open_trainable(name: str) -> TrainablePipeline:
