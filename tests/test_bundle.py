@@ -124,9 +124,9 @@ def test_condition_latents_are_the_unscaled_mode(tiny_pipeline, vae_kind):
     torch.testing.assert_close(pixels, direct, atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_in_a_bundle_is_trainable(tiny_pipeline):
-    bundle = load_bundle(str(tiny_pipeline()), device="cpu")
-    for part in (bundle.vae, bundle.unet, bundle.text_encoder):
+def test_nothing_in_a_bundle_is_trainable(encoder_pipeline):
+    bundle = load_bundle(str(encoder_pipeline), device="cpu")
+    for part in (bundle.vae, bundle.unet, bundle.text_encoder, bundle.photo_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 

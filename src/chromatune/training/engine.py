@@ -149,6 +149,8 @@ class _Run:
         claimed = False
         if accelerator.is_main_process:
             facts = {"model": model, "weights": weights_digest(self.pipeline.unet), "split": self.split.digest}
+            if self.pipeline.photo_encoder is not None:
+                facts["photo_encoder"] = weights_digest(self.pipeline.photo_encoder)
             claimed = checkpoints.claim_run(out, facts | {"ranks": accelerator.num_processes} | settings.model_dump())
         try:
             self._build()
