@@ -138,8 +138,8 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 {measured}
 ## What it is bad at
 
-- Leaves, flowers, skies, clothes and objects: it guesses brown or beige, seldom green or blue. Skin is what it knows,
-  and people are more than half of what it saw; objects gain 0.8 dB where faces gain 4.
+- Clothes, walls, painted things and most flowers: they stay near grey or beige. Leaves and skies get some green and blue,
+  too little. Skin is what it knows: objects gain 1 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
 - Fine colour detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
