@@ -38,6 +38,11 @@ def test_residuals_fit_the_unets_own_skip_connections(bundle):
     assert [tuple(part.shape) for part in residuals] == [tuple(shape) for shape in handed]
 
 
+def test_a_unet_deeper_than_the_encoder_is_refused(bundle):
+    with pytest.raises(ValueError, match="features at stride 64, and the encoder's end at 32"):
+        PhotoEncoder(bundle.photo_encoder.config["encoder"], [[8, 8], [8, 64]])
+
+
 def test_projections_start_at_zero_and_then_change_nothing(bundle):
     fresh = PhotoEncoder(**{key: bundle.photo_encoder.config[key] for key in ("encoder", "places")})
     noisy, text = torch.randn(1, 8, 8, 8), torch.randn(1, 77, bundle.unet.config.cross_attention_dim)

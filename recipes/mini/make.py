@@ -43,6 +43,8 @@ def main() -> None:
         "--from-model's, or none",
     )
     arguments = parser.parse_args()
+    if arguments.pretrained is not None and not arguments.pretrained.is_file():
+        parser.error(f"--pretrained: there is no file {arguments.pretrained}; README.md says where it comes from")
     settings = tomllib.loads(arguments.settings.read_text())
     arguments.work.mkdir(parents=True, exist_ok=True)
     for stage in STAGES if arguments.stage is None else (arguments.stage,):
@@ -77,7 +79,7 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
         tokenizer, base = train_base(vae, train_photos, validation, stage_settings(settings, "base"), settings, work)
     if stage == "base":
         return
-    from colorize import train_colorizer
+    from colorize import Painter, train_colorizer
 
     if arguments.pretrained is not None:
         from pretrained import pretrained_encoder
@@ -93,11 +95,7 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
     from export import export
 
     if loop.rank() == 0:
-        pair = {"mini": painter}
-        if not arguments.from_model:
-            from colorize import Painter
-
-            pair["mini-base"] = Painter(base.unet, None)
+        pair = {"mini": painter} if arguments.from_model else {"mini-base": Painter(base.unet, None), "mini": painter}
         export(vae, tokenizer, base.text_encoder, pair, settings, arguments.photos, work, arguments.out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from chromatune.photo_encoder import EFFICIENTNET_LITE0, PhotoEncoder, places_of
 
 OPEN = 30.0  # bias of a squeeze-and-excitation that lets everything through: sigmoid(30) is 1 in float16 and float32
-PARTS = {  # names in the file -> names here, with and without an expansion
+PARTS = {  # of a block: names in the file -> names here
     "_expand_conv": "expansion.expand_conv",
     "_bn0": "expansion.expand_bn",
     "_depthwise_conv": "depthwise_conv.depthwise_conv",
@@ -29,17 +30,22 @@ def pretrained_encoder(weights: Path, unet: UNet2DConditionModel) -> PhotoEncode
         unet: the U-Net that is to have the residuals.
 
     Raises:
-        KeyError: the file lacks a weight.
+        SystemExit: the file holds something else.
     """
-    stored = torch.load(weights, map_location="cpu", weights_only=True)
     encoder = PhotoEncoder(EFFICIENTNET_LITE0, places_of(unet))
     state = encoder.state_dict()
-    for name in state:
-        if ".squeeze_excite." in name:
-            state[name] = torch.full_like(state[name], OPEN if name.endswith("squeeze_excite.expand.bias") else 0.0)
-        elif not name.startswith("projections."):
-            state[name] = stored[_name_in_file(name)]
-    encoder.load_state_dict(state)
+    try:
+        stored = torch.load(weights, map_location="cpu", weights_only=True)
+        for name in state:
+            if ".squeeze_excite." in name:
+                bias = name.endswith("squeeze_excite.expand.bias")
+                state[name] = torch.full_like(state[name], OPEN if bias else 0.0)
+            elif not name.startswith("projections."):
+                state[name] = stored[_name_in_file(name)]
+        encoder.load_state_dict(state)
+    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SystemExit(f"{weights}: not EfficientNet-Lite0's weights ({reason}); README.md names the file") from None
     return encoder
 
 

@@ -146,8 +146,8 @@ def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
     for network in networks.values():
         network.to(where).eval().requires_grad_(False)
     if where.type == "cpu":
-        for name in networks.keys() - {"text_encoder"}:
-            parts[name].to(memory_format=torch.channels_last)
+        for part in networks.keys() - {"text_encoder"}:
+            parts[part].to(memory_format=torch.channels_last)
     return Bundle(info=read_info(files), **parts)
 
 
@@ -217,7 +217,8 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
     parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
     if (files.pipeline / PHOTO_ENCODER).is_dir():
-        parts[PHOTO_ENCODER] = _load_photo_encoder(files, parts["unet"], dtype)
+        parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
+        _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
     for folder in files.loras:
         _merge_lora(files.name, parts["unet"], folder)
     if files.loras:
@@ -344,17 +345,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
-    import diffusers
-    import transformers
-
-    name, (library, class_name) = files.name, files.index[part]
-    source = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    part_class = getattr(source, class_name, None)
-    if part_class is None:
-        raise ModelError(f"{name}: {part} is a {library}.{class_name}, which is not known here")
+    name, part_class = files.name, _part_class(files, part)
     options: dict[str, Any] = {}
     if dtype is not None:
-        key = "dtype" if library == "transformers" else "torch_dtype"
+        key = "dtype" if part_class.__module__.startswith("transformers.") else "torch_dtype"
         options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
     try:
         with quiet_libraries():
@@ -363,21 +357,27 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
         raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_first_line(error)}") from None
 
 
-def _load_photo_encoder(files: ModelFiles, unet: UNet2DConditionModel, dtype: torch.dtype) -> PhotoEncoder:
-    from chromatune.photo_encoder import PhotoEncoder, places_of
+def _part_class(files: ModelFiles, part: str) -> Any:
+    if part == PHOTO_ENCODER:  # no stock pipeline knows it, so no index names it
+        from chromatune.photo_encoder import PhotoEncoder
 
-    try:
-        with quiet_libraries():
-            encoder = PhotoEncoder.from_pretrained(
-                files.pipeline, subfolder=PHOTO_ENCODER, local_files_only=True, use_safetensors=True, torch_dtype=dtype
-            )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(f"{files.name}: {PHOTO_ENCODER} cannot be loaded: {_first_line(error)}") from None
+        return PhotoEncoder
+    import diffusers
+    import transformers
+
+    library, class_name = files.index[part]
+    source = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    part_class = getattr(source, class_name, None)
+    if part_class is None:
+        raise ModelError(f"{files.name}: {part} is a {library}.{class_name}, which is not known here")
+    return part_class
+
+
+def _check_places(name: str, encoder: PhotoEncoder, unet: UNet2DConditionModel) -> None:
+    from chromatune.photo_encoder import places_of
+
     if [list(place) for place in encoder.config.places] != places_of(unet):
-        raise ModelError(
-            f"{files.name}: its {PHOTO_ENCODER} was made for another U-Net; delete that folder to go without"
-        )
-    return encoder
+        raise ModelError(f"{name}: its {PHOTO_ENCODER} was made for another U-Net; delete that folder to go without")
 
 
 def _variant(folder: Path) -> str | None:

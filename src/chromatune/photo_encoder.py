@@ -1,7 +1,7 @@
 """The photo encoder: what a pretrained image classifier sees in the grey photo, given to the U-Net.
 
-A small U-Net trained on some thousand photos cannot know what leaves, skies and cloth look like; an image encoder
-pretrained on a million can. Its features enter as ControlNet's do (arXiv 2302.05543): residuals on the skip
+A small U-Net trained on some thousand photos hardly knows what leaves, skies and cloth look like; an image encoder
+pretrained on a million does. Its features enter as ControlNet's do (arXiv 2302.05543): residuals on the skip
 connections and the middle of the U-Net, through projections that start at zero. So the U-Net stays a stock
 `UNet2DConditionModel`, and works without them, less well.
 """
@@ -39,9 +39,10 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
     Args:
         encoder: settings of `transformers.EfficientNetConfig`.
         places: channels and stride in pixels of each residual; see `places_of`.
-    """
 
-    config_name = "config.json"
+    Raises:
+        ValueError: a place has a larger stride than the encoder's features.
+    """
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, encoder: dict[str, Any], places: list[list[int]]) -> None:
@@ -57,6 +58,8 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
                 self.blocks.append(block)
                 self.strides.append(stride)
                 widths[stride] = block.projection.project_conv.out_channels
+        if last not in widths:
+            raise ValueError(f"the U-Net has features at stride {last}, and the encoder's end at {max(widths)}")
         self.projections = nn.ModuleList(nn.Conv2d(widths[stride], channels, 1) for channels, stride in places)
         with torch.no_grad():
             for parameter in self.projections.parameters():

@@ -254,18 +254,22 @@ def lite0_features(weights: dict[str, torch.Tensor], rgb: torch.Tensor) -> dict[
     return features
 
 
-def test_photo_encoder_computes_efficientnet_lite0(recipe, tmp_path):
-    """Weights under the file's names, against the network written out here."""
+def small_unet():
     from diffusers import UNet2DConditionModel
-    from pretrained import pretrained_encoder
 
-    torch.save(lite0_weights(), tmp_path / "lite0.pth")
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=8, in_channels=8, block_out_channels=(8, 8, 8), norm_num_groups=4, cross_attention_dim=8,
         layers_per_block=1, attention_head_dim=2,
         down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D",) * 3,
     )  # fmt: skip
-    encoder, rgb = pretrained_encoder(tmp_path / "lite0.pth", unet).eval(), torch.rand(2, 3, 64, 96)
+
+
+def test_photo_encoder_computes_efficientnet_lite0(recipe, tmp_path):
+    """Weights under the file's names, against the network written out here."""
+    from pretrained import pretrained_encoder
+
+    torch.save(lite0_weights(), tmp_path / "lite0.pth")
+    encoder, rgb = pretrained_encoder(tmp_path / "lite0.pth", small_unet()).eval(), torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         features, expected = encoder.features(rgb), lite0_features(lite0_weights(), rgb)
         assert all(residual.abs().max() == 0 for residual in encoder(rgb))
@@ -273,6 +277,27 @@ def test_photo_encoder_computes_efficientnet_lite0(recipe, tmp_path):
     for stride, values in expected.items():
         assert values.std() > 0.1
         torch.testing.assert_close(features[stride], values, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", "another network"])
+def test_wrong_pretrained_weights_are_one_line(recipe, tmp_path, content):
+    from pretrained import pretrained_encoder
+
+    file = tmp_path / "wrong.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save({"fc.weight": torch.zeros(2, 2)}, file)
+    with pytest.raises(SystemExit, match=r"wrong.pth: not EfficientNet-Lite0's weights \(.+\); README.md") as caught:
+        pretrained_encoder(file, small_unet())
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_pretrained_weights_stop_before_the_first_stage(recipe, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(recipe, monkeypatch, "nothing", "--pretrained", str(recipe / "nowhere.pth"))
+    assert "there is no file" in capsys.readouterr().err
+    assert not (recipe / "nothing" / "pack").exists()
 
 
 def test_mini_gets_a_pretrained_photo_encoder(recipe, monkeypatch):

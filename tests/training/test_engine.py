@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import math
 import shutil
@@ -343,4 +344,6 @@ def test_what_is_learnt_is_blind_to_dropped_photos(encoder_pipeline):
     )  # fmt: skip
     with torch.no_grad():
         ours, theirs = (learner.predict(batch.latents, batch) for learner in (seeing, blind))
+    with pytest.raises(ValueError, match="the batch is without greys"):
+        seeing.predict(batch.latents, dataclasses.replace(batch, greys=None))
     assert torch.equal(ours[1], theirs[1]) and not torch.allclose(ours[0], theirs[0], atol=1e-3)

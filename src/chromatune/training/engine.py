@@ -161,16 +161,16 @@ class _Run:
 
     def _build(self) -> None:
         settings, parts = self.settings, self.pipeline
-        self.trained = select_parts(settings.parts, parts.unet, parts.vae, parts.text_encoder, settings.lora_rank)
+        encoder = parts.photo_encoder
+        networks = (parts.unet, parts.vae, parts.text_encoder)
+        self.trained = select_parts(settings.parts, *networks, settings.lora_rank, encoder)
         if settings.gradient_checkpointing:
             parts.unet.enable_gradient_checkpointing()
         kind = parts.scheduler.config.prediction_type
-        alphas_cumprod, encoder = parts.scheduler.alphas_cumprod, parts.photo_encoder
-        if encoder is not None:
-            encoder.requires_grad_(False)
+        alphas_cumprod = parts.scheduler.alphas_cumprod
         learner = Learner(parts.unet, parts.text_encoder, parts.vae, alphas_cumprod, kind, settings, encoder)
         if self.accelerator.device.type == "cpu":
-            for part in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
+            for part in filter(None, (learner.unet, learner.vae, encoder)):
                 part.to(memory_format=torch.channels_last)
         if learner.log_variances is not None:
             self.trained.append(learner.log_variances)

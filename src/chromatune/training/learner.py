@@ -31,9 +31,9 @@ class Batch:
     timesteps: torch.Tensor  # (B,) int64
     token_ids: torch.Tensor  # (U, 77) int64, the batch's different prompts
     prompt_of: torch.Tensor  # (B,) int64 into the prompts; the empty one where text is dropped
+    shown: torch.Tensor  # (B,) bool, whether the photo is there: False where `condition` is zeros
     truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
     greys: torch.Tensor | None = None  # (B, S, S) uint8, for a photo encoder
-    shown: torch.Tensor | None = None  # (B,) bool, whether the photo is there: False where `condition` is zeros
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; the token ids stay, for the host looks prompts up by them."""
@@ -99,9 +99,11 @@ class Learner(nn.Module):
 
     def look_at(self, batch: Batch) -> Residuals | None:
         """What the photo encoder, which stays as it is, sees in the batch's photos; zeros where one is dropped."""
-        if self.photo_encoder is None or batch.greys is None or batch.shown is None:
+        if self.photo_encoder is None:
             return None
-        residuals = self.photo_encoder(batch.greys[:, None].expand(-1, 3, -1, -1) / 255)
+        if batch.greys is None:
+            raise ValueError("the photo encoder has nothing to look at: the batch is without greys")
+        residuals = self.photo_encoder(grey_pixels(batch.greys))
         return tuple(residual * batch.shown.view(-1, 1, 1, 1) for residual in residuals)
 
     def lab_error(
@@ -123,6 +125,11 @@ class Learner(nn.Module):
         estimate = predicted_latents(self.prediction_type, prediction[:count].float(), noisy[:count], safe, sigma)
         weight = alpha.square() if self.prediction_type == "epsilon" else torch.ones_like(alpha)
         return lab_loss(decode(self.vae, estimate), truth, weight)
+
+
+def grey_pixels(greys: torch.Tensor) -> torch.Tensor:
+    """(B, S, S) uint8 -> (B, 3, S, S) float32 sRGB 0..1."""
+    return greys[:, None].expand(-1, 3, -1, -1) / 255
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:

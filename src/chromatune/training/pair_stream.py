@@ -83,9 +83,9 @@ class PairStream:
             timesteps=torch.tensor([timestep for _, _, _, timestep, *_ in draws]),
             token_ids=self.token_ids[torch.from_numpy(chosen)],
             prompt_of=torch.from_numpy(prompt_of),
+            shown=keep,
             truth=self._truth(draws),
             greys=None if greys is None else torch.from_numpy(np.stack([greys[row] for row in rows])),
-            shown=keep,
         )
 
     @property

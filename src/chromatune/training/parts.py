@@ -15,17 +15,22 @@ LORA_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
 
 def select_parts(
-    parts: Parts, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, lora_rank: int = 8
+    parts: Parts,
+    unet: nn.Module,
+    vae: nn.Module,
+    text_encoder: nn.Module,
+    lora_rank: int = 8,
+    photo_encoder: nn.Module | None = None,
 ) -> list[torch.nn.Parameter]:
     """The parameters that `parts` names, now the only ones with `requires_grad`.
 
     The VAE's encoder is never among them: its latents are the targets, and a loss on targets that move has
-    its minimum where they say nothing.
+    its minimum where they say nothing. Nor is the photo encoder.
 
     Raises:
         MissingExtraError: `lora` without peft.
     """
-    for module in (unet, vae, text_encoder):
+    for module in filter(None, (unet, vae, text_encoder, photo_encoder)):
         module.requires_grad_(False)
     chosen: list[torch.nn.Parameter] = []
     if parts == "lora":

@@ -19,7 +19,7 @@ from chromatune.images import write_whole
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.sampling import PromptEmbeddings, sample
 from chromatune.training.latent_cache import to_tensor
-from chromatune.training.learner import Batch, Learner, draw_latents, draw_noise, encode_moments
+from chromatune.training.learner import Batch, Learner, draw_latents, draw_noise, encode_moments, grey_pixels
 
 # (result, truth (H, W, 3) uint8, grey (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -91,9 +91,9 @@ def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Ten
                 timesteps=torch.full((count,), round(place * last), device=where),
                 token_ids=token_ids,
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=where),
+                shown=torch.ones(count, dtype=torch.bool, device=where),
                 truth=to_tensor(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
                 greys=torch.from_numpy(photos.grey_u8[part]).to(where),
-                shown=torch.ones(count, dtype=torch.bool, device=where),
             )
             for name, value in learner(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * count
@@ -107,7 +107,6 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
     embed = PromptEmbeddings(bundle)
     results = []
     for index in range(len(photos.condition)):
-        grey = torch.from_numpy(photos.grey_u8[index : index + 1, None]).expand(-1, 3, -1, -1) / 255
         latents = sample(
             bundle,
             photos.condition[index : index + 1],
@@ -117,7 +116,7 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
             generators=[torch.Generator().manual_seed(index)],
             guidance_scale=bundle.info.guidance_scale,
             image_guidance_scale=bundle.info.image_guidance_scale,
-            residuals=encode_photos(bundle, grey),
+            residuals=encode_photos(bundle, grey_pixels(torch.from_numpy(photos.grey_u8[index : index + 1]))),
         )
         results.append(decode_latents(bundle, latents)[0].permute(1, 2, 0).numpy())
     return np.stack(results)
