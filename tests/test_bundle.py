@@ -66,6 +66,22 @@ def test_truncated_weights(broken):
     assert "vae" in one_line(error)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "photo_encoder"])
+def test_missing_weights_are_named(encoder_pipeline, tmp_path, part):
+    """The libraries would leave them empty or random, and the colours with them."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(encoder_pipeline, tmp_path / "model")
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    missing = next(name for name in weights if name.endswith("weight"))
+    del weights[missing]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"{part} cannot be loaded .* its file has no ") as error:
+        load_bundle(str(folder), device="cpu")
+    assert missing.split(".")[-2] in one_line(error)
+
+
 def test_four_channel_unet_is_not_instruct_pix2pix(broken):
     from diffusers import UNet2DConditionModel
 

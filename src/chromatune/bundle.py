@@ -350,9 +350,16 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
     if dtype is not None:
         key = "dtype" if part_class.__module__.startswith("transformers.") else "torch_dtype"
         options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
+        options["output_loading_info"] = True
     try:
         with quiet_libraries():
-            return part_class.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+            loaded = part_class.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+        if dtype is None:
+            return loaded
+        loaded, report = loaded
+        if report["missing_keys"]:  # the libraries only warn, and leave such weights empty or random
+            raise ValueError(f"its file has no {min(report['missing_keys'])}")
+        return loaded
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_first_line(error)}") from None
 
