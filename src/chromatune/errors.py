@@ -22,7 +22,11 @@ class ModelError(ChromaTuneError):
 
 
 class OptionsError(ChromaTuneError):
-    """A setting is out of range or contradicts another."""
+    """A setting is out of range or contradicts another; `field` names it where it is one alone."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class DataError(ChromaTuneError):
@@ -35,3 +39,13 @@ class MissingExtraError(ChromaTuneError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'chromatune[{extra}]'")
         self.extra = extra
+
+
+def printable(name: str) -> str:
+    """The name as it is, or escaped where a line break or control character would spoil a message of one line."""
+    return name if name.isprintable() else repr(name)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, for a message of one line; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,9 +46,36 @@ def make_options(**settings: Any) -> ColorizeOptions:
     try:
         return ColorizeOptions(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "options"
-        if first["type"] == "extra_forbidden":
-            accepted = ", ".join(ColorizeOptions.model_fields)
-            raise OptionsError(f"unknown option {name!r}; accepted: {accepted}") from None
-        raise OptionsError(f"{name}={first['input']!r}: {first['msg'].lower()}") from None
+        raise options_error(error, ColorizeOptions, "option") from None
+
+
+class Problem(NamedTuple):
+    """The first thing that is wrong with given values."""
+
+    field: str  # dotted; empty where it is about several together
+    given: object
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.given!r}: {self.message}" if self.field else self.message
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """The first problem that pydantic found, in the words of a message."""
+    first = error.errors()[0]
+    field, message = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
+    return Problem(field, first["input"], message.lower() if field else message)
+
+
+def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> OptionsError:
+    """What pydantic found, as one line for the user.
+
+    Args:
+        error: raised by `model`.
+        model: the settings that were wanted.
+        kind: how one of them is called: "option", "setting".
+    """
+    problem = first_problem(error)
+    if error.errors()[0]["type"] == "extra_forbidden":
+        return OptionsError(f"unknown {kind} {problem.field!r}; accepted: {', '.join(model.model_fields)}")
+    return OptionsError(str(problem), problem.field or None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from chromatune import color
+from chromatune.color.luminance import CB_SCALE, CR_SCALE
 from chromatune.errors import MissingExtraError
 from chromatune.evaluation import signatures
 from chromatune.evaluation.metrics import delta_e_2000, lab_of
@@ -23,9 +23,9 @@ def half_red(edge_px: int) -> np.ndarray:
 def paint(grey: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     rgb = np.stack(
         [
-            grey + color.CR_SCALE * 255 * chroma[..., 1],
+            grey + CR_SCALE * 255 * chroma[..., 1],
             grey.astype(float),
-            grey + color.CB_SCALE * 255 * chroma[..., 0],
+            grey + CB_SCALE * 255 * chroma[..., 0],
         ],
         axis=-1,
     )

@@ -7,8 +7,9 @@ import pytest
 
 from chromatune.colorizer import Colorizer
 from chromatune.evaluation import cost, summary
-from chromatune.evaluation.rows import LineFile, Method
+from chromatune.evaluation.rows import Method
 from chromatune.evaluation.table import markdown_lines
+from chromatune.files import LineFile
 from chromatune.options import make_options
 
 MODEL = Method("m", model="m")

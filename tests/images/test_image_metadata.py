@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from chromatune.images import grey_from_rgb, read_photo
+from chromatune.color import luma
+from chromatune.images import read_photo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -52,7 +53,7 @@ def test_every_orientation_gives_the_same_upright_picture(orientation, format, c
     photo = read_photo(Image.open(io.BytesIO(data)) if format == "IMAGE" else data)
     tolerance = 6 if format == "JPEG" else 0
     assert np.abs(photo.rgb.astype(int) - upright[..., :3]).max() <= tolerance
-    assert np.abs(photo.grey.astype(int) - grey_from_rgb(upright[..., :3])).max() <= tolerance
+    assert np.abs(photo.grey.astype(int) - luma(upright[..., :3])).max() <= tolerance
     if format != "JPEG":
         assert np.array_equal(photo.alpha, alpha)
     tags = tags_of(photo.exif)

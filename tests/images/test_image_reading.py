@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from chromatune import color
 from chromatune.errors import PhotoError
-from chromatune.images import IMAGE_SUFFIXES, Photo, grey_from_rgb, read_photo
+from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -52,15 +53,15 @@ def png(array, colour_type, *extra_chunks):
 )
 @settings(max_examples=60, deadline=None, database=None)
 def test_grey_is_rec_601_luma_rounded(rgb):
-    assert np.abs(grey_from_rgb(rgb) - luma(rgb)).max() <= 0.5 + 1e-9
-    assert grey_from_rgb(rgb).dtype == rgb.dtype
+    assert np.abs(color.luma(rgb) - luma(rgb)).max() <= 0.5 + 1e-9
+    assert color.luma(rgb).dtype == rgb.dtype
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP"])
 def test_lossless_formats_give_the_drawn_pixels(format, colours, as_file):
     photo = read_photo(as_file(Image.fromarray(colours), format, **({"lossless": True} if format == "WEBP" else {})))
     assert np.array_equal(photo.rgb, colours)
-    assert np.array_equal(photo.grey, grey_from_rgb(colours))
+    assert np.array_equal(photo.grey, color.luma(colours))
     assert (photo.format, photo.alpha, photo.exif, photo.icc_profile) == (format, None, None, None)
     assert (photo.height_px, photo.width_px, photo.max_value) == (37, 53, 255)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
 from chromatune.data.pairs import is_monochrome
 from chromatune.data.splits import split_source
 from chromatune.errors import DataError, PhotoError
-from chromatune.images import Photo, grey_from_rgb, write_photo
+from chromatune.images import Photo, write_photo
 
 BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "grey or sepia"
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -146,7 +147,7 @@ def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, 
     for index, tile in enumerate(tiles):
         top, left = GAP_PX + index // columns * step_px, GAP_PX + index % columns * step_px
         sheet[top : top + tile_px, left : left + tile_px] = tile
-    write_photo(path, sheet, Photo(grey_from_rgb(sheet)), overwrite=True)
+    write_photo(path, sheet, Photo(luma(sheet)), overwrite=True)
     return len(tiles)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chromatune.errors import DataError
-from chromatune.images.photo import printable
+from chromatune.errors import DataError, printable
 from chromatune.prompts import COLORIZE_PROMPTS, HELD_OUT_PROMPTS, SINGLE_PROMPT
 
 PROMPT_SETS: dict[str, tuple[str, ...]] = {

@@ -8,8 +8,7 @@ from pathlib import Path
 from chromatune.data import folders, hugging_face, imdb_wiki
 from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source
-from chromatune.errors import DataError
-from chromatune.images.photo import printable
+from chromatune.errors import DataError, printable
 
 __all__ = ["IMDB_WIKI_DEFAULT_COUNT", "KINDS", "ImdbWikiFilter", "PhotoItem", "Source", "open_source"]
 

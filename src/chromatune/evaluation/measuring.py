@@ -24,9 +24,9 @@ from chromatune.evaluation.frechet import FeatureFile, fid_rows
 from chromatune.evaluation.perceptual import Networks, feature_width, load_networks
 from chromatune.evaluation.pictures import choose_examples, draw_examples
 from chromatune.evaluation.protocol import MIN_CHROMA, SEEN, UNREADABLE, Choice, ChosenPhoto, LeftOut, Selection, select
-from chromatune.evaluation.rows import LineFile, Method, Record, plan_methods
+from chromatune.evaluation.rows import Method, Record, plan_methods
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.images import write_whole
+from chromatune.files import LineFile, write_whole
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
 FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored

@@ -1,15 +1,12 @@
-"""Methods and the rows they give, and the scores on disk: one JSON line a row and photo, appended, never rewritten."""
+"""Methods and the rows they give."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
-from chromatune.errors import DataError, OptionsError
+from chromatune.errors import OptionsError
 from chromatune.evaluation.settings import EvaluationSettings
 
 GREY = "grey"
@@ -66,67 +63,3 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
         if rows.count(row) > 1:
             raise OptionsError(f"two rows would be called {row!r}; give the results another name")
     return methods
-
-
-class LineFile:
-    """A file of JSON lines that grows: what an interrupted run wrote is kept, a torn last line is dropped."""
-
-    def __init__(self, path: Path, keys: Sequence[str]) -> None:
-        """Opens or makes the file; `keys` are the fields that together name a line.
-
-        Raises:
-            DataError: a line other than the last is damaged.
-        """
-        self._path, self._keys = path, keys
-        if path.exists():
-            _drop_torn_line(path)
-        self._known = {self._name(record) for record in self.read()} if path.exists() else set()
-        self._file: BinaryIO = path.open("ab")
-
-    def __enter__(self) -> LineFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def __contains__(self, name: tuple[Any, ...]) -> bool:
-        return name in self._known
-
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the lines that are not there yet, and flushes: at most the photo in hand is lost."""
-        new = [record for record in records if self._name(record) not in self._known]
-        lines = (json.dumps(record, allow_nan=False) + "\n" for record in new)
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-        self._known.update(self._name(record) for record in new)
-
-    def read(self) -> list[Record]:
-        """All lines.
-
-        Raises:
-            DataError: a line is damaged.
-        """
-        records = []
-        for number, line in enumerate(self._path.read_bytes().splitlines(), 1):
-            try:
-                record = json.loads(line)
-                self._name(record)
-            except (ValueError, KeyError, TypeError):
-                raise DataError(
-                    f"{self._path}: line {number} is damaged; delete the file, or give another --out"
-                ) from None
-            records.append(record)
-        return records
-
-    def _name(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(record[key] for key in self._keys)
-
-
-def _drop_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if end < len(data):
-        with path.open("r+b") as file:
-            file.truncate(end)

@@ -17,9 +17,10 @@ from chromatune.evaluation.files import ResultFiles
 from chromatune.evaluation.frechet import TRUTH, FeatureFile, Name
 from chromatune.evaluation.perceptual import Networks, features, lpips
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
-from chromatune.evaluation.rows import GREY, LineFile, Method, Record
+from chromatune.evaluation.rows import GREY, Method, Record
 from chromatune.evaluation.scoring import Target
 from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.files import LineFile
 from chromatune.options import ColorizeOptions, make_options
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time

@@ -22,7 +22,7 @@ from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.summary import TITLES
 from chromatune.evaluation.table import markdown_lines
 from chromatune.experiments.running import Outcome
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
 JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories

@@ -34,7 +34,7 @@ from chromatune.experiments import ambiguity, baselines
 from chromatune.experiments.declaration import TRUTH, Arm, Budget, BudgetName, Experiment, Test
 from chromatune.experiments.photos import Role, always_trained, open_roles, training_source
 from chromatune.experiments.verdicts import Judged, Keys, Resampler, as_arrays
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 from chromatune.training.engine import train
 from chromatune.training.outcome import model_folder, write_outcome
 from chromatune.training.settings import TrainSettings, resolve_settings

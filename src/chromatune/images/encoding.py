@@ -16,14 +16,13 @@ import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from chromatune.errors import PhotoError
+from chromatune.errors import PhotoError, printable
 from chromatune.images import decoding, metadata
 from chromatune.images.photo import (
     FORMATS_WITH_16_BITS,
     FORMATS_WITH_ALPHA,
     WRITABLE_FORMATS,
     Photo,
-    printable,
     to_depth,
 )
 

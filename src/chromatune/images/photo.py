@@ -28,8 +28,6 @@ FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
 LONGEST_SIDE_PX = {"JPEG": 65_500, "WEBP": 16_383}  # what libjpeg and libwebp accept
 WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colours hold no result
 
-LUMA_BLOCK_ROWS = 64  # three uint32 temporaries of this height stay in the processor's cache
-
 
 @dataclass(frozen=True, eq=False)
 class Photo:
@@ -71,20 +69,6 @@ class Photo:
         return int(np.iinfo(self.grey.dtype).max)
 
 
-def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Rec.601 luma Y' = 0.299 R' + 0.587 G' + 0.114 B', halves rounded up, exact: (H, W) of the input's dtype.
-
-    Args:
-        rgb: (H, W, 3) uint8 or uint16, sRGB-coded.
-    """
-    grey = np.empty(rgb.shape[:2], rgb.dtype)
-    for top in range(0, rgb.shape[0], LUMA_BLOCK_ROWS):
-        block = rgb[top : top + LUMA_BLOCK_ROWS].astype(np.uint32)
-        luma = block[..., 0] * 299 + block[..., 1] * 587 + block[..., 2] * 114 + 500
-        grey[top : top + LUMA_BLOCK_ROWS] = luma // 1000
-    return grey
-
-
 def format_for(suffix: str) -> str:
     """Pillow's format name for a file suffix such as ".JPG".
 
@@ -117,11 +101,6 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
         and max(photo.grey.shape) <= LONGEST_SIDE_PX.get(format_name, 2**31)
     )
     return wanted if holds else ".png"
-
-
-def printable(name: str) -> str:
-    """The name as it is, or escaped where a line break or control character would spoil a message of one line."""
-    return name if name.isprintable() else repr(name)
 
 
 def to_depth(samples: np.ndarray, dtype: np.dtype | type) -> np.ndarray:

@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-from chromatune.images.photo import grey_from_rgb, to_depth
+from chromatune import color
+from chromatune.images.photo import to_depth
 
 # XYZ (D50) of linear sRGB's red, green and blue, one per column (IEC 61966-2-1, Bradford-adapted)
 SRGB_TO_XYZ_D50 = np.array(
@@ -91,7 +92,7 @@ def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> I
     if image.mode == "L" and space in ("GRAY", "RGB"):
         ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
         ramp = _transform(ramp if space == "GRAY" else ramp.convert("RGB"), profile)
-        table = grey_from_rgb(np.asarray(ramp))[0]
+        table = color.luma(np.asarray(ramp))[0]
         return image if _same(table, np.arange(256)) else image.point(table.tolist())
     if image.mode == "RGB" and space == "RGB":
         steps = np.arange(0, 256, 17, dtype=np.uint8)
@@ -128,8 +129,7 @@ def _apply_curves(colour: np.ndarray, curves: list[np.ndarray], matrix: np.ndarr
         linear = np.stack([curve[colour[..., i]] for i, curve in enumerate(curves)], axis=-1)
         linear = linear @ matrix.T.astype(np.float32)
     linear = np.clip(linear, 0.0, 1.0)
-    coded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(coded * 65535).astype(np.uint16)
+    return np.rint(color.linear_to_srgb(linear) * 65535).astype(np.uint16)
 
 
 def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray | None] | None:

@@ -12,9 +12,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from chromatune.errors import PhotoError
+from chromatune import color
+from chromatune.errors import PhotoError, printable
 from chromatune.images import decoding, metadata, pixels, profiles
-from chromatune.images.photo import READABLE_FORMATS, Photo, grey_from_rgb, printable
+from chromatune.images.photo import READABLE_FORMATS, Photo
 
 MAX_PIXELS = 400_000_000  # a 20 000 px square; one RGB copy at 16 bits is 2.4 GB
 
@@ -127,7 +128,7 @@ def _photo_from_samples(
     elif np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 1], colour[..., 2]):
         grey = np.ascontiguousarray(colour[..., 0])  # a grey photo in an RGB file has no colours to compare with
     else:
-        grey, rgb = grey_from_rgb(colour), colour
+        grey, rgb = color.luma(colour), colour
     return Photo(grey, alpha, icc_profile, exif, format, name, rgb, dpi)
 
 

@@ -1,17 +1,16 @@
-"""Bytes ⇒ a file, whole or not at all."""
+"""A result ⇒ a file, whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
-from chromatune.errors import PhotoError
+from chromatune.errors import PhotoError, printable
+from chromatune.files import write_whole
 from chromatune.images.encoding import encode_photo
-from chromatune.images.photo import Photo, format_for, printable
+from chromatune.images.photo import Photo, format_for
 
 
 def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False) -> None:
@@ -48,48 +47,3 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise PhotoError(f"{label}: cannot be written ({reason}); check disk and path") from error
-
-
-def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Writes any file whole or not at all: under a temporary name, to the disk, then renamed.
-
-    Raises:
-        OSError: it cannot be written; an existing file stays as it was.
-        FileExistsError: it exists, and `overwrite` is off.
-    """
-    if overwrite:
-        target = Path(os.path.realpath(target))  # replace what a link points at, not the link
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # same folder: a rename cannot cross file systems
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            _rename_to_new(temporary, target)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Give the file its name unless that exists: a rename would replace it, a hard link fails, with no gap between.
-
-    Raises:
-        FileExistsError: the target exists.
-    """
-    try:
-        os.link(temporary, target)
-        return
-    except FileExistsError:
-        raise
-    except OSError:
-        pass  # no hard links here (FAT, some network folders): reserve the name, then replace the reservation
-    target.open("xb").close()
-    try:
-        os.replace(temporary, target)
-    except OSError:
-        target.unlink()
-        raise

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from chromatune.errors import DataError, OptionsError
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 from chromatune.training.report import read_metrics
 from chromatune.training.result import sync_folder
 

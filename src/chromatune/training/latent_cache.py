@@ -21,7 +21,7 @@ import torch
 from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 from chromatune.training.learner import encode_moments
 from chromatune.training.settings import TrainSettings
 

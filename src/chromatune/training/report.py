@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import DataError, MissingExtraError
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 from chromatune.training.card import flatten, format_value
 
 if TYPE_CHECKING:

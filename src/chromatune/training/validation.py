@@ -15,7 +15,7 @@ from chromatune.color import chroma_of, luma, recompose
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
-from chromatune.images import write_whole
+from chromatune.files import write_whole
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.sampling import PromptEmbeddings, sample
 from chromatune.training.latent_cache import to_tensor

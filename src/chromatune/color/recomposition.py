@@ -1,9 +1,5 @@
 """Full-size half of colorization: small chroma is upsampled along the grey's edges, luminance stays exact.
 
-Colour here is gamma-encoded sRGB in full-range Rec.601 difference form: Y' = 0.299 R + 0.587 G + 0.114 B,
-Cb = (B - Y') / 1.772, Cr = (R - Y') / 1.402. Adding any (Cb, Cr) to any Y' leaves that Y' as it was, so the photograph
-keeps its own luminance whatever the model says.
-
 Upsampling is a fast guided filter (He & Sun 2015, arXiv 1505.00996) with three changes. Their parameters were chosen by
 chroma error on photographs; `benchmarks/recompose.py` prints the table, with the plain filter beside it.
 
@@ -23,9 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # Rec.601, for gamma-encoded R, G, B
-CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
-CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
+from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, WHITE_LEVEL, check_chroma, check_grey
 
 MID_FACTOR = 4  # filter pixels per chroma pixel, along one side
 MID_LONG_SIDE_PX = 768  # bound on the filter's own size, unless the chroma is larger
@@ -40,61 +34,8 @@ MAX_THREADS = 8  # beyond this, memory traffic is the limit
 
 _RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]
 _BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
-_WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _GAMUT_MARGIN = 0.01  # grey levels: far below rounding, above float32's step at 65535
-_MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 _MAX_STRENGTH = 10.0
-PIVOT_CHROMA = 0.06  # length of (Cb, Cr) that `vivid` multiplies by its gain alone: a little over half of light skin's
-_MAX_PIVOTS = 4.0  # beyond so many pivots a power raises chroma no further
-
-_D65_WHITE = np.array([[0.95047], [1.0], [1.08883]])
-_SRGB_TO_XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]])
-_SRGB_TO_XYZ /= _D65_WHITE  # relative to white; both with scikit-image's digits
-_LAB_EPSILON = (6 / 29) ** 3  # CIE 15:2004, section 8.2.1
-_LAB_KAPPA = (29 / 3) ** 3
-_CURVE_TO_LAB = np.array([[0.0, 116.0, 0.0, -16.0], [500.0, -500.0, 0.0, 0.0], [0.0, 200.0, -200.0, 0.0]])
-
-
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """Rec.601 grey of an image, on the image's own scale.
-
-    Args:
-        rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
-
-    Returns:
-        (H, W) of the same dtype; integers are rounded, halves up, without floating-point error.
-
-    Raises:
-        ValueError: wrong shape or dtype.
-    """
-    _check_rgb(rgb)
-    if rgb.dtype in _WHITE_LEVEL:
-        # Thousandths in uint32: 65535 * 1000 fits, and ties cannot fall either way as they do in float.
-        thousandths = np.multiply(rgb[..., 0], 299, dtype=np.uint32)
-        thousandths += np.multiply(rgb[..., 1], 587, dtype=np.uint32)
-        thousandths += np.multiply(rgb[..., 2], 114, dtype=np.uint32)
-        return ((thousandths + 500) // 1000).astype(rgb.dtype)
-    red, green, blue = (rgb.dtype.type(weight) for weight in LUMA_WEIGHTS)
-    return red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]
-
-
-def chroma_of(rgb: np.ndarray) -> np.ndarray:
-    """Chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
-
-    Args:
-        rgb: (h, w, 3) float, sRGB 0..1.
-
-    Returns:
-        (h, w, 2) float32, full-range Rec.601 (Cb, Cr), -0.5..0.5 for sRGB within 0..1.
-
-    Raises:
-        ValueError: wrong shape or dtype.
-    """
-    _check_rgb(rgb)
-    if rgb.dtype.kind != "f":
-        raise ValueError(f"chroma_of needs float sRGB in 0..1, got {rgb.dtype}")
-    grey = luma(rgb)
-    return np.stack([(rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE], axis=-1).astype(np.float32)
 
 
 def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
@@ -110,11 +51,11 @@ def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: wrong shape or dtype, or chroma far out of range or not finite.
     """
-    _check_grey(grey)
-    _check_chroma(chroma)
+    check_grey(grey)
+    check_chroma(chroma)
     height_px, width_px = grey.shape
     model = _local_linear_model(chroma, grey)
-    model[[0, 2]] /= _WHITE_LEVEL[grey.dtype]  # slope per grey level, offset in 0..1
+    model[[0, 2]] /= WHITE_LEVEL[grey.dtype]  # slope per grey level, offset in 0..1
     full = np.empty((height_px, width_px, 2), np.float32)
 
     def fill(start: int, stop: int) -> None:
@@ -148,15 +89,15 @@ def recompose(
         ValueError: wrong shape or dtype, chroma far out of range or not finite, strength out of range, or
             strip_rows under 1.
     """
-    _check_grey(grey)
-    _check_chroma(chroma)
+    check_grey(grey)
+    check_chroma(chroma)
     if not 0 <= strength <= _MAX_STRENGTH:
         raise ValueError(f"strength must be 0..{_MAX_STRENGTH:g}, got {strength}")
     height_px, width_px = grey.shape
     strip_rows = max(1, STRIP_PX // width_px) if strip_rows is None else strip_rows
     if strip_rows < 1:
         raise ValueError(f"strip_rows must be at least 1, got {strip_rows}")
-    white = _WHITE_LEVEL[grey.dtype]
+    white = WHITE_LEVEL[grey.dtype]
     model = _local_linear_model(chroma, grey)
     # From 0..1 chroma to grey levels of B - Y' and R - Y', so that the full-size pass needs no further factors.
     model[:2] *= CB_SCALE * strength
@@ -169,100 +110,6 @@ def recompose(
 
     _over_strips(fill, height_px, strip_rows)
     return rgb
-
-
-def vivid(chroma: np.ndarray, gain: float, power: float = 1.0) -> np.ndarray:
-    """Chroma made stronger, hues kept: its length r becomes gain · r · (r / `PIVOT_CHROMA`)^(power - 1).
-
-    A mean of plausible colours is duller than each of them. With a power over 1, what the model is sure has colour
-    gains most, and what is near grey stays near grey; with 1 all gain alike.
-
-    Args:
-        chroma: (h, w, 2) float, (Cb, Cr).
-        gain: factor at the pivot, 0 or more.
-        power: 1 or more.
-
-    Returns:
-        (h, w, 2) float32, within -0.5..0.5.
-
-    Raises:
-        ValueError: gain or power is out of range.
-    """
-    if gain < 0 or power < 1:
-        raise ValueError(f"gain must be at least 0 and power at least 1, got {gain} and {power}")
-    pivots = np.linalg.norm(chroma, axis=-1, keepdims=True) / PIVOT_CHROMA
-    factor = gain * np.minimum(pivots, _MAX_PIVOTS) ** (power - 1)
-    return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
-
-
-def luma_drift(rgb: np.ndarray, grey: np.ndarray) -> tuple[float, float]:
-    """Largest and mean |Y'(rgb) - grey|, Y' rounded to whole levels, on the 8-bit scale 0..255.
-
-    Args:
-        rgb: (H, W, 3) uint8 or uint16 sRGB.
-        grey: (H, W) of the same dtype.
-
-    Raises:
-        ValueError: wrong or different shapes or dtypes.
-    """
-    _check_rgb(rgb)
-    _check_grey(grey)
-    if rgb.dtype != grey.dtype or rgb.shape[:2] != grey.shape:
-        raise ValueError(f"rgb {rgb.shape} {rgb.dtype} and grey {grey.shape} {grey.dtype} do not belong together")
-    levels = cv2.absdiff(luma(rgb), grey)
-    scale = 255 / _WHITE_LEVEL[grey.dtype]
-    return float(levels.max()) * scale, float(levels.mean()) * scale
-
-
-def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """CIELAB (D65, 2 degree observer) of sRGB.
-
-    Args:
-        rgb: (..., 3) float32 or float64, sRGB 0..1 (IEC 61966-2-1).
-
-    Returns:
-        (..., 3) of the same dtype: L 0..100, a and b about -108..98 for sRGB.
-
-    Raises:
-        ValueError: wrong shape or dtype.
-    """
-    _check_lab_input(rgb, "rgb")
-    return linear_to_lab(srgb_to_linear(rgb))
-
-
-def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
-    """Linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
-    return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-
-
-def linear_to_lab(linear: np.ndarray) -> np.ndarray:
-    """CIELAB (D65) of linear light: (..., 3) float32 or float64 RGB 0..1 -> the same shape and dtype, L 0..100."""
-    xyz = cv2.transform(linear.reshape(-1, 1, 3), _SRGB_TO_XYZ)  # (N, 1, 3)
-    # OpenCV's power is several times faster, and as exact in float64; in float32 it is not
-    curve = cv2.pow(xyz, 1 / 3) if xyz.dtype == np.float64 else np.cbrt(xyz)
-    np.copyto(curve, xyz * (_LAB_KAPPA / 116) + 16 / 116, where=xyz <= _LAB_EPSILON)
-    return cv2.transform(curve, _CURVE_TO_LAB).reshape(linear.shape)
-
-
-def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
-    """Displayable sRGB of CIELAB (D65, 2 degree observer): colours outside sRGB are clipped channel by channel.
-
-    Args:
-        lab: (..., 3) float32 or float64, L 0..100.
-
-    Returns:
-        (..., 3) of the same dtype, sRGB 0..1.
-
-    Raises:
-        ValueError: wrong shape or dtype.
-    """
-    _check_lab_input(lab, "lab")
-    y = (lab[..., 0] + 16) / 116
-    curve = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
-    xyz = np.where(curve**3 > _LAB_EPSILON, curve**3, (curve * 116 - 16) / _LAB_KAPPA)
-    linear = xyz @ np.linalg.inv(_SRGB_TO_XYZ).T.astype(lab.dtype)
-    gamma = np.where(linear > 0.0031308, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055, linear * 12.92)
-    return np.clip(gamma, 0, 1).astype(lab.dtype)
 
 
 def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
@@ -282,7 +129,7 @@ def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
     cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
     # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
     # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
-    room = np.subtract(_WHITE_LEVEL[grey.dtype] + _GAMUT_MARGIN, y)
+    room = np.subtract(WHITE_LEVEL[grey.dtype] + _GAMUT_MARGIN, y)
     factor = np.maximum(np.maximum(red, blue), green)
     np.divide(room, np.maximum(factor, room, out=factor), out=factor)
     np.subtract(-_GAMUT_MARGIN, y, out=room)
@@ -367,7 +214,7 @@ def _fine_share(image: np.ndarray) -> float:
 def _area_luma(grey: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
     # The cast comes last: a 12 MP photo in float is 48 MB.
-    return _resize(grey, height_px, width_px).astype(np.float32) / _WHITE_LEVEL[grey.dtype]
+    return _resize(grey, height_px, width_px).astype(np.float32) / WHITE_LEVEL[grey.dtype]
 
 
 def _resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
@@ -409,26 +256,3 @@ def _over_strips(fill: Callable[[int, int], None], height_px: int, strip_rows: i
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(starts))) as pool:
         # list() so that an error in a strip is raised here.
         list(pool.map(lambda start: fill(start, min(start + strip_rows, height_px)), starts))
-
-
-def _check_grey(grey: np.ndarray) -> None:
-    if grey.dtype not in _WHITE_LEVEL or grey.ndim != 2 or grey.size == 0:
-        raise ValueError(f"grey must be a non-empty (H, W) uint8 or uint16 array, got {grey.shape} {grey.dtype}")
-
-
-def _check_chroma(chroma: np.ndarray) -> None:
-    if chroma.dtype.kind != "f" or chroma.ndim != 3 or chroma.shape[2] != 2 or chroma.size == 0:
-        raise ValueError(f"chroma must be a non-empty (h, w, 2) float array, got {chroma.shape} {chroma.dtype}")
-    if not np.abs(chroma).max() <= _MAX_CHROMA:  # written so that NaN fails too
-        raise ValueError(f"chroma must be -0.5..0.5, got {chroma.min()}..{chroma.max()}")
-
-
-def _check_rgb(rgb: np.ndarray) -> None:
-    known = rgb.dtype in _WHITE_LEVEL or rgb.dtype.kind == "f"
-    if not known or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ValueError(f"rgb must be a non-empty (H, W, 3) uint8, uint16 or float array, got {rgb.shape} {rgb.dtype}")
-
-
-def _check_lab_input(image: np.ndarray, name: str) -> None:
-    if image.ndim < 1 or image.shape[-1] != 3 or image.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} must be a (..., 3) float32 or float64 array, got {image.shape} {image.dtype}")

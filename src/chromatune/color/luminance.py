@@ -1,0 +1,141 @@
+"""Luma and chroma of gamma-encoded sRGB, and the sRGB curve.
+
+Full-range Rec.601 difference form: Y' = 0.299 R + 0.587 G + 0.114 B, Cb = (B - Y') / 1.772, Cr = (R - Y') / 1.402.
+Adding any (Cb, Cr) to any Y' leaves that Y' as it was, so the photograph keeps its own luminance whatever the model
+says.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # Rec.601, for gamma-encoded R, G, B
+CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
+CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
+WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
+PIVOT_CHROMA = 0.06  # length of (Cb, Cr) that `vivid` multiplies by its gain alone: a little over half of light skin's
+_MAX_PIVOTS = 4.0  # beyond so many pivots a power raises chroma no further
+_MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Rec.601 grey of an image, on the image's own scale.
+
+    Args:
+        rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
+
+    Returns:
+        (H, W) of the same dtype; integers are rounded, halves up, without floating-point error.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    check_rgb(rgb)
+    if rgb.dtype not in WHITE_LEVEL:
+        red, green, blue = (rgb.dtype.type(weight) for weight in LUMA_WEIGHTS)
+        return red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]
+    grey = np.empty(rgb.shape[:2], rgb.dtype)
+    for top in range(0, len(rgb), BLOCK_ROWS):
+        block = rgb[top : top + BLOCK_ROWS]
+        # Thousandths in uint32: 65535 * 1000 fits, and ties cannot fall either way as they do in float.
+        thousandths = np.multiply(block[..., 0], 299, dtype=np.uint32)
+        thousandths += np.multiply(block[..., 1], 587, dtype=np.uint32)
+        thousandths += np.multiply(block[..., 2], 114, dtype=np.uint32)
+        grey[top : top + BLOCK_ROWS] = (thousandths + 500) // 1000
+    return grey
+
+
+def chroma_of(rgb: np.ndarray) -> np.ndarray:
+    """Chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
+
+    Args:
+        rgb: (h, w, 3) float, sRGB 0..1.
+
+    Returns:
+        (h, w, 2) float32, full-range Rec.601 (Cb, Cr), -0.5..0.5 for sRGB within 0..1.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    check_rgb(rgb)
+    if rgb.dtype.kind != "f":
+        raise ValueError(f"chroma_of needs float sRGB in 0..1, got {rgb.dtype}")
+    grey = luma(rgb)
+    return np.stack([(rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE], axis=-1).astype(np.float32)
+
+
+def vivid(chroma: np.ndarray, gain: float, power: float = 1.0) -> np.ndarray:
+    """Chroma made stronger, hues kept: its length r becomes gain · r · (r / `PIVOT_CHROMA`)^(power - 1).
+
+    A mean of plausible colours is duller than each of them. With a power over 1, what the model is sure has colour
+    gains most, and what is near grey stays near grey; with 1 all gain alike.
+
+    Args:
+        chroma: (h, w, 2) float, (Cb, Cr).
+        gain: factor at the pivot, 0 or more.
+        power: 1 or more.
+
+    Returns:
+        (h, w, 2) float32, within -0.5..0.5.
+
+    Raises:
+        ValueError: gain or power is out of range.
+    """
+    if gain < 0 or power < 1:
+        raise ValueError(f"gain must be at least 0 and power at least 1, got {gain} and {power}")
+    pivots = np.linalg.norm(chroma, axis=-1, keepdims=True) / PIVOT_CHROMA
+    factor = gain * np.minimum(pivots, _MAX_PIVOTS) ** (power - 1)
+    return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
+
+
+def luma_drift(rgb: np.ndarray, grey: np.ndarray) -> tuple[float, float]:
+    """Largest and mean |Y'(rgb) - grey|, Y' rounded to whole levels, on the 8-bit scale 0..255.
+
+    Args:
+        rgb: (H, W, 3) uint8 or uint16 sRGB.
+        grey: (H, W) of the same dtype.
+
+    Raises:
+        ValueError: wrong or different shapes or dtypes.
+    """
+    check_rgb(rgb)
+    check_grey(grey)
+    if rgb.dtype != grey.dtype or rgb.shape[:2] != grey.shape:
+        raise ValueError(f"rgb {rgb.shape} {rgb.dtype} and grey {grey.shape} {grey.dtype} do not belong together")
+    levels = cv2.absdiff(luma(rgb), grey)
+    scale = 255 / WHITE_LEVEL[grey.dtype]
+    return float(levels.max()) * scale, float(levels.mean()) * scale
+
+
+def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
+    """Linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def check_grey(grey: np.ndarray) -> None:
+    """Raises ValueError unless `grey` is a non-empty (H, W) uint8 or uint16 array."""
+    if grey.dtype not in WHITE_LEVEL or grey.ndim != 2 or grey.size == 0:
+        raise ValueError(f"grey must be a non-empty (H, W) uint8 or uint16 array, got {grey.shape} {grey.dtype}")
+
+
+def check_chroma(chroma: np.ndarray) -> None:
+    """Raises ValueError unless `chroma` is a non-empty (h, w, 2) float array in a sane range."""
+    if chroma.dtype.kind != "f" or chroma.ndim != 3 or chroma.shape[2] != 2 or chroma.size == 0:
+        raise ValueError(f"chroma must be a non-empty (h, w, 2) float array, got {chroma.shape} {chroma.dtype}")
+    if not np.abs(chroma).max() <= _MAX_CHROMA:  # written so that NaN fails too
+        raise ValueError(f"chroma must be -0.5..0.5, got {chroma.min()}..{chroma.max()}")
+
+
+def check_rgb(rgb: np.ndarray) -> None:
+    """Raises ValueError unless `rgb` is a non-empty (H, W, 3) uint8, uint16 or float array."""
+    known = rgb.dtype in WHITE_LEVEL or rgb.dtype.kind == "f"
+    if not known or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"rgb must be a non-empty (H, W, 3) uint8, uint16 or float array, got {rgb.shape} {rgb.dtype}")

@@ -1,0 +1,21 @@
+"""Files and folders that are whole or absent, grow line by line, and belong to one piece of work at a time.
+
+whole.py    a file, or a folder, under a temporary name until it is complete and on the disk
+lines.py    JSON lines: appended, a torn last one dropped
+claims.py   whose folder it is, and that no second process works in it
+"""
+
+from chromatune.files.claims import claim_folder, release_folder
+from chromatune.files.lines import LineFile, read_json_lines
+from chromatune.files.whole import sync_folder, whole_folder, write_json, write_whole
+
+__all__ = [
+    "LineFile",
+    "claim_folder",
+    "read_json_lines",
+    "release_folder",
+    "sync_folder",
+    "whole_folder",
+    "write_json",
+    "write_whole",
+]

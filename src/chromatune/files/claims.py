@@ -1,0 +1,101 @@
+"""Whose folder is it? A piece of work writes down what it is, and holds the folder for its own process while it runs.
+
+A later call with the same facts goes on; one with other facts, or a second process at the same time, is told so in one
+line and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from chromatune.errors import DataError, OptionsError
+from chromatune.files.whole import write_json
+
+LOCK_FILE = ".lock"
+LONGEST_SHOWN = 60  # characters of a value in a message
+
+
+@contextmanager
+def claim_folder(
+    folder: Path, file_name: str, facts: Mapping[str, Any], what: str, *, ignored: tuple[str, ...] = ()
+) -> Iterator[bool]:
+    """Holds a folder, made if missing, for one piece of work while the block runs; yields whether it is new there.
+
+    Args:
+        folder: of the work.
+        file_name: of the note that says what the work is, a JSON object, in that folder.
+        facts: what the work is: all that must be the same for it to be gone on with.
+        what: how messages call such work: "a run", "an evaluation".
+        ignored: facts that may change; the newest are written down.
+
+    Raises:
+        OptionsError: the folder holds other work of this kind (the first difference is named), or another process is
+            working in it.
+        DataError: the note is damaged, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OptionsError(
+            f"{folder} is in use: another process is working there; wait for it to end, or give another --out"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
+    try:
+        yield _note(folder / file_name, json.loads(json.dumps(facts)), what, ignored)
+    finally:
+        lock.release()
+
+
+def release_folder(folder: Path, file_name: str) -> None:
+    """Takes the note back from work that never began; the folder goes too, if nothing but empty folders is left."""
+    for name in (file_name, LOCK_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for empty in (*folder.glob("*/"), folder):
+        with suppress(OSError):
+            empty.rmdir()
+
+
+def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...]) -> bool:
+    """Writes the facts down, or compares them with those that stand there; whether none stood."""
+    known = _read(path, what) if path.exists() else None
+    for name in sorted((known or {}).keys() | facts.keys()) if known is not None else ():
+        if name not in ignored and known.get(name) != facts.get(name):
+            was, now = _shown(known.get(name)), _shown(facts.get(name))
+            raise OptionsError(
+                f"{path.parent} holds {what} with {name}={was}, and now it is {now}; "
+                "give another --out, or the same settings"
+            )
+    if known != facts:
+        try:
+            write_json(path, facts)
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); make room, or give another --out"
+            ) from error
+    return known is None
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give another --out") from None
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another --out")
+    return known
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -1,0 +1,94 @@
+"""Files of JSON lines: what an interrupted run wrote is kept, a torn last line is dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from chromatune.errors import DataError
+
+Record = dict[str, Any]
+
+
+class LineFile:
+    """A file of JSON lines that grows; the fields `keys` of a line together name it, and no name comes twice."""
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        """Opens or makes the file.
+
+        Args:
+            path: the file.
+            keys: fields that every line has.
+
+        Raises:
+            DataError: a line other than the last is damaged.
+        """
+        self._path, self._keys = path, keys
+        if path.exists():
+            _drop_torn_line(path)
+        self._known = {self._name(record) for record in self.read()} if path.exists() else set()
+        self._file: BinaryIO = path.open("ab")
+
+    def __enter__(self) -> LineFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, name: tuple[Any, ...]) -> bool:
+        return name in self._known
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Writes the lines that are not there yet, and flushes: at most the line in hand is lost."""
+        new = [record for record in records if self._name(record) not in self._known]
+        lines = (json.dumps(record, allow_nan=False) + "\n" for record in new)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        self._known.update(self._name(record) for record in new)
+
+    def read(self) -> list[Record]:
+        """All lines.
+
+        Raises:
+            DataError: a line is damaged.
+        """
+        return read_json_lines(self._path, self._keys)
+
+    def _name(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(record[key] for key in self._keys)
+
+
+def read_json_lines(path: Path, keys: Sequence[str] = ()) -> list[Record]:
+    """All lines of a file, each an object that has the fields `keys`.
+
+    Raises:
+        DataError: the file cannot be read, or a line is damaged.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path, or give another --out") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            missing = [key for key in keys if key not in record]
+        except (ValueError, TypeError, RecursionError):
+            record, missing = None, []
+        if not isinstance(record, dict) or missing:
+            raise DataError(f"{path}: line {number} is damaged; delete the file, or give another --out")
+        records.append(record)
+    return records
+
+
+def _drop_torn_line(path: Path) -> None:
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        with path.open("r+b") as file:
+            file.truncate(end)
