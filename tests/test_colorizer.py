@@ -12,6 +12,7 @@ from PIL import Image
 from chromatune import color
 from chromatune.colorizer import Colorizer, shrink
 from chromatune.errors import PhotoError
+from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import make_options
 
 
@@ -56,8 +57,8 @@ def test_strength_scales_the_colour(colorizer):
 
 def test_chroma_gain_is_for_the_models_own_steps_and_keeps_luminance(colorizer):
     grey = np.full((50, 70), 32768, np.uint16)
-    info = dataclasses.replace(colorizer.bundle.info, chroma_gain=1.5, chroma_power=1.0)
-    stronger = Colorizer(dataclasses.replace(colorizer.bundle, info=info))
+    info = dataclasses.replace(colorizer.info, chroma_gain=1.5, chroma_power=1.0)
+    stronger = Colorizer(TorchPass(dataclasses.replace(colorizer.model_pass.bundle, info=info)))
     half = make_options(strength=0.2)
     chroma = [np.ptp(c.colorize(grey, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]
     assert chroma[1] == pytest.approx(1.5 * chroma[0], rel=0.1)
@@ -151,6 +152,6 @@ def test_model_that_gives_nan_is_one_clear_error(tiny_bundle_dir):
 
     broken = Colorizer.load(str(tiny_bundle_dir), device="cpu")
     with torch.no_grad():
-        broken.bundle.unet.conv_out.bias.fill_(float("nan"))
+        broken.model_pass.bundle.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(ModelError, match="not numbers"):
         broken.colorize(photo())

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from chromatune import Colorizer, ModelError
-from chromatune.bundle import PHOTO_ENCODER, encode_condition, encode_photos, load_bundle
+from chromatune.bundle import load_bundle
+from chromatune.bundle.latents import encode_condition, encode_photos
+from chromatune.bundle.names import PHOTO_ENCODER
+from chromatune.bundle.text import TextEmbedder
 from chromatune.color import luma
+from chromatune.inference.sampling import sample
+from chromatune.inference.torch_pass import TorchPass
 from chromatune.photo_encoder import PhotoEncoder, places_of, unet_arguments
-from chromatune.sampling import PromptEmbeddings, sample
 
 GREY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
 
@@ -61,7 +65,7 @@ def test_training_mode_keeps_the_pretrained_statistics(bundle):
 
 def colour_latents(bundle, rgb):
     """(B, 3, h, w) -> (B, 4, h, w), each photo from the same noise, all three branches."""
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     generators = [torch.Generator().manual_seed(1) for _ in rgb]
     guidance = {"guidance_scale": 3.0, "image_guidance_scale": 1.5}
     with torch.no_grad():
@@ -79,7 +83,7 @@ def test_the_photo_is_seen(bundle, encoder_pipeline, tmp_path):
     assert without.photo_encoder is None
     ours, theirs = colour_latents(bundle, photo), colour_latents(without, photo)
     assert (ours - theirs).abs().max() > 0.01 * theirs.std()
-    assert np.array_equal(luma(Colorizer(bundle).colorize(GREY).rgb), GREY)
+    assert np.array_equal(luma(Colorizer(TorchPass(bundle)).colorize(GREY).rgb), GREY)
 
 
 def test_each_photo_of_a_batch_sees_itself(bundle):
@@ -95,7 +99,7 @@ def test_the_branch_without_a_photo_sees_none(bundle):
     calls = []
     keep = lambda module, inputs, named: calls.append((inputs[0], named))  # noqa: E731
     hook = bundle.unet.register_forward_pre_hook(keep, with_kwargs=True)
-    embed, photo = PromptEmbeddings(bundle), torch.rand(1, 3, 64, 64)
+    embed, photo = TextEmbedder(bundle.tokenizer, bundle.text_encoder), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         named = {"steps": 1, "generators": [torch.Generator()], "guidance_scale": 3.0, "image_guidance_scale": 1.5}
         residuals = encode_photos(bundle, photo)

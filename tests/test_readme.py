@@ -39,7 +39,7 @@ def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
     models.mkdir()
     for name in ("mini", "mini-base"):
         (models / name).symlink_to(tiny_bundle_dir)
-    monkeypatch.setattr("chromatune.bundle.MODELS_DIR", models)
+    monkeypatch.setattr("chromatune.bundle.names.MODELS_DIR", models)
     folder = tmp_path / "album"
     (folder / "scans").mkdir(parents=True)
     grey = np.linspace(0, 255, 48 * 40).reshape(40, 48)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import defaultdict
@@ -14,11 +15,11 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.bundle import Bundle, decode_latents, encode_condition, encode_photos, load_bundle
-from chromatune.errors import ModelError, PhotoError
+from chromatune.bundle.names import ModelInfo
+from chromatune.errors import PhotoError
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
-from chromatune.options import ColorizeOptions
-from chromatune.sampling import PromptEmbeddings, sample
+from chromatune.inference import ModelPass, open_pass
+from chromatune.options import ColorizeOptions, ResolvedOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,15 +69,28 @@ class ModelOutput:
 
     photo: Photo
     rgb: np.ndarray  # (h, w, 3) float32 sRGB 0..1, at the size of the model's own pass
+    options: ResolvedOptions
     seconds: float  # wall time of the pass; in a batch, this photo's share
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One photo of a stream, with options of its own.
+
+    Attributes:
+        photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
+        options: prompt, seed, steps …; by default the model's own.
+    """
+
+    photo: PhotoSource
+    options: ColorizeOptions = ColorizeOptions()
 
 
 class Colorizer:
     """A loaded model, ready to colorize."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self._embed = PromptEmbeddings(bundle)
+    def __init__(self, model_pass: ModelPass) -> None:
+        self.model_pass = model_pass
 
     @classmethod
     def load(cls, model: str = "mini", *, device: str | None = None) -> Colorizer:
@@ -85,7 +99,12 @@ class Colorizer:
         Raises:
             ModelError: see `chromatune.bundle.load_bundle`.
         """
-        return cls(load_bundle(model, device=device))
+        return cls(open_pass(model, device=device))
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name and defaults."""
+        return self.model_pass.info
 
     def colorize(self, photo: PhotoSource, options: ColorizeOptions | None = None) -> ColorizeResult:
         """The photo in colour, at its full size, with its own luminance (unless `options.recompose` is off).
@@ -103,110 +122,113 @@ class Colorizer:
         return result
 
     def colorize_many(
-        self, photos: Iterable[PhotoSource], options: ColorizeOptions | None = None, *, batch_size: int = 8
+        self,
+        photos: Iterable[PhotoSource | Request],
+        options: ColorizeOptions | None = None,
+        *,
+        batch_size: int = 8,
     ) -> Iterator[ColorizeResult | PhotoError]:
         """Results in the photos' order; a photo that cannot be read yields its `PhotoError`, and the others go on.
 
         At most `batch_size` photos are in memory at a time; on a GPU those of one model size share a U-Net pass.
+
+        Args:
+            photos: photos, or requests where a photo has options of its own.
+            options: of all photos that come without their own.
+            batch_size: photos read ahead of the model.
         """
-        options = options or ColorizeOptions()
         for output in self.model_outputs(photos, options, batch_size=batch_size):
-            yield output if isinstance(output, PhotoError) else self.finish(output, options)
+            yield output if isinstance(output, PhotoError) else self.finish(output)
 
     def model_outputs(
-        self, photos: Iterable[PhotoSource], options: ColorizeOptions, *, batch_size: int = 8
+        self,
+        photos: Iterable[PhotoSource | Request],
+        options: ColorizeOptions | None = None,
+        *,
+        batch_size: int = 8,
     ) -> Iterator[ModelOutput | PhotoError]:
-        """The model's half of `colorize_many`: from one output, `finish` makes a recomposed and a raw result."""
-        waiting = iter(photos)
-        while window := list(islice(waiting, max(1, batch_size))):
-            yield from self._window_outputs([_read(source) for source in window], options)
+        """The model's half of `colorize_many`: `finish` makes a result of each output, also with other options."""
+        options = options or ColorizeOptions()
+        requests = (photo if isinstance(photo, Request) else Request(photo, options) for photo in photos)
+        while window := list(islice(requests, max(1, batch_size))):
+            yield from self._window_outputs([(_read(each.photo), self.info.resolve(each.options)) for each in window])
 
-    def finish(self, output: ModelOutput, options: ColorizeOptions) -> ColorizeResult:
-        """The result at the photo's full size; of `options`, `recompose` and `strength` act here."""
-        start, info, photo = time.perf_counter(), self.bundle.info, output.photo
-        steps = info.steps if options.steps is None else options.steps
-        if options.recompose:
-            chroma = color.chroma_of(output.rgb)
-            if options.steps is None:
-                chroma = color.vivid(chroma, info.chroma_gain, info.chroma_power)
-            full = color.recompose(photo.grey, chroma, strength=options.strength)
+    def finish(
+        self, output: ModelOutput, options: ColorizeOptions | None = None, *, chroma: np.ndarray | None = None
+    ) -> ColorizeResult:
+        """The result at the photo's full size.
+
+        Args:
+            output: what the model gave.
+            options: instead of those it was asked with: `recompose` and `strength`, which act here.
+            chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size.
+        """
+        start, photo = time.perf_counter(), output.photo
+        asked = output.options if options is None else self.info.resolve(options)
+        if asked.recompose:
+            small = self.chroma(output) if chroma is None else chroma
+            full = color.recompose(photo.grey, small, strength=asked.strength)
         else:
-            full = enlarge_raw(output.rgb, photo, options.strength)
+            full = enlarge_raw(output.rgb, photo, asked.strength)
         return ColorizeResult(
             rgb=full,
             photo=photo,
-            prompt=info.prompt if options.prompt is None else options.prompt,
-            negative_prompt=options.negative_prompt,
-            seed=options.seed,
-            steps=steps,
+            prompt=asked.prompt,
+            negative_prompt=asked.negative_prompt,
+            seed=asked.seed,
+            steps=asked.steps,
             seconds=output.seconds + time.perf_counter() - start,
-            model=info.name,
+            model=self.info.name,
         )
+
+    def chroma(self, output: ModelOutput) -> np.ndarray:
+        """The colour that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass."""
+        chroma = color.chroma_of(output.rgb)
+        gain, power = output.options.chroma_gain, output.options.chroma_power
+        # What was asked for in a number of steps of the user's own stays as it was sampled, bit for bit
+        return chroma if (gain, power) == (1.0, 1.0) else color.vivid(chroma, gain, power)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
         """Height and width in pixels of the model's own pass, multiples of what the model can halve.
 
         The short side is `size_px` (by default the model's own), the other in proportion up to `MAX_ASPECT`.
         """
-        multiple = self.bundle.multiple_px
-        short = max(multiple, round((size_px or self.bundle.info.size_px) / multiple) * multiple)
+        multiple = self.model_pass.multiple_px
+        short = max(multiple, round((size_px or self.info.size_px) / multiple) * multiple)
         aspect = min(MAX_ASPECT, max(height_px, width_px) / min(height_px, width_px))
         long = max(short, round(short * aspect / multiple) * multiple)
         return (short, long) if height_px <= width_px else (long, short)
 
     def _window_outputs(
-        self, photos: list[Photo | PhotoError], options: ColorizeOptions
+        self, window: list[tuple[Photo | PhotoError, ResolvedOptions]]
     ) -> Iterator[ModelOutput | PhotoError]:
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, photo in enumerate(photos):
-            if isinstance(photo, Photo):
-                groups[self.small_size(photo.height_px, photo.width_px, options.size_px)].append(index)
-        small: dict[int, tuple[np.ndarray, float]] = {}
-        for size, indices in self._passes(groups):
+        readable = {i: (photo, asked) for i, (photo, asked) in enumerate(window) if isinstance(photo, Photo)}
+        outputs: dict[int, ModelOutput] = {}
+        for size, indices in self._groups(readable):
             start = time.perf_counter()
-            passes = self._model_pass([photos[i].grey for i in indices], size, options)  # type: ignore[union-attr]
-            share = (time.perf_counter() - start) / len(indices)
-            small |= {index: (rgb, share) for index, rgb in zip(indices, passes, strict=True)}
-        for index, photo in enumerate(photos):
-            if isinstance(photo, PhotoError):
-                yield photo
-            else:
-                yield ModelOutput(photo, *small.pop(index))
+            photos, options = zip(*(readable[index] for index in indices), strict=True)
+            greys = np.stack([shrink(photo.grey, size) for photo in photos])  # (B, h, w)
+            passes = self.model_pass(greys, options)
+            seconds = (time.perf_counter() - start) / len(indices)
+            for index, photo, asked, rgb in zip(indices, photos, options, passes, strict=True):
+                outputs[index] = ModelOutput(photo, rgb, asked, seconds)
+        for index, (photo, _) in enumerate(window):
+            yield photo if isinstance(photo, PhotoError) else outputs.pop(index)
 
-    def _passes(self, groups: dict[tuple[int, int], list[int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """What goes through the model together: photos of one size on a GPU, each photo alone on a CPU.
+    def _groups(
+        self, readable: dict[int, tuple[Photo, ResolvedOptions]]
+    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Model size and indices of the photos that go through the model together.
 
-        A CPU's matrix kernels round differently at another batch size, and one level of 255 is not the same pixels.
+        They have one size and the same options but for the seed; each is alone where the model gains nothing by it.
         """
-        for size, indices in groups.items():
-            together = 1 if self.bundle.device.type == "cpu" else len(indices)
-            for first in range(0, len(indices), together):
-                yield size, indices[first : first + together]
-
-    def _model_pass(self, greys: list[np.ndarray], size: tuple[int, int], options: ColorizeOptions) -> np.ndarray:
-        """Full-size greys -> the model's own small RGB, (B, h, w, 3) float32 sRGB 0..1."""
-        import torch
-
-        info = self.bundle.info
-        pick = lambda own, default: default if own is None else own  # noqa: E731
-        stacked = np.stack([shrink(grey, size) for grey in greys])
-        pixels = torch.from_numpy(stacked)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
-        with torch.inference_mode():
-            latents = sample(
-                self.bundle,
-                encode_condition(self.bundle, pixels),
-                self._embed(pick(options.prompt, info.prompt)),
-                self._embed(options.negative_prompt),
-                steps=pick(options.steps, info.steps),
-                generators=[torch.Generator().manual_seed(options.seed) for _ in greys],
-                guidance_scale=pick(options.guidance_scale, info.guidance_scale),
-                image_guidance_scale=pick(options.image_guidance_scale, info.image_guidance_scale),
-                residuals=encode_photos(self.bundle, pixels),
-            )
-            rgb = decode_latents(self.bundle, latents)
-        if not bool(torch.isfinite(rgb).all()):
-            raise ModelError(f"{info.name} gave values that are not numbers; try another seed, or --device cpu")
-        return rgb.permute(0, 2, 3, 1).contiguous().numpy()
+        groups: dict[tuple[tuple[int, int], ResolvedOptions, int | None], list[int]] = defaultdict(list)
+        for index, (photo, asked) in readable.items():
+            alone = None if self.model_pass.batches else index
+            size = self.small_size(photo.height_px, photo.width_px, asked.size_px)
+            groups[size, dataclasses.replace(asked, seed=0), alone].append(index)
+        for (size, _, _), indices in groups.items():
+            yield size, indices
 
 
 def shrink(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:

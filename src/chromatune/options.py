@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +36,23 @@ class ColorizeOptions(BaseModel):
         None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
     )
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
+
+
+@dataclass(frozen=True)
+class ResolvedOptions:
+    """All that one photo is colorized with: its options, with the model's own values where they named none."""
+
+    prompt: str
+    negative_prompt: str
+    steps: int
+    seed: int
+    guidance_scale: float
+    image_guidance_scale: float
+    strength: float
+    size_px: int  # short side of the model's own pass
+    recompose: bool
+    chroma_gain: float  # see `color.vivid`
+    chroma_power: float
 
 
 def make_options(**settings: Any) -> ColorizeOptions:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from chromatune import color
 from chromatune.color.luminance import CB_SCALE, CR_SCALE
 from chromatune.errors import MissingExtraError
 from chromatune.evaluation import signatures

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from chromatune import Colorizer, make_options
+from chromatune.bundle.text import tokenize
 from chromatune.data.sources import open_source
 from chromatune.errors import ChromaTuneError, DataError, OptionsError
 from chromatune.evaluation.metrics import scores
@@ -304,7 +305,7 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
     kept = open_trainable(str(encoder_pipeline)).photo_encoder.state_dict()
     after = trained.pipeline.photo_encoder.state_dict()
     assert kept and all(torch.equal(value, after[name]) for name, value in kept.items())
-    bundle = Colorizer.load(str(write_outcome(trained, "photos", "quick")), device="cpu").bundle
+    bundle = Colorizer.load(str(write_outcome(trained, "photos", "quick")), device="cpu").model_pass.bundle
     assert all(torch.equal(value, bundle.photo_encoder.state_dict()[name]) for name, value in kept.items())
     blind = tmp_path / "blind"
     shutil.copytree(encoder_pipeline, blind, ignore=shutil.ignore_patterns("photo_encoder"))
@@ -335,11 +336,19 @@ def test_a_run_with_a_photo_encoder_resumes(start, encoder_pipeline, monkeypatch
 def test_what_is_learnt_is_blind_to_dropped_photos(encoder_pipeline):
     """The U-Net's answer for a dropped photo is that without a photo encoder; for a shown one it is another."""
     parts = open_trainable(str(encoder_pipeline))
-    named = (parts.unet, parts.text_encoder, parts.vae, parts.scheduler.alphas_cumprod, "epsilon", TrainSettings())
+    named = (
+        parts.unet,
+        parts.tokenizer,
+        parts.text_encoder,
+        parts.vae,
+        parts.scheduler.alphas_cumprod,
+        "epsilon",
+        TrainSettings(),
+    )
     seeing, blind = Learner(*named, parts.photo_encoder.eval()), Learner(*named)
     batch = Batch(
         latents=torch.randn(2, 4, 4, 4), condition=torch.randn(2, 4, 4, 4), noise=torch.randn(2, 4, 4, 4),
-        timesteps=torch.tensor([5, 5]), token_ids=torch.zeros(1, 77, dtype=torch.int64), prompt_of=torch.tensor([0, 0]),
+        timesteps=torch.tensor([5, 5]), tokens=tokenize(parts.tokenizer, [""]), prompt_of=torch.tensor([0, 0]),
         truth=None, greys=torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8), shown=torch.tensor([True, False]),
     )  # fmt: skip
     with torch.no_grad():

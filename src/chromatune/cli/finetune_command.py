@@ -61,6 +61,8 @@ def finetune_command(
         for name, value in resolved.model_dump().items():
             print(f"{name} = {_toml(value)}")
         return 0
+    from chromatune.bundle.saving import check_replaceable
+    from chromatune.bundle.saving import push_to_hub as push
     from chromatune.data.sources import open_source
 
     photos = open_source(source)
@@ -69,8 +71,6 @@ def finetune_command(
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
     from chromatune.training.engine import train
     from chromatune.training.outcome import model_folder, write_outcome
-    from chromatune.training.result import check_replaceable
-    from chromatune.training.result import push_to_hub as push
 
     check_replaceable(model_folder(out))
     with _progress(quiet) as report:

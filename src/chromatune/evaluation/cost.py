@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.colorizer import Colorizer
+from chromatune.errors import ModelError
 from chromatune.options import ColorizeOptions
 
 REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every machine
@@ -25,14 +26,19 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    bundle, evaluations = colorizer.bundle, 0
+    from chromatune.inference.torch_pass import TorchPass
+
+    evaluations = 0
+    if not isinstance(colorizer.model_pass, TorchPass):
+        raise ModelError(f"{colorizer.info.name}: work is counted with torch alone")
+    bundle = colorizer.model_pass.bundle
 
     def count(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal evaluations
         evaluations += len(inputs[0] if inputs else named["sample"])
 
     hook = bundle.unet.register_forward_pre_hook(count, with_kwargs=True)
-    fresh = Colorizer(bundle)  # its prompt is not embedded yet
+    fresh = Colorizer(TorchPass(bundle))  # its prompt is not embedded yet
     try:
         with FlopCounterMode(display=False) as flops:
             fresh.colorize(np.full((size_px, size_px), 128, np.uint8), options)
@@ -52,11 +58,13 @@ def median_seconds(timings: Iterable[dict[str, Any]], method: str) -> float | No
     return statistics.median(seconds) if seconds else None
 
 
-def peak_memory_mib(device: str) -> float | None:
+def peak_memory_mib(colorizer: Colorizer) -> float | None:
     """Largest memory so far, in MiB: allocated on a GPU, else resident in this process; None where unknown."""
-    if device.startswith("cuda"):
+    bundle = getattr(colorizer.model_pass, "bundle", None)
+    if bundle is not None and bundle.device.type == "cuda":
         import torch
 
+        device = bundle.device
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         import resource

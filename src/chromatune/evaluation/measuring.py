@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import chromatune
-from chromatune.bundle import find_model
+from chromatune.bundle.names import weights_hash
 from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import bootstrap, cost, report, running, summary
@@ -131,7 +130,7 @@ def _score_all(
             costs[method.name] = {
                 **cost.count_work(colorizer, running.options_of(method, place.settings), place.settings.size_px),
                 "seconds": cost.median_seconds(place.timings.read(), method.name),
-                "memory_mib": cost.peak_memory_mib(str(colorizer.bundle.device)),
+                "memory_mib": cost.peak_memory_mib(colorizer),
             }
     return costs
 
@@ -196,17 +195,6 @@ def _protocol(settings: EvaluationSettings, selections: list[Selection], sources
     versions = {library: version(library) for library in LIBRARIES}
     described["versions"] = {"chromatune": chromatune.__version__, "python": platform.python_version()} | versions
     return described
-
-
-def weights_hash(model: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 over a model's weight and settings files, its LoRAs' included."""
-    files = find_model(model)
-    digest = hashlib.sha256()
-    for folder in (files.pipeline, *files.loras):
-        for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")]):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def _claim(out: Path, protocol: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def measure_all(
 
 
 def _colorized(colorizer: Colorizer, grey: np.ndarray, seed: int, said: str) -> np.ndarray:
-    info = colorizer.bundle.info
+    info = colorizer.info
     options = make_options(seed=seed, prompt=info.prompt + said, steps=info.variant_steps)
     result: ColorizeResult = colorizer.colorize(grey, options)
     return result.rgb

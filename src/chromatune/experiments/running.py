@@ -23,9 +23,10 @@ from typing import Any
 import cv2
 
 from chromatune import color
+from chromatune.bundle.names import weights_hash
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError
-from chromatune.evaluation.measuring import ROWS_FILE, evaluate, weights_hash
+from chromatune.evaluation.measuring import ROWS_FILE, evaluate
 from chromatune.evaluation.metrics import scores
 from chromatune.evaluation.protocol import Choice, centre_square, select
 from chromatune.evaluation.rows import GREY, plan_methods

@@ -66,8 +66,8 @@ def release_folder(folder: Path, file_name: str) -> None:
 
 def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...]) -> bool:
     """Writes the facts down, or compares them with those that stand there; whether none stood."""
-    known = _read(path, what) if path.exists() else None
-    for name in sorted((known or {}).keys() | facts.keys()) if known is not None else ():
+    known = _read(path, what) if path.exists() else {}
+    for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
             was, now = _shown(known.get(name)), _shown(facts.get(name))
             raise OptionsError(
@@ -81,7 +81,7 @@ def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...]
             raise DataError(
                 f"{path}: cannot be written ({error.strerror}); make room, or give another --out"
             ) from error
-    return known is None
+    return not known
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give another --out") from None
     except (ValueError, RecursionError):
         known = None
-    if not isinstance(known, dict):
+    if not isinstance(known, dict) or not known:
         raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another --out")
     return known
 

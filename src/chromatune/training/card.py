@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chromatune.bundle import HUB_NAME, available_models
+from chromatune.bundle.names import HUB_NAME, is_embedded
 
 NOT_RECORDED = "not recorded"
 LICENCE = "Same as base and data"
@@ -139,7 +139,7 @@ def _front_matter(base: str, lora: bool) -> str:
 def _stock_code(base: str, lora: bool) -> str:
     imports = "from diffusers import StableDiffusionInstructPix2PixPipeline\n"
     source = f'"{base}"' if lora else '"FOLDER"'
-    if lora and any(model.name == base for model in available_models()):
+    if lora and is_embedded(base):
         imports = f"from chromatune.bundle import MODELS_DIR\n{imports}"
         source = f"MODELS_DIR / {source}"
     load = f"{imports}\npipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained({source})"

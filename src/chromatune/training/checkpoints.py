@@ -23,9 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from chromatune.errors import DataError, OptionsError
-from chromatune.files import write_whole
+from chromatune.files import sync_folder, write_whole
 from chromatune.training.report import read_metrics
-from chromatune.training.result import sync_folder
 
 COMPLETE = re.compile(r"step-(\d{6,})")
 

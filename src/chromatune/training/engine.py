@@ -168,7 +168,9 @@ class _Run:
             parts.unet.enable_gradient_checkpointing()
         kind = parts.scheduler.config.prediction_type
         alphas_cumprod = parts.scheduler.alphas_cumprod
-        learner = Learner(parts.unet, parts.text_encoder, parts.vae, alphas_cumprod, kind, settings, encoder)
+        learner = Learner(
+            parts.unet, parts.tokenizer, parts.text_encoder, parts.vae, alphas_cumprod, kind, settings, encoder
+        )
         if self.accelerator.device.type == "cpu":
             for part in filter(None, (learner.unet, learner.vae, encoder)):
                 part.to(memory_format=torch.channels_last)
@@ -296,10 +298,10 @@ class _Run:
         """One validation row and a grid, with the averaged weights."""
         self._swap_averages()
         self.learner.eval()
-        token_ids = self.stream.token_ids[:1]
+        tokens = self.stream.tokens.rows(torch.arange(1))
         row: dict[str, Any] = {"step": self.step, "kind": "validation"}
-        row |= validation.measure_losses(self.learner, self.held_out, token_ids)
-        row |= {f"train_{k}": v for k, v in validation.measure_losses(self.learner, self.seen, token_ids).items()}
+        row |= validation.measure_losses(self.learner, self.held_out, tokens)
+        row |= {f"train_{k}": v for k, v in validation.measure_losses(self.learner, self.seen, tokens).items()}
         steps = self.settings.validation_steps or self.info.steps
         raw = validation.colorize(self._bundle(), self.held_out, steps)
         recomposed = None

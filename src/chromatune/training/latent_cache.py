@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
 from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import write_whole
-from chromatune.training.learner import encode_moments
 from chromatune.training.settings import TrainSettings
 
 FORMAT = 1  # raised when the layout or the drawing of pairs changes
@@ -192,14 +192,8 @@ def _usable_pairs(
 @torch.no_grad()
 def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], where: torch.device) -> dict[str, np.ndarray]:
     """Condition and moments of one photo's variants, (variants, 4 or 8, h, w) float16."""
-    grey, colour = (encode_moments(vae, to_tensor(np.stack(half)).to(where)) for half in zip(*pairs, strict=True))
-    condition = grey[:, :4]  # the posterior's mode is its mean
-    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", condition), ("moments", colour))}
-
-
-def to_tensor(rgb_u8: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, sRGB 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(rgb_u8)).permute(0, 3, 1, 2).float() / 255
+    grey, colour = (encode_moments(vae, to_pixels(np.stack(half)).to(where)) for half in zip(*pairs, strict=True))
+    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", mode_of(grey)), ("moments", colour))}
 
 
 def _store(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from chromatune.bundle.latents import decode, grey_pixels
+from chromatune.bundle.text import TextEmbedder, Tokens
 from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
 from chromatune.photo_encoder import Residuals, unet_arguments
 from chromatune.training.losses import joined_loss, lab_loss, noise_loss, snr_weight
@@ -16,7 +18,7 @@ from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     from chromatune.photo_encoder import PhotoEncoder
 
@@ -29,15 +31,15 @@ class Batch:
     condition: torch.Tensor  # (B, 4, h, w) float32, the grey photos' mode, unscaled; zeros where dropped
     noise: torch.Tensor  # (B, 4, h, w) float32
     timesteps: torch.Tensor  # (B,) int64
-    token_ids: torch.Tensor  # (U, 77) int64, the batch's different prompts
+    tokens: Tokens  # of the batch's U different prompts
     prompt_of: torch.Tensor  # (B,) int64 into the prompts; the empty one where text is dropped
     shown: torch.Tensor  # (B,) bool, whether the photo is there: False where `condition` is zeros
     truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
     greys: torch.Tensor | None = None  # (B, S, S) uint8, for a photo encoder
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; the token ids stay, for the host looks prompts up by them."""
-        moved = {name: x.to(device) for name, x in vars(self).items() if x is not None and name != "token_ids"}
+        """The same batch on a device; the tokens stay, for the host looks prompts up by them."""
+        moved: dict[str, Any] = {n: x.to(device) for n, x in vars(self).items() if isinstance(x, torch.Tensor)}
         return dataclasses.replace(self, **moved)
 
 
@@ -49,6 +51,7 @@ class Learner(nn.Module):
     def __init__(
         self,
         unet: UNet2DConditionModel,
+        tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
         vae: AutoencoderKL | AutoencoderTiny,
         alphas_cumprod: torch.Tensor,
@@ -62,20 +65,7 @@ class Learner(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         learned = settings.lab_weighting == "learned" and settings.lab_weight > 0
         self.log_variances = nn.Parameter(torch.zeros(2)) if learned else None
-        self._embeddings: dict[tuple[int, ...], torch.Tensor] = {}
-
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """(U, 77) int64 -> (U, 77, C); a frozen encoder reads each prompt once."""
-        if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
-            return self.text_encoder(token_ids.to(self.alphas_cumprod.device))[0]
-        rows = []
-        for ids in token_ids:
-            key = tuple(ids.tolist())
-            if key not in self._embeddings:
-                with torch.no_grad():
-                    self._embeddings[key] = self.text_encoder(ids[None].to(self.alphas_cumprod.device))[0][0]
-            rows.append(self._embeddings[key])
-        return torch.stack(rows)
+        self._embedder = TextEmbedder(tokenizer, text_encoder)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """`loss` to minimise, and its parts `noise_loss` and (where trained) `lab_loss`, all scalars."""
@@ -93,7 +83,7 @@ class Learner(nn.Module):
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net's answer, (B, 4, h, w), with the condition as channels 4 to 7."""
-        embeds = self.embed(batch.token_ids)[batch.prompt_of]
+        embeds = self._embedder.embed(batch.tokens)[batch.prompt_of]
         seen = unet_arguments(self.look_at(batch))
         return self.unet(torch.cat([noisy, batch.condition], dim=1), batch.timesteps, embeds, **seen).sample
 
@@ -127,33 +117,6 @@ class Learner(nn.Module):
         return lab_loss(decode(self.vae, estimate), truth, weight)
 
 
-def grey_pixels(greys: torch.Tensor) -> torch.Tensor:
-    """(B, S, S) uint8 -> (B, 3, S, S) float32 sRGB 0..1."""
-    return greys[:, None].expand(-1, 3, -1, -1) / 255
-
-
-def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents ⇒ pixels: (B, 4, h, w) scaled -> (B, 3, H, W) sRGB, nominally 0..1, not clamped."""
-    return vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
-
-
-def encode_moments(vae: Any, rgb: torch.Tensor) -> torch.Tensor:
-    """Pixels ⇒ posterior: (B, 3, H, W) sRGB 0..1 -> (B, 8, h, w) mean and log-variance.
-
-    An autoencoder without a posterior gives its latents, (B, 4, h, w).
-    """
-    encoded = vae.encode(rgb * 2 - 1)
-    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
-
-
 def draw_noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal noise of its own seed, float32 on the CPU: the same on every device and in every batch."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def draw_latents(moments: torch.Tensor, noise: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """A sample of the posterior, scaled, (B, 4, h, w); without a log-variance, the mean itself."""
-    mean, *log_variance = moments.split(4, dim=1)
-    if log_variance:
-        mean = mean + (0.5 * log_variance[0].clamp(-30, 20)).exp() * noise
-    return mean * scaling_factor

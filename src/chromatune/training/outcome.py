@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from chromatune.bundle import quiet_libraries
+from chromatune.bundle.loading import quiet_libraries
+from chromatune.bundle.saving import save_lora, save_pipeline
 from chromatune.training.card import model_card
 from chromatune.training.engine import Trained
 from chromatune.training.report import read_metrics, write_report
-from chromatune.training.result import save_lora, save_pipeline
 
 PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 

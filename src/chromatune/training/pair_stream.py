@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from chromatune.bundle.latents import draw_latents, to_pixels
+from chromatune.bundle.text import tokenize
 from chromatune.errors import DataError, PhotoError
-from chromatune.training.latent_cache import LatentCache, cached_pair, to_tensor
-from chromatune.training.learner import Batch, draw_latents, draw_noise
+from chromatune.training.latent_cache import LatentCache, cached_pair
+from chromatune.training.learner import Batch, draw_noise
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -44,13 +46,7 @@ class PairStream:
         self.prompt_count = len(prompts)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the last epoch asked for, and its order
         # The empty prompt, for dropped text, comes last.
-        self.token_ids = tokenizer(
-            [*prompts, ""],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids  # (P + 1, 77)
+        self.tokens = tokenize(tokenizer, [*prompts, ""])  # of P + 1 prompts
 
     def photo_at(self, place: int) -> int:
         """Index of the photo at a place: each photo once an epoch, in an order of the epoch's own."""
@@ -81,7 +77,7 @@ class PairStream:
             condition=condition * keep.view(-1, 1, 1, 1),
             noise=noise[:, :4],
             timesteps=torch.tensor([timestep for _, _, _, timestep, *_ in draws]),
-            token_ids=self.token_ids[torch.from_numpy(chosen)],
+            tokens=self.tokens.rows(torch.from_numpy(chosen)),
             prompt_of=torch.from_numpy(prompt_of),
             shown=keep,
             truth=self._truth(draws),
@@ -121,4 +117,4 @@ class PairStream:
                 truths.append(cached_pair(item, variant, self.cache.size_px, self.settings)[1])
             except PhotoError as error:
                 raise DataError(f"{error}; it was readable when the run began: put it back, then resume") from None
-        return to_tensor(np.stack(truths))
+        return to_pixels(np.stack(truths))

@@ -10,16 +10,25 @@ import cv2
 import numpy as np
 import torch
 
-from chromatune.bundle import Bundle, decode_latents, encode_photos
+from chromatune.bundle import Bundle
+from chromatune.bundle.latents import (
+    decode_latents,
+    draw_latents,
+    encode_moments,
+    encode_photos,
+    grey_pixels,
+    mode_of,
+    to_pixels,
+)
+from chromatune.bundle.text import TextEmbedder, Tokens
 from chromatune.color import chroma_of, luma, recompose
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import write_whole
+from chromatune.inference.sampling import sample
 from chromatune.prompts import DEFAULT_PROMPT
-from chromatune.sampling import PromptEmbeddings, sample
-from chromatune.training.latent_cache import to_tensor
-from chromatune.training.learner import Batch, Learner, draw_latents, draw_noise, encode_moments, grey_pixels
+from chromatune.training.learner import Batch, Learner, draw_noise
 
 # (result, truth (H, W, 3) uint8, grey (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -63,19 +72,19 @@ def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learne
     # 4 channels of noise, 4 to sample the posterior with
     noise = torch.stack([draw_noise(i, (8, *condition.shape[2:])) for i in range(len(truths))]).to(condition.device)
     latents = draw_latents(moments, noise[:, 4:], learner.vae.config.scaling_factor)
-    return ValidationSet(truth_u8, greys, condition[:, :4], latents, noise[:, :4])
+    return ValidationSet(truth_u8, greys, mode_of(condition), latents, noise[:, :4])
 
 
 @torch.no_grad()
 def _encode(learner: Learner, photos: np.ndarray, size: int = 8) -> torch.Tensor:
     where = learner.alphas_cumprod.device
     parts = [photos[first : first + size] for first in range(0, len(photos), size)]
-    return torch.cat([encode_moments(learner.vae, to_tensor(part).to(where)) for part in parts])
+    return torch.cat([encode_moments(learner.vae, to_pixels(part).to(where)) for part in parts])
 
 
 @torch.no_grad()
-def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Tensor, size: int = 8) -> dict[str, float]:
-    """Noise loss, and LAB loss of the decoded estimate, averaged over `TIMESTEP_PLACES`; `token_ids` is (1, 77)."""
+def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size: int = 8) -> dict[str, float]:
+    """Noise loss, and LAB loss of the decoded estimate, averaged over `TIMESTEP_PLACES`, for one prompt's tokens."""
     last = len(learner.alphas_cumprod) - 1
     where = learner.alphas_cumprod.device
     sums: dict[str, float] = {}
@@ -89,10 +98,10 @@ def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Ten
                 condition=photos.condition[part],
                 noise=photos.noise[part],
                 timesteps=torch.full((count,), round(place * last), device=where),
-                token_ids=token_ids,
+                tokens=tokens,
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=where),
                 shown=torch.ones(count, dtype=torch.bool, device=where),
-                truth=to_tensor(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
+                truth=to_pixels(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
                 greys=torch.from_numpy(photos.grey_u8[part]).to(where),
             )
             for name, value in learner(batch).items():
@@ -104,7 +113,7 @@ def measure_losses(learner: Learner, photos: ValidationSet, token_ids: torch.Ten
 @torch.no_grad()
 def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
     """What sampling gives for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     results = []
     for index in range(len(photos.condition)):
         latents = sample(

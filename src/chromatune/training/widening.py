@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chromatune.bundle import ModelInfo, find_model, load_parts, read_info
+from chromatune.bundle.loading import load_parts
+from chromatune.bundle.names import ModelInfo, find_model, read_info
 from chromatune.errors import ModelError
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
 from chromatune.bundle import load_bundle, model_info
+from chromatune.bundle.saving import check_replaceable, push_to_hub, save_lora, save_pipeline
 from chromatune.colorizer import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
+from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import ColorizeOptions
-from chromatune.training.result import check_replaceable, push_to_hub, save_lora, save_pipeline
 from chromatune.training.widening import open_trainable
 
 DEFAULTS = {"size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
@@ -180,12 +181,12 @@ def test_colorizer_with_a_lora_gives_the_stock_pipelines_colours(lora_folder, ti
     pipeline = stock(tiny_bundle_dir)
     pipeline.load_lora_weights(lora_folder)
     bundle = load_bundle(str(tiny_bundle_dir), device="cpu")
-    info = dataclasses.replace(bundle.info, prompt=merged.bundle.info.prompt)
-    applied = Colorizer(dataclasses.replace(bundle, unet=pipeline.unet, info=info))
+    info = dataclasses.replace(bundle.info, prompt=merged.info.prompt)
+    applied = Colorizer(TorchPass(dataclasses.replace(bundle, unet=pipeline.unet, info=info)))
     ours, theirs = (colorizer.colorize(grey, options).rgb for colorizer in (merged, applied))
     # Rounding of the merge may move a value over the border between two levels of 255.
     assert np.abs(ours.astype(int) - theirs).max() <= 1
-    assert merged.bundle.info.path == lora_folder and merged.bundle.info.prompt == "colorize"
+    assert merged.info.path == lora_folder and merged.info.prompt == "colorize"
 
 
 def test_zero_lora_is_the_base_bit_for_bit(tiny_bundle_dir, tmp_path):
@@ -346,7 +347,8 @@ def test_saved_widened_unet_says_eight_channels(tiny_stable_diffusion, tmp_path)
 
 
 def test_a_lora_is_merged_in_float32_also_for_half_precision(lora_folder):
-    from chromatune.bundle import find_model, load_parts
+    from chromatune.bundle.loading import load_parts
+    from chromatune.bundle.names import find_model
 
     files = find_model(str(lora_folder))
     half, full = (load_parts(files, dtype)["unet"].state_dict() for dtype in (torch.float16, torch.float32))

@@ -1,19 +1,18 @@
-"""What training leaves: a pipeline or LoRA folder that every diffusers user can open, whole or not at all."""
+"""Parts ⇒ a pipeline or LoRA folder that every diffusers user can open, whole or not at all; and the way to the hub."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from chromatune.bundle import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, available_models
+from chromatune.bundle.names import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
 from chromatune.errors import MissingExtraError, ModelError
-from chromatune.training.widening import TrainablePipeline
+from chromatune.files import whole_folder
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -22,10 +21,28 @@ CARD_FILE = "README.md"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # What a model folder holds; a folder with anything else in it is not ours to replace.
 KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, PHOTO_ENCODER, "safety_checker", "feature_extractor"}
+OF_THIS_MACHINE = ("_name_or_path", "local_files_only")  # in settings of parts that were loaded from a folder
 KNOWN |= {".gitattributes", ".cache"}  # left by a download from the hub
 
 
-def save_pipeline(parts: TrainablePipeline, folder: Path, *, card: str, defaults: Mapping[str, Any]) -> None:
+class PipelineParts(Protocol):
+    """What a pipeline folder is made of: a `Bundle`, or anything else that has the parts under these names."""
+
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+    @property
+    def text_encoder(self) -> Any: ...  # noqa: D102
+    @property
+    def vae(self) -> Any: ...  # noqa: D102
+    @property
+    def unet(self) -> Any: ...  # noqa: D102
+    @property
+    def scheduler(self) -> Any: ...  # noqa: D102
+    @property
+    def photo_encoder(self) -> Any: ...  # noqa: D102
+
+
+def save_pipeline(parts: PipelineParts, folder: Path, *, card: str, defaults: Mapping[str, Any]) -> None:
     """Writes an InstructPix2Pix pipeline folder in safetensors, with `chromatune.json` and `README.md`.
 
     An existing model there is replaced when the new one is complete and on the disk. Weights are stored in the type
@@ -33,9 +50,9 @@ def save_pipeline(parts: TrainablePipeline, folder: Path, *, card: str, defaults
     in, and the stock pipeline would not run on a CPU with half of them.
 
     Args:
-        parts: the trained model; `dataclasses.replace(parts, unet=...)` puts averaged weights in.
+        parts: the model.
         folder: where to; parents are made.
-        card: the model card, see `chromatune.training.card.model_card`.
+        card: the model card, such as `chromatune.training.card.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
 
     Raises:
@@ -59,10 +76,11 @@ def save_pipeline(parts: TrainablePipeline, folder: Path, *, card: str, defaults
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with _whole_folder(folder) as new:
+    with _model_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         if parts.photo_encoder is not None:
             parts.photo_encoder.save_pretrained(new / PHOTO_ENCODER)
+        _drop_origins(new)
         _write_texts(new, card, defaults)
 
 
@@ -90,7 +108,7 @@ def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str,
     if "default" not in getattr(unet, "peft_config", {}):
         raise ValueError("the U-Net has no adapter named 'default'")
     weights = {key: weight.contiguous() for key, weight in get_peft_model_state_dict(unet).items()}
-    with _whole_folder(folder) as new:
+    with _model_folder(folder) as new:
         StableDiffusionInstructPix2PixPipeline.save_lora_weights(
             new,
             unet_lora_layers=weights,
@@ -151,46 +169,26 @@ def check_replaceable(folder: Path) -> None:
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` at the end; on an error nothing of it is left."""
-    target = Path(os.path.realpath(folder))  # replace what a link points at, not the link
-    # Names of their own, not random ones: the next save clears what a killed one left.
-    new, old = (target.with_name(f".{target.name}.{what}") for what in ("new", "old"))
-    check_replaceable(target)
+def _model_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill with a model, which takes the name `folder` at the end; on an error nothing of it is left."""
+    from safetensors import SafetensorError
+
+    check_replaceable(Path(os.path.realpath(folder)))
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        sync_folder(new)
-        _swap(new, target, old)
-    except _write_errors() as error:
+        with whole_folder(folder) as new:
+            yield new
+    except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ModelError(f"{folder}: the model cannot be written ({reason}); check disk and path") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
-def _swap(new: Path, target: Path, old: Path) -> None:
-    """Gives `new` the name `target`; no system renames over a full folder, so the old one steps aside first."""
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if replaces:
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until all files are on the disk: a rename may get there before what it names."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+def _drop_origins(folder: Path) -> None:
+    """Takes out of the parts' settings where on this machine they were loaded from, and how."""
+    for path in folder.glob("*/*config.json"):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
+        if kept != known:
+            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
@@ -201,12 +199,5 @@ def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
 
 def _lasting_name(base: str) -> str:
     """`base`, or for a folder its full path: a relative one would be another folder elsewhere."""
-    embedded = any(info.name == base for info in available_models())
     folder = Path(base).expanduser()
-    return str(folder.resolve()) if folder.is_dir() and not embedded else base
-
-
-def _write_errors() -> tuple[type[Exception], ...]:
-    from safetensors import SafetensorError
-
-    return (OSError, SafetensorError)
+    return str(folder.resolve()) if folder.is_dir() and not is_embedded(base) else base

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.bundle import available_models, decode_latents, encode_condition, load_bundle, model_info
+from chromatune.bundle import available_models, load_bundle, model_info
+from chromatune.bundle.latents import decode_latents, encode_condition
 from chromatune.errors import ModelError
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.bundle import encode_condition, load_bundle
+from chromatune.bundle import load_bundle
+from chromatune.bundle.latents import encode_condition
+from chromatune.bundle.text import TextEmbedder
 from chromatune.diffusion import zero_terminal_snr_config
-from chromatune.sampling import PromptEmbeddings, branch_weights, sample
+from chromatune.inference.sampling import branch_weights, sample
 
 SIDE_PX = 64
 
@@ -22,7 +24,7 @@ def photo_tensor(count: int = 1) -> torch.Tensor:
 
 def ours(folder, *, guidance=(1.0, 1.0), steps=3, seeds=(5,), prompt="colorize", photos=None, negative=""):
     bundle = load_bundle(str(folder), device="cpu")
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     photos = photo_tensor(len(seeds)) if photos is None else photos
     with torch.inference_mode():
         return sample(
@@ -122,7 +124,7 @@ def test_unet_runs_once_a_step_without_guidance(tiny_pipeline, monkeypatch):
     rows = []
     forward = bundle.unet.forward
     monkeypatch.setattr(bundle.unet, "forward", lambda x, *a, **k: (rows.append(len(x)), forward(x, *a, **k))[1])
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     for guidance, expected in (((1.0, 1.0), 1), ((3.0, 1.0), 2), ((3.0, 1.5), 3)):
         rows.clear()
         with torch.inference_mode():
@@ -154,15 +156,15 @@ def test_prompts_are_encoded_once(tiny_pipeline, monkeypatch):
     calls = []
     forward = bundle.text_encoder.forward
     monkeypatch.setattr(bundle.text_encoder, "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1])
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     first, again = embed("colorize"), embed("colorize")
-    assert first is again and len(calls) == 1
+    assert torch.equal(first, again) and len(calls) == 1
     assert not torch.equal(first, embed("red"))
 
 
 def test_as_many_generators_as_photos(tiny_pipeline):
     bundle = load_bundle(str(tiny_pipeline()), device="cpu")
-    embed = PromptEmbeddings(bundle)
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
     with pytest.raises(ValueError, match="2 photos need 2 generators"):
         sample(
             bundle, encode_condition(bundle, photo_tensor(2)), embed("a"), embed(""), steps=1,

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from chromatune.bundle import Bundle
+from chromatune.photo_encoder import unet_arguments
 
 if TYPE_CHECKING:
-    import torch
-
     from chromatune.photo_encoder import Residuals
-
-
-@dataclass
-class PromptEmbeddings:
-    """Text embeddings of a bundle, each prompt encoded once."""
-
-    bundle: Bundle
-    _known: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __call__(self, prompt: str) -> torch.Tensor:
-        """(1, 77, C) embedding of `prompt`, padded and cut to 77 tokens as in the stock pipeline."""
-        if prompt not in self._known:
-            tokenizer = self.bundle.tokenizer
-            tokens = tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            encoder = self.bundle.text_encoder
-            # Only a text encoder that says so was trained with a mask over the padding.
-            masked = getattr(encoder.config, "use_attention_mask", False)
-            mask = tokens.attention_mask.to(self.bundle.device) if masked else None
-            self._known[prompt] = encoder(tokens.input_ids.to(self.bundle.device), attention_mask=mask)[0]
-        return self._known[prompt]
 
 
 def branch_weights(guidance_scale: float, image_guidance_scale: float) -> dict[str, float]:
@@ -70,22 +45,18 @@ def sample(
 
     Args:
         bundle: the model; its scheduler's class and settings decide the solver and the timesteps.
-        condition: `bundle.encode_condition` of the grey photos.
+        condition: `encode_condition` of the grey photos.
         prompt_embeds: (1 or B, 77, C) embedding of the instruction.
         negative_embeds: the same shape, of the negative (or empty) instruction.
         steps: number of U-Net evaluations per branch.
         generators: one CPU generator per photo, so that its noise does not depend on its batch.
         guidance_scale: s_T of `branch_weights`.
         image_guidance_scale: s_I of `branch_weights`.
-        residuals: `bundle.encode_photos` of the grey photos.
+        residuals: `encode_photos` of the grey photos.
 
     Raises:
         ValueError: there are not as many generators as photos.
     """
-    import torch
-
-    from chromatune.photo_encoder import unet_arguments
-
     count = len(condition)
     if len(generators) != count:
         raise ValueError(f"{count} photos need {count} generators, got {len(generators)}")
@@ -111,14 +82,10 @@ def sample(
 
 def _for_branches(residual: torch.Tensor, branches: Iterable[str]) -> torch.Tensor:
     """(B, C, h, w) -> (K B, C, h, w): nothing is seen in the branch that has no photo."""
-    import torch
-
     return torch.cat([torch.zeros_like(residual) if branch == "none" else residual for branch in branches])
 
 
 def _step_arguments(scheduler: object, generators: list[torch.Generator]) -> dict[str, list[torch.Generator]]:
     """The generators, for schedulers whose step draws noise (ancestral ones); others do not take them."""
-    import inspect
-
     takes = inspect.signature(scheduler.step).parameters  # type: ignore[attr-defined]
     return {"generator": generators} if "generator" in takes else {}

@@ -1,0 +1,53 @@
+"""What every model pass offers, and which maker opens a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from chromatune.bundle.names import ModelInfo
+from chromatune.options import ResolvedOptions
+
+
+class ModelPass(Protocol):
+    """A loaded model as one callable; NumPy arrays in, NumPy arrays out."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name and defaults."""
+
+    @property
+    def multiple_px(self) -> int:
+        """Sides of the greys must be multiples of this."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether several photos in one call are faster than one by one, and no photo's pixels depend on the others.
+
+        A CPU's matrix kernels round differently at another batch size, and one level of 255 is not the same pixels.
+        """
+
+    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        """The model's own RGB, (B, h, w, 3) float32 sRGB 0..1.
+
+        Args:
+            greys: (B, h, w) float32, luma 0..1.
+            options: of each photo; all but the seeds are the same.
+
+        Raises:
+            ModelError: the model gives values that are not numbers.
+        """
+
+
+def open_pass(model: str, *, device: str | None = None) -> ModelPass:
+    """The model pass of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+
+    Raises:
+        ModelError: see `chromatune.bundle.load_bundle`.
+    """
+    from chromatune.bundle import load_bundle
+    from chromatune.inference.torch_pass import TorchPass  # it imports torch
+
+    return TorchPass(load_bundle(model, device=device))

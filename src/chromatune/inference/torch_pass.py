@@ -1,0 +1,63 @@
+"""The model pass by torch, over any diffusers InstructPix2Pix folder, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from chromatune.bundle import Bundle, ModelInfo
+from chromatune.bundle.latents import decode_latents, encode_condition, encode_photos
+from chromatune.bundle.text import TextEmbedder
+from chromatune.errors import ModelError
+from chromatune.inference.sampling import sample
+from chromatune.options import ResolvedOptions
+
+
+class TorchPass:
+    """An opened bundle as a `ModelPass`."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name and defaults."""
+        return self.bundle.info
+
+    @property
+    def multiple_px(self) -> int:
+        """Sides of the greys must be multiples of this."""
+        return self.bundle.multiple_px
+
+    @property
+    def batches(self) -> bool:
+        """Whether several photos go through in one call: on a GPU; see `ModelPass.batches`."""
+        return self.bundle.device.type != "cpu"
+
+    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+
+        Raises:
+            ModelError: the model gives values that are not numbers.
+        """
+        asked = options[0]
+        pixels = torch.from_numpy(greys)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
+        with torch.inference_mode():
+            latents = sample(
+                self.bundle,
+                encode_condition(self.bundle, pixels),
+                self._embed(asked.prompt),
+                self._embed(asked.negative_prompt),
+                steps=asked.steps,
+                generators=[torch.Generator().manual_seed(each.seed) for each in options],
+                guidance_scale=asked.guidance_scale,
+                image_guidance_scale=asked.image_guidance_scale,
+                residuals=encode_photos(self.bundle, pixels),
+            )
+            rgb = decode_latents(self.bundle, latents)
+        if not bool(torch.isfinite(rgb).all()):
+            raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
+        return rgb.permute(0, 2, 3, 1).contiguous().numpy()
