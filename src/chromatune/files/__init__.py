@@ -3,6 +3,7 @@
 whole.py    a file, or a folder, under a temporary name until it is complete and on the disk
 lines.py    JSON lines: appended, a torn last one dropped
 claims.py   whose folder it is, and that no second process works in it
+progress.py how long work tells how far it is
 """
 
 from chromatune.files.claims import claim_folder, release_folder
