@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -80,7 +81,14 @@ def run(words: list[str]) -> None:
 def hashes(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(SHA-256, path below the folder) of each file that a pattern finds."""
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
-        yield hashlib.sha256(path.read_bytes()).hexdigest(), path.relative_to(folder).as_posix()
+        data = path.read_bytes()
+        if path.suffix == ".json":  # where parts were loaded from is no part of a result
+            known = json.loads(data)
+            kept = {key: value for key, value in known.items() if key not in ("_name_or_path", "local_files_only")}
+            data = json.dumps(kept).encode()
+        name = path.relative_to(folder)
+        parts = (name.parts[0], name.name) if name.parts[0] == "cache" else name.parts  # its name is a hash of dates
+        yield hashlib.sha256(data).hexdigest(), "/".join(parts)
 
 
 def main() -> None:
@@ -88,24 +96,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="new folder for photos and results")
     parser.add_argument("--only", choices=("colorize", "finetune"), help="one half of it")
+    parser.add_argument("--hash", action="store_true", help="run nothing: hash what an earlier call left in the folder")
     arguments = parser.parse_args()
     work: Path = arguments.work
     if arguments.only != "finetune":
-        photos = [str(path) for path in write_photos(work / "photos")]
-        for way, options in WAYS.items():
-            out = work / "results" / way.replace(" ", "-")
-            for suffix in (".png", ".jpg", ".tif"):  # three runs: equal stems in one folder would be refused
-                run(["colorize", *(p for p in photos if p.endswith(suffix)), "-o", str(out), "--quiet", *options])
-            for digest, name in hashes(out, ("*",)):
-                print(f"{digest[:32]}  colorize, {way}: {name}", flush=True)
+        if not arguments.hash:
+            colorize_all(work)
+        for way in WAYS:
+            print_hashes(f"colorize, {way}", work / "results" / way.replace(" ", "-"), ("*",))
     if arguments.only != "colorize":
-        write_drawings(work / "drawings")
-        settings = [word for setting in FINETUNE_SETTINGS for word in ("--set", setting)]
-        for way, options in FINETUNES.items():
-            out = work / "runs" / way.replace(" ", "-")
-            run(["finetune", str(work / "drawings"), "--out", str(out), "--max-steps", "20", "-q", *settings, *options])
-            for digest, name in hashes(out, COMPARED):
-                print(f"{digest[:32]}  finetune, {way}: {name}", flush=True)
+        if not arguments.hash:
+            finetune_all(work)
+        for way in FINETUNES:
+            print_hashes(f"finetune, {way}", work / "runs" / way.replace(" ", "-"), COMPARED)
+
+
+def colorize_all(work: Path) -> None:
+    """Every photo in every way."""
+    photos = [str(path) for path in write_photos(work / "photos")]
+    for way, options in WAYS.items():
+        out = work / "results" / way.replace(" ", "-")
+        for suffix in (".png", ".jpg", ".tif"):  # three runs: equal stems in one folder would be refused
+            run(["colorize", *(p for p in photos if p.endswith(suffix)), "-o", str(out), "--quiet", *options])
+
+
+def finetune_all(work: Path) -> None:
+    """Twenty updates in every way."""
+    write_drawings(work / "drawings")
+    settings = [word for setting in FINETUNE_SETTINGS for word in ("--set", setting)]
+    for way, options in FINETUNES.items():
+        out = work / "runs" / way.replace(" ", "-")
+        run(["finetune", str(work / "drawings"), "--out", str(out), "--max-steps", "20", "-q", *settings, *options])
+
+
+def print_hashes(what: str, folder: Path, patterns: tuple[str, ...]) -> None:
+    """A line a file: its hash, and what it is."""
+    for digest, name in hashes(folder, patterns):
+        print(f"{digest[:32]}  {what}: {name}", flush=True)
 
 
 if __name__ == "__main__":

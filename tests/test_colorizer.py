@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, shrink
+from chromatune.colorizer import Colorizer, Request, shrink
 from chromatune.errors import PhotoError
 from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import make_options
@@ -82,6 +82,64 @@ def test_the_embedded_model_gives_the_same_pixels_alone_and_in_a_batch():
     photos = [photo(128, 128, seed=seed) for seed in range(3)]
     for single, batched in zip(photos, mini.colorize_many(photos), strict=True):
         np.testing.assert_array_equal(mini.colorize(single).rgb, batched.rgb)
+
+
+class Arithmetic:
+    """A model pass without a model: red is the seed, green the number of photos in the call; batches as a GPU does."""
+
+    multiple_px = 16
+    batches = True
+
+    def __init__(self, info):
+        self.info, self.calls = info, []
+
+    def __call__(self, greys, options):
+        self.calls.append([each.seed for each in options])
+        assert len({dataclasses.replace(each, seed=0) for each in options}) == 1
+        rgb = np.stack([greys] * 3, axis=-1)
+        rgb[..., 0] = np.array([each.seed for each in options])[:, None, None] / 255
+        rgb[..., 1] = len(greys) / 255
+        return rgb
+
+
+def test_each_photo_of_a_stream_may_have_its_own_options(colorizer):
+    """Those alike but for the seed share a call; results come in order, with what each was asked."""
+    model_pass = Arithmetic(colorizer.info)
+    many = Colorizer(model_pass)
+    raw = {"recompose": False, "size_px": 32}
+    photos = [
+        Request(photo(32, 32), make_options(seed=1, **raw)),
+        photo(32, 32),  # the stream's own options
+        Request(photo(64, 32), make_options(seed=3, **raw)),  # another size
+        Request(photo(32, 32), make_options(seed=4, prompt="red", **raw)),  # another prompt
+        b"not a photo",
+        Request(photo(32, 32), make_options(seed=6, **raw)),
+    ]
+    results = list(many.colorize_many(photos, make_options(seed=2, **raw)))
+    assert isinstance(results.pop(4), PhotoError)
+    assert [result.seed for result in results] == [1, 2, 3, 4, 6]
+    assert [int(result.rgb[0, 0, 0]) for result in results] == [1, 2, 3, 4, 6]
+    assert [int(result.rgb[0, 0, 1]) for result in results] == [3, 3, 1, 1, 3]
+    assert [result.prompt for result in results] == ["colorize the photo"] * 3 + ["red", "colorize the photo"]
+    assert model_pass.calls == [[1, 2, 6], [3], [4]]
+
+
+def test_the_chroma_can_be_changed_between_pass_and_result(colorizer):
+    grey = photo()
+    (output,) = colorizer.model_outputs([grey])
+    np.testing.assert_array_equal(colorizer.finish(output).rgb, colorizer.colorize(grey).rgb)
+    changed = colorizer.finish(output, chroma=np.zeros_like(colorizer.chroma(output)))
+    np.testing.assert_array_equal(changed.rgb, np.stack([grey] * 3, axis=-1))
+
+
+def test_options_resolve_to_the_models_own_values(colorizer):
+    info = dataclasses.replace(colorizer.info, steps=3, guidance_scale=2.0, chroma_gain=1.5, chroma_power=1.2)
+    own = info.resolve(make_options(seed=7))
+    assert (own.steps, own.guidance_scale, own.size_px, own.prompt, own.seed) == (3, 2.0, 32, info.prompt, 7)
+    assert (own.chroma_gain, own.chroma_power) == (1.5, 1.2)
+    asked = info.resolve(make_options(steps=3, guidance_scale=0.0, prompt="", size_px=64))
+    assert (asked.steps, asked.guidance_scale, asked.size_px, asked.prompt) == (3, 0.0, 64, "")
+    assert (asked.chroma_gain, asked.chroma_power) == (1.0, 1.0)  # chosen with the model's own steps
 
 
 def test_a_bad_photo_does_not_stop_the_others(colorizer):

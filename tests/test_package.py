@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_all_errors_have_one_base() -> None:
     errors = [getattr(chromatune, name) for name in PUBLIC_NAMES if name.endswith("Error")]
     assert all(issubclass(error, chromatune.ChromaTuneError) for error in errors)
+
+
+@pytest.mark.parametrize("module", ["chromatune", "chromatune.colorizer", "chromatune.bundle", "chromatune.inference"])
+def test_nothing_loads_torch_before_a_model_does(module: str) -> None:
+    told = "import sys, " + module + "; print(sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_package_says_that_it_is_typed() -> None:

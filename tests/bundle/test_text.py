@@ -1,0 +1,44 @@
+"""The one text encoder: masks where the model was trained with one, and frozen prompts are read once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from chromatune.bundle import load_bundle
+from chromatune.bundle.text import TextEmbedder, tokenize
+
+
+@pytest.fixture
+def bundle(tiny_pipeline):
+    return load_bundle(str(tiny_pipeline()), device="cpu")
+
+
+def test_tokens_are_padded_and_cut_to_77(bundle):
+    tokens = tokenize(bundle.tokenizer, ["red", "b " * 200])
+    assert tokens.ids.shape == tokens.mask.shape == (2, 77)
+    assert tokens.mask.sum(dim=1).tolist() == [5, 77]  # start, three letters, end
+    second = tokens.rows(torch.tensor([1]))
+    assert torch.equal(second.ids[0], tokens.ids[1]) and torch.equal(second.mask[0], tokens.mask[1])
+
+
+def test_padding_is_masked_only_where_the_model_says_so(bundle):
+    """The stock pipeline does the same: a mask a model was not trained with changes every embedding."""
+    tokens = tokenize(bundle.tokenizer, ["red"])
+    plain = bundle.text_encoder(tokens.ids)[0]
+    masked = bundle.text_encoder(tokens.ids, attention_mask=tokens.mask)[0]
+    assert (plain - masked).abs().max() > 1e-4
+    assert torch.equal(TextEmbedder(bundle.tokenizer, bundle.text_encoder)("red"), plain)
+    bundle.text_encoder.config.use_attention_mask = True
+    assert torch.equal(TextEmbedder(bundle.tokenizer, bundle.text_encoder)("red"), masked)
+
+
+def test_a_text_encoder_that_is_trained_is_read_anew_with_gradients(bundle):
+    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
+    frozen = embed("red", "blue")
+    assert frozen.shape == (2, 77, 16) and not frozen.requires_grad
+    bundle.text_encoder.requires_grad_(True)
+    assert embed("red", "blue").requires_grad
+    with torch.no_grad():
+        next(bundle.text_encoder.parameters()).add_(1)
+    assert not torch.allclose(embed("red", "blue"), frozen)
