@@ -39,7 +39,7 @@ def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.nda
     lab = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     ab = lab[..., 1:]
     if word in ("vivid", "muted"):
-        ab *= rng.uniform(1.4, 2.0) if word == "vivid" else rng.uniform(0.2, 0.5)
+        ab *= np.float32(rng.uniform(1.4, 2.0) if word == "vivid" else rng.uniform(0.2, 0.5))
     elif word in ("warm", "cool"):
         sign = 1 if word == "warm" else -1
         ab += sign * rng.uniform(7, 15) * np.array([0.25, 1], np.float32) * _room(lab[..., :1])

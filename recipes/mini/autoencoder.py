@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from loop import device, share_of, train
+from loop import share_of, train
 from photos import Pack, centre_square, crop_batches
 
+from chromatune.bundle.latents import decode, encode_moments, mode_of, to_pixels
 from chromatune.color import LUMA_WEIGHTS
 
 
@@ -43,14 +44,14 @@ def grey_of(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb * weights).sum(dim=1, keepdim=True).expand_as(rgb)
 
 
-def chroma_part(latents: torch.Tensor) -> torch.Tensor:
+def chroma_latents(latents: torch.Tensor) -> torch.Tensor:
     """(B, 4, h, w) -> (B, 2, h/2, w/2): the 2 × 2 means of channels 2 and 3, which stand for a and b."""
     return F.avg_pool2d(latents[:, 2:], 2)
 
 
-def luma_part(latents: torch.Tensor) -> torch.Tensor:
-    """(B, 4, h, w) -> the same shape: the latents without their chroma part, equal for a photo and its grey twin."""
-    chroma = F.interpolate(chroma_part(latents), scale_factor=2, mode="nearest")
+def luma_latents(latents: torch.Tensor) -> torch.Tensor:
+    """(B, 4, h, w) -> the same shape: the latents without their chroma, equal for a photo and its grey twin."""
+    chroma = F.interpolate(chroma_latents(latents), scale_factor=2, mode="nearest")
     return torch.cat([latents[:, :2], latents[:, 2:] - chroma], dim=1)
 
 
@@ -83,8 +84,8 @@ def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tupl
     """
     vae, count = hinted.vae, len(rgb)
     photo = torch.cat([grey_of(rgb), rgb])
-    latents = vae.encode(photo * 2 - 1).latents  # (2 B, 4, h, w)
-    decoded = (vae.decode(latents).sample + 1) / 2
+    latents = mode_of(encode_moments(vae, photo))  # (2 B, 4, h, w)
+    decoded = decode(vae, latents)
     lab, target = (kornia.color.rgb_to_lab(image.clamp(1e-3, 1.0)) for image in (decoded, photo))
     out_of_range = (decoded - decoded.clamp(0, 1)).abs().mean()
     luma_error = (lab[:, :1] - target[:, :1]).abs().mean()
@@ -92,24 +93,19 @@ def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tupl
     chroma_error = ((lab[:, 1:] - target[:, 1:]).square().sum(dim=1) + 1.0).sqrt().mean() - 1.0
     block_lab = F.avg_pool2d(target, 8)
     block_ab = block_lab[:, 1:] * settings["chroma_scale"]
-    chroma_structure = (chroma_part(latents) - F.avg_pool2d(block_ab, 2)).square().mean()
+    chroma_structure = (chroma_latents(latents) - F.avg_pool2d(block_ab, 2)).square().mean()
     luma_structure = (latents[:, :1] - (block_lab[:, :1] - 50) * settings["luma_scale"]).square().mean()
-    detail = luma_part(latents)[:, 1:]
+    detail = luma_latents(latents)[:, 1:]
     # The colour photo follows its grey twin, whose latents the hints shape.
-    twins = (luma_part(latents[count:]) - luma_part(latents[:count])).square().mean()
+    twins = (luma_latents(latents[count:]) - luma_latents(latents[:count])).square().mean()
     unit = (detail.mean(dim=(0, 2, 3)).square() + (detail.var(dim=(0, 2, 3)) - 1).square()).mean()
     hint = hinted.hint_loss(latents[:count], block_ab[count:])
     structure = 2 * chroma_structure + luma_structure + 4 * twins + 0.1 * unit
     loss = (luma_error + settings["chroma_weight"] * chroma_error) / 10 + 10 * out_of_range
     loss = loss + settings["structure_weight"] * structure + settings["hint_weight"] * hint
-    parts = {"luma": luma_error, "chroma": chroma_error, "chroma_structure": chroma_structure, "hint": hint}
-    parts |= {"luma_structure": luma_structure, "twins": twins, "unit": unit}
-    return loss, {key: value.item() for key, value in parts.items()}
-
-
-def to_tensor(rgb_u8: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, sRGB 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(rgb_u8)).to(device()).permute(0, 3, 1, 2).float() / 255
+    terms = {"luma": luma_error, "chroma": chroma_error, "chroma_structure": chroma_structure, "hint": hint}
+    terms |= {"luma_structure": luma_structure, "twins": twins, "unit": unit}
+    return loss, {key: value.item() for key, value in terms.items()}
 
 
 def recomposed_psnr(rgb: torch.Tensor, truth: torch.Tensor) -> float:
@@ -119,27 +115,33 @@ def recomposed_psnr(rgb: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 @torch.no_grad()
+def reconstructed(vae: AutoencoderTiny, rgb: torch.Tensor) -> torch.Tensor:
+    """What the autoencoder makes of photos: (B, 3, H, W) float32, sRGB 0..1, in and out."""
+    return decode(vae, mode_of(encode_moments(vae, rgb))).clamp(0, 1)
+
+
+@torch.no_grad()
 def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 64) -> dict[str, float]:
     """Reconstruction of held-out photos: PSNR raw, recomposed, and of their grey versions."""
     photos = np.stack([centre_square(validation.photo(i), size_px) for i in range(min(count, len(validation.files)))])
-    truth = to_tensor(photos)
-    decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
+    truth = to_pixels(photos).to(vae.device)
+    decoded = reconstructed(vae, truth)
     raw = float((-10 * (decoded - truth).square().mean(dim=(1, 2, 3)).log10()).mean())
     return {"psnr_raw": raw, "psnr_recomposed": recomposed_psnr(decoded, truth)}
 
 
 def write_preview(vae: AutoencoderTiny, truth: torch.Tensor, path: Path) -> None:
     """A sheet: photos above, what the autoencoder makes of them below."""
-    with torch.no_grad():
-        decoded = ((vae.decode(vae.encode(truth * 2 - 1).latents).sample + 1) / 2).clamp(0, 1)
-    rows = [np.concatenate(list(photos.permute(0, 2, 3, 1).cpu().numpy()), axis=1) for photos in (truth, decoded)]
+    sides = (truth, reconstructed(vae, truth))
+    rows = [np.concatenate(list(photos.permute(0, 2, 3, 1).cpu().numpy()), axis=1) for photos in sides]
     cv2.imwrite(str(path), (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8))
 
 
 def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px: int, work: Path) -> AutoencoderTiny:
     """Trains stage 1, or loads it where it is finished."""
     torch.manual_seed(settings["seed"])
-    hinted = Hinted(make_vae(settings)).to(memory_format=torch.channels_last)
+    hinted = Hinted(make_vae(settings))
+    hinted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
 
     def stream(first_step: int) -> Iterator[np.ndarray]:
         count = share_of(settings["batch"] // 2)
@@ -149,10 +151,10 @@ def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px:
     def preview(step: int) -> None:
         print("vae", step, measure(hinted.vae, validation, size_px), flush=True)
         shown = [centre_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))]
-        write_preview(hinted.vae, to_tensor(np.stack(shown)), work / "vae.png")
+        write_preview(hinted.vae, to_pixels(np.stack(shown)).to(hinted.vae.device), work / "vae.png")
 
     def step_loss(batch: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        rgb = to_tensor(batch).contiguous(memory_format=torch.channels_last)
+        rgb = to_pixels(batch).to(hinted.vae.device).contiguous(memory_format=torch.channels_last)
         return loss_of(hinted, rgb, settings)
 
     train("vae", hinted, stream, step_loss, settings, work, preview)

@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 import torch
 from attributes import WORDS, attribute_prompt, retouched, said
-from autoencoder import chroma_part, to_tensor
+from autoencoder import chroma_latents
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from editor import Editor, drop_conditions, make_scheduler, sample_raw, token_ids
+from editor import Editor, drop_conditions, make_scheduler, sample_raw
 from loop import share_of, train
 from photos import Pack, centre_square, crop_batches
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
+from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
+from chromatune.bundle.text import TextEmbedder
 from chromatune.color import luma
 from chromatune.data.greys import make_grey, random_grey
 from chromatune.diffusion import alpha_sigma, prediction_target
@@ -56,22 +58,6 @@ def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first
         yield np.stack(greys), np.stack(colours), texts
 
 
-class PromptCache:
-    """Embeddings of a frozen text encoder, each instruction encoded once."""
-
-    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: torch.nn.Module) -> None:
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self.known: dict[str, torch.Tensor] = {}
-
-    @torch.no_grad()
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        """(B, 77, C) float32."""
-        where = next(self.text_encoder.parameters()).device
-        for text in set(texts) - self.known.keys():
-            self.known[text] = self.text_encoder(token_ids(self.tokenizer, [text]).to(where)).last_hidden_state[0]
-        return torch.stack([self.known[text] for text in texts])
-
-
 class Painter(torch.nn.Module):
     """What is trained: a U-Net, and a photo encoder where there is one."""
 
@@ -90,11 +76,11 @@ class Painter(torch.nn.Module):
         if self.photo_encoder is None:
             return {}
         keep = (~unseen).to(greys.device).view(-1, 1, 1, 1)
-        return unet_arguments([part[used.to(part.device)] * keep for part in self.photo_encoder(greys)])
+        return unet_arguments([each[used.to(each.device)] * keep for each in self.photo_encoder(greys)])
 
 
 @torch.no_grad()
-def show_all_of_the_text(unet: UNet2DConditionModel, embed: PromptCache, share: float, seed: int) -> None:
+def show_all_of_the_text(unet: UNet2DConditionModel, embed: TextEmbedder, share: float, seed: int) -> None:
     """Adds random projections of the whitened text states to the keys and values of the cross-attention, in place.
 
     The states of a text encoder trained briefly lie near one line: "pink" is nearer to "orange" than two seeds of
@@ -107,7 +93,7 @@ def show_all_of_the_text(unet: UNet2DConditionModel, embed: PromptCache, share: 
         seed: of the projections.
     """
     texts = [said(prompt, word, np.random.default_rng(0)) for prompt in prompts.COLORIZE_PROMPTS for word in WORDS]
-    states = embed(texts)
+    states = embed(*texts)
     states = states.reshape(-1, states.shape[-1]).double()  # (N, C)
     mean = states.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((states - mean).T))
@@ -130,8 +116,8 @@ def draw_timesteps(count: int, spread: int, last: int, generator: torch.Generato
     The others are spread evenly over 0..last and shuffled. Two encoder passes are a good part of what a pair costs, so
     some pairs are used twice or more.
     """
-    places = (torch.randperm(spread, generator=generator) + torch.rand(spread, generator=generator)) / max(1, spread)
-    return torch.cat([torch.full((count,), last), (places * last).long()])
+    spots = (torch.randperm(spread, generator=generator) + torch.rand(spread, generator=generator)) / max(1, spread)
+    return torch.cat([torch.full((count,), last), (spots * last).long()])
 
 
 def log_error(errors: torch.Tensor) -> torch.Tensor:
@@ -154,34 +140,34 @@ def train_colorizer(
     """
     torch.manual_seed(settings["seed"])
     painter = Painter(copy.deepcopy(base.unet), copy.deepcopy(photo_encoder)).requires_grad_(True)
-    painter.to(memory_format=torch.channels_last)
+    painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     unet = painter.unet
-    embed = PromptCache(tokenizer, base.text_encoder)
+    embed = TextEmbedder(tokenizer, base.text_encoder)
     show_all_of_the_text(unet, embed, settings["text_share"], settings["seed"])
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         grey, colour, texts = batch
         with torch.no_grad():
-            both = vae.encode(to_tensor(np.concatenate([grey, colour])) * 2 - 1).latents
+            both = mode_of(encode_moments(vae, to_pixels(np.concatenate([grey, colour])).to(vae.device)))
         spread = round((settings["repeats"] - 1) * len(grey))
         used = torch.arange(len(grey) + spread) % len(grey)  # (N,): which pair, N = repeats · B
         condition, latents = (half[used.to(half.device)] for half in both.chunk(2))  # (N, 4, h, w)
         texts = [texts[index] for index in used.tolist()]
-        where = latents.device
+        device = latents.device
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
-        condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
+        condition = condition * (~no_image).to(device).view(-1, 1, 1, 1)
         unseen = no_image | (torch.rand(len(no_image), generator=generator) < settings["unseen_share"])
-        seen = painter.residuals(to_tensor(grey), used, unseen)
+        residuals = painter.residuals(to_pixels(grey).to(device), used, unseen)
         timesteps = draw_timesteps(len(grey), spread, len(alphas_cumprod) - 1, generator)
-        alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
-        noise = torch.randn(latents.shape, generator=generator).to(where)
+        alpha, sigma = (x.to(device) for x in alpha_sigma(alphas_cumprod, timesteps))
+        noise = torch.randn(latents.shape, generator=generator).to(device)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
-        noisy = alpha * latents + sigma * noise
-        prediction = unet(torch.cat([noisy, condition], dim=1), timesteps.to(where), embed(texts), **seen).sample
+        noisy = torch.cat([alpha * latents + sigma * noise, condition], dim=1)  # (N, 8, h, w)
+        prediction = unet(noisy, timesteps.to(device), embed(*texts), **residuals).sample
         error = prediction - target
-        chroma = chroma_part(error).square().mean(dim=(1, 2, 3))  # (N,)
+        chroma = chroma_latents(error).square().mean(dim=(1, 2, 3))  # (N,)
         plain = error.square().mean()
         at_last, elsewhere = chroma[: len(grey)], chroma[len(grey) :]
         weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)
@@ -199,7 +185,7 @@ def train_colorizer(
 
 
 def write_preview(
-    vae: AutoencoderTiny, painter: Painter, embed: PromptCache, validation: Pack,
+    vae: AutoencoderTiny, painter: Painter, embed: TextEmbedder, validation: Pack,
     kinds: dict[str, list[str]], size_px: int, work: Path, step: int, each: int = 24,
 ) -> None:  # fmt: skip
     """Up to `each` validation photos of every kind: PSNR above grey and mean chroma, logged, and a sheet of four each.
@@ -222,7 +208,7 @@ def write_preview(
         report[kind] = {"chroma_truth": _mean_chroma(truth)}
         rows = [truth_u8]
         for steps in (1, 2, 4):
-            asked = embed([prompts.DEFAULT_PROMPT] * len(grey))
+            asked = embed(*[prompts.DEFAULT_PROMPT] * len(grey))
             raw = sample_raw(vae, painter.unet, greys_u8, asked, steps, painter.photo_encoder)
             result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + grey[..., None], 0, 1)
             report[kind] |= {f"gain_{steps}": _psnr(result, truth) - passed, f"chroma_{steps}": _mean_chroma(result)}
@@ -231,7 +217,7 @@ def write_preview(
     rounded = {kind: {key: round(value, 2) for key, value in row.items()} for kind, row in report.items()}
     with (work / "colorizer-validation.jsonl").open("a") as log:
         log.write(json.dumps({"step": step, **rounded}) + "\n")
-    sheet = np.concatenate([np.pad(part, ((0, 0), (0, 4 * size_px - part.shape[1]), (0, 0))) for part in shown], axis=1)
+    sheet = np.concatenate([np.pad(each, ((0, 0), (0, 4 * size_px - each.shape[1]), (0, 0))) for each in shown], axis=1)
     cv2.imwrite(str(work / "colorizer.png"), sheet[..., ::-1])
 
 

@@ -9,19 +9,25 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from autoencoder import to_tensor
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from edits import EDITS, random_edit
-from loop import share_of, train
+from loop import rank, share_of, train, wait_for_all
 from photos import Pack, centre_square, crop_batches
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chromatune import prompts
+from chromatune.bundle.latents import decode, encode_moments, mode_of, to_pixels
+from chromatune.bundle.text import TextEmbedder
 from chromatune.diffusion import alpha_sigma, prediction_target, zero_terminal_snr_config
+from chromatune.files import whole_folder
 from chromatune.photo_encoder import PhotoEncoder, unet_arguments
 
 TOKENS = 77  # what the stock pipeline pads prompts to
+PREVIEW_PROMPTS = (
+    "make it sepia", "invert the image", "make it brighter", "tint it blue", "flip it horizontally",
+    "blur the image", "make it black and white", "colorize the photo",
+)  # fmt: skip
 
 # Words users say to a colorizer, so that they are whole tokens rather than letters.
 SCENE_WORDS = """
@@ -87,10 +93,10 @@ def kept_tokenizer(settings: dict[str, Any], work: Path) -> CLIPTokenizer:
     corpus would be cut differently after a restart.
     """
     folder = work / "tokenizer"
-    if not folder.exists():
-        temporary = work / "tokenizer.tmp"
-        make_tokenizer(settings).save_pretrained(temporary)
-        temporary.rename(folder)
+    if rank() == 0 and not folder.exists():
+        with whole_folder(folder) as new:
+            make_tokenizer(settings).save_pretrained(new)
+    wait_for_all()
     return CLIPTokenizer.from_pretrained(folder)
 
 
@@ -135,11 +141,6 @@ def make_scheduler() -> DDIMScheduler:
     return DDIMScheduler(**zero_terminal_snr_config())
 
 
-def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """(B, 77) int64, padded as the stock pipeline pads."""
-    return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
-
-
 def drop_conditions(count: int, probability: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Which of `count` samples lose their text and their image: InstructPix2Pix's one-draw scheme, (B,) bool each."""
     draw = torch.rand(count, generator=generator)
@@ -169,6 +170,7 @@ def train_base(
     text_encoder = make_text_encoder(tokenizer, all_settings["text"])
     unet = make_unet(all_settings["unet"], all_settings["text"]["width"], size_px).to(memory_format=torch.channels_last)
     editor = Editor(unet, text_encoder)
+    embed = TextEmbedder(tokenizer, text_encoder)
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def stream(first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
@@ -182,39 +184,42 @@ def train_base(
     ) -> tuple[torch.Tensor, dict[str, float]]:
         source_u8, edited_u8, texts = batch
         with torch.no_grad():
-            both = vae.encode(to_tensor(np.concatenate([source_u8, edited_u8])) * 2 - 1).latents
+            both = mode_of(encode_moments(vae, to_pixels(np.concatenate([source_u8, edited_u8])).to(vae.device)))
         condition, latents = both.chunk(2)
-        where = latents.device
+        device = latents.device
         no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
-        condition = condition * (~no_image).to(where).view(-1, 1, 1, 1)
+        condition = condition * (~no_image).to(device).view(-1, 1, 1, 1)
         # Equal instructions are encoded once.
         unique, inverse = np.unique(texts, return_inverse=True)
-        embedded = text_encoder(token_ids(tokenizer, [str(text) for text in unique]).to(where)).last_hidden_state
+        embedded = embed(*(str(text) for text in unique))[torch.from_numpy(inverse).to(device)]
         timesteps = torch.randint(0, len(alphas_cumprod), (len(latents),), generator=generator)
         timesteps[torch.rand(len(latents), generator=generator) < 0.2] = len(alphas_cumprod) - 1
-        alpha, sigma = (x.to(where) for x in alpha_sigma(alphas_cumprod, timesteps))
-        noise = torch.randn(latents.shape, generator=generator).to(where)
+        alpha, sigma = (x.to(device) for x in alpha_sigma(alphas_cumprod, timesteps))
+        noise = torch.randn(latents.shape, generator=generator).to(device)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
         noisy = torch.cat([alpha * latents + sigma * noise, condition], dim=1)  # (B, 8, h, w)
-        prediction = unet(noisy, timesteps.to(where), embedded[torch.from_numpy(inverse).to(where)]).sample
+        prediction = unet(noisy, timesteps.to(device), embedded).sample
         loss = (prediction - target).square().mean()
         return loss, {"loss": loss.item()}
 
     def preview(step: int) -> None:
-        asks = ["make it sepia", "invert the image", "make it brighter", "tint it blue", "flip it horizontally",
-                "blur the image", "make it black and white", "colorize the photo"]  # fmt: skip
-        shown = range(min(8, len(validation.files)))
-        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in shown])
-        ids = token_ids(tokenizer, asks[: len(shown)]).to(unet.device)
-        with torch.no_grad():
-            embedded = text_encoder(ids).last_hidden_state
-        edited = (sample_raw(vae, unet, truth_u8, embedded, steps=4) * 255).round().astype(np.uint8)
-        sheet = np.concatenate(list(edited), axis=1)
-        cv2.imwrite(str(work / "base.png"), np.concatenate([np.concatenate(list(truth_u8), 1), sheet])[..., ::-1])
+        write_preview(vae, unet, embed, validation, size_px, work / "base.png")
 
     train("base", editor, stream, step_loss, settings, work, preview)
     return tokenizer, editor.requires_grad_(False)
+
+
+@torch.no_grad()
+def write_preview(
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, embed: TextEmbedder, validation: Pack, size_px: int, path: Path
+) -> None:
+    """A sheet: validation photos above, each after another instruction below."""
+    shown = range(min(len(PREVIEW_PROMPTS), len(validation.files)))
+    photos_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in shown])
+    edited = sample_raw(vae, unet, photos_u8, embed(*PREVIEW_PROMPTS[: len(shown)]), steps=4)
+    rows = [photos_u8, (edited * 255).round().astype(np.uint8)]
+    cv2.imwrite(str(path), np.concatenate([np.concatenate(list(row), axis=1) for row in rows])[..., ::-1])
 
 
 @torch.no_grad()
@@ -223,14 +228,14 @@ def sample_raw(
     photo_encoder: PhotoEncoder | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Raw previews without guidance: (B, H, W, 3) uint8 photos and (B, 77, C) instructions -> float32 sRGB 0..1."""
-    where = next(unet.parameters()).device
+    device = unet.device
     scheduler = make_scheduler()
     scheduler.set_timesteps(steps)
-    pixels = to_tensor(photos_u8)
-    condition = vae.encode(pixels * 2 - 1).latents
-    seen = unet_arguments(None if photo_encoder is None else photo_encoder(pixels))
-    latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(where)
+    pixels = to_pixels(photos_u8).to(device)
+    condition = mode_of(encode_moments(vae, pixels))
+    residuals = unet_arguments(None if photo_encoder is None else photo_encoder(pixels))
+    latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(device)
     for timestep in scheduler.timesteps:
-        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(where), embedded, **seen).sample
+        prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(device), embedded, **residuals).sample
         latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return decode(vae, latents).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()

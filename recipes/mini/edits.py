@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from chromatune.color import LUMA_WEIGHTS
+
 Edit = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (H, W, 3) float32 sRGB 0..1, in and out
 
 TINTS = {
@@ -17,7 +19,7 @@ TINTS = {
 
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
-    return (rgb @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    return (rgb @ np.array(LUMA_WEIGHTS, np.float32))[..., None]
 
 
 def _gain(low: float, high: float) -> Edit:

@@ -5,29 +5,41 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import shutil
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from colorize import Painter
-from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from chromatune.bundle import PHOTO_ENCODER
+from chromatune.bundle.loading import quiet_libraries
+from chromatune.bundle.names import PHOTO_ENCODER
+from chromatune.bundle.saving import save_pipeline
+from chromatune.pages import markdown_table
+from chromatune.photo_encoder import PhotoEncoder
 
 DESCRIPTIONS = {
     "mini": "small colorizer, {size_px} px pass, made for a CPU",
     "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
 }
-# transformers opens weights in the type they are stored in, diffusers in float32: a half-precision text encoder
-# would not fit the rest when the stock pipeline opens the folder on a CPU.
-STORED = {"vae": torch.float16, "unet": torch.float16, "text_encoder": torch.float32}
-OF_THIS_MACHINE = ("_name_or_path", "local_files_only")  # where parts of a finished model were loaded from, and how
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """A model as it ships: autoencoder, U-Net and photo encoder in half precision."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    vae: AutoencoderTiny
+    unet: UNet2DConditionModel
+    scheduler: DDIMScheduler
+    photo_encoder: PhotoEncoder | None
 
 
 def export(
@@ -35,38 +47,33 @@ def export(
     settings: dict[str, Any], photos: Path, work: Path, out: Path,
 ) -> None:  # fmt: skip
     """Writes `out/NAME` for each of `painters`; an older model there is replaced when the new one is complete."""
-    tokenizer.backend_tokenizer.no_truncation()  # what its last use asked for, and no part of it
+    tokenizer.backend_tokenizer.no_truncation()  # what its last use asked for; the tokenizer itself has neither
     tokenizer.backend_tokenizer.no_padding()
     for name, painter in painters.items():
-        # Copies: half() works in place, and the models share autoencoder and text encoder.
-        parts = {"vae": vae, "text_encoder": text_encoder, "unet": painter.unet}
-        pipeline = StableDiffusionInstructPix2PixPipeline(
-            tokenizer=tokenizer,
-            scheduler=make_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            **{key: copy.deepcopy(module).cpu().to(STORED[key]) for key, module in parts.items()},
-        )
-        folder = out / f".{name}.tmp"
-        shutil.rmtree(folder, ignore_errors=True)
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        if painter.photo_encoder is not None:
-            parts[PHOTO_ENCODER] = painter.photo_encoder
-            copy.deepcopy(painter.photo_encoder).cpu().half().save_pretrained(folder / PHOTO_ENCODER)
-        for path in folder.glob("*/*config.json"):
-            known = json.loads(path.read_text())
-            kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
-            if kept != known:
-                path.write_text(json.dumps(kept, indent=2) + "\n")
         size_px = settings["defaults"][name].get("size_px", settings["size_px"])
         described = {"description": DESCRIPTIONS[name].format(size_px=size_px), "size_px": size_px}
-        defaults = settings["defaults"][name] | described
-        (folder / "chromatune.json").write_text(json.dumps(defaults, indent=1) + "\n")
-        millions = {key: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f}" for key, module in parts.items()}
-        (folder / "README.md").write_text(card(name, settings, photos, work, millions))
-        shutil.rmtree(out / name, ignore_errors=True)
-        folder.rename(out / name)
+        modules = {"vae": vae, "text_encoder": text_encoder, "unet": painter.unet, PHOTO_ENCODER: painter.photo_encoder}
+        text = card(name, settings, photos, work, {key: millions_of(m) for key, m in modules.items() if m is not None})
+        with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
+            parts = StoredParts(
+                tokenizer=tokenizer,
+                text_encoder=stored(text_encoder, torch.float32),
+                vae=stored(vae),
+                unet=stored(painter.unet),
+                scheduler=make_scheduler(),
+                photo_encoder=None if painter.photo_encoder is None else stored(painter.photo_encoder),
+            )
+            save_pipeline(parts, out / name, card=text, defaults=settings["defaults"][name] | described)
+
+
+def stored(module: Any, dtype: torch.dtype = torch.float16) -> Any:
+    """A copy on the CPU: `to` works in place, and the models share autoencoder and text encoder."""
+    return copy.deepcopy(module).cpu().to(dtype)
+
+
+def millions_of(module: torch.nn.Module) -> str:
+    """Millions of parameters, to one digit."""
+    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.1f}"
 
 
 def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions: dict[str, str]) -> str:
@@ -79,11 +86,11 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
     body = CARD_BASE if name == "mini-base" else CARD_MINI
     training = CARD_TRAINING.format(**summary, versions=versions, lineage=lineage, seed=settings["seed"])
     grid = settings["size_px"] // 16  # the 2 × 2 means of latents that are 8 times smaller
-    parts = {"training": training, "measured": measured, "sets": attribution(photos)}
-    seeing = PHOTO_ENCODER in millions
-    parts["encoder"] = ENCODER.format(**millions) if seeing else ""
-    parts |= {"origin": ENCODER_ORIGIN if seeing else "", "stock": ENCODER_STOCK if seeing else ""}
-    return body.format(**millions, **parts, size_px=settings["size_px"], grid=grid)
+    texts = {"training": training, "measured": measured, "sets": attribution(photos)}
+    has_encoder = PHOTO_ENCODER in millions
+    texts["encoder"] = ENCODER.format(**millions) if has_encoder else ""
+    texts |= {"origin": ENCODER_ORIGIN if has_encoder else "", "stock": ENCODER_STOCK if has_encoder else ""}
+    return body.format(**millions, **texts, size_px=settings["size_px"], grid=grid)
 
 
 def attribution(photos: Path) -> str:
@@ -97,11 +104,10 @@ def attribution(photos: Path) -> str:
     sources: dict[str, set[str]] = {}
     for row in rows:
         sources.setdefault(row["set"], set()).add(row["source"].split("@")[0])
-    lines = ["| set | photos | licence | collected from |", "| --- | --- | --- | --- |"]
+    lines = [["set", "photos", "licence", "collected from"]]
     for (name, licence), count in sorted(counts.items()):
-        origin = ", ".join(sorted(sources[name])[:3])
-        lines.append(f"| {name} | {count} | {licence} | {origin} |")
-    return "\n".join(lines)
+        lines.append([name, str(count), licence, ", ".join(sorted(sources[name])[:3])])
+    return markdown_table(lines).rstrip()
 
 
 CARD_TRAINING = """## Training

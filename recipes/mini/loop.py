@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from diffusers.training_utils import EMAModel
+
+from chromatune.files import write_whole
 
 SAVE_SECONDS = 480.0
 LOG_STEPS = 50
@@ -66,7 +69,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank())
 
 
-def device() -> torch.device:
+def default_device() -> torch.device:
     """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -100,9 +103,9 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
 
 def save_atomic(state: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint so that a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    file = io.BytesIO()
+    torch.save(state, file)
+    write_whole(path, file.getvalue())
 
 
 def _groups(model: torch.nn.Module, lr_shares: dict[str, float]) -> list[dict[str, Any]]:
@@ -130,31 +133,32 @@ def train(
     Parameters whose names start with a key of `lr_shares` have that share of the learning rate.
     A checkpoint in `work/name.pt` is continued; a finished one is only loaded.
     """
-    steps, where = settings["steps"], device()
-    model.to(where).train()
+    steps, device = settings["steps"], default_device()
+    model.to(device).train()
     groups = _groups(model, lr_shares or {})
     optimiser = torch.optim.AdamW(groups, lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
     ema = EMAModel(model.parameters(), decay=settings.get("ema", 0.999), use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     checkpoint, step = work / f"{name}.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=where, weights_only=True)
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         ema.load_state_dict(state["ema"])
         step = state["step"]
-    ema.to(where)
+    ema.to(device)
 
     def save() -> None:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state_dict()}
         save_atomic({**state, "step": step}, checkpoint)
 
     stream = prefetch(batches(step))
-    last_save, last_log, sums, since = time.time(), time.time(), {}, 0
+    sums: dict[str, float] = {}  # of each logged value since the last line
+    last_save, last_log, since = time.time(), time.time(), 0
     while step < steps:
         lr = learning_rate(step, steps, settings["warmup"], settings["lr"])
         for group in optimiser.param_groups:
             group["lr"] = lr * group["share"]
-        loss, parts = loss_of(next(stream), step_generator(settings["seed"], step))
+        loss, logged = loss_of(next(stream), step_generator(settings["seed"], step))
         if not torch.isfinite(loss):
             raise SystemExit(
                 f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr"
@@ -167,7 +171,7 @@ def train(
         ema.step(model.parameters())
         step += 1
         since += 1
-        for key, value in parts.items():
+        for key, value in logged.items():
             sums[key] = sums.get(key, 0.0) + value
         if rank() == 0 and (step % LOG_STEPS == 0 or step == steps):
             seconds = time.time() - last_log

@@ -102,11 +102,14 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
 def open_model(name: str) -> tuple[Any, Any, Any, Any]:
     """Autoencoder, tokenizer, U-Net with text encoder, and photo encoder or None, of a finished model; float32."""
     from editor import Editor
-    from loop import device
+    from loop import default_device
 
     from chromatune.bundle import load_bundle
 
-    bundle = load_bundle(name, device=str(device()))
+    bundle = load_bundle(name, device="cpu")  # on a GPU it would be float16, which is too coarse to train
+    for module in (bundle.vae, bundle.unet, bundle.text_encoder, bundle.photo_encoder):
+        if module is not None:
+            module.to(default_device())
     return bundle.vae, bundle.tokenizer, Editor(bundle.unet, bundle.text_encoder), bundle.photo_encoder
 
 

@@ -39,7 +39,7 @@ class Pack:
 
 
 def content_share(path: Path) -> float:
-    """Place of a file in 0..1, from the SHA-256 of its bytes: the split never depends on names or order."""
+    """A number in 0..1 from the SHA-256 of a file's bytes: the split never depends on names or order."""
     return int(hashlib.sha256(path.read_bytes()).hexdigest()[:12], 16) / 16**12
 
 

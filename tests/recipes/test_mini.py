@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -144,6 +145,28 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
     assert own["size_px"] == 64 and "64 px pass" in own["description"] and "4 × 4 grid" in card
     assert base["size_px"] == 32 and base["steps"] == 2 and "chroma_gain" not in base
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-base"])
+def test_a_shipped_model_is_exported_with_the_same_bytes(recipe, monkeypatch, tmp_path, name):
+    """What is opened in float32 was stored in half precision: nothing is lost on the way back."""
+    import make
+    from colorize import Painter
+    from export import export
+
+    from chromatune.bundle import MODELS_DIR
+
+    run(recipe, monkeypatch, "whole", "--stage", "pack")
+    settings = tomllib.loads(SETTINGS)
+    vae, tokenizer, editor, photo_encoder = make.open_model(name)
+    painters = {name: Painter(editor.unet, photo_encoder)}
+    export(vae, tokenizer, editor.text_encoder, painters, settings, recipe / "photos", recipe / "whole", tmp_path)
+    shipped = sorted((MODELS_DIR / name).rglob("*.safetensors"))
+    assert len(shipped) == (4 if name == "mini" else 3)
+    for file in shipped:
+        assert (tmp_path / name / file.relative_to(MODELS_DIR / name)).read_bytes() == file.read_bytes(), file.name
+    for file in (tmp_path / name).glob("*/*config.json"):
+        assert "_name_or_path" not in file.read_text(), file
 
 
 class Killed(Exception):
@@ -415,7 +438,7 @@ def test_whitened_text_tells_words_apart_that_the_encoder_holds_alike(recipe):
             super().__init__()
             self.attn2 = Attention()
 
-    def embed(texts):
+    def embed(*texts):
         generator = torch.Generator().manual_seed(0)
         return (
             torch.randn(len(texts), 5, 4, generator=generator) * torch.tensor([7.0, 3.0, 1.0, 0.3])
@@ -447,9 +470,11 @@ def test_log_error_lets_every_photo_count_alike(recipe):
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
     import editor
 
+    from chromatune.bundle.text import tokenize
+
     tokenizer = editor.make_tokenizer({"vocab": 1024})
     known = tokenizer.tokenize("colorize the photo, mostly blue")
     assert known == ["colorize</w>", "the</w>", "photo</w>", ",</w>", "mostly</w>", "blue</w>"]
     for text in ("zebra", "über", "写真"):
         assert tokenizer.eos_token_id not in tokenizer(text, add_special_tokens=False).input_ids
-    assert editor.token_ids(tokenizer, ["a", "b " * 200]).shape == (2, 77)
+    assert tokenize(tokenizer, ["a", "b " * 200]).ids.shape == (2, 77)
