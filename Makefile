@@ -23,13 +23,13 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup  ## colorize real photos with the shipped models: pictures and a table in demo/
 	@echo "demo: colorizing real photos with the shipped models; results go to demo/"
-	$(BIN)/python benchmarks/demo.py demo
+	$(BIN)/python examples/demo.py demo
 
 test: setup  ## run the tests (offline, on a CPU)
 	@echo "test: running the tests"
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: setup  ## run the slow tests: every experiment at its quick budget
+slow: setup  ## run the slow tests: every experiment at its quick budget, a training killed again and again
 	@echo "slow: running the slow tests"
 	$(BIN)/python -m pytest -m slow
 
@@ -46,4 +46,4 @@ check: setup  ## lint, formatting, types, layers
 clean:  ## remove .venv, caches, builds and demo/
 	@echo "clean: removing $(VENV), caches, builds and demo/"
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo
-	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests recipes benchmarks studies examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ small random `AutoencoderKL`. Where torchvision is missing, its four transforms 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -51,10 +52,11 @@ def make_model(folder: Path, full: bool) -> None:
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from chromatune import bundle
+    from chromatune.bundle.loading import load_parts
+    from chromatune.bundle.names import find_model
 
     torch.manual_seed(0)
-    mini = bundle.load_parts(bundle.find_model("mini-base"), torch.float32)
+    mini = load_parts(find_model("mini-base"), torch.float32)
     parts = {key: mini[key] for key in ("tokenizer", "text_encoder", "scheduler")}
     if full:
         # Stable Diffusion 1.5: 860 M parameters; the text encoder is CLIP ViT-L/14's, with this vocabulary.
@@ -92,7 +94,7 @@ def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int
 
     photos.mkdir()
     (dataset / "train").mkdir(parents=True)
-    lines = []
+    lines: list[str] = []
     for item in open_source(source).items:
         try:
             rgb = item.read()
@@ -173,9 +175,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
     make_data(arguments.folder, work / "photos", work / "dataset", arguments.photos, arguments.size)
     stand_in = work / "stand-in"
     stand_in.mkdir()
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("torchvision") is None:
         # Under another name: transformers would take a module called torchvision for the real one.
         (stand_in / "stand_in_transforms.py").write_text(TORCHVISION)
         text = arguments.script.read_text(encoding="utf-8")

@@ -1,13 +1,10 @@
-"""Speed, memory and quality of `chromatune.color`, side by side with the usual ways.
+"""Speed and memory of `chromatune.color.recompose`, beside JPEG encoding.
 
-    python benchmarks/recompose.py                          # speed and memory at 1, 12 and 48 MP, then quality
-    python benchmarks/recompose.py --megapixels 12 --no-quality
-    python benchmarks/recompose.py --photos FOLDER          # quality on your own photos too
+    python benchmarks/recompose.py                          # at 1, 12 and 48 MP
+    python benchmarks/recompose.py --megapixels 12
 
 Speed is given beside a JPEG encoding of the same picture in the same run, because machines differ and cores are shared.
-Quality is the mean squared error of full-size chroma, as a ratio to bilinear's; each column is a way of making the
-small chroma: `64` = true chroma, area-averaged to a short side of 64 px; `16>128` = the detail of 16 px, enlarged to
-128 px, as a decoder of small latents gives.
+`studies/upsampling.py` has the quality.
 """
 
 from __future__ import annotations
@@ -15,34 +12,22 @@ from __future__ import annotations
 import argparse
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage import data
 
 from chromatune import color
 
-SHIPPED = ("astronaut", "chelsea", "coffee", "rocket")  # the photographs that scikit-image's wheel holds
-CASES: tuple[tuple[int, int], ...] = ((16, 16), (32, 32), (64, 64), (128, 128), (16, 128), (32, 128))
-GRAIN_SIGMA = 8.0  # grey levels
-
 
 def main() -> None:
-    """Prints the tables."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 48], metavar="MP")
     parser.add_argument("--repeats", type=int, default=5, help="the best of so many is shown (default 5)")
-    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="also measure quality on these photos")
-    parser.add_argument("--no-quality", action="store_true", help="speed and memory alone")
     arguments = parser.parse_args()
     print_speed(arguments.megapixels, arguments.repeats)
-    if not arguments.no_quality:
-        print_quality("scikit-image's photos", [(name, getattr(data, name)()) for name in SHIPPED])
-        if arguments.photos is not None:
-            print_quality(str(arguments.photos), list(photos_in(arguments.photos)))
 
 
 def print_speed(megapixels: list[float], repeats: int) -> None:
@@ -59,26 +44,6 @@ def print_speed(megapixels: list[float], repeats: int) -> None:
         jpeg_wall, jpeg_cpu = best_seconds(partial(cv2.imencode, ".jpg", rgb), repeats)
         cells = f"{size:g} | {wall:.3f} | {cpu:.3f} | {jpeg_wall:.3f} | {jpeg_cpu:.3f} | {wall / jpeg_wall:.1f}"
         print(f"| {cells} | {(peak_bytes - rgb.nbytes) / 1e6:.0f} | {color.luma_drift(rgb, grey)[0]:g} |", flush=True)
-
-
-def print_quality(title: str, photos: list[tuple[str, np.ndarray]]) -> None:
-    """Geometric mean over photos of each way's chroma error over bilinear's; then colour noise made of grain."""
-    names = [f"{held}" if held == size else f"{held}>{size}" for held, size in CASES]
-    print(f"\n{title} ({len(photos)}): chroma error, bilinear = 1; noise from grain of sigma {GRAIN_SIGMA:g}")
-    print(f"| way | {' | '.join(names)} | colour noise |\n{'| --- ' * (len(CASES) + 2)}|")
-    ways: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-        "bilinear": lambda chroma, grey: cv2.resize(chroma, grey.shape[::-1]),
-        "bicubic": lambda chroma, grey: cv2.resize(chroma, grey.shape[::-1], interpolation=cv2.INTER_CUBIC),
-        "plain guided filter": plain_guided,
-        "chromatune": color.upsample_chroma,
-    }
-    errors = {
-        way: np.array([[chroma_error(f, rgb, case) for case in CASES] for _, rgb in photos]) for way, f in ways.items()
-    }
-    for way, upsample in ways.items():
-        ratios = np.exp(np.log(errors[way] / errors["bilinear"]).mean(axis=0))
-        noise = np.mean([grain_noise(upsample, rgb) for _, rgb in photos])
-        print(f"| {way} | {' | '.join(f'{ratio:.3f}' for ratio in ratios)} | {noise:.2f} |", flush=True)
 
 
 def synthetic_photo(megapixels: float) -> tuple[np.ndarray, np.ndarray]:
@@ -111,59 +76,6 @@ def traced(work: Callable[[], np.ndarray]) -> tuple[np.ndarray, int]:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return result, peak_bytes
-
-
-def photos_in(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and (H, W, 3) uint8 sRGB of each photo that OpenCV reads."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
-            bgr = cv2.imread(str(path))
-            if bgr is not None:
-                yield path.name, np.ascontiguousarray(bgr[..., ::-1])
-
-
-def small_chroma(truth: np.ndarray, case: tuple[int, int]) -> np.ndarray:
-    """(h, w, 2): `truth` with the detail of `case[0]` px at a short side of `case[1]` px."""
-    height_px, width_px = truth.shape[:2]
-
-    def size_at(short_px: int) -> tuple[int, int]:
-        scale = short_px / min(height_px, width_px)
-        return round(width_px * scale), round(height_px * scale)
-
-    held = cv2.resize(truth, size_at(case[0]), interpolation=cv2.INTER_AREA)
-    return held if case[0] == case[1] else cv2.resize(held, size_at(case[1]), interpolation=cv2.INTER_CUBIC)
-
-
-def chroma_error(upsample: Callable, rgb_u8: np.ndarray, case: tuple[int, int]) -> float:
-    """Mean squared error of (Cb, Cr) at full size; never zero."""
-    truth = color.chroma_of(rgb_u8.astype(np.float32) / 255)
-    return float(np.square(upsample(small_chroma(truth, case), color.luma(rgb_u8)) - truth).mean()) + 1e-9
-
-
-def grain_noise(upsample: Callable, rgb_u8: np.ndarray) -> float:
-    """Standard deviation, in grey levels, of the chroma that grain on the photo at four times its size adds."""
-    chroma = small_chroma(color.chroma_of(rgb_u8.astype(np.float32) / 255), (128, 128))
-    clean = cv2.resize(color.luma(rgb_u8), None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    grain = np.random.default_rng(0).normal(0, GRAIN_SIGMA, clean.shape)
-    grainy = np.rint(clean + grain).clip(0, 255).astype(np.uint8)
-    return 255 * float((upsample(chroma, grainy) - upsample(chroma, clean)).std())
-
-
-def plain_guided(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """The fast guided filter as published, on four pixels per chroma pixel, radius 1 chroma pixel, eps 1e-3."""
-    height_px, width_px = (min(full, 4 * small) for full, small in zip(grey.shape, chroma.shape[:2], strict=True))
-    window = (9, 9)
-    guide = cv2.resize(grey, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    target = cv2.resize(chroma, (width_px, height_px))
-    mean = cv2.blur(guide, window)
-    variance = cv2.blur(guide * guide, window) - mean * mean
-    planes = []
-    for plane in cv2.split(target):
-        slope = (cv2.blur(guide * plane, window) - mean * cv2.blur(plane, window)) / (variance + 1e-3)
-        offset = cv2.blur(plane, window) - slope * mean
-        wide_slope, wide_offset = (cv2.resize(cv2.blur(x, window), grey.shape[::-1]) for x in (slope, offset))
-        planes.append(wide_slope * (grey / np.float32(255)) + wide_offset)
-    return np.stack(planes, axis=-1)
 
 
 if __name__ == "__main__":

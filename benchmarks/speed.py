@@ -12,21 +12,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage
+from skimage import data
 
 
 def photo_of(megapixels: float) -> np.ndarray:
     """scikit-image's astronaut, enlarged, as (H, W) uint8 grey."""
-    grey = cv2.imread(str(Path(skimage.__file__).parent / "data" / "astronaut.png"), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
     side = round((megapixels * 1e6) ** 0.5)
     return cv2.resize(grey, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def best_of(action, repeats: int = 5) -> float:
+def best_of(action: Callable[[], object], repeats: int = 5) -> float:
     """Shortest of several runs, in seconds: the least disturbed one."""
     times = []
     for _ in range(repeats):
@@ -56,10 +58,10 @@ def main() -> None:
     colorizer = Colorizer.load(arguments.model, device="cpu")
     for megapixels in arguments.megapixels:
         grey = photo_of(megapixels)
-        result = colorizer.colorize(grey).rgb
-        seconds = best_of(lambda grey=grey: colorizer.colorize(grey))
-        jpeg = best_of(lambda result=result: cv2.imencode(".jpg", result))
-        drift = luma_drift(result, grey)[0]
+        rgb = colorizer.colorize(grey).rgb
+        seconds = best_of(partial(colorizer.colorize, grey))
+        jpeg = best_of(partial(cv2.imencode, ".jpg", rgb))
+        drift = luma_drift(rgb, grey)[0]
         print(f"{megapixels:g} MP once loaded: {seconds:.3f} s ({seconds / jpeg:.1f} JPEG encodings), drift {drift:g}")
 
 

@@ -36,10 +36,10 @@ def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.nda
     What a photo happens to be teaches a word only with the photos that are so, and rare hues hardly at all. A named
     hue goes to all that is not of skin's colour, so that a model learns to leave skin alone.
     """
-    lab = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab: np.ndarray = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     ab = lab[..., 1:]
     if word in ("vivid", "muted"):
-        ab *= np.float32(rng.uniform(1.4, 2.0) if word == "vivid" else rng.uniform(0.2, 0.5))
+        ab *= rng.uniform(1.4, 2.0) if word == "vivid" else rng.uniform(0.2, 0.5)
     elif word in ("warm", "cool"):
         sign = 1 if word == "warm" else -1
         ab += sign * rng.uniform(7, 15) * np.array([0.25, 1], np.float32) * _room(lab[..., :1])

@@ -1,7 +1,7 @@
 """Full-size half of colorization: small chroma is upsampled along the grey's edges, luminance stays exact.
 
 Upsampling is a fast guided filter (He & Sun 2015, arXiv 1505.00996) with three changes. Their parameters were chosen by
-chroma error on photographs; `benchmarks/recompose.py` prints the table, with the plain filter beside it.
+chroma error on photographs; `studies/upsampling.py` prints the table, with the plain filter beside it.
 
 1. The chroma is kept and only the detail that luma has beyond it is added: slope * (Y' - blurred Y'). The plain filter
    averages chroma away, and does worse than bilinear when the chroma is sharp.

@@ -1,6 +1,6 @@
 """How much worse are the colours of a faded, toned, grainy or soft photograph than those of a clean one?
 
-    python benchmarks/old_photos.py FOLDER --keys FILE [--model mini] [--limit 200] [--sheet FILE.png]
+    python studies/old_photos.py FOLDER --keys FILE [--model mini] [--limit 200] [--sheet FILE.png]
 
 FILE lists the photos, one path below FOLDER a line. Each is aged in four ways and in all at once, colorized, and its
 chroma put on the clean luma, so that the CIEDE2000 to the truth speaks of colour alone: an aged photo differs from the
@@ -10,16 +10,13 @@ photo.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.progress import track
-from squares import add_arguments, read_squares
+from squares import colorized, make_parser, read_squares, write_sheet
 
-from chromatune import ChromaTuneError, Colorizer, make_options
+from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose
 from chromatune.evaluation.metrics import ciede2000
 
@@ -61,21 +58,19 @@ AGEINGS: dict[str, tuple[Ageing, ...]] = {
 
 def main() -> None:
     """Ages, colorizes and compares; prints one line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, limit=200)
+    parser = make_parser(__doc__, limit=200, sheet="ten photos, input and result of each ageing")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--sheet", type=Path, help="PNG: ten photos, input and result of each ageing")
     arguments = parser.parse_args()
     truths = read_squares(arguments)
     greys = [luma(truth) for truth in truths]
     colorizer = Colorizer.load(arguments.model, device="cpu")
     options = make_options(steps=arguments.steps)
-    rows, clean = [], None
+    rows: list[list[np.ndarray]] = []
+    clean = None
     print(f"{len(truths)} photos, {arguments.model}\nphoto     CIEDE2000  against clean")
     for name, ageings in AGEINGS.items():
         aged = [_aged(grey, ageings, seed) for seed, grey in enumerate(greys)]
-        outcomes = track(colorizer.colorize_many(aged, options), name, total=len(aged))
-        results = [outcome.rgb for outcome in outcomes if not isinstance(outcome, ChromaTuneError)]
+        results = colorized(colorizer, aged, options, name)
         moved = [
             recompose(grey, chroma_of(result.astype(np.float32) / 255))
             for grey, result in zip(greys, results, strict=True)
@@ -85,10 +80,7 @@ def main() -> None:
         print(f"{name:9} {error:9.2f}  {error / clean - 1:+.1%}", flush=True)
         rows += [[_as_rgb(photo) for photo in aged[:10]], results[:10]]
     if arguments.sheet:
-        sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-        cv2.imwrite(
-            str(arguments.sheet), cv2.resize(sheet, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)[..., ::-1]
-        )
+        write_sheet(arguments.sheet, rows, scale=0.6)
 
 
 def _aged(grey: np.ndarray, ageings: tuple[Ageing, ...], seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Paired differences between two rows of an evaluation, with 95 % bootstrap intervals.
 
-    python benchmarks/paired.py OUT/rows.jsonl "faces-quick, raw" "mini-base, raw"
+    python studies/paired.py OUT/rows.jsonl "faces-quick, raw" "mini-base, raw"
 
 Prints first minus second. The report of `chromatune evaluate` compares every row with the grey photo and with the first
 model; this compares any two, such as raw with raw. ΔCF is a difference of means, so its interval is that of the

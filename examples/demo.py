@@ -1,6 +1,6 @@
 """The main job in one go: colorizes the photos that scikit-image ships and leaves pictures and a table.
 
-    python benchmarks/demo.py demo
+    python examples/demo.py demo
 
 The folder gets each result as PNG, `sheet.png` (input, mini-base, mini, truth) and `table.md`.
 """
@@ -50,8 +50,8 @@ def labelled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
     """The sheet: a column for each name, a row for each photo."""
     head = np.full((32, TILE_PX * len(columns), 3), 255, np.uint8)
     for index, name in enumerate(columns):
-        place = (index * TILE_PX + 8, 22)
-        cv2.putText(head, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
+        baseline = (index * TILE_PX + 8, 22)
+        cv2.putText(head, name, baseline, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
     rows = [np.concatenate([tile(photo) for photo in row], axis=1) for row in zip(*columns.values(), strict=True)]
     return np.concatenate([head, *rows])
 

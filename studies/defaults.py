@@ -1,23 +1,19 @@
 """Chooses a model's defaults on photos it was not trained on: a table over sampling steps, chroma gain and power.
 
-    python benchmarks/defaults.py FOLDER --keys FILE [--model mini] [--steps 1 2 4] [--gains 1.0 1.2 1.4]
+    python studies/defaults.py FOLDER --keys FILE [--model mini] [--steps 1 2 4] [--gains 1.0 1.2 1.4]
         [--powers 1.0 1.25] [--size 256]
 
 FILE lists the photos, one path below FOLDER a line: give validation photos, never the test's. The model runs once a
 photo and number of steps; recomposition is repeated for each gain and power (`color.vivid`). PSNR rewards dull colour
-and colourfulness (CF, told against the truth's) does not, so they are read together, and then pictures are looked at.
+and colourfulness (CF, printed less the truth's) does not, so they are read together, and then pictures are looked at.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-from pathlib import Path
 
-import cv2
 import numpy as np
-from rich.progress import track
-from squares import add_arguments, read_squares
+from squares import make_parser, read_squares, succeeded, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose, vivid
@@ -26,13 +22,11 @@ from chromatune.evaluation.metrics import ciede2000, colorfulness, psnr
 
 def main() -> None:
     """Prints one line for each number of steps, power and gain; writes a sheet of the first twenty photos."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, limit=160)
+    parser = make_parser(__doc__, limit=160, sheet="input, every combination, truth")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--gains", type=float, nargs="+", default=[1.0, 1.2, 1.4])
     parser.add_argument("--powers", type=float, nargs="+", default=[1.0, 1.25])
     parser.add_argument("--size", type=int, help="side of the model's own pass; its own where not given")
-    parser.add_argument("--sheet", type=Path, help="PNG: input, every combination, truth")
     arguments = parser.parse_args()
     truths = read_squares(arguments)
     greys = [luma(truth) for truth in truths]
@@ -44,20 +38,20 @@ def main() -> None:
     rows = [passthrough[:20]]
     for steps in arguments.steps:
         outputs = colorizer.model_outputs(greys, make_options(steps=steps, size_px=arguments.size))
-        chromas = [chroma_of(output.rgb) for output in track(outputs, f"{steps} steps", total=len(greys))]
+        chromas = [chroma_of(output.rgb) for output in succeeded(outputs, f"{steps} steps", len(greys))]
         for power, gain in itertools.product(arguments.powers, arguments.gains):
             pairs = zip(greys, chromas, strict=True)
             results = [recompose(grey, vivid(chroma, gain, power)) for grey, chroma in pairs]
             gap = np.mean([colorfulness(result) for result in results]) - truth_cf
             decibels = np.mean([psnr(*pair) for pair in zip(results, truths, strict=True)])
             delta_e = np.mean([ciede2000(*pair) for pair in zip(results, truths, strict=True)])
-            said = f"{steps} steps, power {power:.2f}, gain {gain:.2f}"
-            print(f"{said}  {decibels:.2f} dB  CF {gap:+.1f}  CIEDE2000 {delta_e:.2f}", flush=True)
+            combination = f"{steps} steps, power {power:.2f}, gain {gain:.2f}"
+            print(f"{combination}  {decibels:.2f} dB  CF {gap:+.1f}  CIEDE2000 {delta_e:.2f}", flush=True)
             rows.append(results[:20])
     if arguments.sheet:
         rows.append(truths[:20])
-        halves = [np.concatenate([np.concatenate(row[i : i + 10], axis=1) for row in rows]) for i in (0, 10)]
-        cv2.imwrite(str(arguments.sheet), cv2.resize(np.concatenate(halves), None, fx=0.6, fy=0.6)[..., ::-1])
+        shown = min(10, len(truths) // 2)  # the sheet has two halves of as many columns
+        write_sheet(arguments.sheet, [row[i : i + shown] for i in (0, shown) for row in rows], scale=0.6)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An evaluation of the recipe's photos, told apart by what they show: faces, portraits, scenes, objects, flowers.
 
-    python benchmarks/by_kind.py OUT/rows.jsonl [--metrics psnr ciede2000 cf_field]
+    python studies/by_kind.py OUT/rows.jsonl [--metrics psnr ciede2000 cf_field]
 
 OUT is what `chromatune evaluate` wrote for the folder that the recipe was given; kinds are those of its settings.
 Prints Markdown: each row's means by kind, less the grey photo's in brackets.
