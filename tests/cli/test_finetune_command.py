@@ -42,9 +42,11 @@ def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_bun
     config = tmp_path / "run.toml"
     config.write_text('preset = "paper"\naccumulation = 1\n')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "shared"))
     words = ["--model", str(tiny_bundle_dir), "--config", str(config), "--max-steps", "1", "--quiet", *WORDS]
     assert main(["finetune", str(photos), *words]) == 0
     assert "preset `paper`" in (tmp_path / "finetuned-paper" / "model" / "README.md").read_text()
+    assert list((tmp_path / "shared").iterdir()) and not (tmp_path / "finetuned-paper" / "cache").exists()
 
 
 @pytest.mark.parametrize(

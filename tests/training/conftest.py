@@ -8,6 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from chromatune.data.sources import open_source
+from chromatune.evaluation.metrics import scores
+from chromatune.training.loop import train
+from chromatune.training.settings import TrainSettings
+
 TINY = {
     "size_px": 32,
     "batch": 2,
@@ -49,3 +54,19 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_settings() -> dict[str, object]:
     """Settings of a run of six updates."""
     return dict(TINY)
+
+
+@pytest.fixture
+def start(drawn_photos, tiny_pipeline, tmp_path, tiny_settings):
+    """Runs with the tiny settings and some changed: `start("name", lr=…)` -> what `train` returned, and its rows."""
+
+    def start(name="run", *, model=None, cache_dir=None, **changes):
+        settings = TrainSettings(**(tiny_settings | changes))
+        rows = []
+        trained = train(
+            open_source(drawn_photos), str(model or tiny_pipeline()), settings, tmp_path / name, score=scores,
+            on_row=rows.append, cache_dir=cache_dir,
+        )  # fmt: skip
+        return trained, rows
+
+    return start

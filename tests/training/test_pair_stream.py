@@ -89,16 +89,27 @@ def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, mon
     whole = make_stream(pipeline, drawn_photos, tmp_path / "whole").cache
     monkeypatch.setattr(latent_cache, "PROGRESS_SAVE", 4)
 
-    def die(done, total):
-        if done == 10:
-            raise KeyboardInterrupt
+    done = []
+
+    def start_stage(name, length):
+        done.append(0)
+        assert (name, length) == ("encoding photos", 14)
+
+        def advance():
+            done[-1] += 1
+            if len(done) == 1 and done[0] == 10:
+                raise KeyboardInterrupt
+
+        return advance
 
     items = open_source(drawn_photos).items
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, die)
-    counts = []
-    cut = open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, lambda done, total: counts.append(done))
-    assert counts[0] == 9, "photos up to the last note are not encoded again"
+        open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, start_stage)
+    encode, calls = latent_cache.encode_moments, []
+    monkeypatch.setattr(latent_cache, "encode_moments", lambda *args: (calls.append(1), encode(*args))[1])
+    cut = open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, start_stage)
+    assert done == [10, 14]
+    assert len(calls) == 2 * (12 - 8), "photos up to the last note are not encoded again"
     np.testing.assert_array_equal(whole.condition, cut.condition)
     np.testing.assert_array_equal(whole.moments, cut.moments)
     assert whole.left_out == cut.left_out
@@ -134,7 +145,7 @@ def equal(first, second):
     )
 
 
-def test_batches_depend_on_seed_and_place_alone(pipeline, drawn_photos, tmp_path):
+def test_batches_depend_on_seed_and_position_alone(pipeline, drawn_photos, tmp_path):
     """Resuming needs no replay: the official script decodes and throws away what it skips."""
     stream, again = (make_stream(pipeline, drawn_photos, tmp_path) for _ in range(2))
     later = [stream.batch(number) for number in range(6)][5]
@@ -163,12 +174,12 @@ def test_each_photo_once_an_epoch_in_another_order(pipeline, drawn_photos, tmp_p
 def test_prompts_are_drawn_per_step_and_dropout_is_one_draw(pipeline, drawn_photos, tmp_path):
     settings = SETTINGS.model_copy(update={"dropout": 0.2, "lab_weight": 0.0})
     stream = make_stream(pipeline, drawn_photos, tmp_path, settings)
-    draws = [stream._draw(place) for place in range(4000)]
+    draws = [stream._draw(position) for position in range(4000)]
     no_text = np.array([prompt == 2 for _, _, prompt, *_ in draws])
     no_image = np.array([image for *_, image, _ in draws])
     assert no_text.mean() == pytest.approx(0.4, abs=0.03) and no_image.mean() == pytest.approx(0.4, abs=0.03)
     assert (no_text & no_image).mean() == pytest.approx(0.2, abs=0.03)
-    of_one_photo = {prompt for place, (photo, _, prompt, *_) in enumerate(draws) if photo == 3}
+    of_one_photo = {prompt for photo, _, prompt, *_ in draws if photo == 3}
     assert of_one_photo == {0, 1, 2}, "a photo does not keep its prompt"
     at_last = np.mean([timestep == 999 for _, _, _, timestep, *_ in draws])
     assert at_last == pytest.approx(0.3, abs=0.03)
@@ -195,6 +206,6 @@ def test_photos_keep_their_own_prompts_where_asked(pipeline, drawn_photos, tmp_p
     own = {item.key: f"colour {item.key[:2]}" for item in cache.items}
     settings = SETTINGS.model_copy(update={"dropout": 0.0})
     stream = PairStream(cache, own, pipeline.tokenizer, 1.0, 1000, settings)
-    for place in range(30):
-        photo, _, prompt, *_ = stream._draw(place)
+    for position in range(30):
+        photo, _, prompt, *_ = stream._draw(position)
         assert sorted(own.values())[prompt] == own[cache.items[photo].key]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from chromatune.cli.environment import shared_cache
 from chromatune.cli.evaluate_command import named_folder
 from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError
@@ -85,7 +86,7 @@ def run_command(
     with stages() as start_stage:
         outcome = run_experiment(
             experiment, budget, dict(pairs), folder,
-            model=model, results=tools, square_px=size_px, start_stage=start_stage,
+            model=model, results=tools, square_px=size_px, start_stage=start_stage, cache_dir=shared_cache(),
         )  # fmt: skip
         report = write_report(outcome, _typed(name, pairs, model, budget, results, size_px))
     for judged in outcome.judged:

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from chromatune.cli.environment import shared_cache
 from chromatune.cli.progress import make_bar
+from chromatune.files.progress import Advance, StartStage, silent
 
 
 def finetune_command(
@@ -69,12 +71,16 @@ def finetune_command(
     out = out or Path(f"finetuned-{preset}")
 
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
-    from chromatune.training.engine import train
+    from chromatune.pages import require_pages
+    from chromatune.training.loop import train
     from chromatune.training.outcome import model_folder, write_outcome
 
+    require_pages("train")
     check_replaceable(model_folder(out))
-    with _progress(quiet) as report:
-        trained = train(photos, model, resolved, out, score=scores, report=report)
+    with _progress(quiet) as (on_row, start_stage):
+        trained = train(
+            photos, model, resolved, out, score=scores, on_row=on_row, start_stage=start_stage, cache_dir=shared_cache()
+        )
     if not trained.is_main:
         return 0
     folder = write_outcome(trained, source, preset)
@@ -93,21 +99,23 @@ def _toml(value: Any) -> str:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function for the rows of a run: a bar on a terminal, a line a row elsewhere, nothing when quiet."""
+def _progress(quiet: bool) -> Iterator[tuple[Callable[[dict[str, Any]], None], StartStage]]:
+    """Functions for the rows of a run and its stages: a bar on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
-        yield lambda row: None
+        yield lambda row: None, silent
         return
     if not sys.stderr.isatty():
-        yield _print_row
+        yield _print_row, _print_stage
         return
     with make_bar(note=True, transient=False) as bar:
         task = bar.add_task("starting", total=None, note="")
 
-        def report(row: dict[str, Any]) -> None:
-            if row["kind"] == "cache":
-                bar.update(task, description="encoding photos", completed=row["done"], total=row["of"])
-            elif row["kind"] == "train":
+        def start_stage(name: str, length: int) -> Advance:
+            bar.update(task, description=name, completed=0, total=length)
+            return lambda: bar.advance(task)
+
+        def show_row(row: dict[str, Any]) -> None:
+            if row["kind"] == "train":
                 rate = bar.tasks[0].speed
                 note = f"loss {row['loss']:.4f}" + (f", {rate:.2f} updates/s" if rate else "")
                 if bar.tasks[0].description != "training":
@@ -116,14 +124,23 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
             else:
                 bar.console.print(_validation_line(row), highlight=False)
 
-        yield report
+        yield show_row, start_stage
+
+
+def _print_stage(name: str, length: int) -> Advance:
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done % 100 == 0 or done == length:
+            print(f"{name} {done}/{length}", file=sys.stderr, flush=True)
+
+    return advance
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    if row["kind"] == "cache":
-        if row["done"] % 100 == 0 or row["done"] == row["of"]:
-            print(f"encoding photos {row['done']}/{row['of']}", file=sys.stderr, flush=True)
-    elif row["kind"] == "train":
+    if row["kind"] == "train":
         print(f"step {row['step']}/{row['of']} loss {row['loss']:.4f}", file=sys.stderr, flush=True)
     else:
         print(_validation_line(row), file=sys.stderr, flush=True)

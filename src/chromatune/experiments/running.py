@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ from chromatune.experiments.declaration import TRUTH, Arm, Budget, BudgetName, E
 from chromatune.experiments.photos import Role, always_trained, open_roles, training_source
 from chromatune.experiments.verdicts import Judged, Keys, Resampler, as_arrays
 from chromatune.files import write_whole
-from chromatune.training.engine import train
+from chromatune.training.loop import train
 from chromatune.training.outcome import model_folder, write_outcome
 from chromatune.training.settings import TrainSettings, resolve_settings
 
@@ -74,7 +72,7 @@ class Outcome:
 def run_experiment(
     experiment: Experiment, budget_name: BudgetName, data: Mapping[str, str], out: Path, *,
     model: str | None = None, results: Sequence[tuple[str, str]] = (), square_px: int = SQUARE_PX,
-    start_stage: StartStage = lambda name, length: lambda: None,
+    start_stage: StartStage = lambda name, length: lambda: None, cache_dir: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Trains, measures and judges; called again, it repeats nothing that was finished.
 
@@ -87,6 +85,7 @@ def run_experiment(
         results: (name, folder) of other tools' results, measured in every test beside the arms.
         square_px: side of the squares that are compared.
         start_stage: shows progress.
+        cache_dir: folder of the latents that runs share; `out/cache` by default.
 
     Raises:
         OptionsError: roles do not match, or `out` holds another experiment.
@@ -108,9 +107,9 @@ def run_experiment(
     }
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, facts)
-    place = _Place(experiment, budget, roles, out, model, tuple(results), square_px, start_stage)
-    with _shared_cache(out / "cache"):
-        place.train_all()
+    cache_dir = cache_dir or out / "cache"
+    place = _Place(experiment, budget, roles, out, model, tuple(results), square_px, start_stage, cache_dir)
+    place.train_all()
     resampler = Resampler(*place.measure_all())
     facts["photos"] = {test.name: _digest(place.keys_file(test)) for test in experiment.tests}
     judged = tuple(resampler.judge(claim) for claim in experiment.claims)
@@ -130,6 +129,7 @@ class _Place:
     results: tuple[tuple[str, str], ...]
     square_px: int
     start_stage: StartStage
+    cache_dir: Path
 
     @property
     def seeds(self) -> range:
@@ -168,7 +168,7 @@ class _Place:
             done = max(done, row["step"]) if row["kind"] == "train" else done
 
         source = training_source(self.roles, arm.train or "")
-        trained = train(source, self.model, settings, folder, score=scores, report=report)
+        trained = train(source, self.model, settings, folder, score=scores, on_row=report, cache_dir=self.cache_dir)
         write_outcome(trained, arm.train or "", arm.preset)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use
 
@@ -312,20 +312,6 @@ def _claim(out: Path, facts: Mapping[str, Any]) -> None:
     theirs = json.loads(path.read_text(encoding="utf-8"))
     if changed := [key for key in ours if theirs.get(key) != ours[key]]:
         raise OptionsError(f"{out} holds an experiment with another {changed[0]}; give another --out")
-
-
-@contextmanager
-def _shared_cache(folder: Path) -> Iterator[None]:
-    """Latents of equal photos, size and encoders are computed once for all runs; a place the user named is kept."""
-    name = "CHROMATUNE_CACHE"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _slug(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chromatune.bundle.names import HUB_NAME, is_embedded
+from chromatune.pages import markdown_table
 
 NOT_RECORDED = "not recorded"
 LICENCE = "Same as base and data"
@@ -166,8 +167,7 @@ def _validation_table(validation: Mapping[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     if not rows:
         return NOT_RECORDED.capitalize() + "."
-    lines = [head, ["---"] * len(head), *([_line(format_value(cell)) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown_table([head, *([format_value(cell) for cell in row] for row in rows)]).strip()
 
 
 def _public_name(base: str) -> str:
@@ -177,5 +177,5 @@ def _public_name(base: str) -> str:
 
 
 def _line(value: object) -> str:
-    """One line that breaks no Markdown table."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """The value in one line."""
+    return " ".join(str(value).split())

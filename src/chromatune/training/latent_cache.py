@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import write_whole
+from chromatune.files.progress import StartStage, silent
+from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
 
 FORMAT = 1  # raised when the layout or the drawing of pairs changes
@@ -62,15 +64,6 @@ def _pair_of(
     return make_pair(rgb, crop, size_px, rng, grey=settings.grey)
 
 
-def weights_digest(module: torch.nn.Module) -> str:
-    """16 hex digits of the SHA-256 of a module's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def cache_key(
     items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings, with_greys: bool = False
 ) -> str:
@@ -93,7 +86,7 @@ def open_cache(
     vae: Any,
     size_px: int,
     settings: TrainSettings,
-    on_photo: Callable[[int, int], None] = lambda done, total: None,
+    start_stage: StartStage = silent,
     with_greys: bool = False,
 ) -> LatentCache:
     """The finished cache for these photos below `root`, made or completed first where need be.
@@ -104,7 +97,7 @@ def open_cache(
         vae: the autoencoder, on the device it is to run on.
         size_px: side of the squares.
         settings: crops, greys, seed, number of variants.
-        on_photo: told how many photos are done, of how many.
+        start_stage: shows how far the encoding is.
         with_greys: whether the grey photos are kept beside their latents.
 
     Raises:
@@ -113,7 +106,7 @@ def open_cache(
     folder = root / cache_key(items, weights_digest(vae), size_px, settings, with_greys)
     if not folder.is_dir():
         try:
-            _make(folder, items, vae, size_px, settings, on_photo, with_greys)
+            _make(folder, items, vae, size_px, settings, start_stage, with_greys)
         except OSError as error:
             raise DataError(f"{folder}: the latent cache cannot be written ({error.strerror or error})") from None
     return _open(folder, items, size_px)
@@ -144,30 +137,33 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
 
 def _make(
     folder: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
-    on_photo: Callable[[int, int], None], with_greys: bool,
+    start_stage: StartStage, with_greys: bool,
 ) -> None:  # fmt: skip
     """Fills `folder.partial`, going on where an earlier try stopped, and gives it its name when complete."""
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    where = next(vae.parameters()).device
-    progress = partial / "index.json"
+    device = next(vae.parameters()).device
+    note = partial / "index.json"  # how far it is, and in the end what is there
     index: dict[str, Any] = {"variants": settings.cache_variants, "done": 0, "left_out": {"broken": [], "grey": []}}
-    if progress.exists():
-        index = json.loads(progress.read_text(encoding="utf-8"))
+    if note.exists():
+        index = json.loads(note.read_text(encoding="utf-8"))
+    advance = start_stage("encoding photos", len(items))
+    for _ in range(index["done"]):
+        advance()
     arrays: dict[str, np.ndarray] = {}
     for number, item in enumerate(items[index["done"] :], start=index["done"]):
         pairs = _usable_pairs(item, size_px, settings, index["left_out"])
         if pairs is not None:
-            values = _encode(vae, pairs, where)
+            values = _encode(vae, pairs, device)
             if with_greys:
                 values["greys"] = np.stack([grey[..., 0] for grey, _ in pairs])
             _store(partial, arrays, number, len(items), values)
-        on_photo(number + 1, len(items))
+        advance()
         if (number + 1) % PROGRESS_SAVE == 0 or number + 1 == len(items):
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
             index["done"] = number + 1
-            write_whole(progress, json.dumps(index).encode())
+            write_whole(note, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         shutil.rmtree(partial)
         raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
@@ -190,9 +186,9 @@ def _usable_pairs(
 
 
 @torch.no_grad()
-def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], where: torch.device) -> dict[str, np.ndarray]:
+def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], device: torch.device) -> dict[str, np.ndarray]:
     """Condition and moments of one photo's variants, (variants, 4 or 8, h, w) float16."""
-    grey, colour = (encode_moments(vae, to_pixels(np.stack(half)).to(where)) for half in zip(*pairs, strict=True))
+    grey, colour = (encode_moments(vae, to_pixels(np.stack(half)).to(device)) for half in zip(*pairs, strict=True))
     return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", mode_of(grey)), ("moments", colour))}
 
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves on disk: the model folder, its card, and the report."""
+"""What a finished run leaves on disk: the model folder, its card, and the page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.saving import save_lora, save_pipeline
 from chromatune.training.card import model_card
-from chromatune.training.engine import Trained
-from chromatune.training.report import read_metrics, write_report
+from chromatune.training.loop import Trained
+from chromatune.training.metrics_log import METRICS_FILE, read_metrics
+from chromatune.training.run_page import write_run_page
 
 PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 
@@ -50,13 +51,13 @@ def write_outcome(trained: Trained, source: str, preset: str) -> Path:
         else:
             save_pipeline(trained.pipeline, folder, card=card, defaults=defaults)
     title = f"{info.name}, preset {preset}, {trained.steps} updates"
-    write_report(trained.out, title=title, settings=settings.model_dump(), best_step=trained.best_step)
+    write_run_page(trained.out, title=title, settings=settings.model_dump(), best_step=trained.best_step)
     return folder
 
 
 def _facts(trained: Trained, source: str, preset: str) -> dict[str, Any]:
     settings = trained.settings
-    rows = [row for row in read_metrics(trained.out / "metrics.jsonl") if row["kind"] == "validation"]
+    rows = [row for row in read_metrics(trained.out / METRICS_FILE) if row["kind"] == "validation"]
     figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
     left_out = {f"{reason}, left out": len(keys) for reason, keys in trained.cache.left_out.items() if keys}
     counts = {"train": len(trained.cache.items), "validation": len(trained.split.validation)} | left_out

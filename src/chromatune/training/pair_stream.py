@@ -1,6 +1,6 @@
-"""The order of training: which pair, prompt, timestep and noise stand at each place of the run.
+"""The order of training: which pair, prompt, timestep and noise stand at each position of the run.
 
-Everything at place p depends on the seed and p alone. So a run resumes anywhere without replaying what came before,
+Everything at position p depends on the seed and p alone. So a run resumes anywhere without replaying what came before,
 processes never share noise, and two of them draw what one would with twice the batch.
 """
 
@@ -48,10 +48,10 @@ class PairStream:
         # The empty prompt, for dropped text, comes last.
         self.tokens = tokenize(tokenizer, [*prompts, ""])  # of P + 1 prompts
 
-    def photo_at(self, place: int) -> int:
-        """Index of the photo at a place: each photo once an epoch, in an order of the epoch's own."""
-        epoch, index = divmod(place, len(self.cache.items))
-        if epoch != self._order[0]:  # drawn once an epoch: a batch asks for each of its places
+    def photo_at(self, position: int) -> int:
+        """Index of the photo at a position: each photo once an epoch, in an order of the epoch's own."""
+        epoch, index = divmod(position, len(self.cache.items))
+        if epoch != self._order[0]:  # drawn once an epoch: a batch asks for each of its positions
             rng = np.random.default_rng((self.settings.seed, 1, epoch))
             self._order = epoch, rng.permutation(len(self.cache.items))
         return int(self._order[1][index])
@@ -64,7 +64,7 @@ class PairStream:
         """
         size = self.settings.batch
         first = (number * ranks + rank) * size
-        draws = [self._draw(place) for place in range(first, first + size)]
+        draws = [self._draw(position) for position in range(first, first + size)]
         rows = [int(self.cache.rows[photo]) + variant for photo, variant, *_ in draws]
         noise = torch.stack([draw_noise(seed, self._latent_shape) for *_, seed in draws])  # (B, 8, h, w)
         moments = torch.from_numpy(np.stack([self.cache.moments[row] for row in rows])).float()
@@ -88,10 +88,10 @@ class PairStream:
     def _latent_shape(self) -> tuple[int, ...]:
         return (8, *self.cache.condition.shape[2:])  # 4 of noise, 4 to sample the posterior with
 
-    def _draw(self, place: int) -> tuple[int, int, int, int, bool, int]:
+    def _draw(self, position: int) -> tuple[int, int, int, int, bool, int]:
         """Photo, variant, prompt, timestep, whether the photo is dropped, and the seed of its noise."""
-        settings, rng = self.settings, np.random.default_rng((self.settings.seed, 2, place))
-        photo = self.photo_at(place)
+        settings, rng = self.settings, np.random.default_rng((self.settings.seed, 2, position))
+        photo = self.photo_at(position)
         variant, prompt = int(rng.integers(self.cache.variants)), int(rng.integers(self.prompt_count))
         prompt = prompt if self.own_prompt is None else self.own_prompt[photo]
         timestep, at_last = int(rng.integers(self.last + 1)), rng.random() < settings.last_share

@@ -1,7 +1,8 @@
-"""What is trained and what stays frozen."""
+"""Parts of a model: which are trained and which stay frozen, and a digest that other weights change."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from chromatune.errors import MissingExtraError
@@ -56,3 +57,14 @@ def _add_lora(unet: nn.Module, rank: int) -> None:
         raise MissingExtraError("LoRA", "train") from None
     config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
     unet.add_adapter(config)  # type: ignore[operator]  # diffusers' own method, unknown to nn.Module
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits of the SHA-256 of a module's weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

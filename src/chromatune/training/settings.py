@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chromatune.errors import OptionsError
+from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
 PARTS: tuple[str, ...] = get_args(Parts)
@@ -129,7 +130,7 @@ def resolve_settings(
     try:
         return TrainSettings(**(base | values | dict(given)))
     except ValidationError as error:
-        raise OptionsError(_first_problem(error)) from None
+        raise options_error(error, TrainSettings, "setting") from None
 
 
 def _read_config(config: Path | None) -> dict[str, Any]:
@@ -152,12 +153,3 @@ def _parse_override(text: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         parsed = None if value in ("none", "None") else value
     return name.strip(), parsed
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}; accepted: {', '.join(TrainSettings.model_fields)}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{name}={first['input']!r}: {message.lower()}" if name else message

@@ -2,107 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from chromatune.bundle import Bundle
-from chromatune.bundle.latents import (
-    decode_latents,
-    draw_latents,
-    encode_moments,
-    encode_photos,
-    grey_pixels,
-    mode_of,
-    to_pixels,
-)
+from chromatune.bundle.latents import decode_latents, encode_photos, grey_pixels, to_pixels
 from chromatune.bundle.text import TextEmbedder, Tokens
-from chromatune.color import chroma_of, luma, recompose
-from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
-from chromatune.data.sources import PhotoItem
-from chromatune.errors import DataError, PhotoError
-from chromatune.files import write_whole
+from chromatune.color import chroma_of, recompose
 from chromatune.inference.sampling import sample
 from chromatune.prompts import DEFAULT_PROMPT
-from chromatune.training.learner import Batch, Learner, draw_noise
+from chromatune.training.grids import grid_path, write_grid
+from chromatune.training.learner import Batch, Learner
+from chromatune.training.run import Run
+from chromatune.training.validation_set import ValidationSet
 
 # (result, truth (H, W, 3) uint8, grey (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
-TIMESTEP_PLACES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides colour
-GRID_PHOTOS = 8
+TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides colour
 
 
-@dataclass(frozen=True)
-class ValidationSet:
-    """Photos at the model's size with all that chance would decide, fixed for the whole run."""
+@contextmanager
+def averaged_weights(run: Run) -> Iterator[None]:
+    """The averaged weights in place of the trained ones while the block runs, and no dropout."""
+    _swap_averages(run)
+    run.learner.eval()
+    try:
+        yield
+    finally:
+        _swap_averages(run)
+        run.learner.train()
 
-    truth_u8: np.ndarray  # (N, S, S, 3) uint8
-    grey_u8: np.ndarray  # (N, S, S) uint8, Rec.601
-    condition: torch.Tensor  # (N, 4, h, w), unscaled
-    latents: torch.Tensor  # (N, 4, h, w), scaled
-    noise: torch.Tensor  # (N, 4, h, w)
+
+def _swap_averages(run: Run) -> None:
+    """Exchanges the trained weights and their averages in place: a third copy of a large model is gigabytes."""
+    if run.averages is not None:
+        for parameter, average in zip(run.trained, run.averages.shadow_params, strict=True):
+            parameter.data, average.data = average.data, parameter.data
 
 
-def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learner: Learner) -> ValidationSet:
-    """The first `count` usable photos as centre squares, encoded.
+def validate(run: Run, step: int, score: Score | None, anchors: Mapping[str, float]) -> dict[str, Any]:
+    """One validation of the weights as they are: its row of `metrics.jsonl`; the grid is written.
 
-    Raises:
-        DataError: none can be used.
+    Args:
+        run: what is validated.
+        step: updates so far.
+        score: metrics of one photo; without it only losses are measured.
+        anchors: `measure_anchors` of the held-out photos.
     """
-    truths: list[np.ndarray] = []
-    for item in items:
-        try:
-            rgb = item.read()
-        except PhotoError:
-            continue
-        if not is_monochrome(rgb):
-            truths.append(apply_crop(rgb, centre_crop(rgb.shape[0], rgb.shape[1]), size_px))
-        if len(truths) == count:
-            break
-    if not truths:
-        raise DataError(f"none of {len(items)} photos to validate on can be read in colour; give other photos")
-    truth_u8 = np.stack(truths)
-    greys = np.stack([luma(truth) for truth in truth_u8])
-    condition = _encode(learner, np.repeat(greys[..., None], 3, axis=3))
-    moments = _encode(learner, truth_u8)
-    # 4 channels of noise, 4 to sample the posterior with
-    noise = torch.stack([draw_noise(i, (8, *condition.shape[2:])) for i in range(len(truths))]).to(condition.device)
-    latents = draw_latents(moments, noise[:, 4:], learner.vae.config.scaling_factor)
-    return ValidationSet(truth_u8, greys, mode_of(condition), latents, noise[:, :4])
+    tokens = run.stream.tokens.rows(torch.arange(1))
+    row: dict[str, Any] = {"step": step, "kind": "validation"}
+    row |= measure_losses(run.learner, run.held_out, tokens)
+    row |= {f"train_{name}": loss for name, loss in measure_losses(run.learner, run.seen, tokens).items()}
+    parts = run.pipeline
+    models = (parts.tokenizer, parts.text_encoder, parts.vae, parts.unet, parts.scheduler, parts.photo_encoder)
+    raw = colorize(Bundle(run.info, *models), run.held_out, run.settings.validation_steps or run.info.steps)
+    recomposed = None
+    if score is not None:
+        measured, recomposed = measure_results(raw, run.held_out, score, anchors)
+        row |= measured
+    write_grid(grid_path(run.out, step), run.held_out, raw, recomposed)
+    return row
 
 
-@torch.no_grad()
-def _encode(learner: Learner, photos: np.ndarray, size: int = 8) -> torch.Tensor:
-    where = learner.alphas_cumprod.device
-    parts = [photos[first : first + size] for first in range(0, len(photos), size)]
-    return torch.cat([encode_moments(learner.vae, to_pixels(part).to(where)) for part in parts])
+def merit(row: Mapping[str, Any], best_by: str) -> float:
+    """What the best weights have most of: the negative of an error, or PSNR; noise loss where nothing was scored."""
+    name = best_by if best_by in row else "noise_loss"
+    return float(row[name]) if name == "psnr" else -float(row[name])
 
 
 @torch.no_grad()
 def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size: int = 8) -> dict[str, float]:
-    """Noise loss, and LAB loss of the decoded estimate, averaged over `TIMESTEP_PLACES`, for one prompt's tokens."""
+    """Noise loss, and LAB loss of the decoded estimate, averaged over `TIMESTEP_SHARES`, for one prompt's tokens."""
     last = len(learner.alphas_cumprod) - 1
-    where = learner.alphas_cumprod.device
+    device = learner.alphas_cumprod.device
     sums: dict[str, float] = {}
     total = 0
-    for place in TIMESTEP_PLACES:
+    for share in TIMESTEP_SHARES:
         for first in range(0, len(photos.latents), size):
-            part = slice(first, first + size)
-            count = len(photos.latents[part])
+            rows = slice(first, first + size)
+            count = len(photos.latents[rows])
             batch = Batch(
-                latents=photos.latents[part],
-                condition=photos.condition[part],
-                noise=photos.noise[part],
-                timesteps=torch.full((count,), round(place * last), device=where),
+                latents=photos.latents[rows],
+                condition=photos.condition[rows],
+                noise=photos.noise[rows],
+                timesteps=torch.full((count,), round(share * last), device=device),
                 tokens=tokens,
-                prompt_of=torch.zeros(count, dtype=torch.int64, device=where),
-                shown=torch.ones(count, dtype=torch.bool, device=where),
-                truth=to_pixels(photos.truth_u8[part]).to(where) if learner.settings.lab_weight > 0 else None,
-                greys=torch.from_numpy(photos.grey_u8[part]).to(where),
+                prompt_of=torch.zeros(count, dtype=torch.int64, device=device),
+                shown=torch.ones(count, dtype=torch.bool, device=device),
+                truth=to_pixels(photos.truth_u8[rows]).to(device) if learner.settings.lab_weight > 0 else None,
+                greys=torch.from_numpy(photos.grey_u8[rows]).to(device),
             )
             for name, value in learner(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * count
@@ -166,17 +158,3 @@ def measure_results(
     kept["psnr_grey"] = anchors["psnr_grey"]
     kept["delta_cf"] = abs(means["cf_field"] - anchors["truth_cf_field"])
     return kept, recomposed
-
-
-def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: np.ndarray | None) -> None:
-    """A PNG of the first photos: input, raw result, recomposed result, truth, one row each."""
-    raw_u8 = np.rint(raw[:GRID_PHOTOS].clip(0, 1) * 255).astype(np.uint8)
-    rows = [np.repeat(photos.grey_u8[:GRID_PHOTOS, ..., None], 3, axis=3), raw_u8]
-    if recomposed is not None:
-        rows.append(recomposed[:GRID_PHOTOS])
-    rows.append(photos.truth_u8[:GRID_PHOTOS])
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, png = cv2.imencode(".png", sheet[..., ::-1])
-    if done:
-        write_whole(path, png.tobytes())

@@ -1,8 +1,7 @@
-"""Whole runs with a tiny pipeline: resume, frozen parts, results, errors."""
+"""Whole runs with a tiny pipeline: resume, updates, frozen parts, validation, results, errors."""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 import shutil
@@ -10,40 +9,32 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from chromatune import Colorizer, make_options
-from chromatune.bundle.text import tokenize
-from chromatune.data.sources import open_source
 from chromatune.errors import ChromaTuneError, DataError, OptionsError
-from chromatune.evaluation.metrics import scores
-from chromatune.training import checkpoints, engine
-from chromatune.training.learner import Batch, Learner
+from chromatune.training import checkpoints, loop, validation
 from chromatune.training.outcome import write_outcome
+from chromatune.training.pair_stream import PairStream
 from chromatune.training.settings import PARTS, TrainSettings
 from chromatune.training.widening import open_trainable
 
 
-@pytest.fixture
-def start(drawn_photos, tiny_pipeline, tmp_path, tiny_settings):
-    """Runs with the tiny settings and some changed: `start("name", lr=…)` -> what `train` returned, and its rows."""
-
-    def start(name="run", *, model=None, **changes):
-        settings = TrainSettings(**(tiny_settings | changes))
-        rows = []
-        trained = engine.train(
-            open_source(drawn_photos), str(model or tiny_pipeline()), settings, tmp_path / name, score=scores,
-            report=rows.append,
-        )  # fmt: skip
-        return trained, rows
-
-    return start
-
-
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing may catch it."""
+
+
+def dying_after(updates):
+    """Learning rates as ever, and death where the update after so many begins."""
+    known = loop.learning_rate
+
+    def learning_rate(step, settings):
+        if step == updates:
+            raise Killed
+        return known(step, settings)
+
+    return learning_rate
 
 
 def state(out):
@@ -54,21 +45,16 @@ def state(out):
 @pytest.mark.parametrize("moment", ["after the checkpoint", "while it is written", "two steps later"])
 def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, moment):
     whole, _ = start("whole", lab_weight=1.0)
-    finish, after = checkpoints.finish_checkpoint, engine._Run._after_update
+    finish = checkpoints.finish_checkpoint
 
     def die_in_finish(temporary, final):
         if moment == "after the checkpoint":
             finish(temporary, final)
         raise Killed
 
-    def die_later(self, sums):
-        after(self, sums)
-        if self.step == 5:
-            raise Killed
-
     with monkeypatch.context() as patched:
         if moment == "two steps later":
-            patched.setattr(engine._Run, "_after_update", die_later)
+            patched.setattr(loop, "learning_rate", dying_after(5))
         else:
             patched.setattr(checkpoints, "finish_checkpoint", die_in_finish)
         with pytest.raises(Killed):
@@ -83,17 +69,6 @@ def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, moment):
     assert all(torch.equal(a, b) for a, b in zip(ema_1["shadow_params"], ema_2["shadow_params"], strict=True))
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1] and whole.best_step == resumed.best_step
-
-
-def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline, tiny_settings):
-    """So that the same command works once colour photos are there."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(4):
-        Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
-    with pytest.raises(DataError, match="none of the . photos can be used: . grey"):
-        engine.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_repeated(start):
@@ -133,7 +108,7 @@ def test_frozen_parts_stay_bit_identical(start, tiny_pipeline, parts):
 def test_the_result_opens_and_colorizes(start, tiny_pipeline, parts, vae_kind):
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    trained, rows = start(model=tiny_pipeline(vae_kind), parts=parts, lr=0.02)
+    trained, rows = start(model=tiny_pipeline(vae_kind), parts=parts, lr=0.02, lora_rank=3)
     folder = write_outcome(trained, "photos", "quick")
     photo = np.tile(np.arange(48, dtype=np.uint8) * 5, (40, 1))
     options = make_options(steps=1, guidance_scale=1, image_guidance_scale=1, size_px=32, recompose=False)
@@ -143,6 +118,8 @@ def test_the_result_opens_and_colorizes(start, tiny_pipeline, parts, vae_kind):
     if parts == "lora":
         adapter = load_file(folder / "pytorch_lora_weights.safetensors")
         assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name or "lora.up" in name)
+        ranks = {min(tensor.shape) for tensor in adapter.values()}
+        assert ranks == {3}, "lora_rank decides how many directions an adapter has"
     else:
         assert (ours != untrained).any()
         stock = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
@@ -170,22 +147,92 @@ def test_training_lowers_the_loss(start):
 
 
 def test_a_bad_loss_stops_before_the_update(start, tmp_path, monkeypatch):
-    from chromatune.training import learner
+    """Guards that the loss is looked at before the optimiser's step: weights stay those of the updates before."""
+    from chromatune.training import learner, run
 
-    seen, joined = [], learner.joined_loss
+    held, passes, joined = {}, [], learner.joined_loss
+
+    def hold(name):
+        opened = open_trainable(name)
+        held["unet"] = opened.unet
+        return opened
 
     def poisoned(*args):
-        seen.append(1)
         loss = joined(*args)
-        # validation at step 0 and 3 also passes here: count updates by their gradient
-        return loss * float("nan") if loss.requires_grad and sum(seen) > 15 else loss
+        if not loss.requires_grad:  # a validation
+            return loss
+        passes.append({name: tensor.clone() for name, tensor in held["unet"].state_dict().items()})
+        return loss * float("nan") if len(passes) == 5 else loss
 
+    monkeypatch.setattr(run, "open_trainable", hold)
     monkeypatch.setattr(learner, "joined_loss", poisoned)
-    with pytest.raises(ChromaTuneError, match=r"the loss is nan at step \d; nothing was updated"):
+    with pytest.raises(ChromaTuneError, match="the loss is nan at step 4; nothing was updated"):
         start()
-    found = checkpoints.latest(tmp_path / "run")
-    if found is not None:
-        assert all(torch.isfinite(tensor).all() for tensor in load_file(found[1] / "model.safetensors").values())
+    after = held["unet"].state_dict()
+    assert any(not torch.equal(tensor, passes[4][name]) for name, tensor in passes[3].items()), "updates move weights"
+    assert all(torch.equal(tensor, after[name]) for name, tensor in passes[4].items()), "the bad one moved none"
+    assert checkpoints.latest(tmp_path / "run")[0] == 3
+
+
+def test_passes_make_up_one_update(start):
+    """Guards accumulation: two passes of two pairs are one of four, each pair once, and the curves are the same."""
+    settings = {"max_steps": 4, "log_every": 1, "validate_every": 4, "checkpoint_every": 4, "lab_weight": 0}
+    curves = [
+        [row["noise_loss"] for row in rows if row["kind"] == "train"]
+        for rows in (start("one", batch=4, **settings)[1], start("two", batch=2, accumulation=2, **settings)[1])
+    ]
+    assert len(set(curves[0])) == 4
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("best_by", "by_step", "best_step"), [("psnr", (99, 20, 23, 21, 22), 2), ("ab_mse", (0, 9, 5, 3, 4), 3)]
+)
+def test_the_best_checkpoint_has_the_most_psnr_or_the_least_error(start, monkeypatch, best_by, by_step, best_step):
+    """Guards the sign of "best"; the untouched model, whatever it reaches, is none."""
+    known = loop.validate
+    monkeypatch.setattr(loop, "validate", lambda run, step, *a: known(run, step, *a) | {best_by: float(by_step[step])})
+    trained, _ = start(best_by=best_by, max_steps=4, validate_every=1)
+    assert trained.best_step == best_step
+
+
+def test_the_averages_are_validated_and_kept_and_training_goes_on_without_them(start, tmp_path, monkeypatch):
+    """Guards that the averaged weights stand in for the trained ones during a validation, and only then."""
+    seen = []
+    for name in ("measure_losses", "colorize"):
+        known = getattr(validation, name)
+
+        def look(model, *args, known=known):
+            seen.append(model.unet.conv_in.weight.detach().clone())
+            return known(model, *args)
+
+        monkeypatch.setattr(validation, name, look)
+    trained, _ = start(ema=0.9, max_steps=3)
+    weights, averages = state(tmp_path / "run")
+    names = [name for name, _ in trained.pipeline.unet.named_parameters()]
+    average = averages["shadow_params"][names.index("conv_in.weight")]
+    assert len(seen) == 2 * 3, "held-out losses, training photos' losses and samples at step 0 and 3"
+    assert all(torch.equal(weight, average) for weight in seen[3:])
+    assert not torch.equal(average, weights["unet.conv_in.weight"])
+    best, _ = checkpoints.load_best(tmp_path / "run")
+    assert torch.equal(best["unet.conv_in.weight"], average)
+    start("plain", ema=0, max_steps=3)
+    plain = load_file(checkpoints.latest(tmp_path / "plain")[1] / "model.safetensors")
+    assert torch.equal(weights["unet.conv_in.weight"], plain["unet.conv_in.weight"])
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_gradient_checkpointing_computes_activations_again(start, monkeypatch, chosen):
+    """Guards the setting: memory is saved by a second forward pass through each block, during the backward pass."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    calls, forward = [], ResnetBlock2D.forward
+    monkeypatch.setattr(
+        ResnetBlock2D, "forward", lambda *a, **k: (calls.append(torch.is_grad_enabled()), forward(*a, **k))[1]
+    )
+    trained, _ = start(gradient_checkpointing=chosen, max_steps=1, ema=0)
+    blocks = sum(isinstance(module, ResnetBlock2D) for module in trained.pipeline.unet.modules())
+    assert sum(calls) > blocks if chosen else sum(calls) == blocks
 
 
 @pytest.mark.parametrize(
@@ -214,39 +261,13 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(start, tmp_path, monkeypatch,
     assert checkpoints.latest(tmp_path / "run")[0] == 3
 
 
-def test_another_run_is_not_continued_by_mistake(start):
-    start(max_steps=3)
-    with pytest.raises(OptionsError, match=r"holds a run with lr = 0.001, not 0.002"):
-        start(max_steps=3, lr=0.002)
-
-
-def test_schedules(start, tiny_pipeline, tmp_path):
-    trained, _ = start(max_steps=2, zero_terminal_snr=True)
-    config = trained.pipeline.scheduler.config
-    assert config.prediction_type == "v_prediction" and config.rescale_betas_zero_snr
-    assert float(trained.pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
-    with pytest.raises(OptionsError, match="use v_prediction"):
-        start("other", model=tiny_pipeline(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
-              prediction_type="epsilon")  # fmt: skip
-    assert not (tmp_path / "other").exists()
-
-
-def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
-    """A model trained without dropout must not be sampled with guidance."""
-    bare = open_trainable(str(tiny_stable_diffusion(8)))
-    assert bare.defaults == {}
-    for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
-        info = engine.run_info(bare, TrainSettings(dropout=dropout), 16)
-        assert (info.guidance_scale, info.image_guidance_scale) == scales
-
-
 def test_learning_rates():
     settings = TrainSettings(lr=1.0, warmup=10, max_steps=110, lr_schedule="cosine")
-    rates = [engine.learning_rate(step, settings) for step in range(110)]
+    rates = [loop.learning_rate(step, settings) for step in range(110)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.51) and rates[-1] == pytest.approx(0.02, abs=1e-3)
     constant = TrainSettings(lr=5e-6, warmup=0, lr_schedule="constant")
-    assert {engine.learning_rate(step, constant) for step in (0, 500)} == {5e-6}
+    assert {loop.learning_rate(step, constant) for step in (0, 500)} == {5e-6}
 
 
 def test_a_plain_stable_diffusion_model_becomes_a_colorizer(start, tiny_stable_diffusion):
@@ -269,13 +290,13 @@ def test_the_loss_is_read_behind_the_backward_pass_and_batches_are_made_ahead(st
     from accelerate import Accelerator
 
     order, makers = [], set()
-    monkeypatch.setattr(engine, "makes_batches_ahead", lambda device: True)  # as on a GPU
-    copy, check, backward = engine.LossWatch.copy, engine.LossWatch.check, Accelerator.backward
-    monkeypatch.setattr(engine.LossWatch, "copy", lambda *a: (order.append("copy"), copy(*a))[1])
-    monkeypatch.setattr(engine.LossWatch, "check", lambda *a: (order.append("check"), check(*a))[1])
+    monkeypatch.setattr(loop, "makes_batches_ahead", lambda device: True)  # as on a GPU
+    copy, check, backward = loop.LossWatch.copy, loop.LossWatch.check, Accelerator.backward
+    monkeypatch.setattr(loop.LossWatch, "copy", lambda *a: (order.append("copy"), copy(*a))[1])
+    monkeypatch.setattr(loop.LossWatch, "check", lambda *a: (order.append("check"), check(*a))[1])
     monkeypatch.setattr(Accelerator, "backward", lambda *a: (order.append("backward"), backward(*a))[1])
-    batch = engine._Run._batch
-    monkeypatch.setattr(engine._Run, "_batch", lambda *a: (makers.add(threading.get_ident()), batch(*a))[1])
+    batch = PairStream.batch
+    monkeypatch.setattr(PairStream, "batch", lambda *a: (makers.add(threading.get_ident()), batch(*a))[1])
     start(max_steps=2)
     assert order == ["copy", "backward", "check"] * 2
     assert threading.get_ident() not in makers
@@ -291,11 +312,6 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(start, monkeypatch):
     training_and_losses = 2  # "colorize the photo", and the empty prompt
     sampling = 2 * 3  # the prompt and the negative one at each of three validations
     assert len(calls) <= training_and_losses + sampling
-
-
-def test_the_sources_own_prompts(start):
-    with pytest.raises(OptionsError, match="has no prompts of its own"):
-        start(prompts="source")
 
 
 @pytest.mark.parametrize("parts", ["unet", "lora"])
@@ -317,42 +333,10 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
 
 def test_a_run_with_a_photo_encoder_resumes(start, encoder_pipeline, monkeypatch):
     whole, _ = start("whole", model=encoder_pipeline)
-    after = engine._Run._after_update
-
-    def die(self, sums):
-        after(self, sums)
-        if self.step == 4:
-            raise Killed
-
     with monkeypatch.context() as patched:
-        patched.setattr(engine._Run, "_after_update", die)
+        patched.setattr(loop, "learning_rate", dying_after(4))
         with pytest.raises(Killed):
             start("cut", model=encoder_pipeline)
     resumed, _ = start("cut", model=encoder_pipeline)
     for name, tensor in whole.pipeline.unet.state_dict().items():
         assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
-
-
-def test_what_is_learnt_is_blind_to_dropped_photos(encoder_pipeline):
-    """The U-Net's answer for a dropped photo is that without a photo encoder; for a shown one it is another."""
-    parts = open_trainable(str(encoder_pipeline))
-    named = (
-        parts.unet,
-        parts.tokenizer,
-        parts.text_encoder,
-        parts.vae,
-        parts.scheduler.alphas_cumprod,
-        "epsilon",
-        TrainSettings(),
-    )
-    seeing, blind = Learner(*named, parts.photo_encoder.eval()), Learner(*named)
-    batch = Batch(
-        latents=torch.randn(2, 4, 4, 4), condition=torch.randn(2, 4, 4, 4), noise=torch.randn(2, 4, 4, 4),
-        timesteps=torch.tensor([5, 5]), tokens=tokenize(parts.tokenizer, [""]), prompt_of=torch.tensor([0, 0]),
-        truth=None, greys=torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8), shown=torch.tensor([True, False]),
-    )  # fmt: skip
-    with torch.no_grad():
-        ours, theirs = (learner.predict(batch.latents, batch) for learner in (seeing, blind))
-    with pytest.raises(ValueError, match="the batch is without greys"):
-        seeing.predict(batch.latents, dataclasses.replace(batch, greys=None))
-    assert torch.equal(ours[1], theirs[1]) and not torch.allclose(ours[0], theirs[0], atol=1e-3)

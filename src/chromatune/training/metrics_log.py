@@ -1,0 +1,69 @@
+"""`metrics.jsonl`: what a run measured, one JSON object a line, written as it comes and read by step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chromatune.errors import DataError
+from chromatune.files import write_whole
+from chromatune.training.checkpoints import writing
+
+METRICS_FILE = "metrics.jsonl"
+
+OnRow = Callable[[dict[str, Any]], None]
+
+
+class MetricsLog:
+    """Rows are appended as they come; those beyond the step that a run resumes at are dropped first."""
+
+    def __init__(self, out: Path, step: int, on_row: OnRow) -> None:
+        """Opens or makes the file.
+
+        Args:
+            out: folder of the run.
+            step: rows of later steps are dropped; -1 drops all.
+            on_row: called with each row once it is written.
+
+        Raises:
+            DataError: the file cannot be read, or the disk is full.
+        """
+        self.path, self.on_row = out / METRICS_FILE, on_row
+        rows = read_metrics(self.path) if self.path.exists() else []
+        kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
+        with writing(self.path):
+            write_whole(self.path, "".join(kept).encode())
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends one row, and reports it.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.on_row(row)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of `metrics.jsonl` by step, the last one of each step and kind.
+
+    A killed run may leave half a line, which is left out; a resumed one repeats the steps since its checkpoint.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the run's measurements cannot be read ({error.strerror})") from None
+    known: dict[tuple[int, str], dict[str, Any]] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            known[int(row["step"]), str(row["kind"])] = row
+        except (ValueError, TypeError, KeyError):
+            continue
+    return [known[key] for key in sorted(known)]

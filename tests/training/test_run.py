@@ -1,0 +1,96 @@
+"""How a run begins: what it may be, which photos it takes, how it samples, and whose its folder is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+from chromatune.data.sources import open_source
+from chromatune.errors import DataError, OptionsError
+from chromatune.files import claim_folder
+from chromatune.training import loop, run
+from chromatune.training.settings import TrainSettings
+from chromatune.training.widening import open_trainable
+
+
+def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline, tiny_settings):
+    """So that the same command works once colour photos are there."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
+    with pytest.raises(DataError, match="none of the . photos can be used: . grey"):
+        loop.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_not_continued_by_mistake(start, tmp_path):
+    start(max_steps=1)
+    kept = sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file())
+    with pytest.raises(OptionsError, match=r"holds a run with lr=0.001, and now it is 0.002"):
+        start(max_steps=1, lr=0.002)
+    assert sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file()) == kept
+
+
+def test_latents_lie_where_the_call_says_whatever_the_environment(start, tmp_path, monkeypatch):
+    """Guards that only the command line reads CHROMATUNE_CACHE."""
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "elsewhere"))
+    shared, _ = start(max_steps=1, cache_dir=tmp_path / "shared")
+    assert shared.cache.folder.parent == tmp_path / "shared"
+    own, _ = start(max_steps=1)
+    assert own.cache.folder.parent == tmp_path / "run" / "cache" and not (tmp_path / "elsewhere").exists()
+
+
+def test_a_second_process_on_the_same_run_is_one_line(start, tmp_path, monkeypatch):
+    """Guards that the folder is held for the whole run, and let go in the end."""
+    known, refused = loop.learning_rate, []
+
+    def learning_rate(*args):
+        with pytest.raises(OptionsError) as error, claim_folder(tmp_path / "run", run.RUN_FILE, {}, "a run"):
+            pass
+        refused.append(str(error.value))
+        return known(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "learning_rate", learning_rate)
+        start(max_steps=1)
+    assert "is in use: another process is working there" in refused[0] and "\n" not in refused[0]
+    start(max_steps=1)
+
+
+def test_at_most_so_many_photos_whichever_their_order(start, drawn_photos):
+    """Guards `photos`: a share of a source, held-out photos included, is drawn by the seed alone."""
+    trained, _ = start(photos=6, max_steps=1)
+    used = {item.key for item in (*trained.split.train, *trained.split.validation)}
+    assert len(used) == 6
+    source = open_source(drawn_photos)
+    turned = dataclasses.replace(source, items=source.items[::-1])
+    planned = [run.plan_run(each, str(trained.info.path), trained.settings).split for each in (source, turned)]
+    assert all({item.key for item in (*split.train, *split.validation)} == used for split in planned)
+
+
+def test_schedules(start, tiny_pipeline, tmp_path):
+    trained, _ = start(max_steps=2, zero_terminal_snr=True)
+    config = trained.pipeline.scheduler.config
+    assert config.prediction_type == "v_prediction" and config.rescale_betas_zero_snr
+    assert float(trained.pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(OptionsError, match="use v_prediction"):
+        start("other", model=tiny_pipeline(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
+              prediction_type="epsilon")  # fmt: skip
+    assert not (tmp_path / "other").exists()
+
+
+def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
+    """A model trained without dropout must not be sampled with guidance."""
+    bare = open_trainable(str(tiny_stable_diffusion(8)))
+    assert bare.defaults == {}
+    for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
+        info = run.run_info(bare, TrainSettings(dropout=dropout), 16)
+        assert (info.guidance_scale, info.image_guidance_scale) == scales
+
+
+def test_the_sources_own_prompts(start):
+    with pytest.raises(OptionsError, match="has no prompts of its own"):
+        start(prompts="source")
