@@ -1,0 +1,57 @@
+"""What a validation measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from chromatune.training.grids import read_grid, write_grid
+from chromatune.training.validation import measure_anchors, measure_results
+from chromatune.training.validation_set import ValidationSet
+
+
+def squares(seed, count=3, side=8):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def photos():
+    truth = squares(0)
+    nothing = torch.zeros(0)
+    return ValidationSet(truth, truth[..., 1], nothing, nothing, nothing)
+
+
+def spread(result, truth, grey):
+    """Scores of one photo; its colourfulness is how far its channels are apart."""
+    return {"psnr": 20.0, "ab_mse": 1.0, "cf_field": float(np.ptp(result.astype(int), axis=2).mean())}
+
+
+@pytest.mark.parametrize("truth_cf_field", [0.0, 255.0])
+def test_colourfulness_errors_are_distances(photos, truth_cf_field):
+    """Guards the `abs` of ΔCF: too little colour is an error, as too much is, and less of it is better."""
+    raw = squares(1).astype(np.float32) / 255
+    anchors = {"psnr_grey": 19.0, "truth_cf_field": truth_cf_field}
+    means, recomposed = measure_results(raw, photos, spread, anchors)
+    colourfulness = np.mean([spread(result, None, None)["cf_field"] for result in recomposed])
+    assert 0 < colourfulness < 255
+    assert means["delta_cf"] == pytest.approx(abs(colourfulness - truth_cf_field)) and means["delta_cf"] > 0
+
+
+def test_anchors_are_the_grey_input_and_the_truth(photos):
+    score = lambda result, truth, grey: {"psnr": float(result.mean()), "cf_field": float(result.max())}  # noqa: E731
+    anchors = measure_anchors(photos, score)
+    assert anchors["psnr_grey"] == pytest.approx(np.mean([grey.mean() for grey in photos.grey_u8]))
+    assert anchors["truth_cf_field"] == np.mean([truth.max() for truth in photos.truth_u8])
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_grid_is_read_as_it_was_written(photos, tmp_path, scored):
+    path, raw, recomposed = tmp_path / "grids" / "step-000001.png", squares(1), squares(2) if scored else None
+    write_grid(path, photos, raw.astype(np.float32) / 255, recomposed)
+    grid = read_grid(path, recomposed=scored)
+    np.testing.assert_array_equal(grid.grey, np.repeat(photos.grey_u8[..., None], 3, axis=3))
+    np.testing.assert_array_equal(grid.raw, raw)
+    np.testing.assert_array_equal(grid.truth, photos.truth_u8)
+    assert grid.recomposed is None if recomposed is None else np.array_equal(grid.recomposed, recomposed)
+    assert read_grid(tmp_path / "none.png", recomposed=scored) is None
