@@ -18,12 +18,12 @@ import skimage
 from chromatune import Colorizer, make_options
 from chromatune.color import luma
 from chromatune.evaluation.metrics import colorfulness, scores
-from chromatune.evaluation.table import COLUMNS, markdown, summarise
+from chromatune.evaluation.summary import TITLES, mean_scores, scores_table
 
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 MODELS = ("mini-base", "mini")
 TILE_PX = 256
-DEMO_COLUMNS = {key: COLUMNS[key] for key in ("psnr", "ssim", "mae", "delta_cf_field", "luma_drift_max")}
+DEMO_COLUMNS = {key: TITLES[key] for key in ("psnr", "ssim", "mae", "delta_cf_field", "luma_drift_max")}
 
 
 def shipped_photo(name: str) -> np.ndarray:
@@ -70,7 +70,7 @@ def main(out: Path) -> None:
     truth_cf = [colorfulness(truth) for truth in truths]
     grey_rgb = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
     columns, table = {"input": grey_rgb}, {}
-    table["grey passthrough"] = summarise(list(map(scores, grey_rgb, truths, greys)), truth_cf) | {"seconds": 0.0}
+    table["grey passthrough"] = mean_scores(list(map(scores, grey_rgb, truths, greys)), truth_cf) | {"seconds": 0.0}
     for model in MODELS:
         print(f"{model} …", flush=True)
         colorizer = Colorizer.load(model, device="cpu")
@@ -80,7 +80,7 @@ def main(out: Path) -> None:
             start = time.perf_counter()
             results = [colorizer.colorize(grey, options).rgb for grey in greys]
             seconds = (time.perf_counter() - start) / len(greys)
-            row = summarise(list(map(scores, results, truths, greys)), truth_cf)
+            row = mean_scores(list(map(scores, results, truths, greys)), truth_cf)
             table[f"{model}, {kind}"] = row | {"seconds": seconds}
             if recompose:
                 columns[model] = results
@@ -88,7 +88,7 @@ def main(out: Path) -> None:
                     save(out / f"{Path(name).stem}.{model}.png", rgb)
     columns["truth"] = truths
     save(out / "sheet.png", labelled(columns))
-    text = markdown(table, DEMO_COLUMNS | {"seconds": "seconds a photo"})
+    text = scores_table(table, DEMO_COLUMNS | {"seconds": "seconds a photo"})
     (out / "table.md").write_text(text)
     print(text + f"\npictures: {out / 'sheet.png'}")
 

@@ -7,17 +7,17 @@ import pytest
 import scipy.linalg
 
 from chromatune.errors import DataError
-from chromatune.evaluation import frechet
-from chromatune.evaluation.frechet import FeatureFile, fid_rows, frechet_distance, moments
+from chromatune.evaluation import perceptual
+from chromatune.evaluation.perceptual import FeatureFile, fid_rows, frechet_distance, moments
 from chromatune.evaluation.protocol import ChosenPhoto
 
 
-def photo(key: str, part: str = "held-out") -> ChosenPhoto:
-    return ChosenPhoto(key, key, part, lambda: np.zeros((1, 1, 3), np.uint8))
+def photo(key: str, subset: str = "held-out") -> ChosenPhoto:
+    return ChosenPhoto(key, key, subset, lambda: np.zeros((1, 1, 3), np.uint8))
 
 
 def record(row: str, key: str, **fields: object) -> dict:
-    return {"row": row, "part": "held-out", "key": key} | fields
+    return {"row": row, "subset": "held-out", "key": key} | fields
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
@@ -57,7 +57,7 @@ def test_fewer_photos_than_features_is_finite_and_symmetric():
 
 
 def test_features_are_kept_once_in_any_order_and_a_torn_one_is_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(frechet, "BATCH", 2)
+    monkeypatch.setattr(perceptual, "BATCH", 2)
     path = tmp_path / "features.bin"
     values = {("row", key): np.full(3, index, np.float32) for index, key in enumerate("abc\ud800")}
     with FeatureFile(path, 3) as file:
@@ -78,11 +78,11 @@ def test_a_row_is_compared_with_the_truths_of_its_own_photos(tmp_path):
     photos = [photo(key) for key in "abc"] + [photo("d", "seen")]
     records = [record(row, key) for row in ("same", "few") for key in "ab"]
     records += [record("same", "c"), record("few", "c", failed="missing"), record("one", "a")]
-    records.append({"row": "same", "part": "seen", "key": "d"})
+    records.append({"row": "same", "subset": "seen", "key": "d"})
     rng = np.random.default_rng(3)
     with FeatureFile(tmp_path / "features.bin", 2) as file:
         for key in "abc":
             found = rng.normal(size=2).astype(np.float32)
-            file.append({(frechet.TRUTH, key): found, ("same", key): found, ("few", key): found + 3})
+            file.append({(perceptual.TRUTH, key): found, ("same", key): found, ("few", key): found + 3})
         distances = fid_rows(records, photos, file)
     assert distances == {"same": pytest.approx(0, abs=1e-6), "few": pytest.approx(18, rel=1e-5)}

@@ -10,7 +10,6 @@ import skimage.metrics
 
 from chromatune.color import luma
 from chromatune.evaluation import metrics
-from chromatune.evaluation.table import markdown, summarise
 
 TOLERANCE = 1e-6  # relative
 
@@ -143,14 +142,3 @@ def test_sizes_and_types_are_never_guessed(metric):
         metric(photo, photo[:-1])
     with pytest.raises(ValueError, match="uint8"):
         metric(photo.astype(np.float32), photo)
-
-
-def test_summary_means_and_gap():
-    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}]
-    rows.append({"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0})
-    summary = summarise(rows, [20.0, 10.0])
-    assert summary == {"psnr": 25.0, "cf_field": 5.0, "luma_drift_max": 1.0, "delta_cf_field": 10.0}
-    with pytest.raises(ValueError, match="no photos"):
-        summarise([], [])
-    table = markdown({"ours": summary}, {"psnr": "PSNR dB", "ssim": "SSIM"})
-    assert table.splitlines()[-1] == "| ours | 25.00 | – |"

@@ -13,7 +13,7 @@ import torch
 
 from chromatune.errors import OptionsError
 from chromatune.evaluation import perceptual
-from chromatune.evaluation.measuring import evaluate
+from chromatune.evaluation.evaluation import evaluate
 from chromatune.evaluation.settings import make_settings
 
 
@@ -114,17 +114,18 @@ def test_rows_name_the_network_and_few_photos_are_warned_of(settings, networks, 
     assert not (tmp_path / "plain" / "features.bin").exists()
 
 
-@pytest.mark.parametrize("photos", [2, 5, 9])
-def test_interrupted_and_run_again_is_the_same(settings, networks, tmp_path, photos):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_interrupted_and_run_again_is_the_same(settings, networks, tmp_path):
+    whole = tmp_path / "whole"
     evaluate(settings(**networks), whole)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(settings(**networks), broken, start_stage=stop_after(photos))
-    with (broken / "features.bin").open("ab") as file:
-        file.write(b"torn")
-    evaluate(settings(**networks), broken)
-    for file in ("rows.jsonl", "summary.json", "table.md"):
-        assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+    for photos in (2, 5, 9):
+        broken = tmp_path / f"broken-{photos}"
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(settings(**networks), broken, start_stage=stop_after(photos))
+        with (broken / "features.bin").open("ab") as file:
+            file.write(b"torn")
+        evaluate(settings(**networks), broken)
+        for file in ("rows.jsonl", "summary.json", "table.md"):
+            assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
 
 
 def test_lost_features_are_made_again(settings, networks, tmp_path):

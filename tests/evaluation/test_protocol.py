@@ -29,7 +29,7 @@ def crops(count: int) -> dict[str, np.ndarray]:
 def test_every_photo_is_measured_or_left_out_for_a_reason(photos_dir):
     selection = select(open_source(photos_dir), CHOICE)
     assert selection.counts == {
-        protocol.GREY: 1,
+        protocol.MONOCHROME: 1,
         protocol.REPEATED: 1,
         protocol.TOO_SMALL: 1,
         protocol.UNREADABLE: 1,

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from chromatune.colorizer import Colorizer
-from chromatune.evaluation import cost, summary
-from chromatune.evaluation.rows import Method
-from chromatune.evaluation.table import markdown_lines
-from chromatune.files import LineFile
-from chromatune.options import make_options
+from chromatune.evaluation import summary
+from chromatune.evaluation.methods import Method
 
 MODEL = Method("m", model="m")
 
 
-def record(row: str, key: str, part: str = "held-out", **scores: float | None) -> dict:
+def record(row: str, key: str, subset: str = "held-out", **scores: float | None) -> dict:
     defaults = dict.fromkeys([*summary.MEANS, summary.DRIFT_MAX], 0.0)
-    return {"row": row, "part": part, "key": key, summary.SKIN: None} | defaults | scores
+    return {"row": row, "subset": subset, "key": key, summary.SKIN: None} | defaults | scores
 
 
 def test_delta_cf_is_of_means_and_not_of_photos():
@@ -28,6 +23,20 @@ def test_delta_cf_is_of_means_and_not_of_photos():
     ]
     row = summary.summarise_rows(records, [MODEL], 0)[0]
     assert (row["cf_field"], row["delta_cf_field"]) == (30.0, 0.0)
+
+
+@pytest.mark.parametrize(("results", "truths"), [((10.0, 20.0), (30.0, 40.0)), ((60.0, 50.0), (40.0, 30.0))])
+def test_delta_cf_is_as_large_for_too_dull_as_for_too_vivid(results, truths):
+    """Guards the absolute value: without it, the dullest results would have the lowest, and so the best, ΔCF."""
+    records = [
+        record("m", key, cf_field=cf, truth_cf_field=truth, cf_signed=cf, truth_cf_signed=truth)
+        for key, cf, truth in zip("ab", results, truths, strict=True)
+    ]
+    row = summary.summarise_rows(records, [MODEL], 0)[0]
+    assert row["delta_cf_field"] == row["delta_cf_signed"] == 20.0
+    assert row["intervals"]["delta_cf_field"] == pytest.approx((20.0, 20.0))
+    scores = [{"cf_field": cf, "luma_drift_max": 0.0} for cf in results]
+    assert summary.mean_scores(scores, truths)["delta_cf_field"] == 20.0
 
 
 def test_differences_are_over_the_photos_both_have():
@@ -54,39 +63,55 @@ def test_prompt_spread_by_hand():
 
 def test_gap_between_seen_and_held_out_photos():
     records = [
-        record("m", f"{part}{i}", part, psnr=value)
-        for part, value in (("seen", 25.0), ("held-out", 22.0))
+        record("m", f"{subset}{i}", subset, psnr=value)
+        for subset, value in (("seen", 25.0), ("held-out", 22.0))
         for i in "ab"
     ]
     (gap,) = summary.generalisation_gaps(records, [MODEL], 0)
     assert gap["psnr"]["mean"] == 3.0
 
 
-def test_numbers_have_no_minus_zero_and_cells_keep_their_bars():
+def test_numbers_have_no_minus_zero():
     assert summary.number(-0.0001, "psnr") == "0.00"
-    assert markdown_lines([["", "x"], ["a|b\nc", "1"]]).splitlines()[-1] == "| a\\|b c | 1 |"
 
 
-def test_lines_are_kept_once_and_a_torn_one_is_dropped(tmp_path):
-    path = tmp_path / "lines.jsonl"
-    with LineFile(path, ("key",)) as file:
-        file.append([{"key": "a", "value": 0.1}, {"key": "b\ud800"}])
-        file.append([{"key": "a", "value": 0.2}])
-    with path.open("ab") as torn:
-        torn.write(b'{"key": "c", "val')
-    with LineFile(path, ("key",)) as file:
-        assert [("a",) in file, ("b\ud800",) in file, ("c",) in file] == [True, True, False]
-        assert file.read() == [{"key": "a", "value": 0.1}, {"key": "b\ud800"}]
-        with pytest.raises(ValueError, match="not JSON compliant"):
-            file.append([{"key": "d", "value": np.nan}])
+def test_means_of_scores_at_hand():
+    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}]
+    rows.append({"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0})
+    means = summary.mean_scores(rows, [20.0, 10.0])
+    assert means == {"psnr": 25.0, "cf_field": 5.0, "luma_drift_max": 1.0, "delta_cf_field": 10.0}
+    with pytest.raises(ValueError, match="no photos"):
+        summary.mean_scores([], [])
+    table = summary.scores_table({"ours": means}, {"psnr": "PSNR dB", "ssim": "SSIM"})
+    assert table.splitlines()[-1] == "| ours | 25.00 | – |"
 
 
-def test_work_counts_guidance_branches(tiny_bundle_dir):
-    colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
-    plain, guided = (
-        cost.count_work(colorizer, make_options(steps=3, guidance_scale=text, image_guidance_scale=image), 32)
-        for text, image in ((1.0, 1.0), (7.0, 1.5))
-    )
-    assert (plain["unet_evaluations"], guided["unet_evaluations"]) == (3, 9)
-    assert plain["parameters"] == guided["parameters"]
-    assert 1.5 * plain["gflops"] < guided["gflops"] < 3 * plain["gflops"]
+def rows_of(gains: dict[str, dict[str, float]]) -> list[dict]:
+    """Scores of methods by their PSNR above grey's, by photo."""
+    keys = sorted({key for photos in gains.values() for key in photos})
+    scores = [record("grey", key, psnr=20.0 + index) for index, key in enumerate(keys)]
+    for row, photos in gains.items():
+        scores += [record(row, key, psnr=20.0 + keys.index(key) + gain) for key, gain in photos.items()]
+    return scores
+
+
+def test_the_best_is_compared_over_the_photos_both_have():
+    """A tool that was given the easy photos alone gains more on them, and still is the worse one there."""
+    methods = [Method("grey"), Method("m, 1", model="m", steps=1), Method("m, 2", model="m", steps=2)]
+    methods += [Method("tool", folder="x"), Method("none", folder="y")]
+    gains = {"m, 1": dict.fromkeys("abcd", 1.0), "m, 2": {"a": 5.0, "b": 5.0, "c": -1.0, "d": -2.0}}
+    records = rows_of(gains | {"tool": {"a": 3.0, "b": 3.0}})
+    found = summary.compare_best(records, methods, 0)
+    assert (found["best"], found["other"], found["contenders"], found["settings"]) == ("m, 2", "tool", 2, 2)
+    assert (found["photos"], found["psnr"]["mean"]) == (2, 2.0)
+
+
+def test_what_shares_no_photo_is_not_compared():
+    methods = [Method("grey"), Method("a", folder="x"), Method("b", folder="y")]
+    assert summary.compare_best(rows_of({"a": {"1": 1.0}, "b": {"2": 1.5}}), methods, 0) == {
+        "best": "b",
+        "other": None,
+        "contenders": 2,
+        "settings": 1,
+    }
+    assert summary.compare_best(rows_of({}), methods, 0) is None

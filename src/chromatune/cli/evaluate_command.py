@@ -13,7 +13,7 @@ from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
-    from chromatune.evaluation.measuring import Evaluation
+    from chromatune.evaluation.evaluation import Evaluation
 
 FLAGS = {
     "source": "SOURCE",
@@ -136,17 +136,16 @@ def evaluate_command(
     try:
         settings = make_settings(**fields)
     except OptionsError as error:
-        field, sign, rest = str(error).partition("=")
-        known = sign and field in fields
-        raise OptionsError(f"{FLAGS.get(field, '--' + field)} {rest}" if known else str(error)) from None
+        name, rest = (error.field or "").partition(".")[0], str(error).removeprefix(f"{error.field}=")
+        raise OptionsError(f"{FLAGS.get(name, '--' + name)} {rest}" if name in fields else str(error)) from None
 
-    from chromatune.evaluation.measuring import REPORT_FILE, SUMMARY_FILE, evaluate
+    from chromatune.evaluation.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate
     from chromatune.evaluation.summary import notes, tables
-    from chromatune.evaluation.table import markdown_lines
+    from chromatune.pages import markdown_table
 
     with stages() as start_stage:
         evaluation = evaluate(settings, out, command=_typed(fields, out), start_stage=start_stage)
-    print(markdown_lines(tables(evaluation.summary)["Means"]))
+    print(markdown_table(tables(evaluation.summary)["Means"]))
     for note in notes(evaluation.summary):
         print(note)
     for name in (REPORT_FILE, SUMMARY_FILE):
@@ -197,9 +196,7 @@ def _typed(fields: dict[str, Any], out: Path) -> str:
 
 def _tell_failures(evaluation: Evaluation) -> int:
     """The exit code, after a line on stderr for each kind of failure."""
-    from chromatune.evaluation.measuring import unreadable
-
-    broken = unreadable(evaluation)
+    broken = evaluation.unreadable
     if broken:
         print(f"error: {len(broken)} photos cannot be read, the first: {broken[0].detail}", file=sys.stderr)
     if evaluation.failures:

@@ -15,6 +15,8 @@ from chromatune.options import ColorizeOptions
 
 REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every machine
 
+Cost = dict[str, float | None]  # those, "seconds" and "memory_mib"; None where unknown
+
 
 def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> dict[str, float]:
     """Work that one square photo of `size_px` takes.

@@ -126,7 +126,7 @@ def _ssim_of_planes(first: np.ndarray, second: np.ndarray, mean_2: np.ndarray) -
 
 
 def _similarity(first: np.ndarray, second: np.ndarray, mean_2: np.ndarray) -> np.ndarray:
-    """Equation 13 of Wang et al. 2004 at each place of the valid region."""
+    """Equation 13 of Wang et al. 2004 at each pixel of the valid region."""
     mean_1 = _local_mean(first)
     squares, product = mean_1**2 + mean_2**2, mean_1 * mean_2
     variances = _local_mean(first * first + second * second) - squares

@@ -1,7 +1,7 @@
-"""Networks that compare photos, given by path: LPIPS of each photo, and the features that FID is taken over.
+"""LPIPS of each photo, and FID: networks given by path, their features on disk, the Fréchet distance of two sets.
 
-Both are TorchScript files, so that neither torchvision nor a package of weights is needed, and a row can name exactly
-what measured it. What each must take and give:
+Both networks are TorchScript files, so that neither torchvision nor a package of weights is needed, and a row can name
+exactly what measured it. What each must take and give:
 
 - LPIPS, `alex` or `vgg`, version 0.1 (Zhang et al. 2018): two (N, 3, H, W) float32 images, sRGB in [-1, 1] -> N
   distances. `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save(PATH)` writes one, x being any image.
@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 
-from chromatune.errors import OptionsError
+from chromatune.errors import DataError, OptionsError, first_line
+from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
 
 INCEPTION_PX = 299
@@ -31,8 +33,12 @@ IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of sRGB 0..1, as 
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
 HASH_DIGITS = 16
 PROBE_PX = 96  # alex and Inception's own resizing take it
+ENOUGH_PHOTOS = 5000  # below, FID depends on the number of photos more than on the method
+TRUTH = ""  # stands where a row's name would: no row is called that
+BATCH = 256  # features in memory at a time
 
 Run = Callable[..., np.ndarray]
+Name = tuple[str, str]  # row and key of a photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +126,117 @@ def features(network: Network, rgb_u8: np.ndarray) -> np.ndarray:
     return found[0].astype(np.float32)
 
 
+class FeatureFile:
+    """Features of each photo under each row, appended one by one: what an interrupted run wrote is kept.
+
+    A record is the SHA-256 of its name and D float32 (little endian); a torn last one is dropped.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        """Opens or makes the file, for features of `width` numbers."""
+        self._record = np.dtype([("name", "V32"), ("features", "<f4", (width,))])
+        self._path = path
+        self._file: BinaryIO = path.open("a+b")
+        whole = self._file.seek(0, 2) // self._record.itemsize
+        self._file.truncate(whole * self._record.itemsize)
+        self._index = {bytes(name): index for index, name in enumerate(self._stored()["name"])} if whole else {}
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, name: Name) -> bool:
+        return _digest(name) in self._index
+
+    def append(self, found: Mapping[Name, np.ndarray]) -> None:
+        """Writes the features that are not there yet, and flushes."""
+        for name, features in found.items():
+            digest = _digest(name)
+            if digest not in self._index:
+                self._file.write(digest + features.astype("<f4").tobytes())
+                self._index[digest] = len(self._index)
+        self._file.flush()
+
+    def batches(self, names: Sequence[Name]) -> Iterator[np.ndarray]:
+        """Features in the names' order, which does not depend on interruptions: (up to `BATCH`, D) float64 each.
+
+        Raises:
+            DataError: there are none for a name.
+        """
+        for name in names:
+            if name not in self:
+                raise DataError(f"{self._path}: no features of {name[1]}; delete the folder, or give another --out")
+        indices = [self._index[_digest(name)] for name in names]
+        for start in range(0, len(indices), BATCH):
+            yield self._stored()["features"][indices[start : start + BATCH]].astype(np.float64)
+
+    def _stored(self) -> np.ndarray:
+        return np.memmap(self._path, self._record, mode="r")
+
+
+def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and unbiased covariance (D, D), float64, of features that come in batches of (N, D).
+
+    Batches are joined as Chan, Golub and LeVeque (1979, equation 2.1) do: sums of squares would cancel.
+
+    Raises:
+        ValueError: there are fewer than two features: they have no covariance.
+    """
+    count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
+    for batch in batches:
+        centre = batch.mean(axis=0)
+        inner = (batch - centre).T @ (batch - centre)
+        if not count:
+            count, mean, scatter = len(batch), centre, inner
+            continue
+        total, step = count + len(batch), centre - mean
+        scatter += inner + np.outer(step, step) * (count * len(batch) / total)
+        mean, count = mean + step * (len(batch) / total), total
+    if count < 2:
+        raise ValueError(f"a covariance needs at least 2 photos, got {count}")
+    return mean, scatter / (count - 1)
+
+
+def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
+    """Squared Fréchet distance of two Gaussians (Heusel et al. 2017, equation 6), given their `moments`.
+
+    The trace of (C1 C2)^½ is taken as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features the
+    covariances are singular, and a general square root of their product turns complex.
+    """
+    (mean_1, covariance_1), (mean_2, covariance_2) = first, second
+    values, vectors = np.linalg.eigh(covariance_1)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    inner = root @ covariance_2 @ root
+    common = np.sqrt(np.maximum(np.linalg.eigvalsh((inner + inner.T) / 2), 0)).sum()
+    step = mean_1 - mean_2
+    distance = step @ step + np.trace(covariance_1) + np.trace(covariance_2) - 2 * common
+    return max(0.0, float(distance))
+
+
+def fid_rows(
+    records: Sequence[Mapping[str, Any]], photos: Sequence[ChosenPhoto], file: FeatureFile
+) -> dict[str, float]:
+    """FID of each row with at least two held-out photos: its results against the truths of the same photos."""
+    scored: dict[str, set[str]] = {}
+    for record in records:
+        if record["subset"] == HELD_OUT and "failed" not in record:
+            scored.setdefault(record["row"], set()).add(record["key"])
+    truths: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}  # most rows have all photos
+    distances = {}
+    for row, found in scored.items():
+        keys = tuple(photo.key for photo in photos if photo.subset == HELD_OUT and photo.key in found)
+        if len(keys) < 2:
+            continue
+        if keys not in truths:
+            truths = {keys: moments(file.batches([(TRUTH, key) for key in keys]))}
+        distances[row] = frechet_distance(moments(file.batches([(row, key) for key in keys])), truths[keys])
+    return distances
+
+
 def _channels_first(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (1, 3, H, W)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1))[None]
@@ -131,16 +248,16 @@ def _load(option: str, text: str, accepted: tuple[str, ...], device: str | None)
     name, path = named_path(option, text, accepted)
     if not path.is_file():
         raise OptionsError(f"--{option}: {path} is no file; give the path of a TorchScript module")
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with warnings.catch_warnings():
             # its successors cannot read the files that are published
             warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=where).eval()
+            module = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise OptionsError(f"--{option}: {path} cannot be loaded as a TorchScript module ({reason})") from None
-    return Network(name, _hash_of(path), _runner(option, path, module, torch.device(where)))
+    return Network(name, _hash_of(path), _runner(option, path, module, torch.device(device)))
 
 
 def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
@@ -153,7 +270,7 @@ def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
             with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 answer = module(*tensors, **flags)
         except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             raise OptionsError(f"--{option}: {path} does not work on images of {arrays[0].shape} ({reason})") from None
         if not isinstance(answer, torch.Tensor):
             raise OptionsError(f"--{option}: {path} answers {type(answer).__name__}; accepted: a tensor")
@@ -165,3 +282,8 @@ def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
 def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+
+
+def _digest(name: Name) -> bytes:
+    # a key may hold what is no UTF-8
+    return hashlib.sha256("\0".join(name).encode("utf-8", "surrogatepass")).digest()

@@ -1,28 +1,30 @@
-"""Pictures for the report: the worst, median and best photos of each row, as strips of input, result and truth.
+"""Pictures for the page: plots of scores, and the worst, median and best photos as strips of input, result and truth.
 
 Results are not kept while they are scored; those few are made again, and are the same pixels.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import cv2
 import numpy as np
 
 from chromatune.errors import PhotoError
-from chromatune.evaluation import scoring
+from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
-from chromatune.evaluation.rows import GREY, Method, Record
-from chromatune.evaluation.running import Workplace, results_of
+from chromatune.evaluation.scores import Scorer
+from chromatune.files.progress import StartStage
+from chromatune.pages import beside, data_uri, jpeg_of, new_figure, plain_label, png_of_figure
 
 RANKED_BY = "ciede2000"
 EXAMPLES = 3  # of each kind
 KINDS = ("worst", "median", "best")
-GAP_PX = 4
-JPEG_QUALITY = 90
+
+WIDTH_INCHES, ROW_INCHES = 7.0, 0.34
+LEGEND_ROWS, LEGEND_INCHES = 16, 0.15  # names that fit inside the axes; what each takes below them
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,28 @@ class Example:
 def choose_examples(records: Sequence[Record], methods: Sequence[Method]) -> list[Example]:
     """Worst, median and best held-out photos of each row but grey, by CIEDE2000; few photos are shown once each."""
     examples = []
-    for row in (row for method in methods for row in method.rows if row != GREY):
-        scored = [r for r in records if r["row"] == row and r["part"] == HELD_OUT and "failed" not in r]
+    for row in (row for method in methods for row in method.rows if row != GREY_ROW):
+        scored = [r for r in records if r["row"] == row and r["subset"] == HELD_OUT and "failed" not in r]
         ranked = sorted(scored, key=lambda record: (-record[RANKED_BY], record["key"]))
-        middle = max(EXAMPLES, (len(ranked) - EXAMPLES) // 2)
-        starts = (0, middle, max(middle + EXAMPLES, len(ranked) - EXAMPLES))
-        for kind, start in zip(KINDS, starts, strict=True):
-            chosen = ranked[start : start + EXAMPLES]
-            examples += [Example(row, kind, record["key"], record[RANKED_BY]) for record in chosen]
+        for kind, third in zip(KINDS, _thirds(len(ranked)), strict=True):
+            examples += [Example(row, kind, ranked[i]["key"], ranked[i][RANKED_BY]) for i in third]
     return examples
+
+
+def _thirds(count: int) -> list[list[int]]:
+    """Indices of the first, the middle and the last `EXAMPLES` of a ranking; each once where there are few."""
+    if count <= len(KINDS) * EXAMPLES:
+        return [third.tolist() for third in np.array_split(np.arange(count), len(KINDS))]
+    starts = (0, (count - EXAMPLES) // 2, count - EXAMPLES)
+    return [list(range(start, start + EXAMPLES)) for start in starts]
 
 
 def draw_examples(
     examples: Sequence[Example],
     methods: Sequence[Method],
     photos: Sequence[ChosenPhoto],
-    place: Workplace,
-    start_stage: Callable[[str, int], Callable[[], None]],
+    scorer: Scorer,
+    start_stage: StartStage,
 ) -> list[Example]:
     """The same examples with their pictures."""
     advance = start_stage("drawing pictures", len({(e.row, e.key) for e in examples}))
@@ -71,29 +78,93 @@ def draw_examples(
     for method in methods:
         wanted = {(example.row, example.key) for example in examples if example.row in method.rows}
         keys = {key for _, key in wanted}
-        shown = [photo for photo in photos if photo.part == HELD_OUT and photo.key in keys]
-        for target, results, _ in results_of(method, shown, place):
-            if isinstance(results, PhotoError):  # it could be scored, and its file has gone since
+        shown = [photo for photo in photos if photo.subset == HELD_OUT and photo.key in keys]
+        for results in scorer.run(method, shown):
+            if isinstance(results.pictures, PhotoError):  # it could be scored, and its file has gone since
                 continue
-            for row, result in zip(method.rows, results, strict=True):
+            target = results.target
+            for row, picture in zip(method.rows, results.pictures, strict=True):
                 if (row, target.photo.key) in wanted:
-                    strips[row, target.photo.key] = strip([scoring.as_grey(target), result, target.truth])
+                    strip = beside([target.grey_rgb, picture, target.truth])
+                    strips[row, target.photo.key] = data_uri(jpeg_of(strip), "jpeg")
                     advance()
-    return [
-        Example(example.row, example.kind, example.key, example.value, strips.get((example.row, example.key), ""))
-        for example in examples
-    ]
+    return [dataclasses.replace(each, picture=strips.get((each.row, each.key), "")) for each in examples]
 
 
-def strip(squares: Sequence[np.ndarray]) -> str:
-    """Squares side by side, (S, S, 3) uint8 sRGB each, as the data URI of a JPEG."""
-    gap = np.full((squares[0].shape[0], GAP_PX, 3), 255, np.uint8)
-    joined = np.concatenate([piece for square in squares for piece in (square, gap)][:-1], axis=1)
-    # BGR is what OpenCV writes
-    _, data = cv2.imencode(".jpg", joined[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return data_uri(data.tobytes(), "jpeg")
+def plot_trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and colour decides.
+
+    Args:
+        rows: of the summary.
+
+    Returns:
+        A PNG; None where no row has a score.
+    """
+    shown = [row for row in rows if row["photos"]]
+    if not shown:
+        return None
+    below = len(shown) > LEGEND_ROWS  # such as with many prompts: inside, the names would leave no room for the points
+    figure = new_figure(WIDTH_INCHES, 4.6 + (LEGEND_INCHES * len(shown) if below else 0.0))
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for row in shown:
+        x, y = row["delta_cf_field"], row["psnr"]
+        x_bars, y_bars = (_bars(row[key], row["intervals"][key]) for key in ("delta_cf_field", "psnr"))
+        axes.errorbar([x], [y], xerr=x_bars, yerr=y_bars, fmt="o", capsize=2, label=plain_label(row["name"]))
+    axes.set_xlabel("ΔCF (field): lower is nearer to the truth's colourfulness")
+    axes.set_ylabel("PSNR, dB: higher is better")
+    if below:
+        figure.legend(fontsize=7, loc="outside lower center")
+    else:
+        axes.legend(fontsize=7, loc="best")
+    return png_of_figure(figure)
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """An image's bytes for the `src` of an HTML image; `kind` is "png" or "jpeg"."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def plot_distributions(records: Sequence[Record], methods: Sequence[Method], metric: str, title: str) -> bytes | None:
+    """A box a row over the held-out photos, median, quartiles, 5 % and 95 %: a PNG; None where no row has a score."""
+    values: dict[str, list[float]] = {row: [] for method in methods for row in method.rows}
+    for record in records:
+        if record["subset"] == HELD_OUT and record.get(metric) is not None:
+            values[record["row"]].append(record[metric])
+    shown = {row: found for row, found in values.items() if found}
+    if not shown:
+        return None
+    figure = new_figure(WIDTH_INCHES, 1.2 + ROW_INCHES * len(shown))
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    positions = list(range(len(shown)))
+    axes.boxplot(list(shown.values()), orientation="horizontal", positions=positions, whis=(5, 95), showfliers=False)
+    axes.set_yticks(positions, [plain_label(row) for row in shown], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    return png_of_figure(figure)
+
+
+def plot_over_steps(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], metric: str, title: str
+) -> bytes | None:
+    """A curve a model and kind of row over its numbers of steps: a PNG; None where no model was run with several."""
+    by_name = {row["name"]: row for row in rows}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for method in methods:
+        for row in method.rows:
+            if method.steps is not None and by_name[row]["photos"]:
+                label = " ".join(filter(None, (method.model, method.prompt, "raw" if row.endswith(RAW) else "")))
+                curves.setdefault(label, []).append((method.steps, by_name[row][metric]))
+    if not any(len(curve) > 1 for curve in curves.values()):
+        return None
+    figure = new_figure(WIDTH_INCHES, 3.6)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for label, curve in curves.items():
+        axes.plot(*zip(*sorted(curve), strict=True), marker="o", label=plain_label(label))
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("steps")
+    axes.set_ylabel(title)
+    axes.legend(fontsize=7)
+    return png_of_figure(figure)
+
+
+def _bars(value: float, ends: Sequence[float]) -> list[list[float]]:
+    """Lengths below and above; a gap of means, which is never negative, may lie outside its own interval."""
+    return [[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]]

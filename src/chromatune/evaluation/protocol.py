@@ -1,4 +1,4 @@
-"""Which photos are measured, which are left out and why, and the squares that are compared.
+"""All that decides the numbers: which photos are measured, which are left out and why, and the squares compared.
 
 Which photos a limit keeps depends on their pixels alone, never on their names or order: lowest SHA-256 first. Every
 photo of the split is read once for it; photos are not kept, but read again when their turn comes.
@@ -6,27 +6,40 @@ photo of the split is read once for it; photos are not kept, but read again when
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import chromatune
+from chromatune.bundle.names import weights_hash
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
-from chromatune.data.sources import PhotoItem, Source
+from chromatune.data.sources import PhotoItem, Source, open_source
 from chromatune.data.splits import split_source
 from chromatune.errors import DataError, PhotoError
+from chromatune.evaluation.bootstrap import RESAMPLES
+from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.files.progress import Advance, StartStage
 
-HELD_OUT, SEEN = "held-out", "seen"
+HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
 MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as grey
 READERS = 4
 
-UNREADABLE, GREY, TOO_SMALL = "unreadable", "grey or sepia", "too small"
+UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "grey or sepia", "too small"
 OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
+
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
+SETTINGS = "limit one_per_person split validation split_seed keys steps prompts seed device".split()  # told as they are
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,13 @@ class ChosenPhoto:
     Attributes:
         key: its name in the source.
         content: SHA-256 of its pixels at full size, hexadecimal.
-        part: `HELD_OUT`, or `SEEN` for a photo that a model was trained on.
+        subset: `HELD_OUT`, or `SEEN` for a photo that a model was trained on.
         read: gives (H, W, 3) uint8 sRGB at full size, or raises `PhotoError`.
     """
 
     key: str
     content: str
-    part: str
+    subset: str
     read: Callable[[], np.ndarray]
 
 
@@ -96,15 +109,13 @@ class Choice:
     keys: frozenset[str] | None = None
 
 
-def select(
-    source: Source, choice: Choice, *, part: str = HELD_OUT, advance: Callable[[], None] = lambda: None
-) -> Selection:
+def select(source: Source, choice: Choice, *, subset: str = HELD_OUT, advance: Advance = lambda: None) -> Selection:
     """The photos to measure. Each photo of the source is either among them or left out, for one reason.
 
     Args:
         source: photos with their persons, where known.
         choice: how to choose.
-        part: what to call these photos.
+        subset: what to call these photos.
         advance: called once a photo that is looked at.
 
     Raises:
@@ -130,7 +141,7 @@ def select(
         contents.add(content)
         if item.person is not None:
             persons.add(item.person)
-        chosen.append(ChosenPhoto(item.key, content, part, item.read))
+        chosen.append(ChosenPhoto(item.key, content, subset, item.read))
     selection = Selection(tuple(chosen), tuple(left_out))
     if not chosen:
         why = ", ".join(f"{count} {reason}" for reason, count in selection.counts.items()) or "it is empty"
@@ -154,6 +165,66 @@ def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[Lef
     return items, [LeftOut(key, reason) for key, reason in reasons.items()]
 
 
+def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list[tuple[Source, Selection]]:
+    """The held-out photos and, where asked for, as many that were seen in training, each with its source.
+
+    Raises:
+        DataError: no photo is left, a source or list of keys cannot be read, or a photo is both held out and seen.
+    """
+    choice = Choice(
+        size_px=settings.size_px,
+        limit=settings.limit,
+        one_per_person=settings.one_per_person,
+        split=settings.split,
+        validation=settings.validation,
+        split_seed=settings.split_seed,
+        keys=None if settings.keys is None else _read_keys(Path(settings.keys)),
+    )
+    source = open_source(settings.source)
+    held_out = select(source, choice, advance=start_stage("choosing photos", len(source.items)))
+    if settings.seen is None:
+        return [(source, held_out)]
+    seen_source = open_source(settings.seen)
+    half = "train" if settings.split == "validation" else "all"
+    seen_choice = dataclasses.replace(choice, split=half, keys=None, limit=len(held_out.photos))
+    advance = start_stage("choosing seen photos", len(seen_source.items))
+    seen = select(seen_source, seen_choice, subset=SEEN, advance=advance)
+    both = {photo.content for photo in held_out.photos} & {photo.content for photo in seen.photos}
+    if both:
+        raise DataError(
+            f"{len(both)} photos are held out and seen in training; give --split validation, or other photos"
+        )
+    return [(source, held_out), (seen_source, seen)]
+
+
+def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source, Selection]]) -> dict[str, Any]:
+    """What protocol.json holds of the settings: photos and models with their hashes, versions, seeds.
+
+    Args:
+        settings: of the evaluation.
+        selected: what `select_photos` gave.
+    """
+    source, held_out = selected[0]
+    described: dict[str, Any] = {
+        "source": source.name,
+        "kind": source.kind,
+        "photos": len(held_out.photos),
+        "content": held_out.digest,
+        "left_out": held_out.counts | dict(source.left_out),
+        "grey_threshold": MIN_CHROMA,
+        "square_px": settings.size_px,
+    }
+    for seen_source, seen in selected[1:]:
+        described["seen"] = {"source": seen_source.name, "photos": len(seen.photos), "content": seen.digest}
+    described |= {name: getattr(settings, name) for name in SETTINGS}
+    described["models"] = {model: weights_hash(model) for model in settings.models}
+    described["results"] = dict(settings.results)
+    described["bootstrap"] = f"{RESAMPLES} resamples, percentile intervals"
+    versions = {library: version(library) for library in LIBRARIES}
+    described["versions"] = {"chromatune": chromatune.__version__, "python": platform.python_version()} | versions
+    return described
+
+
 def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
     """The largest centred square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
     return apply_crop(rgb_u8, centre_crop(*rgb_u8.shape[:2]), size_px)
@@ -164,9 +235,7 @@ def content_of(rgb_u8: np.ndarray) -> str:
     return hashlib.sha256(repr(rgb_u8.shape).encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
 
 
-def _examined(
-    items: Iterable[PhotoItem], size_px: int, advance: Callable[[], None]
-) -> list[tuple[PhotoItem, str, str, str]]:
+def _examined(items: Iterable[PhotoItem], size_px: int, advance: Advance) -> list[tuple[PhotoItem, str, str, str]]:
     """Each item with its content hash, and the reason and detail if the photo itself cannot be measured."""
 
     def examine(item: PhotoItem) -> tuple[PhotoItem, str, str, str]:
@@ -180,8 +249,18 @@ def _examined(
         if short_px * LARGEST_ENLARGEMENT < size_px:
             return item, content, TOO_SMALL, f"short side {short_px} px"
         if is_monochrome(centre_square(rgb_u8, size_px), MIN_CHROMA):
-            return item, content, GREY, ""
+            return item, content, MONOCHROME, ""
         return item, content, "", ""
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(examine, items))
+
+
+def _read_keys(path: Path) -> frozenset[str]:
+    try:
+        keys = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path}: the list of keys cannot be read ({error}); give a UTF-8 text file") from error
+    if not keys:
+        raise DataError(f"{path}: the list of keys is empty; give one key a line")
+    return keys

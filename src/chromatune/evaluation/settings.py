@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError
+from chromatune.options import options_error
 
 LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
@@ -61,14 +62,13 @@ def make_settings(**fields: Any) -> EvaluationSettings:
     try:
         settings = EvaluationSettings(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionsError(f"{first['loc'][0]}={first['input']!r}: {first['msg'].lower()}") from None
+        raise options_error(error, EvaluationSettings, "setting") from None
     if not settings.models and not settings.results:
         raise OptionsError("nothing to measure: give at least one model, or a folder of results")
     for name in ("models", "results", "steps", "prompts"):
         given = getattr(settings, name)
         if len(set(given)) < len(given):
-            raise OptionsError(f"{name}={given!r}: the same one twice; give each once")
+            raise OptionsError(f"{name}={given!r}: the same one twice; give each once", name)
     for name, accepted in (("lpips", LPIPS_NETS), ("fid", FID_BACKENDS)):
         if (text := getattr(settings, name)) is not None:
             named_path(name, text, accepted)
@@ -76,12 +76,12 @@ def make_settings(**fields: Any) -> EvaluationSettings:
 
 
 def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:
-    """NAME:PATH in its two parts.
+    """Name and path of NAME:PATH.
 
     Raises:
         OptionsError: the name is none of the accepted ones, or there is no path.
     """
     name, _, path = text.partition(":")
     if name not in accepted or not path:
-        raise OptionsError(f"{option}={text!r}: accepted is NAME:PATH, with NAME one of {', '.join(accepted)}")
+        raise OptionsError(f"{option}={text!r}: accepted is NAME:PATH, with NAME one of {', '.join(accepted)}", option)
     return name, Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as Markdown."""
+"""Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as tables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from chromatune.evaluation.bootstrap import interval, resampled_means
-from chromatune.evaluation.frechet import ENOUGH_PHOTOS
+from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
+from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
 from chromatune.evaluation.protocol import HELD_OUT, SEEN
-from chromatune.evaluation.rows import GREY, RAW, Method, Record
-from chromatune.evaluation.table import MISSING, markdown_lines
+from chromatune.pages import MISSING, markdown_table
 
 MEANS = (
     "psnr ssim mae lab_mse ab_mse ciede2000 cf_field cf_signed luma_drift_mean bleeding "
@@ -25,6 +25,7 @@ OPTIONAL = (LPIPS, FID)
 COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
 SPREAD = ("psnr", "ciede2000", "cf_field")
 GENERALISATION = ("psnr", "ab_mse", "ciede2000")
+DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # what one method is said to be better by
 
 TITLES = {
     "photos": "photos",
@@ -56,6 +57,7 @@ DIGITS = {
     SKIN: 2,
     LPIPS: 4,
     FID: 2,
+    "seconds": 3,
 }
 
 Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value first
@@ -76,7 +78,7 @@ def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
     first = next((method.name for method in methods if method.model is not None), None)
     summaries = []
     for row, photos in scored.items():
-        failed = sum(1 for r in records if r["row"] == row and r["part"] == HELD_OUT and "failed" in r)
+        failed = sum(1 for r in records if r["row"] == row and r["subset"] == HELD_OUT and "failed" in r)
         summary: dict[str, Any] = {"name": row, "photos": len(photos), "failed": failed}
         if photos:
             statistics = _statistics(list(photos.values()), seed)
@@ -84,11 +86,53 @@ def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
             summary[DRIFT_MAX] = max(record[DRIFT_MAX] for record in photos.values())
             summary["faces"] = sum(1 for record in photos.values() if record[SKIN] is not None)
             summary["intervals"] = {name: interval(values) for name, values in statistics.items()}
-        for label, other in (("minus_grey", GREY), ("minus_first", first)):
+        for label, other in (("minus_grey", GREY_ROW), ("minus_first", first)):
             if other is not None and other != row and photos and scored.get(other):
                 summary[label] = _differences(photos, scored[other], seed)
         summaries.append(summary)
     return summaries
+
+
+def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int) -> dict[str, Any] | None:
+    """The best model or other tool against the next best, each at the best of its settings, over the photos both have.
+
+    Best is who gains most PSNR over the grey input on its own photos; on the photos of both, the better one is first.
+    Rows are recomposed ones.
+
+    Args:
+        records: lines of scores.
+        methods: all of the evaluation.
+        seed: of the bootstrap.
+
+    Returns:
+        "best" and "other" (names of rows; other is None without one), "contenders" (how many models and tools have
+        scores) and "settings" (how many of its model's rows the best is the best of); with another, "photos" (how many
+        both have), "psnr", "ciede2000" and "delta_cf_field" as best minus other, each with its interval, and
+        "delta_cf_fields" of both. None where nothing but the grey input was scored.
+    """
+    scored = {method.name: _by_key(records, method.name, HELD_OUT) for method in methods}
+    gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over grey
+    for method in methods:
+        if method.name != GREY_ROW and (photos := scored[method.name]):
+            gain = np.mean([photos[key]["psnr"] - scored[GREY_ROW][key]["psnr"] for key in photos])
+            contender = (method.model, "" if method.model else method.name)
+            gains.setdefault(contender, {})[method.name] = float(gain)
+    gain_of = {row: gain for rows in gains.values() for row, gain in rows.items()}
+    settings_of = {row: len(rows) for rows in gains.values() for row in rows}
+    ranked = sorted((max(rows, key=gain_of.__getitem__) for rows in gains.values()), key=lambda row: -gain_of[row])
+    if not ranked:
+        return None
+    best, *others = ranked
+    other = next((row for row in others if scored[row].keys() & scored[best].keys()), None)
+    found: dict[str, Any] = {"contenders": len(ranked)}
+    if other is not None:
+        common = [key for key in scored[best] if key in scored[other]]
+        here, there = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
+        if here["psnr"][0] < there["psnr"][0]:
+            best, other, here, there = other, best, there, here
+        gaps = [float(statistics["delta_cf_field"][0]) for statistics in (here, there)]
+        found |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(here, there, DECISIVE)
+    return found | {"best": best, "other": other, "settings": settings_of[best]}
 
 
 def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[dict[str, Any]]:
@@ -122,7 +166,7 @@ def generalisation_gaps(records: Sequence[Record], methods: Sequence[Method], se
     """
     gaps = []
     for row in (row for method in methods if method.model is not None for row in method.rows):
-        seen, held_out = (list(_by_key(records, row, part).values()) for part in (SEEN, HELD_OUT))
+        seen, held_out = (list(_by_key(records, row, subset).values()) for subset in (SEEN, HELD_OUT))
         if not seen or not held_out:
             continue
         there, here = _statistics(seen, seed), _statistics(held_out, seed + 1)
@@ -130,9 +174,37 @@ def generalisation_gaps(records: Sequence[Record], methods: Sequence[Method], se
     return gaps
 
 
+def failures_of(records: Sequence[Record]) -> tuple[tuple[str, str, str], ...]:
+    """(row, key, reason) of every result that was missing or could not be scored."""
+    return tuple((record["row"], record["key"], record["failed"]) for record in records if "failed" in record)
+
+
+def mean_scores(rows: Sequence[Mapping[str, float]], truth_cf_field: Sequence[float]) -> dict[str, float]:
+    """Means over photos of each score, for results at hand; drift is the worst photo's, ΔCF that of mean CF.
+
+    Args:
+        rows: `metrics.scores` of each photo.
+        truth_cf_field: colourfulness ("field") of each truth.
+
+    Raises:
+        ValueError: there are no rows: a mean of nothing would be a NaN in a table.
+    """
+    if not rows:
+        raise ValueError("no photos were scored")
+    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    gap = float(_gap(np.array(means["cf_field"]), np.array(np.mean(truth_cf_field))))
+    return means | {DRIFT_MAX: max(row[DRIFT_MAX] for row in rows), "delta_cf_field": gap}
+
+
+def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
+    """A Markdown table: one line a method, one column a score of `titles`; a score a row lacks is a dash."""
+    cells = {name: {key: number(row[key], key) for key in titles if key in row} for name, row in rows.items()}
+    return markdown_table(_table(cells, titles, tuple(titles)))
+
+
 def markdown_report(summary: Mapping[str, Any]) -> str:
     """The tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
-    written = {title: markdown_lines(lines) for title, lines in tables(summary).items()}
+    written = {title: markdown_table(lines) for title, lines in tables(summary).items()}
     sections = [f"## {title}\n\n{text}" for title, text in written.items()]
     return "\n".join([_header(summary["protocol"]), *sections, *(note + "\n" for note in notes(summary))])
 
@@ -158,7 +230,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     titles = {key: title for key, title in TITLES.items() if key not in OPTIONAL} | optional
     compared = [key for key in COMPARED if key in titles]
     made = {
-        "Means": _table({name: _cells(row) for name, row in rows.items()}, titles, tuple(titles)),
+        "Means": _table({name: cells_of(row) for name, row in rows.items()}, titles, tuple(titles)),
         "95 % intervals of the means": _table(intervals, titles, compared),
     }
     for label, title in (("minus_grey", "Minus grey"), ("minus_first", "Minus the first model")):
@@ -166,12 +238,17 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         if differing:
             made[f"{title}: paired differences of means"] = _table(differing, titles, compared)
     if summary["prompt_spread"]:
-        spreads = {_spread_name(spread): _cells(spread) for spread in summary["prompt_spread"]}
+        spreads = {_spread_name(spread): cells_of(spread) for spread in summary["prompt_spread"]}
         made["Standard deviation over prompts"] = _table(spreads, titles, SPREAD)
     if summary["generalisation"]:
         gaps = {gap["name"]: _difference_cells(gap) for gap in summary["generalisation"]}
         made["Photos seen in training minus held-out photos"] = _table(gaps, titles, GENERALISATION)
     return made
+
+
+def cells_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The scores of a row as text, by name; those it lacks are left out."""
+    return {key: number(row[key], key) for key in TITLES if row.get(key) is not None}
 
 
 def number(value: float, key: str) -> str:
@@ -185,8 +262,8 @@ def span(ends: Sequence[float], key: str) -> str:
     return " … ".join(number(end, key) for end in ends)
 
 
-def _by_key(records: Sequence[Record], row: str, part: str) -> dict[str, Record]:
-    return {r["key"]: r for r in records if r["row"] == row and r["part"] == part and "failed" not in r}
+def _by_key(records: Sequence[Record], row: str, subset: str) -> dict[str, Record]:
+    return {r["key"]: r for r in records if r["row"] == row and r["subset"] == subset and "failed" not in r}
 
 
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
@@ -200,7 +277,12 @@ def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
 
 
 def _with_gaps(means: Statistics) -> Statistics:
-    return means | {gap: np.abs(means[cf] - means[f"truth_{cf}"]) for gap, cf in GAPS.items()}
+    return means | {gap: _gap(means[cf], means[f"truth_{cf}"]) for gap, cf in GAPS.items()}
+
+
+def _gap(of_results: np.ndarray, of_truths: np.ndarray) -> np.ndarray:
+    """ΔCF of mean colourfulness: too dull and too vivid are as wrong, so lower is better."""
+    return np.abs(of_results - of_truths)
 
 
 def _differences(photos: Mapping[str, Record], others: Mapping[str, Record], seed: int) -> dict[str, Any]:
@@ -224,10 +306,6 @@ def _table(rows: Mapping[str, Mapping[str, str]], titles: Mapping[str, str], key
 
 def _spans(intervals: Mapping[str, Sequence[float]]) -> dict[str, str]:
     return {key: span(ends, key) for key, ends in intervals.items()}
-
-
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    return {key: number(row[key], key) for key in TITLES if row.get(key) is not None}
 
 
 def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:

@@ -20,9 +20,9 @@ from chromatune.colorizer import Colorizer
 from chromatune.evaluation.bootstrap import interval
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.summary import TITLES
-from chromatune.evaluation.table import markdown_lines
 from chromatune.experiments.running import Outcome
 from chromatune.files import write_whole
+from chromatune.pages import markdown_table
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
 JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories
@@ -110,7 +110,7 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
         rule = f"{NAMES.get(claim.metric, claim.metric)}: {_sum(claim.terms)} {sign} {claim.margin:g}"
         came = f"{judged.value:.3g} ({judged.low:.3g} … {judged.high:.3g})"
         lines.append([claim.text + source, rule, came, f"**{judged.verdict}**"])
-    return markdown_lines(lines).splitlines()
+    return markdown_table(lines).splitlines()
 
 
 def _sum(terms: dict[str, float]) -> str:
@@ -128,7 +128,7 @@ def _table_lines(outcome: Outcome) -> list[str]:
     for row in resampler.rows:
         texts = [_cell(_value_and_ends(outcome, row, m)) if resampler.has(row, m) else "" for m in metrics]
         lines.append([row, *texts])
-    return markdown_lines(lines).splitlines()
+    return markdown_table(lines).splitlines()
 
 
 def _cell(found: Sequence[float]) -> str:

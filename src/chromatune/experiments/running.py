@@ -24,10 +24,10 @@ from chromatune import color
 from chromatune.bundle.names import weights_hash
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError
-from chromatune.evaluation.measuring import ROWS_FILE, evaluate
+from chromatune.evaluation.evaluation import ROWS_FILE, evaluate
+from chromatune.evaluation.methods import GREY_ROW, plan_methods
 from chromatune.evaluation.metrics import scores
 from chromatune.evaluation.protocol import Choice, centre_square, select
-from chromatune.evaluation.rows import GREY, plan_methods
 from chromatune.evaluation.settings import make_settings
 from chromatune.experiments import ambiguity, baselines
 from chromatune.experiments.declaration import TRUTH, Arm, Budget, BudgetName, Experiment, Test
@@ -246,7 +246,7 @@ class _Place:
         )
         folder = self.out / "measured" / f"{_slug(test.name)}-{seed}"
         evaluate(settings, folder, start_stage=self.start_stage)
-        name_of = {GREY: GREY}  # row of the evaluation ⇒ arm; raw rows stay in the evaluation's own report
+        name_of = {GREY_ROW: GREY_ROW}  # row of the evaluation ⇒ arm; raw rows stay in the evaluation's own report
         for method in plan_methods(settings):
             if method.model is not None:
                 name_of[method.name] = arm_of[method.model]

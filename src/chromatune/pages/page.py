@@ -31,6 +31,7 @@ class Table:
         rows: of cells.
         prose: cells are sentences: aligned left, and broken over lines.
         best: (row, column) of cells to be marked.
+        title: stands above; empty for none.
     """
 
     kind: ClassVar[str] = "table"
@@ -38,6 +39,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     prose: bool = False
     best: frozenset[tuple[int, int]] = frozenset()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that flow side by side as the width allows."""
+    """Pictures that flow side by side as the width allows; a click enlarges one of a grid.
+
+    Attributes:
+        pictures: in order.
+        title: stands above; empty for none.
+        across: columns of the grid on a wide screen; 0 for each picture at its own size.
+    """
 
     kind: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
+    title: str = ""
+    across: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Whole evaluations with the tiny pipeline: rows, resuming, other tools' results, prompts, and the report."""
+"""Whole evaluations with the tiny pipeline: rows, resuming, other tools' results, prompts, and the page."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from html.parser import HTMLParser
@@ -10,13 +11,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from chromatune.bundle.names import weights_hash
 from chromatune.color import luma
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, MissingExtraError, OptionsError
-from chromatune.evaluation import measuring, metrics, report
-from chromatune.evaluation.measuring import evaluate
+from chromatune.evaluation import metrics
+from chromatune.evaluation.evaluation import PROTOCOL_FILE, ROWS_FILE, evaluate
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.settings import make_settings
+from chromatune.files import claim_folder
+from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import make_options
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
@@ -30,7 +34,8 @@ def rows_of(evaluation) -> dict[str, dict]:
 
 def page_without_measurements(out) -> str:
     text = (out / "report.html").read_text(encoding="utf-8")
-    return re.sub("<!-- measured.*?<!-- end of measured -->", "", text, flags=re.DOTALL)
+    assert "seconds a photo, median" in text
+    return re.sub("<details><summary>Cost</summary>.*?</details>", "", text, flags=re.DOTALL)
 
 
 def stop_after(count: int):
@@ -82,8 +87,8 @@ def test_rows_are_what_the_colorizer_gives_and_the_model_runs_once(
     settings, tmp_path, tiny_bundle_dir, monkeypatch, coloured
 ):
     passes = []
-    model_pass = Colorizer._model_pass
-    monkeypatch.setattr(Colorizer, "_model_pass", lambda *given: passes.append(len(given[1])) or model_pass(*given))
+    model_pass = TorchPass.__call__
+    monkeypatch.setattr(TorchPass, "__call__", lambda *given: passes.append(len(given[1])) or model_pass(*given))
     evaluation = evaluate(settings(steps=(2,), seed=5), tmp_path / "out")
     assert sum(passes) == 4 + 1 + 4  # scored, counted for its cost, drawn
     colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
@@ -102,25 +107,26 @@ def test_batches_change_nothing(settings, tmp_path):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_interrupted_at_a_random_photo_and_run_again_is_the_same(settings, tmp_path, seed):
+def test_interrupted_at_a_random_photo_and_run_again_is_the_same(settings, tmp_path):
     chosen = settings(steps=(1, 2))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole = tmp_path / "whole"
     evaluate(chosen, whole)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(chosen, broken, start_stage=stop_after(random.Random(seed).randrange(1, 12)))
-    with (broken / "rows.jsonl").open("ab") as file:
-        file.write(b'{"row": "torn')
-    evaluate(chosen, broken)
-    for file in REPEATABLE:
-        assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
-    assert page_without_measurements(whole) == page_without_measurements(broken)
+    for seed in range(3):
+        broken = tmp_path / f"broken-{seed}"
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(chosen, broken, start_stage=stop_after(random.Random(seed).randrange(1, 12)))
+        with (broken / "rows.jsonl").open("ab") as file:
+            file.write(b'{"row": "torn')
+        evaluate(chosen, broken)
+        for file in REPEATABLE:
+            assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+        assert page_without_measurements(whole) == page_without_measurements(broken)
 
 
 def test_what_is_scored_is_not_scored_again(settings, tmp_path, monkeypatch):
     evaluate(settings(), tmp_path / "out")
     before = (tmp_path / "out" / "timings.jsonl").read_bytes()
-    monkeypatch.setattr("chromatune.evaluation.scoring.score", lambda *_: pytest.fail("scored twice"))
+    monkeypatch.setattr("chromatune.evaluation.scores.score", lambda *_: pytest.fail("scored twice"))
     evaluate(settings(), tmp_path / "out")
     assert (tmp_path / "out" / "timings.jsonl").read_bytes() == before
 
@@ -131,12 +137,38 @@ def test_other_settings_need_another_folder(settings, tmp_path):
         evaluate(settings(seed=1), tmp_path / "out")
 
 
-def test_damaged_scores_are_told(settings, tmp_path):
+def test_damaged_files_are_told(settings, tmp_path):
     evaluate(settings(), tmp_path / "out")
-    path = tmp_path / "out" / "rows.jsonl"
+    path = tmp_path / "out" / ROWS_FILE
     path.write_bytes(b"{\n" + path.read_bytes())
     with pytest.raises(DataError, match="line 1 is damaged"):
         evaluate(settings(), tmp_path / "out")
+    (tmp_path / "out" / PROTOCOL_FILE).write_text('{"source": "to')
+    with pytest.raises(DataError, match=r"protocol\.json is damaged, so that an evaluation cannot go on there"):
+        evaluate(settings(), tmp_path / "out")
+    (tmp_path / "out" / PROTOCOL_FILE).unlink()
+    with pytest.raises(OptionsError, match="holds scores of an unknown evaluation; give another --out"):
+        evaluate(settings(), tmp_path / "out")
+
+
+def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(settings, tmp_path, tiny_bundle_dir):
+    refusals = {}
+
+    def start_stage(name: str, length: int):
+        if not name.startswith("choosing"):
+            with pytest.raises(OptionsError) as caught, claim_folder(tmp_path / "out", "other.json", {}, "anything"):
+                pass
+            refusals[name] = str(caught.value)
+        return lambda: None
+
+    evaluate(settings(), tmp_path / "out", start_stage=start_stage)
+    assert list(refusals) == ["grey", tiny_bundle_dir.name, "drawing pictures"]
+    with claim_folder(tmp_path / "out", "other.json", {"a": 1}, "anything"), pytest.raises(OptionsError) as caught:
+        evaluate(settings(), tmp_path / "out")
+    assert "is in use: another process is working there" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert set(refusals.values()) == {str(caught.value)}
+    evaluate(settings(), tmp_path / "out")
 
 
 def test_results_of_another_tool(settings, tmp_path, photos_dir, write_png, coloured):
@@ -173,7 +205,9 @@ def test_all_results_missing_is_a_row_without_numbers(settings, tmp_path):
     evaluation = evaluate(settings(models=(), results=(("none", str(tmp_path / "empty")),)), tmp_path / "out")
     assert rows_of(evaluation)["none"] == {"name": "none", "photos": 0, "failed": 4}
     for file in ("summary.json", "table.md", "report.html"):
-        assert "nan" not in re.sub('base64,[^"]*', "", (tmp_path / "out" / file).read_text(encoding="utf-8").lower())
+        text = re.sub('base64,[^"]*', "", (tmp_path / "out" / file).read_text(encoding="utf-8").lower())
+        assert not re.search(r"\bnan\b", text)
+    assert "nothing but the grey input was scored" in text
 
 
 def test_prompts_have_rows_and_a_spread(settings, tmp_path):
@@ -219,6 +253,8 @@ def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, colo
     write_png(source / "<i>.png", coloured("coffee"))
     write_png(source / "a|b.png", coloured("rocket"))
     (source / "<script>.png").write_bytes(b"x")
+    write_png(tmp_path / "photo.png", coloured("chelsea"))
+    (tmp_path / "photo.png").rename(source / os.fsdecode(b"caf\xe9.png"))  # no UTF-8
     evaluate(settings(source=str(source), prompts=("<u>", "$x$ | y")), tmp_path / "out", command="<s>")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     tags: list[tuple[str, dict]] = []
@@ -232,20 +268,21 @@ def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, colo
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
     assert len(sources) > 4
     assert all(text.startswith("data:image/") for text in sources)
+    assert r"caf\xe9.png" in page
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "$x$ \\| y" in table
 
 
 def test_without_the_report_libraries_nothing_is_begun(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr("chromatune.pages.page.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"chromatune\[evaluate\]"):
         evaluate(settings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_are_part_of_the_protocol(tiny_bundle_dir, tiny_pipeline):
-    ours, other = measuring.weights_hash(str(tiny_bundle_dir)), measuring.weights_hash(str(tiny_pipeline("kl")))
-    assert ours == measuring.weights_hash(str(tiny_bundle_dir)) != other
+    ours, other = weights_hash(str(tiny_bundle_dir)), weights_hash(str(tiny_pipeline("kl")))
+    assert ours == weights_hash(str(tiny_bundle_dir)) != other
 
 
 @pytest.mark.parametrize(
@@ -255,7 +292,8 @@ def test_weights_are_part_of_the_protocol(tiny_bundle_dir, tiny_pipeline):
         ({"models": ("a", "a")}, "the same one twice"),
         ({"models": ("a",), "size_px": 8}, "size_px=8"),
         ({"models": ("a",), "split": "test"}, "split='test'"),
-        ({"models": ("a",), "steps": (0,)}, "steps=0"),
+        ({"models": ("a",), "shuffle": True}, "unknown setting 'shuffle'; accepted: source, models"),
+        ({"models": ("a",), "steps": (0,)}, "steps.0=0"),
     ],
 )
 def test_settings_that_are_wrong(fields, message):

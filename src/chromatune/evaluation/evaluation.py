@@ -1,0 +1,158 @@
+"""One evaluation, from its settings to its tables and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chromatune.errors import OptionsError
+from chromatune.evaluation import cost, summary
+from chromatune.evaluation.methods import Method, Record, ResultFiles, plan_methods
+from chromatune.evaluation.page import make_page
+from chromatune.evaluation.perceptual import FeatureFile, Networks, feature_width, fid_rows, load_networks
+from chromatune.evaluation.pictures import choose_examples, draw_examples
+from chromatune.evaluation.protocol import UNREADABLE, ChosenPhoto, LeftOut, describe_protocol, select_photos
+from chromatune.evaluation.scores import WORKERS, FaceFinder, Scorer, cached_face_finder
+from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.files import LineFile, claim_folder, write_json, write_whole
+from chromatune.files.progress import StartStage, silent
+from chromatune.pages import render_page, require_pages
+
+ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
+FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
+SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalisation".
+        left_out: photos of the source that were not measured, and why.
+        failures: (row, key, reason) of every result that was missing or could not be scored.
+        out: folder with the report.
+    """
+
+    summary: dict[str, Any]
+    left_out: tuple[LeftOut, ...]
+    failures: tuple[tuple[str, str, str], ...]
+    out: Path
+
+    @property
+    def unreadable(self) -> list[LeftOut]:
+        """Photos of the source that could not be read."""
+        return [photo for photo in self.left_out if photo.reason == UNREADABLE]
+
+
+def evaluate(
+    settings: EvaluationSettings, out: Path, *, command: str | None = None, start_stage: StartStage = silent
+) -> Evaluation:
+    """Measures every method on every photo, and writes scores, tables and report below `out`.
+
+    An evaluation that was interrupted goes on where it stopped when called again, and ends with the same tables.
+
+    Args:
+        settings: what to measure.
+        out: folder, made if missing.
+        command: what was typed, for the report.
+        start_stage: shows progress.
+
+    Raises:
+        DataError: no photo is left to measure, or the folder's files are damaged.
+        ModelError: a model cannot be loaded.
+        OptionsError: `out` holds an evaluation with other settings, or another process is working there; or a network
+            for LPIPS or FID cannot be used.
+        MissingExtraError: what the report needs is not installed.
+    """
+    require_pages("evaluate")
+    methods = plan_methods(settings)
+    for method in methods:
+        if method.folder is not None:
+            ResultFiles(method.folder)  # a mistyped folder is told before the work, not after
+    networks = load_networks(settings)
+    selected = select_photos(settings, start_stage)
+    find_face, face_detector = cached_face_finder()
+    protocol = describe_protocol(settings, selected) | {"faces": face_detector, "command": command}
+    protocol |= networks.described
+    photos = [photo for _, selection in selected for photo in selection.photos]
+    left_out = tuple(photo for _, selection in selected for photo in selection.left_out)
+    # Rows first: another process that is just beginning here writes them after its protocol
+    if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
+        raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
+    with claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",)), ExitStack() as stack:
+        scorer = _open_scorer(settings, out, networks, find_face, stack)
+        costs = _score_all(methods, photos, scorer, start_stage)
+        records = scorer.scores.read()
+        summarised = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
+        write_json(out / SUMMARY_FILE, summarised)
+        write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
+        examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
+        evaluation = Evaluation(summarised, left_out, summary.failures_of(records), out)
+        page = make_page(summarised, records, methods, costs, examples, left_out, evaluation.failures)
+        write_whole(out / REPORT_FILE, render_page(page).encode())
+    return evaluation
+
+
+def _open_scorer(
+    settings: EvaluationSettings, out: Path, networks: Networks, find_face: FaceFinder | None, stack: ExitStack
+) -> Scorer:
+    """The scorer with its files below `out`, which the stack closes."""
+    scores = stack.enter_context(LineFile(out / ROWS_FILE, ("row", "subset", "key")))
+    timings = stack.enter_context(LineFile(out / TIMINGS_FILE, ("method", "subset", "key")))
+    features = None
+    if networks.fid is not None:
+        features = stack.enter_context(FeatureFile(out / FEATURES_FILE, feature_width(networks.fid)))
+    pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
+    return Scorer(settings, scores, timings, pool, find_face, networks, features)
+
+
+def _score_all(
+    methods: Sequence[Method], photos: Sequence[ChosenPhoto], scorer: Scorer, start_stage: StartStage
+) -> dict[str, cost.Cost]:
+    """Scores every photo under every method; what each model cost, by the method's name."""
+    costs: dict[str, cost.Cost] = {}
+    for method in methods:
+        scorer.score(method, photos, start_stage(method.name, len(photos)))
+        if method.model is not None:
+            colorizer = scorer.colorizer(method.model)
+            costs[method.name] = {
+                **cost.count_work(colorizer, scorer.options_of(method), scorer.settings.size_px),
+                "seconds": cost.median_seconds(scorer.timings.read(), method.name),
+                "memory_mib": cost.peak_memory_mib(colorizer),
+            }
+    return costs
+
+
+def _fid_by_row(records: Sequence[Record], photos: Sequence[ChosenPhoto], scorer: Scorer) -> dict[str, float]:
+    return {} if scorer.features is None else fid_rows(records, photos, scorer.features)
+
+
+def _summary(
+    records: Sequence[Record],
+    methods: Sequence[Method],
+    protocol: dict[str, Any],
+    costs: Mapping[str, cost.Cost],
+    distances: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    """What summary.json holds; seconds and memory are not in it: no two runs measure the same."""
+    work_of = {
+        row: {key: costs[method.name][key] for key in cost.REPEATABLE}
+        for method in methods
+        if method.name in costs
+        for row in method.rows
+    }
+    fid_of = {row: {"fid": distance, "fid_network": protocol["fid"]} for row, distance in distances.items()}
+    rows = summary.summarise_rows(records, methods, seed)
+    return {
+        "rows": [row | work_of.get(row["name"], {}) | fid_of.get(row["name"], {}) for row in rows],
+        "protocol": protocol,
+        "comparison": summary.compare_best(records, methods, seed),
+        "prompt_spread": summary.prompt_spread(records, methods),
+        "generalisation": summary.generalisation_gaps(records, methods, seed),
+    }
