@@ -92,7 +92,8 @@ def make_page(
         Section("Details", [*_tables(summarised), _costs(costs), *_failures(failures, left_out), *_protocol(protocol)]),
     ]
     title = f"Evaluation on {printable(protocol['source'])}"
-    return Page(title, lead_sentence(summarised), [section for section in sections if section.blocks])
+    lead = lead_sentence(summarised).replace(" … ", "\u00a0…\u00a0")  # an interval stays on one line
+    return Page(title, lead, [section for section in sections if section.blocks])
 
 
 def lead_sentence(summarised: Mapping[str, Any]) -> str:
@@ -247,16 +248,14 @@ def _costs(costs: Mapping[str, Cost]) -> Folded:
 def _failures(failures: Sequence[tuple[str, str, str]], left_out: Sequence[LeftOut]) -> list[Block]:
     failed = [[row, printable(key), reason] for row, key, reason in failures]
     counts = Counter(photo.reason for photo in left_out)
-    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "none"
+    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "None."
     listed = [[printable(p.key), p.reason, printable(p.detail)] for p in left_out if p.reason in LISTED]
+    missing: Block = Table(("row", "photo", "reason"), failed, prose=True) if failed else Text("None.")
+    photos: list[Block] = [Table(("photo", "reason", "detail"), listed, prose=True)] if listed else []
     return [
-        Folded(f"Results without a score: {len(failed)}", _prose(("row", "photo", "reason"), failed)),
-        Folded(f"Photos left out: {len(left_out)}", [Text(counted), *_prose(("photo", "reason", "detail"), listed)]),
+        Folded(f"Results without a score: {len(failed)}", [missing]),
+        Folded(f"Photos left out: {len(left_out)}", [Text(counted), *photos]),
     ]
-
-
-def _prose(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Block]:
-    return [Table(header, rows, prose=True)] if rows else []
 
 
 def _protocol(protocol: Mapping[str, Any]) -> list[Block]:
