@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chromatune.evaluation.bootstrap import interval, resampled_means
+from chromatune.evaluation.bootstrap import draw_counts, interval, resampled_means
 
 
 def test_the_first_value_is_the_mean_and_the_seed_decides():
@@ -45,3 +45,24 @@ def test_a_mean_of_nothing_is_an_error():
         resampled_means({"x": np.array([])}, 0)
     with pytest.raises(ValueError, match="one length"):
         resampled_means({"x": np.zeros(2), "y": np.zeros(3)}, 0)
+
+
+def test_counts_are_of_draws_with_replacement():
+    """Each resample draws as many as there are; one photo's count is binomial, with variance 1 - 1 / N."""
+    counts = np.concatenate(list(draw_counts(40, [0, 7], 3000)))
+    assert counts.shape == (3000, 40)
+    assert set(counts.sum(axis=1)) == {40.0}
+    assert counts.var() == pytest.approx(1 - 1 / 40, rel=0.03)
+    assert (counts != np.concatenate(list(draw_counts(40, [0, 8], 3000)))).any()
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr("chromatune.evaluation.bootstrap._CHUNK", 90)
+    assert [len(counts) for counts in draw_counts(30, 0, 7)] == [3, 3, 1]
+
+
+def test_published_intervals_stay():
+    """Draws of a seed are never changed: intervals that stand in reports are of these."""
+    samples = resampled_means({"x": np.arange(10.0) ** 2}, 0)["x"]
+    assert samples[:4].tolist() == [28.5, 20.3, 47.5, 30.0]
+    assert interval(samples) == (12.9, 45.9)
