@@ -34,11 +34,13 @@ def test_wrong_usage_is_one_line(typed, message, capsys, tmp_path, monkeypatch):
 def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, experiment, drawings, tiny_bundle_dir):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(declaration, "find", lambda name: experiment)
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "latents of all runs"))
     typed = f"experiment run small --data {drawings} --model {tiny_bundle_dir} --size 64 --out out"
     assert main(typed.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "out/report.md"
     assert lines[0].startswith("does not hold: tuned is 50 dB better than the mean (")
+    assert list((tmp_path / "latents of all runs").iterdir()) and not (tmp_path / "out" / "cache").exists()
 
 
 def test_role_and_source(tmp_path):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from chromatune.errors import DataError
-from chromatune.experiments.declaration import Claim
+from chromatune.experiments.declaration import Claim, Row
 from chromatune.experiments.verdicts import Resampler, as_arrays
+
+A, B = Row("a", "t"), Row("b", "t")
 
 
 def rows(difference: float, seed_spread: float = 0.0, seeds: int = 3, photos: int = 200) -> dict:
@@ -16,9 +18,9 @@ def rows(difference: float, seed_spread: float = 0.0, seeds: int = 3, photos: in
     noise = rng.normal(0, 0.2, (seeds, photos))
     runs = np.linspace(-seed_spread, seed_spread, seeds)[:, None]
     return {
-        "a/t": {"psnr": photo + difference + noise + runs, "cf_field": np.full((seeds, photos), 30.0)},
-        "b/t": {"psnr": np.broadcast_to(photo, (seeds, photos)), "cf_field": np.full((seeds, photos), 45.0)},
-        "truth/t": {"cf_field": np.full((seeds, photos), 42.0)},
+        A: {"psnr": photo + difference + noise + runs, "cf_field": np.full((seeds, photos), 30.0)},
+        B: {"psnr": np.broadcast_to(photo, (seeds, photos)), "cf_field": np.full((seeds, photos), 45.0)},
+        Row("truth", "t"): {"cf_field": np.full((seeds, photos), 42.0)},
     }
 
 
@@ -61,21 +63,21 @@ def test_the_colourfulness_gap_is_taken_to_the_truth():
 def test_missing_values_are_left_out_of_means_and_missing_photos_out_of_all_rows():
     found, keys = as_arrays(
         {
-            "a/t": [{"1": {"x": 1.0}, "2": {"x": None}, "3": {"x": 5.0}}],
-            "b/t": [{"1": {"x": 1.0}, "2": {"x": 2.0}}],
+            A: [{"1": {"x": 1.0}, "2": {"x": None}, "3": {"x": 5.0}}],
+            B: [{"1": {"x": 1.0}, "2": {"x": 2.0}}],
         }
     )
-    assert found["a/t"]["x"].shape == found["b/t"]["x"].shape == (1, 2)
+    assert found[A]["x"].shape == found[B]["x"].shape == (1, 2)
     assert keys == ("1", "2")
-    assert Resampler(found, {"t": keys}).mean("a/t", "x")[0] == 1.0
+    assert Resampler(found, {"t": keys}).mean(A, "x")[0] == 1.0
     with pytest.raises(DataError, match="no photo was measured in all of a/t, b/t"):
-        as_arrays({"a/t": [{"1": {"x": 1.0}}], "b/t": [{"2": {"x": 2.0}}]})
+        as_arrays({A: [{"1": {"x": 1.0}}], B: [{"2": {"x": 2.0}}]})
 
 
 def test_tests_on_the_same_photos_are_paired_and_others_are_not():
     """Photos differ by 3 dB, what two tests ask of them by 0.02: told only where the same photos are drawn for both."""
     values = rows(0.0)
-    values["a/u"] = {"psnr": values["a/t"]["psnr"] - 0.02}
+    values[Row("a", "u")] = {"psnr": values[A]["psnr"] - 0.02}
     asked = claim(terms={"a/t": 1, "a/u": -1})
     apart = {"u": tuple(f"other-{key}" for key in PHOTOS["t"])}
     assert Resampler(values, PHOTOS | {"u": PHOTOS["t"]}).judge(asked).verdict == "holds"

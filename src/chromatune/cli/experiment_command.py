@@ -80,16 +80,16 @@ def run_command(
     folder = out or Path(f"experiment-{name}")
     tools = tuple(named_folder(text) for text in results or ())
 
-    from chromatune.experiments.report import write_report
-    from chromatune.experiments.running import run_experiment
+    from chromatune.experiments.experiment import run_experiment
+    from chromatune.experiments.findings import write_findings
 
     with stages() as start_stage:
-        outcome = run_experiment(
-            experiment, budget, dict(pairs), folder,
-            model=model, results=tools, square_px=size_px, start_stage=start_stage, cache_dir=shared_cache(),
+        findings = run_experiment(
+            experiment, budget, dict(pairs), folder, model=model, results=tools, square_px=size_px,
+            cache_dir=shared_cache(), start_stage=start_stage,
         )  # fmt: skip
-        report = write_report(outcome, _typed(name, pairs, model, budget, results, size_px))
-    for judged in outcome.judged:
+        report = write_findings(findings, _typed(name, pairs, model, budget, results, size_px))
+    for judged in findings.judged:
         came = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
         print(f"{judged.verdict}: {judged.claim.text} ({came})")
     print(report)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from chromatune import prompts
 from chromatune.colorizer import Colorizer, ColorizeResult
 from chromatune.evaluation.metrics import lab_of, psnr
+from chromatune.files.progress import Advance
 from chromatune.options import make_options
 
 SEEDS = 8
 DRAWN, BEST = "drawn", f"best of {SEEDS}"
 NOT_SKIN, SKIN = "named hue, not skin", "named hue, skin"
-ROWS = (DRAWN, BEST, NOT_SKIN, SKIN)
+ASPECTS = (DRAWN, BEST, NOT_SKIN, SKIN)  # a row each
 SKIN_WIDTH_DEGREES = 25.0
 LEAST_CHROMA = 8.0  # CIELAB; below it a pixel has no hue
 LEAST_SHARE = 0.02  # of a photo's pixels, for a mean over them to be told
 
-Scores = dict[str, dict[str, float | None]]  # row ⇒ metric ⇒ value
+Scores = dict[str, dict[str, float | None]]  # aspect ⇒ metric ⇒ value
 
 
 def measure(colorizer: Colorizer, truth: np.ndarray, grey: np.ndarray, seed: int) -> Scores:
@@ -60,12 +61,13 @@ def is_skin_coloured(lab: np.ndarray) -> np.ndarray:
 
 
 def measure_all(
-    colorizer: Colorizer, photos: Sequence[tuple[str, np.ndarray, np.ndarray]], seed: int, advance: Callable[[], None]
+    colorizer: Colorizer, photos: Sequence[tuple[str, np.ndarray, np.ndarray]], seed: int, advance: Advance
 ) -> list[dict[str, object]]:
-    """One record a photo and row: {"row", "key", metrics}; `photos` are (key, truth, grey)."""
+    """One record a photo and aspect: {"row": aspect, "key", metrics}; `photos` are (key, truth, grey)."""
     records: list[dict[str, object]] = []
     for key, truth, grey in photos:
-        records += [{"row": row, "key": key, **found} for row, found in measure(colorizer, truth, grey, seed).items()]
+        found = measure(colorizer, truth, grey, seed)
+        records += [{"row": aspect, "key": key, **scores} for aspect, scores in found.items()]
         advance()
     return records
 

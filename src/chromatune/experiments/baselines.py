@@ -12,6 +12,7 @@ from chromatune import color
 from chromatune.data.pairs import apply_crop, draw_crop, is_monochrome
 from chromatune.data.sources import PhotoItem
 from chromatune.errors import DataError, PhotoError
+from chromatune.files.progress import Advance
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ BLOCK_PX = 8  # pixels a side that share one chroma, as in the latents of a diff
 CHROMA_SCALE = 0.1  # about the standard deviation of Cb and Cr, which the network predicts in units of it
 
 
-def fit(
-    kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px: int, report: Callable[[int], None]
-) -> Baseline:
+def fit(kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px: int, advance: Advance) -> Baseline:
     """A baseline fitted to photos.
 
     Args:
@@ -32,7 +31,7 @@ def fit(
         items: to learn from; grey and broken photos are passed over.
         settings: for "regression": batch, max_steps, lr, seed, zoom, flip.
         size_px: side of the squares, a multiple of 32.
-        report: called with the number of steps done.
+        advance: called once a step.
 
     Raises:
         DataError: no photo can be used.
@@ -40,7 +39,7 @@ def fit(
     photos = list(_colour_photos(items))
     if not photos:
         raise DataError("no photo to fit a baseline to; give readable colour photos")
-    return _mean_chroma(photos) if kind == "mean-chroma" else _regression(photos, settings, size_px, report)
+    return _mean_chroma(photos) if kind == "mean-chroma" else _regression(photos, settings, size_px, advance)
 
 
 def _colour_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
@@ -61,9 +60,7 @@ def _mean_chroma(photos: Sequence[np.ndarray]) -> Baseline:
     return lambda grey: color.recompose(grey, np.broadcast_to(mean, (*grey.shape, 2)).astype(np.float32))
 
 
-def _regression(
-    photos: Sequence[np.ndarray], settings: TrainSettings, size_px: int, report: Callable[[int], None]
-) -> Baseline:
+def _regression(photos: Sequence[np.ndarray], settings: TrainSettings, size_px: int, advance: Advance) -> Baseline:
     """A U-Net from 8 × 8 blocks of luma to their mean Cb, Cr, squared error: the shape and cost of `mini-base`'s."""
     import torch
     from diffusers import UNet2DModel
@@ -81,7 +78,7 @@ def _regression(
     optimiser = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.max_steps)
     rng = np.random.default_rng(settings.seed)
-    for step in range(settings.max_steps):
+    for _ in range(settings.max_steps):
         squares = [
             _square(photos[int(rng.integers(len(photos)))], settings, size_px, rng) for _ in range(settings.batch)
         ]
@@ -90,7 +87,7 @@ def _regression(
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        report(step + 1)
+        advance()
     unet.requires_grad_(False)
 
     def colorize(grey: np.ndarray) -> np.ndarray:

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from chromatune.data.prompt_sets import prompt_set
 from chromatune.errors import OptionsError
+from chromatune.evaluation.methods import GREY_ROW
+from chromatune.experiments.ambiguity import ASPECTS
+from chromatune.options import first_problem
 from chromatune.training.settings import presets
 
-GREY, TRUTH = "grey", "truth"
-BASELINES = ("mean-chroma", "regression")
+TRUTH = "truth"
 BudgetName = Literal["quick", "full"]
+
+
+class Row(NamedTuple):
+    """A line of the table: an arm in a test, and where the test scores several things, which of them.
+
+    Declarations and results spell it "arm/test", or "arm/test/aspect".
+    """
+
+    arm: str
+    test: str
+    aspect: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(self if self.aspect else self[:2])
+
+
+def parse_row(spelled: str | Row) -> Row:
+    """The row of that spelling.
+
+    Raises:
+        ValueError: it has fewer than two or more than three names, or an empty one.
+    """
+    names = spelled if isinstance(spelled, Row) else spelled.split("/")
+    if not 2 <= len(names) <= 3 or not all(names[:2]):
+        raise ValueError("a row is spelled arm/test, or arm/test/aspect")
+    return Row(*names)
 
 
 class _Frozen(BaseModel):
@@ -41,19 +70,14 @@ class Arm(_Frozen):
     model: str | None = Field(None, description="Model measured as it is, instead of the experiment's fine-tuned one.")
     baseline: Literal["mean-chroma", "regression"] | None = None
 
-    @model_validator(mode="after")
-    def _agrees(self) -> Arm:
-        if self.preset not in presets():
-            raise ValueError(f"arm {self.name!r}: unknown preset {self.preset!r}")
-        if self.baseline is not None and self.train is None:
-            raise ValueError(f"arm {self.name!r}: a baseline learns from photos: give `train`")
-        if "/" in self.name:
-            raise ValueError(f"arm {self.name!r}: a name holds no slash")
-        return self
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of the photos it learns from."""
+        return tuple(self.train.split("+")) if self.train else ()
 
 
-class Test(_Frozen):
-    """What arms are measured on: a row `arm/test` each, and `grey/test` and `truth/test` beside them."""
+class DeclaredTest(_Frozen):
+    """What arms are measured on: a row each, and beside them grey and truth."""
 
     name: str
     on: str = Field(description="Role of the photos.")
@@ -75,7 +99,9 @@ class Claim(_Frozen):
 
     text: str
     metric: str
-    terms: dict[str, float] = Field(description="Row ⇒ factor, such as a 1 and a -1 for a difference.")
+    terms: dict[Annotated[Row, PlainValidator(parse_row), PlainSerializer(str)], float] = Field(
+        min_length=1, description="Row ⇒ factor, such as a 1 and a -1 for a difference."
+    )
     expect: Literal["above", "below"] = "above"
     margin: float = 0.0
     source: str = Field("", description="Whose claim it is, where it is the paper's.")
@@ -92,44 +118,60 @@ class Experiment(_Frozen):
     roles: dict[str, str] = Field(description="Role ⇒ what photos play it.")
     budgets: dict[BudgetName, Budget]
     arms: tuple[Arm, ...]
-    tests: tuple[Test, ...]
-    claims: tuple[Claim, ...]
+    tests: tuple[DeclaredTest, ...]
+    claims: tuple[Claim, ...] = Field(min_length=1, description="The main one first.")
 
     @model_validator(mode="after")
     def _agrees(self) -> Experiment:
-        arms = [arm.name for arm in self.arms]
-        used = {role for arm in self.arms if arm.train for role in arm.train.split("+")} | {t.on for t in self.tests}
+        arms, tests = [arm.name for arm in self.arms], [test.name for test in self.tests]
+        for what, names in (("arm", arms), ("test", tests)):
+            if odd := [name for name in names if "/" in name or not folder_name(name)]:
+                raise ValueError(f"{what} {odd[0]!r}: a name has letters or digits, and holds no slash")
+            if len(set(map(folder_name, names))) < len(names):
+                raise ValueError(f"two {what}s have one name, or names that differ in signs alone")
+        for arm in self.arms:
+            if arm.preset not in presets():
+                raise ValueError(f"arm {arm.name!r}: unknown preset {arm.preset!r}; accepted: {', '.join(presets())}")
+            if arm.baseline is not None and arm.train is None:
+                raise ValueError(f"arm {arm.name!r}: a baseline learns from photos: give `train`")
+        used = {role for arm in self.arms for role in arm.roles} | {test.on for test in self.tests}
         if used != set(self.roles):
             raise ValueError(f"roles {sorted(self.roles)} are declared, {sorted(used)} are used")
         if set(self.budgets) != {"quick", "full"}:
             raise ValueError("budgets are quick and full")
         for test in self.tests:
             if unknown := set(test.arms) - set(arms):
-                raise ValueError(f"test {test.name!r}: no arm {sorted(unknown)[0]!r}")
-        rows = set(self.rows)
+                raise ValueError(f"test {test.name!r}: no arm {min(unknown)!r}; there are {', '.join(arms)}")
         for claim in self.claims:
-            if unknown := set(claim.terms) - rows:
-                raise ValueError(f"claim {claim.text!r}: no row {sorted(unknown)[0]!r}; there are {sorted(rows)}")
+            if no_rows := set(claim.terms) - set(self.rows):
+                known = ", ".join(map(str, self.rows))
+                raise ValueError(f"claim {claim.text!r}: no row {str(min(no_rows))!r}; there are {known}")
         return self
 
-    def arms_of(self, test: Test) -> tuple[Arm, ...]:
+    def arms_of(self, test: DeclaredTest) -> tuple[Arm, ...]:
         """The arms measured in a test."""
         return tuple(arm for arm in self.arms if not test.arms or arm.name in test.arms)
 
+    def tests_of(self, arm: Arm) -> tuple[DeclaredTest, ...]:
+        """The tests that an arm is measured in."""
+        return tuple(test for test in self.tests if arm in self.arms_of(test))
+
     @property
-    def rows(self) -> tuple[str, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """All rows, in the order of the table."""
-        return tuple(row for test in self.tests for row in rows_of(self, test))
+        rows: list[Row] = []
+        for test in self.tests:
+            arms = [arm.name for arm in self.arms_of(test)]
+            if test.kind == "ambiguity":
+                rows += [Row(arm, test.name, aspect) for arm in arms for aspect in ASPECTS]
+            else:
+                rows += [Row(name, test.name) for name in (TRUTH, GREY_ROW, *arms)]
+        return tuple(rows)
 
 
-def rows_of(experiment: Experiment, test: Test) -> tuple[str, ...]:
-    """The rows of one test."""
-    from chromatune.experiments.ambiguity import ROWS
-
-    arms = [arm.name for arm in experiment.arms_of(test)]
-    if test.kind == "ambiguity":
-        return tuple(f"{arm}/{test.name}/{row}" for arm in arms for row in ROWS)
-    return tuple(f"{name}/{test.name}" for name in (TRUTH, GREY, *arms))
+def folder_name(name: str) -> str:
+    """An arm's or a test's name as it stands in the name of a folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def experiments() -> dict[str, Experiment]:
@@ -143,9 +185,12 @@ def parse(name: str, values: Mapping[str, Any]) -> Experiment:
     """An experiment from its file's values.
 
     Raises:
-        pydantic.ValidationError: they do not agree.
+        OptionsError: they do not agree.
     """
-    return Experiment(name=name, **values)
+    try:
+        return Experiment(**{**values, "name": name})
+    except ValidationError as error:
+        raise OptionsError(f"the declaration of {name!r} is wrong: {first_problem(error)}") from None
 
 
 def find(name: str) -> Experiment:

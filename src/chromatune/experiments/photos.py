@@ -63,15 +63,14 @@ def _open(spec: str, train_photos: int) -> Role:
     return Role(spec, source, tuple(train), split.validation)
 
 
-def training_source(roles: Mapping[str, Role], names: str) -> Source:
-    """The training photos of one role, or of several joined by +, as a source of their own."""
-    parts = names.split("+")
+def training_source(roles: Mapping[str, Role], names: Sequence[str]) -> Source:
+    """The training photos of one role, or of several, as a source of their own."""
     items = [
-        item if len(parts) == 1 else dataclasses.replace(item, key=f"{name}/{item.key}")
-        for name in parts
+        item if len(names) == 1 else dataclasses.replace(item, key=f"{name}/{item.key}")
+        for name in names
         for item in roles[name].train
     ]
-    first = roles[parts[0]].source
+    first = roles[names[0]].source
     return dataclasses.replace(first, items=tuple(sorted(items, key=lambda item: item.key)))
 
 

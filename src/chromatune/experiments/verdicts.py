@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from chromatune.errors import DataError
-from chromatune.evaluation.bootstrap import RESAMPLES, interval
-from chromatune.experiments.declaration import TRUTH, Claim
+from chromatune.evaluation.bootstrap import RESAMPLES, draw_counts, interval
+from chromatune.experiments.declaration import TRUTH, Claim, Row
 
 GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -26,7 +26,7 @@ Keys = tuple[str, ...]  # of a test's photos, in the order of its values
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what came.
+    """A claim and what was found of it.
 
     Attributes:
         claim: as declared.
@@ -47,55 +47,62 @@ class Resampler:
     """The same draws for every statistic of an experiment."""
 
     def __init__(
-        self, rows: Mapping[str, Values], photos: Mapping[str, Keys], seed: int = 0, resamples: int = RESAMPLES
+        self, rows: Mapping[Row, Values], photos: Mapping[str, Keys], seed: int = 0, resamples: int = RESAMPLES
     ) -> None:
-        """Takes row (`arm/test`) ⇒ its values, and test ⇒ its photos; all rows have the same seeds."""
+        """Takes row ⇒ its values, and test ⇒ its photos; all rows have the same seeds.
+
+        Raises:
+            ValueError: they have not.
+        """
         self.rows, self._photos = rows, photos
         self._rng_seed, self._resamples = seed, resamples
         counts = {values.shape[0] for row in rows.values() for values in row.values()}
         if len(counts) != 1:
             raise ValueError(f"rows must have one number of seeds, got {sorted(counts)}")
         (self._seeds,) = counts
-        self._seed_times = self._times(self._seeds, "seeds")
-        self._photo_times: dict[Keys, np.ndarray] = {}
+        self._seed_counts = self._counts(self._seeds, "seeds")
+        self._photo_counts: dict[Keys, np.ndarray] = {}
 
-    def mean(self, row: str, metric: str) -> np.ndarray:
+    def mean(self, row: Row, metric: str) -> np.ndarray:
         """(1 + resamples,): the plain mean, then the resampled ones."""
         if metric == GAP:
-            truth = "/".join((TRUTH, *row.split("/")[1:]))
-            return np.abs(self.mean(row, CF) - self.mean(truth, CF))
+            return np.abs(self.mean(row, CF) - self.mean(row._replace(arm=TRUTH), CF))
         values = self.rows[row][metric]
-        photos = self._photos[row.split("/")[1]]
-        if photos not in self._photo_times:
-            self._photo_times[photos] = self._times(len(photos), "\n".join(photos))
+        photos = self._photos[row.test]
+        if photos not in self._photo_counts:
+            self._photo_counts[photos] = self._counts(len(photos), "\n".join(photos))
         known = ~np.isnan(values)
-        sums, counts = (
-            np.einsum("rs,sn,rn->r", self._seed_times, matrix, self._photo_times[photos], optimize=True)
+        sums, weights = (
+            np.einsum("rs,sn,rn->r", self._seed_counts, matrix, self._photo_counts[photos], optimize=True)
             for matrix in (np.where(known, values, 0.0), known.astype(np.float64))
         )
-        return sums / np.maximum(counts, 1)
+        return sums / np.maximum(weights, 1)
 
-    def has(self, row: str, metric: str) -> bool:
+    def estimate(self, row: Row, metric: str) -> tuple[float, float, float]:
+        """The mean and the ends of its 95 % interval."""
+        samples = self.mean(row, metric)
+        return float(samples[0]), *interval(samples)
+
+    def has(self, row: Row, metric: str) -> bool:
         """Whether the row has this metric."""
         return (CF if metric == GAP else metric) in self.rows[row]
 
     def judge(self, claim: Claim) -> Judged:
-        """What came of a claim."""
-        samples = sum(factor * self.mean(row, claim.metric) for row, factor in claim.terms.items())
-        low, high = interval(np.asarray(samples))
+        """A claim's verdict."""
+        samples = np.sum([factor * self.mean(row, claim.metric) for row, factor in claim.terms.items()], axis=0)
+        low, high = interval(samples)
         above, below = low > claim.margin, high < claim.margin
         holds, fails = (above, below) if claim.expect == "above" else (below, above)
         verdict: Verdict = "holds" if holds else "does not hold" if fails else "undecided"
-        return Judged(claim, float(np.asarray(samples)[0]), low, high, verdict)
+        return Judged(claim, float(samples[0]), low, high, verdict)
 
-    def _times(self, count: int, what: str) -> np.ndarray:
-        """How often each of `count` is drawn: (1 + resamples, count), ones first."""
-        rng = np.random.default_rng([self._rng_seed, *what.encode()])
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=self._resamples)
-        return np.concatenate([np.ones((1, count)), drawn]).astype(np.float64)
+    def _counts(self, count: int, what: str) -> np.ndarray:
+        """How often each of `count` is drawn: (1 + resamples, count) float64, once each first."""
+        drawn = draw_counts(count, [self._rng_seed, *what.encode()], self._resamples)
+        return np.concatenate([np.ones((1, count)), *drawn])
 
 
-def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> tuple[dict[str, dict[str, np.ndarray]], Keys]:
+def as_arrays(rows: Mapping[Row, Sequence[PhotoScores]]) -> tuple[dict[Row, dict[str, np.ndarray]], Keys]:
     """One test's rows, each with photo ⇒ metric ⇒ value for every seed, as metric ⇒ (seeds, photos); and the photos.
 
     Only photos that every row has for every seed are kept: differences are between the same photos.
@@ -105,7 +112,7 @@ def as_arrays(rows: Mapping[str, Sequence[PhotoScores]]) -> tuple[dict[str, dict
     """
     keys = sorted(set.intersection(*(set(of_seed) for of_seeds in rows.values() for of_seed in of_seeds)))
     if not keys:
-        raise DataError(f"no photo was measured in all of {', '.join(rows)}; complete the results")
+        raise DataError(f"no photo was measured in all of {', '.join(map(str, rows))}; complete the results")
     return {row: _arrays(of_seeds, keys) for row, of_seeds in rows.items()}, tuple(keys)
 
 

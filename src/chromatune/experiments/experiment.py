@@ -1,0 +1,70 @@
+"""One experiment, from its declaration to its findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from chromatune.bundle.names import weights_hash
+from chromatune.experiments.declaration import BudgetName, Experiment
+from chromatune.experiments.findings import Findings
+from chromatune.experiments.measurements import measure_tests
+from chromatune.experiments.photos import open_roles
+from chromatune.experiments.runs import OpenedExperiment, make_runs
+from chromatune.experiments.verdicts import Resampler
+from chromatune.files import claim_folder
+from chromatune.files.progress import StartStage, silent
+from chromatune.pages import require_pages
+
+EXPERIMENT_FILE = "experiment.json"
+SQUARE_PX = 256  # what results are compared at, unless the photos are smaller
+
+
+def run_experiment(
+    experiment: Experiment, budget_name: BudgetName, data: Mapping[str, str], out: Path, *,
+    model: str | None = None, results: Sequence[tuple[str, str]] = (), square_px: int = SQUARE_PX,
+    cache_dir: Path | None = None, start_stage: StartStage = silent,
+) -> Findings:  # fmt: skip
+    """Trains, measures and judges; called again, it repeats nothing that was finished.
+
+    Args:
+        experiment: what to run.
+        budget_name: "quick" or "full".
+        data: role ⇒ source of photos; see `photos.open_roles`.
+        out: folder, made if missing; held for this process until all is measured.
+        model: fine-tuned instead of the experiment's.
+        results: (name, folder) of other tools' results, measured in every test beside the arms.
+        square_px: side of the squares that are compared.
+        cache_dir: for latents of equal photos, size and encoders, computed once for all runs; None: `out/cache`.
+        start_stage: shows progress.
+
+    Raises:
+        OptionsError: roles do not match, `out` holds another experiment, or another process works there.
+        DataError: photos cannot be used, or the folder's files are damaged.
+        ModelError: a model cannot be opened.
+        MissingExtraError: what the report needs is not installed.
+    """
+    require_pages("evaluate")
+    budget = experiment.budgets[budget_name]
+    model = model or experiment.model
+    roles = open_roles(experiment, data, budget)
+    measured = {arm.model for arm in experiment.arms if arm.model}
+    facts = {
+        "experiment": experiment.model_dump(mode="json"),
+        "budget": budget_name,
+        "model": model,
+        "weights": {name: weights_hash(name) for name in sorted(measured | {model})},
+        "data": {role: found.spec for role, found in roles.items()},
+        "results": [list(pair) for pair in results],
+        "square_px": square_px,
+    }
+    with claim_folder(out, EXPERIMENT_FILE, facts, "an experiment"):
+        opened = OpenedExperiment(
+            experiment, budget, roles, out, cache_dir or out / "cache", model, tuple(results), square_px, start_stage
+        )
+        make_runs(opened)
+        resampler = Resampler(*measure_tests(opened))
+        facts["photos"] = {test.name: opened.describe_photos(test) for test in experiment.tests}
+    judged = tuple(resampler.judge(claim) for claim in experiment.claims)
+    models = {arm.name: opened.model_of(arm, seed=0) for arm in experiment.arms if arm.baseline is None}
+    return Findings(experiment, budget, facts, resampler, judged, models, out)

@@ -1,0 +1,162 @@
+"""Whole experiments: with a tiny pipeline, interrupted and gone on with; and all nine at quick budget (slow)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from chromatune.errors import DataError, OptionsError
+from chromatune.experiments import declaration, runs
+from chromatune.experiments import experiment as whole
+from chromatune.experiments.declaration import Row
+from chromatune.experiments.findings import SHOWN_PX, write_findings
+from chromatune.experiments.photos import open_roles
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL."""
+
+
+@pytest.fixture
+def run(experiment, drawings, tiny_bundle_dir, tmp_path):
+    def start(**changes):
+        fields = {"data": {"": str(drawings)}, "model": str(tiny_bundle_dir), "square_px": 64} | changes
+        return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **fields)
+
+    return start
+
+
+def test_a_killed_experiment_repeats_no_finished_run(run, monkeypatch):
+    """Killed in the second of two fine-tuning runs: the first is not trained again, nor anything once all is done."""
+    started = []
+    train = runs.train
+
+    def counted(source, model, settings, out, **others):
+        started.append(out.name)
+        if len(started) == 2:
+            raise Killed
+        return train(source, model, settings, out, **others)
+
+    monkeypatch.setattr(runs, "train", counted)
+    with pytest.raises(Killed):
+        run()
+    findings = run()
+    assert started == ["tuned-0", "tuned-1", "tuned-1"]
+    again = run()
+    assert started == ["tuned-0", "tuned-1", "tuned-1"]
+    assert again.judged == findings.judged
+
+
+def test_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))
+    findings = run(cache_dir=tmp_path / "shared")
+    assert list((tmp_path / "shared").iterdir())
+    assert not (tmp_path / "out" / "cache").exists()
+    assert not (tmp_path / "of the command line alone").exists()
+    tested = set((tmp_path / "out" / "tests" / "unseen.txt").read_text().split())
+    roles = open_roles(experiment, {"photos": str(drawings)}, experiment.budgets["quick"])
+    trained = {item.key for item in roles["photos"].train}
+    assert len(trained) == 12 and len(tested) == 3 and not tested & trained
+    assert findings.judged[0].verdict == "does not hold"
+    rows = findings.resampler.rows
+    assert {str(row) for row in rows} == {
+        "truth/unseen", "grey/unseen", "tuned/unseen", "mean/unseen",
+        "truth/asked twice", "grey/asked twice", "tuned/asked twice",
+    }  # fmt: skip
+    assert rows[Row("tuned", "unseen")]["psnr"].shape == (2, 3)
+    assert rows[Row("mean", "unseen")]["luma_drift_max"].max() <= 1
+    report = write_findings(findings, "chromatune experiment run small")
+    text = report.read_text()
+    assert "Does it run?" in text and "**does not hold**" in text and str(tmp_path) not in text.split("## Verdicts")[1]
+    assert (report.parent / "plot.png").stat().st_size > 1000
+    numbers = json.loads((report.parent / "results.json").read_text())
+    assert numbers["verdicts"][0]["margin"] == 50
+    assert set(numbers["rows"]) == {str(row) for row in rows}
+    page = (report.parent / "report.html").read_text()
+    assert "data:image/png;base64," in page and "data:image/jpeg;base64," in page and 'src="plot' not in page
+    lead, rest = page.split('<p class="lead">')[1].split("</p>", 1)
+    assert lead.startswith(
+        "Claims: 1 of 1 do not hold. The main one, “tuned is 50 dB better than the mean”, does not hold"
+    )
+    titles = ("Verdicts", "Pictures", "Means and their 95 % intervals", "Numbers", "Declaration")
+    assert [title for _, title in sorted((rest.index(f"<h2>{title}"), title) for title in titles)] == list(titles)
+    with Image.open(report.parent / "pictures.jpg") as pictures:
+        assert pictures.format == "JPEG" and pictures.height > SHOWN_PX
+
+
+@pytest.fixture
+def begun(run, monkeypatch, tmp_path):
+    """The folder of an experiment that was killed before its first run."""
+    with monkeypatch.context() as patched:
+        patched.setattr(whole, "make_runs", lambda opened: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run()
+    return tmp_path / "out"
+
+
+def assert_one_line(error: pytest.ExceptionInfo, start: str) -> None:
+    assert str(error.value).startswith(start) and "give another --out" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_other_facts_are_another_experiment(run, begun):
+    with pytest.raises(OptionsError) as error:
+        run(square_px=32)
+    assert_one_line(error, f"{begun} holds an experiment with square_px=64, and now it is 32")
+
+
+def test_a_torn_note_of_what_is_run_is_one_line(run, begun):
+    note = begun / "experiment.json"
+    note.write_bytes(note.read_bytes()[:100])
+    with pytest.raises(DataError) as error:
+        run()
+    assert_one_line(error, f"{note} is damaged")
+
+
+def test_a_second_process_in_the_folder_is_one_line(run, begun):
+    hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; input()", str(begun / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OptionsError) as error:
+            run()
+        other.communicate("\n")
+    assert_one_line(error, f"{begun} is in use")
+
+
+def test_the_folder_is_held_while_runs_are_made(run, monkeypatch, tmp_path):
+    """The claim's lock is not let go before the work: from within a run, the folder is in use."""
+
+    def second(opened):
+        monkeypatch.undo()
+        run()
+
+    monkeypatch.setattr(whole, "make_runs", second)
+    with pytest.raises(OptionsError, match="is in use"):
+        run()
+
+
+def test_roles_must_match(run, drawings):
+    with pytest.raises(OptionsError, match=r"small needs photos for 'photos'; give --data photos=SOURCE \(drawings\)"):
+        run(data={})
+    with pytest.raises(OptionsError, match="small has no role 'faces'"):
+        run(data={"photos": str(drawings), "faces": str(drawings)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(declaration.experiments()))
+def test_quick_budget_of_every_experiment(name, drawings, tmp_path):
+    experiment = declaration.find(name)
+    data = dict.fromkeys(experiment.roles, str(drawings))
+    findings = whole.run_experiment(experiment, "quick", data, tmp_path / "out", square_px=64)
+    assert len(findings.judged) == len(experiment.claims)
+    assert set(experiment.rows) <= set(findings.resampler.rows)
+    assert write_findings(findings, f"chromatune experiment run {name}").exists()
