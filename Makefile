@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check clean
+.PHONY: help setup demo test slow check docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ check: setup  ## lint, formatting, types, layers
 	$(BIN)/mypy
 	@echo "check: layers"
 	$(BIN)/lint-imports
+
+docs: setup  ## make docs/cli.md from the commands
+	$(BIN)/python -m chromatune.cli.document > docs/cli.md
 
 clean:  ## remove .venv, caches, builds and demo/
 	@echo "clean: removing $(VENV), caches, builds and demo/"

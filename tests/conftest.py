@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from chromatune.bundle.names import ModelInfo
+from chromatune.errors import ModelError
+from chromatune.options import ResolvedOptions
 
 TinyPipeline = Callable[..., Path]
 
@@ -203,3 +210,65 @@ def fresh_accelerate():
     forget()
     yield
     forget()
+
+
+@dataclass
+class ArithmeticPass:
+    """A model pass without torch: blue exceeds red by 4 levels of 255 for each unit of the seed."""
+
+    info: ModelInfo
+    calls: list[tuple[ResolvedOptions, ...]] = field(default_factory=list)  # options of the photos of each call
+    loads: list[tuple[str, str | None]] = field(default_factory=list)
+    failure: BaseException | None = None
+    multiple_px: int = 8
+    batches: bool = True
+
+    def open(self, model: str, *, device: str | None = None) -> ArithmeticPass:
+        """Stands for `chromatune.inference.open_pass`."""
+        if model == "unknown":
+            raise ModelError("unknown model 'unknown'; accepted: mini")
+        self.loads.append((model, device))
+        return self
+
+    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        self.calls.append(tuple(options))
+        if self.failure is not None:
+            raise self.failure
+        rgb = np.repeat(greys[..., None], 3, axis=-1)
+        rgb[..., 2] += np.array([each.seed * 4 / 255 for each in options], np.float32)[:, None, None]
+        return rgb
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPass:
+    """The model pass that every model name but "unknown" opens."""
+    values = {"size_px": 32, "steps": 4, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
+    chroma = {"chroma_gain": 1.0, "chroma_power": 1.0, "variant_steps": 6}
+    fake = ArithmeticPass(ModelInfo(name="arithmetic", path=Path(), description="", **values, **chroma))
+    monkeypatch.setattr("chromatune.colorizer.open_pass", fake.open)
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def put(folder: Path) -> Callable[..., Path]:
+    """Writes a small grey photo under a name, and returns its path relative to the folder."""
+
+    def write(name: str, *, mode: str = "L", level: int = 100) -> Path:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode == "I;16":
+            Image.fromarray(np.full((6, 8), level * 257, np.uint16)).save(path)
+        elif mode == "LA":
+            Image.fromarray(np.dstack([np.full((6, 8), level, np.uint8), np.full((6, 8), 9, np.uint8)])).save(path)
+        else:
+            Image.fromarray(np.full((6, 8), level, np.uint8)).save(path)
+        return path
+
+    return write

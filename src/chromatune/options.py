@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field of settings is typed on the command line, where its own name and type do not say it.
+
+    Attributes:
+        name: such as "--size"; by default the field's own name.
+        metavar: what stands for the value in help, such as "DIR"; by default its type.
+        unset: help's words for a default of None or ().
+        always: spelled in the command that is written down also where it is the default: it decides the numbers.
+    """
+
+    name: str | None = None
+    metavar: str | None = None
+    unset: str | None = None
+    always: bool = False
+
+
+MODELS_OWN = Flag(unset="model's own")
 
 
 class ColorizeOptions(BaseModel):
@@ -19,20 +39,22 @@ class ColorizeOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: str | None = Field(None, max_length=1000, description="Instruction to the model, in plain words.")
+    prompt: Annotated[str | None, MODELS_OWN] = Field(
+        None, max_length=1000, description="Instruction to the model, in plain words."
+    )
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
-    steps: int | None = Field(
+    steps: Annotated[int | None, MODELS_OWN] = Field(
         None, ge=1, le=1000, description="Sampling steps; the model's own come with a vividness chosen for them."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
-    guidance_scale: float | None = Field(
+    guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
     )
-    image_guidance_scale: float | None = Field(
+    image_guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
     )
     strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of colour: 0 leaves grey, 1 is the model's own.")
-    size_px: int | None = Field(
+    size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
     )
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
@@ -82,7 +104,7 @@ def first_problem(error: ValidationError) -> Problem:
     """The first problem that pydantic found, in the words of a message."""
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
-    return Problem(field, first["input"], message.lower() if field else message)
+    return Problem(field, first["input"], message[:1].lower() + message[1:] if field else message)
 
 
 def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> OptionsError:

@@ -1,16 +1,19 @@
-"""Bars on stderr, so that a pipe gets results alone; nothing is drawn where stderr is no terminal."""
+"""Progress on stderr, so that a pipe gets results alone: a bar on a terminal; elsewhere nothing, or lines."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-Advance = Callable[[], None]  # called once a step
+    from chromatune.files.progress import Advance, StartStage
+
+STEPS_A_LINE = 100
 
 
 def make_bar(*, note: bool = False, transient: bool = True) -> Progress:
@@ -27,10 +30,12 @@ def make_bar(*, note: bool = False, transient: bool = True) -> Progress:
 
 
 @contextmanager
-def stages(shown: bool = True) -> Iterator[Callable[[str, int], Advance]]:
-    """What starts a bar for each stage, from its name and number of steps."""
+def stages(shown: bool = True) -> Iterator[StartStage]:
+    """What starts a bar for each stage; nothing is drawn where stderr is no terminal."""
     if not shown or not sys.stderr.isatty():
-        yield lambda name, length: lambda: None
+        from chromatune.files.progress import silent
+
+        yield silent
         return
 
     from rich.markup import escape
@@ -43,3 +48,15 @@ def stages(shown: bool = True) -> Iterator[Callable[[str, int], Advance]]:
 
     with bar:
         yield start_stage
+
+
+def line_stages(name: str, length: int) -> Advance:
+    """A `StartStage` that prints a line each hundred steps and after the last: for a log."""
+    steps = count(1)
+
+    def advance() -> None:
+        step = next(steps)
+        if step % STEPS_A_LINE == 0 or step == length:
+            print(f"{name} {step}/{length}", file=sys.stderr, flush=True)
+
+    return advance

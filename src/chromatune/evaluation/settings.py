@@ -5,16 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError
-from chromatune.options import options_error
+from chromatune.options import Flag, options_error
 
 LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
+
+
+def named_folder(given: object) -> object:
+    """NAME=DIR in its two parts; anything but a string as it is.
+
+    Raises:
+        ValueError: one of the parts is missing.
+    """
+    if not isinstance(given, str):
+        return given
+    name, _, folder = given.partition("=")
+    if not (name and folder):
+        raise ValueError("accepted is NAME=DIR, such as ddcolor=results/ddcolor")
+    return name, folder
+
+
+def _share_or_number(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        return int(given) if given.isdecimal() else float(given)
+    except ValueError:
+        raise ValueError("accepted is a share such as 0.1, or a number of photos") from None
+
+
+NamedFolder = Annotated[tuple[str, str], BeforeValidator(named_folder)]
 
 
 class EvaluationSettings(BaseModel):
@@ -24,32 +50,61 @@ class EvaluationSettings(BaseModel):
         OptionsError: a value is out of range or of the wrong type, or there is nothing to measure.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
 
-    source: str = Field(description="Colour photos that are the truth.")
-    models: tuple[str, ...] = Field((), description="Embedded names, InstructPix2Pix folders, or hub names.")
-    results: tuple[tuple[str, str], ...] = Field((), description="(name, folder) of another tool's result files.")
-    size_px: int = Field(256, ge=32, le=2048, description="Side of the square, in pixels, that photos are compared at.")
-    limit: int | None = Field(None, ge=1, description="At most this many photos, lowest content hash first.")
-    steps: tuple[Steps, ...] = Field((), description="Sampling steps, a row each; none means the model's own.")
-    prompts: tuple[Prompt, ...] = Field((), description="Instructions, a row each; none means the model's own.")
-    one_per_person: bool = Field(False, description="Of each person, only the photo of lowest content hash.")
+    source: str = Field(description="Colour photos: a folder, or KIND:PATH as `chromatune data inspect` takes it.")
+    models: Annotated[tuple[str, ...], Flag("--model", "MODEL", unset="none")] = Field(
+        (), description="A model to measure; may be given again."
+    )
+    results: Annotated[tuple[NamedFolder, ...], Flag(metavar="NAME=DIR", unset="none")] = Field(
+        (),
+        description="Another tool's results, named like the photos, at the size of the photos or of the squares; may "
+        "be given again.",
+    )
+    size_px: Annotated[int, Flag("--size", always=True)] = Field(
+        256, ge=32, le=2048, description="Side, in pixels, of the squares compared."
+    )
+    limit: Annotated[int | None, Flag(metavar="N", unset="all")] = Field(
+        None, ge=1, description="At most N photos: lowest content hash first."
+    )
+    steps: Annotated[tuple[Steps, ...], Flag(metavar="N", unset="model's own")] = Field(
+        (), description="Sampling steps; may be given again: a row each."
+    )
+    prompts: Annotated[tuple[Prompt, ...], Flag("--prompt", unset="model's own")] = Field(
+        (), description="Instruction; may be given again: a row each."
+    )
+    one_per_person: bool = Field(False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
-        "all", description="Half of the source, by person where it has persons: what fine-tuning calls its split."
+        "all", description="Half of the source that fine-tuning would split off."
     )
-    validation: int | float = Field(0.1, gt=0, description="Share, or number, of photos in the validation half.")
+    validation: Annotated[int | float, BeforeValidator(_share_or_number), Flag(metavar="SHARE|N")] = Field(
+        0.1, gt=0, description="Size of the validation half: a share under 1, or photos."
+    )
     split_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
-    keys: str | None = Field(None, description="Text file of keys, one a line: only these photos.")
-    seen: str | None = Field(
-        None, description="Photos the models were trained on, to measure how much better they do there."
+    keys: Annotated[str | None, Flag(metavar="FILE", unset="all")] = Field(
+        None, description="Only photos whose keys this file lists, one a line."
     )
-    lpips: str | None = Field(None, description="NET:PATH of a TorchScript LPIPS v0.1; net alex or vgg.")
-    fid: str | None = Field(
+    seen: Annotated[str | None, Flag(metavar="SOURCE", unset="none")] = Field(
         None,
-        description="BACKEND:PATH of a TorchScript feature network; backend tf-inception or torchvision-inception.",
+        description="Photos that were trained on, to tell how much better the models do there; with --split "
+        "validation, its other half is taken.",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampling and of the bootstrap.")
-    device: str | None = Field(None, description="Where to compute, such as cpu or cuda.")
+    lpips: Annotated[str | None, Flag(metavar="NET:PATH", unset="none")] = Field(
+        None,
+        description="Also LPIPS v0.1: NET is alex or vgg, PATH a TorchScript file of it that takes two images in "
+        "[-1, 1].",
+    )
+    fid: Annotated[str | None, Flag(metavar="BACKEND:PATH", unset="none")] = Field(
+        None,
+        description="Also FID: BACKEND is tf-inception or torchvision-inception, PATH a TorchScript file of it, such "
+        "as inception-2015-12-05.pt. Features of all results are kept in DIR.",
+    )
+    seed: Annotated[int, Flag(always=True)] = Field(
+        0, ge=0, lt=2**32, description="Seed of the sampling and of the intervals."
+    )
+    device: Annotated[str | None, Flag(unset="the best there is")] = Field(
+        None, description="Where to compute, such as cpu or cuda."
+    )
     batch_size: int = Field(8, ge=1, description="Photos that go through the model at once.")
 
 

@@ -49,7 +49,7 @@ class Job:
 
 
 def plan(photos: Sequence[str], out: str | None, variants: int) -> list[Job]:
-    """The results to make, variant by variant, each in the order of the photos; a photo given twice counts once.
+    """The results to make, photo by photo, each photo's variants in order; a photo given twice counts once.
 
     Args:
         photos: paths, or "-" alone.
@@ -66,7 +66,7 @@ def plan(photos: Sequence[str], out: str | None, variants: int) -> list[Job]:
         if len(photos) * variants > 1:
             raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
         return [Job(photos[0], 0, stem=None)]
-    jobs = [_job(source, out, variant, variants, len(photos)) for variant in range(variants) for source in photos]
+    jobs = [_job(source, out, variant, variants, len(photos)) for source in photos for variant in range(variants)]
     _refuse_collisions(jobs)
     return jobs
 

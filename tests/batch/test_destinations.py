@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromatune.cli.destinations import plan
+from chromatune.batch.destinations import plan
 from chromatune.errors import OptionsError
 from chromatune.images import Photo
 
@@ -49,8 +49,8 @@ def test_a_folder_for_several_photos_or_another_suffix(folder: Path) -> None:
 def test_variants_are_numbered_from_one() -> None:
     assert paths(["a.jpg"], None, 2) == ["a.color-1.jpg", "a.color-2.jpg"]
     assert paths(["a.jpg"], "x.png", 2) == ["x-1.png", "x-2.png"]
-    assert paths(["a.jpg", "b.jpg"], "out", 2) == ["out/a-1.jpg", "out/b-1.jpg", "out/a-2.jpg", "out/b-2.jpg"]
-    assert [job.variant for job in plan(["a.jpg", "b.jpg"], "out", 2)] == [0, 0, 1, 1]
+    assert paths(["a.jpg", "b.jpg"], "out", 2) == ["out/a-1.jpg", "out/a-2.jpg", "out/b-1.jpg", "out/b-2.jpg"]
+    assert [job.variant for job in plan(["a.jpg", "b.jpg"], "out", 2)] == [0, 1, 0, 1]
 
 
 def test_what_a_photo_holds_decides_the_suffix_unless_a_file_was_named() -> None:

@@ -1,4 +1,4 @@
-"""`chromatune finetune`: what can be typed, and the bar that shows how far it is."""
+"""`chromatune finetune`: photos and a model ⇒ a better model. What loads libraries is imported when it runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from chromatune.cli.environment import shared_cache
-from chromatune.cli.progress import make_bar
-from chromatune.files.progress import Advance, StartStage, silent
+from chromatune.cli.progress import line_stages, make_bar, stages
+
+if TYPE_CHECKING:
+    from chromatune.files.progress import Advance, StartStage
+    from chromatune.training.settings import TrainSettings
+
+SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_grey", "ab_mse", "delta_cf")
+
+OnRow: TypeAlias = Callable[[dict[str, Any]], None]  # takes a row of metrics.jsonl
 
 
 def finetune_command(
@@ -63,12 +70,26 @@ def finetune_command(
         for name, value in resolved.model_dump().items():
             print(f"{name} = {_toml(value)}")
         return 0
+    out = out or Path(f"finetuned-{preset}")
+    folder = _train(source, model, preset, resolved, out, quiet)
+    if folder is None:
+        return 0
+    print(folder)
+    if push_to_hub is not None:
+        from chromatune.bundle.saving import push_to_hub as push
+
+        print(push(folder, push_to_hub))
+    if not quiet:
+        print(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+def _train(source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool) -> Path | None:
+    """The folder of the trained model; None in all but one of several processes."""
     from chromatune.bundle.saving import check_replaceable
-    from chromatune.bundle.saving import push_to_hub as push
     from chromatune.data.sources import open_source
 
     photos = open_source(source)
-    out = out or Path(f"finetuned-{preset}")
 
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
     from chromatune.pages import require_pages
@@ -77,19 +98,12 @@ def finetune_command(
 
     require_pages("train")
     check_replaceable(model_folder(out))
-    with _progress(quiet) as (on_row, start_stage):
+    with progress_of_run(quiet) as (start_stage, on_row):
+        cache_dir = shared_cache()
         trained = train(
-            photos, model, resolved, out, score=scores, on_row=on_row, start_stage=start_stage, cache_dir=shared_cache()
+            photos, model, settings, out, score=scores, on_row=on_row, start_stage=start_stage, cache_dir=cache_dir
         )
-    if not trained.is_main:
-        return 0
-    folder = write_outcome(trained, source, preset)
-    print(folder)
-    if push_to_hub is not None:
-        print(push(folder, push_to_hub))
-    if not quiet:
-        print(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", file=sys.stderr)
-    return 0
+    return write_outcome(trained, source, preset) if trained.is_main else None
 
 
 def _toml(value: Any) -> str:
@@ -99,54 +113,41 @@ def _toml(value: Any) -> str:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[tuple[Callable[[dict[str, Any]], None], StartStage]]:
-    """Functions for the rows of a run and its stages: a bar on a terminal, lines elsewhere, nothing when quiet."""
+def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
+    """What shows stages and rows of a run: a bar on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
-        yield lambda row: None, silent
+        with stages(shown=False) as start_stage:
+            yield start_stage, lambda row: None
         return
     if not sys.stderr.isatty():
-        yield _print_row, _print_stage
+        yield line_stages, _print_row
         return
     with make_bar(note=True, transient=False) as bar:
         task = bar.add_task("starting", total=None, note="")
 
         def start_stage(name: str, length: int) -> Advance:
-            bar.update(task, description=name, completed=0, total=length)
+            bar.reset(task, description=name, total=length, note="")
             return lambda: bar.advance(task)
 
-        def show_row(row: dict[str, Any]) -> None:
-            if row["kind"] == "train":
-                rate = bar.tasks[0].speed
-                note = f"loss {row['loss']:.4f}" + (f", {rate:.2f} updates/s" if rate else "")
-                if bar.tasks[0].description != "training":
-                    bar.reset(task, description="training", total=row["of"], completed=row["step"], note=note)
-                bar.update(task, completed=row["step"], note=note)
-            else:
+        def on_row(row: dict[str, Any]) -> None:
+            if row["kind"] != "train":
                 bar.console.print(_validation_line(row), highlight=False)
+                return
+            if bar.tasks[0].description != "training":
+                bar.reset(task, description="training", total=row["of"], completed=row["step"])
+            rate = bar.tasks[0].speed
+            note = f"loss {row['loss']:.4f}" + (f", {rate:.2f} updates/s" if rate else "")
+            bar.update(task, completed=row["step"], note=note)
 
-        yield show_row, start_stage
-
-
-def _print_stage(name: str, length: int) -> Advance:
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if done % 100 == 0 or done == length:
-            print(f"{name} {done}/{length}", file=sys.stderr, flush=True)
-
-    return advance
+        yield start_stage, on_row
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    if row["kind"] == "train":
-        print(f"step {row['step']}/{row['of']} loss {row['loss']:.4f}", file=sys.stderr, flush=True)
-    else:
-        print(_validation_line(row), file=sys.stderr, flush=True)
+    train = row["kind"] == "train"
+    line = f"step {row['step']}/{row['of']} loss {row['loss']:.4f}" if train else _validation_line(row)
+    print(line, file=sys.stderr, flush=True)
 
 
 def _validation_line(row: dict[str, Any]) -> str:
-    names = ("noise_loss", "train_noise_loss", "psnr", "psnr_grey", "ab_mse", "delta_cf")
-    figures = ", ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+    figures = ", ".join(f"{name} {row[name]:.4g}" for name in SHOWN_METRICS if name in row)
     return f"validation at {row['step']}: {figures}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chromatune.cli.printing import print_table
 from chromatune.cli.progress import stages
 from chromatune.errors import DataError
 
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 SHEET_NAME = "contact-sheet.png"
 
 data_app = typer.Typer(help="Look at photos to train with.", rich_markup_mode=None)
-
-
-@data_app.callback(invoke_without_command=True)
-def start(context: typer.Context) -> int:
-    """Look at photos to train with."""
-    if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(2)
-    return 0
 
 
 @data_app.command("inspect")
@@ -67,7 +58,7 @@ def inspect_command(
         out.mkdir(parents=True, exist_ok=True)
         write_contact_sheet(out / SHEET_NAME, inspection.usable)
         rows.append(("contact sheet", str(out / SHEET_NAME), ""))
-    _print_table(rows)
+    print_table(rows)
     return 0
 
 
@@ -93,19 +84,3 @@ def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
 
 def _span(quantiles: tuple[int, ...]) -> str:
     return " ".join(str(value) for value in quantiles)
-
-
-def _print_table(rows: list[tuple[str, str, str]]) -> None:
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a file's name may look like rich's markup
-    Console().print(table)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from chromatune.cli import main
+from chromatune.cli import finetune, main
 
 SETTINGS = ("size_px=32", "batch=2", "validation_photos=2", "checkpoint_every=2", "cache_variants=1", "lab_photos=1")
 WORDS = [word for setting in SETTINGS for word in ("--set", setting)]
@@ -42,11 +42,12 @@ def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_bun
     config = tmp_path / "run.toml"
     config.write_text('preset = "paper"\naccumulation = 1\n')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "shared"))
+    monkeypatch.setenv("CHROMATUNE_CACHE", "latents")
     words = ["--model", str(tiny_bundle_dir), "--config", str(config), "--max-steps", "1", "--quiet", *WORDS]
     assert main(["finetune", str(photos), *words]) == 0
     assert "preset `paper`" in (tmp_path / "finetuned-paper" / "model" / "README.md").read_text()
-    assert list((tmp_path / "shared").iterdir()) and not (tmp_path / "finetuned-paper" / "cache").exists()
+    assert list((tmp_path / "latents").iterdir())  # what the variable names, and not the run's own folder
+    assert not (tmp_path / "finetuned-paper" / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,31 @@ def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_bundle_dir, tm
     assert result.is_file()
     assert main([*words, "--set", "lr=0.5"]) == 2
     assert "holds a run with lr" in capsys.readouterr().err
+
+
+ROWS = [
+    {"kind": "train", "step": 1, "of": 2, "loss": 0.5},
+    {"kind": "validation", "step": 2, "psnr": 21.5, "psnr_grey": 20.25},
+]
+
+
+def show(capsys, quiet=False):
+    """What stands on stderr after two photos and two rows."""
+    with finetune.progress_of_run(quiet) as (start_stage, on_row):
+        advance = start_stage("encoding photos", 2)
+        advance()
+        advance()
+        for row in ROWS:
+            on_row(row)
+    return capsys.readouterr().err
+
+
+def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch):
+    said = ["encoding photos 2/2", "step 1/2 loss 0.5000", "validation at 2: psnr 21.5, psnr_grey 20.25"]
+    assert show(capsys).splitlines() == said
+    assert show(capsys, quiet=True) == ""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    drawn = show(capsys)
+    assert said[2] in drawn and "loss 0.5000" in drawn and "1/2" in drawn

@@ -1,0 +1,111 @@
+"""The commands together, and how a command ends.
+
+Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import chromatune
+from chromatune.cli.colorize import colorize_command
+from chromatune.cli.data import data_app
+from chromatune.cli.evaluate import evaluate_command
+from chromatune.cli.experiment import experiment_app
+from chromatune.cli.finetune import finetune_command
+from chromatune.cli.models import models_command
+from chromatune.cli.printing import complain
+from chromatune.errors import ChromaTuneError, OptionsError
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+OUT_OF_MEMORY_PHRASES = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
+
+app = typer.Typer(
+    help="Colorizes black-and-white photographs by instruction; every pixel keeps its luminance.",
+    add_completion=False,
+    rich_markup_mode=None,  # rich's help costs a tenth of a second at each start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"chromatune {chromatune.__version__}")
+        raise typer.Exit
+
+
+def _help_alone(context: typer.Context) -> int:
+    """Without a command: the help, on stderr, and wrong usage."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(WRONG_USAGE)
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> int:
+    return _help_alone(context)
+
+
+for name, group in (("data", data_app), ("experiment", experiment_app)):
+    group.callback(invoke_without_command=True)(_help_alone)
+    app.add_typer(group, name=name)
+app.command("colorize")(colorize_command)
+app.command("models")(models_command)
+app.command("finetune")(finetune_command)
+app.command("evaluate")(evaluate_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code, after one command was run; a failure is one line on stderr.
+
+    Args:
+        arguments: what was typed after `chromatune`; None means this process's own arguments.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names need not be valid text
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        # not standalone: typer would frame its messages over several lines, and end the process
+        code: int | None = app(arguments, prog_name="chromatune", standalone_mode=False)
+    except OptionsError as error:
+        return _failed(str(error), WRONG_USAGE)
+    except ChromaTuneError as error:
+        return _failed(str(error), FAILED)
+    except typer.TyperException as error:
+        return _failed(f"{error.format_message().rstrip('.')}; see {_command_of(error)} --help", error.exit_code)
+    except OSError as error:
+        return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", FAILED)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _failed("not enough memory; give a smaller --size, or --batch-size 1", FAILED)
+    if code == INTERRUPTED:
+        return _failed("interrupted; finished results are kept", INTERRUPTED)
+    return code or 0
+
+
+def _failed(message: str, code: int) -> int:
+    complain(message)
+    return code
+
+
+def _command_of(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "chromatune"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch and OpenCV have errors of their own for this, known here by their words: neither need be loaded."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in words for phrase in OUT_OF_MEMORY_PHRASES)

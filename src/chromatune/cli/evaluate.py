@@ -1,0 +1,55 @@
+"""`chromatune evaluate`: colorizers measured on photos, side by side. What loads libraries is imported when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chromatune.cli.fields import command_line_of, takes_fields
+from chromatune.cli.printing import complain
+from chromatune.cli.progress import stages
+from chromatune.evaluation.settings import EvaluationSettings, make_settings
+
+if TYPE_CHECKING:
+    from chromatune.evaluation.evaluation import Evaluation
+
+
+@takes_fields(make_settings)
+def evaluate_command(
+    *,
+    settings: EvaluationSettings,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for scores and report.")] = Path(
+        "evaluation"
+    ),
+) -> int:
+    """Measure colorizers on photos: scores of each photo, tables with intervals, and a report with pictures.
+
+    Rows that are always there: the grey photo itself, and every model with and without its own luminance. Run again
+    after an interruption, it goes on. Exit code 1: photos or results could not be read; the report lists them.
+    """
+    from chromatune.evaluation.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate
+    from chromatune.evaluation.summary import notes, tables
+    from chromatune.pages import markdown_table
+
+    command = command_line_of(("chromatune", "evaluate"), settings, "--out", str(out))
+    with stages() as start_stage:
+        evaluation = evaluate(settings, out, command=command, start_stage=start_stage)
+    print(markdown_table(tables(evaluation.summary)["Means"]))
+    for note in notes(evaluation.summary):
+        print(note)
+    for name in (REPORT_FILE, SUMMARY_FILE):
+        print(out / name)
+    return _tell_failures(evaluation)
+
+
+def _tell_failures(evaluation: Evaluation) -> int:
+    """The exit code, after a line on stderr for each kind of failure."""
+    broken = evaluation.unreadable
+    if broken:
+        complain(f"{len(broken)} photos cannot be read, the first: {broken[0].detail}")
+    if evaluation.failures:
+        row, key, reason = evaluation.failures[0]
+        complain(f"{len(evaluation.failures)} results have no score, the first: {row}, {key}: {reason}")
+    return 1 if broken or evaluation.failures else 0

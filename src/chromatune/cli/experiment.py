@@ -1,0 +1,131 @@
+"""`chromatune experiment`: the paper's open questions. What loads libraries is imported when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chromatune.cli.environment import shared_cache
+from chromatune.cli.fields import command_line_of, takes_fields
+from chromatune.cli.progress import stages
+from chromatune.errors import OptionsError
+from chromatune.evaluation.settings import NamedFolder
+from chromatune.options import Flag, options_error
+
+experiment_app = typer.Typer(help="Answer the paper's open questions by measurement.", rich_markup_mode=None)
+
+
+class RunSettings(BaseModel):
+    """Which experiment is run, on which photos, and how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
+
+    name: str = Field(description="One of `chromatune experiment list`.")
+    data: Annotated[tuple[str, ...], Flag(metavar="[ROLE=]SOURCE", unset="none")] = Field(
+        (),
+        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one. May be given again.",
+    )
+    model: Annotated[str | None, Flag(unset="the experiment's, mini-base")] = Field(
+        None, description="Model that is fine-tuned."
+    )
+    budget: Annotated[Literal["quick", "full"], Flag(always=True)] = Field(
+        "quick", description="quick: minutes, to see that it runs; full: hours, to answer."
+    )
+    results: Annotated[tuple[NamedFolder, ...], Flag(metavar="NAME=DIR", unset="none")] = Field(
+        (), description="Another tool's results, in every test."
+    )
+    size_px: Annotated[int, Flag("--size")] = Field(256, ge=32, description="Side, in pixels, of the squares compared.")
+
+
+def make_run_settings(**fields: Any) -> RunSettings:
+    """Validated `RunSettings`.
+
+    Raises:
+        OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
+    """
+    try:
+        return RunSettings(**fields)
+    except ValidationError as error:
+        raise options_error(error, RunSettings, "setting") from None
+
+
+@experiment_app.command("list")
+def list_command() -> int:
+    """List the experiments: question, photos they need, number of runs."""
+    from chromatune.experiments.declaration import experiments
+
+    for name, experiment in experiments().items():
+        runs = sum(arm.model is None for arm in experiment.arms) * experiment.budgets["full"].seeds
+        print(f"{name}: {experiment.question}")
+        for role, what in experiment.roles.items():
+            print(f"  --data {role}=SOURCE   {what}")
+        print(f"  {len(experiment.arms)} arms, {runs} training runs at full budget, {len(experiment.claims)} claims")
+    return 0
+
+
+@experiment_app.command("run")
+@takes_fields(make_run_settings)
+def run_command(
+    *,
+    settings: RunSettings,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the experiment.", show_default="experiment-NAME"),
+    ] = None,
+) -> int:
+    """Run an experiment: train, measure, judge; prints the verdicts and the report's path.
+
+    Stop it at any time: the same command goes on, and repeats no run that was finished.
+    """
+    from chromatune.experiments.declaration import find
+
+    experiment = find(settings.name)
+    data = sources_by_role(settings.data, experiment.roles)
+    folder = out or Path(f"experiment-{settings.name}")
+
+    from chromatune.experiments.experiment import run_experiment
+    from chromatune.experiments.findings import write_findings
+
+    with stages() as start_stage:
+        findings = run_experiment(
+            experiment, settings.budget, data, folder,
+            model=settings.model, results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
+            start_stage=start_stage,
+        )  # fmt: skip
+        report = write_findings(findings, public_command(settings, data))
+    for judged in findings.judged:
+        came = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
+        print(f"{judged.verdict}: {judged.claim.text} ({came})")
+    print(report)
+    return 0
+
+
+def sources_by_role(typed: Iterable[str], roles: Iterable[str]) -> dict[str, str]:
+    """Role ⇒ source; "" for a source without one. A path may hold a sign of equality too.
+
+    Raises:
+        OptionsError: a role has two sources.
+    """
+    known, data = set(roles), dict[str, str]()
+    for text in typed:
+        role, sign, source = text.partition("=")
+        if not (sign and (role in known or not Path(text).exists())):
+            role, source = "", text
+        if role in data:
+            raise OptionsError("--data: one role twice; give each once", "data")
+        data[role] = source
+    return data
+
+
+def public_command(settings: RunSettings, data: dict[str, str]) -> str:
+    """The command that does this again, with the folders of the photos left to the reader."""
+    sources: list[str] = []
+    for role, source in data.items():
+        kind, colon, path = source.rpartition(":")
+        sources.append((f"{role}=" if role else "") + f"{kind}{colon}{Path(path).name}")
+    shown = settings.model_copy(update={"data": tuple(sources)})
+    return command_line_of(("chromatune", "experiment", "run"), shown)

@@ -1,0 +1,19 @@
+"""`chromatune models`: what ships with the package."""
+
+from __future__ import annotations
+
+from chromatune.cli.printing import print_table
+
+
+def models_command() -> int:
+    """List the models that ship with the package: name, short side in pixels, steps, description, folder.
+
+    In a pipe: one model a line, its fields separated by tabs.
+    """
+    from chromatune.bundle import available_models
+
+    rows = [
+        (info.name, str(info.size_px), str(info.steps), info.description, str(info.path)) for info in available_models()
+    ]
+    print_table(rows, ("model", "size (px)", "steps", "description", "folder"))
+    return 0

@@ -1,0 +1,88 @@
+"""`chromatune experiment` as it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from chromatune.cli import main
+from chromatune.cli.experiment import make_run_settings, public_command, sources_by_role
+
+
+def test_list_names_question_and_roles(capsys):
+    assert main(["experiment", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "unseen-photos: Does a model" in out and "--data other-faces=SOURCE" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("experiment run colour", "no experiment 'colour'; accepted: ambiguity"),
+        ("experiment run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
+        ("experiment run peers --data faces=x", "peers has no role 'faces'"),
+        ("experiment run peers --data photos=x --data photos=y", "--data: one role twice"),
+        ("experiment run peers --budget endless", "--budget 'endless': input should be 'quick' or 'full'"),
+        ("experiment run peers --size 8", "--size 8: input should be greater than or equal to 32"),
+        ("experiment run peers --results x", "--results 'x': accepted is NAME=DIR"),
+    ],
+)
+def test_wrong_usage_is_one_line(typed, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What an experiment is run with; nothing is trained."""
+    asked = []
+
+    def run_experiment(experiment, budget, data, out, **more):
+        claim = SimpleNamespace(text="tuned is better")
+        asked.append((experiment.name, budget, data, out, more))
+        more["start_stage"]("training", 1)()
+        return SimpleNamespace(judged=[SimpleNamespace(verdict="holds", claim=claim, value=1.25, low=1, high=1.5)])
+
+    monkeypatch.setattr("chromatune.experiments.experiment.run_experiment", run_experiment)
+    monkeypatch.setattr("chromatune.experiments.findings.write_findings", lambda outcome, typed: Path(typed))
+    return asked
+
+
+def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, runs):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHROMATUNE_CACHE", "latents")
+    typed = "experiment run peers --data photos=lfw:/home/me/faces --results x=theirs --model m --size 64 --out out"
+    assert main(typed.split()) == 0
+    public = (
+        "chromatune experiment run peers --data photos=lfw:faces --model m --budget quick --results x=theirs --size 64"
+    )
+    assert capsys.readouterr().out.splitlines() == ["holds: tuned is better (1.25, 1 … 1.5)", public]
+    ((name, budget, data, out, more),) = runs
+    assert (name, budget, data, out) == ("peers", "quick", {"photos": "lfw:/home/me/faces"}, Path("out"))
+    del more["start_stage"]
+    assert more == {"model": "m", "results": (("x", "theirs"),), "square_px": 64, "cache_dir": Path("latents")}
+
+
+def test_the_folder_bears_the_experiments_name(tmp_path, monkeypatch, runs):
+    monkeypatch.delenv("CHROMATUNE_CACHE", raising=False)
+    assert main(["experiment", "run", "peers", "--data", "x"]) == 0
+    assert runs[0][3] == Path("experiment-peers")
+    assert runs[0][4]["cache_dir"] is None
+
+
+def test_role_and_source(tmp_path):
+    assert sources_by_role(["faces=lfw:x"], {"faces"}) == {"faces": "lfw:x"}
+    assert sources_by_role(["x"], {"faces"}) == {"": "x"}
+    odd = tmp_path / "a=b"
+    odd.mkdir()
+    assert sources_by_role([str(odd)], {"faces"}) == {"": str(odd)}
+
+
+def test_the_command_in_the_report_names_no_folder_of_the_machine():
+    settings = make_run_settings(name="peers", data=("lfw:/home/me/faces",), budget="full")
+    typed = public_command(settings, {"": "lfw:/home/me/faces"})
+    assert typed == "chromatune experiment run peers --data lfw:faces --budget full"
