@@ -21,6 +21,7 @@ PUBLIC_NAMES = [
     "OptionsError",
     "Photo",
     "PhotoError",
+    "Request",
     "__version__",
     "load_bundle",
     "make_options",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chromatune.bundle import load_bundle
-    from chromatune.colorizer import Colorizer, ColorizeResult
+    from chromatune.colorizer import Colorizer, ColorizeResult, Request
     from chromatune.errors import (
         ChromaTuneError,
         DataError,
@@ -38,6 +38,7 @@ _MODULE_OF = {
     "OptionsError": "errors",
     "Photo": "images",
     "PhotoError": "errors",
+    "Request": "colorizer",
     "load_bundle": "bundle",
     "make_options": "options",
     "read_photo": "images",
@@ -54,6 +55,7 @@ __all__ = [
     "OptionsError",
     "Photo",
     "PhotoError",
+    "Request",
     "__version__",
     "load_bundle",
     "make_options",
