@@ -194,7 +194,10 @@ def test_defaults_that_make_no_sense_are_one_line(tiny_bundle_dir, tmp_path, nam
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("[1]", "its settings cannot be read"), ('{"sample_size": [4, 4]}', r"unet/config.json has size_px=\[4, 4\]")],
+    [
+        ("[1]", "unet/config.json holds a list, not an object"),
+        ('{"sample_size": [4, 4]}', r"unet/config.json has size_px=\[4, 4\]"),
+    ],
 )
 def test_unet_settings_that_make_no_sense_are_one_line(tiny_pipeline, tmp_path, config, message):
     folder = tmp_path / "model"

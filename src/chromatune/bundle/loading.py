@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chromatune.bundle import checks
 from chromatune.bundle.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, read_info
-from chromatune.errors import MissingExtraError, ModelError, first_line
+from chromatune.errors import MissingExtraError, ModelError, first_line, printable
+
+LONGEST_REASON = 200  # characters of what a library says
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +109,7 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     if (files.pipeline / PHOTO_ENCODER).is_dir():
         parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
         _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
+    _check_fit(files.name, parts)
     for folder in files.loras:
         _merge_lora(files.name, parts["unet"], folder)
     if files.loras:
@@ -128,11 +132,9 @@ def _device(device: str | None) -> torch.device:
 
 
 def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(folder / LORA_FILE, "pt") as file:
-            stored = sum(key.startswith("unet.") and key.endswith(".weight") for key in file.keys())  # noqa: SIM118
+        header = checks.read_header(folder / LORA_FILE)
+        stored = sum(key.startswith("unet.") and key.endswith(".weight") for key in header)
         with quiet_libraries(), warnings.catch_warnings():
             # peft warns that a LoRA and its base differ, and then fails where that matters.
             warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
@@ -144,28 +146,32 @@ def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
             raise ValueError("it has no weights for a U-Net, or weights for layers that this one lacks")
         unet.fuse_lora(safe_fusing=True)
         unet.unload_lora()
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {first_line(error)}") from None
+    except Exception as error:  # what the libraries raise on a damaged file is of any kind
+        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {_reason(error)}") from error
 
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
-    name, part_class = files.name, _part_class(files, part)
+    name, chosen = files.name, _part_class(files, part)
+    checks.check_part(name, files.pipeline / part, part, chosen.__name__)
     options: dict[str, Any] = {}
     if dtype is not None:
-        key = "dtype" if part_class.__module__.startswith("transformers.") else "torch_dtype"
+        key = "dtype" if chosen.__module__.startswith("transformers.") else "torch_dtype"
         options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
         options["output_loading_info"] = True
+    if chosen.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
     try:
-        with quiet_libraries():
-            loaded = part_class.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+        with quiet_libraries(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
+            loaded = chosen.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
         if dtype is None:
             return loaded
         loaded, report = loaded
         if report["missing_keys"]:  # the libraries only warn, and leave such weights empty or random
             raise ValueError(f"its file has no {min(report['missing_keys'])}")
         return loaded
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {first_line(error)}") from None
+    except Exception as error:  # what a library raises on a damaged folder is of any kind
+        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_reason(error)}") from error
 
 
 def _part_class(files: ModelFiles, part: str) -> Any:
@@ -176,12 +182,52 @@ def _part_class(files: ModelFiles, part: str) -> Any:
     import diffusers
     import transformers
 
-    library, class_name = files.index[part]
-    source = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    part_class = getattr(source, class_name, None)
-    if part_class is None:
-        raise ModelError(f"{files.name}: {part} is a {library}.{class_name}, which is not known here")
-    return part_class
+    library, class_name = checks.part_class(files.name, files.index, part)
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+
+
+def _reason(error: Exception) -> str:
+    """What a library said, as the end of one line."""
+    return printable(first_line(error)[:LONGEST_REASON])
+
+
+def _check_fit(name: str, parts: dict[str, Any]) -> None:
+    """Checks that the parts were made for each other, and that the schedule can be sampled.
+
+    Raises:
+        ModelError: they were not, or it cannot.
+    """
+    text, unet, tokenizer = parts["text_encoder"].config, parts["unet"].config, parts["tokenizer"]
+    width = unet.cross_attention_dim
+    widths = {width} if isinstance(width, int) else set(width)
+    if widths != {text.hidden_size}:
+        problem = f"the text encoder gives {text.hidden_size} numbers a token, and the U-Net takes {width}"
+    elif not 4 <= tokenizer.model_max_length <= text.max_position_embeddings:
+        length, most = tokenizer.model_max_length, text.max_position_embeddings
+        problem = f"the tokenizer's model_max_length is {length}, and the text encoder takes 4 to {most} tokens"
+    elif len(tokenizer) > text.vocab_size:
+        problem = f"the tokenizer has {len(tokenizer)} words, and the text encoder {text.vocab_size}"
+    else:
+        problem = _sampling_problem(parts["scheduler"])
+    if problem:
+        raise ModelError(f"{name}: {problem}; {checks.AGAIN}, or give another")
+
+
+def _sampling_problem(scheduler: Any) -> str:
+    """Why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
+    import torch
+
+    try:
+        trial = type(scheduler).from_config(scheduler.config)
+        trial.set_timesteps(2)
+        latents = torch.ones(1, 4, 2, 2) * trial.init_noise_sigma
+        with torch.random.fork_rng(devices=[]):  # some steps draw noise
+            for timestep in trial.timesteps[:2]:
+                trial.scale_model_input(latents, timestep)
+                latents = trial.step(torch.ones_like(latents), timestep, latents)[0]
+    except Exception as error:  # noqa: BLE001 - whatever it is, it would come while sampling
+        return f"its scheduler cannot be sampled ({_reason(error)})"
+    return "" if bool(torch.isfinite(latents).all()) else "its scheduler gives values that are not numbers"
 
 
 def _check_places(name: str, encoder: PhotoEncoder, unet: UNet2DConditionModel) -> None:

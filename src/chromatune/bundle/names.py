@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from chromatune.bundle.checks import AGAIN, read_json
 from chromatune.errors import ModelError, first_line
 from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.prompts import DEFAULT_PROMPT
@@ -118,9 +118,9 @@ def read_info(files: ModelFiles) -> ModelInfo:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     try:
-        unet = dict(json.loads((files.pipeline / "unet" / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{files.name}: its settings cannot be read ({error}); download the model again") from None
+        unet = read_json(files.pipeline / "unet" / "config.json")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: unet/config.json {error}; {AGAIN}") from None
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
     native = unet.get("sample_size") or 64
     native_px = 8 * native if isinstance(native, int) else native
@@ -187,17 +187,14 @@ def _fetch(name: str) -> Path:
 
 
 def _read_index(name: str, path: Path) -> dict[str, Any]:
-    try:
-        index: dict[str, Any] = json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (path / INDEX_FILE).exists():
         if (path / LORA_FILE).is_file():
             raise ModelError(
                 f"{name} holds LoRA weights and does not say for which model; "
                 f'write {{"base": NAME}} to its {DEFAULTS_FILE}'
-            ) from None
-        raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: model_index.json cannot be read ({error}); download the model again") from None
+            )
+        raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
+    index = _read_json(name, path / INDEX_FILE)
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
     if missing:
         raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")
@@ -209,8 +206,11 @@ def _is_lora(path: Path, defaults: dict[str, Any]) -> bool:
 
 
 def _read_defaults(name: str, path: Path) -> dict[str, Any]:
-    own = path / DEFAULTS_FILE
+    return _read_json(name, path / DEFAULTS_FILE) if (path / DEFAULTS_FILE).exists() else {}
+
+
+def _read_json(name: str, path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{name}: {DEFAULTS_FILE} cannot be read ({error}); download the model again") from None
+        return read_json(path)
+    except ValueError as error:
+        raise ModelError(f"{name}: {path.name} {error}; {AGAIN}") from None
