@@ -93,6 +93,9 @@ class Arithmetic:
     def __init__(self, info):
         self.info, self.calls = info, []
 
+    def warnings_of(self, options):
+        return ()
+
     def __call__(self, greys, options):
         self.calls.append([each.seed for each in options])
         assert len({dataclasses.replace(each, seed=0) for each in options}) == 1

@@ -40,6 +40,7 @@ class ColorizeResult:
     steps: int
     seconds: float  # wall time spent on this photo; in a batch, its share
     model: str
+    warnings: tuple[str, ...] = ()  # a line each: what was asked for and not followed
 
     @property
     def image(self) -> Image.Image:
@@ -179,6 +180,7 @@ class Colorizer:
             steps=asked.steps,
             seconds=output.seconds + time.perf_counter() - start,
             model=self.info.name,
+            warnings=self.model_pass.warnings_of(asked),
         )
 
     def chroma(self, output: ModelOutput) -> np.ndarray:

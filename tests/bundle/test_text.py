@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from chromatune.bundle import load_bundle
-from chromatune.bundle.text import TextEmbedder, tokenize
+from chromatune.bundle.text import TextEmbedder, tokenize, unread_part
 
 
 @pytest.fixture
@@ -42,3 +43,27 @@ def test_a_text_encoder_that_is_trained_is_read_anew_with_gradients(bundle):
     with torch.no_grad():
         next(bundle.text_encoder.parameters()).add_(1)
     assert not torch.allclose(embed("red", "blue"), frozen)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rest"),
+    [("", ""), ("red", ""), ("a" * 75, ""), ("a" * 74 + " bc", "c"), ("a" * 100, "a" * 25), ("a " * 80, "a a a a a")],
+)
+def test_what_is_cut_off_a_prompt_is_known(bundle, prompt, rest):
+    """A token a letter: 75 fit between the marks of start and end."""
+    assert unread_part(bundle.tokenizer, prompt) == rest
+    kept = prompt[: len(prompt.rstrip()) - len(rest)]
+    # But for the last of them, which is another one where it now ends a word
+    assert torch.equal(*(tokenize(bundle.tokenizer, [text]).ids[:, :75] for text in (prompt, kept)))
+
+
+def test_a_prompt_that_is_cut_is_said_in_one_line(bundle):
+    from chromatune import Colorizer, make_options
+    from chromatune.inference.torch_pass import TorchPass
+
+    colorizer, grey = Colorizer(TorchPass(bundle)), np.zeros((8, 8), np.uint8)
+    assert colorizer.colorize(grey, make_options(steps=1, prompt="red")).warnings == ()
+    long = {"prompt": "a" * 75 + "\n\x1bz", "negative_prompt": "b" * 500}
+    first, second = colorizer.colorize(grey, make_options(steps=1, **long)).warnings
+    assert first.startswith("the prompt is longer than 77 tokens, and is not read from ") and first.isprintable()
+    assert second.startswith("the negative prompt is") and len(second) < 120

@@ -34,6 +34,14 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
     return Tokens(tokens.input_ids, tokens.attention_mask)
 
 
+def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
+    """What of a prompt lies beyond the tokenizer's length, and is cut off; empty if all of it is read."""
+    whole = tokenizer(prompt, truncation=False, return_offsets_mapping=True, verbose=False)
+    most = tokenizer.model_max_length - 1  # the last place is the end mark's
+    ends = [end for _, end in whole["offset_mapping"][:most]]
+    return prompt[max(ends) :].strip() if len(whole["input_ids"]) > tokenizer.model_max_length else ""
+
+
 class TextEmbedder:
     """Embeddings of prompts by a text encoder; one that is frozen reads each prompt once."""
 

@@ -29,6 +29,9 @@ class ModelPass(Protocol):
         A CPU's matrix kernels round differently at another batch size, and one level of 255 is not the same pixels.
         """
 
+    def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
+        """What of the options this model does not follow, a line each; usually none."""
+
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """The model's own RGB, (B, h, w, 3) float32 sRGB 0..1.
 

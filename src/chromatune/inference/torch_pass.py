@@ -9,10 +9,12 @@ import torch
 
 from chromatune.bundle import Bundle, ModelInfo
 from chromatune.bundle.latents import decode_latents, encode_condition, encode_photos
-from chromatune.bundle.text import TextEmbedder
-from chromatune.errors import ModelError
+from chromatune.bundle.text import TextEmbedder, unread_part
+from chromatune.errors import ModelError, printable
 from chromatune.inference.sampling import sample
 from chromatune.options import ResolvedOptions
+
+LONGEST_SHOWN = 30  # characters of an instruction in a warning
 
 
 class TorchPass:
@@ -36,6 +38,16 @@ class TorchPass:
     def batches(self) -> bool:
         """Whether several photos go through in one call: on a GPU; see `ModelPass.batches`."""
         return self.bundle.device.type != "cpu"
+
+    def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
+        """A line for each instruction that is longer than the text encoder reads."""
+        lines = []
+        for name, prompt in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
+            if rest := unread_part(self.bundle.tokenizer, prompt):
+                shown = printable(rest[:LONGEST_SHOWN] + ("…" if len(rest) > LONGEST_SHOWN else ""))
+                most = self.bundle.tokenizer.model_max_length
+                lines.append(f"the {name} is longer than {most} tokens, and is not read from {shown!r} on; shorten it")
+        return tuple(lines)
 
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
