@@ -8,6 +8,8 @@ ChromaTuneError
 └── MissingExtraError   an optional part was asked for and is not installed
 """
 
+LONGEST_SHOWN = 60  # characters of a value in a message
+
 
 class ChromaTuneError(Exception):
     """Base of all errors raised on purpose; `str(error)` is one line that says what to do."""
@@ -49,3 +51,9 @@ def printable(name: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an error of a library says first, for a message of one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, and cut where it is long."""
+    text = repr(value)  # escapes what is no printable character
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

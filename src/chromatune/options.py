@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chromatune.errors import OptionsError
+from chromatune.errors import OptionsError, shown
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.field}={self.given!r}: {self.message}" if self.field else self.message
+        return f"{self.field}={shown(self.given)}: {self.message}" if self.field else self.message
 
 
 def first_problem(error: ValidationError) -> Problem:
@@ -117,5 +117,5 @@ def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> 
     """
     problem = first_problem(error)
     if error.errors()[0]["type"] == "extra_forbidden":
-        return OptionsError(f"unknown {kind} {problem.field!r}; accepted: {', '.join(model.model_fields)}")
+        return OptionsError(f"unknown {kind} {shown(problem.field)}; accepted: {', '.join(model.model_fields)}")
     return OptionsError(str(problem), problem.field or None)

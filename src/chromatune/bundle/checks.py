@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from chromatune.errors import ModelError, printable
+from chromatune.errors import ModelError, printable, shown
 from chromatune.options import first_problem
 
 LARGEST_JSON = 64 << 20  # bytes; tokenizers have a megabyte or two
@@ -215,13 +215,11 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
     library, accepted = CLASSES[part]
     given = index.get(part)
     if not isinstance(given, list) or len(given) != 2 or not all(isinstance(word, str) for word in given):
-        shown = printable(repr(given)[:60])
-        raise ModelError(f"{name}: model_index.json gives {part} as {shown}, not as [library, class]; {AGAIN}")
+        raise ModelError(f"{name}: model_index.json gives {part} as {shown(given)}, not as [library, class]; {AGAIN}")
     if given[0] != library or given[1] not in accepted:
-        shown = printable(".".join(given)[:80])
         others = f" and {len(accepted) - MOST_NAMED} others" if len(accepted) > MOST_NAMED else ""
         raise ModelError(
-            f"{name}: {part} is a {shown}, which is not used here; accepted from {library}: "
+            f"{name}: {part} is a {shown('.'.join(given))}, which is not used here; accepted from {library}: "
             f"{', '.join(accepted[:MOST_NAMED])}{others}"
         )
     return library, given[1]
@@ -254,10 +252,7 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
                 file = weights.name
                 read_header(weights)
     except ValidationError as error:
-        problem = first_problem(error)
-        shown = printable(repr(problem.given)[:60])
-        detail = f"{problem.field}={shown}: {problem.message}" if problem.field else problem.message
-        raise ModelError(f"{name}: {part}/{file} has {detail}; {AGAIN}, or give another") from None
+        raise ModelError(f"{name}: {part}/{file} has {first_problem(error)}; {AGAIN}, or give another") from None
     except ValueError as error:
         raise ModelError(f"{name}: {part}/{printable(file)} {error}; {AGAIN}") from None
 
@@ -308,10 +303,9 @@ def _weight_files(folder: Path) -> list[Path]:
             raise ValueError(f"{index.name} has no weight_map")
         for file in set(map(str, named.values())):
             if PurePath(file).name != file or "\\" in file or not file.endswith(".safetensors"):
-                shown = printable(file[:60])
-                raise ValueError(f"{index.name} names {shown!r}; accepted: safetensors files beside it")
+                raise ValueError(f"{index.name} names {shown(file)}; accepted: safetensors files beside it")
             if not (folder / file).is_file():
-                raise ValueError(f"{index.name} names {printable(file[:60])!r}, which is missing")
+                raise ValueError(f"{index.name} names {shown(file)}, which is missing")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError("has no safetensors weights")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from chromatune.bundle.checks import AGAIN, read_json
-from chromatune.errors import ModelError, first_line
+from chromatune.errors import ModelError, first_line, shown
 from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.prompts import DEFAULT_PROMPT
 
@@ -164,7 +164,7 @@ def _find(name: str) -> Path:
     if HUB_NAME.fullmatch(name):
         return _fetch(name)
     raise ModelError(
-        f"unknown model {name!r}; accepted: {', '.join(embedded)}, a diffusers InstructPix2Pix folder, "
+        f"unknown model {shown(name)}; accepted: {', '.join(embedded)}, a diffusers InstructPix2Pix folder, "
         "or a hub name such as timbrooks/instruct-pix2pix"
     )
 

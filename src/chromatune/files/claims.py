@@ -14,11 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from chromatune.errors import DataError, OptionsError
+from chromatune.errors import DataError, OptionsError, shown
 from chromatune.files.whole import write_json
 
 LOCK_FILE = ".lock"
-LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 @contextmanager
@@ -69,7 +68,7 @@ def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...]
     known = _read(path, what) if path.exists() else {}
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
-            was, now = _shown(known.get(name)), _shown(facts.get(name))
+            was, now = shown(known.get(name)), shown(facts.get(name))
             raise OptionsError(
                 f"{path.parent} holds {what} with {name}={was}, and now it is {now}; "
                 "give another --out, or the same settings"
@@ -94,8 +93,3 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(known, dict) or not known:
         raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another --out")
     return known
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

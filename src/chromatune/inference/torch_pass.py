@@ -10,11 +10,12 @@ import torch
 from chromatune.bundle import Bundle, ModelInfo
 from chromatune.bundle.latents import decode_latents, encode_condition, encode_photos
 from chromatune.bundle.text import TextEmbedder, unread_part
-from chromatune.errors import ModelError, printable
+from chromatune.errors import ModelError, first_line, printable
 from chromatune.inference.sampling import sample
 from chromatune.options import ResolvedOptions
 
 LONGEST_SHOWN = 30  # characters of an instruction in a warning
+LONGEST_REASON = 200  # characters of what a library says
 
 
 class TorchPass:
@@ -53,23 +54,36 @@ class TorchPass:
         """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
 
         Raises:
-            ModelError: the model gives values that are not numbers.
+            ModelError: the model gives values that are not numbers, or one of its settings makes no sense.
         """
-        asked = options[0]
-        pixels = torch.from_numpy(greys)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
         with torch.inference_mode():
-            latents = sample(
-                self.bundle,
-                encode_condition(self.bundle, pixels),
-                self._embed(asked.prompt),
-                self._embed(asked.negative_prompt),
-                steps=asked.steps,
-                generators=[torch.Generator().manual_seed(each.seed) for each in options],
-                guidance_scale=asked.guidance_scale,
-                image_guidance_scale=asked.image_guidance_scale,
-                residuals=encode_photos(self.bundle, pixels),
-            )
-            rgb = decode_latents(self.bundle, latents)
+            try:
+                rgb = self._pass(torch.from_numpy(greys), options)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                if "memory" in str(error).lower():  # nothing is wrong with the model
+                    raise
+                # A setting of a strange model that shows only now; known ones were checked when it was opened
+                reason = printable(first_line(error)[:LONGEST_REASON])
+                raise ModelError(f"{self.info.name} cannot be used ({reason}); give another model") from error
         if not bool(torch.isfinite(rgb).all()):
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
+        if rgb.shape != (len(greys), 3, *greys.shape[1:]):
+            raise ModelError(f"{self.info.name} gave pictures of {tuple(rgb.shape)}; give another model")
         return rgb.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _pass(self, greys: torch.Tensor, options: Sequence[ResolvedOptions]) -> torch.Tensor:
+        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
+        asked = options[0]
+        pixels = greys[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
+        latents = sample(
+            self.bundle,
+            encode_condition(self.bundle, pixels),
+            self._embed(asked.prompt),
+            self._embed(asked.negative_prompt),
+            steps=asked.steps,
+            generators=[torch.Generator().manual_seed(each.seed) for each in options],
+            guidance_scale=asked.guidance_scale,
+            image_guidance_scale=asked.image_guidance_scale,
+            residuals=encode_photos(self.bundle, pixels),
+        )
+        return decode_latents(self.bundle, latents)

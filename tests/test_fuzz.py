@@ -1,0 +1,135 @@
+"""Damaged files of every kind, at random but seeded: each is one line or a result, and memory is bounded.
+
+Slow: `make slow` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from chromatune import Colorizer, read_photo
+from chromatune.errors import ChromaTuneError
+from chromatune.images import IMAGE_SUFFIXES
+
+pytestmark = pytest.mark.slow
+
+MODELS, PHOTOS = 400, 400
+MOST_MIB = 2048
+STRANGE: list[Any] = [
+    None, True, -1, 0, 0.5, 2**31, 2**63, 1e300, "", "x" * 5000, "\x1b[31mred\x07\r\n", [], {}, [[]], [1] * 1000, "NaN",
+    {"a": {"b": {}}}, "../../etc/passwd", "os.system",
+]  # fmt: skip
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, flipped, repeated, emptied, or something else altogether."""
+    if not data:
+        return b"x"
+    first, length = int(rng.integers(len(data))), int(rng.integers(1, 64))
+    match int(rng.integers(7)):
+        case 0:
+            return data[:first]
+        case 1:
+            flipped = bytearray(data)
+            for place in rng.integers(len(data), size=int(rng.integers(1, 20))):
+                flipped[place] ^= int(rng.integers(1, 256))
+            return bytes(flipped)
+        case 2:
+            return data[:first] + rng.bytes(length) + data[first:]
+        case 3:
+            return data[:first] + data[first + length :]
+        case 4:
+            return b""
+        case 5:
+            return b"<html>404</html>"
+        case _:
+            return data + data[:first]
+
+
+def strangely_set(value: Any, rng: np.random.Generator) -> Any:
+    """A JSON value with one of its own values, at any depth, replaced by a strange one."""
+    inner = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    if not inner or rng.random() < 0.15:
+        return STRANGE[int(rng.integers(len(STRANGE)))]
+    key = inner[int(rng.integers(len(inner)))]
+    copy = value.copy()
+    copy[key] = strangely_set(value[key], rng)
+    return copy
+
+
+def spoil(path: Path, rng: np.random.Generator) -> str:
+    """Damages a file; how, for the message of a failing test."""
+    if path.suffix == ".json" and rng.random() < 0.6:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(strangely_set(known, rng)), encoding="utf-8")
+        return f"{path.name} strangely set"
+    if rng.random() < 0.1:
+        path.unlink()
+        return f"{path.name} gone"
+    path.write_bytes(damaged(path.read_bytes(), rng))
+    return f"{path.name} damaged"
+
+
+def told(work: Callable[[], object], how: str) -> bool:
+    """Whether the work was refused; any other error than one line of ours is a failure."""
+    try:
+        work()
+    except ChromaTuneError as error:
+        line = str(error)
+        assert line.isprintable(), f"{how}: {line!r}"
+        assert 0 < len(line) < 1000, f"{how}: {line[:1000]!r}"
+        return True
+    except Exception as error:  # noqa: BLE001 - the very thing that is looked for
+        pytest.fail(f"{how}: {type(error).__name__}: {error}")
+    return False
+
+
+def test_damaged_model_folders(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    rng, before = np.random.default_rng(1), peak_mib()
+    grey = np.zeros((16, 16), np.uint8)
+    refused = 0
+    for number in range(MODELS):
+        folder = tmp_path / f"model-{number}"
+        shutil.copytree(tiny_bundle_dir, folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
+        refused += told(lambda folder=folder: Colorizer.load(str(folder), device="cpu").colorize(grey), how)
+        shutil.rmtree(folder)
+    assert refused > MODELS / 3
+    assert peak_mib() - before < MOST_MIB
+
+
+def test_damaged_photos(tmp_path: Path) -> None:
+    rng, before = np.random.default_rng(2), peak_mib()
+    photo = Image.fromarray(skimage.data.astronaut()[100:180, 160:260])
+    wholes = []
+    for suffix in sorted(IMAGE_SUFFIXES & {".jpg", ".png", ".tif", ".webp", ".bmp", ".gif"}):
+        for mode in ("RGB", "L", "P", "CMYK", "RGBA", "I;16"):
+            path = tmp_path / f"{mode.replace(';', '')}{suffix}"
+            try:
+                image = Image.fromarray(np.arange(8000, dtype=np.uint16).reshape(80, 100)) if mode == "I;16" else None
+                (image or photo.convert(mode)).save(path)
+            except (OSError, ValueError, KeyError):
+                continue  # the format has no such mode
+            wholes.append(path)
+    refused = 0
+    for number in range(PHOTOS):
+        path = wholes[int(rng.integers(len(wholes)))]
+        data = damaged(path.read_bytes(), rng)
+        refused += told(lambda data=data: read_photo(data), f"{number}: {path.name}")
+    assert PHOTOS / 4 < refused < PHOTOS
+    assert peak_mib() - before < MOST_MIB
