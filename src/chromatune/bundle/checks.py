@@ -93,6 +93,7 @@ class KlConfig(_Config):
 class TinyConfig(_Config):
     """`vae/config.json` of an AutoencoderTiny."""
 
+    block_out_channels: Widths | None = None
     encoder_block_out_channels: Widths = [64] * 4
     decoder_block_out_channels: Widths = [64] * 4
     num_encoder_blocks: Counts = [1, 3, 3, 3]
