@@ -1,8 +1,8 @@
 """(H, W, 3) samples and the photo they come from ⇒ the bytes of a file, or a Pillow image.
 
 Pillow writes JPEG, WebP and BMP. It cannot write 16-bit colour, so PNG is encoded by OpenCV (at 8 bits too: eight
-times as fast) and gets its profile, EXIF and resolution as chunks put in here; TIFF is packed here around a directory
-made by Pillow.
+times as fast) and gets its profile, EXIF, resolution and captions as chunks put in here; TIFF is packed here around a
+directory made by Pillow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from chromatune.errors import PhotoError, printable
-from chromatune.images import decoding, metadata
+from chromatune.images import captions, decoding, identification, metadata
 from chromatune.images.photo import (
     FORMATS_WITH_16_BITS,
     FORMATS_WITH_ALPHA,
@@ -34,18 +34,18 @@ TIFF_STRIP_BYTES = 1 << 20
 TIFF_MAX_BYTES = (1 << 32) - (1 << 20)  # offsets have 32 bits; the margin is for the directory
 TIFF_DEFLATE, TIFF_RGB, TIFF_CHUNKY, TIFF_INCH, TIFF_HORIZONTAL_PREDICTOR, TIFF_STRAIGHT_ALPHA = 8, 2, 1, 2, 2, 2
 TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
-TAG_ICC_PROFILE, TYPE_UNDEFINED = 34675, 7
+TAG_ICC_PROFILE, TYPE_UNDEFINED, TYPE_BYTE = 34675, 7, 1
 
 # Lossless, so that the grey in the file is the photo's own; effort 20 of 100 costs 3 % more bytes and half the time
 WEBP_OPTIONS = {"lossless": True, "exact": True, "quality": 20, "method": 1}
 
 
 def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
-    """The file's bytes: the samples with the photo's transparency, profile, EXIF and resolution.
+    """The file's bytes: the samples with the photo's transparency, profile, EXIF, resolution and captions.
 
     JPEG is of quality 95 without chroma subsampling, and lossy all the same: its grey is the photo's within a few
     levels, not within 1. All others are lossless. PNG and TIFF keep 16 bits, the others are rounded to 8. BMP keeps
-    resolution alone; WebP all but resolution and an alpha that is opaque everywhere.
+    resolution alone; WebP all but an alpha that is opaque everywhere. `docs/files.md` says where captions go.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16, sRGB-coded, of the photo's size.
@@ -57,7 +57,9 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
     """
     name = format.upper()
     if name not in WRITABLE_FORMATS:
-        raise PhotoError(f"results cannot be written as {format}; accepted: {', '.join(WRITABLE_FORMATS)}")
+        raise PhotoError(
+            f"results cannot be written as {printable(format[:20])}; accepted: {', '.join(WRITABLE_FORMATS)}"
+        )
     alpha = photo.alpha
     if alpha is not None and name not in FORMATS_WITH_ALPHA:
         if alpha.min() < np.iinfo(alpha.dtype).max:
@@ -110,9 +112,15 @@ def _encode_with_pillow(samples: np.ndarray, photo: Photo, name: str) -> bytes:
         options["dpi"] = photo.dpi
     if name != "BMP":
         options |= {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-        options |= {"exif": photo.exif} if photo.exif else {}
+        exif = metadata.with_tags(photo.exif, _tags_for(photo, name))
+        options |= {"exif": exif} if exif else {}
+        xmp = photo.captions.xmp
+        if xmp is not None and (name != "JPEG" or len(xmp) <= captions.LONGEST_JPEG_XMP):
+            options["xmp"] = xmp
     if name == "JPEG":
-        options |= {"quality": JPEG_QUALITY, "subsampling": 0}
+        options |= {"quality": JPEG_QUALITY, "subsampling": 0, "extra": captions.jpeg_segments(photo.captions)}
+        comment = captions.jpeg_comment(photo.captions)
+        options |= {"comment": comment} if comment else {}
     elif name == "WEBP":
         options |= WEBP_OPTIONS
     file = io.BytesIO()
@@ -124,8 +132,16 @@ def _encode_with_pillow(samples: np.ndarray, photo: Photo, name: str) -> bytes:
     return file.getvalue()
 
 
+def _tags_for(photo: Photo, name: str) -> metadata.Tags:
+    """What has no place of its own in a JPEG or WebP, as EXIF tags; of a JPEG the comment has one."""
+    tags: metadata.Tags = dict(captions.tags_beside(photo.captions, with_lines=name != "JPEG"))
+    if name == "WEBP" and photo.dpi is not None:
+        tags |= metadata.resolution_tags(photo.dpi)
+    return tags
+
+
 def _encode_png(samples: np.ndarray, photo: Photo) -> bytes:
-    """A PNG with iCCP, pHYs and eXIf where the photo has them (PNG specification, third edition, section 11.3)."""
+    """A PNG with iCCP, pHYs, eXIf and text where the photo has them (PNG, third edition, section 11.3)."""
     order = [2, 1, 0, 3][: samples.shape[2]]
     done, encoded = cv2.imencode(".png", samples[..., order])
     if not done:
@@ -138,8 +154,10 @@ def _encode_png(samples: np.ndarray, photo: Photo) -> bytes:
         extra += _png_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if photo.exif is not None:
         extra += _png_chunk(b"eXIf", photo.exif.removeprefix(EXIF_PREFIX))
+    for kind, content in captions.png_chunks_of(photo.captions):
+        extra += _png_chunk(kind, content)
     data = encoded.tobytes()
-    header_end = len(decoding.PNG_SIGNATURE) + 25  # IHDR is always first, and 25 bytes long
+    header_end = len(identification.PNG_SIGNATURE) + 25  # IHDR is always first, and 25 bytes long
     return data[:header_end] + extra + data[header_end:]
 
 
@@ -156,8 +174,13 @@ def _encode_tiff(samples: np.ndarray, photo: Photo) -> bytes:
     if sum(sizes) > TIFF_MAX_BYTES:
         raise PhotoError(f"{printable(photo.name)} is too large for a TIFF (4 GB); choose PNG")
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
-    for tag, value in (metadata.tags_of_exif(photo.exif) if photo.exif else {}).items():
+    exif = metadata.with_tags(photo.exif, dict(captions.tags_beside(photo.captions)))
+    for tag, value in (metadata.tags_of_exif(exif) if exif else {}).items():
         directory[tag] = value
+    for tag, block in ((captions.TAG_XMP, photo.captions.xmp), (captions.TAG_IPTC, photo.captions.iptc)):
+        if block is not None:
+            directory.tagtype[tag] = TYPE_UNDEFINED if tag == captions.TAG_IPTC else TYPE_BYTE
+            directory[tag] = block
     directory[256], directory[257] = width_px, height_px
     directory[258] = (samples.dtype.itemsize * 8,) * channels
     directory[259], directory[262], directory[284] = TIFF_DEFLATE, TIFF_RGB, TIFF_CHUNKY

@@ -1,4 +1,4 @@
-"""What a photo knows about itself: orientation, EXIF to carry on, resolution."""
+"""What a photo knows about itself: orientation, EXIF to carry on, resolution. Captions have a module of their own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ TAG_MAKER_NOTE, TAG_COLOR_SPACE, TAG_INTEROPERABILITY = 37500, 40961, 40965
 TAG_PIXEL_WIDTH, TAG_PIXEL_HEIGHT = 40962, 40963
 COLOR_SPACE_SRGB = 1
 
-# Description, make, model, software, date, artist, host, rating, copyright, and Windows' title, comment, author,
-# keywords and subject. All else in the first directory is about the old file's pixels, or its thumbnail.
-KEPT_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
+TAG_X_RESOLUTION, TAG_Y_RESOLUTION, TAG_RESOLUTION_UNIT = 282, 283, 296
+DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimetre; 1 says that only the ratio is known
+
+# Document name, description, make, model, page name, software, date, artist, host, rating, copyright, and Windows'
+# title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its thumbnail.
+KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 
 LONGEST_EXIF_BYTES = 65_000  # a JPEG keeps EXIF in one segment of 64 KiB
 
@@ -36,13 +39,13 @@ BROKEN_EXIF = (
 Tags = dict[int, Any]
 
 
-def orientation_of(image: Image.Image) -> int:
+def orientation_of(image: Any) -> int:
     """EXIF orientation 1..8 still to be applied to a loaded image; Pillow applies that of a TIFF by itself."""
     value = _read_exif(image).get(TAG_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def tiff_orientation(image: Image.Image) -> int:
+def tiff_orientation(image: Any) -> int:
     """Orientation 1..8 that Pillow will apply by itself when it loads this image: a TIFF's, else 1."""
     value = getattr(image, "tag_v2", {}).get(TAG_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -59,7 +62,7 @@ def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(samples)
 
 
-def kept_exif(image: Image.Image, size_px: tuple[int, int], is_srgb: bool) -> bytes | None:
+def kept_exif(image: Any, size_px: tuple[int, int], is_srgb: bool) -> bytes | None:
     """The EXIF block for results of this image: orientation 1, no thumbnail, sizes true; None if it had none.
 
     Args:
@@ -93,18 +96,57 @@ def tags_of_exif(block: bytes) -> Tags:
     return _as_dict(exif)
 
 
-def dpi_of(image: Image.Image, orientation: int) -> tuple[float, float] | None:
-    """Horizontal and vertical resolution of the upright photo, if the file says something sensible."""
+def dpi_of(image: Any, orientation: int) -> tuple[float, float] | None:
+    """Horizontal and vertical resolution of the upright photo, if the file itself says something sensible.
+
+    Pillow makes resolutions up: 1 for a TIFF without, 72 for a JPEG with EXIF and without. So both are asked here.
+    """
+    if image.format == "TIFF":
+        dpi = _dpi_of_tags(getattr(image, "tag_v2", {}))
+    elif image.format in ("JPEG", "MPO") and not _has_jfif_dpi(image):
+        dpi = _dpi_of_tags(_read_exif(image))
+    else:
+        dpi = _sensible(image.info.get("dpi")) or _dpi_of_tags(_read_exif(image))
+    return dpi if dpi is None or orientation not in (5, 6, 7, 8) else dpi[::-1]
+
+
+def with_tags(block: bytes | None, additions: Tags) -> bytes | None:
+    """The EXIF block with those tags added that it does not have; the block as it was if they cannot be packed."""
+    tags = tags_of_exif(block) if block else {}
+    new = {tag: value for tag, value in additions.items() if not tags.get(tag)}
+    if not new:
+        return block
+    packed = _pack({tag: value for tag, value in (tags | new).items() if value})
+    return packed if packed is not None and len(packed) <= LONGEST_EXIF_BYTES else block
+
+
+def resolution_tags(dpi: tuple[float, float]) -> Tags:
+    """Resolution as EXIF and TIFF tags."""
+    return {TAG_X_RESOLUTION: dpi[0], TAG_Y_RESOLUTION: dpi[1], TAG_RESOLUTION_UNIT: 2}
+
+
+def _has_jfif_dpi(image: Any) -> bool:
+    return image.info.get("jfif_unit") in (1, 2)
+
+
+def _dpi_of_tags(tags: Any) -> tuple[float, float] | None:
+    """Resolution from EXIF or TIFF tags; the unit is the inch unless another is given (TIFF 6.0, section 8)."""
+    factor = DPI_OF_UNIT.get(tags.get(TAG_RESOLUTION_UNIT, 2))
+    horizontal = tags.get(TAG_X_RESOLUTION)
+    dpi = _sensible((horizontal, tags.get(TAG_Y_RESOLUTION, horizontal)))
+    return None if factor is None or dpi is None else (dpi[0] * factor, dpi[1] * factor)
+
+
+def _sensible(given: Any) -> tuple[float, float] | None:
     try:
-        horizontal, vertical = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
+        horizontal, vertical = (float(value) for value in given)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
-    if not all(math.isfinite(value) and 0 < value < 1e6 for value in (horizontal, vertical)):
-        return None
-    return (vertical, horizontal) if orientation in (5, 6, 7, 8) else (horizontal, vertical)
+    known = all(math.isfinite(value) and 0 < value < 1e6 for value in (horizontal, vertical))
+    return (horizontal, vertical) if known else None
 
 
-def _read_exif(image: Image.Image) -> Tags:
+def _read_exif(image: Any) -> Tags:
     try:
         return _as_dict(image.getexif())
     except BROKEN_EXIF:

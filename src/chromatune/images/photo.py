@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chromatune.errors import PhotoError
+from chromatune.images.captions import Captions
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -18,10 +19,25 @@ FORMAT_OF_SUFFIX = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
     ".bmp": "BMP",
+    ".dib": "BMP",
     ".gif": "GIF",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
+    ".j2c": "JPEG2000",
+    ".jpx": "JPEG2000",
+    ".jpf": "JPEG2000",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    ".pbm": "PPM",
+    ".pgm": "PPM",
+    ".ppm": "PPM",
+    ".pnm": "PPM",
+    ".pfm": "PPM",
 }
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
-READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF"
+READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, PNM"
 
 FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
 FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
@@ -42,6 +58,8 @@ class Photo:
         name: file name for messages, "photo" if unknown.
         rgb: (H, W, 3) of grey's dtype, the source's own colours; None where every pixel is neutral.
         dpi: horizontal and vertical resolution, pixels per inch, else None.
+        captions: XMP, IPTC, comment and text that the source carried.
+        warnings: what the user should know about how the file was read, a line each.
     """
 
     grey: np.ndarray
@@ -52,6 +70,8 @@ class Photo:
     name: str = "photo"
     rgb: np.ndarray | None = None
     dpi: tuple[float, float] | None = None
+    captions: Captions = Captions()
+    warnings: tuple[str, ...] = ()
 
     @property
     def height_px(self) -> int:
@@ -79,7 +99,7 @@ def format_for(suffix: str) -> str:
         return FORMAT_OF_SUFFIX[suffix.lower()]
     except KeyError:
         accepted = " ".join(sorted(IMAGE_SUFFIXES))
-        raise PhotoError(f"unknown image suffix {suffix!r}; accepted: {accepted}") from None
+        raise PhotoError(f"unknown image suffix {suffix[:20]!r}; accepted: {accepted}") from None
 
 
 def suffix_for(suffix: str | None, photo: Photo) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from chromatune.errors import PhotoError
-from chromatune.images import profiles
+from chromatune.images import profiles, tiff
+from chromatune.images.photo import to_depth
 
 Samples = tuple[np.ndarray, np.ndarray | None]  # colour, alpha
 
@@ -65,6 +66,45 @@ def samples_from_deep(deep: np.ndarray, icc_profile: bytes | None, key: tuple | 
     return (colour, alpha), managed
 
 
+def samples_from_tiff(stored: tiff.Samples, icc_profile: bytes | None) -> tuple[Samples, bool]:
+    """Samples of a TIFF page that Pillow cannot hold, and whether its colours went through `icc_profile`.
+
+    Lab becomes 16-bit sRGB from 16-bit Lab, 8-bit from 8-bit. CMYK with a usable profile becomes 8-bit: LittleCMS in
+    Pillow has no more.
+
+    Raises:
+        PhotoError: a number is not finite, or inks or Lab are of another type than uint8 and uint16.
+    """
+    colour, alpha = np.ascontiguousarray(stored.colour), stored.alpha
+    is_plain = colour.dtype in (np.uint8, np.uint16)
+    if stored.photometric in (tiff.CMYK, tiff.CIELAB, tiff.ICCLAB) and not is_plain:
+        raise PhotoError(f"CMYK or Lab of type {colour.dtype} is not supported; save it as a 16-bit RGB picture")
+    managed = False
+    if stored.photometric == tiff.CMYK:
+        converted, managed = profiles.image_to_srgb(Image.fromarray(to_depth(colour, np.uint8), "CMYK"), icc_profile)
+        is_naive = colour.dtype == np.uint16 and not managed
+        colour = profiles.cmyk_to_srgb(colour) if is_naive else np.array(converted)
+    elif stored.photometric in (tiff.CIELAB, tiff.ICCLAB):
+        depth = colour.dtype
+        colour = to_depth(profiles.lab_to_srgb(_lab(colour, stored.photometric)), depth)
+        managed = icc_profile is not None
+    else:
+        colour = scaled_from_numbers(colour)
+        if stored.photometric == tiff.WHITE_IS_ZERO:
+            colour = np.iinfo(colour.dtype).max - colour
+        if alpha is not None and stored.is_premultiplied:
+            colour = _unpremultiply(colour, to_depth(scaled_from_numbers(alpha), colour.dtype))
+        colour = colour[..., 0] if colour.shape[2] == 1 else colour
+        if colour.dtype == np.uint16:
+            colour, managed = profiles.deep_to_srgb(np.ascontiguousarray(colour), icc_profile)
+        else:
+            converted, managed = profiles.image_to_srgb(Image.fromarray(colour), icc_profile)
+            colour = np.array(converted)
+    if alpha is not None:
+        alpha = to_depth(np.ascontiguousarray(scaled_from_numbers(alpha)), colour.dtype)
+    return (colour, alpha), managed
+
+
 def samples_from_array(array: np.ndarray) -> Samples:
     """Samples of an array the caller made, copied.
 
@@ -98,19 +138,22 @@ def samples_from_array(array: np.ndarray) -> Samples:
     return np.ascontiguousarray(colour), alpha
 
 
-def grey_from_numbers(values: np.ndarray) -> np.ndarray:
-    """8- or 16-bit grey from integers or floats whose white is not written anywhere, judged by their range.
+def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
+    """8- or 16-bit samples from integers or floats whose white is not written anywhere, judged by their range.
 
+    uint8 and uint16 are what they are.
     Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is 255 if no value is larger, else 65535;
     integers up to 255 become 8-bit, all else 16-bit. Negative or larger values (science, not photography) are
     stretched from smallest to largest over 16 bits.
 
     Args:
-        values: (H, W), any integer or float type.
+        values: any shape, any integer or float type.
 
     Raises:
         PhotoError: a value is NaN or infinite.
     """
+    if values.dtype in (np.uint8, np.uint16):
+        return values
     is_float = np.issubdtype(values.dtype, np.floating)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # NaN is its own minimum
@@ -153,10 +196,12 @@ def _numbers(image: Image.Image) -> np.ndarray:
             grey = ((grey.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
         # Pillow inverts 1- and 8-bit TIFFs of this kind, and forgets the 16-bit ones
         return 65535 - grey if tags.get(TAG_PHOTOMETRIC) == PHOTOMETRIC_WHITE_IS_ZERO else grey
+    if image.format == "PPM" and image.mode == "I":
+        return values.astype(np.uint16)  # Pillow has brought the white of its header to 65535
     is_unsigned = tags.get(TAG_SAMPLE_FORMAT, (1,))[0] == SAMPLE_FORMAT_UNSIGNED
     if image.mode == "I" and is_unsigned and tags.get(TAG_BITS_PER_SAMPLE) == (32,):
         values = values.view(np.uint32)  # Pillow lets values above 2^31 turn negative
-    return grey_from_numbers(values)
+    return scaled_from_numbers(values)
 
 
 def _alpha_from_key(colour: np.ndarray, key: object) -> np.ndarray:
@@ -166,3 +211,25 @@ def _alpha_from_key(colour: np.ndarray, key: object) -> np.ndarray:
         is_key = is_key.all(axis=2)
     white = np.iinfo(colour.dtype).max
     return np.where(is_key, 0, white).astype(colour.dtype)
+
+
+def _lab(colour: np.ndarray, photometric: int) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16 of a TIFF ⇒ float32 L* 0..100, a*, b* (TIFF 6.0, 23; ICCLab: technote 4)."""
+    is_deep = colour.dtype == np.uint16
+    unit = 256.0 if is_deep else 1.0
+    lab = np.empty(colour.shape, np.float32)
+    white = 65280.0 if is_deep and photometric == tiff.ICCLAB else float(np.iinfo(colour.dtype).max)
+    lab[..., 0] = np.minimum(colour[..., 0] / np.float32(white), 1.0) * 100
+    if photometric == tiff.ICCLAB:
+        lab[..., 1:] = colour[..., 1:] / unit - 128
+    else:
+        signed: np.ndarray = colour[..., 1:].astype(np.int16 if is_deep else np.int8)
+        lab[..., 1:] = signed / unit
+    return lab
+
+
+def _unpremultiply(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(H, W, C) colours divided by (H, W) alpha, both uint8 or both uint16; fully transparent pixels stay black."""
+    white = float(np.iinfo(colour.dtype).max)
+    divided = colour * (white / np.maximum(alpha.astype(np.float32), 1.0))[..., None]
+    return np.clip(np.rint(divided), 0, white).astype(colour.dtype)

@@ -21,6 +21,9 @@ from chromatune.images.photo import to_depth
 SRGB_TO_XYZ_D50 = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
+D50 = (0.9642, 1.0, 0.8249)
+PNG_GAMMA_IS_SRGB_WITHIN = 0.05  # libpng's own threshold for not correcting at all
+
 SAME_WITHIN = 1  # of 255: a profile that changes no probe colour by more is sRGB under another name
 BLOCK_ROWS = 256  # bounds the float temporaries of a large scan
 HEADER_DATE = slice(24, 36)
@@ -86,6 +89,40 @@ def deep_to_srgb(colour: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndar
     return result, True
 
 
+def gamma_to_srgb(colour: np.ndarray, gamma: float) -> np.ndarray:
+    """Samples of a PNG that gives a gamma and no profile, sRGB-coded; gammas close to 1/2.2, or senseless, do nothing.
+
+    Args:
+        colour: (H, W) or (H, W, 3), uint8 or uint16.
+        gamma: exponent from light to sample, as its gAMA chunk says.
+    """
+    if not 0.05 < gamma < 20 or abs(gamma * 2.2 - 1) <= PNG_GAMMA_IS_SRGB_WITHIN:
+        return colour
+    white = int(np.iinfo(colour.dtype).max)
+    linear = (np.arange(white + 1) / white) ** (1 / gamma)
+    return np.rint(color.linear_to_srgb(linear) * white).astype(colour.dtype)[colour]
+
+
+def cmyk_to_srgb(inks: np.ndarray) -> np.ndarray:
+    """Naive conversion of (H, W, 4) uint16 inks, full = no light: (H, W, 3) uint16, as Pillow does it at 8 bits."""
+    light = 65535 - inks.astype(np.uint32)
+    return ((light[..., :3] * light[..., 3:] + 32767) // 65535).astype(np.uint16)
+
+
+def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float CIELAB under D50 ⇒ (H, W, 3) uint16 sRGB, in blocks of rows; colours out of gamut are clipped."""
+    result = np.empty(lab.shape, np.uint16)
+    to_linear = np.linalg.inv(SRGB_TO_XYZ_D50).T
+    for top in range(0, lab.shape[0], BLOCK_ROWS):
+        lightness, a, b = np.moveaxis(lab[top : top + BLOCK_ROWS].astype(np.float64), -1, 0)
+        fy = (lightness + 16) / 116
+        f = np.stack([fy + a / 500, fy, fy - b / 200], axis=-1)
+        xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * D50  # CIE 15:2018, 8.2.1
+        linear = np.clip(xyz @ to_linear, 0.0, 1.0)
+        result[top : top + BLOCK_ROWS] = np.rint(color.linear_to_srgb(linear) * 65535)
+    return result
+
+
 def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image | None:
     """The image in sRGB (the very same object if nothing would change); None if the profile is for other colours."""
     space = profile.profile.xcolor_space.strip()
@@ -93,7 +130,10 @@ def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> I
         ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
         ramp = _transform(ramp if space == "GRAY" else ramp.convert("RGB"), profile)
         table = color.luma(np.asarray(ramp))[0]
-        return image if _same(table, np.arange(256)) else image.point(table.tolist())
+        if _same(table, np.arange(256)):
+            return image
+        # An RGB profile on grey is what converters leave behind; it says nothing of grey, and browsers ignore it
+        return image.point(table.tolist()) if space == "GRAY" else None
     if image.mode == "RGB" and space == "RGB":
         steps = np.arange(0, 256, 17, dtype=np.uint8)
         probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(16, 256, 3)

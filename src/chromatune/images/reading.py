@@ -6,110 +6,184 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from chromatune import color
 from chromatune.errors import PhotoError, printable
-from chromatune.images import decoding, metadata, pixels, profiles
-from chromatune.images.photo import READABLE_FORMATS, Photo
+from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
+from chromatune.images.identification import HeicExtraError
+from chromatune.images.photo import Photo
 
-MAX_PIXELS = 400_000_000  # a 20 000 px square; one RGB copy at 16 bits is 2.4 GB
+MAX_PIXELS = 150_000_000
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
 
-SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    decoding.PNG_SIGNATURE: "PNG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"RIFF": "WebP",
-}
+LONGEST_LABEL = 300  # characters of a source's name in a message
 
 
-def read_photo(source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
-    """The photo at its full size and depth, upright, in sRGB.
+@dataclass(frozen=True)
+class _Wishes:
+    """How to read: the arguments of `read_photo` that every kind of source takes."""
 
-    JPEG, PNG, TIFF, WebP, BMP and the first frame of a GIF are read, in every pixel mode Pillow has. 16-bit files
-    stay 16-bit (except CMYK, which Pillow reads at 8). An image that Pillow opened has lost the low byte of 16-bit
-    colour before it comes here; pass the file instead. Integer and float pictures: see `pixels.grey_from_numbers`.
+    max_pixels: int
+    page: int | None
+    strict: bool
+
+
+def read_photo(
+    source: Source,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    page: int | None = None,
+    strict: bool = False,
+) -> Photo:
+    """The photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
+
+    Files of more than 8 bits become 16-bit or are refused by name, but for CMYK with a profile, which says so in
+    `Photo.warnings`. An image that Pillow opened has lost the low byte of 16-bit colour before it comes here; pass the
+    file instead. Integer and float pictures: see `pixels.scaled_from_numbers`.
 
     Args:
         source: a path, the bytes of a file, a file opened in binary mode, a Pillow image, or an array: (H, W) or
             (H, W, 1..4) of uint8, uint16, bool, or float in 0..1.
         name: what to call it in messages and in `Photo.name`; by default the file's name, else "photo".
         max_pixels: larger pictures are refused before they are decoded.
+        page: number of the picture in a file of several, from 1; by default the largest page of a TIFF that is no
+            smaller copy of another one, and the first or primary picture elsewhere.
+        strict: refuse a JPEG that lacks its end, instead of reading it with a warning.
 
     Raises:
-        PhotoError: there is no such photo, it is too large, damaged, or of a kind that cannot be read.
+        PhotoError: there is no such photo or page, it is too large, damaged, or of a kind that cannot be read.
+        MissingExtraError: a HEIC photo, and the extra `heic` is not installed; it is a `PhotoError` too.
     """
+    wishes = _Wishes(max_pixels, page, strict)
     if isinstance(source, np.ndarray):
         with _one_line(name or "photo"):
+            containers.check_page(page, 1)
             return _photo_from_samples(pixels.samples_from_array(source), name=name or "photo")
     if isinstance(source, Image.Image):
         label = name or _file_name(getattr(source, "filename", None))
         with _one_line(label), decoding.quiet_libraries():
-            return _photo_from_image(source, None, label, max_pixels)
+            if page is not None:
+                numbers = containers.frame_numbers(source)
+                containers.check_page(page, len(numbers))
+                source.seek(numbers[page - 1])
+            return _photo_from_picture(containers.Picture(source, io.BytesIO()), None, label, wishes)
+    with _as_file(source, name) as (file, label, shown):
+        return _photo_from_file(file, label, shown, wishes)
+
+
+def count_pages(source: Source, *, name: str | None = None) -> int:
+    """How many pictures a source holds that `read_photo(source, page=N)` reads, 1 for most.
+
+    Smaller copies of another page, masks and a JPEG's thumbnails are not counted; the frames of an animation are.
+
+    Args:
+        source: as for `read_photo`.
+        name: what to call it in messages.
+
+    Raises:
+        PhotoError: the file cannot be opened.
+        MissingExtraError: as for `read_photo`.
+    """
+    if isinstance(source, np.ndarray):
+        return 1
+    if isinstance(source, Image.Image):
+        return len(containers.frame_numbers(source))
+    with (
+        _as_file(source, name) as (file, label, _),
+        _one_line(label),
+        decoding.quiet_libraries(),
+        containers.open_picture(file) as picture,
+    ):
+        return picture.pages
+
+
+@contextmanager
+def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str]]:
+    """A seekable file of the source, what to call it in messages, and the photo's name."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return _photo_from_file(io.BytesIO(source), name or "photo", name or "photo", max_pixels)
-    if isinstance(source, str | os.PathLike):
+        yield io.BytesIO(source), name or "photo", name or "photo"
+    elif isinstance(source, str | os.PathLike):
         path = Path(os.fsdecode(source))
         label = name or str(path)
         with _one_line(label), _opened(path) as file:
-            return _photo_from_file(decoding.as_seekable(file), label, name or path.name, max_pixels)
-    if hasattr(source, "read"):
+            yield decoding.as_seekable(file), label, name or path.name
+    elif hasattr(source, "read"):
         label = name or _file_name(getattr(source, "name", None))
         with _one_line(label):
             data = source.read()
         if not isinstance(data, bytes):
-            raise PhotoError(f"{printable(label)}: the file is open in text mode; open it with 'rb'")
-        return _photo_from_file(io.BytesIO(data), label, label, max_pixels)
-    accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
-    raise PhotoError(f"{printable(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
-
-
-def _photo_from_file(file: BinaryIO, label: str, name: str, max_pixels: int) -> Photo:
-    with _one_line(label), decoding.quiet_libraries():
-        start = file.read(12)
-        if not start:
-            raise PhotoError("the file is empty (0 bytes); copy or download it again")
-        file.seek(0)
-        try:
-            image = decoding.open_image(file)
-        except UnidentifiedImageError:
-            raise PhotoError(_why_unidentified(start)) from None
-        with image:
-            return _photo_from_image(image, file, name, max_pixels)
-
-
-def _photo_from_image(image: Image.Image, file: BinaryIO | None, name: str, max_pixels: int) -> Photo:
-    """The photo of a Pillow image; `file` is what it was opened from, None if it was given as an image."""
-    decoding.check_size(image, max_pixels)
-    applied_orientation = metadata.tiff_orientation(image)
-    image.load()
-    icc_profile = image.info.get("icc_profile") or None
-    deep = decoding.decode_16_bit_colour(image, file) if file is not None else None
-    if deep is not None:
-        samples, is_managed = pixels.samples_from_deep(deep, icc_profile, image.info.get("transparency"))
+            raise PhotoError(f"{_shown(label)}: the file is open in text mode; open it with 'rb'")
+        yield io.BytesIO(data), label, label
     else:
-        bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
-        samples, is_managed = pixels.samples_from_image(image, icc_profile, bit_depth)
+        accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
+        raise PhotoError(f"{_shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
+
+
+def _photo_from_file(file: BinaryIO, label: str, name: str, wishes: _Wishes) -> Photo:
+    with _one_line(label), decoding.quiet_libraries():
+        try:
+            with containers.open_picture(file, wishes.page) as picture:
+                return _photo_from_picture(picture, picture.file, name, wishes)
+        except ValueError as error:
+            if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
+                raise
+        with containers.open_picture(deep.without_text(file), wishes.page) as picture:
+            photo = _photo_from_picture(picture, picture.file, name, wishes)
+        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was left out"))
+
+
+def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name: str, wishes: _Wishes) -> Photo:
+    """The photo of an opened picture; `file` is what it was opened from, None if it was given as an image."""
+    image: Any = picture.image
+    decoding.check_size(image.size, wishes.max_pixels)
+    warnings = [picture.warning]
+    profile = image.info.get("icc_profile") or None
+    page = picture.tiff_page
+    applied_orientation = 1
+    if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_colour(page)):
+        stored = tiff.read_samples(page, file)
+        samples, is_managed = pixels.samples_from_tiff(stored, profile)
+        if stored.colour.dtype == np.uint16 and samples[0].dtype == np.uint8:
+            warnings.append("its 16-bit inks are read at 8 bits, because their profile can be applied at no more")
+    else:
+        applied_orientation = metadata.tiff_orientation(image)
+        image, cut = decoding.load(image, file, wishes.strict)
+        warnings.append(cut)
+        samples, is_managed = _samples_of_loaded(image, file, profile)
+    if profile is not None and not is_managed:
+        warnings.append("its colour profile is damaged, or for another kind of picture, and is ignored")
+    gamma = image.info.get("gamma") if image.format == "PNG" else None
+    if gamma and profile is None and "srgb" not in image.info:
+        samples = (profiles.gamma_to_srgb(samples[0], float(gamma)), samples[1])
     orientation = metadata.orientation_of(image)
-    return _photo_from_samples(
-        (metadata.upright(samples[0], orientation), _upright_or_none(samples[1], orientation)),
+    colour = metadata.upright(samples[0], orientation)
+    alpha = None if samples[1] is None else metadata.upright(samples[1], orientation)
+    photo = _photo_from_samples(
+        (colour, alpha),
         name=name,
         format="JPEG" if image.format == "MPO" else image.format or "PNG",
         icc_profile=profiles.srgb_profile() if is_managed else None,
-        exif=metadata.kept_exif(image, _upright_size(image, orientation), is_managed),
+        exif=metadata.kept_exif(image, (colour.shape[1], colour.shape[0]), is_managed),
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
     )
+    told = tuple(warning for warning in warnings if warning is not None)
+    return replace(photo, captions=captions.captions_of(image, is_managed), warnings=told)
+
+
+def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:
+    deep_colour = deep.decode(image, file) if file is not None else None
+    if deep_colour is not None:
+        return pixels.samples_from_deep(deep_colour, profile, image.info.get("transparency"))
+    bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
+    return pixels.samples_from_image(image, profile, bit_depth)
 
 
 def _photo_from_samples(
@@ -132,15 +206,6 @@ def _photo_from_samples(
     return Photo(grey, alpha, icc_profile, exif, format, name, rgb, dpi)
 
 
-def _upright_or_none(alpha: np.ndarray | None, orientation: int) -> np.ndarray | None:
-    return None if alpha is None else metadata.upright(alpha, orientation)
-
-
-def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    width_px, height_px = image.size
-    return (height_px, width_px) if orientation in (5, 6, 7, 8) else (width_px, height_px)
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
@@ -160,26 +225,30 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _one_line(label: str) -> Iterator[None]:
     """Every failure in the block as a `PhotoError` of one line that begins with the label."""
+    label = _shown(label)
     try:
         yield
+    except HeicExtraError:
+        raise HeicExtraError(label) from None
     except PhotoError as error:
         message = str(error)
-        prefix = f"{printable(label)}: "
-        raise PhotoError(message if message.startswith(prefix) else prefix + message) from error.__cause__
+        raise PhotoError(message if message.startswith(f"{label}: ") else f"{label}: {message}") from error.__cause__
     except MemoryError as error:
-        raise PhotoError(f"{printable(label)}: not enough memory for this picture; make it smaller") from error
+        raise PhotoError(f"{label}: not enough memory for this picture; make it smaller") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError and more on damaged files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise PhotoError(
-            f"{printable(label)}: damaged or cut short ({reason}); copy it again, or save it anew in an image editor"
+            f"{label}: damaged or cut short{_reason(error)}; copy it again, or save it anew in an image editor"
         ) from error
 
 
-def _why_unidentified(start: bytes) -> str:
-    for signature, format_name in SIGNATURES.items():
-        if start.startswith(signature):
-            return f"a {format_name} with a damaged header, or of a rare kind; open it in an editor and save it as PNG"
-    return f"not a picture in a known format; accepted: {READABLE_FORMATS}"
+def _reason(error: Exception) -> str:
+    """What a library says of a damaged file, in brackets, where it says more than a number or a word."""
+    words = str(error).split()
+    return f" ({printable(' '.join(words)[:120])})" if len(words) > 1 and not isinstance(error, AssertionError) else ""
+
+
+def _shown(label: str) -> str:
+    return printable(label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…")
 
 
 def _file_name(given: object) -> str:

@@ -1,0 +1,148 @@
+"""16-bit colour that Pillow would cut to 8 bits, from the formats that OpenCV decodes at their depth.
+
+Pillow has no mode for 16-bit colour and keeps the high byte alone, so OpenCV decodes those files a second time. OpenCV
+has misread grey with alpha (its issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded
+before, are therefore the referee: where the two disagree, the photo is refused. TIFF has a reader of its own, `tiff`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from chromatune.errors import PhotoError
+from chromatune.images import decoding
+from chromatune.images.identification import PNG_SIGNATURE
+
+PNG_CHUNKS_OF_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+PNG_CHUNKS_WITH_MEANING = PNG_CHUNKS_OF_PIXELS | {b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
+PNG_GREY_WITH_ALPHA = 4  # colour type
+PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
+JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment of sizes (ITU T.800, A.5.1)
+AVIF_CONFIGURATION = b"av1C"
+
+LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AVIF is converted from YUV at each depth
+
+
+def decode(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """Colour samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
+
+    Args:
+        image: a PNG, PNM, JPEG 2000, AVIF or HEIC as Pillow loaded it.
+        file: the same file, seekable.
+
+    Returns:
+        (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4) RGBA, uint16; alpha not premultiplied.
+
+    Raises:
+        PhotoError: it has more than 8 bits, and they cannot be read with certainty.
+    """
+    if image.format == "HEIF":
+        return _decode_heif(image, file)
+    if image.format not in ("PNG", "PPM", "JPEG2000", "AVIF") or image.mode not in ("RGB", "RGBA", "L", "LA"):
+        return None
+    white = _white(image, file)
+    if white <= 255:
+        return None
+    file.seek(0)
+    data = file.read()
+    decoded = cv2.imdecode(np.frombuffer(strip_png(data) if image.format == "PNG" else data, np.uint8), -1)
+    deep = None if decoded is None else _agreed(decoded, image, white)
+    if deep is None:
+        bits = int(white).bit_length()
+        raise PhotoError(
+            f"its {bits} bits cannot be read as a {bits}-bit {image.format} here; save it as a 16-bit PNG or TIFF"
+        )
+    if image.format == "PNG" and data[25] == PNG_GREY_WITH_ALPHA:
+        return np.ascontiguousarray(deep[..., [0, 3]])
+    return deep
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each chunk of a PNG file as (type, the whole chunk with length and checksum)."""
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, data[position : position + 12 + length]
+        position += 12 + length
+
+
+def strip_png(data: bytes) -> bytes:
+    """The PNG file without what is not pixels: libpng prints its complaints about those chunks to stderr."""
+    return PNG_SIGNATURE + b"".join(chunk for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS)
+
+
+def without_text(file: BinaryIO) -> BinaryIO:
+    """A PNG without its text and profile, in memory."""
+    file.seek(0)
+    kept = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
+    return io.BytesIO(PNG_SIGNATURE + b"".join(kept))
+
+
+def _white(image: Image.Image, file: BinaryIO) -> int:
+    """The largest value of a sample that the file can hold."""
+    if image.format == "PNG":
+        return 2 ** decoding.png_bit_depth(file) - 1
+    file.seek(0)
+    if image.format == "PPM":
+        found = PNM_HEADER.match(file.read(4096))
+        return int(found[3]) if found else 255
+    data = file.read()
+    if image.format == "JPEG2000":
+        start = data.find(JPEG_2000_SIZES)
+        return 255 if start < 0 else 2 ** ((data[start + 42] & 127) + 1) - 1
+    start = data.find(AVIF_CONFIGURATION)
+    flags = data[start + 6] if 0 <= start < len(data) - 6 else 0  # AV1-ISOBMFF, 2.3.3
+    return 4095 if flags & 32 else 1023 if flags & 64 else 255
+
+
+def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray | None:
+    """OpenCV's samples in Pillow's order, at 16 bits, if both saw the same picture."""
+    high_bytes = np.asarray(image)
+    if decoded.dtype != np.uint16 or int(decoded.max(initial=0)) > white:
+        return None
+    if decoded.ndim == 2 and high_bytes.ndim == 3:
+        return None
+    if high_bytes.ndim == 2:  # 10-bit grey comes as three equal channels
+        deep = decoded if decoded.ndim == 2 else decoded[..., 0]
+        high_bytes, deep = high_bytes[..., None], deep[..., None]
+    elif decoded.shape[2] < high_bytes.shape[2] or high_bytes.shape[2] == 2:
+        return None
+    else:
+        deep = decoded[..., [2, 1, 0, 3][: high_bytes.shape[2]]]  # BGRA ⇒ RGBA
+    if deep.shape != high_bytes.shape:
+        return None
+    if white != 65535:
+        deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    deep = np.ascontiguousarray(deep)
+    if _largest_difference(deep, high_bytes) > LARGEST_DIFFERENCE.get(image.format or "", 1):
+        return None
+    return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
+
+
+def _largest_difference(deep: np.ndarray, high_bytes: np.ndarray) -> int:
+    return int(cv2.absdiff((deep >> 8).astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0))
+
+
+def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """A HEIC picture of 10 or 12 bits, through `pillow-heif`, which puts them at the top of 16."""
+    bits = int(image.info.get("bit_depth", 8))
+    if bits <= 8:
+        return None
+    import pillow_heif
+
+    file.seek(0)
+    pictures = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+    raw = np.asarray(pictures[image.tell() if len(pictures) > 1 else 0])
+    if raw.dtype != np.uint16 or raw.shape[:2] != (image.height, image.width):
+        raise PhotoError(f"its {bits} bits cannot be read here; save it as a 16-bit TIFF")
+    white = 2**bits - 1
+    deep = (((raw >> (16 - bits)).astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    return np.repeat(deep[..., None], 3, axis=2) if deep.ndim == 2 else np.ascontiguousarray(deep)

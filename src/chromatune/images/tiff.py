@@ -1,0 +1,241 @@
+"""Pages of a TIFF, and the samples that Pillow cannot hold: more than 8 bits of colour, alpha beside grey, floats, Lab.
+
+tifffile knows the directories, tiles, predictors and sample formats. What it needs another package to decompress goes
+through Pillow's libtiff as a picture of bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from chromatune.errors import PhotoError
+from chromatune.images import identification
+
+if TYPE_CHECKING:
+    import tifffile
+
+TAG_OLD_SUBFILE_TYPE, OLD_REDUCED = 255, 2
+TAG_MAKE, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 50706, 34675
+PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, CIELAB, ICCLAB = 0, 1, 2, 5, 8, 9
+COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
+ALPHA_PREMULTIPLIED, ALPHA_STRAIGHT = 1, 2
+UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
+COMPRESSIONS_OF_BYTES = (LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
+TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
+
+# What tifffile raises on damaged directories
+BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, struct.error, AttributeError)
+
+
+@dataclass
+class RareTiff:
+    """A page that Pillow does not open, with what the reader asks an opened image for."""
+
+    page: tifffile.TiffPage
+    tag_v2: TiffImagePlugin.ImageFileDirectory_v2
+    info: dict[Any, Any]
+    format: str = "TIFF"
+    mode: str = "TIFF"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored, in pixels."""
+        return int(self.page.imagewidth), int(self.page.imagelength)
+
+    def getexif(self) -> Image.Exif:
+        """The directory as EXIF tags."""
+        exif = Image.Exif()
+        if self.page.parent.is_bigtiff:  # Pillow's EXIF reader knows 32-bit offsets alone
+            exif.update(dict(self.tag_v2))
+            return exif
+        handle = self.page.parent.filehandle
+        handle.seek(0)
+        exif.load_from_fp(handle, self.page.offset)  # type: ignore[arg-type]  # has all that is used
+        return exif
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a page holds, as stored: colour channels and alpha apart, orientation not applied.
+
+    Attributes:
+        colour: (H, W, C) of the file's own type, C = 1, 3 or 4.
+        alpha: (H, W) of the same type, or None.
+        is_premultiplied: colours were multiplied by alpha.
+        photometric: what the channels mean, TIFF 6.0 section 8.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray | None
+    is_premultiplied: bool
+    photometric: int
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
+    """All directories of a TIFF in file order, SubIFDs after their parent; empty where the first one is damaged."""
+    import tifffile  # here: a tenth of a second that other formats need not wait for
+
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    file.seek(0)
+    try:
+        try:
+            reader = tifffile.TiffFile(file)
+        except BROKEN_TIFF:
+            yield []
+            return
+        with reader:
+            pages: list[tifffile.TiffPage] = []
+            try:
+                for page in reader.pages:
+                    pages += [page, *(page.pages or ())]  # type: ignore[list-item]  # frames come only if asked for
+            except BROKEN_TIFF:
+                pass  # what comes after the damage cannot be found; what came before is there
+            yield pages
+    finally:
+        log.setLevel(level)
+        file.seek(0)
+
+
+def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
+    """Nothing, for a TIFF of pictures.
+
+    Raises:
+        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
+    """
+    is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
+    if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
+        makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
+        raise identification.refuse_camera_raw(identification.camera_raw_of_maker(next(makers, ""), is_dng))
+
+
+def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
+    """The pages that are pictures of their own: neither a smaller copy of another one nor a mask; all, if none is."""
+    full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
+    return full or list(pages)
+
+
+def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
+    """The same TIFF with the directory at `offset` as its first one, which is the one that every library opens."""
+    file.seek(0)
+    start = file.read(16)
+    order = "<" if start[:2] == b"II" else ">"
+    position, kind = (8, "Q") if start[2:4] in (b"+\0", b"\0+") else (4, "L")
+    if struct.unpack_from(order + kind, start, position)[0] == offset:
+        file.seek(0)
+        return file
+    file.seek(0)
+    data = bytearray(file.read())
+    struct.pack_into(order + kind, data, position, offset)
+    return io.BytesIO(data)
+
+
+def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
+    """The header of a page that Pillow does not open.
+
+    Raises:
+        PhotoError: nothing here reads pages of its kind.
+    """
+    _check(page)
+    file.seek(0)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if page.parent.is_bigtiff else 8))
+    file.seek(page.offset)
+    directory.load(file)
+    profile = page.tags.get(TAG_ICC_PROFILE)
+    return RareTiff(page, directory, {} if profile is None else {"icc_profile": bytes(profile.value)})
+
+
+def is_deep_colour(page: tifffile.TiffPage) -> bool:
+    """Whether a page has more than 8 bits of colour, which Pillow would cut to 8; of grey it has 16-bit modes."""
+    return bool(page.bitspersample > 8 and page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO))
+
+
+def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
+    """All samples of a page at their full depth.
+
+    Raises:
+        PhotoError: nothing here reads pages of its kind.
+        ValueError, OSError: the page is damaged.
+    """
+    _check(page)
+    compression = int(page.compression)
+    page.compression = UNCOMPRESSED  # tifffile undoes predictor, byte order and tiling; see _decompressed
+    planes, _, height_px, width_px, channels = page.shaped
+    stored = np.zeros((planes, height_px, width_px, channels), np.dtype(page.dtype))
+    for index, (offset, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        file.seek(offset)
+        data = file.read(size)
+        _, _, shape = page.decode(None, index)
+        if compression != UNCOMPRESSED:
+            data = _decompressed(data, compression, shape[1], shape[2] * shape[3] * stored.itemsize)
+        segment, (plane, _, top, left, _), _ = page.decode(data, index)
+        if segment is None:
+            continue
+        rows, columns = min(segment.shape[1], height_px - top), min(segment.shape[2], width_px - left)
+        stored[plane, top : top + rows, left : left + columns] = segment[0, :rows, :columns]
+    samples = stored[0] if planes == 1 else np.moveaxis(stored[..., 0], 0, 2)
+    return _split(page, samples)
+
+
+def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
+    count = COLOUR_CHANNELS[page.photometric]
+    extra = tuple(page.extrasamples)
+    if not extra and page.photometric == RGB and samples.shape[2] == 4:
+        extra = (ALPHA_STRAIGHT,)  # as Pillow reads files that leave the tag out
+    kinds = [kind in (ALPHA_PREMULTIPLIED, ALPHA_STRAIGHT) for kind in extra[: samples.shape[2] - count]]
+    alpha = samples[..., count + kinds.index(True)] if True in kinds else None
+    is_premultiplied = alpha is not None and extra[kinds.index(True)] == ALPHA_PREMULTIPLIED
+    return Samples(samples[..., :count], alpha, is_premultiplied, int(page.photometric))
+
+
+def _check(page: tifffile.TiffPage) -> None:
+    """Refuses by name what would be read wrongly, or not at all."""
+    advice = "open it in an editor and save it as an uncompressed 16-bit RGB or grey TIFF"
+    bits, formats = page.bitspersample, page.tags.get(339)
+    if page.photometric not in COLOUR_CHANNELS:
+        name = getattr(page.photometric, "name", None) or page.photometric
+        raise PhotoError(f"a TIFF of a rare kind (photometric {name}, {bits} bits); {advice}")
+    if page.dtype is None or bits not in (8, 16, 32, 64) or np.dtype(page.dtype).kind not in "uif":
+        raise PhotoError(f"a TIFF of a rare kind ({bits} bits of sample format {formats and formats.value}); {advice}")
+    if page.compression not in (UNCOMPRESSED, *COMPRESSIONS_OF_BYTES) or page.fillorder != 1:
+        name = getattr(page.compression, "name", None) or page.compression
+        raise PhotoError(f"a {bits}-bit TIFF of a rare kind (compression {name}); {advice}")
+    if page.samplesperpixel < COLOUR_CHANNELS[page.photometric]:
+        raise PhotoError("damaged: the TIFF has fewer channels than its colours need; copy it again")
+    if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and page.samplesperpixel > 2:
+        raise PhotoError(f"a grey TIFF of {page.samplesperpixel} channels; save the one that is the photo as a TIFF")
+    if len(page.dataoffsets) != len(page.databytecounts):
+        raise PhotoError("damaged: the TIFF's strips do not fit together; copy it again")
+
+
+def _is_old_reduced(page: tifffile.TiffPage) -> bool:
+    tag = page.tags.get(TAG_OLD_SUBFILE_TYPE)
+    return tag is not None and tag.value == OLD_REDUCED
+
+
+def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
+    """The bytes of one strip or tile, through a TIFF that says they are 8-bit grey pixels."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    directory[256], directory[257], directory[258] = row_bytes, rows, 8
+    directory[259], directory[262] = compression, BLACK_IS_ZERO
+    directory.tagtype[TAG_STRIP_OFFSETS] = TYPE_LONG
+    directory[TAG_STRIP_OFFSETS] = 0  # Pillow adds the directory's end
+    directory[277], directory[278], directory[279] = 1, rows, len(data)
+    file = io.BytesIO()
+    directory.save(file)
+    file.write(data)
+    file.seek(0)
+    with Image.open(file, formats=("TIFF",)) as image:
+        return image.tobytes()
