@@ -49,10 +49,9 @@ def files(as_file, colours, deep_colours):
     }
 
 
-def silent(name, capfd):
-    """Nothing was printed; libtiff, which prints from C, is excused."""
-    out, err = capfd.readouterr()
-    return out == "" and (err == "" or name in ("lzw.tif", "deep.tif"))
+def silent(capfd):
+    """Nothing was printed, by C libraries neither."""
+    return capfd.readouterr() == ("", "")
 
 
 def test_a_missing_file(tmp_path):
@@ -97,14 +96,14 @@ def test_a_text_file_named_jpg(tmp_path):
 
 def test_formats_we_do_not_open(as_file, colours):
     image = Image.fromarray(colours)
-    for format in ("PPM", "ICO", "TGA", "PDF"):
+    for format in ("ICO", "TGA", "PDF", "QOI"):
         refused(as_file(image, format), "not a picture in a known format")
 
 
 def test_a_known_format_of_a_rare_kind():
     file = io.BytesIO()
-    tifffile.imwrite(file, np.zeros((4, 5, 3), np.float32), photometric="rgb")
-    refused(file.getvalue(), "TIFF", "rare kind", "PNG")
+    tifffile.imwrite(file, np.zeros((4, 5), np.complex64))
+    refused(file.getvalue(), "TIFF", "rare kind", "64 bits", "16-bit RGB")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "lzw.tif", "deep.tif", "a.webp", "a.bmp", "a.gif"])
@@ -113,7 +112,7 @@ def test_a_truncated_file(name, files, tmp_path, capfd):
     for part in (0.2, 0.5, 0.8):
         path.write_bytes(files[name][: int(len(files[name]) * part)])
         refused(path, f"{name}: ")
-    assert silent(name, capfd)
+    assert silent(capfd)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "lzw.tif", "deep.tif", "a.webp", "a.bmp", "a.gif"])
@@ -133,7 +132,7 @@ def test_random_damage_is_read_or_refused_and_nothing_else(name, files, capfd, c
             assert photo.grey.size > 0
     assert all(message.isprintable() and message.startswith("photo: ") for message in messages)
     assert caplog.records == []
-    assert silent(name, capfd)
+    assert silent(capfd)
 
 
 def bomb(width, height):
@@ -148,7 +147,7 @@ def bomb(width, height):
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    refused(bomb(60_000, 60_000), "60000 x 60000 = 3600.0 million pixels", "400.0 million")
+    refused(bomb(60_000, 60_000), "60000 x 60000 = 3600.0 million pixels", "150.0 million", "--max-megapixels")
     refused(bomb(2**31 - 1, 2**31 - 1), "million pixels")
 
 

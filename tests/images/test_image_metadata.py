@@ -255,11 +255,31 @@ def test_an_adobe_cmyk_jpeg_is_not_inverted(as_file):
     assert np.abs(read_photo(data).rgb[8, 8].astype(int) - [255, 0, 0]).max() <= 2
 
 
-def test_a_grey_picture_with_an_rgb_profile_stays_grey(as_file, make_profile, xyz, gamma_curve):
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 2.6])
+def test_a_grey_picture_ignores_an_rgb_profile(gamma, format, as_file, make_profile, xyz, gamma_curve):
+    profile = adobe_rgb(make_profile, xyz, gamma_curve(gamma))
+    grey = Image.new("L", (16, 16), 128)
+    photo = read_photo(as_file(grey, format, icc_profile=profile, **({"lossless": True} if format == "WEBP" else {})))
+    if format == "WEBP":  # has no grey: its RGB picture goes through the profile
+        assert photo.warnings == ()
+        return
+    assert (photo.grey == 128).all()
+    assert photo.icc_profile is None
+    assert any("profile" in warning and "ignored" in warning for warning in photo.warnings)
+
+
+def test_16_bit_grey_ignores_an_rgb_profile_too(make_profile, xyz, gamma_curve):
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     profile = adobe_rgb(make_profile, xyz, gamma_curve(1.0))
-    photo = read_photo(as_file(Image.new("L", (4, 4), 128), "PNG", icc_profile=profile))
-    assert photo.rgb is None
-    assert abs(int(photo.grey[0, 0]) - 188) <= 1  # linear 0.502 is sRGB 188
+    assert np.array_equal(read_photo(tiff_16(ramp, profile, "minisblack")).grey, ramp)
+
+
+def test_an_srgb_profile_on_grey_changes_nothing_and_stays(as_file):
+    photo = read_photo(as_file(Image.new("L", (4, 4), 128), "PNG", icc_profile=srgb_bytes()))
+    assert (photo.grey == 128).all()
+    assert photo.icc_profile is not None
+    assert photo.warnings == ()
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "wrong space", "cut"])

@@ -229,7 +229,9 @@ def test_a_16_bit_grey_ramp_is_not_clipped(data):
     "encode",
     [
         pytest.param(lambda rgb: png(rgb, 2), id="png"),
-        pytest.param(lambda rgb: png(rgb, 2, (b"gAMA", struct.pack(">I", 100000))), id="png with gamma"),
+        pytest.param(
+            lambda rgb: png(rgb, 2, (b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\0")), id="png with gamma"
+        ),
         pytest.param(lambda rgb: tiff(rgb, photometric="rgb"), id="tiff"),
         pytest.param(lambda rgb: tiff(rgb, photometric="rgb", byteorder=">"), id="tiff big-endian"),
         pytest.param(lambda rgb: tiff(rgb, photometric="rgb", compression="zlib", predictor=True), id="tiff deflated"),
@@ -265,17 +267,19 @@ def test_premultiplied_16_bit_alpha_is_divided_out(deep_colours):
     assert np.array_equal(photo.alpha, alpha)
 
 
-def test_separate_16_bit_planes_are_read_well_or_refused(deep_colours):
+@pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
+def test_separate_16_bit_planes_keep_every_bit(compression, deep_colours):
     planes = np.moveaxis(deep_colours, 2, 0).copy()
-    photo = read_photo(tiff(planes, photometric="rgb", planarconfig="separate", compression="zlib"))
-    assert np.array_equal(photo.rgb, deep_colours >> 8)  # depth is lost, nothing else
-    with pytest.raises(PhotoError, match="separate colour planes"):
-        read_photo(tiff(planes, photometric="rgb", planarconfig="separate"))
+    data = tiff(planes, photometric="rgb", planarconfig="separate", compression=compression)
+    assert np.array_equal(read_photo(data).rgb, deep_colours)
 
 
-def test_a_wrong_16_bit_decoder_is_overruled(deep_colours, monkeypatch):
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: deep_colours[:, ::-1].copy())
-    assert np.array_equal(read_photo(png(deep_colours, 2)).rgb, deep_colours >> 8)
+@pytest.mark.parametrize("wrong", ["mirrored", "8 bits", "nothing"])
+def test_a_wrong_16_bit_decoder_is_not_believed(wrong, deep_colours, monkeypatch):
+    given = {"mirrored": deep_colours[:, ::-1].copy(), "8 bits": np.uint8(deep_colours >> 8), "nothing": None}[wrong]
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: given)
+    with pytest.raises(PhotoError, match="16 bits cannot be read"):
+        read_photo(png(deep_colours, 2))
 
 
 def test_odd_extras_of_16_bit_files_print_nothing(deep_colours, capfd):

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from chromatune.errors import PhotoError
+from chromatune.files import whole
 from chromatune.images import Photo, encode_photo, format_for, read_photo, suffix_for, to_pil, write_photo, writing
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -157,13 +158,13 @@ def test_suffixes_and_what_their_formats_hold():
         assert suffix_for(suffix, plain) == suffix
     assert [suffix_for(s, clear) for s in (".jpg", ".bmp", ".webp", ".tiff")] == [".png", ".png", ".webp", ".tiff"]
     assert [suffix_for(s, deep) for s in (".jpg", ".webp", ".TIF", ".png")] == [".png", ".png", ".TIF", ".png"]
-    assert [suffix_for(s, plain) for s in (".gif", ".heic", "")] == [".png", ".png", ".png"]
+    assert [suffix_for(s, plain) for s in (".gif", ".heic", ".jp2", ".psd", "")] == [".png"] * 5
     assert [suffix_for(s, long) for s in (".webp", ".jpg")] == [".png", ".jpg"]
     assert suffix_for(None, Photo(grey, format="JPEG")) == ".jpg"
     assert suffix_for(None, Photo(grey, format="GIF")) == ".png"
     assert [format_for(s) for s in (".JPG", ".tif", ".webp")] == ["JPEG", "TIFF", "WEBP"]
-    with pytest.raises(PhotoError, match=r"'.heic'; accepted: .bmp"):
-        format_for(".heic")
+    with pytest.raises(PhotoError, match=r"'.psd'; accepted: .avif .bmp"):
+        format_for(".psd")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp", ".PNG"])
@@ -225,14 +226,15 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["race.png"]
 
 
-@pytest.mark.parametrize("has_links", [True, False])
-def test_of_many_writers_one_wins(tmp_path, has_links, monkeypatch):
-    if not has_links:
+@pytest.mark.parametrize("missing", [[], ["links"], ["links", "renames"]])
+def test_of_many_writers_one_wins(tmp_path, missing, monkeypatch):
+    def refused_by_the_system(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
 
-        def no_links(*_):
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        monkeypatch.setattr(os, "link", no_links)
+    if "links" in missing:
+        monkeypatch.setattr(os, "link", refused_by_the_system)
+    if "renames" in missing:
+        monkeypatch.setattr(whole, "_rename_without_replacing", refused_by_the_system)
     path, outcomes, barrier = tmp_path / "one.png", [], threading.Barrier(6)
 
     def write(level):
@@ -257,7 +259,8 @@ def test_of_many_writers_one_wins(tmp_path, has_links, monkeypatch):
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path, colours):
     clear = Photo(np.zeros((4, 5), np.uint8), alpha=np.zeros((4, 5), np.uint8), name="leaf.png")
     refuse(tmp_path / "no folder" / "a.png", "folder does not exist")
-    refuse(tmp_path / "a.heic", "unknown image suffix '.heic'")
+    refuse(tmp_path / "a.psd", "unknown image suffix '.psd'")
+    refuse(tmp_path / "a.heic", "HEIF", "accepted: JPEG, PNG")
     refuse(tmp_path / "a", "unknown image suffix")
     refuse(tmp_path / "a.gif", "GIF", "accepted: JPEG, PNG")
     refuse(tmp_path / "a.jpg", "transparency", "PNG", photo=clear)
@@ -292,7 +295,8 @@ def test_a_failing_disk_leaves_no_half_file(step, number, overwrite, tmp_path, m
         raise OSError(number, os.strerror(number))
 
     if step == "link":
-        monkeypatch.setattr(os, "replace", fail)  # without links the name is reserved, then replaced
+        monkeypatch.setattr(whole, "_rename_without_replacing", fail)
+        monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(os, step, fail)
     path = tmp_path / "a.png"
     if overwrite:

@@ -1,15 +1,37 @@
-"""A file, or a folder, that appears under its name only once it is complete and on the disk."""
+"""A file, or a folder, that appears under its name only once it is complete and on the disk.
+
+Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that what a killed process left
+can be told from what a living one is writing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import sys
+import threading
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+PART_NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-[0-9a-f]{16}\.part", re.DOTALL)
+LONGEST_SHARE_OF_NAME = 40  # characters of the final name in the temporary one: names have an end, at 255 bytes
+ABANDONED_AFTER_SECONDS = 3600
+
+RENAME_NOREPLACE, AT_FDCWD = 1, -100  # of Linux' renameat2
+RENAME_EXCL = 4  # of macOS' renamex_np
+
+_LAST_RESORT_LOCK = threading.Lock()
+_SWEPT: set[Path] = set()  # folders that this process has looked through
 
 
 def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -21,7 +43,8 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
     """
     if overwrite:
         target = Path(os.path.realpath(target))  # replace what a link points at, not the link
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # same folder: a rename cannot cross file systems
+    _sweep_once(target.parent)
+    temporary = target.with_name(_part_name(target.name))  # same folder: a rename cannot cross file systems
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -74,25 +97,101 @@ def sync_folder(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
+def sweep_parts(folder: Path) -> None:
+    """Deletes temporary files that processes of this machine left in a folder when they were killed, if an hour old.
+
+    Files of other machines, of living processes and of other programs stay.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.name.endswith(".part")]
+    except OSError:
+        return
+    for entry in entries:
+        found = PART_NAME.fullmatch(entry.name)
+        if found is None or found["machine"] != _machine() or _is_alive(int(found["process"])):
+            continue
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            if time.time() - status.st_mtime > ABANDONED_AFTER_SECONDS:
+                os.unlink(entry.path)
+
+
+def _sweep_once(folder: Path) -> None:
+    if folder not in _SWEPT:
+        _SWEPT.add(folder)  # once a folder: a batch writes ten thousands of files there
+        sweep_parts(folder)
+
+
+def _part_name(name: str) -> str:
+    return f".{name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
+def _machine() -> str:
+    """Eight characters for this machine: process numbers mean nothing on another one that shares the folder."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs here; False on Windows, where files in use cannot be deleted anyway."""
+    if os.name == "nt":  # os.kill would end it
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
+
+
 def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Give the file its name unless that exists: a rename would replace it, a hard link fails, with no gap between.
+    """Give the file its name unless that exists, with no moment at which an empty or half file has it.
 
     Raises:
         FileExistsError: the target exists.
     """
     try:
-        os.link(temporary, target)
+        os.link(temporary, target)  # a rename would replace the target, a hard link fails
         return
     except FileExistsError:
         raise
     except OSError:
-        pass  # no hard links here (FAT, some network folders): reserve the name, then replace the reservation
-    target.open("xb").close()
+        pass  # no hard links here (exFAT, some network folders)
     try:
-        os.replace(temporary, target)
-    except OSError:
-        target.unlink()
+        _rename_without_replacing(temporary, target)
+        return
+    except FileExistsError:
         raise
+    except OSError:
+        pass  # nor such a rename (old systems, some user-space file systems)
+    with _LAST_RESORT_LOCK:  # two processes may both find the name free; an empty file under it would be worse
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.replace(temporary, target)
+
+
+def _rename_without_replacing(temporary: Path, target: Path) -> None:
+    """A rename that fails if the target exists, which Python has on Windows alone.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: it failed, or the system or file system has no such thing.
+    """
+    if os.name == "nt":
+        os.rename(temporary, target)
+        return
+    old, new = os.fsencode(temporary), os.fsencode(target)
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(old, new, RENAME_EXCL)
+        else:
+            failed = library.renameat2(AT_FDCWD, old, AT_FDCWD, new, RENAME_NOREPLACE)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

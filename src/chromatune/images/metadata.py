@@ -18,7 +18,8 @@ TAG_X_RESOLUTION, TAG_Y_RESOLUTION, TAG_RESOLUTION_UNIT = 282, 283, 296
 DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimetre; 1 says that only the ratio is known
 
 # Document name, description, make, model, page name, software, date, artist, host, rating, copyright, and Windows'
-# title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its thumbnail.
+# title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its
+# thumbnail.
 KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 
 LONGEST_EXIF_BYTES = 65_000  # a JPEG keeps EXIF in one segment of 64 KiB
