@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 XMP_KEYWORD = "XML:com.adobe.xmp"
 IPTC_KEYWORD = "Raw profile type iptc"  # ImageMagick's and exiftool's place for it in a PNG
 STALE_KEYWORD = re.compile(r"raw profile type", re.IGNORECASE)  # copies of EXIF and profiles, as they were
@@ -18,6 +20,7 @@ PHOTOSHOP_START = b"Photoshop 3.0\0"
 RESOURCE_START, RESOURCE_IPTC = b"8BIM", 0x0404
 TAG_XMP, TAG_IPTC, TAG_PHOTOSHOP = 700, 33723, 34377
 TAG_DESCRIPTION = 270
+IPTC_MARKER = b"\x1c"  # begins every record
 
 # PNG keywords (PNG specification, third edition, 11.3.3.2) and the EXIF and TIFF tags that say the same
 TAGS_OF_KEYWORDS = {
@@ -58,19 +61,20 @@ class Captions:
     text: tuple[tuple[str, str], ...] = ()
 
 
-def captions_of(image: Any, is_srgb: bool) -> Captions:
+def captions_of(image: Any, tiff_page: Any, is_srgb: bool) -> Captions:
     """What a loaded image says.
 
     Args:
         image: as Pillow, or `tiff`, opened it.
+        tiff_page: its directory as tifffile has it, None in other formats.
         is_srgb: its colours went through a profile and are sRGB now, whatever the packet says.
     """
     info, tags = image.info, getattr(image, "tag_v2", {})
     text = _text(image)
     xmp = text.pop(XMP_KEYWORD, None) or info.get("xmp") or tags.get(TAG_XMP)
     iptc = _iptc_of_png(text.pop(IPTC_KEYWORD, None)) or _iptc_of_resources(info.get("photoshop"))
-    if iptc is None and tags:
-        iptc = _iptc_of_tiff(image, tags)
+    if iptc is None and tiff_page is not None:
+        iptc = _iptc_of_tiff(tiff_page)
     return Captions(
         _upright_xmp(xmp, is_srgb),
         iptc,
@@ -169,15 +173,18 @@ def _iptc_of_resources(resources: Any) -> bytes | None:
     return content if isinstance(content, bytes) and content else None
 
 
-def _iptc_of_tiff(image: Any, tags: Any) -> bytes | None:
-    value = tags.get(TAG_IPTC)
-    if isinstance(value, tuple) and all(isinstance(number, int) for number in value):
-        order = ">" if image.tag_v2.prefix == b"MM" else "<"
-        value = struct.pack(f"{order}{len(value)}L", *value)  # LONG instead of BYTE: an old mistake of many writers
-    if isinstance(value, bytes) and value[:1] == b"\x1c":
-        return value
-    block = tags.get(TAG_PHOTOSHOP)
-    return _iptc_of_block(block) if isinstance(block, bytes) else None
+def _iptc_of_tiff(page: Any) -> bytes | None:
+    """The tag's bytes as they lie in the file: many writers call them 32-bit numbers, and Pillow then reads the first."""
+    for tag in (TAG_IPTC, TAG_PHOTOSHOP):
+        if tag in page.tags:
+            value = bytes(page.tags[tag].valuebytes)
+            if tag == TAG_PHOTOSHOP:
+                return _iptc_of_block(value)
+            if value[:1] != IPTC_MARKER and value[3:4] == IPTC_MARKER:
+                value = np.frombuffer(value[: len(value) // 4 * 4], ">u4").astype("<u4").tobytes()
+            if value[:1] == IPTC_MARKER:
+                return value
+    return None
 
 
 def _iptc_of_block(block: bytes) -> bytes | None:

@@ -123,5 +123,5 @@ def _tiff_picture(file: BinaryIO, pages: list[tifffile.TiffPage], page: int | No
     try:
         image: Image.Image | tiff.RareTiff = stack.enter_context(decoding.open_image(own))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
-        image = tiff.as_rare(chosen, file)
+        image = tiff.as_rare(chosen, own)
     return Picture(image, own, chosen, number, len(full))

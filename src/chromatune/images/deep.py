@@ -122,13 +122,13 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
     if white != 65535:
         deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
     deep = np.ascontiguousarray(deep)
-    if _largest_difference(deep, high_bytes) > LARGEST_DIFFERENCE.get(image.format or "", 1):
+    seen = deep >> 8
+    if image.format == "JPEG2000":
+        seen = (deep.astype(np.uint32) + 128) >> 8  # Pillow rounds those, and lets what is nearly white overflow to 0
+    difference = cv2.absdiff(seen.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
+    if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
         return None
     return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
-
-
-def _largest_difference(deep: np.ndarray, high_bytes: np.ndarray) -> int:
-    return int(cv2.absdiff((deep >> 8).astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0))
 
 
 def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:

@@ -175,7 +175,7 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
     )
     told = tuple(warning for warning in warnings if warning is not None)
-    return replace(photo, captions=captions.captions_of(image, is_managed), warnings=told)
+    return replace(photo, captions=captions.captions_of(image, page, is_managed), warnings=told)
 
 
 def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:

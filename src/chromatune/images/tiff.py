@@ -10,8 +10,9 @@ import io
 import logging
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -33,6 +34,7 @@ UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 
 COMPRESSIONS_OF_BYTES = (LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
 TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
 
+MOST_PAGES = 10_000
 # What tifffile raises on damaged directories
 BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, struct.error, AttributeError)
 
@@ -42,6 +44,7 @@ class RareTiff:
     """A page that Pillow does not open, with what the reader asks an opened image for."""
 
     page: tifffile.TiffPage
+    file: BinaryIO
     tag_v2: TiffImagePlugin.ImageFileDirectory_v2
     info: dict[Any, Any]
     format: str = "TIFF"
@@ -58,9 +61,8 @@ class RareTiff:
         if self.page.parent.is_bigtiff:  # Pillow's EXIF reader knows 32-bit offsets alone
             exif.update(dict(self.tag_v2))
             return exif
-        handle = self.page.parent.filehandle
-        handle.seek(0)
-        exif.load_from_fp(handle, self.page.offset)  # type: ignore[arg-type]  # has all that is used
+        self.file.seek(0)
+        exif.load_from_fp(self.file)
         return exif
 
 
@@ -97,16 +99,22 @@ def opened(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
             yield []
             return
         with reader:
-            pages: list[tifffile.TiffPage] = []
-            try:
-                for page in reader.pages:
-                    pages += [page, *(page.pages or ())]  # type: ignore[list-item]  # frames come only if asked for
-            except BROKEN_TIFF:
-                pass  # what comes after the damage cannot be found; what came before is there
-            yield pages
+            yield _all_pages(reader)
     finally:
         log.setLevel(level)
         file.seek(0)
+
+
+def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The directories up to the first damage, or to one that was there before: a chain may bite its tail."""
+    pages: dict[int, Any] = {}
+    with suppress(*BROKEN_TIFF):
+        for page in reader.pages:
+            for one in (page, *islice(page.pages or (), MOST_PAGES)):
+                if one.offset in pages or len(pages) == MOST_PAGES:
+                    return list(pages.values())
+                pages[one.offset] = one
+    return list(pages.values())
 
 
 def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
@@ -145,6 +153,10 @@ def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
 def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
     """The header of a page that Pillow does not open.
 
+    Args:
+        page: the directory.
+        file: begins with that directory, see `starting_at`.
+
     Raises:
         PhotoError: nothing here reads pages of its kind.
     """
@@ -154,7 +166,7 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
     file.seek(page.offset)
     directory.load(file)
     profile = page.tags.get(TAG_ICC_PROFILE)
-    return RareTiff(page, directory, {} if profile is None else {"icc_profile": bytes(profile.value)})
+    return RareTiff(page, file, directory, {} if profile is None else {"icc_profile": bytes(profile.value)})
 
 
 def is_deep_colour(page: tifffile.TiffPage) -> bool:
