@@ -174,10 +174,12 @@ def _iptc_of_resources(resources: Any) -> bytes | None:
 
 
 def _iptc_of_tiff(page: Any) -> bytes | None:
-    """The tag's bytes as they lie in the file: many writers call them 32-bit numbers, and Pillow then reads the first."""
+    """The tag's bytes as they lie in the file: many writers call them 32-bit numbers, of which Pillow reads one."""
+    file = page.parent.filehandle
     for tag in (TAG_IPTC, TAG_PHOTOSHOP):
         if tag in page.tags:
-            value = bytes(page.tags[tag].valuebytes)
+            file.seek(page.tags[tag].valueoffset)
+            value = file.read(page.tags[tag].valuebytecount)
             if tag == TAG_PHOTOSHOP:
                 return _iptc_of_block(value)
             if value[:1] != IPTC_MARKER and value[3:4] == IPTC_MARKER:

@@ -118,7 +118,7 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
             raise
     file.seek(0)
     data = file.read()
-    missing = _missing_of_jpeg(data)
+    missing = _missing_of_jpeg(image, data)
     if strict:
         raise PhotoError(f"cut short: {missing or 'its end'} is missing; copy it again, or leave out --strict (strict)")
     if missing is None:
@@ -171,18 +171,19 @@ def _quiet_libtiff() -> Iterator[None]:
         library.TIFFSetWarningHandler(handlers[1])
 
 
-def _missing_of_jpeg(data: bytes) -> str | None:
-    """What a cut JPEG lacks, in words; None if that is too much."""
+def _missing_of_jpeg(image: Any, data: bytes) -> str | None:
+    """What a cut JPEG lacks, in words; None if that is too much.
+
+    Args:
+        image: after Pillow gave up on it: rows that were not decoded are black.
+        data: the file.
+    """
     is_progressive, finished = _luma_of_scans(data)
     if is_progressive:
         return "some of its finest detail" if finished else None
-    parser = ImageFile.Parser()
-    with suppress(OSError):
-        parser.feed(data)
-    if parser.image is None:
-        return None
-    samples = np.asarray(parser.image)
-    rows: np.ndarray = np.atleast_1d(samples.reshape(samples.shape[0], -1).any(axis=1))  # not decoded yet: black
+    image.tile = []  # no more to come: else Pillow would try again
+    samples = np.asarray(image)
+    rows: np.ndarray = np.atleast_1d(samples.reshape(samples.shape[0], -1).any(axis=1))
     decoded = len(rows) - int(np.argmax(rows[::-1])) if rows.any() else 0
     missing = len(rows) - decoded
     if missing > LARGEST_MISSING_SHARE * len(rows):

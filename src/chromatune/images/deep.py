@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -75,8 +76,31 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def strip_png(data: bytes) -> bytes:
-    """The PNG file without what is not pixels: libpng prints its complaints about those chunks to stderr."""
-    return PNG_SIGNATURE + b"".join(chunk for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS)
+    """The PNG file without what is not pixels, for libpng, which prints its complaints to stderr.
+
+    Other chunks go, and pixel data beyond the end of the stream or of the picture is cut off.
+    """
+    kept = [(kind, chunk) for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS]
+    head = b"".join(chunk for kind, chunk in kept if kind in (b"IHDR", b"PLTE"))
+    stream = b"".join(chunk[8:-4] for kind, chunk in kept if kind == b"IDAT")
+    decompressor = zlib.decompressobj()
+    lines = decompressor.decompress(stream)
+    size = _bytes_of_lines(data)
+    if decompressor.unused_data or (size is not None and len(lines) > size):
+        stream = zlib.compress(lines[:size], 1)
+    return PNG_SIGNATURE + head + png_chunk(b"IDAT", stream) + png_chunk(b"IEND", b"")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _bytes_of_lines(data: bytes) -> int | None:
+    """Bytes of all lines of a PNG with their filter types; None if it is interlaced."""
+    width_px, height_px, bits, colour_type, _, _, interlace = struct.unpack_from(">2I5B", data, 16)
+    channels = {2: 3, 4: 2, 6: 4}.get(colour_type, 1)
+    return None if interlace else height_px * (1 + (width_px * bits * channels + 7) // 8)
 
 
 def without_text(file: BinaryIO) -> BinaryIO:

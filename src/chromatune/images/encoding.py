@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from chromatune.errors import PhotoError, printable
-from chromatune.images import captions, decoding, identification, metadata
+from chromatune.images import captions, decoding, deep, identification, metadata
 from chromatune.images.photo import (
     FORMATS_WITH_16_BITS,
     FORMATS_WITH_ALPHA,
     WRITABLE_FORMATS,
     Photo,
+    shown,
     to_depth,
 )
 
@@ -64,7 +65,7 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
     if alpha is not None and name not in FORMATS_WITH_ALPHA:
         if alpha.min() < np.iinfo(alpha.dtype).max:
             raise PhotoError(
-                f"{printable(photo.name)} has transparency, which {name} cannot hold; choose PNG, TIFF or WEBP"
+                f"{shown(photo.name)} has transparency, which {name} cannot hold; choose PNG, TIFF or WEBP"
             )
         alpha = None
     samples = _with_alpha(rgb, photo, alpha)
@@ -98,7 +99,7 @@ def _with_alpha(rgb: np.ndarray, photo: Photo, alpha: np.ndarray | None) -> np.n
     wanted = (*photo.grey.shape, 3)
     if rgb.shape != wanted or rgb.dtype not in (np.uint8, np.uint16):
         raise PhotoError(
-            f"a result of {printable(photo.name)} is {wanted} uint8 or uint16, and this one {rgb.shape} {rgb.dtype}; "
+            f"a result of {shown(photo.name)} is {wanted} uint8 or uint16, and this one {rgb.shape} {rgb.dtype}; "
             "bring it to the photo's size first"
         )
     if alpha is None:
@@ -128,7 +129,7 @@ def _encode_with_pillow(samples: np.ndarray, photo: Photo, name: str) -> bytes:
         with decoding.quiet_libraries():
             Image.fromarray(samples).save(file, name, **options)
     except (OSError, ValueError, struct.error) as error:
-        raise PhotoError(f"{printable(photo.name)} cannot be written as {name} ({error}); choose PNG") from error
+        raise PhotoError(f"{shown(photo.name)} cannot be written as {name} ({error}); choose PNG") from error
     return file.getvalue()
 
 
@@ -145,24 +146,20 @@ def _encode_png(samples: np.ndarray, photo: Photo) -> bytes:
     order = [2, 1, 0, 3][: samples.shape[2]]
     done, encoded = cv2.imencode(".png", samples[..., order])
     if not done:
-        raise PhotoError(f"{printable(photo.name)} cannot be written as PNG; make it smaller")
+        raise PhotoError(f"{shown(photo.name)} cannot be written as PNG; make it smaller")
     extra = b""
     if photo.icc_profile is not None:
-        extra += _png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(photo.icc_profile))
+        extra += deep.png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(photo.icc_profile))
     if photo.dpi is not None:
         per_metre = [min(round(dpi * INCHES_PER_METRE), 2**31 - 1) for dpi in photo.dpi]
-        extra += _png_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+        extra += deep.png_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if photo.exif is not None:
-        extra += _png_chunk(b"eXIf", photo.exif.removeprefix(EXIF_PREFIX))
+        extra += deep.png_chunk(b"eXIf", photo.exif.removeprefix(EXIF_PREFIX))
     for kind, content in captions.png_chunks_of(photo.captions):
-        extra += _png_chunk(kind, content)
+        extra += deep.png_chunk(kind, content)
     data = encoded.tobytes()
     header_end = len(identification.PNG_SIGNATURE) + 25  # IHDR is always first, and 25 bytes long
     return data[:header_end] + extra + data[header_end:]
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _encode_tiff(samples: np.ndarray, photo: Photo) -> bytes:
@@ -172,7 +169,7 @@ def _encode_tiff(samples: np.ndarray, photo: Photo) -> bytes:
     strips = [_tiff_strip(samples[top : top + rows_per_strip]) for top in range(0, height_px, rows_per_strip)]
     sizes = [len(strip) for strip in strips]
     if sum(sizes) > TIFF_MAX_BYTES:
-        raise PhotoError(f"{printable(photo.name)} is too large for a TIFF (4 GB); choose PNG")
+        raise PhotoError(f"{shown(photo.name)} is too large for a TIFF (4 GB); choose PNG")
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     exif = metadata.with_tags(photo.exif, dict(captions.tags_beside(photo.captions)))
     for tag, value in (metadata.tags_of_exif(exif) if exif else {}).items():

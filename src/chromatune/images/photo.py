@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chromatune.errors import PhotoError
+from chromatune.errors import PhotoError, printable
 from chromatune.images.captions import Captions
 
 FORMAT_OF_SUFFIX = {
@@ -41,6 +41,7 @@ READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, PNM"
 
 FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
 FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
+LONGEST_LABEL = 400  # characters
 LONGEST_SIDE_PX = {"JPEG": 65_500, "WEBP": 16_383}  # what libjpeg and libwebp accept
 WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colours hold no result
 
@@ -87,6 +88,11 @@ class Photo:
     def max_value(self) -> int:
         """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
         return int(np.iinfo(self.grey.dtype).max)
+
+
+def shown(label: str) -> str:
+    """A source's or target's name as messages show it: printable, and cut where it is very long."""
+    return printable(label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…")
 
 
 def format_for(suffix: str) -> str:

@@ -17,13 +17,11 @@ from chromatune import color
 from chromatune.errors import PhotoError, printable
 from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
 from chromatune.images.identification import HeicExtraError
-from chromatune.images.photo import Photo
+from chromatune.images.photo import Photo, shown
 
 MAX_PIXELS = 150_000_000
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
-
-LONGEST_LABEL = 300  # characters of a source's name in a message
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ def read_photo(
                 containers.check_page(page, len(numbers))
                 source.seek(numbers[page - 1])
             return _photo_from_picture(containers.Picture(source, io.BytesIO()), None, label, wishes)
-    with _as_file(source, name) as (file, label, shown):
-        return _photo_from_file(file, label, shown, wishes)
+    with _as_file(source, name) as (file, label, called):
+        return _photo_from_file(file, label, called, wishes)
 
 
 def count_pages(source: Source, *, name: str | None = None) -> int:
@@ -120,11 +118,11 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
         with _one_line(label):
             data = source.read()
         if not isinstance(data, bytes):
-            raise PhotoError(f"{_shown(label)}: the file is open in text mode; open it with 'rb'")
+            raise PhotoError(f"{shown(label)}: the file is open in text mode; open it with 'rb'")
         yield io.BytesIO(data), label, label
     else:
         accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
-        raise PhotoError(f"{_shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
+        raise PhotoError(f"{shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
 
 
 def _photo_from_file(file: BinaryIO, label: str, name: str, wishes: _Wishes) -> Photo:
@@ -225,7 +223,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _one_line(label: str) -> Iterator[None]:
     """Every failure in the block as a `PhotoError` of one line that begins with the label."""
-    label = _shown(label)
+    label = shown(label)
     try:
         yield
     except HeicExtraError:
@@ -245,10 +243,6 @@ def _reason(error: Exception) -> str:
     """What a library says of a damaged file, in brackets, where it says more than a number or a word."""
     words = str(error).split()
     return f" ({printable(' '.join(words)[:120])})" if len(words) > 1 and not isinstance(error, AssertionError) else ""
-
-
-def _shown(label: str) -> str:
-    return printable(label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…")
 
 
 def _file_name(given: object) -> str:

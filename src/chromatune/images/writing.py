@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from chromatune.errors import PhotoError, printable
+from chromatune.errors import PhotoError
 from chromatune.files import write_whole
 from chromatune.images.encoding import encode_photo
-from chromatune.images.photo import Photo, format_for
+from chromatune.images.photo import Photo, format_for, shown
 
 
 def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False) -> None:
@@ -27,7 +27,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
             or the disk is full or write-protected. No file is left behind, and an existing one stays as it was.
     """
     target = Path(os.fsdecode(path))
-    label = printable(str(target))
+    label = shown(str(target))
     try:
         format_name = format_for(target.suffix)
         if target.is_dir():
