@@ -230,6 +230,18 @@ def test_what_cannot_be_read_at_its_depth_is_refused_by_name(deep_colours):
         assert "16-bit RGB" in str(caught.value) or "save the one" in str(caught.value)
 
 
+def test_a_small_tiff_cannot_ask_for_much_memory(deep_colours):
+    many = tiff(np.zeros((4, 5, 300), np.uint16), photometric="rgb", planarconfig="contig", compression="zlib")
+    with pytest.raises(PhotoError, match="300 channels"):
+        read_photo(many)
+    tiled = tiff(deep_colours, photometric="rgb", tile=(16, 16), compression="zlib")
+    for tag in (322, 323):
+        tiled = tiled.replace(struct.pack("<HHLL", tag, 4, 1, 16), struct.pack("<HHLL", tag, 4, 1, 1 << 16))
+        tiled = tiled.replace(struct.pack("<HHLHH", tag, 3, 1, 16, 0), struct.pack("<HHLL", tag, 4, 1, 1 << 16))
+    with pytest.raises(PhotoError, match="tiles of 65536 x 65536"):
+        read_photo(tiled)
+
+
 def ppm(samples, white, comment=b""):
     kind = b"P5" if samples.ndim == 2 else b"P6"
     size = b"%d %d" % (samples.shape[1], samples.shape[0])

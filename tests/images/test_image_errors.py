@@ -28,12 +28,16 @@ def refused(source, *parts, **options):
     return message
 
 
+def tiff(array, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
 @pytest.fixture
 def files(as_file, colours, deep_colours):
     """A valid file of every kind, by name."""
     image = Image.fromarray(colours)
-    deep = io.BytesIO()
-    tifffile.imwrite(deep, deep_colours, photometric="rgb", compression="zlib")
     exif = Image.Exif()
     exif[271] = "Leica"
     exif.get_ifd(34665)[36867] = "1957:10:04 19:28:34"
@@ -42,8 +46,17 @@ def files(as_file, colours, deep_colours):
         "a.png": as_file(image, "PNG", exif=exif),
         "a.tif": as_file(image, "TIFF"),
         "lzw.tif": as_file(image, "TIFF", compression="tiff_lzw"),
-        "deep.tif": deep.getvalue(),
+        "deep.tif": tiff(deep_colours, photometric="rgb", compression="zlib"),
+        "float.tif": tiff(deep_colours / np.float32(65535), photometric="rgb", compression="zlib"),
+        "inks.tif": tiff(np.dstack([deep_colours, deep_colours[..., :1]]), photometric="separated"),
+        "lab.tif": tiff(deep_colours, photometric="cielab", compression="zlib", predictor=True),
+        "alpha.tif": tiff(deep_colours[..., :2].copy(), photometric="minisblack", extrasamples=["unassalpha"]),
+        "pages.tif": as_file(image, "TIFF", save_all=True, append_images=[image.resize((9, 7))] * 2),
         "a.webp": as_file(image, "WEBP", exif=exif),
+        "a.jp2": as_file(image, "JPEG2000"),
+        "a.avif": as_file(image, "AVIF"),
+        "deep.ppm": b"P6\n31 23\n65535\n" + deep_colours.astype(">u2").tobytes(),
+        "more.jpg": as_file(image, "MPO", save_all=True, append_images=[image]),
         "a.bmp": as_file(image, "BMP"),
         "a.gif": as_file(image, "GIF"),
     }
@@ -115,7 +128,11 @@ def test_a_truncated_file(name, files, tmp_path, capfd):
     assert silent(capfd)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "lzw.tif", "deep.tif", "a.webp", "a.bmp", "a.gif"])
+@pytest.mark.parametrize(
+    "name",
+    """a.jpg a.png a.tif lzw.tif deep.tif float.tif inks.tif lab.tif alpha.tif pages.tif a.webp a.bmp a.gif a.jp2 a.avif
+    deep.ppm more.jpg""".split(),
+)
 def test_random_damage_is_read_or_refused_and_nothing_else(name, files, capfd, caplog):
     messages = []
     random = np.random.default_rng(zlib.crc32(name.encode()))

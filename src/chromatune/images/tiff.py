@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import tifffile
 
 TAG_OLD_SUBFILE_TYPE, OLD_REDUCED = 255, 2
-TAG_MAKE, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 50706, 34675
+TAG_MAKE, TAG_SAMPLE_FORMAT, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 339, 50706, 34675
 PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, CIELAB, ICCLAB = 0, 1, 2, 5, 8, 9
 COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
@@ -35,6 +35,9 @@ COMPRESSIONS_OF_BYTES = (LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
 TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
 
 MOST_PAGES = 10_000
+MOST_EXTRA_CHANNELS = 8  # a small file may promise 65,000, and memory is counted by pixels
+LARGEST_TILE_PIXELS = 1 << 26
+LONGEST_VALUE = 40  # characters of a tag in a message
 # What tifffile raises on damaged directories
 BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, struct.error, AttributeError)
 
@@ -214,22 +217,32 @@ def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
 
 def _check(page: tifffile.TiffPage) -> None:
     """Refuses by name what would be read wrongly, or not at all."""
-    advice = "open it in an editor and save it as an uncompressed 16-bit RGB or grey TIFF"
-    bits, formats = page.bitspersample, page.tags.get(339)
+    kind = None
+    sample_format = page.tags.get(TAG_SAMPLE_FORMAT)
     if page.photometric not in COLOUR_CHANNELS:
-        name = getattr(page.photometric, "name", None) or page.photometric
-        raise PhotoError(f"a TIFF of a rare kind (photometric {name}, {bits} bits); {advice}")
-    if page.dtype is None or bits not in (8, 16, 32, 64) or np.dtype(page.dtype).kind not in "uif":
-        raise PhotoError(f"a TIFF of a rare kind ({bits} bits of sample format {formats and formats.value}); {advice}")
-    if page.compression not in (UNCOMPRESSED, *COMPRESSIONS_OF_BYTES) or page.fillorder != 1:
-        name = getattr(page.compression, "name", None) or page.compression
-        raise PhotoError(f"a {bits}-bit TIFF of a rare kind (compression {name}); {advice}")
+        kind = f"photometric {_name(page.photometric)}, {_name(page.bitspersample)} bits"
+    elif page.dtype is None or page.bitspersample not in (8, 16, 32, 64) or np.dtype(page.dtype).kind not in "uif":
+        kind = f"{_name(page.bitspersample)} bits of sample format {_name(sample_format and sample_format.value)}"
+    elif page.compression not in (UNCOMPRESSED, *COMPRESSIONS_OF_BYTES) or page.fillorder != 1:
+        kind = f"{page.bitspersample} bits, compression {_name(page.compression)}"
+    if kind is not None:
+        advice = "open it in an editor and save it as an uncompressed 16-bit RGB or grey TIFF"
+        raise PhotoError(f"a TIFF of a rare kind ({kind}); {advice}")
+    if page.samplesperpixel > COLOUR_CHANNELS[page.photometric] + MOST_EXTRA_CHANNELS:
+        raise PhotoError(f"a TIFF of {page.samplesperpixel} channels; save it with its colours alone")
+    if page.is_tiled and page.tilewidth * page.tilelength > LARGEST_TILE_PIXELS:
+        raise PhotoError(f"damaged: tiles of {page.tilewidth} x {page.tilelength} pixels; copy it again")
     if page.samplesperpixel < COLOUR_CHANNELS[page.photometric]:
         raise PhotoError("damaged: the TIFF has fewer channels than its colours need; copy it again")
     if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and page.samplesperpixel > 2:
         raise PhotoError(f"a grey TIFF of {page.samplesperpixel} channels; save the one that is the photo as a TIFF")
     if len(page.dataoffsets) != len(page.databytecounts):
         raise PhotoError("damaged: the TIFF's strips do not fit together; copy it again")
+
+
+def _name(value: Any) -> str:
+    """A tag's value for a message: its name in tifffile, else the value, cut if it is damaged and long."""
+    return ascii(getattr(value, "name", value))[:LONGEST_VALUE].strip("'")
 
 
 def _is_old_reduced(page: tifffile.TiffPage) -> bool:
