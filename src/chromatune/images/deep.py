@@ -29,6 +29,7 @@ PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n
 JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment of sizes (ITU T.800, A.5.1)
 AVIF_CONFIGURATION = b"av1C"
 
+PIECE_BYTES = 1 << 20
 LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AVIF is converted from YUV at each depth
 
 
@@ -83,17 +84,24 @@ def strip_png(data: bytes) -> bytes:
     kept = [(kind, chunk) for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS]
     head = b"".join(chunk for kind, chunk in kept if kind in (b"IHDR", b"PLTE"))
     stream = b"".join(chunk[8:-4] for kind, chunk in kept if kind == b"IDAT")
-    decompressor = zlib.decompressobj()
-    lines = decompressor.decompress(stream)
     size = _bytes_of_lines(data)
-    if decompressor.unused_data or (size is not None and len(lines) > size):
-        stream = zlib.compress(lines[:size], 1)
+    if size is not None and _has_more_than(stream, size):
+        stream = zlib.compress(zlib.decompressobj().decompress(stream, size), 1)
     return PNG_SIGNATURE + head + png_chunk(b"IDAT", stream) + png_chunk(b"IEND", b"")
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     """A chunk with its length and checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _has_more_than(stream: bytes, size: int) -> bool:
+    """Whether anything follows the first `size` bytes of a zlib stream, in it or after it."""
+    decompressor, seen, rest = zlib.decompressobj(), 0, stream
+    while rest and not decompressor.eof and seen <= size:
+        seen += len(decompressor.decompress(rest, PIECE_BYTES))
+        rest = decompressor.unconsumed_tail
+    return seen > size or bool(decompressor.unused_data)
 
 
 def _bytes_of_lines(data: bytes) -> int | None:

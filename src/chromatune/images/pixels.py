@@ -15,6 +15,8 @@ MODES_VIA_RGB = ("RGBX", "YCbCr", "HSV")
 MODES_8_BIT = ("L", "RGB", "CMYK", "LAB")
 MODES_NUMERIC = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
+BLOCK_ROWS = 256
+
 TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC, TAG_SAMPLE_FORMAT = 258, 262, 339
 PHOTOMETRIC_WHITE_IS_ZERO, SAMPLE_FORMAT_UNSIGNED = 0, 1
 
@@ -161,12 +163,14 @@ def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
     if low >= 0 and high <= 255 and not is_float:
         return values.astype(np.uint8)
     if low < 0 or high > 65535:
-        scaled = (values.astype(np.float64) - low) * (65535 / (high - low or 1.0))
-    elif is_float and high <= 255:
-        scaled = values.astype(np.float64) * (65535 if high <= 1 else 257)
+        offset, factor = low, 65535 / (high - low or 1.0)
     else:
-        scaled = values
-    return np.rint(scaled).astype(np.uint16)
+        offset, factor = 0.0, (65535.0 if high <= 1 else 257.0) if is_float and high <= 255 else 1.0
+    scaled = np.empty(values.shape, np.uint16)
+    for top in range(0, len(values), BLOCK_ROWS):  # bounds the float temporaries of a large scan
+        rows = slice(top, top + BLOCK_ROWS)
+        scaled[rows] = np.rint((values[rows].astype(np.float64) - offset) * factor)
+    return scaled
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
