@@ -23,15 +23,15 @@ def tiff(array, **options):
     return file.getvalue()
 
 
-def lzw(array, photometric, extra=(), predictor=1, order="<"):
-    """A TIFF of one LZW strip, whose bytes Pillow's libtiff has packed: tifffile writes no LZW by itself."""
+def lzw(array, photometric, extra=(), predictor=1, order="<", compression=("tiff_lzw", 5)):
+    """A TIFF of LZW strips, whose bytes Pillow's libtiff has packed: tifffile writes no LZW by itself."""
     height, width, channels = array.shape
     stored = array.copy()
     if predictor == 2:
         stored[:, 1:] -= array[:, :-1]
     raw = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
     packed = io.BytesIO()
-    Image.frombytes("L", (len(raw) // height, height), raw).save(packed, "TIFF", compression="tiff_lzw")
+    Image.frombytes("L", (len(raw) // height, height), raw).save(packed, "TIFF", compression=compression[0])
     packed.seek(0)
     with tifffile.TiffFile(packed) as file:
         page = file.pages[0]
@@ -47,7 +47,7 @@ def lzw(array, photometric, extra=(), predictor=1, order="<"):
         (256, [width]),
         (257, [height]),
         (258, [array.dtype.itemsize * 8] * channels),
-        (259, [5]),
+        (259, [compression[1]]),
         (262, [photometric]),
         (273, offsets),
         (277, [channels]),
@@ -81,6 +81,22 @@ def test_16_bit_tiffs_with_lzw_keep_every_bit(channels, predictor, order, deep_c
         photo.grey if channels == 2 else photo.rgb, samples[..., 0] if channels == 2 else samples[..., :3]
     )
     assert (photo.alpha is None) if channels == 3 else np.array_equal(photo.alpha, samples[..., -1])
+
+
+@pytest.mark.parametrize(
+    "compression", [("packbits", 32773), ("zstd", 50000), ("lzma", 34925), ("tiff_adobe_deflate", 8)]
+)
+def test_16_bit_tiffs_of_other_compressions_keep_every_bit(compression, deep_colours):
+    assert np.array_equal(read_photo(lzw(deep_colours, 2, compression=compression)).rgb, deep_colours)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_colour_of_10_to_14_bits_is_refused_by_name(bits, deep_colours):
+    data = tiff(deep_colours, photometric="rgb").replace(
+        struct.pack("<3H", 16, 16, 16), struct.pack("<3H", *[bits] * 3)
+    )
+    with pytest.raises(PhotoError, match=f"rare kind .{bits} bits"):
+        read_photo(data)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +307,13 @@ def test_avif_of_more_than_8_bits(bits, deep_colours):
     photo = read_photo(cv2.imencode(".avif", levels[..., ::-1], options)[1].tobytes())
     assert photo.rgb.dtype == np.uint16
     assert np.abs(photo.rgb - levels / (2**bits - 1) * 65535).max() <= 1
+
+
+def test_jpeg_2000_whose_depth_opencv_cannot_read_is_refused(monkeypatch):
+    data = cv2.imencode(".jp2", np.zeros((64, 64, 3), np.uint16))[1].tobytes()
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(PhotoError, match="16 bits cannot be read as a 16-bit JPEG2000"):
+        read_photo(data)
 
 
 def test_avif_whose_depth_opencv_cannot_read_is_refused(deep_colours, monkeypatch):

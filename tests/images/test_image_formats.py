@@ -42,6 +42,23 @@ def test_jpeg_2000_with_and_without_a_container(kind, as_file, colours):
     assert np.array_equal(read_photo(data).rgb, colours)
 
 
+TIFF_COMPRESSIONS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd", "group3", "group4", "jpeg"]
+
+
+@pytest.mark.parametrize("compression", TIFF_COMPRESSIONS)
+def test_8_bit_tiffs_of_every_compression(compression, as_file, colours):
+    is_fax = compression.startswith("group")
+    image = Image.fromarray(colours)
+    drawn = image.convert("1") if is_fax else image
+    photo = read_photo(
+        as_file(drawn, "TIFF", compression=compression, **({"quality": 100} if compression == "jpeg" else {}))
+    )
+    wanted = np.asarray(drawn.convert("RGB")).astype(int)
+    seen = np.dstack([photo.grey] * 3) if photo.rgb is None else photo.rgb
+    assert np.abs(seen - wanted).mean() <= (6 if compression == "jpeg" else 0)
+    assert (photo.max_value, photo.warnings) == (255, ())
+
+
 PNM = {
     "P1": (b"P1\n# hand\n3 2\n1 0 1\n0 1 0\n", [[0, 255, 0], [255, 0, 255]]),
     "P2": (b"P2\n3 2\n255\n0 90 255\n1 2 3\n", [[0, 90, 255], [1, 2, 3]]),
