@@ -230,6 +230,9 @@ class ArithmeticPass:
         self.loads.append((model, device))
         return self
 
+    def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
+        return ("the prompt is odd",) if options.prompt == "odd" else ()
+
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         self.calls.append(tuple(options))
         if self.failure is not None:

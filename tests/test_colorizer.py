@@ -152,16 +152,19 @@ def test_a_bad_photo_does_not_stop_the_others(colorizer):
         colorizer.colorize(b"not a photo")
 
 
-def test_at_most_a_batch_is_read_ahead(colorizer):
-    read = []
+@pytest.mark.parametrize("batches", [True, False])
+def test_at_most_a_batch_is_read_ahead(colorizer, batches):
+    """Where the model gains nothing by a batch, as on a CPU, more photos in memory would cost only memory."""
+    read, model_pass = [], Arithmetic(colorizer.info)
+    model_pass.batches = batches
 
     def photos():
         for index in range(6):
             read.append(index)
             yield photo(seed=index)
 
-    next(colorizer.colorize_many(photos(), batch_size=2))
-    assert read == [0, 1]
+    next(Colorizer(model_pass).colorize_many(photos(), batch_size=2))
+    assert read == ([0, 1] if batches else [0])
 
 
 def test_seed_decides_and_is_reported(colorizer):

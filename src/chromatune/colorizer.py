@@ -136,7 +136,7 @@ class Colorizer:
         Args:
             photos: photos, or requests where a photo has options of its own.
             options: of all photos that come without their own.
-            batch_size: photos read ahead of the model.
+            batch_size: photos that go through the model together, where it gains by it: not on a CPU.
         """
         for output in self.model_outputs(photos, options, batch_size=batch_size):
             yield output if isinstance(output, PhotoError) else self.finish(output)
@@ -151,7 +151,8 @@ class Colorizer:
         """The model's half of `colorize_many`: `finish` makes a result of each output, also with other options."""
         options = options or ColorizeOptions()
         requests = (photo if isinstance(photo, Request) else Request(photo, options) for photo in photos)
-        while window := list(islice(requests, max(1, batch_size))):
+        ahead = max(1, batch_size) if self.model_pass.batches else 1  # alone, more would only cost memory
+        while window := list(islice(requests, ahead)):
             yield from self._window_outputs([(_read(each.photo), self.info.resolve(each.options)) for each in window])
 
     def finish(

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromatune.batch.destinations import plan
+from chromatune.batch.destinations import earlier_results, plan
 from chromatune.errors import OptionsError
 from chromatune.images import Photo
 
@@ -85,7 +85,9 @@ def test_standard_streams() -> None:
         (["a.jpg"], "x.gif", 1, "cannot be written as .gif"),
         (["p/a.jpg", "q/a.jpg"], "out", 1, "p/a.jpg and q/a.jpg would both become out/a.jpg"),
         (["p/a.gif", "p/a.png"], None, 1, "would both become p/a.color.png"),
-        (["a.jpg", "./a.jpg"], None, 1, "would both become"),
+        (["a.jpg"], "", 1, "-o is empty"),
+        (["a.jpg"], " ", 1, "-o is empty"),
+        (["a.jpg"], "x.jp2", 1, "cannot be written as .jp2"),
     ],
 )
 def test_contradictions(photos: list[str], out: str | None, variants: int, message: str) -> None:
@@ -111,3 +113,26 @@ def test_collisions_are_found_through_links(folder: Path) -> None:
 
 def test_a_photo_given_twice_counts_once() -> None:
     assert paths(["a.jpg", "b.jpg", "a.jpg"]) == ["a.color.jpg", "b.color.jpg"]
+    assert paths(["a.jpg", "./a.jpg", "x/../b.jpg", "b.jpg"]) == ["a.color.jpg", "x/../b.color.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("photos", "found"),
+    [
+        (["x.jpg", "x.color.jpg", "y.png"], ["x.color.jpg"]),
+        (["x.color-1.png", "x.color-12.png", "x.tif"], ["x.color-1.png", "x.color-12.png"]),
+        (["d/x.jpg", "x.color.jpg"], []),  # of another photo
+        (["x.color.jpg"], []),  # alone, it is a photo like any other
+        (["x.jpg", "x.color-blind.jpg", "x.colors.jpg", "color.jpg"], []),
+    ],
+)
+def test_results_of_an_earlier_run_are_no_photos(photos: list[str], found: list[str]) -> None:
+    assert earlier_results(photos) == found
+
+
+def test_each_page_has_a_name_of_its_own() -> None:
+    jobs = plan(["a.tif", "b.tif"], None, 2, {"a.tif": (1, 2), "b.tif": (1,)})
+    assert [(job.page, job.variant, job.stem) for job in jobs] == [
+        (1, 0, "a.color-1-p1"), (1, 1, "a.color-2-p1"), (2, 0, "a.color-1-p2"), (2, 1, "a.color-2-p2"),
+        (1, 0, "b.color-1"), (1, 1, "b.color-2"),
+    ]  # fmt: skip

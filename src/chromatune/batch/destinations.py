@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from chromatune.errors import OptionsError
 from chromatune.images import IMAGE_SUFFIXES, Photo, suffix_for
 
 STANDARD_STREAM = "-"
+RESULT_MARK = ".color"  # what a result beside its photo is called more
 ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
 
 
@@ -26,6 +27,7 @@ class Job:
         stem: path of the result without its suffix; None means standard output.
         suffix: suffix the result should have; None means the one of the photo's own format.
         exact: the user named this very file, so that its suffix stays, whatever the photo holds.
+        page: of a file that holds several pictures, from 1; None for the one that is the photo.
     """
 
     source: str
@@ -33,6 +35,7 @@ class Job:
     stem: str | None
     suffix: str | None = None
     exact: bool = False
+    page: int | None = None
 
     def path_for(self, photo: Photo) -> Path | None:
         """Path of the result: its suffix is `.png` where the wanted format cannot hold it. None: standard output."""
@@ -48,27 +51,64 @@ class Job:
         return None if self.suffix is None else self.path_for(ORDINARY_PHOTO)
 
 
-def plan(photos: Sequence[str], out: str | None, variants: int) -> list[Job]:
+def plan(
+    photos: Sequence[str], out: str | None, variants: int, pages: Mapping[str, Sequence[int]] | None = None
+) -> list[Job]:
     """The results to make, photo by photo, each photo's variants in order; a photo given twice counts once.
 
     Args:
         photos: paths, or "-" alone.
         out: file, folder or "-"; None means beside the photo, or standard output for a photo from standard input.
         variants: results for each photo.
+        pages: numbers of the pages wanted of a photo; without, the one that is the photo.
 
     Raises:
         OptionsError: the photos and `out` contradict each other, or two results would have one name.
     """
     if STANDARD_STREAM in photos and len(photos) > 1:
         raise OptionsError("- reads one photo from standard input; give it alone")
-    photos = list(dict.fromkeys(photos))
+    if out is not None and not out.strip():
+        raise OptionsError("-o is empty; give a file or a folder")
+    first_of: dict[str, str] = {}
+    for photo in photos:
+        first_of.setdefault(_same_file(photo), photo)
+    photos = list(first_of.values())
+    wanted = {photo: tuple((pages or {}).get(photo, (None,))) for photo in photos}
+    results = variants * sum(len(of_photo) for of_photo in wanted.values())
     if out == STANDARD_STREAM or (out is None and photos == [STANDARD_STREAM]):
-        if len(photos) * variants > 1:
+        if results > 1:
             raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
-        return [Job(photos[0], 0, stem=None)]
-    jobs = [_job(source, out, variant, variants, len(photos)) for source in photos for variant in range(variants)]
+        return [Job(photos[0], 0, stem=None, page=wanted[photos[0]][0])]
+    jobs = [
+        _paged(_job(source, out, variant, variants, len(photos)), page, len(of_photo))
+        for source, of_photo in wanted.items()
+        for page in of_photo
+        for variant in range(variants)
+    ]
     _refuse_collisions(jobs)
     return jobs
+
+
+def earlier_results(photos: Sequence[str]) -> list[str]:
+    """Those of the photos that are called as results of others of them are: what a pattern finds the second time."""
+    names = {str(Path(photo).with_suffix("")) for photo in photos}
+    found = []
+    for photo in photos:
+        stem, mark, number = str(Path(photo).with_suffix("")).rpartition(RESULT_MARK)
+        if mark and stem in names and (not number or number.removeprefix("-").isdigit()):
+            found.append(photo)
+    return found
+
+
+def _same_file(photo: str) -> str:
+    return photo if photo == STANDARD_STREAM else os.path.abspath(photo)
+
+
+def _paged(job: Job, page: int | None, pages: int) -> Job:
+    """The job for a page; where a photo has several, each result's name says which it is of."""
+    if page is None or pages == 1 or job.stem is None:
+        return replace(job, page=page)
+    return replace(job, page=page, stem=f"{job.stem}-p{page}")
 
 
 def _job(source: str, out: str | None, variant: int, variants: int, photos: int) -> Job:
@@ -76,7 +116,9 @@ def _job(source: str, out: str | None, variant: int, variants: int, photos: int)
     name = Path("stdin" if source == STANDARD_STREAM else source)
     suffix = None if source == STANDARD_STREAM else name.suffix
     if out is None:
-        return Job(source, variant, str(name.with_name(f"{name.stem}.color{number}")) if name.name else source, suffix)
+        return Job(
+            source, variant, str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source, suffix
+        )
     target = Path(out)
     if photos == 1 and target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
         if suffix_for(target.suffix, ORDINARY_PHOTO) != target.suffix:
@@ -94,5 +136,5 @@ def _refuse_collisions(jobs: list[Job]) -> None:
         if path is None:
             continue
         other = source_of.setdefault(os.path.realpath(path), job.source)
-        if other is not job.source:
+        if other != job.source:
             raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")

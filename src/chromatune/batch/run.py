@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeAlias
 from chromatune.batch.destinations import STANDARD_STREAM, Job
 from chromatune.colorizer import Colorizer, ColorizeResult, Request
 from chromatune.errors import PhotoError
-from chromatune.images import Photo, format_for, read_photo, suffix_for
+from chromatune.images import MAX_PIXELS, Photo, format_for, read_photo, suffix_for
 from chromatune.options import ColorizeOptions
 
 
@@ -47,7 +47,15 @@ class Failed:
     results: int = 1
 
 
-Event: TypeAlias = Done | Failed
+@dataclass(frozen=True)
+class Exists:
+    """A result that stands there already, and was not to be replaced."""
+
+    source: str
+    path: Path
+
+
+Event: TypeAlias = Done | Failed | Exists
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +84,13 @@ class _Paths:
             return f"{path} is one of the photos given, which are never replaced; choose another place with -o"
         if real_path in self.taken:
             return f"{path} is the result of another photo of this run; colorize this one apart"
-        if os.path.lexists(path) and not self.overwrite:
-            return f"{path} exists; replace it with --overwrite, or choose another place with -o"
         if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
             return f"{path}: no permission to write there; choose another place with -o"
         return None
+
+    def exists(self, path: Path | None) -> bool:
+        """Whether a result stands there already, and is to stay."""
+        return path is not None and not self.overwrite and os.path.lexists(path)
 
     def take(self, path: Path | None) -> None:
         if path is not None:
@@ -95,6 +105,8 @@ def run_jobs(
     device: str | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
     standard_input: bytes = b"",
     standard_output: BinaryIO | None = None,
 ) -> Iterator[Event]:
@@ -109,6 +121,8 @@ def run_jobs(
         device: where to compute; None for the best there is.
         batch_size: photos read ahead of the model.
         overwrite: replace results that exist; the photos given are never replaced.
+        strict: refuse damaged photos that could be read in part.
+        max_pixels: larger photos are refused.
         standard_input: the file that a job's source "-" stands for.
         standard_output: takes the results of jobs without a name; needed for those alone.
 
@@ -119,7 +133,12 @@ def run_jobs(
     inputs = frozenset(os.path.realpath(job.source) for job in jobs if job.source != STANDARD_STREAM)
     paths = _Paths(inputs, overwrite)
     possible = yield from _possible(jobs, paths)
-    entries = _read_ahead(possible, paths, standard_input)
+
+    def read(job: Job) -> Photo:
+        source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
+        return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
+
+    entries = _read_ahead(possible, paths, read)
     for first in entries:
         if isinstance(first, _Ready):
             break
@@ -131,7 +150,7 @@ def run_jobs(
     yield from _results(chain([first], entries), colorizer, options, batch_size, overwrite, standard_output)
 
 
-def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed, None, list[Job]]:
+def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, None, list[Job]]:
     """The jobs whose names let one expect a result; the others fail before any photo is read."""
     possible: list[Job] = []
     for source, group in groupby(jobs, key=lambda job: job.source):
@@ -141,23 +160,23 @@ def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed, None, lis
             yield Failed(source, f"{source} is a folder; give the files in it, such as {example}", len(wanted))
             continue
         for job in wanted:
-            reason = paths.refusal(job.expected_path)
-            if reason is None:
-                possible.append(job)
-            else:
+            path = job.expected_path
+            reason = paths.refusal(path)
+            if reason is not None:
                 yield Failed(source, reason)
+            elif path is not None and paths.exists(path):
+                yield Exists(source, path)
+            else:
+                possible.append(job)
     return possible
 
 
-def _read_ahead(jobs: Iterable[Job], paths: _Paths, standard_input: bytes) -> Iterator[_Ready | Failed]:
+def _read_ahead(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]) -> Iterator[_Ready | Failed | Exists]:
     """Each photo decoded once, for each of its results whose file may be written."""
-    for source, group in groupby(jobs, key=lambda job: job.source):
+    for (source, _), group in groupby(jobs, key=lambda job: (job.source, job.page)):
         wanted = list(group)
         try:
-            if source == STANDARD_STREAM:
-                photo = read_photo(standard_input, name="standard input")
-            else:
-                photo = read_photo(source)
+            photo = read(wanted[0])
         except PhotoError as error:
             yield Failed(source, str(error), len(wanted))
             continue
@@ -166,6 +185,9 @@ def _read_ahead(jobs: Iterable[Job], paths: _Paths, standard_input: bytes) -> It
             reason = paths.refusal(path)  # again: what the photo holds may have changed the suffix
             if reason is not None:
                 yield Failed(source, reason)
+                continue
+            if path is not None and paths.exists(path):
+                yield Exists(source, path)
                 continue
             paths.take(path)
             yield _Ready(job, path, photo)
@@ -181,7 +203,7 @@ def _make_folder(path: Path | None) -> None:
 
 
 def _results(
-    entries: Iterable[_Ready | Failed],
+    entries: Iterable[_Ready | Failed | Exists],
     colorizer: Colorizer,
     options: Sequence[ColorizeOptions],
     batch_size: int,
@@ -189,7 +211,7 @@ def _results(
     standard_output: BinaryIO | None,
 ) -> Iterator[Event]:
     """The photos colorized as one stream and written, each failure at its photo's turn."""
-    waiting: deque[_Ready | Failed] = deque()  # read, and not yet answered by the model
+    waiting: deque[_Ready | Failed | Exists] = deque()  # read, and not yet answered by the model
 
     def requests() -> Iterator[Request]:
         for entry in entries:
@@ -213,14 +235,14 @@ def _results(
     yield from _failures(waiting)
 
 
-def _next_ready(waiting: deque[_Ready | Failed]) -> Generator[Failed, None, _Ready]:
-    while isinstance(entry := waiting.popleft(), Failed):
+def _next_ready(waiting: deque[_Ready | Failed | Exists]) -> Generator[Failed | Exists, None, _Ready]:
+    while not isinstance(entry := waiting.popleft(), _Ready):
         yield entry
     return entry
 
 
-def _failures(waiting: Iterable[_Ready | Failed]) -> Iterator[Failed]:
-    return (entry for entry in waiting if isinstance(entry, Failed))
+def _failures(waiting: Iterable[_Ready | Failed | Exists]) -> Iterator[Failed | Exists]:
+    return (entry for entry in waiting if not isinstance(entry, _Ready))
 
 
 def _write(

@@ -125,7 +125,7 @@ def _device(device: str | None) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.empty(1, device=chosen).cpu()  # the device `meta` has no numbers
     except (RuntimeError, AssertionError):
         raise ModelError(f"device {device!r} is not available here; leave it out, or give 'cpu'") from None
     return chosen

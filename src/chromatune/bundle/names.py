@@ -193,6 +193,8 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
                 f"{name} holds LoRA weights and does not say for which model; "
                 f'write {{"base": NAME}} to its {DEFAULTS_FILE}'
             )
+        if (path / "model" / INDEX_FILE).exists():
+            raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
         raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
     index = _read_json(name, path / INDEX_FILE)
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]

@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after `chromatune`; None means this process's own arguments.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # file names need not be valid text
-            stream.reconfigure(errors="surrogateescape")
+        if hasattr(stream, "reconfigure"):  # a name need not be valid text, nor a terminal know all characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         # not standalone: typer would frame its messages over several lines, and end the process
         code: int | None = app(arguments, prog_name="chromatune", standalone_mode=False)

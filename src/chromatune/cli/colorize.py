@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import flags_in_errors, takes_fields
-from chromatune.cli.printing import complain
+from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
-from chromatune.errors import OptionsError
+from chromatune.errors import OptionsError, shown
 from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
-    from chromatune.batch import Event, Job
+    from chromatune.batch import Done, Event, Job
+
+MOST_EXISTING = 3  # results that exist and get a line each
 
 
 @takes_fields(make_options)
@@ -52,6 +54,23 @@ def colorize_command(
         str | None, typer.Option(help="Where to compute, such as cpu or cuda.", show_default="the best there is")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Go on where an earlier run stopped: results that exist are kept.")
+    ] = False,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Page of a file that holds several pictures; with all, NAME.color-p1.EXT, -p2 ...",
+            show_default="the one that is the photo",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse photos that lack their end, instead of a warning.")
+    ] = False,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel takes 33 to 56 MB of memory.")
+    ] = 150.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
 ) -> int:
     """Colorize photos and print the path of each result.
@@ -60,10 +79,16 @@ def colorize_command(
     on, and the exit code is 1.
     """
     each = _of_variants(options, variants, model)
+    if overwrite and skip_existing:
+        raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
-    from chromatune.batch import plan, run_jobs  # here: they load OpenCV, which `--help` does not need
+    # here: they load OpenCV, which `--help` does not need
+    from chromatune.batch import earlier_results, plan, run_jobs
 
-    jobs = plan(photos, out, variants)
+    if out is None and (results := earlier_results(photos)):
+        photos = [photo for photo in photos if photo not in results]
+        complain(f"left out {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
+    jobs = plan(photos, out, variants, _pages(photos, page))
     _refuse_terminals(jobs)
     events = run_jobs(
         jobs,
@@ -72,10 +97,36 @@ def colorize_command(
         device=device,
         batch_size=batch_size,
         overwrite=overwrite,
+        strict=strict,
+        max_pixels=round(max_megapixels * 1e6),
         standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
     )
-    return _tell(events, len(jobs), quiet)
+    return _tell(events, len(jobs), quiet, skip_existing)
+
+
+def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
+    """The pages wanted of each photo; one that cannot be opened is told when its turn comes."""
+    if page is None:
+        return {}
+    if page != "all":
+        if not page.isdecimal() or int(page) < 1:
+            raise OptionsError(f"--page {shown(page)}: accepted is a number from 1, or all")
+        return {photo: (int(page),) for photo in photos}
+
+    from chromatune.batch import STANDARD_STREAM
+    from chromatune.errors import PhotoError
+    from chromatune.images import count_pages
+
+    if STANDARD_STREAM in photos:
+        raise OptionsError("--page all takes files; give standard input a page by its number")
+    wanted: dict[str, Sequence[int]] = {}
+    for photo in photos:
+        try:
+            wanted[photo] = range(1, count_pages(photo) + 1)
+        except PhotoError:
+            continue
+    return wanted
 
 
 def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[ColorizeOptions]:
@@ -106,19 +157,44 @@ def _refuse_terminals(jobs: Sequence[Job]) -> None:
         raise OptionsError("standard input is a terminal; send a photo into it: chromatune colorize - < PHOTO")
 
 
-def _tell(events: Iterable[Event], results: int, quiet: bool) -> int:
-    """The exit code, after a line for each result and each failure as it comes."""
-    from chromatune.batch import Failed
+def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: bool) -> int:
+    """The exit code, after a line for each result, warning and failure as it comes; what exists is summed up."""
+    from chromatune.batch import Exists, Failed
 
-    code = 0
+    code, existing, warned = 0, 0, set[str]()
     with stages(shown=not quiet and results > 1) as start_stage:
         advance = start_stage("colorizing", results)
         for event in events:
             if isinstance(event, Failed):
                 complain(event.message)
                 code = 1
-            elif event.path is not None and not quiet:
-                print(event.path, flush=True)  # at once: another program may be waiting for it
+            elif isinstance(event, Exists):
+                existing += 1
+                if not skip_existing and existing <= MOST_EXISTING:
+                    complain(f"{event.path} exists; replace it with --overwrite, or choose another place with -o")
+            elif not quiet:
+                for warning in _warnings(event):
+                    if warning not in warned:
+                        complain(warning, "warning")
+                        warned.add(warning)
+                if event.path is not None:
+                    print_line(event.path)
             for _ in range(event.results if isinstance(event, Failed) else 1):
                 advance()
-    return code
+    if existing and skip_existing and not quiet:
+        complain(f"{count_of(existing, 'result')} there already, skipped", "note")
+    elif existing > MOST_EXISTING and not skip_existing:
+        complain(f"{existing - MOST_EXISTING} more results exist; go on with the others by --skip-existing")
+    return 1 if existing and not skip_existing else code
+
+
+def _warnings(done: Done) -> Iterable[str]:
+    """What is to be said of a result, a line each: of its photo by name, of the options once for all."""
+    name = done.result.photo.name if done.job.source == "-" else done.job.source
+    yield from (f"{name}: {warning}" for warning in done.result.photo.warnings)
+    yield from done.result.warnings
+
+
+def count_of(number: int, thing: str) -> str:
+    """A number with what it counts, in the singular for one."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import complain
+from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
 from chromatune.evaluation.settings import EvaluationSettings, make_settings
 
@@ -38,9 +38,9 @@ def evaluate_command(
         evaluation = evaluate(settings, out, command=command, start_stage=start_stage)
     print(markdown_table(tables(evaluation.summary)["Means"]))
     for note in notes(evaluation.summary):
-        print(note)
+        print_line(note)
     for name in (REPORT_FILE, SUMMARY_FILE):
-        print(out / name)
+        print_line(out / name)
     return _tell_failures(evaluation)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.cli.environment import shared_cache
 from chromatune.cli.fields import command_line_of, takes_fields
+from chromatune.cli.printing import print_line
 from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError
 from chromatune.evaluation.settings import NamedFolder
@@ -99,8 +100,8 @@ def run_command(
         report = write_findings(findings, public_command(settings, data))
     for judged in findings.judged:
         came = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
-        print(f"{judged.verdict}: {judged.claim.text} ({came})")
-    print(report)
+        print_line(f"{judged.verdict}: {judged.claim.text} ({came})")
+    print_line(report)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from chromatune.cli.environment import shared_cache
+from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import line_stages, make_bar, stages
 
 if TYPE_CHECKING:
@@ -68,19 +69,19 @@ def finetune_command(
     resolved = resolve_settings(preset, config, overrides)
     if dry_run:
         for name, value in resolved.model_dump().items():
-            print(f"{name} = {_toml(value)}")
+            print_line(f"{name} = {_toml(value)}")
         return 0
     out = out or Path(f"finetuned-{preset}")
     folder = _train(source, model, preset, resolved, out, quiet)
     if folder is None:
         return 0
-    print(folder)
+    print_line(folder)
     if push_to_hub is not None:
         from chromatune.bundle.saving import push_to_hub as push
 
-        print(push(folder, push_to_hub))
+        print_line(push(folder, push_to_hub))
     if not quiet:
-        print(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", file=sys.stderr)
+        complain(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", "note")
     return 0
 
 
