@@ -107,7 +107,7 @@ def test_python_blocks_run(album: Path, capsys: pytest.CaptureFixture[str]) -> N
     for block in PYTHON_BLOCKS:
         exec(compile(block, "README.md", "exec"), {})
     assert (album / "portrait.seed7.jpg").is_file()
-    assert sorted(path.name for path in album.glob("color of *")) == ["color of one.tif", "color of two.tif"]
+    assert sorted(path.name for path in album.glob("color of *")) == ["color of one.png", "color of two.png"]
     assert "left out" not in capsys.readouterr().out
 
 

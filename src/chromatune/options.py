@@ -40,7 +40,7 @@ class ColorizeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: Annotated[str | None, MODELS_OWN] = Field(
-        None, max_length=1000, description="Instruction to the model, in plain words."
+        None, max_length=1000, description="Instruction to the model, in plain English words."
     )
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(

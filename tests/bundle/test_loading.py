@@ -207,3 +207,15 @@ def test_unet_settings_that_make_no_sense_are_one_line(tiny_pipeline, tmp_path, 
     with pytest.raises(ModelError, match=message) as raised:
         model_info(str(folder))
     one_line(raised)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:7", "nonsense", ""])
+def test_a_device_that_cannot_compute_is_one_line(tiny_bundle_dir, device):
+    with pytest.raises(ModelError, match=f"device '{device}' is not available here; leave it out, or give 'cpu'"):
+        load_bundle(str(tiny_bundle_dir), device=device)
+
+
+def test_the_folder_of_a_run_says_where_its_model_is(tiny_bundle_dir, tmp_path):
+    (tmp_path / "model").symlink_to(tiny_bundle_dir)
+    with pytest.raises(ModelError, match=r"is the folder of a run; give .*model, its model"):
+        load_bundle(str(tmp_path), device="cpu")
