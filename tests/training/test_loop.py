@@ -39,7 +39,7 @@ def dying_after(updates):
 
 def state(out):
     _, folder = checkpoints.latest(out)
-    return load_file(folder / "model.safetensors"), torch.load(folder / "custom_checkpoint_0.pkl", weights_only=True)
+    return load_file(folder / checkpoints.STATE_FILE), (folder / checkpoints.NOTES_FILE).read_text()
 
 
 @pytest.mark.parametrize("moment", ["after the checkpoint", "while it is written", "two steps later"])
@@ -64,9 +64,10 @@ def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, moment):
     resumed, _ = start("cut", lab_weight=1.0)
     for name, tensor in whole.pipeline.unet.state_dict().items():
         assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
-    (model_1, ema_1), (model_2, ema_2) = state(tmp_path / "whole"), state(tmp_path / "cut")
-    assert all(torch.equal(tensor, model_2[name]) for name, tensor in model_1.items())
-    assert all(torch.equal(a, b) for a, b in zip(ema_1["shadow_params"], ema_2["shadow_params"], strict=True))
+    (tensors_1, notes_1), (tensors_2, notes_2) = state(tmp_path / "whole"), state(tmp_path / "cut")
+    assert {name.partition(".")[0] for name in tensors_1} == {"weights", "averages", "optimiser"}
+    assert tensors_1.keys() == tensors_2.keys() and notes_1 == notes_2
+    assert all(torch.equal(tensor, tensors_2[name]) for name, tensor in tensors_1.items())
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1] and whole.best_step == resumed.best_step
 
@@ -208,17 +209,16 @@ def test_the_averages_are_validated_and_kept_and_training_goes_on_without_them(s
 
         monkeypatch.setattr(validation, name, look)
     trained, _ = start(ema=0.9, max_steps=3)
-    weights, averages = state(tmp_path / "run")
-    names = [name for name, _ in trained.pipeline.unet.named_parameters()]
-    average = averages["shadow_params"][names.index("conv_in.weight")]
+    tensors, _ = state(tmp_path / "run")
+    index = [name for name, _ in trained.pipeline.unet.named_parameters()].index("conv_in.weight")
+    weight, average = tensors[f"weights.{index}"], tensors[f"averages.{index}"]
     assert len(seen) == 2 * 3, "held-out losses, training photos' losses and samples at step 0 and 3"
-    assert all(torch.equal(weight, average) for weight in seen[3:])
-    assert not torch.equal(average, weights["unet.conv_in.weight"])
-    best, _ = checkpoints.load_best(tmp_path / "run")
+    assert all(torch.equal(used, average) for used in seen[3:])
+    assert not torch.equal(average, weight)
+    best = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert torch.equal(best["unet.conv_in.weight"], average)
     start("plain", ema=0, max_steps=3)
-    plain = load_file(checkpoints.latest(tmp_path / "plain")[1] / "model.safetensors")
-    assert torch.equal(weights["unet.conv_in.weight"], plain["unet.conv_in.weight"])
+    assert torch.equal(weight, state(tmp_path / "plain")[0][f"weights.{index}"])
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -246,16 +246,14 @@ def test_gradient_checkpointing_computes_activations_again(start, monkeypatch, c
 )
 def test_a_full_disk_leaves_the_earlier_checkpoint(start, tmp_path, monkeypatch, error):
     """The three ways in which Python, safetensors and torch say it."""
-    from accelerate import Accelerator
+    save = checkpoints.save_file
 
-    save = Accelerator.save_state
-
-    def fill_up(self, folder):
-        if "000006" in folder:
+    def fill_up(tensors, path, **more):
+        if "000006" in str(path):
             raise error
-        return save(self, folder)
+        return save(tensors, path, **more)
 
-    monkeypatch.setattr(Accelerator, "save_state", fill_up)
+    monkeypatch.setattr(checkpoints, "save_file", fill_up)
     with pytest.raises(DataError, match="the disk is full.*earlier checkpoints are intact"):
         start()
     assert checkpoints.latest(tmp_path / "run")[0] == 3

@@ -97,7 +97,10 @@ def test_a_folder_without_own_defaults_has_none(tiny_stable_diffusion):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", r"chromatune\.json holds a list, not an object"), ('{"steps": "two"}', r"chromatune\.json has steps='two'")],
+    [
+        ("[1]", r"chromatune\.json holds a list, not an object"),
+        ('{"steps": "two"}', r"chromatune\.json has steps='two'"),
+    ],
 )
 def test_damaged_defaults_are_one_line_before_training(tiny_stable_diffusion, tmp_path, text, message):
     folder = shutil.copytree(tiny_stable_diffusion(8), tmp_path / "model")

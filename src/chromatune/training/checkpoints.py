@@ -1,6 +1,6 @@
 """Checkpoints of a run: complete or absent, whatever moment the process dies at.
 
-out/checkpoints/step-000100/   accelerate's state of model, optimiser and every process, plus the averaged weights
+out/checkpoints/step-000100/   state.safetensors (trained weights, averages, optimiser) and state.json
 out/checkpoints/best.safetensors   the trained weights that validated best, with their step
 """
 
@@ -13,18 +13,22 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from chromatune.errors import DataError
-from chromatune.files import sync_folder
+from chromatune.bundle.checks import read_header, read_json
+from chromatune.errors import DataError, first_line
+from chromatune.files import sync_folder, write_json
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from chromatune.training.run import Run
 
+STATE_FILE, NOTES_FILE = "state.safetensors", "state.json"
+FORMAT = 2  # 1 was accelerate's own, with pickles
+OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight
 COMPLETE = re.compile(r"step-(\d{6,})")
 
 
@@ -58,30 +62,118 @@ def latest(out: Path) -> tuple[int, Path] | None:
     return max(found, default=None)
 
 
-def load_latest(accelerator: Accelerator, out: Path) -> int:
-    """Puts the last complete checkpoint's state in place; how many updates it has behind it, 0 where there is none."""
-    found = latest(out)
+def load_latest(run: Run) -> int:
+    """Puts the last complete checkpoint's state in place; how many updates it has behind it, 0 where there is none.
+
+    Raises:
+        DataError: the checkpoint is damaged, or of another version; nothing was put in place.
+    """
+    found = latest(run.out)
     if found is None:
         return 0
     step, folder = found
-    accelerator.load_state(str(folder))
+    load_best(run)  # needed at the end: damage shows now, not after hours
+    try:
+        tensors, notes = _read_state(folder, _expected_shapes(run))
+    except ValueError as error:
+        raise DataError(
+            f"{folder}: the checkpoint {error}; delete {folder.parent} to begin anew, or give another --out"
+        ) from None
+    with torch.no_grad():
+        for index, parameter in enumerate(run.trained):
+            parameter.copy_(tensors[f"weights.{index}"])
+        for index, average in enumerate(run.averages.shadow_params if run.averages else ()):
+            average.copy_(tensors[f"averages.{index}"])
+    _load_optimiser(run, tensors)
+    if run.averages is not None:
+        run.averages.optimization_step = notes["averages"]
+    if run.accelerator.scaler is not None and notes["scaler"]:
+        run.accelerator.scaler.load_state_dict(notes["scaler"])
     return step
 
 
-def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
+def save_checkpoint(run: Run, step: int) -> None:
     """The state after `step` updates, in place of older ones; to be called by every process.
+
+    It is safetensors and JSON: what is read back runs no code. Only what changes is in it. All processes have the same
+    state, and every draw of the loop has a generator of its own, so the first process's is everybody's.
 
     Raises:
         DataError: it cannot be written; the one before it stands.
     """
-    final = out / "checkpoints" / f"step-{step:06d}"
-    temporary = final.with_suffix(".tmp")
-    with writing(final):
-        accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    if run.accelerator.is_main_process:
+        final = run.out / "checkpoints" / f"step-{step:06d}"
+        temporary = final.with_suffix(".tmp")
+        with writing(final):
+            temporary.mkdir(parents=True, exist_ok=True)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state_of(run).items()}
+            save_file(tensors, temporary / STATE_FILE)
+            scaler = run.accelerator.scaler
+            averaged = run.averages.optimization_step if run.averages else 0
+            notes = {"format": FORMAT, "averages": averaged, "scaler": scaler.state_dict() if scaler else None}
+            write_json(temporary / NOTES_FILE, notes)
         finish_checkpoint(temporary, final)
-    accelerator.wait_for_everyone()
+    run.accelerator.wait_for_everyone()
+
+
+def _state_of(run: Run) -> dict[str, torch.Tensor]:
+    """All that an update changes: trained weights, their averages, and what the optimiser knows of them, by index."""
+    tensors: dict[str, torch.Tensor] = {f"weights.{index}": weights for index, weights in enumerate(run.trained)}
+    for index, average in enumerate(run.averages.shadow_params if run.averages else ()):
+        tensors[f"averages.{index}"] = average
+    for index, known in run.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": known[name] for name in OPTIMISER_STATE}
+    return tensors
+
+
+def _expected_shapes(run: Run) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, parameter in enumerate(run.trained):
+        names = [f"weights.{index}", *(f"optimiser.{index}.{name}" for name in OPTIMISER_STATE)]
+        names += [f"averages.{index}"] if run.averages else []
+        shapes |= {name: () if name.endswith(".step") else tuple(parameter.shape) for name in names}
+    return shapes
+
+
+def _read_state(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A checkpoint's tensors, of exactly these names and shapes, and its notes.
+
+    Raises:
+        ValueError: it is damaged, or of another version; the text goes on from "the checkpoint".
+    """
+    if not (folder / STATE_FILE).is_file() or not (folder / NOTES_FILE).is_file():
+        raise ValueError("was written by another version, whose files are not read")
+    try:
+        notes = read_json(folder / NOTES_FILE)
+        header = read_header(folder / STATE_FILE)
+    except ValueError as error:
+        raise ValueError(f"is damaged: a file of it {error}") from None
+    scaler = notes.get("scaler")
+    if notes.get("format") != FORMAT or not isinstance(notes.get("averages"), int):
+        raise ValueError("was written by another version, or its notes are damaged")
+    if scaler is not None and not _are_numbers(scaler):
+        raise ValueError("is damaged: its notes make no sense")
+    stored = {name: entry.get("shape") for name, entry in header.items() if name != "__metadata__"}
+    if stored != {name: list(shape) for name, shape in shapes.items()}:
+        raise ValueError("is damaged, or of a run with other weights")
+    try:
+        return load_file(folder / STATE_FILE), notes
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise ValueError(f"is damaged ({first_line(error)})") from None
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(number, int | float) for number in value.values())
+
+
+def _load_optimiser(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for index, parameter in enumerate(run.trained):
+        known = {name: tensors[f"optimiser.{index}.{name}"] for name in OPTIMISER_STATE}
+        # A fused update walks through memory, so what belongs to a weight must lie there as the weight does.
+        laid_out = {name: torch.empty_like(parameter).copy_(known[name]) for name in OPTIMISER_STATE if name != "step"}
+        state[index] = laid_out | {"step": known["step"]}
+    run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
 
 
 def finish_checkpoint(temporary: Path, final: Path) -> None:
@@ -108,11 +200,23 @@ def save_best(out: Path, weights: Mapping[str, torch.Tensor], step: int) -> None
         os.replace(path.with_suffix(".part"), path)
 
 
-def load_best(out: Path) -> tuple[dict[str, torch.Tensor], int] | None:
-    """The weights `save_best` kept and their step, or None."""
-    path = out / "checkpoints" / "best.safetensors"
+def load_best(run: Run) -> tuple[dict[str, torch.Tensor], int] | None:
+    """The trained weights that `save_best` kept, by their names in the learner, and their step; None if there are none.
+
+    Raises:
+        DataError: they are damaged, or of another run.
+    """
+    path = run.out / "checkpoints" / "best.safetensors"
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
-        return weights, int(file.metadata()["step"])
+    wanted = {name: weight.shape for name, weight in run.learner.named_parameters() if weight.requires_grad}
+    try:
+        step = int(read_header(path)["__metadata__"]["step"])
+        weights = load_file(path)
+        if {name: tensor.shape for name, tensor in weights.items()} != wanted:
+            raise ValueError("they are of a run with other weights")
+        return weights, step
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{path}: the best weights are damaged ({first_line(error)}); delete {path.parent} to begin anew"
+        ) from None

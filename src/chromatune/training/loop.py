@@ -69,7 +69,7 @@ def train(
         ThreadPoolExecutor(1) as thread,
     ):
         accelerator, optimiser = run.accelerator, run.optimiser
-        step = first = load_latest(accelerator, out)
+        step = first = load_latest(run)
         accelerator.wait_for_everyone()
         accelerator.init_trackers("tensorboard")
         log, best, anchors = None, -math.inf, {}
@@ -113,7 +113,7 @@ def train(
                 accelerator.wait_for_everyone()
 
             if saves:
-                save_checkpoint(accelerator, out, step)
+                save_checkpoint(run, step)
             if done:
                 break
 
@@ -182,7 +182,7 @@ def _train_row(run: Run, step: int, sums: dict[str, torch.Tensor], passes: int) 
 
 def _with_best_weights(run: Run, step: int) -> Trained:
     """The run's result, with the best weights in place."""
-    best = load_best(run.out)
+    best = load_best(run)
     best_step = step
     if best is not None:
         weights, best_step = best

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.bundle import ModelInfo
@@ -91,6 +91,9 @@ def opened_run(
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
         project_dir=out,
     )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        kind = accelerator.distributed_type.value
+        raise OptionsError(f"accelerate is set to {kind}, whose split weights no checkpoint holds; use plain processes")
     set_seed(settings.seed)  # only for what peft initialises: every draw of the loop has a generator of its own
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
@@ -159,7 +162,6 @@ def _build(
     averages = EMAModel(trained, decay=settings.ema) if settings.ema > 0 else None
     if averages is not None:
         averages.to(device)
-        accelerator.register_for_checkpointing(averages)
     return Run(
         accelerator, settings, out, start.split, parts, info, learner, trained, cache, stream, held_out, seen,
         model, optimiser, averages,

@@ -1,0 +1,150 @@
+"""Checkpoints run no code when they are read, and damaged ones are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from chromatune.data.sources import open_source
+from chromatune.errors import DataError
+from chromatune.training import checkpoints
+from chromatune.training.loop import train
+from chromatune.training.settings import TrainSettings
+
+# What accelerate wrote, and what it, torch and diffusers look for
+PICKLES = (
+    "optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl", "scheduler.bin", "sampler.bin", "scaler.pt",
+    "pytorch_model.bin", "model.pt", "state.pkl", "state.pt",
+)  # fmt: skip
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.system, (f"{sys.executable} -c \"open('ran', 'w')\"",))
+
+
+@pytest.fixture(scope="module")
+def half_done(drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path_factory) -> Path:
+    """A run of six updates, stopped after three; its weights were validated once."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+
+    class Stopped(Exception):
+        pass
+
+    def stop(row):
+        if row["kind"] == "train" and row["step"] == 4:
+            raise Stopped
+
+    settings = TrainSettings(**(tiny_settings | {"log_every": 1}))
+    with pytest.raises(Stopped):
+        train(open_source(drawn_photos), str(tiny_bundle_dir), settings, folder, on_row=stop)
+    return folder
+
+
+@pytest.fixture
+def go_on(half_done, drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path, monkeypatch) -> Callable:
+    """Copies the run, spoils the copy, and goes on with it."""
+    monkeypatch.chdir(tmp_path)
+
+    def start(spoil: Callable[[Path], object] = lambda folder: None):
+        folder = tmp_path / "copy"
+        shutil.copytree(half_done, folder)
+        spoil(folder / "checkpoints")
+        settings = TrainSettings(**(tiny_settings | {"log_every": 1}))
+        return train(open_source(drawn_photos), str(tiny_bundle_dir), settings, folder)
+
+    return start
+
+
+def state(folder: Path) -> Path:
+    return folder / "step-000003" / checkpoints.STATE_FILE
+
+
+def test_a_checkpoint_holds_no_pickle(half_done):
+    files = {path.name for path in (half_done / "checkpoints").rglob("*") if path.is_file()}
+    assert files == {checkpoints.STATE_FILE, checkpoints.NOTES_FILE, "best.safetensors"}
+
+
+def test_pickles_in_a_run_folder_are_never_read(go_on):
+    def plant(folder: Path) -> None:
+        for where in (folder, folder / "step-000003"):
+            for name in PICKLES:
+                (where / name).write_bytes(pickle.dumps(Bomb()))
+
+    assert go_on(plant).steps == 6
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "best.safetensors"])
+def test_a_pickle_under_the_name_of_a_state_is_refused(go_on, name):
+    def plant(folder: Path) -> None:
+        target = folder / name if name.startswith("best") else folder / "step-000003" / name
+        target.write_bytes(pickle.dumps(Bomb()))
+
+    with pytest.raises(DataError, match="damaged") as caught:
+        go_on(plant)
+    assert "\n" not in str(caught.value) and not Path("ran").exists()
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(go_on):
+    def age(folder: Path) -> None:
+        state(folder).unlink()
+        (folder / "step-000003" / "optimizer.bin").write_bytes(pickle.dumps(Bomb()))
+
+    with pytest.raises(DataError, match="was written by another version.*delete .*checkpoints to begin anew"):
+        go_on(age)
+    assert not Path("ran").exists()
+
+
+def reshaped(folder: Path) -> None:
+    tensors = load_file(state(folder))
+    save_file(tensors | {"weights.0": torch.zeros(2, 2)}, state(folder))
+
+
+def lacking(folder: Path) -> None:
+    tensors = load_file(state(folder))
+    tensors.pop("optimiser.1.exp_avg")
+    save_file(tensors, state(folder))
+
+
+def noted(**changes: object) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        path = folder / "step-000003" / checkpoints.NOTES_FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: state(folder).write_bytes(state(folder).read_bytes()[:-100]),
+        lambda folder: state(folder).write_bytes(b""),
+        lambda folder: (folder / "step-000003" / "state.json").write_text("["),
+        lambda folder: (folder / "step-000003" / "state.json").write_text("[1]"),
+        reshaped,
+        lacking,
+        noted(format=99),
+        noted(averages="many"),
+        noted(scaler=[1]),
+        lambda folder: (folder / "best.safetensors").write_bytes(b"x" * 50),
+        lambda folder: save_file({"unet.a": torch.zeros(1)}, folder / "best.safetensors", metadata={"step": "3"}),
+        lambda folder: save_file({"unet.a": torch.zeros(1)}, folder / "best.safetensors"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(go_on, spoil):
+    with pytest.raises(DataError) as caught:
+        go_on(spoil)
+    line = str(caught.value)
+    assert "\n" not in line and "to begin anew" in line
