@@ -23,7 +23,7 @@ from chromatune.images import IMAGE_SUFFIXES
 
 pytestmark = pytest.mark.slow
 
-MODELS, PHOTOS = 400, 400
+MODELS, PHOTOS, RUNS = 400, 400, 200
 MOST_MIB = 2048
 STRANGE: list[Any] = [
     None, True, -1, 0, 0.5, 2**31, 2**63, 1e300, "", "x" * 5000, "\x1b[31mred\x07\r\n", [], {}, [[]], [1] * 1000, "NaN",
@@ -132,4 +132,38 @@ def test_damaged_photos(tmp_path: Path) -> None:
         data = damaged(path.read_bytes(), rng)
         refused += told(lambda data=data: read_photo(data), f"{number}: {path.name}")
     assert PHOTOS / 4 < refused < PHOTOS
+    assert peak_mib() - before < MOST_MIB
+
+
+def test_damaged_run_folders(tiny_bundle_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
+    """A finished run, one file of it damaged, and the same call again: it goes on, begins anew, or says what to do."""
+    from chromatune.data.sources import open_source
+    from chromatune.training.loop import train
+    from chromatune.training.outcome import write_outcome
+    from chromatune.training.settings import TrainSettings
+
+    rng, before = np.random.default_rng(3), peak_mib()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(6):
+        squares = np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
+        Image.fromarray(squares.astype(np.uint8)).save(photos / f"{index}.png")
+    settings = TrainSettings(
+        size_px=32, batch=2, max_steps=2, checkpoint_every=1, validate_every=2, validation_photos=1, cache_variants=1
+    )  # fmt: skip
+
+    def run(folder: Path) -> None:
+        write_outcome(train(open_source(photos), str(tiny_bundle_dir), settings, folder), "photos", "quick")
+
+    run(tmp_path / "whole")
+    refused = 0
+    for number in range(RUNS):
+        folder = tmp_path / f"run-{number}"
+        shutil.copytree(tmp_path / "whole", folder)
+        kept = ("tensorboard", "model", "grids")
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in kept)
+        how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
+        refused += told(lambda folder=folder: run(folder), how)
+        shutil.rmtree(folder)
+    assert refused > RUNS / 10
     assert peak_mib() - before < MOST_MIB

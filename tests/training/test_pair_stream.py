@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 
@@ -113,6 +114,58 @@ def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, mon
     np.testing.assert_array_equal(whole.condition, cut.condition)
     np.testing.assert_array_equal(whole.moments, cut.moments)
     assert whole.left_out == cut.left_out
+
+
+def cut(name, keep):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+
+
+def written(name, data):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+DAMAGES = [
+    cut("condition.npy", -100), cut("moments.npy", 60), cut("condition.npy", 0),
+    written("moments.npy", b"\x93NUMPY" * 9),
+    written("index.json", b"[]"), written("index.json", b""), written("index.json", b"[" * 200_000),
+    written("index.json", b'{"variants": 3, "done": 99, "left_out": {"broken": [], "grey": []}}'),
+    written("index.json", b'{"variants": 3, "done": 14, "left_out": {"broken": 7}}'),
+    lambda folder: (folder / "moments.npy").unlink(),
+    lambda folder: np.save(folder / "condition.npy", np.array([object()]), allow_pickle=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", DAMAGES)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, monkeypatch, spoil, finished):
+    """It comes from the photos alone; half a file lengthened with zeros would be trained on without a word."""
+    vae, items = open_trainable(str(tiny_pipeline())).vae, open_source(drawn_photos).items
+    whole = open_cache(tmp_path, items, vae, 32, SETTINGS)
+    condition, moments = whole.condition.copy(), whole.moments.copy()
+    folder = whole.folder if finished else whole.folder.rename(whole.folder.with_name(whole.folder.name + ".partial"))
+    spoil(folder)
+    again = open_cache(tmp_path, items, vae, 32, SETTINGS)
+    np.testing.assert_array_equal(again.condition, condition)
+    np.testing.assert_array_equal(again.moments, moments)
+    assert again.left_out == whole.left_out and [path.name for path in tmp_path.iterdir()] == [again.folder.name]
+
+
+def test_room_is_taken_before_latents_are_written(drawn_photos, tiny_pipeline, tmp_path, monkeypatch):
+    """A file with holes on a full disk would end the process by a signal, without a word."""
+    vae, items = open_trainable(str(tiny_pipeline())).vae, open_source(drawn_photos).items
+    reserve, taken = os.posix_fallocate, []
+
+    def full(file, offset, length):
+        taken.append(length)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="the latent cache cannot be written .No space left on device.; make room"):
+        open_cache(tmp_path, items, vae, 32, SETTINGS)
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    cache = open_cache(tmp_path, items, vae, 32, SETTINGS)
+    assert taken == [(cache.folder / "condition.npy").stat().st_size]
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in cache.folder.glob("*.npy"))
 
 
 def test_greys_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos, tmp_path):

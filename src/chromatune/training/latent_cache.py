@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from chromatune.bundle.checks import read_json
 from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
 from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
 from chromatune.data.sources import PhotoItem
@@ -28,6 +30,8 @@ from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
 
 FORMAT = 1  # raised when the layout or the drawing of pairs changes
+LEFT_OUT = ("broken", "grey")  # reasons
+RESERVED_BYTES = 1 << 20
 PROGRESS_SAVE = 64  # photos between two notes of how far the making has come
 
 
@@ -104,31 +108,81 @@ def open_cache(
         DataError: no photo is usable, or the disk is full.
     """
     folder = root / cache_key(items, weights_digest(vae), size_px, settings, with_greys)
-    if not folder.is_dir():
-        try:
-            _make(folder, items, vae, size_px, settings, start_stage, with_greys)
-        except OSError as error:
-            raise DataError(f"{folder}: the latent cache cannot be written ({error.strerror or error})") from None
-    return _open(folder, items, size_px)
+    try:
+        if folder.is_dir():
+            try:
+                return _open(folder, items, size_px, settings, with_greys)
+            except ValueError:
+                shutil.rmtree(folder)  # damaged; all of it comes from the photos again
+        _make(folder, items, vae, size_px, settings, start_stage, with_greys)
+        return _open(folder, items, size_px, settings, with_greys)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the latent cache cannot be written ({error.strerror or error}); make room and run again"
+        ) from None
 
 
-def _open(folder: Path, items: Sequence[PhotoItem], size_px: int) -> LatentCache:
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+def _open(
+    folder: Path, items: Sequence[PhotoItem], size_px: int, settings: TrainSettings, with_greys: bool
+) -> LatentCache:
+    """The cache in a folder.
+
+    Raises:
+        ValueError: it is damaged.
+        DataError: no photo is usable.
+    """
+    index = _read_index(folder, items, settings)
     unusable = {key for keys in index["left_out"].values() for key in keys}
     usable = [i for i, item in enumerate(items) if item.key not in unusable]
     if not usable:
         raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
+    rows = len(items) * index["variants"]
     return LatentCache(
         folder=folder,
         items=tuple(items[i] for i in usable),
         variants=index["variants"],
         size_px=size_px,
-        condition=np.load(folder / "condition.npy", mmap_mode="r"),
-        moments=np.load(folder / "moments.npy", mmap_mode="r"),
+        condition=_open_array(folder / "condition.npy", rows),
+        moments=_open_array(folder / "moments.npy", rows),
         rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
         left_out=index["left_out"],
-        greys=np.load(folder / "greys.npy", mmap_mode="r") if (folder / "greys.npy").exists() else None,
+        greys=_open_array(folder / "greys.npy", rows) if with_greys else None,
     )
+
+
+def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSettings) -> dict[str, Any]:
+    """How far a cache is, and which photos it leaves out.
+
+    Raises:
+        ValueError: the note is missing or damaged, or of other photos.
+    """
+    index = read_json(folder / "index.json")
+    left_out, done = index.get("left_out"), index.get("done")
+    lists = list(left_out.values()) if isinstance(left_out, dict) else [None]
+    if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in lists):
+        raise ValueError("index.json is damaged")
+    if index.get("variants") != settings.cache_variants or not isinstance(done, int) or not 0 <= done <= len(items):
+        raise ValueError("index.json is damaged")
+    if set(left_out or ()) != set(LEFT_OUT):
+        raise ValueError("index.json is damaged")
+    return index
+
+
+def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.ndarray:
+    """An array on disk, (rows, ...) float16 or uint8.
+
+    Raises:
+        ValueError: it is missing, cut, or another one.
+    """
+    try:
+        # For reading first: what is opened for writing is lengthened with zeros where it was cut
+        array = np.lib.format.open_memmap(path, mode="r")
+        whole = array.offset + array.nbytes == path.stat().st_size
+    except Exception as error:  # its header is read as Python's own literals are, with all that can go wrong there
+        raise ValueError(f"{path.name} is damaged") from error
+    if not whole or array.dtype not in (np.float16, np.uint8) or array.shape[:1] != (rows,):
+        raise ValueError(f"{path.name} is cut or damaged")
+    return array if mode == "r" else np.lib.format.open_memmap(path, mode=mode)
 
 
 def _reasons(left_out: dict[str, list[str]]) -> str:
@@ -144,9 +198,16 @@ def _make(
     partial.mkdir(parents=True, exist_ok=True)
     device = next(vae.parameters()).device
     note = partial / "index.json"  # how far it is, and in the end what is there
-    index: dict[str, Any] = {"variants": settings.cache_variants, "done": 0, "left_out": {"broken": [], "grey": []}}
-    if note.exists():
-        index = json.loads(note.read_text(encoding="utf-8"))
+    index: dict[str, Any] = {"variants": settings.cache_variants}
+    try:
+        index = _read_index(partial, items, settings)
+        for name in ("condition", "moments", *(["greys"] if with_greys else [])):
+            if index["done"] > sum(map(len, index["left_out"].values())):
+                _open_array(partial / f"{name}.npy", len(items) * index["variants"])
+    except ValueError:  # not begun, or damaged: made anew
+        shutil.rmtree(partial)
+        partial.mkdir()
+        index |= {"done": 0, "left_out": {name: [] for name in LEFT_OUT}}
     advance = start_stage("encoding photos", len(items))
     for _ in range(index["done"]):
         advance()
@@ -197,9 +258,28 @@ def _store(
 ) -> None:
     for name, value in values.items():
         if name not in arrays:
-            path, shape = partial / f"{name}.npy", (total * len(value), *value.shape[1:])
-            mode = "r+" if path.exists() else "w+"
-            arrays[name] = np.lib.format.open_memmap(
-                path, mode=mode, dtype=None if mode == "r+" else value.dtype, shape=None if mode == "r+" else shape
-            )
+            path, rows = partial / f"{name}.npy", total * len(value)
+            if not path.exists():
+                np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=(rows, *value.shape[1:]))
+            _reserve(path)
+            arrays[name] = _open_array(path, rows, mode="r+")
         arrays[name][number * len(value) : (number + 1) * len(value)] = value
+
+
+def _reserve(path: Path) -> None:
+    """Takes the file's room on the disk at once: without it, a full disk ends the process by a signal, wordlessly.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif sys.platform != "win32":  # whose files have no holes
+            for start in range(0, size, RESERVED_BYTES):
+                file.seek(start)
+                block = file.read(RESERVED_BYTES)
+                file.seek(start)
+                file.write(block)
+            os.fsync(file.fileno())
