@@ -14,6 +14,7 @@ from PIL import Image
 from chromatune.data import imdb_wiki
 from chromatune.data.sources import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter, Source, open_source
 from chromatune.errors import DataError, MissingExtraError, PhotoError
+from chromatune.files import claim_folder
 
 
 def keys(source: Source) -> list[str]:
@@ -304,3 +305,23 @@ def test_without_scipy(imdb: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(MissingExtraError, match="train"):
         open_source(imdb)
+
+
+@pytest.mark.parametrize("note", ["run.json", "protocol.json", "experiment.json"])
+def test_what_was_made_among_the_photos_is_no_photo_of_the_source(tmp_path, note):
+    """`finetune .` and `evaluate .` would else meet their own pictures, and take the source for another one."""
+    for name in ("a.png", "b/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / name)
+
+    def found() -> tuple[list[str], dict[str, int]]:
+        source = open_source(tmp_path)
+        return [item.key for item in source.items], dict(source.left_out)
+
+    before = found()
+    assert before == (["a.png", "b/c.png"], {})
+    with claim_folder(tmp_path / "out", note, {"seed": 1}, "work"):
+        (tmp_path / "out" / "grids").mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / "out" / "grids" / "step-000001.png")
+        assert found() == before
+    assert found() == before

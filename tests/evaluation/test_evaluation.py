@@ -14,9 +14,10 @@ import pytest
 from chromatune.bundle.names import weights_hash
 from chromatune.color import luma
 from chromatune.colorizer import Colorizer
-from chromatune.errors import DataError, MissingExtraError, OptionsError
+from chromatune.errors import DataError, MissingExtraError, OptionsError, PhotoError
 from chromatune.evaluation import metrics
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, ROWS_FILE, evaluate
+from chromatune.evaluation.methods import ResultFiles
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.settings import make_settings
 from chromatune.files import claim_folder
@@ -305,3 +306,27 @@ def test_two_rows_of_one_name_are_refused(settings, tmp_path):
     (tmp_path / "r").mkdir()
     with pytest.raises(OptionsError, match="two rows would be called 'grey'"):
         evaluate(settings(results=(("grey", str(tmp_path / "r")),)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["1931/001.png", "1932/001.png"], ["1931/001.png", "1932/001.png"]),
+        (["001.png"], ["ambiguous: 2 photos are called 001"] * 2),
+        (["1931/001.png"], ["1931/001.png", "ambiguous: 2 photos are called 001"]),
+        (["1931/001.png", "1932/001.png", "1932/001.jpg"], ["1931/001.png", "ambiguous: 2 files called 001"]),
+        ([], ["missing", "missing"]),
+    ],
+)
+def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, coloured, files, found):
+    """Archives number their scans anew each year."""
+    (tmp_path / "results").mkdir()
+    for name in files:
+        write_png(tmp_path / "results" / name, coloured("coffee"))
+    results = ResultFiles(str(tmp_path / "results"), ["1931/001.tif", "1932/001.tif", "1932/002.tif"])
+    for key, expected in zip(("1931/001.tif", "1932/001.tif"), found, strict=True):
+        try:
+            came = results.find(key).relative_to(tmp_path / "results").as_posix()
+        except PhotoError as error:
+            came = str(error)
+        assert came.startswith(expected)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError
+from chromatune.files import is_claimed
 from chromatune.images import IMAGE_SUFFIXES
 
 READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
@@ -52,7 +53,10 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """All files below a folder, through links too; hidden ones (macOS leaves `._x.jpg`) are not looked at."""
+    """All files below a folder, through links too; hidden ones (macOS leaves `._x.jpg`) are not looked at.
+
+    Nor are folders of runs, evaluations and experiments: their pictures are results.
+    """
     photos: list[str] = []
     others: list[str] = []
     closed: list[OSError] = []
@@ -63,6 +67,9 @@ def list_folder(root: Path) -> Listing:
             folders.clear()
             continue
         visited.add(real)
+        if parent != str(root) and is_claimed(Path(parent)):
+            folders.clear()  # a fine-tuning or an evaluation that was begun among its own photos
+            continue
         # sorted: of two ways to one folder the same one is always taken
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"

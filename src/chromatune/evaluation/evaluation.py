@@ -85,7 +85,7 @@ def evaluate(
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
     with claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",)), ExitStack() as stack:
-        scorer = _open_scorer(settings, out, networks, find_face, stack)
+        scorer = _open_scorer(settings, out, networks, find_face, stack, photos)
         costs = _score_all(methods, photos, scorer, start_stage)
         records = scorer.scores.read()
         summarised = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
@@ -99,7 +99,12 @@ def evaluate(
 
 
 def _open_scorer(
-    settings: EvaluationSettings, out: Path, networks: Networks, find_face: FaceFinder | None, stack: ExitStack
+    settings: EvaluationSettings,
+    out: Path,
+    networks: Networks,
+    find_face: FaceFinder | None,
+    stack: ExitStack,
+    photos: Sequence[ChosenPhoto],
 ) -> Scorer:
     """The scorer with its files below `out`, which the stack closes."""
     scores = stack.enter_context(LineFile(out / ROWS_FILE, ("row", "subset", "key")))
@@ -108,7 +113,8 @@ def _open_scorer(
     if networks.fid is not None:
         features = stack.enter_context(FeatureFile(out / FEATURES_FILE, feature_width(networks.fid)))
     pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
-    return Scorer(settings, scores, timings, pool, find_face, networks, features)
+    keys = tuple(photo.key for photo in photos)
+    return Scorer(settings, scores, timings, pool, find_face, keys, networks, features)
 
 
 def _score_all(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,10 +73,14 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
 
 
 class ResultFiles:
-    """The image files below a folder, found by a photo's key or, where only one file has it, by the key's last stem."""
+    """The image files below a folder, found by a photo's key or, where one photo and one file have it, by its stem."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, keys: Iterable[str] = ()) -> None:
         """Lists the folder.
+
+        Args:
+            folder: of results.
+            keys: of all photos that are measured: a stem that several of them have names none.
 
         Raises:
             DataError: it does not exist.
@@ -83,6 +89,7 @@ class ResultFiles:
         if not root.is_dir():
             raise DataError(f"{folder}: no such folder of results; check --results")
         paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        self._photos_called = Counter(PurePosixPath(key).stem for key in keys)
         self._by_key: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in paths:
@@ -96,12 +103,15 @@ class ResultFiles:
             PhotoError: there is none, or more than one that it could be.
         """
         name = PurePosixPath(key)
-        for found in (self._by_key.get(name.with_suffix("").as_posix()), self._by_stem.get(name.stem)):
-            if found is not None and len(found) > 1:
-                raise PhotoError(f"ambiguous: {len(found)} files called {found[0].stem}")
-            if found is not None:
-                return found[0]
-        raise PhotoError("missing")
+        found = self._by_key.get(name.with_suffix("").as_posix())
+        if found is None and (found := self._by_stem.get(name.stem)) and self._photos_called[name.stem] > 1:
+            photos = self._photos_called[name.stem]
+            raise PhotoError(f"ambiguous: {photos} photos are called {name.stem}; keep their folders in the results")
+        if found is None:
+            raise PhotoError("missing")
+        if len(found) > 1:
+            raise PhotoError(f"ambiguous: {len(found)} files called {found[0].stem}")
+        return found[0]
 
     def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
         """The result for a photo, (S, S, 3) uint8 sRGB.

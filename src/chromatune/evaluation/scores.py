@@ -157,6 +157,7 @@ class Scorer:
         timings: lines of seconds, by method, subset and key; kept apart, since no two runs measure the same.
         pool: threads that read and score.
         find_face: the detector, or None where it is not installed.
+        keys: of all photos that are measured.
         networks: for LPIPS and FID, where asked for.
         features: for FID, by row and key; None without it.
     """
@@ -166,6 +167,7 @@ class Scorer:
     timings: LineFile
     pool: ThreadPoolExecutor
     find_face: FaceFinder | None
+    keys: tuple[str, ...] = ()
     networks: Networks = field(default_factory=Networks)
     features: FeatureFile | None = None
     _loaded: tuple[str, Colorizer] | None = field(default=None, repr=False)
@@ -186,7 +188,7 @@ class Scorer:
         if method.model is not None:
             yield from self._run_model(method, method.model, photos)
             return
-        files = None if method.folder is None else ResultFiles(method.folder)
+        files = None if method.folder is None else ResultFiles(method.folder, self.keys)
         for target in self._targets(photos):
             if files is None:
                 yield MethodResults(target, [target.grey_rgb])

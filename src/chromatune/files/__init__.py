@@ -6,13 +6,14 @@ claims.py   whose folder it is, and that no second process works in it
 progress.py how long work tells how far it is
 """
 
-from chromatune.files.claims import claim_folder, release_folder
+from chromatune.files.claims import claim_folder, is_claimed, release_folder
 from chromatune.files.lines import LineFile, read_json_lines
 from chromatune.files.whole import sync_folder, whole_folder, write_json, write_whole
 
 __all__ = [
     "LineFile",
     "claim_folder",
+    "is_claimed",
     "read_json_lines",
     "release_folder",
     "sync_folder",

@@ -54,6 +54,11 @@ def claim_folder(
         lock.release()
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a folder is that of a piece of work, at whatever time: what lies there are its results."""
+    return (folder / LOCK_FILE).is_file()
+
+
 def release_folder(folder: Path, file_name: str) -> None:
     """Takes the note back from work that never began; the folder goes too, if nothing but empty folders is left."""
     for name in (file_name, LOCK_FILE):
