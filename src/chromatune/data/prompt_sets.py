@@ -1,10 +1,15 @@
-"""Sets of instructions to train with: by name, or from a text file."""
+"""Sets of instructions to train with: by name, from a text file, or the photos' own."""
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from chromatune.errors import DataError, printable
+from chromatune.data.items import Source
+from chromatune.errors import DataError, OptionsError, printable
 from chromatune.prompts import COLORIZE_PROMPTS, HELD_OUT_PROMPTS, SINGLE_PROMPT
 
 PROMPT_SETS: dict[str, tuple[str, ...]] = {
@@ -12,6 +17,49 @@ PROMPT_SETS: dict[str, tuple[str, ...]] = {
     "single": SINGLE_PROMPT,
     "held-out": HELD_OUT_PROMPTS,
 }
+OWN, AUTO = "source", "auto"  # each photo's own instruction; the same where the source has them, else "thirty"
+
+MAX_FILE_BYTES = 16 * 2**20  # of a prompts file: some hundred thousand instructions
+NOT_TEXT = ("Cc", "Cs")  # Unicode categories: control characters, halves of a pair
+
+
+def instructions_of(source: Source, name: str) -> Sequence[str] | Mapping[str, str]:
+    """The instructions to draw from, or the one of each photo, by its key.
+
+    Args:
+        source: photos, with or without instructions of their own.
+        name: a name of `PROMPT_SETS`; "source" for the photos' own; "auto" for those where there are any, else
+            "thirty"; or a text file, as for `prompt_set`.
+
+    Raises:
+        OptionsError: the photos have no instructions of their own.
+        DataError: there is no such set or file, or the file has no instruction or is no text.
+    """
+    if name not in (OWN, AUTO):
+        return prompt_set(name)
+    if source.prompts:
+        return {item.key: source.prompts.get(item.key) or drawn_prompt(item.key) for item in source.items}
+    if name == AUTO:
+        return PROMPT_SETS["thirty"]
+    raise OptionsError(f"{printable(source.name)} has no prompts of its own; give prompts=thirty, or a text file")
+
+
+def drawn_prompt(key: str) -> str:
+    """One of the thirty instructions, always the same one for a photo's key: for a row that has none of its own."""
+    return COLORIZE_PROMPTS[hashlib.sha256(key.encode()).digest()[0] % len(COLORIZE_PROMPTS)]
+
+
+def prompt_text(value: Any) -> str:
+    """What a table's cell holds as an instruction, on one line; "" where it holds none.
+
+    Args:
+        value: a text, or several of which the first counts that is not empty; all else is none.
+    """
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(prompt_text, value)), "")
+    if not isinstance(value, str):
+        return ""
+    return " ".join("".join(" " if unicodedata.category(c) in NOT_TEXT else c for c in value).split())
 
 
 def prompt_set(name_or_path: str) -> tuple[str, ...]:
@@ -22,13 +70,29 @@ def prompt_set(name_or_path: str) -> tuple[str, ...]:
             that begin with # are skipped.
 
     Raises:
-        DataError: there is no such set or file, or the file has no instruction or is no text.
+        DataError: there is no such set or file, or the file has no instruction, is no text or far too long.
     """
     if name_or_path in PROMPT_SETS:
         return PROMPT_SETS[name_or_path]
     label = printable(name_or_path) or "''"
+    lines = [prompt_text(line) for line in _text_of(name_or_path, label).splitlines()]
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise DataError(f"{label}: no prompts in this file; write one a line")
+    return prompts
+
+
+def _text_of(name: str, label: str) -> str:
+    path = Path(name).expanduser()
     try:
-        text = Path(name_or_path).expanduser().read_text(encoding="utf-8-sig")  # Windows editors write a mark in front
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise DataError(f"{label}: is a folder or a device; give a text file with one prompt a line")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            limit = MAX_FILE_BYTES // 2**20
+            raise DataError(f"{label}: more than {limit} MiB; give a text file with one prompt a line")
+        return content.decode("utf-8-sig")  # Windows editors write a mark in front
     except FileNotFoundError:
         accepted = ", ".join(PROMPT_SETS)
         raise DataError(f"{label}: no such prompt set or file; accepted: {accepted}, or a text file") from None
@@ -37,8 +101,3 @@ def prompt_set(name_or_path: str) -> tuple[str, ...]:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{label}: cannot be read ({reason}); give a text file with one prompt a line") from error
-    lines = [line.strip() for line in text.splitlines()]
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not prompts:
-        raise DataError(f"{label}: no prompts in this file; write one a line")
-    return prompts
