@@ -37,7 +37,7 @@ def inspect_command(
         int | None,
         typer.Option(min=1, metavar="N", help="Open N photos only, evenly spread.", show_default="all"),
     ] = None,
-    min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Shorter side that a photo must have.")] = 128,
+    min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Shorter side that a photo must have.")] = 16,
 ) -> int:
     """Tell what a source holds: counts, sizes, photos left out and why, and the hash of its split.
 

@@ -6,8 +6,9 @@ folders.py        folders of photos, LFW, FFHQ
 imdb_wiki.py      IMDB-WIKI's .mat files
 hugging_face.py   data sets with InstructPix2Pix columns
 splits.py         train and validation halves that share no person
+usable.py         which photos can be trained with, and a split that has one to validate on
 pairs.py          crop, flip, colour and grey half of a pair
 greys.py          how a colour scene becomes a grey photo
-prompt_sets.py    instructions by name or from a file
+prompt_sets.py    instructions by name, from a file, or the photos' own
 inspection.py     what a source holds, and a contact sheet of it
 """

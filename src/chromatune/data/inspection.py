@@ -11,12 +11,11 @@ import numpy as np
 
 from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
-from chromatune.data.pairs import is_monochrome
 from chromatune.data.splits import split_source
+from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, LeftOut, read_usable
 from chromatune.errors import DataError, PhotoError
 from chromatune.images import Photo, write_photo
 
-BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "grey or sepia"
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 EXAMPLES = 3
 VALIDATION_SHARE = 0.1
@@ -26,7 +25,7 @@ SHEET_GREY = 128  # neutral, so that no colour looks other than it is
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutPhotos:
     """Photos that one reason keeps out of training.
 
     Attributes:
@@ -65,7 +64,7 @@ class Inspection:
     persons: int
     short_side_px: tuple[int, ...]
     long_side_px: tuple[int, ...]
-    left_out: Mapping[str, LeftOut]
+    left_out: Mapping[str, LeftOutPhotos]
     split_digest: str | None
 
 
@@ -73,7 +72,7 @@ def inspect_source(
     source: Source,
     *,
     limit: int | None = None,
-    size_px: int = 128,
+    size_px: int = MIN_SIDE_PX,
     on_photo: Callable[[PhotoItem], None] = lambda item: None,
 ) -> Inspection:
     """Counts, sizes, and the photos left out and why; a photo that cannot be read is counted, never fatal.
@@ -81,7 +80,7 @@ def inspect_source(
     Args:
         source: what to look at.
         limit: open this many photos, evenly spread over the source; None opens all.
-        size_px: a photo whose shorter side has fewer pixels is too small.
+        size_px: a photo whose shorter side has fewer pixels is too small; by default what training leaves out too.
         on_photo: called after each photo.
     """
     items = _spread(source.items, limit)
@@ -89,19 +88,14 @@ def inspect_source(
     sizes_px: list[tuple[int, int]] = []  # short and long side
     found: dict[str, list[tuple[str, str]]] = {BROKEN: [], TOO_SMALL: [], MONOCHROME: []}  # key and message
     for item in items:
-        try:
-            rgb_u8 = item.read()
-        except PhotoError as error:
-            found[BROKEN].append((item.key, str(error)))
+        result = read_usable(item, size_px)
+        size = result.size_px if isinstance(result, LeftOut) else result.shape[:2]
+        if size is not None:
+            sizes_px.append((min(size), max(size)))
+        if isinstance(result, LeftOut):
+            found[result.reason].append((item.key, result.detail))
         else:
-            height, width = rgb_u8.shape[:2]
-            sizes_px.append((min(height, width), max(height, width)))
-            if min(height, width) < size_px:
-                found[TOO_SMALL].append((item.key, f"{item.key}: {width} x {height} px"))
-            elif is_monochrome(rgb_u8):
-                found[MONOCHROME].append((item.key, ""))
-            else:
-                usable.append(item)
+            usable.append(item)
         on_photo(item)
     short_px, long_px = _quantiles(sizes_px)
     return Inspection(
@@ -177,13 +171,13 @@ def _quantiles(sizes_px: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[
     return tuple(int(value) for value in values[:, 0]), tuple(int(value) for value in values[:, 1])
 
 
-def _left_out(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, LeftOut]:
-    left_out = {reason: LeftOut(count) for reason, count in by_source.items()}
+def _left_out(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, LeftOutPhotos]:
+    left_out = {reason: LeftOutPhotos(count) for reason, count in by_source.items()}
     for reason, photos in found.items():
         if photos:
             examples = photos[:EXAMPLES]
             messages = tuple(message for _, message in examples if message)
-            left_out[reason] = LeftOut(len(photos), tuple(key for key, _ in examples), messages)
+            left_out[reason] = LeftOutPhotos(len(photos), tuple(key for key, _ in examples), messages)
     return left_out
 
 
