@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data.prompt_sets import drawn_prompt
 from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 
@@ -143,3 +144,109 @@ def test_without_datasets(rows, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match="train"):
         open_source(tmp_path / "set")
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n "])
+def test_a_row_without_an_instruction_gets_a_drawn_one(rows, tmp_path: Path, empty) -> None:
+    image_dataset(rows | {"edit_prompt": ["colorize", empty, " add\n color "]}).save_to_disk(tmp_path / "set")
+    source = open_source(tmp_path / "set")
+    assert list((source.prompts or {}).values()) == ["colorize", drawn_prompt("train/0000001"), "add color"]
+    image_dataset(rows | {"edit_prompt": [empty] * 3}).save_to_disk(tmp_path / "none")
+    assert open_source(tmp_path / "none").prompts is None
+    with pytest.raises(DataError, match="no text in column 'edit_prompt'"):
+        open_source(f"hf:{tmp_path / 'none'}#prompt=edit_prompt")
+
+
+def test_any_column_by_name(rows, tmp_path: Path, draw, png_bytes) -> None:
+    import datasets
+
+    photos = [png_bytes(draw(seed=seed)) for seed in range(2)]
+    table = {"photo": photos, "texts": [["", "warm"], ["cold"]], "number": [1, 2]}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "set")
+    for source in (
+        open_source(f"{tmp_path / 'set'}#image=photo&prompt=texts"),
+        open_source(f"hf:{tmp_path / 'set'}#prompt=texts", columns={"image": "photo"}),
+    ):
+        assert list((source.prompts or {}).values()) == ["warm", "cold"]
+        np.testing.assert_array_equal(source.items[1].read(), draw(seed=1))
+    assert open_source(f"{tmp_path / 'set'}#image=photo").prompts is None
+    for columns, message in (
+        ("image=gone", "columns photo, texts, number; accepted"),
+        ("image=photo&prompt=gone", "columns photo, texts, number; accepted"),
+        ("image=photo&prompt=number", "no text in column 'number'"),
+        ("image=photo&prompt=photo", "no text in column 'photo'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_source(f"{tmp_path / 'set'}#{columns}")
+
+
+@pytest.mark.parametrize("beside", ["preview.png", "README.md", "preview.png README.md"])
+@pytest.mark.parametrize("folder", [".", "data"])
+def test_parquet_files_with_other_files_beside_them(rows, put, tmp_path: Path, draw, beside: str, folder: str) -> None:
+    (tmp_path / "set" / folder).mkdir(parents=True)
+    image_dataset(rows).to_parquet(tmp_path / "set" / folder / "train-00000-of-00001.parquet")
+    image_dataset(rows).to_parquet(tmp_path / "set" / folder / "test-00000-of-00001.parquet")
+    for name in beside.split():
+        put(f"set/{name}") if name.endswith("png") else (tmp_path / "set" / name).write_text("# Photos")
+    source = open_source(tmp_path / "set")
+    assert (source.kind, keys(source)) == ("hf", [f"train/{index:07}" for index in range(3)])
+    np.testing.assert_array_equal(source.items[2].read(), draw(seed=2))
+
+
+def test_a_long_first_row_still_names_the_columns(put, tmp_path: Path, draw) -> None:
+    put("set/grey.png", draw(seed=1)[..., 0])
+    put("set/colour.png", draw(seed=1))
+    row = {"edit_prompt": "colorize " * 9999, "original_image_file_name": "grey.png"}
+    (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(row | {"edited_image_file_name": "colour.png"}) + "\n")
+    source = open_source(tmp_path / "set")
+    assert (source.kind, len(source.items)) == ("hf", 1)
+
+
+def test_relative_paths_of_a_table_are_relative_to_it(put, tmp_path: Path, draw, monkeypatch) -> None:
+    import datasets
+
+    put("set/photos/a.png", draw(seed=4))
+    monkeypatch.chdir(tmp_path)
+    columns = {"edited_image": ["photos/a.png", "gone.png", "a\0b"], "edit_prompt": ["x", "y", "z"]}
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "set" / "train.parquet")
+    good, *others = open_source(tmp_path / "set" / "train.parquet").items
+    np.testing.assert_array_equal(good.read(), draw(seed=4))
+    for item in others:
+        with pytest.raises(PhotoError, match=item.key):
+            item.read()
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"7", b"{}", b"[" * 100_000, b'{"_data_files": 7}', b"\xff", b'{"features": []}']
+)
+def test_damaged_notes_of_a_saved_data_set_are_one_line(rows, tmp_path: Path, name: str, content: bytes) -> None:
+    image_dataset(rows).save_to_disk(tmp_path / "set")
+    (tmp_path / "set" / name).write_bytes(content)
+    message = ""
+    try:
+        assert len(open_source(tmp_path / "set").items) == 3  # the arrow file holds its schema too
+    except DataError as error:
+        message = str(error)
+    assert (message or "-").isprintable() and len(message) < len(str(tmp_path)) + 400
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" * 9, b"junk" * 99])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_damaged_tables_are_one_line(tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"train.{suffix}").write_bytes(content)
+    for spec in (tmp_path, tmp_path / f"train.{suffix}", f"hf:{tmp_path}"):
+        with pytest.raises(DataError, match="cannot be read as a Hugging Face data set") as caught:
+            open_source(spec)
+        assert str(caught.value).isprintable()
+
+
+def test_hostile_column_names_are_cut_and_printable(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({f"\x1b[2J{index}" + "y" * 999: ["x"] for index in range(50)}).save_to_disk(
+        tmp_path / "set"
+    )
+    with pytest.raises(DataError, match="; accepted: edited_image") as caught:
+        open_source(tmp_path / "set")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(tmp_path)) + 1200

@@ -25,8 +25,10 @@ def inspect_command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of photos, LFW, FFHQ, IMDB-WIKI or a Hugging Face data set, recognised by its layout; or "
-            "KIND:PATH with KIND one of folder, lfw, ffhq, imdb-wiki, hf. On the hub: hf:OWNER/NAME.",
+            help="A folder of photos, LFW, FFHQ, IMDB-WIKI, a Hugging Face data set or a table of photos "
+            "(metadata.csv, .jsonl or .parquet with columns file_name and edit_prompt), recognised by its layout; or "
+            "KIND:PATH with KIND one of folder, lfw, ffhq, imdb-wiki, hf, table. On the hub: hf:OWNER/NAME. "
+            "Other columns: hf:PATH#image=COLUMN&prompt=COLUMN, in quotes.",
         ),
     ],
     out: Annotated[

@@ -5,6 +5,7 @@ items.py          PhotoItem and Source, the one face of all layouts
 folders.py        folders of photos, LFW, FFHQ
 imdb_wiki.py      IMDB-WIKI's .mat files
 hugging_face.py   data sets with InstructPix2Pix columns
+photo_tables.py   tables with the photos' paths and instructions
 splits.py         train and validation halves that share no person
 usable.py         which photos can be trained with, and a split that has one to validate on
 pairs.py          crop, flip, colour and grey half of a pair

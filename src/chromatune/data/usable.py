@@ -77,7 +77,8 @@ def split_usable(
     Raises:
         DataError: the photos cannot be split, or none that could be held out is usable.
     """
-    split, passed_over = split_source(items, validation, seed), []
+    split = split_source(items, validation, seed)
+    passed_over: list[LeftOut] = []
     while True:
         unusable: list[LeftOut] = []
         for item in split.validation:
