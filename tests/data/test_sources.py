@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.data import imdb_wiki
-from chromatune.data.sources import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter, Source, open_source
-from chromatune.errors import DataError, MissingExtraError, PhotoError
+from chromatune.data.sources import Source, open_source
+from chromatune.errors import DataError, PhotoError
 from chromatune.files import claim_folder
 
 
@@ -175,136 +174,7 @@ def test_numbers_alone_are_a_folder_unless_ffhq_is_said(put, tmp_path: Path) -> 
     assert keys(open_source(f"ffhq:{tmp_path}")) == ["00000/00000.png"]
 
 
-# IMDB-WIKI
-
-NONE = np.nan
-
-
-def write_mat(path: Path, rows: list[tuple], variable: str = "imdb") -> None:
-    """A .mat file of the published form: a 1 x 1 struct of 1 x N fields.
-
-    Each row is full_path, name, celeb_id, face_score, second_face_score.
-    """
-    from scipy.io import savemat
-
-    def cells(values: list[str]) -> np.ndarray:
-        result = np.empty((1, len(values)), dtype=object)
-        result[0] = [np.array([value]) if value else np.array([], dtype="<U1") for value in values]
-        return result
-
-    paths, names, ids, score, second = (list(column) for column in zip(*rows, strict=True))
-    fields = {
-        "dob": np.full((1, len(rows)), 693726.0),  # 1899-05-10
-        "photo_taken": np.full((1, len(rows)), 1968, np.uint16),
-        "full_path": cells(paths),
-        "gender": np.array([[(1.0, 0.0, NONE)[index % 3] for index in range(len(rows))]]),
-        "name": cells(names),
-        "face_location": cells(["x"] * len(rows)),
-        "face_score": np.array([score]),
-        "second_face_score": np.array([second]),
-    }
-    if variable == "imdb":
-        fields |= {"celeb_names": cells(["Fred Astaire", "Ginger  Rogers"]), "celeb_id": np.array([ids], np.float64)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {variable: fields})
-
-
-ROWS = [
-    ("01/nm1_rm1_1899-5-10_1968.jpg", "Fred Astaire", 1, 3.5, NONE),
-    ("02/nm2_rm1_1911-7-16_1968.jpg", "Ginger Rogers", 2, 1.0, NONE),
-    ("02/nm2_rm2_1911-7-16_1968.jpg", "Ginger Rogers", 2, 2.0, 1.5),
-    ("02/nm2_rm3_1911-7-16_1968.jpg", "Ginger Rogers", 2, -np.inf, NONE),
-    ("02/nm2_rm4_1911-7-16_1968.jpg", "Ginger Rogers", 2, 0.9, NONE),
-    ("03/gone.jpg", "Ginger Rogers", 2, 4.0, NONE),
-    ("04/nobody.jpg", "", NONE, 4.0, NONE),
-]
-
-
-@pytest.fixture
-def imdb(put, tmp_path: Path) -> Path:
-    for name, *_ in ROWS:
-        if "gone" not in name:
-            put(f"imdb_crop/{name}")
-    write_mat(tmp_path / "imdb_crop" / "imdb.mat", ROWS)
-    return tmp_path / "imdb_crop"
-
-
-def test_imdb_wiki_keeps_one_clear_face_of_a_known_person(imdb: Path) -> None:
-    source = open_source(imdb)
-    assert source.kind == "imdb-wiki"
-    assert keys(source) == ["01/nm1_rm1_1899-5-10_1968.jpg", "02/nm2_rm1_1911-7-16_1968.jpg"]
-    assert [item.person for item in source.items] == ["fred astaire", "ginger rogers"]
-    assert [(item.age, item.gender) for item in source.items] == [(69, "male"), (69, "female")]
-    assert source.left_out == {
-        "more than one face": 1,
-        "no face": 1,
-        "face score below 1": 1,
-        "person unknown": 1,
-        "named in the metadata, not on the disk": 1,
-    }
-    assert source.items[0].read().shape == (40, 60, 3)
-
-
-def test_both_archives_share_their_people(imdb: Path, put) -> None:
-    put("wiki_crop/00/1.jpg")
-    write_mat(imdb.parent / "wiki_crop" / "wiki.mat", [("00/1.jpg", "Fred Astaire ", 0, 2.0, NONE)], "wiki")
-    source = open_source(imdb.parent)
-    assert [key.split("/")[0] for key in keys(source)] == ["imdb_crop", "imdb_crop", "wiki_crop"]
-    assert source.items[0].person == source.items[2].person == "fred astaire"
-    assert keys(open_source(imdb.parent / "wiki_crop" / "wiki.mat")) == ["00/1.jpg"]
-
-
-def test_imdb_wiki_takes_a_fixed_count_whatever_lies_before_it(put, tmp_path: Path) -> None:
-    rows = [(f"00/{index:02}.jpg", "", 1 + index % 2, 2.0, NONE) for index in range(20)]
-    for name, *_ in rows:
-        put(name)
-    write_mat(tmp_path / "imdb.mat", rows)
-    wanted = ImdbWikiFilter(count=5)
-    some = open_source(tmp_path, imdb_wiki_filter=wanted)
-    assert len(some.items) == 5
-    assert some.left_out == {"beyond the first 5": 15}
-    write_mat(tmp_path / "imdb.mat", rows[::-1])
-    assert keys(open_source(tmp_path, imdb_wiki_filter=wanted)) == keys(some)
-    assert keys(some) != [name for name, *_ in rows[:5]]
-    assert len(open_source(tmp_path).items) == 20
-    assert IMDB_WIKI_DEFAULT_COUNT == ImdbWikiFilter().count == 766
-
-
-def test_a_celebrity_without_a_name_is_still_one_person() -> None:
-    data = {"name": np.array([["", "x"]], dtype=object), "celeb_id": np.array([[7.0, 7.0]])}
-    assert imdb_wiki._persons(data) == ["celebrity 7", "celebrity 7"]
-
-
-def test_impossible_ages_are_unknown() -> None:
-    born, taken = np.array([693726.0, 47.0, np.nan]), np.array([1890.0, 2000.0, 1968.0])
-    assert imdb_wiki._ages(born, taken) == [None, None, None]
-
-
-def test_damaged_or_foreign_metadata(tmp_path: Path) -> None:
-    from scipy.io import savemat
-
-    empty, mat = tmp_path / "a" / "b", tmp_path / "imdb.mat"
-    empty.mkdir(parents=True)
-    mat.write_bytes(b"x" * 600)
-    with pytest.raises(DataError, match=r"cannot be read as a \.mat file"):
-        open_source(tmp_path)
-    savemat(mat, {"other": 1})
-    with pytest.raises(DataError, match="holds no struct"):
-        open_source(mat)
-    savemat(mat, {"imdb": {"dob": np.zeros((1, 2))}})
-    with pytest.raises(DataError, match="not the metadata of IMDB-WIKI"):
-        open_source(mat)
-    with pytest.raises(DataError, match=r"no imdb\.mat"):
-        open_source(f"imdb-wiki:{empty}")
-    write_mat(mat, ROWS)
-    with pytest.raises(DataError, match=r"no photo left \(.*unpack the photos"):
-        open_source(tmp_path)
-
-
-def test_without_scipy(imdb: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(MissingExtraError, match="train"):
-        open_source(imdb)
+# Results among the photos
 
 
 @pytest.mark.parametrize("note", ["run.json", "protocol.json", "experiment.json"])

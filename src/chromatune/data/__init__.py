@@ -4,6 +4,7 @@ sources.py        a path ⇒ Source: which layout it is, and its photos, none of
 items.py          PhotoItem and Source, the one face of all layouts
 folders.py        folders of photos, LFW, FFHQ
 imdb_wiki.py      IMDB-WIKI's .mat files
+mat_files.py      a struct in a MATLAB file, read by a process of its own
 hugging_face.py   data sets with InstructPix2Pix columns
 photo_tables.py   tables with the photos' paths and instructions
 splits.py         train and validation halves that share no person

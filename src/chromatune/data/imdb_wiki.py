@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,15 @@ from typing import Any
 import numpy as np
 
 from chromatune.data.items import Source, file_item
-from chromatune.errors import DataError, MissingExtraError
+from chromatune.data.mat_files import read_struct
+from chromatune.errors import DataError, first_line, printable, shown
 
 IMDB_WIKI_DEFAULT_COUNT = 766  # as many as the paper trained with (arXiv 2312.04780)
 VARIABLES = ("imdb", "wiki")
+TEXT_FIELDS = ("full_path", "name", "celeb_names")
+NUMBER_FIELDS = ("dob", "photo_taken", "gender", "face_score", "second_face_score", "celeb_id")
 DAYS_PER_YEAR = 365.2425
+GONE, OUTSIDE = "named in the metadata, not on the disk", "outside the folder of the metadata"  # reasons
 OLDEST_YEARS = 110  # dates of birth are read from web pages: some make a person 300, others unborn
 
 
@@ -105,24 +110,34 @@ def _choose(entries: list[_Entry], count: int | None, left_out: Counter[str]) ->
         if count is not None and len(chosen) == count:
             left_out[f"beyond the first {count}"] += len(entries) - index
             break
-        if entry.path.is_file():
+        if _is_file(entry.path):
             chosen.append(entry)
         else:
-            left_out["named in the metadata, not on the disk"] += 1
+            left_out[GONE] += 1
     return chosen
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a null character
+        return False
 
 
 def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[str]) -> Iterator[_Entry]:
     """What the metadata lets through; `left_out` counts the others by the first reason that holds."""
-    data = _load(mat)
+    data = read_struct(mat, VARIABLES, TEXT_FIELDS, NUMBER_FIELDS)
     try:
-        paths, persons = _texts(data["full_path"]), _persons(data)
+        paths, persons = data["full_path"], _persons(data)
         score, second = _numbers(data["face_score"]), _numbers(data["second_face_score"])
         ages = _ages(_numbers(data["dob"]), _numbers(data["photo_taken"]))
         genders = [{0.0: "female", 1.0: "male"}.get(value) for value in _numbers(data["gender"])]
         rows = list(zip(paths, persons, score, second, ages, genders, strict=True))
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{mat}: not the metadata of IMDB-WIKI ({error}); download it again") from error
+    except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        reason = shown(first_line(error))
+        raise DataError(
+            f"{printable(str(mat))}: not the metadata of IMDB-WIKI ({reason}); download it again"
+        ) from error
     folder = mat.parent.relative_to(root)
     for name, person, face_score, second_score, age, gender in rows:
         if not np.isfinite(face_score):
@@ -133,42 +148,34 @@ def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[st
             left_out["more than one face"] += 1
         elif not person:
             left_out["person unknown"] += 1
+        elif not _is_below(name):
+            left_out[OUTSIDE] += 1
         else:
             yield _Entry((folder / name).as_posix(), mat.parent / name, person, age, gender)
 
 
-def _load(mat: Path) -> dict[str, Any]:
-    """Fields of the one struct in a .mat file."""
+def _is_below(name: str) -> bool:
+    """Whether a photo's path stays below the metadata's folder, and can be hashed and written."""
     try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("IMDB-WIKI", "train") from error
-    try:
-        variables = loadmat(mat, variable_names=VARIABLES)
-    except (ValueError, TypeError, NotImplementedError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{mat}: cannot be read as a .mat file ({reason}); download it again") from error
-    except OSError as error:
-        raise DataError(f"{mat}: cannot be opened ({error.strerror or error}); check its rights") from error
-    struct = next((variables[name] for name in VARIABLES if name in variables), None)
-    if struct is None or struct.dtype.names is None or struct.size != 1:
-        raise DataError(f"{mat}: holds no struct 'imdb' or 'wiki'; download it again")
-    row = struct.reshape(-1)[0]
-    return {name: row[name] for name in struct.dtype.names}
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    absolute = posixpath.isabs(name) or os.path.isabs(name) or bool(os.path.splitdrive(name)[0])
+    return not absolute and posixpath.normpath(name.replace(os.sep, "/")).split("/")[0] not in ("..", ".")
 
 
-def _persons(data: dict[str, Any]) -> list[str]:
+def _persons(data: dict[str, list[Any]]) -> list[str]:
     """Who is on each photo, "" if unknown: by name, for imdb and wiki number people apart and share many of them."""
-    persons = _texts(data["name"])
+    persons = data["name"]
     if "celeb_id" in data:
-        known = _texts(data["celeb_names"]) if "celeb_names" in data else []
+        known = data.get("celeb_names", [])
         numbers = _numbers(data["celeb_id"])
         persons = [_celebrity(number, known) or name for number, name in zip(numbers, persons, strict=True)]
     return [" ".join(name.casefold().split()) for name in persons]
 
 
 def _celebrity(number: float, known: Sequence[str]) -> str:
-    if not number >= 1:  # NaN too
+    if not 1 <= number < np.inf:  # NaN too
         return ""
     return (known[int(number) - 1] if number <= len(known) else "") or f"celebrity {int(number)}"
 
@@ -179,10 +186,5 @@ def _ages(born_days: np.ndarray, photo_year: np.ndarray) -> list[int | None]:
     return [int(age) if 0 <= age <= OLDEST_YEARS else None for age in years]
 
 
-def _numbers(values: np.ndarray) -> np.ndarray:
+def _numbers(values: Sequence[float]) -> np.ndarray:
     return np.asarray(values, dtype=np.float64).reshape(-1)
-
-
-def _texts(cells: np.ndarray) -> list[str]:
-    """A MATLAB cell array of texts; an empty cell is an empty array."""
-    return [str(np.asarray(cell).reshape(-1)[0]) if np.size(cell) else "" for cell in np.asarray(cells).reshape(-1)]

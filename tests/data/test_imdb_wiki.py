@@ -1,0 +1,227 @@
+"""IMDB-WIKI's metadata: what is taken and left out, and files that are damaged, foreign or hostile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chromatune.data import imdb_wiki, mat_files
+from chromatune.data.sources import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter, Source, open_source
+from chromatune.errors import DataError, MissingExtraError
+
+
+def keys(source: Source) -> list[str]:
+    return [item.key for item in source.items]
+
+
+NONE = np.nan
+
+
+def write_mat(path: Path, rows: list[tuple], variable: str = "imdb") -> None:
+    """A .mat file of the published form: a 1 x 1 struct of 1 x N fields.
+
+    Each row is full_path, name, celeb_id, face_score, second_face_score.
+    """
+    from scipy.io import savemat
+
+    def cells(values: list[str]) -> np.ndarray:
+        result = np.empty((1, len(values)), dtype=object)
+        result[0] = [np.array([value]) if value else np.array([], dtype="<U1") for value in values]
+        return result
+
+    paths, names, ids, score, second = (list(column) for column in zip(*rows, strict=True))
+    fields = {
+        "dob": np.full((1, len(rows)), 693726.0),  # 1899-05-10
+        "photo_taken": np.full((1, len(rows)), 1968, np.uint16),
+        "full_path": cells(paths),
+        "gender": np.array([[(1.0, 0.0, NONE)[index % 3] for index in range(len(rows))]]),
+        "name": cells(names),
+        "face_location": cells(["x"] * len(rows)),
+        "face_score": np.array([score]),
+        "second_face_score": np.array([second]),
+    }
+    if variable == "imdb":
+        fields |= {"celeb_names": cells(["Fred Astaire", "Ginger  Rogers"]), "celeb_id": np.array([ids], np.float64)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {variable: fields})
+
+
+ROWS = [
+    ("01/nm1_rm1_1899-5-10_1968.jpg", "Fred Astaire", 1, 3.5, NONE),
+    ("02/nm2_rm1_1911-7-16_1968.jpg", "Ginger Rogers", 2, 1.0, NONE),
+    ("02/nm2_rm2_1911-7-16_1968.jpg", "Ginger Rogers", 2, 2.0, 1.5),
+    ("02/nm2_rm3_1911-7-16_1968.jpg", "Ginger Rogers", 2, -np.inf, NONE),
+    ("02/nm2_rm4_1911-7-16_1968.jpg", "Ginger Rogers", 2, 0.9, NONE),
+    ("03/gone.jpg", "Ginger Rogers", 2, 4.0, NONE),
+    ("04/nobody.jpg", "", NONE, 4.0, NONE),
+]
+
+
+@pytest.fixture
+def imdb(put, tmp_path: Path) -> Path:
+    for name, *_ in ROWS:
+        if "gone" not in name:
+            put(f"imdb_crop/{name}")
+    write_mat(tmp_path / "imdb_crop" / "imdb.mat", ROWS)
+    return tmp_path / "imdb_crop"
+
+
+def test_imdb_wiki_keeps_one_clear_face_of_a_known_person(imdb: Path) -> None:
+    source = open_source(imdb)
+    assert source.kind == "imdb-wiki"
+    assert keys(source) == ["01/nm1_rm1_1899-5-10_1968.jpg", "02/nm2_rm1_1911-7-16_1968.jpg"]
+    assert [item.person for item in source.items] == ["fred astaire", "ginger rogers"]
+    assert [(item.age, item.gender) for item in source.items] == [(69, "male"), (69, "female")]
+    assert source.left_out == {
+        "more than one face": 1,
+        "no face": 1,
+        "face score below 1": 1,
+        "person unknown": 1,
+        "named in the metadata, not on the disk": 1,
+    }
+    assert source.items[0].read().shape == (40, 60, 3)
+
+
+def test_both_archives_share_their_people(imdb: Path, put) -> None:
+    put("wiki_crop/00/1.jpg")
+    write_mat(imdb.parent / "wiki_crop" / "wiki.mat", [("00/1.jpg", "Fred Astaire ", 0, 2.0, NONE)], "wiki")
+    source = open_source(imdb.parent)
+    assert [key.split("/")[0] for key in keys(source)] == ["imdb_crop", "imdb_crop", "wiki_crop"]
+    assert source.items[0].person == source.items[2].person == "fred astaire"
+    assert keys(open_source(imdb.parent / "wiki_crop" / "wiki.mat")) == ["00/1.jpg"]
+
+
+def test_imdb_wiki_takes_a_fixed_count_whatever_lies_before_it(put, tmp_path: Path) -> None:
+    rows = [(f"00/{index:02}.jpg", "", 1 + index % 2, 2.0, NONE) for index in range(20)]
+    for name, *_ in rows:
+        put(name)
+    write_mat(tmp_path / "imdb.mat", rows)
+    wanted = ImdbWikiFilter(count=5)
+    some = open_source(tmp_path, imdb_wiki_filter=wanted)
+    assert len(some.items) == 5
+    assert some.left_out == {"beyond the first 5": 15}
+    write_mat(tmp_path / "imdb.mat", rows[::-1])
+    assert keys(open_source(tmp_path, imdb_wiki_filter=wanted)) == keys(some)
+    assert keys(some) != [name for name, *_ in rows[:5]]
+    assert len(open_source(tmp_path).items) == 20
+    assert IMDB_WIKI_DEFAULT_COUNT == ImdbWikiFilter().count == 766
+
+
+def test_a_celebrity_without_a_name_is_still_one_person() -> None:
+    data = {"name": ["", "x"], "celeb_id": [7.0, 7.0]}
+    assert imdb_wiki._persons(data) == ["celebrity 7", "celebrity 7"]
+
+
+def test_impossible_ages_are_unknown() -> None:
+    born, taken = np.array([693726.0, 47.0, np.nan]), np.array([1890.0, 2000.0, 1968.0])
+    assert imdb_wiki._ages(born, taken) == [None, None, None]
+
+
+def test_damaged_or_foreign_metadata(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    empty, mat = tmp_path / "a" / "b", tmp_path / "imdb.mat"
+    empty.mkdir(parents=True)
+    mat.write_bytes(b"x" * 600)
+    with pytest.raises(DataError, match=r"cannot be read as a \.mat file"):
+        open_source(tmp_path)
+    savemat(mat, {"other": 1})
+    with pytest.raises(DataError, match="holds no struct"):
+        open_source(mat)
+    savemat(mat, {"imdb": {"dob": np.zeros((1, 2))}})
+    with pytest.raises(DataError, match="not the metadata of IMDB-WIKI"):
+        open_source(mat)
+    with pytest.raises(DataError, match=r"no imdb\.mat"):
+        open_source(f"imdb-wiki:{empty}")
+    write_mat(mat, ROWS)
+    with pytest.raises(DataError, match=r"no photo left \(.*unpack the photos"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "01/../../a.jpg", "/etc/passwd", "{above}/a.jpg", "..", "x/.."])
+def test_metadata_cannot_lead_out_of_its_folder(put, tmp_path: Path, name: str) -> None:
+    put("a.jpg")
+    put("set/01/b.jpg")
+    rows = [(name.format(above=tmp_path), "Fred", 1, 3.0, NONE), ("01/b.jpg", "Fred", 1, 3.0, NONE)]
+    write_mat(tmp_path / "set" / "imdb.mat", rows)
+    source = open_source(tmp_path / "set")
+    assert keys(source) == ["01/b.jpg"]
+    assert source.left_out == {"outside the folder of the metadata": 1}
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".jpg", "a\0b.jpg", "a\x1b[2J.jpg"])
+def test_metadata_with_names_that_are_none(put, tmp_path: Path, name: str) -> None:
+    put("01/b.jpg")
+    write_mat(tmp_path / "imdb.mat", [(name, "Fred", 1, 3.0, NONE), ("01/b.jpg", "Fred", 1, 3.0, NONE)])
+    source = open_source(tmp_path)
+    assert keys(source) == ["01/b.jpg"]
+    assert source.left_out == {"named in the metadata, not on the disk": 1}
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, NONE, 1e300])
+def test_a_celebrity_with_no_number(number: float) -> None:
+    data = {"name": ["Fred"], "celeb_id": [number]}
+    assert imdb_wiki._persons(data) == ["fred"] or number == 1e300
+
+
+def test_without_scipy(imdb: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingExtraError, match="train"):
+        open_source(imdb)
+
+
+# A damaged file ends its reader, not the program
+
+# scipy 1.17 ends with a segmentation fault, or with an error that is not its own
+CHANGED_BYTES = [(652, 127), (745, 201), (2160, 241), (976, 61), (1064, 254)]
+
+
+@pytest.mark.parametrize(("at", "value"), CHANGED_BYTES)
+def test_a_file_that_ends_the_process_that_reads_it_is_one_line(tmp_path: Path, at: int, value: int) -> None:
+    write_mat(tmp_path / "imdb.mat", ROWS)
+    damaged = bytearray((tmp_path / "imdb.mat").read_bytes())
+    damaged[at] = value
+    (tmp_path / "imdb.mat").write_bytes(damaged)
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\x01IM", b"\x89HDF\r\n\x1a\n" * 99])
+def test_files_that_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "imdb.mat").write_bytes(content)
+    with pytest.raises(DataError, match=r"imdb\.mat: (cannot be read as a \.mat file|holds no struct)") as caught:
+        open_source(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_that_unpacks_to_more_than_the_memory(tmp_path: Path, monkeypatch) -> None:
+    from scipy.io import savemat
+
+    zeros = {"dob": np.zeros(2**27)}  # 1 GiB from 1 MB
+    savemat(tmp_path / "imdb.mat", {"imdb": zeros}, do_compression=True)
+    limited = mat_files.READER.replace("main()", "mat_files.MAX_MEMORY_BYTES = 2**30; mat_files.main()").replace(
+        "chromatune.data.mat_files import main", "chromatune.data import mat_files"
+    )
+    monkeypatch.setattr(mat_files, "READER", limited)
+    with pytest.raises(DataError, match=r"cannot be read as a \.mat file \(it (does not fit into memory|is damaged)"):
+        open_source(tmp_path)
+
+
+def test_the_reader_takes_no_module_from_the_working_directory(imdb: Path, tmp_path: Path, monkeypatch) -> None:
+    for name in ("json.py", "numpy.py", "scipy.py", "sitecustomize.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert len(open_source(imdb).items) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reader_that_does_not_end(imdb: Path, monkeypatch) -> None:
+    monkeypatch.setattr(mat_files, "READER", "while True: pass")
+    monkeypatch.setattr(mat_files, "MAX_SECONDS", 0.2)
+    with pytest.raises(DataError, match=r"not read after 0\.2 seconds"):
+        open_source(imdb)
