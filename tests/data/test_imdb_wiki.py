@@ -225,3 +225,20 @@ def test_a_reader_that_does_not_end(imdb: Path, monkeypatch) -> None:
     monkeypatch.setattr(mat_files, "MAX_SECONDS", 0.2)
     with pytest.raises(DataError, match=r"not read after 0\.2 seconds"):
         open_source(imdb)
+
+
+@pytest.mark.slow
+def test_two_hundred_damaged_files_are_one_line_or_read(imdb: Path) -> None:
+    mat = imdb / "imdb.mat"
+    whole, rng = mat.read_bytes(), np.random.default_rng(0)
+    for number in range(200):
+        damaged = bytearray(whole)
+        for at in rng.integers(128, len(damaged), rng.integers(1, 6)):
+            damaged[at] = rng.integers(0, 256)
+        mat.write_bytes(damaged if number % 4 else damaged[: rng.integers(0, len(damaged))])
+        message = ""
+        try:
+            open_source(imdb)
+        except DataError as error:
+            message = str(error)
+        assert (message or "-").isprintable(), number

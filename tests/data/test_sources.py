@@ -116,6 +116,21 @@ def test_a_photo_alone_is_no_source(put) -> None:
         open_source(put("a.png"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such names there")
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\u202eb"])
+@pytest.mark.parametrize("kind", ["folder", "lfw", "ffhq", "hf", "table", "imdb-wiki"])
+def test_names_of_files_never_spoil_a_message(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError) as caught:
+        open_source(f"{kind}:{tmp_path / name}")
+    assert str(caught.value).isprintable()
+    (tmp_path / name / f"{name}.jpg").write_bytes(b"junk")
+    (item,) = open_source(f"folder:{tmp_path / name}").items
+    with pytest.raises(PhotoError) as broken:
+        item.read()
+    assert str(broken.value).isprintable()
+
+
 # LFW
 
 

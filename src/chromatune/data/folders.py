@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chromatune.data.items import PhotoItem, Source, file_item
-from chromatune.errors import DataError
+from chromatune.errors import DataError, printable
 from chromatune.files import is_claimed
 from chromatune.images import IMAGE_SUFFIXES
 
@@ -153,6 +153,8 @@ def _as_text(name: str) -> str:
 
 def _source(kind: str, listing: Listing, items: list[PhotoItem], left_out: dict[str, int], expected: str) -> Source:
     if not items:
-        raise DataError(f"{listing.root}: no photos of kind '{kind}' below this folder; expected: {expected}")
+        raise DataError(
+            f"{printable(str(listing.root))}: no photos of kind '{kind}' below this folder; expected: {expected}"
+        )
     counts = Counter(listing.left_out) + Counter(left_out)  # the sum drops zeros
     return Source(_name_of(listing.root), kind, tuple(items), None, dict(counts))

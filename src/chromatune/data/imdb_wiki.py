@@ -87,14 +87,18 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
     wanted = wanted or ImdbWikiFilter()
     metadata = find_metadata(path)
     if not metadata:
-        raise DataError(f"{path}: no imdb.mat or wiki.mat; unpack imdb_crop.tar or wiki_crop.tar and give its folder")
+        raise DataError(
+            f"{printable(str(path))}: no imdb.mat or wiki.mat; unpack imdb_crop.tar or wiki_crop.tar, give its folder"
+        )
     root = path if path.is_dir() else path.parent
     left_out: Counter[str] = Counter()
     entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, left_out)]
     chosen = _choose(entries, wanted.count, left_out)
     if not chosen:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise DataError(f"{path}: no photo left ({reasons or 'none named'}); unpack the photos beside the .mat file")
+        raise DataError(
+            f"{printable(str(path))}: no photo left ({reasons or 'none named'}); unpack the photos beside the .mat file"
+        )
     items = [
         file_item(entry.path, entry.key, entry.person, entry.age, entry.gender)
         for entry in sorted(chosen, key=lambda entry: entry.key)

@@ -13,7 +13,7 @@ from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
 from chromatune.data.splits import split_source
 from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, LeftOut, read_usable
-from chromatune.errors import DataError, PhotoError
+from chromatune.errors import DataError, PhotoError, printable
 from chromatune.images import Photo, write_photo
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -133,7 +133,7 @@ def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, 
         except PhotoError:  # the inspection has told of it
             continue
     if not tiles:
-        raise DataError(f"{os.fspath(path)}: no photo to show; give a source with photos that can be read")
+        raise DataError(f"{printable(os.fspath(path))}: no photo to show; give a source with photos that can be read")
     columns = min(SHEET_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     step_px = tile_px + GAP_PX
