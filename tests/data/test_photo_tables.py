@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,14 @@ def test_a_path_that_is_none(put, tmp_path: Path, path) -> None:
     source = open_source(tmp_path)
     assert [item.key for item in source.items] == ["a.png"]
     assert sum(source.left_out.values()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_there_and_is_no_text(put, tmp_path: Path) -> None:
+    put("a.png")
+    os.rename(put("b.png"), os.fsencode(tmp_path) + b"/\xff.png")
+    write_table(tmp_path / "t.jsonl", [{"file_name": name, "edit_prompt": ""} for name in ("\udcff.png", "a.png")])
+    assert [item.key for item in open_source(tmp_path / "t.jsonl").items] == ["a.png"]
 
 
 DAMAGED = {
