@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
 
@@ -50,7 +51,7 @@ def test_cached_latents_are_those_of_the_drawn_pair(pipeline, drawn_photos, tmp_
 def test_broken_and_grey_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_path):
     cache = make_stream(pipeline, drawn_photos, tmp_path).cache
     assert len(cache.items) == 12
-    assert cache.left_out == {"broken": ["broken.jpg"], "grey": ["grey.png"]}
+    assert cache.left_out == {"broken": ["broken.jpg"], "too small": [], "grey or sepia": ["grey.png"]}
 
 
 def test_encoders_run_once(pipeline, drawn_photos, tmp_path, monkeypatch):
@@ -124,11 +125,12 @@ def written(name, data):
     return lambda folder: (folder / name).write_bytes(data)
 
 
+NOTHING_LEFT_OUT: dict[str, list[str]] = {"broken": [], "too small": [], "grey or sepia": []}
 DAMAGES = [
     cut("condition.npy", -100), cut("moments.npy", 60), cut("condition.npy", 0),
     written("moments.npy", b"\x93NUMPY" * 9),
     written("index.json", b"[]"), written("index.json", b""), written("index.json", b"[" * 200_000),
-    written("index.json", b'{"variants": 3, "done": 99, "left_out": {"broken": [], "grey": []}}'),
+    written("index.json", json.dumps({"variants": 3, "done": 99, "left_out": NOTHING_LEFT_OUT}).encode()),
     written("index.json", b'{"variants": 3, "done": 14, "left_out": {"broken": 7}}'),
     lambda folder: (folder / "moments.npy").unlink(),
     lambda folder: np.save(folder / "condition.npy", np.array([object()]), allow_pickle=True),
@@ -185,7 +187,7 @@ def test_greys_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos,
 
 def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
     items = [item for item in open_source(drawn_photos).items if item.key in ("grey.png", "broken.jpg")]
-    with pytest.raises(DataError, match="none of the 2 photos can be used: 1 broken, 1 grey"):
+    with pytest.raises(DataError, match="none of the 2 photos can be used: 1 broken, 1 grey or sepia"):
         open_cache(tmp_path, items, pipeline.vae, 32, SETTINGS)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data.inspection import inspect_source
 from chromatune.data.sources import open_source
+from chromatune.data.splits import split_source
 from chromatune.errors import DataError, OptionsError
 from chromatune.files import claim_folder
+from chromatune.prompts import COLORIZE_PROMPTS
 from chromatune.training import loop, run
 from chromatune.training.settings import TrainSettings
 from chromatune.training.widening import open_trainable
@@ -21,7 +26,7 @@ def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline
     photos.mkdir()
     for number in range(4):
         Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
-    with pytest.raises(DataError, match="none of the . photos can be used: . grey"):
+    with pytest.raises(DataError, match="no usable photo to validate on .. grey or sepia.; give more colour photos"):
         loop.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -94,3 +99,48 @@ def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
 def test_the_sources_own_prompts(start):
     with pytest.raises(OptionsError, match="has no prompts of its own"):
         start(prompts="source")
+
+
+def test_what_is_left_out_is_written_with_its_reason(start, drawn_photos, tmp_path):
+    """The photos that `data inspect` leaves out, by the same rule."""
+    trained, _ = start(max_steps=1)
+    rows = [json.loads(line) for line in (tmp_path / "run" / run.LEFT_OUT_FILE).read_text().splitlines()]
+    told = {row["key"]: row["reason"] for row in rows}
+    inspected = inspect_source(open_source(drawn_photos), size_px=16).left_out
+    expected = {"broken.jpg": "broken", "grey.png": "grey or sepia"}
+    assert {key for photos in inspected.values() for key in photos.examples} == set(expected)
+    held_out = {item.key for item in trained.split.validation}
+    assert told == {key: reason for key, reason in expected.items() if key not in held_out}
+
+
+def test_a_held_out_photo_that_cannot_be_used_is_replaced(tiny_pipeline, tiny_settings, tmp_path):
+    """Guards small sets: the only photo to validate on is grey, and another one is held out instead."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(5):
+        Image.effect_noise((48, 48), 60).convert("RGB").save(photos / f"{number}.png")
+    settings = TrainSettings(**(tiny_settings | {"max_steps": 1, "validation": 0.2}))
+    (first,) = split_source(open_source(photos).items, 0.2, settings.seed).validation
+    colours = np.random.default_rng(0)
+    for path in photos.iterdir():
+        if path.name != first.key:
+            squares = np.kron(colours.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
+            Image.fromarray(squares.astype(np.uint8)).save(path)
+    trained = loop.train(open_source(photos), str(tiny_pipeline()), settings, tmp_path / "run")
+    assert len(trained.split.validation) == 1 and trained.split.validation[0].key != first.key
+    assert json.loads((tmp_path / "run" / run.LEFT_OUT_FILE).read_text()) == {
+        "key": first.key,
+        "reason": "grey or sepia",
+    }
+
+
+@pytest.mark.parametrize("own", [None, {"00.png": "paint it red"}])
+def test_auto_takes_the_photos_own_prompts_where_there_are_any(drawn_photos, tiny_pipeline, tiny_settings, own):
+    source = dataclasses.replace(open_source(drawn_photos), prompts=own)
+    settings = TrainSettings(**(tiny_settings | {"prompts": "auto"}))
+    prompts = run.plan_run(source, str(tiny_pipeline()), settings).prompts
+    if own is None:
+        assert prompts == COLORIZE_PROMPTS
+    else:
+        assert prompts["00.png"] == "paint it red" and set(prompts) == {item.key for item in source.items}
+        assert all(prompt in COLORIZE_PROMPTS for key, prompt in prompts.items() if key != "00.png")

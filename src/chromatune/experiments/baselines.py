@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.data.pairs import apply_crop, draw_crop, is_monochrome
+from chromatune.data.pairs import apply_crop, draw_crop
 from chromatune.data.sources import PhotoItem
-from chromatune.errors import DataError, PhotoError
+from chromatune.data.usable import LeftOut, read_usable
+from chromatune.errors import DataError
 from chromatune.files.progress import Advance
 from chromatune.training.settings import TrainSettings
 
@@ -43,15 +44,7 @@ def fit(kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px:
 
 
 def _colour_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
-    photos = []
-    for item in items:
-        try:
-            rgb_u8 = item.read()
-        except PhotoError:
-            continue
-        if not is_monochrome(rgb_u8):
-            photos.append(rgb_u8)
-    return photos
+    return [photo for photo in map(read_usable, items) if not isinstance(photo, LeftOut)]
 
 
 def _mean_chroma(photos: Sequence[np.ndarray]) -> Baseline:

@@ -65,13 +65,16 @@ def _open(spec: str, train_photos: int) -> Role:
 
 def training_source(roles: Mapping[str, Role], names: Sequence[str]) -> Source:
     """The training photos of one role, or of several, as a source of their own."""
-    items = [
-        item if len(names) == 1 else dataclasses.replace(item, key=f"{name}/{item.key}")
-        for name in names
-        for item in roles[name].train
-    ]
+    if len(names) == 1:
+        only = roles[names[0]]
+        return dataclasses.replace(only.source, items=tuple(sorted(only.train, key=lambda item: item.key)))
+    items: list[PhotoItem] = []
+    prompts: dict[str, str] = {}  # of the roles whose photos have their own
+    for name in names:
+        items += [dataclasses.replace(item, key=f"{name}/{item.key}") for item in roles[name].train]
+        prompts |= {f"{name}/{key}": prompt for key, prompt in (roles[name].source.prompts or {}).items()}
     first = roles[names[0]].source
-    return dataclasses.replace(first, items=tuple(sorted(items, key=lambda item: item.key)))
+    return dataclasses.replace(first, items=tuple(sorted(items, key=lambda item: item.key)), prompts=prompts or None)
 
 
 def always_trained(role: Role, validation: float, seeds: Sequence[int]) -> tuple[PhotoItem, ...]:

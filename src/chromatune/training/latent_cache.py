@@ -21,16 +21,17 @@ import torch
 
 from chromatune.bundle.checks import read_json
 from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
-from chromatune.data.pairs import draw_crop, is_monochrome, make_pair
+from chromatune.data.pairs import draw_crop, make_pair
 from chromatune.data.sources import PhotoItem
-from chromatune.errors import DataError, PhotoError
+from chromatune.data.usable import BROKEN, MONOCHROME, TOO_SMALL, LeftOut, read_usable
+from chromatune.errors import DataError
 from chromatune.files import write_whole
 from chromatune.files.progress import StartStage, silent
 from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
 
-FORMAT = 1  # raised when the layout or the drawing of pairs changes
-LEFT_OUT = ("broken", "grey")  # reasons
+FORMAT = 2  # raised when the layout or the drawing of pairs changes
+LEFT_OUT = (BROKEN, TOO_SMALL, MONOCHROME)
 RESERVED_BYTES = 1 << 20
 PROGRESS_SAVE = 64  # photos between two notes of how far the making has come
 
@@ -235,13 +236,9 @@ def _make(
 def _usable_pairs(
     item: PhotoItem, size_px: int, settings: TrainSettings, left_out: dict[str, list[str]]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    try:
-        rgb = item.read()
-    except PhotoError:
-        left_out["broken"].append(item.key)
-        return None
-    if is_monochrome(rgb):
-        left_out["grey"].append(item.key)
+    rgb = read_usable(item)
+    if isinstance(rgb, LeftOut):
+        left_out[rgb.reason].append(item.key)
         return None
     return [_pair_of(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.bundle import ModelInfo
-from chromatune.data.prompt_sets import prompt_set
+from chromatune.data.prompt_sets import instructions_of
 from chromatune.data.sources import PhotoItem, Source
-from chromatune.data.splits import Split, split_source
+from chromatune.data.splits import Split
+from chromatune.data.usable import LeftOut, split_usable
 from chromatune.diffusion import zero_terminal_snr_config
 from chromatune.errors import ChromaTuneError, OptionsError
-from chromatune.files import claim_folder, release_folder
+from chromatune.files import claim_folder, release_folder, write_whole
 from chromatune.files.progress import StartStage, silent
+from chromatune.training.checkpoints import writing
 from chromatune.training.latent_cache import LatentCache, open_cache
 from chromatune.training.learner import Learner
 from chromatune.training.pair_stream import PairStream
@@ -32,6 +35,7 @@ from chromatune.training.settings import TrainSettings
 from chromatune.training.validation_set import ValidationSet, read_validation
 from chromatune.training.widening import TrainablePipeline, open_trainable
 
+LEFT_OUT_FILE = "left-out.jsonl"  # photos that are not trained with, and why
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
 
@@ -40,6 +44,7 @@ class Start(NamedTuple):
 
     prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
     split: Split
+    passed_over: tuple[LeftOut, ...]  # photos that were to be held out, and cannot be used
     pipeline: TrainablePipeline
     info: ModelInfo
 
@@ -115,13 +120,13 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
         OptionsError: the settings do not go with the model or the photos.
         ModelError: the model cannot be opened.
     """
-    prompts = _prompts_of(source, settings)
-    split = split_source(_chosen(source, settings), settings.validation, settings.seed)
+    prompts = instructions_of(source, settings.prompts)
+    split, passed_over = split_usable(_chosen(source, settings), settings.validation, settings.seed)
     pipeline = open_trainable(model)
     if settings.parts == "lora" and pipeline.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
     info = run_info(pipeline, settings, _multiple_px(pipeline))
-    return Start(prompts, split, with_schedule(pipeline, settings), info)
+    return Start(prompts, split, passed_over, with_schedule(pipeline, settings), info)
 
 
 def _facts(start: Start, model: str, settings: TrainSettings, ranks: int) -> dict[str, Any]:
@@ -154,6 +159,9 @@ def _build(
         cache = open_cache(
             cache_dir, start.split.train, learner.vae, info.size_px, settings, start_stage, encoder is not None
         )
+    if accelerator.is_main_process:
+        with writing(out / LEFT_OUT_FILE):
+            write_whole(out / LEFT_OUT_FILE, _left_out_lines(start.passed_over, cache.left_out))
     scaling, timesteps = parts.vae.config.scaling_factor, len(learner.alphas_cumprod)
     stream = PairStream(cache, start.prompts, parts.tokenizer, scaling, timesteps, settings)
     held_out = read_validation(start.split.validation, settings.validation_photos, info.size_px, learner)
@@ -166,6 +174,13 @@ def _build(
         accelerator, settings, out, start.split, parts, info, learner, trained, cache, stream, held_out, seen,
         model, optimiser, averages,
     )  # fmt: skip
+
+
+def _left_out_lines(passed_over: Sequence[LeftOut], of_cache: Mapping[str, Sequence[str]]) -> bytes:
+    """A JSON line for each photo that is not trained with, and why."""
+    rows = [{"key": photo.key, "reason": photo.reason} for photo in passed_over]
+    rows += [{"key": key, "reason": reason} for reason, keys in of_cache.items() for key in keys]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _optimiser(
@@ -228,12 +243,3 @@ def _chosen(source: Source, settings: TrainSettings) -> tuple[PhotoItem, ...]:
         return source.items
     drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
     return tuple(sorted(source.items, key=drawn)[: settings.photos])
-
-
-def _prompts_of(source: Source, settings: TrainSettings) -> Sequence[str] | Mapping[str, str]:
-    """The instructions to draw from, or each photo's own."""
-    if settings.prompts != "source":
-        return prompt_set(settings.prompts)
-    if source.prompts is None:
-        raise OptionsError(f"{source.name} has no prompts of its own; give prompts=thirty, or a text file")
-    return source.prompts

@@ -10,9 +10,10 @@ import torch
 
 from chromatune.bundle.latents import draw_latents, encode_moments, mode_of, to_pixels
 from chromatune.color import luma
-from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
+from chromatune.data.pairs import apply_crop, centre_crop
 from chromatune.data.sources import PhotoItem
-from chromatune.errors import DataError, PhotoError
+from chromatune.data.usable import LeftOut, read_usable
+from chromatune.errors import DataError
 from chromatune.training.learner import Learner, draw_noise
 
 
@@ -35,11 +36,8 @@ def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learne
     """
     truths: list[np.ndarray] = []
     for item in items:
-        try:
-            rgb = item.read()
-        except PhotoError:
-            continue
-        if not is_monochrome(rgb):
+        rgb = read_usable(item)
+        if not isinstance(rgb, LeftOut):
             truths.append(apply_crop(rgb, centre_crop(rgb.shape[0], rgb.shape[1]), size_px))
         if len(truths) == count:
             break
