@@ -18,6 +18,8 @@ from chromatune.data.sources import open_source
 from chromatune.errors import DataError
 from chromatune.training import checkpoints
 from chromatune.training.loop import train
+from chromatune.training.metrics_log import read_metrics
+from chromatune.training.outcome import write_outcome
 from chromatune.training.settings import TrainSettings
 
 # What accelerate wrote, and what it, torch and diffusers look for
@@ -118,6 +120,14 @@ def lacking(folder: Path) -> None:
     save_file(tensors, state(folder))
 
 
+def of_another_type(folder: Path) -> None:
+    tensors = load_file(state(folder))
+    save_file(tensors | {"optimiser.0.step": torch.ones((), dtype=torch.int64)}, state(folder))
+
+
+SCALER = {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000, "_growth_tracker": 0}
+
+
 def noted(**changes: object) -> Callable[[Path], object]:
     def spoil(folder: Path) -> None:
         path = folder / "step-000003" / checkpoints.NOTES_FILE
@@ -137,7 +147,14 @@ def noted(**changes: object) -> Callable[[Path], object]:
         lacking,
         noted(format=99),
         noted(averages="many"),
+        noted(averages=-10),
+        noted(averages=True),
         noted(scaler=[1]),
+        noted(scaler={"scale": 2.0}),
+        noted(scaler=SCALER | {"scale": float("nan")}),
+        noted(scaler=SCALER | {"scale": 0}),
+        noted(scaler=SCALER | {"growth_interval": "x"}),
+        of_another_type,
         lambda folder: (folder / "best.safetensors").write_bytes(b"x" * 50),
         lambda folder: save_file({"unet.a": torch.zeros(1)}, folder / "best.safetensors", metadata={"step": "3"}),
         lambda folder: save_file({"unet.a": torch.zeros(1)}, folder / "best.safetensors"),
@@ -148,3 +165,28 @@ def test_a_damaged_checkpoint_is_one_line(go_on, spoil):
         go_on(spoil)
     line = str(caught.value)
     assert "\n" not in line and "to begin anew" in line
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        '{"step": 2, "kind": "validation"}', '{"step": 2, "kind": "validation", "noise_loss": NaN}', "[" * 200_000,
+        '{"step": 1e999, "kind": "validation"}', '{"step": 2, "kind": "validation", "noise_loss": "low"}',
+    ],
+)  # fmt: skip
+def test_strange_rows_of_measurements_are_no_best_ones(go_on, strange):
+    """What validated best must stay known, whatever else stands among the measurements."""
+
+    def spoil(folder: Path) -> None:
+        path = folder.parent / "metrics.jsonl"
+        path.write_text(f"{strange}\n{path.read_text()}{strange}\n")
+
+    trained = go_on(spoil)
+    validated = [row for row in read_metrics(trained.out / "metrics.jsonl") if row["kind"] == "validation"]
+    losses = {row["step"]: row.get("noise_loss", float("nan")) for row in validated if row["step"] > 0}
+    assert trained.best_step == min((step for step in losses if losses[step] > 0), key=losses.__getitem__)
+    write_outcome(trained, "photos", "quick")
+
+
+def test_a_scaler_goes_on_where_it_was(go_on):
+    assert go_on(noted(scaler=SCALER)).steps == 6  # on a CPU it is not used

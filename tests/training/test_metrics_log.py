@@ -35,6 +35,27 @@ def test_rows_beyond_the_step_that_is_resumed_are_dropped(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
+STRANGE = [
+    "[" * 200_000, "[1]", "7", '"row"', "null", '{"step": 1}', '{"kind": "train"}',
+    '{"step": 1e999, "kind": "train"}', '{"step": NaN, "kind": "train"}', '{"step": "1", "kind": "train"}',
+    '{"step": true, "kind": "train"}', '{"step": -1, "kind": "train"}', '{"step": [1], "kind": "train"}',
+    '{"step": 1%s, "kind": "train"}' % ("0" * 300), '{"step": 1, "kind": ["train"]}', '{"step": 1, "kind": null}',
+    '{"step": 1, "kind": "train", "loss": "high"}', '{"step": 1, "kind": "train", "loss": [1.0]}',
+    '{"step": 1, "kind": "train", "loss": {"a": 1}}', '{"step": 1, "kind": "train", "loss": null}',
+    '{"step": 1, "kind": "validation", "psnr": 1%s}' % ("0" * 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_rows_that_no_run_writes_are_left_out(tmp_path, line):
+    kept = [row(0, "validation", noise_loss=0.5), row(10, loss=1.0)]
+    text = "".join(json.dumps(each) + "\n" for each in kept)
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n{text}{line}\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == kept
+    MetricsLog(tmp_path, 20, print)
+    assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"metrics\.jsonl") as error:
         read_metrics(tmp_path / "metrics.jsonl")

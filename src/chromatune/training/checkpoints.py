@@ -7,6 +7,7 @@ out/checkpoints/best.safetensors   the trained weights that validated best, with
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 STATE_FILE, NOTES_FILE = "state.safetensors", "state.json"
 FORMAT = 2  # 1 was accelerate's own, with pickles
 OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight
+SCALER_STATE = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # of fp16 alone
 COMPLETE = re.compile(r"step-(\d{6,})")
 
 
@@ -148,13 +150,13 @@ def _read_state(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[di
         header = read_header(folder / STATE_FILE)
     except ValueError as error:
         raise ValueError(f"is damaged: a file of it {error}") from None
-    scaler = notes.get("scaler")
-    if notes.get("format") != FORMAT or not isinstance(notes.get("averages"), int):
+    scaler, averages = notes.get("scaler"), notes.get("averages")
+    if notes.get("format") != FORMAT or type(averages) is not int or averages < 0:
         raise ValueError("was written by another version, or its notes are damaged")
-    if scaler is not None and not _are_numbers(scaler):
+    if scaler and not _is_scaler(scaler):
         raise ValueError("is damaged: its notes make no sense")
-    stored = {name: entry.get("shape") for name, entry in header.items() if name != "__metadata__"}
-    if stored != {name: list(shape) for name, shape in shapes.items()}:
+    stored = {name: [e.get("dtype"), e.get("shape")] for name, e in header.items() if name != "__metadata__"}
+    if stored != {name: ["F32", list(shape)] for name, shape in shapes.items()}:
         raise ValueError("is damaged, or of a run with other weights")
     try:
         return load_file(folder / STATE_FILE), notes
@@ -162,8 +164,11 @@ def _read_state(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[di
         raise ValueError(f"is damaged ({first_line(error)})") from None
 
 
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(number, int | float) for number in value.values())
+def _is_scaler(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != SCALER_STATE:
+        return False
+    numbers = all(isinstance(number, int | float) and math.isfinite(number) for number in value.values())
+    return numbers and all(number > 0 for name, number in value.items() if name != "_growth_tracker")
 
 
 def _load_optimiser(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -166,8 +166,10 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 
 def _best_so_far(out: Path, settings: TrainSettings) -> float:
+    """The merit of the best weights so far. A NaN is never best, and after one in `max` nothing would be."""
     validated = [row for row in read_metrics(out / METRICS_FILE) if row["kind"] == "validation" and row["step"] > 0]
-    return max((merit(row, settings.best_by) for row in validated), default=-math.inf)
+    merits = [merit(row, settings.best_by) for row in validated if "noise_loss" in row]
+    return max((each for each in merits if not math.isnan(each)), default=-math.inf)
 
 
 def _train_row(run: Run, step: int, sums: dict[str, torch.Tensor], passes: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from chromatune.files import write_whole
 from chromatune.training.checkpoints import writing
 
 METRICS_FILE = "metrics.jsonl"
+LARGEST = 2**53  # of a whole number: beyond it, curves could not be drawn
 
 OnRow = Callable[[dict[str, Any]], None]
 
@@ -50,7 +51,8 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of `metrics.jsonl` by step, the last one of each step and kind.
 
-    A killed run may leave half a line, which is left out; a resumed one repeats the steps since its checkpoint.
+    A killed run may leave half a line, which is left out, as all is that no run writes; a resumed one repeats the steps
+    since its checkpoint.
 
     Raises:
         DataError: the file cannot be read.
@@ -63,7 +65,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-            known[int(row["step"]), str(row["kind"])] = row
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, RecursionError):
             continue
+        if _is_row(row):
+            known[row["step"], row["kind"]] = row
     return [known[key] for key in sorted(known)]
+
+
+def _is_row(row: object) -> bool:
+    """Whether a line is a run's: a step, a kind, and numbers alone (a measure that failed may be a NaN)."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("kind"), str):
+        return False
+    if not isinstance(row.get("step"), int) or row["step"] < 0:
+        return False
+    return all(name == "kind" or _is_number(value) for name, value in row.items())
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= LARGEST
