@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from chromatune.evaluation.page import make_page
 from chromatune.evaluation.perceptual import FeatureFile, Networks, feature_width, fid_rows, load_networks
 from chromatune.evaluation.pictures import choose_examples, draw_examples
 from chromatune.evaluation.protocol import UNREADABLE, ChosenPhoto, LeftOut, describe_protocol, select_photos
+from chromatune.evaluation.records import NAMES, is_score, is_timing
 from chromatune.evaluation.scores import WORKERS, FaceFinder, Scorer, cached_face_finder
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.files import LineFile, claim_folder, write_json, write_whole
@@ -87,7 +89,7 @@ def evaluate(
     with claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",)), ExitStack() as stack:
         scorer = _open_scorer(settings, out, networks, find_face, stack, photos)
         costs = _score_all(methods, photos, scorer, start_stage)
-        records = scorer.scores.read()
+        records = _of_these(scorer.scores.read(), methods, photos)
         summarised = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
         write_json(out / SUMMARY_FILE, summarised)
         write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
@@ -107,8 +109,9 @@ def _open_scorer(
     photos: Sequence[ChosenPhoto],
 ) -> Scorer:
     """The scorer with its files below `out`, which the stack closes."""
-    scores = stack.enter_context(LineFile(out / ROWS_FILE, ("row", "subset", "key")))
-    timings = stack.enter_context(LineFile(out / TIMINGS_FILE, ("method", "subset", "key")))
+    is_sound = partial(is_score, with_lpips=networks.lpips is not None)
+    scores = stack.enter_context(LineFile(out / ROWS_FILE, NAMES, is_sound))
+    timings = stack.enter_context(LineFile(out / TIMINGS_FILE, ("method", "subset", "key"), is_timing))
     features = None
     if networks.fid is not None:
         features = stack.enter_context(FeatureFile(out / FEATURES_FILE, feature_width(networks.fid)))
@@ -132,6 +135,13 @@ def _score_all(
                 "memory_mib": cost.peak_memory_mib(colorizer),
             }
     return costs
+
+
+def _of_these(records: Sequence[Record], methods: Sequence[Method], photos: Sequence[ChosenPhoto]) -> list[Record]:
+    """The lines of what is measured: after an interruption, a photo may have come by another name."""
+    rows = {row for method in methods for row in method.rows}
+    names = {(photo.subset, photo.key) for photo in photos}
+    return [record for record in records if record["row"] in rows and (record["subset"], record["key"]) in names]
 
 
 def _fid_by_row(records: Sequence[Record], photos: Sequence[ChosenPhoto], scorer: Scorer) -> dict[str, float]:

@@ -165,14 +165,17 @@ class FeatureFile:
         """Features in the names' order, which does not depend on interruptions: (up to `BATCH`, D) float64 each.
 
         Raises:
-            DataError: there are none for a name.
+            DataError: there are none for a name, or they are damaged.
         """
         for name in names:
             if name not in self:
                 raise DataError(f"{self._path}: no features of {name[1]}; delete the folder, or give another --out")
         indices = [self._index[_digest(name)] for name in names]
         for start in range(0, len(indices), BATCH):
-            yield self._stored()["features"][indices[start : start + BATCH]].astype(np.float64)
+            batch = self._stored()["features"][indices[start : start + BATCH]].astype(np.float64)
+            if not np.isfinite(batch).all():
+                raise DataError(f"{self._path}: features are damaged; delete the file, or give another --out")
+            yield batch
 
     def _stored(self) -> np.ndarray:
         return np.memmap(self._path, self._record, mode="r")

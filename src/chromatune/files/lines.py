@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -11,22 +11,24 @@ from typing import Any, BinaryIO
 from chromatune.errors import DataError
 
 Record = dict[str, Any]
+IsSound = Callable[[Record], bool]  # whether a line holds what its reader needs
 
 
 class LineFile:
     """A file of JSON lines that grows; the fields `keys` of a line together name it, and no name comes twice."""
 
-    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+    def __init__(self, path: Path, keys: Sequence[str], is_sound: IsSound | None = None) -> None:
         """Opens or makes the file.
 
         Args:
             path: the file.
             keys: fields that every line has.
+            is_sound: what else is asked of a line.
 
         Raises:
             DataError: a line other than the last is damaged.
         """
-        self._path, self._keys = path, keys
+        self._path, self._keys, self._is_sound = path, keys, is_sound
         if path.exists():
             _drop_torn_line(path)
         self._known = {self._name(record) for record in self.read()} if path.exists() else set()
@@ -57,14 +59,19 @@ class LineFile:
         Raises:
             DataError: a line is damaged.
         """
-        return read_json_lines(self._path, self._keys)
+        return read_json_lines(self._path, self._keys, self._is_sound)
 
     def _name(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(record[key] for key in self._keys)
 
 
-def read_json_lines(path: Path, keys: Sequence[str] = ()) -> list[Record]:
-    """All lines of a file, each an object that has the fields `keys`.
+def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | None = None) -> list[Record]:
+    """All lines of a file, each an object that has the fields `keys`, with texts or numbers in them.
+
+    Args:
+        path: the file.
+        keys: fields that every line has.
+        is_sound: what else is asked of a line.
 
     Raises:
         DataError: the file cannot be read, or a line is damaged.
@@ -77,10 +84,11 @@ def read_json_lines(path: Path, keys: Sequence[str] = ()) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            missing = [key for key in keys if key not in record]
-        except (ValueError, TypeError, RecursionError):
-            record, missing = None, []
-        if not isinstance(record, dict) or missing:
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str | int | float) for key in keys):
+            record = None
+        if record is None or (is_sound is not None and not is_sound(record)):
             raise DataError(f"{path}: line {number} is damaged; delete the file, or give another --out")
         records.append(record)
     return records
