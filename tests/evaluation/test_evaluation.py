@@ -330,3 +330,20 @@ def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, colou
         except PhotoError as error:
             came = str(error)
         assert came.startswith(expected)
+
+
+@pytest.mark.parametrize("below", ["", "sub/..", "link"])
+def test_results_among_the_photos_themselves_are_refused(settings, photos_dir, below):
+    """They would be taken for photos, and the same call would not go on."""
+    (photos_dir / "sub").mkdir()
+    (photos_dir / "link").symlink_to(photos_dir)
+    kept = sorted(photos_dir.iterdir())
+    for chosen in (settings(), settings(source=f"folder:{photos_dir}")):
+        with pytest.raises(OptionsError, match="holds the photos themselves.*give another --out"):
+            evaluate(chosen, photos_dir / below)
+    assert sorted(photos_dir.iterdir()) == kept
+
+
+def test_an_evaluation_below_its_photos_goes_on(settings, photos_dir):
+    first = evaluate(settings(), photos_dir / "out")
+    assert evaluate(settings(), photos_dir / "out").summary == first.summary

@@ -88,8 +88,9 @@ def finetune_command(
 def _train(source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool) -> Path | None:
     """The folder of the trained model; None in all but one of several processes."""
     from chromatune.bundle.saving import check_replaceable
-    from chromatune.data.sources import open_source
+    from chromatune.data.sources import check_outside, open_source
 
+    check_outside(out, source)
     photos = open_source(source)
 
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 from chromatune.data import folders, hugging_face, imdb_wiki, photo_tables
 from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source
-from chromatune.errors import DataError, printable, shown
+from chromatune.errors import DataError, OptionsError, printable, shown
 
-__all__ = ["IMDB_WIKI_DEFAULT_COUNT", "KINDS", "ImdbWikiFilter", "PhotoItem", "Source", "open_source"]
+__all__ = ["IMDB_WIKI_DEFAULT_COUNT", "KINDS", "ImdbWikiFilter", "PhotoItem", "Source", "check_outside", "open_source"]
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
 COLUMNS = ("image", "prompt")
@@ -57,6 +57,25 @@ def open_source(
     if not path.is_dir():
         raise DataError(f"{_label(where)}: is a file; accepted: {ACCEPTED}")
     return _open_listed(kind, folders.list_folder(path), named)
+
+
+def check_outside(out: Path, spec: str) -> None:
+    """Refuses to write results into the very folder of the photos; a folder below it is left out of them.
+
+    Args:
+        out: where results are to go.
+        spec: what `open_source` takes.
+
+    Raises:
+        OptionsError: it is that folder: results would be taken for photos, and the work could not be gone on with.
+    """
+    kind, place = _kind_and_place(spec)
+    where, _ = _columns_of(place)
+    if kind != "hf" and where and os.path.realpath(out) == os.path.realpath(Path(where).expanduser()):
+        raise OptionsError(
+            f"{printable(str(out))} holds the photos themselves, and results there would be taken for photos; "
+            "give another --out, below it or elsewhere"
+        )
 
 
 def _open_listed(kind: str | None, listing: folders.Listing, columns: Mapping[str, str]) -> Source:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chromatune.data.sources import check_outside
 from chromatune.errors import OptionsError
 from chromatune.evaluation import cost, summary
 from chromatune.evaluation.methods import Method, Record, ResultFiles, plan_methods
@@ -67,11 +68,13 @@ def evaluate(
     Raises:
         DataError: no photo is left to measure, or the folder's files are damaged.
         ModelError: a model cannot be loaded.
-        OptionsError: `out` holds an evaluation with other settings, or another process is working there; or a network
-            for LPIPS or FID cannot be used.
+        OptionsError: `out` holds an evaluation with other settings or the photos themselves, or another process is
+            working there; or a network for LPIPS or FID cannot be used.
         MissingExtraError: what the report needs is not installed.
     """
     require_pages("evaluate")
+    for spec in filter(None, (settings.source, settings.seen)):
+        check_outside(out, spec)
     methods = plan_methods(settings)
     for method in methods:
         if method.folder is not None:

@@ -21,6 +21,7 @@ from chromatune.training.loss_watch import LossWatch
 from chromatune.training.metrics_log import METRICS_FILE, MetricsLog, OnRow, read_metrics
 from chromatune.training.run import Run, opened_run
 from chromatune.training.settings import TrainSettings
+from chromatune.training.trackers import tracking
 from chromatune.training.validation import Score, averaged_weights, measure_anchors, merit, validate
 from chromatune.training.widening import TrainablePipeline
 
@@ -67,11 +68,11 @@ def train(
     with (
         opened_run(source, model, settings, out, cache_dir or out / "cache", start_stage) as run,
         ThreadPoolExecutor(1) as thread,
+        tracking(run.accelerator, out) as track,
     ):
         accelerator, optimiser = run.accelerator, run.optimiser
         step = first = load_latest(run)
         accelerator.wait_for_everyone()
-        accelerator.init_trackers("tensorboard")
         log, best, anchors = None, -math.inf, {}
         if accelerator.is_main_process:
             log = MetricsLog(out, first or -1, on_row)  # with no checkpoint the run begins anew, at its validation
@@ -96,7 +97,7 @@ def train(
                 sums, logged = {}, step
                 if log is not None:
                     log.add({"step": step, "kind": "train", "of": settings.max_steps} | row)
-                accelerator.log({f"train/{name}": value for name, value in row.items()}, step=step)
+                track({f"train/{name}": value for name, value in row.items()}, step)
 
             # Validate, the untouched model too.
             if step == 0 or (moved and (done or step % settings.validate_every == 0)):
@@ -109,7 +110,7 @@ def train(
                             save_best(out, weights, step)
                     log.add(row)
                     figures = {f"validation/{name}": value for name, value in row.items() if isinstance(value, float)}
-                    accelerator.log(figures, step=step)
+                    track(figures, step)
                 accelerator.wait_for_everyone()
 
             if saves:
@@ -192,7 +193,6 @@ def _with_best_weights(run: Run, step: int) -> Trained:
         with torch.no_grad():
             for name, tensor in weights.items():
                 named[name].copy_(tensor)
-    run.accelerator.end_training()
     parts = run.pipeline
     for module in filter(None, (parts.unet, parts.vae, parts.text_encoder, parts.photo_encoder)):
         module.to("cpu").eval().requires_grad_(False)
