@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,3 +156,39 @@ def test_cut_features_are_made_again(tmp_path, keep):
         assert [name in file for name in names] == [keep >= 44, False]
         file.append(values)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [ROWS_FILE, TIMINGS_FILE, SUMMARY_FILE])
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(settings, tmp_path, monkeypatch, name):
+    """Nothing that a full disk says names a file."""
+    evaluate(settings(), tmp_path / "whole")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    class Full(io.BytesIO):
+        def flush(self):
+            raise full
+
+        close = flush
+
+    out, fsync = tmp_path / "out", os.fsync
+    with monkeypatch.context() as patched:
+        if name == SUMMARY_FILE:
+            notes = []
+            patched.setattr(
+                os, "fsync", lambda file: notes.append(file) or (len(notes) > 1 and throw(full)) or fsync(file)
+            )
+        else:
+            known = Path.open
+            patched.setattr(
+                Path,
+                "open",
+                lambda path, *how, **more: Full() if path.name == name and "ab" in how else known(path, *how, **more),
+            )
+        with pytest.raises(DataError, match=rf"{name}: cannot be written \(No space left on device\); make room"):
+            evaluate(settings(), out)
+    evaluate(settings(), out)
+    assert (out / SUMMARY_FILE).read_bytes() == (tmp_path / "whole" / SUMMARY_FILE).read_bytes()
+
+
+def throw(error: OSError) -> None:
+    raise error

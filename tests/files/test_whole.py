@@ -25,8 +25,9 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fa
     target = tmp_path / "file"
     target.write_bytes(b"old")
     monkeypatch.setattr(os, failing, no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         write_whole(target, b"new")
+    assert error.value.filename == str(target)
     assert target.read_bytes() == b"old"
     assert left_in(tmp_path) == ["file"]
 

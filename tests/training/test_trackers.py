@@ -27,7 +27,9 @@ def test_a_full_disk_is_one_line_that_names_the_folder(start, monkeypatch, capfd
 
     usual = threading.excepthook
     monkeypatch.setattr(record_writer.RecordWriter, "write", full)
-    with pytest.raises(DataError, match=r"run.tensorboard: cannot be written \(the disk is full\); .*make room") as error:
+    with pytest.raises(
+        DataError, match=r"run.tensorboard: cannot be written \(the disk is full\); .*make room"
+    ) as error:
         start()
     assert "\n" not in str(error.value) and "Exception in thread" not in capfd.readouterr().err
     assert threading.excepthook is usual

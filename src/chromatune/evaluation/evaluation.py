@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chromatune.data.sources import check_outside
-from chromatune.errors import OptionsError
+from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import cost, summary
 from chromatune.evaluation.methods import Method, Record, ResultFiles, plan_methods
 from chromatune.evaluation.page import make_page
@@ -66,7 +66,7 @@ def evaluate(
         start_stage: shows progress.
 
     Raises:
-        DataError: no photo is left to measure, or the folder's files are damaged.
+        DataError: no photo is left to measure, the folder's files are damaged, or the disk is full.
         ModelError: a model cannot be loaded.
         OptionsError: `out` holds an evaluation with other settings or the photos themselves, or another process is
             working there; or a network for LPIPS or FID cannot be used.
@@ -89,7 +89,8 @@ def evaluate(
     # Rows first: another process that is just beginning here writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
-    with claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",)), ExitStack() as stack:
+    claim = claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
+    with claim, _writing(out), ExitStack() as stack:
         scorer = _open_scorer(settings, out, networks, find_face, stack, photos)
         costs = _score_all(methods, photos, scorer, start_stage)
         records = _of_these(scorer.scores.read(), methods, photos)
@@ -101,6 +102,18 @@ def evaluate(
         page = make_page(summarised, records, methods, costs, examples, left_out, evaluation.failures)
         write_whole(out / REPORT_FILE, render_page(page).encode())
     return evaluation
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turns a failed write into one line that names the file; what was measured stays."""
+    try:
+        yield
+    except OSError as error:
+        name, reason = error.filename or out, error.strerror or error
+        raise DataError(
+            f"{name}: cannot be written ({reason}); make room and run again: what is measured stays"
+        ) from None
 
 
 def _open_scorer(

@@ -13,6 +13,7 @@ exactly what measured it. What each must take and give:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,19 +148,28 @@ class FeatureFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was told already
+            self._file.close()
 
     def __contains__(self, name: Name) -> bool:
         return _digest(name) in self._index
 
     def append(self, found: Mapping[Name, np.ndarray]) -> None:
-        """Writes the features that are not there yet, and flushes."""
-        for name, features in found.items():
-            digest = _digest(name)
-            if digest not in self._index:
-                self._file.write(digest + features.astype("<f4").tobytes())
-                self._index[digest] = len(self._index)
-        self._file.flush()
+        """Writes the features that are not there yet, and flushes.
+
+        Raises:
+            OSError: they cannot be written; `filename` is the file's.
+        """
+        try:
+            for name, features in found.items():
+                digest = _digest(name)
+                if digest not in self._index:
+                    self._file.write(digest + features.astype("<f4").tobytes())
+                    self._index[digest] = len(self._index)
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def batches(self, names: Sequence[Name]) -> Iterator[np.ndarray]:
         """Features in the names' order, which does not depend on interruptions: (up to `BATCH`, D) float64 each.

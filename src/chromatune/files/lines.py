@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,17 +41,26 @@ class LineFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was told already
+            self._file.close()
 
     def __contains__(self, name: tuple[Any, ...]) -> bool:
         return name in self._known
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the lines that are not there yet, and flushes: at most the line in hand is lost."""
+        """Writes the lines that are not there yet, and flushes: at most the line in hand is lost.
+
+        Raises:
+            OSError: they cannot be written; `filename` is the file's.
+        """
         new = [record for record in records if self._name(record) not in self._known]
         lines = (json.dumps(record, allow_nan=False) + "\n" for record in new)
-        self._file.write("".join(lines).encode())
-        self._file.flush()
+        try:
+            self._file.write("".join(lines).encode())
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
         self._known.update(self._name(record) for record in new)
 
     def read(self) -> list[Record]:

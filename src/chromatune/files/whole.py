@@ -38,9 +38,10 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
     """Writes a file whole or not at all: under a temporary name, to the disk, then renamed.
 
     Raises:
-        OSError: it cannot be written; an existing file stays as it was.
+        OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
         FileExistsError: it exists, and `overwrite` is off.
     """
+    asked_for = target
     if overwrite:
         target = Path(os.path.realpath(target))  # replace what a link points at, not the link
     _sweep_once(target.parent)
@@ -54,6 +55,9 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
             os.replace(temporary, target)
         else:
             _rename_to_new(temporary, target)
+    except OSError as error:
+        error.filename = str(asked_for)  # a full disk names no file, other failures the temporary one
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -15,6 +15,7 @@ from chromatune.bundle.text import TextEmbedder, Tokens
 from chromatune.color import chroma_of, recompose
 from chromatune.inference.sampling import sample
 from chromatune.prompts import DEFAULT_PROMPT
+from chromatune.training.checkpoints import writing
 from chromatune.training.grids import grid_path, write_grid
 from chromatune.training.learner import Batch, Learner
 from chromatune.training.run import Run
@@ -52,6 +53,9 @@ def validate(run: Run, step: int, score: Score | None, anchors: Mapping[str, flo
         step: updates so far.
         score: metrics of one photo; without it only losses are measured.
         anchors: `measure_anchors` of the held-out photos.
+
+    Raises:
+        DataError: the disk is full.
     """
     tokens = run.stream.tokens.rows(torch.arange(1))
     row: dict[str, Any] = {"step": step, "kind": "validation"}
@@ -64,7 +68,9 @@ def validate(run: Run, step: int, score: Score | None, anchors: Mapping[str, flo
     if score is not None:
         measured, recomposed = measure_results(raw, run.held_out, score, anchors)
         row |= measured
-    write_grid(grid_path(run.out, step), run.held_out, raw, recomposed)
+    path = grid_path(run.out, step)
+    with writing(path):
+        write_grid(path, run.held_out, raw, recomposed)
     return row
 
 
