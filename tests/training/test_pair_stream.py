@@ -134,6 +134,10 @@ DAMAGES = [
     written("index.json", b'{"variants": 3, "done": 14, "left_out": {"broken": 7}}'),
     lambda folder: (folder / "moments.npy").unlink(),
     lambda folder: np.save(folder / "condition.npy", np.array([object()]), allow_pickle=True),
+    lambda folder: np.save(folder / "moments.npy", np.load(folder / "moments.npy")[:, :5]),
+    lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy")[..., :2]),
+    lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy").astype(np.uint8)),
+    lambda folder: np.save(folder / "condition.npy", np.asfortranarray(np.load(folder / "condition.npy"))),
 ]  # fmt: skip
 
 
@@ -150,6 +154,21 @@ def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, mon
     np.testing.assert_array_equal(again.condition, condition)
     np.testing.assert_array_equal(again.moments, moments)
     assert again.left_out == whole.left_out and [path.name for path in tmp_path.iterdir()] == [again.folder.name]
+
+
+@pytest.mark.parametrize("left", [b"", b"\x93NUMPY", b"x" * 4000])
+def test_what_a_full_disk_left_before_the_first_usable_photo_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, left):
+    vae, source = open_trainable(str(tiny_pipeline())).vae, open_source(drawn_photos)
+    items = sorted(source.items, key=lambda item: item.key != "grey.png")  # the grey one first
+    whole = open_cache(tmp_path / "whole", items, vae, 32, SETTINGS)
+    partial = tmp_path / "cut" / (whole.folder.name + ".partial")
+    partial.mkdir(parents=True)
+    note = {"variants": SETTINGS.cache_variants, "done": 1, "left_out": {"broken": [], "grey": ["grey.png"]}}
+    (partial / "index.json").write_text(json.dumps(note))
+    (partial / "condition.npy").write_bytes(left)
+    again = open_cache(tmp_path / "cut", items, vae, 32, SETTINGS)
+    np.testing.assert_array_equal(again.condition, whole.condition)
+    np.testing.assert_array_equal(again.moments, whole.moments)
 
 
 def test_room_is_taken_before_latents_are_written(drawn_photos, tiny_pipeline, tmp_path, monkeypatch):

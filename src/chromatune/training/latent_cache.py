@@ -137,17 +137,17 @@ def _open(
     usable = [i for i, item in enumerate(items) if item.key not in unusable]
     if not usable:
         raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
-    rows = len(items) * index["variants"]
+    arrays = _open_arrays(folder, len(items) * index["variants"], size_px, with_greys)
     return LatentCache(
         folder=folder,
         items=tuple(items[i] for i in usable),
         variants=index["variants"],
         size_px=size_px,
-        condition=_open_array(folder / "condition.npy", rows),
-        moments=_open_array(folder / "moments.npy", rows),
+        condition=arrays["condition"],
+        moments=arrays["moments"],
         rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
         left_out=index["left_out"],
-        greys=_open_array(folder / "greys.npy", rows) if with_greys else None,
+        greys=arrays.get("greys"),
     )
 
 
@@ -169,6 +169,25 @@ def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSetting
     return index
 
 
+def _open_arrays(folder: Path, rows: int, size_px: int, with_greys: bool) -> dict[str, np.ndarray]:
+    """The arrays of a cache by name: condition (rows, 4, h, h), moments (rows, 8 or 4, h, h), greys (rows, S, S).
+
+    Raises:
+        ValueError: one is missing or damaged, or they are not of one cache.
+    """
+    names = ("condition", "moments", *(["greys"] if with_greys else []))
+    arrays = {name: _open_array(folder / f"{name}.npy", rows) for name in names}
+    side = arrays["condition"].shape[-1]
+    known = [(rows, channels, side, side) for channels in (4, 8)]  # a small autoencoder has no posteriors
+    if arrays["condition"].shape != known[0] or arrays["moments"].shape not in known:
+        raise ValueError("the latents are damaged")
+    if with_greys and arrays["greys"].shape != (rows, size_px, size_px):
+        raise ValueError("the grey photos are damaged")
+    if any(array.dtype != (np.uint8 if name == "greys" else np.float16) for name, array in arrays.items()):
+        raise ValueError("the numbers are of another type")
+    return arrays
+
+
 def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.ndarray:
     """An array on disk, (rows, ...) float16 or uint8.
 
@@ -181,7 +200,8 @@ def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.nda
         whole = array.offset + array.nbytes == path.stat().st_size
     except Exception as error:  # its header is read as Python's own literals are, with all that can go wrong there
         raise ValueError(f"{path.name} is damaged") from error
-    if not whole or array.dtype not in (np.float16, np.uint8) or array.shape[:1] != (rows,):
+    usual = array.dtype in (np.float16, np.uint8) and array.flags.c_contiguous
+    if not whole or not usual or array.shape[:1] != (rows,):
         raise ValueError(f"{path.name} is cut or damaged")
     return array if mode == "r" else np.lib.format.open_memmap(path, mode=mode)
 
@@ -202,9 +222,11 @@ def _make(
     index: dict[str, Any] = {"variants": settings.cache_variants}
     try:
         index = _read_index(partial, items, settings)
-        for name in ("condition", "moments", *(["greys"] if with_greys else [])):
-            if index["done"] > sum(map(len, index["left_out"].values())):
-                _open_array(partial / f"{name}.npy", len(items) * index["variants"])
+        if index["done"] > sum(map(len, index["left_out"].values())):
+            _open_arrays(partial, len(items) * index["variants"], size_px, with_greys)
+        else:  # no photo is in them yet; a full disk may have left them empty
+            for array_file in partial.glob("*.npy"):
+                array_file.unlink()
     except ValueError:  # not begun, or damaged: made anew
         shutil.rmtree(partial)
         partial.mkdir()
