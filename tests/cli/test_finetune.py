@@ -118,3 +118,15 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     drawn = show(capsys)
     assert said[2] in drawn and "loss 0.5000" in drawn and "1/2" in drawn
+
+
+def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, tiny_bundle_dir, capsys, monkeypatch):
+    """Its grids and its model's pictures are no photos of the second call."""
+    monkeypatch.chdir(photos)
+    words = ["finetune", ".", "--model", str(tiny_bundle_dir), "--max-steps", "1", "--quiet", *WORDS]
+    assert [main([*words, "--out", "run"]) for _ in range(2)] == [0, 0]
+    kept = sorted(photos.iterdir())
+    for out in (".", str(photos), "run/.."):
+        assert main([*words, "--out", out]) == 2
+        assert "holds the photos themselves" in capsys.readouterr().err
+    assert sorted(photos.iterdir()) == kept
