@@ -20,35 +20,47 @@ if TYPE_CHECKING:
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="A file, for one photo and a name such as x.png; else a folder, made if missing. - writes to "
+        "standard output.",
+        show_default="NAME.color.EXT beside the photo",
+    ),
+]
+Variants = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Results for each photo: NAME.color-1.EXT, -2 ..., of seeds S, S+1 ..., in as many steps as they need "
+        "to differ.",
+    ),
+]
+Page = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all",
+        help="Page of a file that holds several pictures; with all, NAME.color-p1.EXT, -p2 ...",
+        show_default="the one that is the photo",
+    ),
+]
+
+
 @takes_fields(make_options)
 def colorize_command(
     *,
     photos: Annotated[
         list[str], typer.Argument(metavar="PHOTO", help="Photos to colorize; - reads one from standard input.")
     ],
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="A file, for one photo and a name such as x.png; else a folder, made if missing. - writes to "
-            "standard output.",
-            show_default="NAME.color.EXT beside the photo",
-        ),
-    ] = None,
+    out: Out = None,
     model: Annotated[
         str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
     ] = "mini",
     options: ColorizeOptions,
-    variants: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Results for each photo: NAME.color-1.EXT, -2 ..., of seeds S, S+1 ..., in as many steps as they need "
-            "to differ.",
-        ),
-    ] = 1,
+    variants: Variants = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
     device: Annotated[
         str | None, typer.Option(help="Where to compute, such as cpu or cuda.", show_default="the best there is")
@@ -57,14 +69,7 @@ def colorize_command(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Go on where an earlier run stopped: results that exist are kept.")
     ] = False,
-    page: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|all",
-            help="Page of a file that holds several pictures; with all, NAME.color-p1.EXT, -p2 ...",
-            show_default="the one that is the photo",
-        ),
-    ] = None,
+    page: Page = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse photos that lack their end, instead of a warning.")
     ] = False,
