@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import cv2
+import datasets
 import numpy as np
 import pytest
 
@@ -130,3 +131,38 @@ def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, ti
         assert main([*words, "--out", out]) == 2
         assert "holds the photos themselves" in capsys.readouterr().err
     assert sorted(photos.iterdir()) == kept
+
+
+@pytest.mark.parametrize("where", ["file", "table", "data set"])
+def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
+    photos, tiny_bundle_dir, tmp_path, capsys, where
+):
+    """As many of a data set's own as are trained with; built-in ones are short."""
+    texts = ["colour it", "add colour", *(letter * 90 for letter in "abcd")]
+    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--max-steps", "1", *WORDS]
+    if where == "file":
+        (tmp_path / "prompts.txt").write_text("\n".join([*texts, *texts]))
+        words += ["--prompts", str(tmp_path / "prompts.txt")]
+    elif where == "table":
+        rows = (json.dumps({"file_name": f"{i}.png", "edit_prompt": text}) for i, text in enumerate(texts))
+        (photos / "metadata.jsonl").write_text("\n".join(rows))
+        words += ["--set", "prompts=auto"]
+    else:
+        rows = [{"image": {"bytes": (photos / f"{i}.png").read_bytes(), "path": None}} for i in range(6)]
+        rows = [row | {"edit_prompt": text} for row, text in zip(rows, texts, strict=True)]
+        dataset = datasets.Dataset.from_list(rows)
+        dataset.cast_column("image", datasets.Image()).save_to_disk(str(tmp_path / "set"))
+        words[1:2] = [str(tmp_path / "set"), "--prompts", "source"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = (line for line in lines if line.startswith("warning: "))
+    assert "prompts are longer than 77 tokens" in line and "is not read from " in line
+    assert lines.index(line) < next(i for i, line in enumerate(lines) if "encoding photos" in line)
+    if where == "file":
+        assert "4 of 6 prompts" in line
+    else:
+        assert " of 5 prompts" in line  # one is held out
+    assert main([*words, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main([*words, "--prompts", "thirty", "--out", str(tmp_path / "short")]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -100,11 +100,16 @@ def _train(source: str, model: str, preset: str, settings: TrainSettings, out: P
 
     require_pages("train")
     check_replaceable(model_folder(out))
+
+    def warn(line: str) -> None:
+        if not quiet:
+            complain(line, "warning")
+
     with progress_of_run(quiet) as (start_stage, on_row):
-        cache_dir = shared_cache()
         trained = train(
-            photos, model, settings, out, score=scores, on_row=on_row, start_stage=start_stage, cache_dir=cache_dir
-        )
+            photos, model, settings, out,
+            score=scores, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
+        )  # fmt: skip
     return write_outcome(trained, source, preset) if trained.is_main else None
 
 

@@ -19,7 +19,7 @@ from chromatune.training.checkpoints import load_best, load_latest, save_best, s
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.loss_watch import LossWatch
 from chromatune.training.metrics_log import METRICS_FILE, MetricsLog, OnRow, read_metrics
-from chromatune.training.run import Run, opened_run
+from chromatune.training.run import OnWarning, Run, opened_run
 from chromatune.training.settings import TrainSettings
 from chromatune.training.trackers import tracking
 from chromatune.training.validation import Score, averaged_weights, measure_anchors, merit, validate
@@ -44,7 +44,7 @@ class Trained:
 def train(
     source: Source, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
-    cache_dir: Path | None = None,
+    on_warning: OnWarning = lambda line: None, cache_dir: Path | None = None,
 ) -> Trained:  # fmt: skip
     """Fine-tunes `model` on the photos of `source`; the same call continues a run that was stopped.
 
@@ -56,6 +56,7 @@ def train(
         score: metrics of a result, for validation; without it only losses are measured.
         on_row: called with each row of `metrics.jsonl`.
         start_stage: shows how far the encoding of photos is.
+        on_warning: called with a line on prompts that are cut off, before photos are encoded.
         cache_dir: folder of the latent caches, that runs may share; `out/cache` by default.
 
     Raises:
@@ -66,7 +67,7 @@ def train(
         ChromaTuneError: the loss is not a number; nothing was updated.
     """
     with (
-        opened_run(source, model, settings, out, cache_dir or out / "cache", start_stage) as run,
+        opened_run(source, model, settings, out, cache_dir or out / "cache", start_stage, on_warning) as run,
         ThreadPoolExecutor(1) as thread,
         tracking(run.accelerator, out) as track,
     ):

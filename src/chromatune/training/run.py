@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,7 @@ from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.bundle import ModelInfo
+from chromatune.bundle.text import unread_warning
 from chromatune.data.prompt_sets import instructions_of
 from chromatune.data.sources import PhotoItem, Source
 from chromatune.data.splits import Split
@@ -37,6 +38,8 @@ from chromatune.training.widening import TrainablePipeline, open_trainable
 
 LEFT_OUT_FILE = "left-out.jsonl"  # photos that are not trained with, and why
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
+
+OnWarning: TypeAlias = Callable[[str], None]  # takes one line on what the user asked for and will not get
 
 
 class Start(NamedTuple):
@@ -72,7 +75,13 @@ class Run:
 
 @contextmanager
 def opened_run(
-    source: Source, model: str, settings: TrainSettings, out: Path, cache_dir: Path, start_stage: StartStage
+    source: Source,
+    model: str,
+    settings: TrainSettings,
+    out: Path,
+    cache_dir: Path,
+    start_stage: StartStage,
+    on_warning: OnWarning = lambda line: None,
 ) -> Iterator[Run]:
     """A run, its folder held by this process while the block lasts. One that cannot begin leaves no folder behind.
 
@@ -83,6 +92,7 @@ def opened_run(
         out: its folder.
         cache_dir: folder of all latent caches.
         start_stage: shows how far the encoding of photos is.
+        on_warning: called before that, once, if some of the prompts are longer than the text encoder reads.
 
     Raises:
         DataError: no usable photos, or the disk is full.
@@ -105,6 +115,8 @@ def opened_run(
     facts = _facts(start, model, settings, accelerator.num_processes) if is_main else {}
     with claim_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
         try:
+            if is_main and (line := unread_warning(start.pipeline.tokenizer, _trained_prompts(start))):
+                on_warning(line)
             run = _build(accelerator, start, settings, out, cache_dir, start_stage if is_main else silent)
         except ChromaTuneError:
             if is_new:
@@ -127,6 +139,12 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
     info = run_info(pipeline, settings, _multiple_px(pipeline))
     return Start(prompts, split, passed_over, with_schedule(pipeline, settings), info)
+
+
+def _trained_prompts(start: Start) -> Iterable[str]:
+    """The instructions that may be trained with; of a data set's own, those of the photos that are not held out."""
+    prompts = start.prompts
+    return (prompts[item.key] for item in start.split.train) if isinstance(prompts, Mapping) else prompts
 
 
 def _facts(start: Start, model: str, settings: TrainSettings, ranks: int) -> dict[str, Any]:
