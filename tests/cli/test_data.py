@@ -101,3 +101,21 @@ def test_inspecting_loads_no_model_library(people: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_columns_by_name(people: Path, capsys: Capture) -> None:
+    Path("people/metadata.csv").write_text("photo,caption\nAnn/Ann_0001.png,warm\nBo/Bo_0001.png,cool\n")
+    columns = ["--column", "image=photo", "--column", "prompt=caption"]
+    assert main(["data", "inspect", "people", *columns]) == 0
+    rows = table(capsys)
+    assert (rows["source"], rows["usable"][0]) == (["people", "table"], "2")
+    assert rows["left out: not named in the table"][0] == "3"
+    for words, code, said in (
+        (["people", "--column", "image=gone"], 1, "no table here has 'gone'"),
+        (["people/metadata.csv", "--column", "image=gone"], 1, "no column 'gone'; it has 'photo', 'caption'"),
+        (["lfw:people", "--column", "image=photo"], 1, "kind lfw has no columns"),
+        (["people", "--column", "size=photo"], 2, "--column 'size=photo': accepted: image=COLUMN"),
+    ):
+        assert main(["data", "inspect", *words]) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and said in line

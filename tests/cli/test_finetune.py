@@ -146,13 +146,12 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
     elif where == "table":
         rows = (json.dumps({"file_name": f"{i}.png", "edit_prompt": text}) for i, text in enumerate(texts))
         (photos / "metadata.jsonl").write_text("\n".join(rows))
-        words += ["--set", "prompts=auto"]
     else:
         rows = [{"image": {"bytes": (photos / f"{i}.png").read_bytes(), "path": None}} for i in range(6)]
         rows = [row | {"edit_prompt": text} for row, text in zip(rows, texts, strict=True)]
         dataset = datasets.Dataset.from_list(rows)
         dataset.cast_column("image", datasets.Image()).save_to_disk(str(tmp_path / "set"))
-        words[1:2] = [str(tmp_path / "set"), "--prompts", "source"]
+        words[1] = str(tmp_path / "set")
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().err.splitlines()
     (line,) = (line for line in lines if line.startswith("warning: "))
@@ -166,3 +165,21 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
     assert "warning" not in capsys.readouterr().err
     assert main([*words, "--prompts", "thirty", "--out", str(tmp_path / "short")]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_a_column_that_is_named_is_used_and_the_card_says_so(photos, tiny_bundle_dir, tmp_path, capsys, preset):
+    (photos / "metadata.csv").write_text("photo,caption\n" + "".join(f"{i}.png,{'w' * 80}{i}\n" for i in range(6)))
+    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--max-steps", "1", "--preset", preset, *WORDS]
+    words += ["--column", "prompt=caption", "--set", "photos=6"]
+    assert main([*words, "--out", str(tmp_path / "gone"), "--column", "image=file"]) == 1
+    assert "no table here has 'caption' and 'file'" in capsys.readouterr().err
+    assert main([*words, "--column", "size=photo"]) == 2
+    words += ["--column", "image=photo"]
+    assert main([*words, "--out", str(tmp_path / "own")]) == 0
+    assert "5 of 5 prompts are longer" in capsys.readouterr().err
+    assert "the photos' own" in (tmp_path / "own" / "model" / "README.md").read_text()
+    assert main([*words, "--out", str(tmp_path / "drawn"), "--prompts", "single"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert "| instructions | single |" in (tmp_path / "drawn" / "model" / "README.md").read_text()
+    assert not (tmp_path / "gone").exists()

@@ -14,8 +14,8 @@ import pytest
 from chromatune.data import photo_tables
 from chromatune.data.photo_tables import column_names
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source
-from chromatune.errors import DataError
+from chromatune.data.sources import Source, open_source, with_columns
+from chromatune.errors import DataError, OptionsError
 
 FORMS = ("csv", "jsonl", "parquet")
 
@@ -75,15 +75,17 @@ def test_paths_are_relative_to_the_table(put, tmp_path: Path, form: str) -> None
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("how", ["suffix", "argument", "file", "table:file"])
+@pytest.mark.parametrize("how", ["suffix", "argument", "option", "file", "table:file"])
 def test_any_column_by_name(put, tmp_path: Path, form: str, how: str) -> None:
     put("a.png")
-    name = "metadata" if how in ("suffix", "argument") else "mine"
+    name = "metadata" if how in ("suffix", "argument", "option") else "mine"
     table = write_table(tmp_path / f"{name}.{form}", [{"my photo": "a.png", "cap&tion": "warm", "edit_prompt": "x"}])
     columns = {"image": "my photo", "prompt": "cap&tion"}
     text = "#image=my photo&prompt=cap%26tion"
     if how == "argument":
         source = open_source(tmp_path, columns=columns)
+    elif how == "option":
+        source = open_source(with_columns(str(tmp_path), [f"{name}={column}" for name, column in columns.items()]))
     else:
         source = open_source({"suffix": f"{tmp_path}", "file": f"{table}", "table:file": f"table:{table}"}[how] + text)
     assert prompts_of(source) == {"a.png": "warm"}
@@ -97,6 +99,29 @@ def test_one_column_by_name_is_enough(put, tmp_path: Path, column: str) -> None:
     named = {**usual, column: "mine"}
     write_table(tmp_path / "metadata.csv", [{named["image"]: "a.png", named["prompt"]: "warm"}])
     assert prompts_of(open_source(f"{tmp_path}#{column}=mine")) == {"a.png": "warm"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "whole"),
+    [
+        ("photos", [], "photos"),
+        ("photos", ["image=a"], "photos#image=a"),
+        ("hf:owner/name", ["prompt=50% & #1=x", "image=é"], "hf:owner/name#prompt=50%25 %26 %231=x&image=é"),
+        ("table:a.csv#image=b%23&prompt=c", ["prompt=d"], "table:a.csv#image=b%23&prompt=d"),
+        ("a#b", ["image=c"], "a#b#image=c"),
+    ],
+)
+def test_columns_as_options_are_those_of_the_spec(spec: str, columns: list[str], whole: str) -> None:
+    assert with_columns(spec, columns) == whole
+
+
+@pytest.mark.parametrize("column", ["images=a", "image", "image=", "=a", "", "\x1b[2J" + "x" * 2000])
+def test_a_column_of_another_form_is_one_line(column: str) -> None:
+    with pytest.raises(OptionsError, match="--column .*: accepted: image=COLUMN or prompt=COLUMN") as caught:
+        with_columns("photos", [column])
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+    with pytest.raises(OptionsError, match="--column image is given twice"):
+        with_columns("photos", ["image=a", "image=b"])
 
 
 def test_a_path_with_the_mark_is_a_path(put, tmp_path: Path) -> None:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 SHEET_NAME = "contact-sheet.png"
 
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="image=NAME|prompt=NAME",
+        help="Column of a table or data set that holds the photos, or their instructions; can be repeated.",
+        show_default="found by name",
+    ),
+]
+
 data_app = typer.Typer(help="Look at photos to train with.", rich_markup_mode=None)
 
 
@@ -28,9 +38,10 @@ def inspect_command(
             help="A folder of photos, LFW, FFHQ, IMDB-WIKI, a Hugging Face data set or a table of photos "
             "(metadata.csv, .jsonl or .parquet with columns file_name and edit_prompt), recognised by its layout; or "
             "KIND:PATH with KIND one of folder, lfw, ffhq, imdb-wiki, hf, table. On the hub: hf:OWNER/NAME. "
-            "Other columns: hf:PATH#image=COLUMN&prompt=COLUMN, in quotes.",
+            "Other columns: --column, or hf:PATH#image=COLUMN&prompt=COLUMN in quotes.",
         ),
     ],
+    columns: Columns = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help=f"Write {SHEET_NAME} into this folder, made if missing.", show_default="none"),
@@ -46,9 +57,9 @@ def inspect_command(
     In a pipe: one figure a line, its fields separated by tabs.
     """
     from chromatune.data.inspection import inspect_source, write_contact_sheet
-    from chromatune.data.sources import open_source
+    from chromatune.data.sources import open_source, with_columns
 
-    opened = open_source(source)
+    opened = open_source(with_columns(source, columns or []))
     total = min(limit or len(opened.items), len(opened.items))
     with stages() as start_stage:
         advance = start_stage("opening photos", total)

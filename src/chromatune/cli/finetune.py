@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from chromatune.cli.data import Columns
 from chromatune.cli.environment import shared_cache
 from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import line_stages, make_bar, stages
@@ -48,7 +49,10 @@ def finetune_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting over all else; can be repeated.")
     ] = None,
-    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="Instructions, one a line.")] = None,
+    columns: Columns = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Instructions, one a line; not the photos' own.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the finished model to the hub.")
@@ -60,9 +64,13 @@ def finetune_command(
     Stop it at any time: the same command goes on from the last checkpoint. The folder of the run holds the model, the
     curves (report.html), sample grids, metrics.jsonl and the checkpoints.
     """
+    from chromatune.data.sources import with_columns
     from chromatune.training.settings import preset_of, resolve_settings
 
-    overrides = [*(settings or [])]
+    source = with_columns(source, columns or [])
+    # A column of instructions that is named is used, whatever the preset; words typed after it go before it
+    overrides = ["prompts=source"] if any(text.startswith("prompt=") for text in columns or []) else []
+    overrides += settings or []
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
     overrides += [] if prompts is None else [f"prompts={json.dumps(prompts)}"]
     preset = preset_of(preset, config)

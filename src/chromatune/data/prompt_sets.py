@@ -17,7 +17,8 @@ PROMPT_SETS: dict[str, tuple[str, ...]] = {
     "single": SINGLE_PROMPT,
     "held-out": HELD_OUT_PROMPTS,
 }
-OWN, AUTO = "source", "auto"  # each photo's own instruction; the same where the source has them, else "thirty"
+OWN, AUTO = "source", "auto"  # each photo's own instruction; the same where the source has them, else `DEFAULT_SET`
+DEFAULT_SET = "thirty"
 
 MAX_FILE_BYTES = 16 * 2**20  # of a prompts file: some hundred thousand instructions
 NOT_TEXT = ("Cc", "Cs")  # Unicode categories: control characters, halves of a pair
@@ -40,7 +41,7 @@ def instructions_of(source: Source, name: str) -> Sequence[str] | Mapping[str, s
     if source.prompts:
         return {item.key: source.prompts.get(item.key) or drawn_prompt(item.key) for item in source.items}
     if name == AUTO:
-        return PROMPT_SETS["thirty"]
+        return PROMPT_SETS[DEFAULT_SET]
     raise OptionsError(f"{printable(source.name)} has no prompts of its own; give prompts=thirty, or a text file")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,7 +12,16 @@ from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source
 from chromatune.errors import DataError, OptionsError, printable, shown
 
-__all__ = ["IMDB_WIKI_DEFAULT_COUNT", "KINDS", "ImdbWikiFilter", "PhotoItem", "Source", "check_outside", "open_source"]
+__all__ = [
+    "IMDB_WIKI_DEFAULT_COUNT",
+    "KINDS",
+    "ImdbWikiFilter",
+    "PhotoItem",
+    "Source",
+    "check_outside",
+    "open_source",
+    "with_columns",
+]
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
 COLUMNS = ("image", "prompt")
@@ -57,6 +66,32 @@ def open_source(
     if not path.is_dir():
         raise DataError(f"{_label(where)}: is a file; accepted: {ACCEPTED}")
     return _open_listed(kind, folders.list_folder(path), named)
+
+
+def with_columns(spec: str, columns: Sequence[str]) -> str:
+    """The spec of a source with the columns of its table named in it, as `open_source` takes it.
+
+    Args:
+        spec: what `open_source` takes; columns that it names already stay, unless they are named again.
+        columns: texts such as "image=photo" and "prompt=caption".
+
+    Raises:
+        OptionsError: one is not of that form, or two name the same.
+    """
+    given: dict[str, str] = {}
+    for text in columns:
+        name, _, value = text.partition("=")
+        if name not in COLUMNS or not value:
+            raise OptionsError(f"--column {shown(text)}: accepted: image=COLUMN or prompt=COLUMN")
+        if name in given:
+            raise OptionsError(f"--column {name} is given twice; give one column for it")
+        given[name] = value
+    if not given:
+        return spec
+    kind, place = _kind_and_place(spec)
+    where, named = _columns_of(place)
+    pairs = (f"{name}={_escaped(value)}" for name, value in (named | given).items())
+    return f"{'' if kind is None else f'{kind}:'}{where}#{'&'.join(pairs)}"
 
 
 def check_outside(out: Path, spec: str) -> None:
@@ -127,6 +162,11 @@ def _open_photo_tables(path: Path, columns: Mapping[str, str]) -> Source:
 
 def _metadata(listing: folders.Listing) -> list[Path]:
     return [listing.root / name for name in listing.others if os.path.basename(name) in photo_tables.METADATA_NAMES]
+
+
+def _escaped(column: str) -> str:
+    """A column's name as it stands in a spec, which ends at & and begins after #."""
+    return column.replace("%", "%25").replace("&", "%26").replace("#", "%23")
 
 
 def _columns_of(place: str) -> tuple[str, dict[str, str]]:

@@ -38,6 +38,7 @@ class Trained:
     best_step: int
     split: Split
     cache: LatentCache
+    own_prompts: bool  # whether each photo was trained with an instruction of its own
     is_main: bool  # of several processes, the one that writes
 
 
@@ -194,9 +195,10 @@ def _with_best_weights(run: Run, step: int) -> Trained:
         with torch.no_grad():
             for name, tensor in weights.items():
                 named[name].copy_(tensor)
-    parts = run.pipeline
+    parts, own_prompts = run.pipeline, run.stream.own_prompt is not None
     for module in filter(None, (parts.unet, parts.vae, parts.text_encoder, parts.photo_encoder)):
         module.to("cpu").eval().requires_grad_(False)
     return Trained(
-        parts, run.info, run.settings, run.out, step, best_step, run.split, run.cache, run.accelerator.is_main_process
-    )
+        parts, run.info, run.settings, run.out, step, best_step, run.split, run.cache, own_prompts,
+        run.accelerator.is_main_process,
+    )  # fmt: skip

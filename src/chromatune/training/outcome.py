@@ -8,6 +8,7 @@ from typing import Any
 
 from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.saving import save_lora, save_pipeline
+from chromatune.data.prompt_sets import AUTO, DEFAULT_SET
 from chromatune.training.card import model_card
 from chromatune.training.loop import Trained
 from chromatune.training.metrics_log import METRICS_FILE, read_metrics
@@ -61,6 +62,9 @@ def _facts(trained: Trained, source: str, preset: str) -> dict[str, Any]:
     figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
     left_out = {f"{reason}, left out": len(keys) for reason, keys in trained.cache.left_out.items() if keys}
     counts = {"train": len(trained.cache.items), "validation": len(trained.split.validation)} | left_out
+    drawn = DEFAULT_SET if settings.prompts == AUTO else Path(settings.prompts).name
+    instructions = "the photos' own" if trained.own_prompts else drawn
+    data = {"source": Path(source).name or source, "instructions": instructions, "counts": counts}
     return {
         "name": trained.out.resolve().name,
         "base_model": trained.info.name,
@@ -71,7 +75,7 @@ def _facts(trained: Trained, source: str, preset: str) -> dict[str, Any]:
         "seed": settings.seed,
         "settings": settings.model_dump(exclude={"description"}) | {"best_step": trained.best_step},
         "versions": {name: _version(name) for name in PACKAGES},
-        "data": {"source": Path(source).name or source, "counts": counts, "split_digest": trained.split.digest},
+        "data": data | {"split_digest": trained.split.digest},
         "validation": {"before": figures.get(0, {}), "after": figures.get(trained.best_step, {})},
     }
 

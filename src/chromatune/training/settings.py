@@ -31,9 +31,9 @@ class TrainSettings(BaseModel):
     size_scale: float = Field(1.0, gt=0, le=1, description="Share of the model's own size, where size_px is None.")
     validation: float = Field(0.1, gt=0, lt=1, description="Share of photos (persons, where known) held out.")
     prompts: str = Field(
-        "thirty",
-        description="thirty, single, held-out, a text file, one prompt a line, source: the photos' own, or auto: those "
-        "where there are any.",
+        "auto",
+        description="auto: the photos' own where they have any, else thirty; source: their own; single; held-out; or a "
+        "text file, one prompt a line.",
     )
     grey: str = Field("varied", description="varied, or a grey method such as rec601.")
     zoom: float = Field(0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
