@@ -48,6 +48,11 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def count_of(number: int, thing: str, things: str = "") -> str:
+    """A number with what it counts: "1 photo", "2 photos"; `things` is the plural where it is not `thing` and an s."""
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says first, for a message of one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

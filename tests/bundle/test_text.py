@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chromatune.bundle import load_bundle
-from chromatune.bundle.text import TextEmbedder, tokenize, unread_part, unread_warning
+from chromatune.bundle.text import TextEmbedder, tokenize, unread_part
 
 
 @pytest.fixture
@@ -67,20 +67,3 @@ def test_a_prompt_that_is_cut_is_said_in_one_line(bundle):
     first, second = colorizer.colorize(grey, make_options(steps=1, **long)).warnings
     assert first.startswith("the prompt is longer than 77 tokens, and is not read from ") and first.isprintable()
     assert second.startswith("the negative prompt is") and len(second) < 120
-
-
-def test_of_many_prompts_those_that_are_cut_are_counted_once(bundle):
-    """A token a letter: 75 fit, and as `unread_part` says, neither 74 nor 75 are too many."""
-    fits, long = ["", "red", "a" * 74, "a" * 75, "é " * 30], ["b" * 70 + "\n\x1bcutoff", "a " * 400, "z" * 77]
-    assert unread_warning(bundle.tokenizer, []) == unread_warning(bundle.tokenizer, fits) == ""
-    assert [bool(unread_part(bundle.tokenizer, prompt)) for prompt in fits + long] == [False] * 5 + [True] * 3
-    line = unread_warning(bundle.tokenizer, fits + long + long)
-    assert line.startswith(f"3 of 8 prompts are longer than 77 tokens: one, {'b' * 30!r}…, is not read from ")
-    assert line.isprintable() and len(line) < 200
-    assert unread_warning(bundle.tokenizer, ["z" * 77]).startswith("the prompt is longer than 77")
-
-
-def test_prompts_that_are_cut_are_counted_beyond_the_first_of_many(bundle, monkeypatch):
-    monkeypatch.setattr("chromatune.bundle.text.PROMPTS_AT_ONCE", 3)
-    prompts = [f"{number} " + "a" * number for number in range(70, 80)]
-    assert unread_warning(bundle.tokenizer, prompts).startswith("6 of 10 prompts")

@@ -22,6 +22,9 @@ def test_going_on_after_an_interruption_skips_what_is_there(engine, put, capsys)
     assert main(["colorize", *photos]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4 and lines[-1] == "error: 3 more results exist; go on with the others by --skip-existing"
+    assert main(["colorize", *photos[:4]]) == 1
+    said = "error: 1 more result exists; go on with the others by --skip-existing"
+    assert capsys.readouterr().err.splitlines()[-1] == said
     assert main(["colorize", *photos, "--skip-existing", "--overwrite"]) == 2
 
 

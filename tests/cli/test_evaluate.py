@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(photos: Path, capsys: 
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save("theirs/rocket.png")
     assert main(["evaluate", "photos", "--results", "x=theirs", "--size", "64", "--out", "out"]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert errors[0].startswith("error: 1 photos cannot be read, the first: broken.jpg")
+    assert errors[0].startswith("error: 1 photo cannot be read, the first: broken.jpg")
     assert errors[1] == "error: 2 results have no score, the first: x, coffee.png: missing"
     assert Path("out/report.html").is_file()
 

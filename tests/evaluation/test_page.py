@@ -159,4 +159,4 @@ def test_the_few_columns_and_the_best_of_each(page):
     assert marked[2] == {"grey"}  # lowest ΔCF
     assert "grey" in marked[4]
     assert "grey" not in marked[5]  # it is the input: no drift is no merit
-    assert Text("1 results have no score; Details lists them.", strong=True) in texts
+    assert Text("1 result has no score; see Details.", strong=True) in texts

@@ -206,7 +206,7 @@ def test_greys_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos,
 
 def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
     items = [item for item in open_source(drawn_photos).items if item.key in ("grey.png", "broken.jpg")]
-    with pytest.raises(DataError, match="none of the 2 photos can be used: 1 broken, 1 grey or sepia"):
+    with pytest.raises(DataError, match="no usable photo among 2: 1 broken, 1 grey or sepia"):
         open_cache(tmp_path, items, pipeline.vae, 32, SETTINGS)
 
 

@@ -133,6 +133,7 @@ def test_same_run_same_page(run_folder, tmp_path):
     ("rows", "best", "lead"),
     [
         ([], None, "0 updates, and no validation yet."),
+        ([train(1)], None, "1 update, and no validation yet."),
         ([train(10)], None, "10 updates, and no validation yet."),
         ([validation(10, psnr_grey=20.1)], 10, "PSNR 20.1 dB at step 10, level with the grey input."),
         (

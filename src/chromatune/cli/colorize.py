@@ -11,7 +11,7 @@ import typer
 from chromatune.cli.fields import flags_in_errors, takes_fields
 from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
-from chromatune.errors import OptionsError, shown
+from chromatune.errors import OptionsError, count_of, shown
 from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
     if existing and skip_existing and not quiet:
         complain(f"{count_of(existing, 'result')} there already, skipped", "note")
     elif existing > MOST_EXISTING and not skip_existing:
-        complain(f"{existing - MOST_EXISTING} more results exist; go on with the others by --skip-existing")
+        more = count_of(existing - MOST_EXISTING, "more result exists", "more results exist")
+        complain(f"{more}; go on with the others by --skip-existing")
     return 1 if existing and not skip_existing else code
 
 
@@ -198,8 +199,3 @@ def _warnings(done: Done) -> Iterable[str]:
     name = done.result.photo.name if done.job.source == "-" else done.job.source
     yield from (f"{name}: {warning}" for warning in done.result.photo.warnings)
     yield from done.result.warnings
-
-
-def count_of(number: int, thing: str) -> str:
-    """A number with what it counts, in the singular for one."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

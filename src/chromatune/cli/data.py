@@ -9,7 +9,7 @@ import typer
 
 from chromatune.cli.printing import print_table
 from chromatune.cli.progress import stages
-from chromatune.errors import DataError
+from chromatune.errors import DataError, count_of
 
 if TYPE_CHECKING:
     from chromatune.data.inspection import Inspection
@@ -82,9 +82,10 @@ def _reasons(inspection: Inspection) -> str:
 def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
     """What was counted, the figure, and what there is to say about it."""
     opened = "" if inspection.opened == inspection.photos else f"of {inspection.opened} opened"
+    persons = f"of {count_of(inspection.persons, 'person')}" if inspection.persons else ""
     rows = [
         ("source", inspection.name, inspection.kind),
-        ("photos", str(inspection.photos), f"of {inspection.persons} persons" if inspection.persons else ""),
+        ("photos", str(inspection.photos), persons),
         ("usable", str(len(inspection.usable)), opened),
         ("short side (px)", _span(inspection.short_side_px), "least, quartiles, most"),
         ("long side (px)", _span(inspection.long_side_px), ""),

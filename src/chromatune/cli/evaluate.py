@@ -10,6 +10,7 @@ import typer
 from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
+from chromatune.errors import count_of
 from chromatune.evaluation.settings import EvaluationSettings, make_settings
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def _tell_failures(evaluation: Evaluation) -> int:
     """The exit code, after a line on stderr for each kind of failure."""
     broken = evaluation.unreadable
     if broken:
-        complain(f"{len(broken)} photos cannot be read, the first: {broken[0].detail}")
+        complain(f"{count_of(len(broken), 'photo')} cannot be read, the first: {broken[0].detail}")
     if evaluation.failures:
         row, key, reason = evaluation.failures[0]
-        complain(f"{len(evaluation.failures)} results have no score, the first: {row}, {key}: {reason}")
+        results = count_of(len(evaluation.failures), "result has", "results have")
+        complain(f"{results} no score, the first: {row}, {key}: {reason}")
     return 1 if broken or evaluation.failures else 0

@@ -13,7 +13,7 @@ from chromatune.cli.environment import shared_cache
 from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.printing import print_line
 from chromatune.cli.progress import stages
-from chromatune.errors import OptionsError
+from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation.settings import NamedFolder
 from chromatune.options import Flag, options_error
 
@@ -64,7 +64,9 @@ def list_command() -> int:
         print(f"{name}: {experiment.question}")
         for role, what in experiment.roles.items():
             print(f"  --data {role}=SOURCE   {what}")
-        print(f"  {len(experiment.arms)} arms, {runs} training runs at full budget, {len(experiment.claims)} claims")
+        claims = count_of(len(experiment.claims), "claim")
+        made = count_of(runs, "training run")
+        print(f"  {count_of(len(experiment.arms), 'arm')}, {made} at full budget, {claims}")
     return 0
 
 

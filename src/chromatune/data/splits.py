@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chromatune.data.items import PhotoItem
-from chromatune.errors import DataError
+from chromatune.errors import DataError, count_of
 
 DIGEST_LENGTH = 16  # hexadecimal digits
 ACCEPTED = "a share between 0 and 1, or a whole number of photos from 1"
@@ -55,8 +55,9 @@ def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int 
     chosen = _choose([len(groups[group]) for group in order], wanted)
     held_out = {item.key for index in chosen for item in groups[order[index]]}
     if not held_out or len(held_out) == len(items):
+        people = count_of(len(groups), "person", "people")
         raise DataError(
-            f"{len(items)} photos of {len(groups)} people (or of nobody known) cannot be split with "
+            f"{count_of(len(items), 'photo')} of {people} (or of nobody known) cannot be split with "
             f"validation={validation}: one half would be empty; give more photos, or another number"
         )
     ordered = sorted(items, key=lambda item: item.key)

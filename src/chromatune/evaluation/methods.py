@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.data.items import read_rgb
-from chromatune.errors import DataError, OptionsError, PhotoError
+from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.images import IMAGE_SUFFIXES
@@ -62,7 +62,7 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
                 if prompt is not None and len(settings.prompts) > 1:
                     words.append(f"“{prompt}”")
                 if steps is not None:
-                    words.append("1 step" if steps == 1 else f"{steps} steps")
+                    words.append(count_of(steps, "step"))
                 methods.append(Method(", ".join(words), model=model, steps=steps, prompt=prompt))
     methods += [Method(name, folder=folder) for name, folder in settings.results]
     rows = [row for method in methods for row in method.rows]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chromatune.errors import printable
+from chromatune.errors import count_of, printable
 from chromatune.evaluation import pictures, summary
 from chromatune.evaluation.cost import Cost
 from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
@@ -125,7 +125,7 @@ def _compared(name: str, other: str, differences: Mapping[str, Any], delta_cf: S
     """How much better or worse one is than the other; `delta_cf` is of both."""
     count = differences["photos"]
     colour = f"ΔCF {number(delta_cf[0], 'delta_cf_field')} against {number(delta_cf[1], 'delta_cf_field')}"
-    colour += f", on {count} photo{'' if count == 1 else 's'}"
+    colour += f", on {count_of(count, 'photo')}"
     if count < ENOUGH_PHOTOS:
         found = ", ".join(
             f"{metric} {_signed(differences[key], key)}{unit}" for key, (metric, unit, _) in COMPARED.items()
@@ -215,7 +215,8 @@ def _scores(summarised: Mapping[str, Any], failures: int) -> list[Block]:
     blocks: list[Block] = [Table(header, lines, best=frozenset(best))]
     blocks.append(Text("Marked: the best of a column. PSNR rewards dull colour: read it with ΔCF beside it."))
     if failures:
-        blocks.append(Text(f"{failures} results have no score; Details lists them.", strong=True))
+        said = count_of(failures, "result has no score", "results have no score")
+        blocks.append(Text(f"{said}; see Details.", strong=True))
     return blocks + [Text(note, strong=True) for note in summary.notes(summarised)]
 
 

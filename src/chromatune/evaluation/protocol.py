@@ -24,7 +24,7 @@ from chromatune.bundle.names import weights_hash
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
 from chromatune.data.sources import PhotoItem, Source, open_source
 from chromatune.data.splits import split_source
-from chromatune.errors import DataError, PhotoError
+from chromatune.errors import DataError, PhotoError, count_of
 from chromatune.evaluation.bootstrap import RESAMPLES
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.files.progress import Advance, StartStage
@@ -159,7 +159,8 @@ def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[Lef
     if choice.keys is not None:
         unknown = sorted(choice.keys - {item.key for item in source.items})
         if unknown:
-            raise DataError(f"{source.name} has no photo {unknown[0]!r} ({len(unknown)} such keys); correct the list")
+            keys = count_of(len(unknown), "such key")
+            raise DataError(f"{source.name} has no photo {unknown[0]!r} ({keys}); correct the list")
         reasons |= {item.key: NOT_LISTED for item in source.items if item.key not in choice.keys}
     items = [item for item in source.items if item.key not in reasons]
     return items, [LeftOut(key, reason) for key, reason in reasons.items()]
@@ -191,9 +192,8 @@ def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list
     seen = select(seen_source, seen_choice, subset=SEEN, advance=advance)
     both = {photo.content for photo in held_out.photos} & {photo.content for photo in seen.photos}
     if both:
-        raise DataError(
-            f"{len(both)} photos are held out and seen in training; give --split validation, or other photos"
-        )
+        photos = count_of(len(both), "photo is", "photos are")
+        raise DataError(f"{photos} held out and seen in training; give --split validation, or other photos")
     return [(source, held_out), (seen_source, seen)]
 
 

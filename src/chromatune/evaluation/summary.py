@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chromatune.errors import count_of
 from chromatune.evaluation.bootstrap import interval, resampled_means
 from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
@@ -215,8 +216,8 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     if not few:
         return []
     return [
-        f"Warning: FID is over as few as {min(few)} photos. Under {ENOUGH_PHOTOS:,} its value depends on their number: "
-        "compare it within this table alone, between rows of equally many photos."
+        f"Warning: FID is over as few as {count_of(min(few), 'photo')}. Under {ENOUGH_PHOTOS:,} its value depends on "
+        "their number: compare it within this table alone, between rows of equally many photos."
     ]
 
 
@@ -317,7 +318,7 @@ def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spread_name(spread: Mapping[str, Any]) -> str:
-    steps = "" if spread["steps"] is None else f", {spread['steps']} steps"
+    steps = "" if spread["steps"] is None else f", {count_of(spread['steps'], 'step')}"
     return f"{spread['model']}{steps}{RAW if spread['raw'] else ''}, {spread['prompts']} prompts"
 
 

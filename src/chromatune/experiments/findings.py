@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import chromatune
 from chromatune import color, pages
 from chromatune.colorizer import Colorizer
+from chromatune.errors import count_of
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.summary import TITLES
 from chromatune.experiments.declaration import Budget, Experiment, Row
@@ -103,7 +104,9 @@ def as_data(findings: Findings) -> dict[str, object]:
 def answer(judged: Sequence[Judged]) -> str:
     """The verdicts in one sentence: how many of each, and the main claim's."""
     counts, main = Counter(each.verdict for each in judged), judged[0]
-    told = ", ".join(f"{count} of {len(judged)} {_VERBS[verdict][0]}" for verdict, count in counts.most_common())
+    told = ", ".join(
+        f"{count} of {len(judged)} {_VERBS[verdict][count == 1]}" for verdict, count in counts.most_common()
+    )
     return f"Claims: {told}. The main one, “{main.claim.text}”, {_VERBS[main.verdict][1]}: {_value(main)}."
 
 
@@ -185,8 +188,8 @@ def _described(findings: Findings, command: str) -> dict[str, str]:
         "Where the paper (arXiv 2312.04780) leaves it": experiment.source,
         "Measured": experiment.measure,
         "Command": f"`{command}`",
-        f"Budget {facts['budget']}": f"{budget.seeds} seeds, at most {budget.train_photos} photos to train on and "
-        f"{budget.test_photos} to test on",
+        f"Budget {facts['budget']}": f"{count_of(budget.seeds, 'seed')}, at most {budget.train_photos} photos to "
+        f"train on and {budget.test_photos} to test on",
         "Fine-tuned from": Path(facts["model"]).name,
         "Weights": _listed(weights, " "),
         "Photos": _listed(experiment.roles),

@@ -18,7 +18,7 @@ from typing import Any
 
 from chromatune import color
 from chromatune.data.sources import PhotoItem
-from chromatune.errors import DataError
+from chromatune.errors import DataError, count_of
 from chromatune.evaluation.metrics import scores
 from chromatune.evaluation.protocol import Choice, centre_square, select
 from chromatune.experiments import baselines
@@ -101,7 +101,7 @@ class OpenedExperiment:
     def describe_photos(self, test: DeclaredTest) -> str:
         """How many photos a test has, and a hash of their keys."""
         text = self.keys_file(test).read_bytes()
-        return f"{len(text.splitlines())} photos, keys {hashlib.sha256(text).hexdigest()[:16]}"
+        return f"{count_of(len(text.splitlines()), 'photo')}, keys {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def make_runs(opened: OpenedExperiment) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chromatune.bundle.names import HUB_NAME, is_embedded
+from chromatune.errors import count_of
 from chromatune.pages import markdown_table
 
 NOT_RECORDED = "not recorded"
@@ -17,7 +18,7 @@ CARD = """---
 ---
 # {name}
 
-{what} Made by fine-tuning `{base}` with ChromaTune: preset `{preset}`, {steps} steps, seed {seed}.
+{what} Made by fine-tuning `{base}` with ChromaTune: preset `{preset}`, {steps}, seed {seed}.
 
 ## Use
 
@@ -91,7 +92,8 @@ def model_card(info: Mapping[str, Any]) -> str:
         name=_line(info.get("name") or "Fine-tuned InstructPix2Pix"),
         what="LoRA weights that make an InstructPix2Pix model colorize." if lora else "An InstructPix2Pix pipeline.",
         base=shown,
-        **{key: _line(info.get(key, NOT_RECORDED)) for key in ("preset", "steps", "seed")},
+        steps=count_of(info["steps"], "step") if "steps" in info else f"steps {NOT_RECORDED}",
+        **{key: _line(info.get(key, NOT_RECORDED)) for key in ("preset", "seed")},
         prompt=_line(info.get("prompt") or "colorize the photo").replace('"', "'"),
         stock=_stock_code(shown, lora),
         data=_data_table(info.get("data") or {}),

@@ -136,7 +136,7 @@ def _open(
     unusable = {key for keys in index["left_out"].values() for key in keys}
     usable = [i for i, item in enumerate(items) if item.key not in unusable]
     if not usable:
-        raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
+        raise DataError(f"no usable photo among {len(items)}: {_reasons(index['left_out'])}")
     arrays = _open_arrays(folder, len(items) * index["variants"], size_px, with_greys)
     return LatentCache(
         folder=folder,
@@ -250,7 +250,7 @@ def _make(
             write_whole(note, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         shutil.rmtree(partial)
-        raise DataError(f"none of the {len(items)} photos can be used: {_reasons(index['left_out'])}")
+        raise DataError(f"no usable photo among {len(items)}: {_reasons(index['left_out'])}")
     arrays.clear()
     os.replace(partial, folder)
 

@@ -9,6 +9,7 @@ from typing import Any
 from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.saving import save_lora, save_pipeline
 from chromatune.data.prompt_sets import AUTO, DEFAULT_SET
+from chromatune.errors import count_of
 from chromatune.training.card import model_card
 from chromatune.training.loop import Trained
 from chromatune.training.metrics_log import METRICS_FILE, read_metrics
@@ -51,7 +52,7 @@ def write_outcome(trained: Trained, source: str, preset: str) -> Path:
             save_lora(trained.pipeline.unet, folder, base=info.name, card=card, defaults=defaults)
         else:
             save_pipeline(trained.pipeline, folder, card=card, defaults=defaults)
-    title = f"{info.name}, preset {preset}, {trained.steps} updates"
+    title = f"{info.name}, preset {preset}, {count_of(trained.steps, 'update')}"
     write_run_page(trained.out, title=title, settings=settings.model_dump(), best_step=trained.best_step)
     return folder
 

@@ -18,7 +18,6 @@ from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.bundle import ModelInfo
-from chromatune.bundle.text import unread_warning
 from chromatune.data.prompt_sets import instructions_of
 from chromatune.data.sources import PhotoItem, Source
 from chromatune.data.splits import Split
@@ -33,6 +32,7 @@ from chromatune.training.learner import Learner
 from chromatune.training.pair_stream import PairStream
 from chromatune.training.parts import select_parts, weights_digest
 from chromatune.training.settings import TrainSettings
+from chromatune.training.unread_prompts import unread_warning
 from chromatune.training.validation_set import ValidationSet, read_validation
 from chromatune.training.widening import TrainablePipeline, open_trainable
 

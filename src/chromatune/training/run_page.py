@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from chromatune.errors import DataError
+from chromatune.errors import DataError, count_of
 from chromatune.files import write_whole
 from chromatune.pages import (
     MISSING,
@@ -95,7 +95,7 @@ def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
     found = _milestones(rows, best_step)
     steps = max((int(row["step"]) for row in rows), default=0)
     if found is None:
-        return f"{steps} updates, and no validation yet."
+        return f"{count_of(steps, 'update')}, and no validation yet."
     before, best, _ = found
     if {"psnr", "psnr_grey"} <= best.keys():
         said = f"PSNR {best['psnr']:.1f} dB at step {best['step']}, {_distance(best)} the grey input"
@@ -103,7 +103,7 @@ def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
     if "noise_loss" in best:
         said = f"Noise loss {best['noise_loss']:.4f} on held-out photos at step {best['step']}"
         return f"{said}; before fine-tuning {before['noise_loss']:.4f}." if before else f"{said}."
-    return f"{steps} updates; neither losses nor PSNR were measured."
+    return f"{count_of(steps, 'update')}; neither losses nor PSNR were measured."
 
 
 def _distance(row: Row) -> str:

@@ -42,7 +42,7 @@ def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learne
         if len(truths) == count:
             break
     if not truths:
-        raise DataError(f"none of {len(items)} photos to validate on can be read in colour; give other photos")
+        raise DataError(f"no photo to validate on among {len(items)} can be read in colour; give other photos")
     truth_u8 = np.stack(truths)
     greys = np.stack([luma(truth) for truth in truth_u8])
     condition = _encode(learner, np.repeat(greys[..., None], 3, axis=3))
