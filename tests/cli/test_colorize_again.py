@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
+import skimage.data
 from PIL import Image
 
 from chromatune.cli import main
@@ -77,3 +79,25 @@ def test_warnings_are_told_once_and_not_when_quiet(engine, put, capsys):
     assert capsys.readouterr().err == "warning: the prompt is odd\n"
     assert main(["colorize", *photos, "--prompt", "odd", "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_photos_in_colour_are_told_once_a_run(engine, put, capsys, monkeypatch):
+    """Their colours are not used; grey ones in RGB files and toned ones are what the work is for."""
+    grey = np.repeat(skimage.data.camera()[::4, ::4, None], 3, axis=2)
+    for name, rgb in (("grey.png", grey), ("sepia.jpg", grey * [1.0, 0.9, 0.7]), ("a.png", skimage.data.coffee())):
+        Image.fromarray(rgb.astype(np.uint8)).save(name)
+    assert main(["colorize", "grey.png", "sepia.jpg"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["colorize", "grey.png", "a.png", "sepia.jpg", "--variants", "3"]) == 0
+    told = "note: 1 photo is in colour already and its own colours are not used: a.png\n"
+    assert capsys.readouterr().err == told
+    Image.open("a.png").convert("RGBA").save("b\x1b.tif")
+    assert main(["colorize", "a.png", "b\x1b.tif", "sepia.jpg", "--overwrite"]) == 0
+    told = "note: 2 photos are in colour already and their own colours are not used, the first: a.png\n"
+    assert capsys.readouterr().err == told
+    assert main(["colorize", "a.png", "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("a.png").read_bytes())))
+        assert main(["colorize", "-", "-o", "x.png"]) == 0
+    assert capsys.readouterr().err.endswith("not used: standard input\n")

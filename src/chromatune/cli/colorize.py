@@ -166,7 +166,7 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
     """The exit code, after a line for each result, warning and failure as it comes; what exists is summed up."""
     from chromatune.batch import Exists, Failed
 
-    code, existing, warned = 0, 0, set[str]()
+    code, existing, warned, coloured = 0, 0, set[str](), list[str]()
     with stages(shown=not quiet and results > 1) as start_stage:
         advance = start_stage("colorizing", results)
         for event in events:
@@ -182,10 +182,16 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
                     if warning not in warned:
                         complain(warning, "warning")
                         warned.add(warning)
+                if event.job.variant == 0 and _is_in_colour(event):
+                    coloured.append(_name_of(event))
                 if event.path is not None:
                     print_line(event.path)
             for _ in range(event.results if isinstance(event, Failed) else 1):
                 advance()
+    if coloured:
+        them = count_of(len(coloured), "photo is in colour already and its", "photos are in colour already and their")
+        first = ", the first" if len(coloured) > 1 else ""
+        complain(f"{them} own colours are not used{first}: {coloured[0]}", "note")
     if existing and skip_existing and not quiet:
         complain(f"{count_of(existing, 'result')} there already, skipped", "note")
     elif existing > MOST_EXISTING and not skip_existing:
@@ -196,6 +202,15 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
 
 def _warnings(done: Done) -> Iterable[str]:
     """What is to be said of a result, a line each: of its photo by name, of the options once for all."""
-    name = done.result.photo.name if done.job.source == "-" else done.job.source
-    yield from (f"{name}: {warning}" for warning in done.result.photo.warnings)
+    yield from (f"{_name_of(done)}: {warning}" for warning in done.result.photo.warnings)
     yield from done.result.warnings
+
+
+def _is_in_colour(done: Done) -> bool:
+    from chromatune.color import is_in_colour
+
+    return done.result.photo.rgb is not None and is_in_colour(done.result.photo.rgb)
+
+
+def _name_of(done: Done) -> str:
+    return done.result.photo.name if done.job.source == "-" else done.job.source

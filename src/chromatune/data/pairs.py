@@ -8,12 +8,12 @@ from typing import cast
 import cv2
 import numpy as np
 
+from chromatune.color import own_chroma
 from chromatune.data.greys import GREY_METHODS, GreyMethod, make_grey, random_grey
 from chromatune.errors import OptionsError
 
 VARIED = "varied"  # another grey at every step: `random_grey`
 
-MONOCHROME_SIDE_PX = 64  # grain is averaged away before chroma is measured
 MIN_OWN_COLOUR = 2.0  # CIELAB units that lightness does not explain: below them all colour is a print's tone
 
 
@@ -120,20 +120,10 @@ def make_pair(
 def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int = 2) -> bool:
     """True for grey photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
 
-    In a toned print a and b follow from L alone: the tint fades towards black and white. So a polynomial in L is fitted
-    to them, and what remains is the photo's own colour.
-
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
         min_chroma: mean CIELAB chroma below which a photo counts as grey.
-        tint_degree: of the polynomial; with 0 only a photo with one tint from black to white counts as toned.
+        tint_degree: see `own_chroma`; with 0 only a photo with one tint from black to white counts as toned.
     """
-    side_px = MONOCHROME_SIDE_PX
-    small = cv2.resize(rgb_u8, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3)
-    ab = lab[:, 1:]
-    if float(np.hypot(ab[:, 0], ab[:, 1]).mean()) < min_chroma:
-        return True
-    powers = np.vander(lab[:, 0] / 100, tint_degree + 1)  # (N, degree + 1)
-    tint = powers @ np.linalg.lstsq(powers, ab)[0]  # (N, 2)
-    return float(np.sqrt(((ab - tint) ** 2).sum(axis=1).mean())) < MIN_OWN_COLOUR
+    chroma, own = own_chroma(rgb_u8, tint_degree)
+    return chroma < min_chroma or float(np.sqrt((own**2).mean())) < MIN_OWN_COLOUR
