@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromatune.batch.destinations import earlier_results, plan
+from chromatune.batch.destinations import plan
 from chromatune.errors import OptionsError
 from chromatune.images import Photo
 
@@ -114,20 +114,6 @@ def test_collisions_are_found_through_links(folder: Path) -> None:
 def test_a_photo_given_twice_counts_once() -> None:
     assert paths(["a.jpg", "b.jpg", "a.jpg"]) == ["a.color.jpg", "b.color.jpg"]
     assert paths(["a.jpg", "./a.jpg", "x/../b.jpg", "b.jpg"]) == ["a.color.jpg", "x/../b.color.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("photos", "found"),
-    [
-        (["x.jpg", "x.color.jpg", "y.png"], ["x.color.jpg"]),
-        (["x.color-1.png", "x.color-12.png", "x.tif"], ["x.color-1.png", "x.color-12.png"]),
-        (["d/x.jpg", "x.color.jpg"], []),  # of another photo
-        (["x.color.jpg"], []),  # alone, it is a photo like any other
-        (["x.jpg", "x.color-blind.jpg", "x.colors.jpg", "color.jpg"], []),
-    ],
-)
-def test_results_of_an_earlier_run_are_no_photos(photos: list[str], found: list[str]) -> None:
-    assert earlier_results(photos) == found
 
 
 def test_each_page_has_a_name_of_its_own() -> None:

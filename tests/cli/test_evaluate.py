@@ -48,6 +48,13 @@ def test_tables_report_and_paths(photos: Path, tiny_bundle_dir: Path, capsys: Ca
     before = Path("out/summary.json").read_bytes()
     assert main(command.split()[1:]) == 0
     assert Path("out/summary.json").read_bytes() == before
+    for name in ("coffee.color.png", "contact-sheet.png"):
+        (photos / name).write_bytes((photos / "coffee.png").read_bytes())
+    capsys.readouterr()
+    assert main(command.split()[1:]) == 0
+    said = "note: left out 2 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert Path("out/summary.json").read_bytes() == before
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(photos: Path, capsys: Capture) -> None:

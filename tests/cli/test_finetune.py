@@ -126,6 +126,14 @@ def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, ti
     monkeypatch.chdir(photos)
     words = ["finetune", ".", "--model", str(tiny_bundle_dir), "--max-steps", "1", "--quiet", *WORDS]
     assert [main([*words, "--out", "run"]) for _ in range(2)] == [0, 0]
+    capsys.readouterr()
+    for name in ("0.color.png", "1.color-2.jpg", "contact-sheet.png"):
+        (photos / name).write_bytes((photos / "0.png").read_bytes())
+    assert main([*words, "--out", "run"]) == 0  # the same photos as before
+    assert capsys.readouterr().err == ""
+    assert main([word for word in [*words, "--out", "run"] if word != "--quiet"]) == 0
+    said = "note: left out 3 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
+    assert capsys.readouterr().err.splitlines().count(said) == 1
     kept = sorted(photos.iterdir())
     for out in (".", str(photos), "run/.."):
         assert main([*words, "--out", out]) == 2

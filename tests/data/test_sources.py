@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.data.sources import Source, open_source
+from chromatune.data.sources import OWN_RESULT, Source, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import claim_folder
 
@@ -147,7 +147,7 @@ def test_lfw_is_recognised_and_the_folder_is_the_person(lfw: Path, put) -> None:
     source = open_source(lfw)
     assert source.kind == "lfw"
     assert [item.person for item in source.items] == ["Ann_Lee", "Ann_Lee", "Bo_de_la_Cruz-O"]
-    assert source.left_out == {"not a photo's suffix": 1, "not named as in LFW": 1}
+    assert source.left_out == {"not a photo's suffix": 1, "made by chromatune": 1}
 
 
 def test_lfw_is_recognised_from_the_folder_above(lfw: Path) -> None:
@@ -210,3 +210,16 @@ def test_what_was_made_among_the_photos_is_no_photo_of_the_source(tmp_path, note
         Image.new("RGB", (40, 40)).save(tmp_path / "out" / "grids" / "step-000001.png")
         assert found() == before
     assert found() == before
+
+
+def test_results_beside_their_photos_are_no_photos_of_the_source(put, tmp_path: Path) -> None:
+    """`colorize *.jpg` and `data inspect . --out .` leave them there; a name alone is no reason."""
+    for name in ("a.png", "b/c.jpg", "d.color.png"):
+        put(name)
+    before = keys(open_source(tmp_path))
+    for name in ("a.color.png", "b/c.color-2.png", "b/c.color-p3.jpg", "contact-sheet.png"):
+        put(name)
+    for spec in (str(tmp_path), f"folder:{tmp_path}"):
+        source = open_source(spec)
+        assert keys(source) == before == ["a.png", "b/c.jpg", "d.color.png"]
+        assert source.left_out == {OWN_RESULT: 4}

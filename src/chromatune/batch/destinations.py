@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from chromatune.errors import OptionsError
+from chromatune.files import RESULT_MARK
 from chromatune.images import IMAGE_SUFFIXES, Photo, suffix_for
 
 STANDARD_STREAM = "-"
-RESULT_MARK = ".color"  # what a result beside its photo is called more
 ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
 
 
@@ -87,17 +87,6 @@ def plan(
     ]
     _refuse_collisions(jobs)
     return jobs
-
-
-def earlier_results(photos: Sequence[str]) -> list[str]:
-    """Those of the photos that are called as results of others of them are: what a pattern finds the second time."""
-    names = {str(Path(photo).with_suffix("")) for photo in photos}
-    found = []
-    for photo in photos:
-        stem, mark, number = str(Path(photo).with_suffix("")).rpartition(RESULT_MARK)
-        if mark and stem in names and (not number or number.removeprefix("-").isdigit()):
-            found.append(photo)
-    return found
 
 
 def _same_file(photo: str) -> str:

@@ -88,10 +88,11 @@ def colorize_command(
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
     # here: they load OpenCV, which `--help` does not need
-    from chromatune.batch import earlier_results, plan, run_jobs
+    from chromatune.batch import plan, run_jobs
+    from chromatune.files import own_results
 
-    if out is None and (results := earlier_results(photos)):
-        photos = [photo for photo in photos if photo not in results]
+    if results := own_results(photos):
+        photos = [photo for photo in photos if photo not in set(results)]
         complain(f"left out {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
     jobs = plan(photos, out, variants, _pages(photos, page))
     _refuse_terminals(jobs)

@@ -10,11 +10,10 @@ import typer
 from chromatune.cli.printing import print_table
 from chromatune.cli.progress import stages
 from chromatune.errors import DataError, count_of
+from chromatune.files import CONTACT_SHEET
 
 if TYPE_CHECKING:
     from chromatune.data.inspection import Inspection
-
-SHEET_NAME = "contact-sheet.png"
 
 Columns = Annotated[
     list[str] | None,
@@ -44,7 +43,9 @@ def inspect_command(
     columns: Columns = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help=f"Write {SHEET_NAME} into this folder, made if missing.", show_default="none"),
+        typer.Option(
+            metavar="DIR", help=f"Write {CONTACT_SHEET} into this folder, made if missing.", show_default="none"
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -69,8 +70,8 @@ def inspect_command(
     rows = _rows(inspection)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_contact_sheet(out / SHEET_NAME, inspection.usable)
-        rows.append(("contact sheet", str(out / SHEET_NAME), ""))
+        write_contact_sheet(out / CONTACT_SHEET, inspection.usable)
+        rows.append(("contact sheet", str(out / CONTACT_SHEET), ""))
     print_table(rows)
     return 0
 

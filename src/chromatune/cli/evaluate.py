@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import complain, print_line
+from chromatune.cli.printing import complain, note_own_results, print_line
 from chromatune.cli.progress import stages
 from chromatune.errors import count_of
 from chromatune.evaluation.settings import EvaluationSettings, make_settings
@@ -40,6 +40,7 @@ def evaluate_command(
     print(markdown_table(tables(evaluation.summary)["Means"]))
     for note in notes(evaluation.summary):
         print_line(note)
+    note_own_results(evaluation.own_results)
     for name in (REPORT_FILE, SUMMARY_FILE):
         print_line(out / name)
     return _tell_failures(evaluation)

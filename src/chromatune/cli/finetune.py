@@ -13,7 +13,7 @@ import typer
 
 from chromatune.cli.data import Columns
 from chromatune.cli.environment import shared_cache
-from chromatune.cli.printing import complain, print_line
+from chromatune.cli.printing import complain, note_own_results, print_line
 from chromatune.cli.progress import line_stages, make_bar, stages
 
 if TYPE_CHECKING:
@@ -96,10 +96,12 @@ def finetune_command(
 def _train(source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool) -> Path | None:
     """The folder of the trained model; None in all but one of several processes."""
     from chromatune.bundle.saving import check_replaceable
-    from chromatune.data.sources import check_outside, open_source
+    from chromatune.data.sources import OWN_RESULT, check_outside, open_source
 
     check_outside(out, source)
     photos = open_source(source)
+    if not quiet:
+        note_own_results(photos.left_out.get(OWN_RESULT, 0))
 
     from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
     from chromatune.pages import require_pages

@@ -8,6 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from chromatune.errors import count_of
+from chromatune.files import CONTACT_SHEET
+
 LONGEST_MESSAGE = 1000  # characters; what a user gave may be a megabyte
 
 
@@ -22,6 +25,13 @@ def complain(message: str, kind: str = "error") -> None:
     print(
         f"{kind}:", line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…", file=sys.stderr, flush=True
     )
+
+
+def note_own_results(count: int) -> None:
+    """One line on results that lie among the photos of a source, where there are any."""
+    if count:
+        said = count_of(count, "result")
+        complain(f"left out {said} of earlier runs among the photos, called NAME.color.EXT or {CONTACT_SHEET}", "note")
 
 
 def print_line(text: object) -> None:

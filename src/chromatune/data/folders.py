@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, printable
-from chromatune.files import is_claimed
+from chromatune.files import is_claimed, own_results
 from chromatune.images import IMAGE_SUFFIXES
 
 READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
@@ -26,6 +26,7 @@ FFHQ_NAME = re.compile(
 FFHQ_SETS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")  # one photo may be in all: the first counts
 
 NOT_A_PHOTO = "not a photo's suffix"
+OWN_RESULT = "made by chromatune"
 NO_PERMISSION = "in a folder that cannot be opened"
 
 
@@ -38,17 +39,19 @@ class Listing:
         photos: files with a photo's suffix.
         others: all other files.
         closed_folders: how many folders could not be opened.
+        results: files with a photo's suffix that are results: of colorizing the photos, or of looking at them.
     """
 
     root: Path
     photos: tuple[str, ...]
     others: tuple[str, ...]
     closed_folders: int
+    results: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> dict[str, int]:
         """Reason ⇒ how many files, or folders, are not among the photos for it."""
-        counts = {NOT_A_PHOTO: len(self.others), NO_PERMISSION: self.closed_folders}
+        counts = {NOT_A_PHOTO: len(self.others), OWN_RESULT: len(self.results), NO_PERMISSION: self.closed_folders}
         return {reason: count for reason, count in counts.items() if count}
 
 
@@ -77,7 +80,9 @@ def list_folder(root: Path) -> Listing:
             if not name.startswith("."):
                 is_photo = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
                 (photos if is_photo else others).append(below + name)
-    return Listing(root, tuple(sorted(photos)), tuple(sorted(others)), len(closed))
+    results = set(own_results(photos))
+    own = (name for name in photos if name not in results)
+    return Listing(root, tuple(sorted(own)), tuple(sorted(others)), len(closed), tuple(sorted(results)))
 
 
 def open_folder(listing: Listing) -> Source:

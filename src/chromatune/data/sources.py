@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from chromatune.data import folders, hugging_face, imdb_wiki, photo_tables
+from chromatune.data.folders import OWN_RESULT
 from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source
 from chromatune.errors import DataError, OptionsError, printable, shown
@@ -15,6 +16,7 @@ from chromatune.errors import DataError, OptionsError, printable, shown
 __all__ = [
     "IMDB_WIKI_DEFAULT_COUNT",
     "KINDS",
+    "OWN_RESULT",
     "ImdbWikiFilter",
     "PhotoItem",
     "Source",

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chromatune.data.sources import check_outside
+from chromatune.data.sources import OWN_RESULT, check_outside
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import cost, summary
 from chromatune.evaluation.methods import Method, Record, ResultFiles, plan_methods
@@ -39,12 +39,14 @@ class Evaluation:
         left_out: photos of the source that were not measured, and why.
         failures: (row, key, reason) of every result that was missing or could not be scored.
         out: folder with the report.
+        own_results: how many files among the photos are results of colorizing them, and were not measured.
     """
 
     summary: dict[str, Any]
     left_out: tuple[LeftOut, ...]
     failures: tuple[tuple[str, str, str], ...]
     out: Path
+    own_results: int = 0
 
     @property
     def unreadable(self) -> list[LeftOut]:
@@ -81,6 +83,7 @@ def evaluate(
             ResultFiles(method.folder)  # a mistyped folder is told before the work, not after
     networks = load_networks(settings)
     selected = select_photos(settings, start_stage)
+    own_results = sum(source.left_out.get(OWN_RESULT, 0) for source, _ in selected)
     find_face, face_detector = cached_face_finder()
     protocol = describe_protocol(settings, selected) | {"faces": face_detector, "command": command}
     protocol |= networks.described
@@ -98,7 +101,7 @@ def evaluate(
         write_json(out / SUMMARY_FILE, summarised)
         write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
-        evaluation = Evaluation(summarised, left_out, summary.failures_of(records), out)
+        evaluation = Evaluation(summarised, left_out, summary.failures_of(records), out, own_results)
         page = make_page(summarised, records, methods, costs, examples, left_out, evaluation.failures)
         write_whole(out / REPORT_FILE, render_page(page).encode())
     return evaluation

@@ -22,7 +22,7 @@ import numpy as np
 import chromatune
 from chromatune.bundle.names import weights_hash
 from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
-from chromatune.data.sources import PhotoItem, Source, open_source
+from chromatune.data.sources import OWN_RESULT, PhotoItem, Source, open_source
 from chromatune.data.splits import split_source
 from chromatune.errors import DataError, PhotoError, count_of
 from chromatune.evaluation.bootstrap import RESAMPLES
@@ -210,7 +210,8 @@ def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source,
         "kind": source.kind,
         "photos": len(held_out.photos),
         "content": held_out.digest,
-        "left_out": held_out.counts | dict(source.left_out),
+        # Results may come and go between two calls, and are no photos of either
+        "left_out": held_out.counts | {reason: n for reason, n in source.left_out.items() if reason != OWN_RESULT},
         "grey_threshold": MIN_CHROMA,
         "square_px": settings.size_px,
     }
