@@ -45,6 +45,17 @@ def claim(row: str) -> dict:
         ),
         ({"claims": [claim("tuned")]}, "'tuned': a row is spelled arm/test, or arm/test/aspect"),
         ({"claims": [claim("tuned/unseen/drawn/twice")]}, "a row is spelled arm/test, or arm/test/aspect"),
+        (
+            {"claims": [claim("tuned/unseen") | {"metric": "pnsr"}]},
+            "tuned/unseen has no metric 'pnsr'; accepted: psnr",
+        ),
+        ({"claims": [claim("tuned/unseen") | {"metric": "spread"}]}, "tuned/unseen has no metric 'spread'"),
+        ({"claims": [claim("tuned/unseen") | {"metric": "lpips"}]}, "has no metric 'lpips'"),
+        ({"claims": [claim("tuned/unseen") | {"metric": ""}]}, "has no metric ''"),
+        (
+            {"claims": [claim("truth/unseen")]},
+            "truth/unseen has no metric 'psnr'; accepted: cf_field",
+        ),
         ({"claims": [claim("/unseen")]}, "a row is spelled arm/test, or arm/test/aspect"),
     ],
 )

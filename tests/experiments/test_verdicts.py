@@ -82,3 +82,8 @@ def test_tests_on_the_same_photos_are_paired_and_others_are_not():
     apart = {"u": tuple(f"other-{key}" for key in PHOTOS["t"])}
     assert Resampler(values, PHOTOS | {"u": PHOTOS["t"]}).judge(asked).verdict == "holds"
     assert Resampler(values, PHOTOS | apart).judge(asked).verdict == "undecided"
+
+
+def test_a_metric_that_no_photo_has_is_one_line():
+    with pytest.raises(DataError, match="no photo of a/t has skin_ciede2000, which a claim is about"):
+        resampler(rows(0.0)).judge(claim(metric="skin_ciede2000"))

@@ -22,17 +22,18 @@ def is_score(record: Record, *, with_lpips: bool = False) -> bool:
     if "failed" in record:
         return isinstance(record["failed"], str)
     needed = (*MEANS, DRIFT_MAX, *([LPIPS] if with_lpips else []))
-    if SKIN not in record or not all(_is_number(record.get(name)) for name in needed):
+    if SKIN not in record or not all(is_number(record.get(name)) for name in needed):
         return False
-    return record[SKIN] is None or _is_number(record[SKIN])
+    return record[SKIN] is None or is_number(record[SKIN])
 
 
 def is_timing(record: Record) -> bool:
     """Whether a line of timings.jsonl holds a number of seconds."""
-    return _is_number(record.get("seconds"))
+    return is_number(record.get("seconds"))
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of a line is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from chromatune import prompts
 from chromatune.colorizer import Colorizer, ColorizeResult
 from chromatune.evaluation.metrics import lab_of, psnr
+from chromatune.evaluation.records import is_number
 from chromatune.files.progress import Advance
 from chromatune.options import make_options
 
 SEEDS = 8
 DRAWN, BEST = "drawn", f"best of {SEEDS}"
 NOT_SKIN, SKIN = "named hue, not skin", "named hue, skin"
-ASPECTS = (DRAWN, BEST, NOT_SKIN, SKIN)  # a row each
+METRICS_OF = {DRAWN: ("psnr", "spread"), BEST: ("psnr",), NOT_SKIN: ("shift",), SKIN: ("shift",)}
+ASPECTS = tuple(METRICS_OF)  # a row each
+MAY_LACK = ("shift",)  # where too little of a photo is of the kind
 SKIN_WIDTH_DEGREES = 25.0
 LEAST_CHROMA = 8.0  # CIELAB; below it a pixel has no hue
 LEAST_SHARE = 0.02  # of a photo's pixels, for a mean over them to be told
@@ -70,6 +74,14 @@ def measure_all(
         records += [{"row": aspect, "key": key, **scores} for aspect, scores in found.items()]
         advance()
     return records
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a line has an aspect, and numbers for its metrics, as `measure_all` gives them."""
+    metrics = METRICS_OF.get(record["row"], ())
+    if not metrics or not isinstance(record["key"], str) or record.keys() != {"row", "key", *metrics}:
+        return False
+    return all(is_number(record[name]) or (record[name] is None and name in MAY_LACK) for name in metrics)
 
 
 def _colorized(colorizer: Colorizer, grey: np.ndarray, seed: int, said: str) -> np.ndarray:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from chromatune.data.prompt_sets import prompt_set
 from chromatune.errors import OptionsError
 from chromatune.evaluation.methods import GREY_ROW
-from chromatune.experiments.ambiguity import ASPECTS
+from chromatune.evaluation.summary import DRIFT_MAX, MEANS, SKIN
+from chromatune.experiments.ambiguity import ASPECTS, METRICS_OF
 from chromatune.options import first_problem
 from chromatune.training.settings import presets
 
 TRUTH = "truth"
+GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
 BudgetName = Literal["quick", "full"]
 
 
@@ -146,6 +148,10 @@ class Experiment(_Frozen):
             if no_rows := set(claim.terms) - set(self.rows):
                 known = ", ".join(map(str, self.rows))
                 raise ValueError(f"claim {claim.text!r}: no row {str(min(no_rows))!r}; there are {known}")
+            for row in claim.terms:
+                if claim.metric not in metrics_of(row):
+                    known = ", ".join(metrics_of(row))
+                    raise ValueError(f"claim {claim.text!r}: {row} has no metric {claim.metric!r}; accepted: {known}")
         return self
 
     def arms_of(self, test: DeclaredTest) -> tuple[Arm, ...]:
@@ -167,6 +173,14 @@ class Experiment(_Frozen):
             else:
                 rows += [Row(name, test.name) for name in (TRUTH, GREY_ROW, *arms)]
         return tuple(rows)
+
+
+def metrics_of(row: Row) -> tuple[str, ...]:
+    """The metrics that a claim may be about in a row."""
+    if row.aspect:
+        return METRICS_OF.get(row.aspect, ())
+    own = tuple(name.removeprefix("truth_") for name in MEANS if name.startswith("truth_"))
+    return (*own, GAP) if row.arm == TRUTH else (*MEANS, DRIFT_MAX, SKIN, GAP)
 
 
 def folder_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from chromatune import color
 from chromatune.colorizer import Colorizer
+from chromatune.errors import DataError
 from chromatune.evaluation.evaluation import ROWS_FILE, evaluate
 from chromatune.evaluation.methods import plan_methods
 from chromatune.evaluation.protocol import centre_square
@@ -27,7 +28,7 @@ def measure_tests(opened: OpenedExperiment) -> tuple[dict[Row, Values], dict[str
     """Row ⇒ metric ⇒ (seeds, photos) float64; and test ⇒ its photos.
 
     Raises:
-        DataError: no photo has been measured in all rows of a test.
+        DataError: no photo has been measured in all rows of a test, or what was measured before is damaged.
         ModelError: a model cannot be loaded.
     """
     rows: dict[Row, Values] = {}
@@ -81,12 +82,17 @@ def _pooled(records: Sequence[dict[str, Any]], name_of: Mapping[str, str], test:
 
 
 def _draw_and_ask(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Found:
-    """Scores of many seeds and words."""
+    """Scores of many seeds and words.
+
+    Raises:
+        DataError: the file of an earlier call is damaged.
+    """
     found: Found = {}
+    items = opened.photos_of(test)
+    expected = {(aspect, item.key) for aspect in ambiguity.ASPECTS for item in items}
     for arm in opened.experiment.arms_of(test):
         path = opened.out / "measured" / f"{folder_name(arm.name)}-{folder_name(test.name)}-{seed}.jsonl"
         if not path.exists():
-            items = opened.photos_of(test)
             squares = [(item.key, centre_square(item.read(), opened.square_px)) for item in items]
             photos = [(key, square, color.luma(square)) for key, square in squares]
             advance = opened.start_stage(f"{arm.name}, seeds and words", len(photos))
@@ -94,7 +100,10 @@ def _draw_and_ask(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Fo
             records = ambiguity.measure_all(colorizer, photos, seed, advance)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
-        for record in read_json_lines(path, NAMED_BY):
+        known = read_json_lines(path, NAMED_BY, ambiguity.is_record)
+        if {(record["row"], record["key"]) for record in known} != expected or len(known) != len(expected):
+            raise DataError(f"{path}: does not hold each photo of “{test.name}” once; delete the file")
+        for record in known:
             row = Row(arm.name, test.name, record.pop("row"))
             found.setdefault(row, {})[record.pop("key")] = record
     return found

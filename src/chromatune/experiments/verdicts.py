@@ -15,9 +15,8 @@ import numpy as np
 
 from chromatune.errors import DataError
 from chromatune.evaluation.bootstrap import RESAMPLES, draw_counts, interval
-from chromatune.experiments.declaration import TRUTH, Claim, Row
+from chromatune.experiments.declaration import CF, GAP, TRUTH, Claim, Row
 
-GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
 Verdict = Literal["holds", "does not hold", "undecided"]
 PhotoScores = Mapping[str, Mapping[str, float | None]]  # key ⇒ metric ⇒ value
 Values = Mapping[str, np.ndarray]  # metric ⇒ (seeds, photos) float64, nan where there is none
@@ -88,7 +87,14 @@ class Resampler:
         return (CF if metric == GAP else metric) in self.rows[row]
 
     def judge(self, claim: Claim) -> Judged:
-        """A claim's verdict."""
+        """A claim's verdict.
+
+        Raises:
+            DataError: no photo of a row has the claim's metric, such as one of faces.
+        """
+        for row in claim.terms:
+            if not self.has(row, claim.metric):
+                raise DataError(f"no photo of {row} has {claim.metric}, which a claim is about; give other photos")
         samples = np.sum([factor * self.mean(row, claim.metric) for row, factor in claim.terms.items()], axis=0)
         low, high = interval(samples)
         above, below = low > claim.margin, high < claim.margin
