@@ -23,7 +23,7 @@ from chromatune.images import IMAGE_SUFFIXES
 
 pytestmark = pytest.mark.slow
 
-MODELS, PHOTOS, RUNS = 400, 400, 200
+MODELS, PHOTOS, RUNS, EVALUATIONS, RESULTS = 400, 400, 200, 150, 60
 MOST_MIB = 2048
 STRANGE: list[Any] = [
     None, True, -1, 0, 0.5, 2**31, 2**63, 1e300, "", "x" * 5000, "\x1b[31mred\x07\r\n", [], {}, [[]], [1] * 1000, "NaN",
@@ -77,6 +77,11 @@ def spoil(path: Path, rng: np.random.Generator) -> str:
         known = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(strangely_set(known, rng)), encoding="utf-8")
         return f"{path.name} strangely set"
+    if path.suffix == ".jsonl" and rng.random() < 0.6 and (lines := path.read_text(encoding="utf-8").splitlines()):
+        number = int(rng.integers(len(lines)))
+        lines[number] = json.dumps(strangely_set(json.loads(lines[number]), rng))
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return f"line {number + 1} of {path.name} strangely set"
     if rng.random() < 0.1:
         path.unlink()
         return f"{path.name} gone"
@@ -167,3 +172,66 @@ def test_damaged_run_folders(tiny_bundle_dir: Path, tmp_path: Path, fresh_accele
         shutil.rmtree(folder)
     assert refused > RUNS / 10
     assert peak_mib() - before < MOST_MIB
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of six colour photos and of a result for each."""
+    rng, folders = np.random.default_rng(4), (tmp_path / "photos", tmp_path / "results")
+    for folder in folders:
+        folder.mkdir()
+        for index in range(6):
+            squares = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))
+            Image.fromarray(squares.astype(np.uint8)).save(folder / f"{index}.png")
+    return folders
+
+
+def test_damaged_evaluation_folders(tiny_bundle_dir: Path, evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+    """A finished evaluation, one file of it damaged, and the same call again: it ends, or says what to do."""
+    from chromatune.evaluation.evaluation import SUMMARY_FILE, evaluate
+    from chromatune.evaluation.settings import make_settings
+
+    rng, before = np.random.default_rng(5), peak_mib()
+    photos, results = evaluated
+    settings = make_settings(
+        source=str(photos), models=(str(tiny_bundle_dir),), results=(("other", str(results)),), size_px=64, steps=(1,),
+        device="cpu",
+    )  # fmt: skip
+    evaluate(settings, tmp_path / "whole")
+    refused = 0
+    for number in range(EVALUATIONS):
+        folder = tmp_path / f"evaluation-{number}"
+        shutil.copytree(tmp_path / "whole", folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
+        is_refused = told(lambda folder=folder: evaluate(settings, folder), how)
+        if not is_refused:
+            json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        refused += is_refused
+        shutil.rmtree(folder)
+    assert EVALUATIONS / 5 < refused < EVALUATIONS
+    assert peak_mib() - before < MOST_MIB
+
+
+def test_damaged_folders_of_results(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of another tool: what cannot be read has no score and a reason, and the other photos are measured."""
+    from chromatune.evaluation.evaluation import evaluate
+    from chromatune.evaluation.settings import make_settings
+
+    rng, (photos, results) = np.random.default_rng(6), evaluated
+    without = 0
+    for number in range(RESULTS):
+        folder = tmp_path / f"results-{number}"
+        shutil.copytree(results, folder)
+        files = sorted(folder.iterdir())
+        how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
+        settings = make_settings(source=str(photos), results=(("other", str(folder)),), size_px=64)
+        found = []
+        out = tmp_path / f"out-{number}"
+        assert not told(lambda settings=settings, out=out, found=found: found.append(evaluate(settings, out)), how)
+        failures = found[0].failures
+        lost = {key for _, key, _ in failures}  # of the result as it is, and with the photo's own luminance
+        assert len(lost) <= 1 and all(reason and reason.isprintable() for _, _, reason in failures), how
+        without += len(lost)
+        shutil.rmtree(out)
+    assert RESULTS / 4 < without <= RESULTS
