@@ -80,7 +80,7 @@ def test_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
     assert "data:image/png;base64," in page and "data:image/jpeg;base64," in page and 'src="plot' not in page
     lead, rest = page.split('<p class="lead">')[1].split("</p>", 1)
     assert lead.startswith(
-        "Claims: 1 of 1 do not hold. The main one, “tuned is 50 dB better than the mean”, does not hold"
+        "Claims: 1 of 1 does not hold. The main one, “tuned is 50 dB better than the mean”, does not hold"
     )
     titles = ("Verdicts", "Pictures", "Means and their 95 % intervals", "Numbers", "Declaration")
     assert [title for _, title in sorted((rest.index(f"<h2>{title}"), title) for title in titles)] == list(titles)
