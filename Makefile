@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIGHT := $(VENV)/.light
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -14,16 +15,24 @@ help:  ## this list
 setup: $(READY)  ## make .venv with the package (editable) and every extra
 	@echo "setup: $(VENV) is up to date"
 
-$(READY): pyproject.toml constraints.txt
-	@echo "setup: making $(VENV) with the package and every extra (a few minutes the first time)"
+# What colorizing needs, and the demo's photos: no torch
+$(LIGHT): pyproject.toml constraints.txt
+	@echo "setup: making $(VENV) with the package"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + "; give another: make setup PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@set -e; start=$$(date +%s); \
+	$(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'; \
+	echo "$$(($$(date +%s) - start)) s, $$(du -sm $(VENV) | cut -f1) MB" > $@
+
+$(READY): $(LIGHT)
+	@echo "setup: adding every extra to $(VENV) (a few minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $@
 
-demo: setup  ## colorize real photos with the shipped models: pictures and a table in demo/
+demo: $(LIGHT)  ## colorize real photos with the shipped models: pictures and a table in demo/
 	@echo "demo: colorizing real photos with the shipped models; results go to demo/"
 	$(BIN)/python examples/demo.py demo
+	@echo "demo: the whole set-up took $$(cat $(LIGHT))"
 
 test: setup  ## run the tests (offline, on a CPU)
 	@echo "test: running the tests"

@@ -222,8 +222,12 @@ class ArithmeticPass:
     failure: BaseException | None = None
     multiple_px: int = 8
     batches: bool = True
+    runtime: str = "arithmetic"
+    concurrent: bool = True
 
-    def open(self, model: str, *, device: str | None = None) -> ArithmeticPass:
+    def open(
+        self, model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1
+    ) -> ArithmeticPass:
         """Stands for `chromatune.inference.open_pass`."""
         if model == "unknown":
             raise ModelError("unknown model 'unknown'; accepted: mini")

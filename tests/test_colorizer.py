@@ -89,6 +89,8 @@ class Arithmetic:
 
     multiple_px = 16
     batches = True
+    runtime = "arithmetic"
+    concurrent = False
 
     def __init__(self, info):
         self.info, self.calls = info, []

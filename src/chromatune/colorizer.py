@@ -40,6 +40,7 @@ class ColorizeResult:
     steps: int
     seconds: float  # wall time spent on this photo; in a batch, its share
     model: str
+    runtime: str = ""  # the library that ran the model: "onnx" or "torch"
     warnings: tuple[str, ...] = ()  # a line each: what was asked for and not followed
 
     @property
@@ -94,13 +95,22 @@ class Colorizer:
         self.model_pass = model_pass
 
     @classmethod
-    def load(cls, model: str = "mini", *, device: str | None = None) -> Colorizer:
+    def load(
+        cls, model: str = "mini", *, device: str | None = None, runtime: str | None = None, workers: int = 1
+    ) -> Colorizer:
         """The colorizer for `mini`, `mini-base`, a pipeline folder, or a hub name.
 
+        Args:
+            model: its name.
+            device: where to compute, such as "cpu" or "cuda"; None for the best there is.
+            runtime: "onnx" or "torch"; None for the one that is faster here.
+            workers: threads that will colorize at the same time.
+
         Raises:
-            ModelError: see `chromatune.bundle.load_bundle`.
+            ModelError: see `chromatune.inference.open_pass`.
+            MissingExtraError: it takes torch, which is not installed.
         """
-        return cls(open_pass(model, device=device))
+        return cls(open_pass(model, device=device, runtime=runtime, workers=workers))
 
     @property
     def info(self) -> ModelInfo:
@@ -181,6 +191,7 @@ class Colorizer:
             steps=asked.steps,
             seconds=output.seconds + time.perf_counter() - start,
             model=self.info.name,
+            runtime=self.model_pass.runtime,
             warnings=self.model_pass.warnings_of(asked),
         )
 

@@ -67,7 +67,10 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
 
     def forward(self, rgb: torch.Tensor) -> Residuals:
         """(B, 3, H, W) sRGB 0..1, sides multiples of the largest stride -> residuals (B, C, H / stride, W / stride)."""
-        features = self.features(rgb)
+        return self.residuals(self.features(rgb))
+
+    def residuals(self, features: dict[int, torch.Tensor]) -> Residuals:
+        """The residuals of `features`."""
         places = self.config.places
         return tuple(project(features[place[1]]) for project, place in zip(self.projections, places, strict=True))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from chromatune.batch import Done, Event, Exists, Failed, plan, run, run_jobs
+from chromatune.batch.pipeline import Maker
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.images import read_photo
@@ -90,12 +93,47 @@ def test_a_photo_whose_results_are_all_ruled_out_is_not_decoded(engine, put: Put
     assert engine.loads == []
 
 
-def test_each_result_is_told_before_the_next_window_is_read(engine, put: Put, decoded: list[str]) -> None:
-    photos = [str(put(f"{index}.png")) for index in range(4)]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_photos_are_read_ahead_but_only_a_few(engine, put: Put, decoded: list[str], monkeypatch, workers: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(workers))
+    photos = [str(put(f"{index}.png")) for index in range(20)]
     events = run_jobs(plan(photos, None, 1), [ColorizeOptions()], "mini", batch_size=2)
     first = next(events)
     assert isinstance(first, Done) and Path("0.color.png").is_file()
-    assert decoded == photos[:2]
+    time.sleep(0.3)  # the reader would have read them all by now
+    in_work = 2 * (workers + 2)  # windows that are done or on their way, and the one that is told
+    assert len(decoded) <= in_work + 3  # one waits, one is in the reader's hands
+    assert told([first, *events]) == [f"{index}.color.png" for index in range(20)]
+
+
+def test_large_photos_are_not_in_work_together(engine, put: Put, monkeypatch) -> None:
+    """The limit is in pixels, whatever the number of workers; a photo above it goes through alone."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr("chromatune.batch.pipeline.MOST_PIXELS", 1)
+    engine.batches = False
+    turn, make = threading.Lock(), Maker.make
+
+    def alone(self, window):
+        assert turn.acquire(blocking=False), "two large photos at the same time"
+        time.sleep(0.05)
+        turn.release()
+        return make(self, window)
+
+    monkeypatch.setattr(Maker, "make", alone)
+    assert told(events_of([str(put(f"{index}.png")) for index in range(6)])) == [f"{i}.color.png" for i in range(6)]
+
+
+def test_workers_take_photos_at_the_same_time(engine, put: Put, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    engine.batches = False
+    both, make = threading.Barrier(2, timeout=20), Maker.make  # breaks where one waits for the other
+
+    def meet(self, window):
+        both.wait()
+        return make(self, window)
+
+    monkeypatch.setattr(Maker, "make", meet)
+    assert told(events_of([str(put(f"{index}.png")) for index in range(4)])) == [f"{i}.color.png" for i in range(4)]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), KeyboardInterrupt()])

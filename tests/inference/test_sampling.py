@@ -12,7 +12,9 @@ from chromatune.bundle import load_bundle
 from chromatune.bundle.latents import encode_condition
 from chromatune.bundle.text import TextEmbedder
 from chromatune.diffusion import zero_terminal_snr_config
-from chromatune.inference.sampling import branch_weights, sample
+from chromatune.inference.guidance import branch_weights
+from chromatune.inference.noise import draw_noise, noise_generator
+from chromatune.inference.sampling import sample
 
 SIDE_PX = 64
 
@@ -33,7 +35,7 @@ def ours(folder, *, guidance=(1.0, 1.0), steps=3, seeds=(5,), prompt="colorize",
             embed(prompt),
             embed(negative),
             steps=steps,
-            generators=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generators=[noise_generator(seed) for seed in seeds],
             guidance_scale=guidance[0],
             image_guidance_scale=guidance[1],
         )
@@ -46,7 +48,7 @@ def stock(folder, *, guidance, steps, seed, prompt, negative=""):
         warnings.simplefilter("ignore")
         pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    noise = torch.randn((4, SIDE_PX // 8, SIDE_PX // 8), generator=torch.Generator().manual_seed(seed))
+    noise = torch.from_numpy(draw_noise([noise_generator(seed)], (4, SIDE_PX // 8, SIDE_PX // 8)))[0]
     return pipeline(
         prompt=prompt,
         negative_prompt=negative,
@@ -82,22 +84,35 @@ def test_equals_the_stock_pipeline(tiny_pipeline, vae_kind, scheduler_kind, opti
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_ancestral_scheduler_equals_the_stock_pipeline(tiny_pipeline):
-    """The generator goes on from the initial noise to the steps, so the stock pipeline is given the same state."""
+def test_ancestral_scheduler_equals_the_stock_pipeline(tiny_pipeline, monkeypatch):
+    """The stock pipeline's steps are given the noise that ours draw: from the generator of the initial noise, on."""
+    import diffusers.schedulers.scheduling_euler_ancestral_discrete as stock_scheduler
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     folder = tiny_pipeline("tiny", "EulerAncestralDiscreteScheduler")
-    generator = torch.Generator().manual_seed(5)
-    noise = torch.randn((4, SIDE_PX // 8, SIDE_PX // 8), generator=generator)
+    generator = noise_generator(5)
+
+    def draw(shape, **_):
+        return torch.from_numpy(draw_noise([generator], shape[1:]))
+
+    noise = draw((1, 4, SIDE_PX // 8, SIDE_PX // 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(stock_scheduler, "randn_tensor", draw)
     expected = pipeline(
-        prompt="colorize", image=photo_tensor(), latents=noise[None], num_inference_steps=3, guidance_scale=3.0,
-        image_guidance_scale=1.5, generator=generator, output_type="latent",
+        prompt="colorize", image=photo_tensor(), latents=noise, num_inference_steps=3, guidance_scale=3.0,
+        image_guidance_scale=1.5, output_type="latent",
     ).images  # fmt: skip
     torch.testing.assert_close(ours(folder, guidance=(3.0, 1.5)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler_kind", ["DDPMScheduler", "LCMScheduler"])
+def test_noise_of_other_schedulers_depends_on_the_seed_alone(tiny_pipeline, scheduler_kind):
+    folder = tiny_pipeline("tiny", scheduler_kind)
+    assert torch.equal(ours(folder), ours(folder))
+    assert not torch.allclose(ours(folder), ours(folder, seeds=(6,)), atol=1e-3)
 
 
 def test_branches_that_cancel_are_not_computed():
@@ -130,7 +145,7 @@ def test_unet_runs_once_a_step_without_guidance(tiny_pipeline, monkeypatch):
         with torch.inference_mode():
             sample(
                 bundle, encode_condition(bundle, photo_tensor()), embed("a"), embed(""), steps=2,
-                generators=[torch.Generator().manual_seed(0)], guidance_scale=guidance[0],
+                generators=[noise_generator(0)], guidance_scale=guidance[0],
                 image_guidance_scale=guidance[1],
             )  # fmt: skip
         assert rows == [expected, expected]
@@ -168,5 +183,5 @@ def test_as_many_generators_as_photos(tiny_pipeline):
     with pytest.raises(ValueError, match="2 photos need 2 generators"):
         sample(
             bundle, encode_condition(bundle, photo_tensor(2)), embed("a"), embed(""), steps=1,
-            generators=[torch.Generator()],
+            generators=[noise_generator(0)],
         )  # fmt: skip

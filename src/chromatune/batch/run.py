@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 from chromatune.batch.destinations import STANDARD_STREAM, Job
-from chromatune.colorizer import Colorizer, ColorizeResult, Request
+from chromatune.batch.events import Event, Exists, Failed, Ready
+from chromatune.batch.pipeline import Maker, ahead, make_all
+from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
-from chromatune.images import MAX_PIXELS, Photo, format_for, read_photo, suffix_for
+from chromatune.images import MAX_PIXELS, Photo, read_photo
+from chromatune.inference import threads
 from chromatune.options import ColorizeOptions
 
-
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A result that is complete and on the disk.
-
-    Attributes:
-        job: what was to be made.
-        path: its file; None for standard output.
-        result: what was written there.
-    """
-
-    job: Job
-    path: Path | None
-    result: ColorizeResult
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why a photo has no result, or lacks one of several; the others go on.
-
-    Attributes:
-        source: the photo's path, or "-" for standard input.
-        message: one line that says what to do.
-        results: number of results that are not made for this reason.
-    """
-
-    source: str
-    message: str
-    results: int = 1
-
-
-@dataclass(frozen=True)
-class Exists:
-    """A result that stands there already, and was not to be replaced."""
-
-    source: str
-    path: Path
-
-
-Event: TypeAlias = Done | Failed | Exists
-
-
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """A decoded photo with the file of one result of it."""
-
-    job: Job
-    path: Path | None
-    photo: Photo
+MOST_WORKERS = 8  # photos in work at the same time; each has a memory of its own
 
 
 @dataclass
@@ -103,6 +57,7 @@ def run_jobs(
     model: str,
     *,
     device: str | None = None,
+    runtime: str | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
     strict: bool = False,
@@ -119,6 +74,7 @@ def run_jobs(
         options: of each variant.
         model: see `Colorizer.load`.
         device: where to compute; None for the best there is.
+        runtime: the library that computes; None for the faster one.
         batch_size: photos read ahead of the model.
         overwrite: replace results that exist; the photos given are never replaced.
         strict: refuse damaged photos that could be read in part.
@@ -138,16 +94,20 @@ def run_jobs(
         source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
         return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
-    entries = _read_ahead(possible, paths, read)
-    for first in entries:
-        if isinstance(first, _Ready):
-            break
-        yield first
-    else:
-        return
-    _make_folder(first.path)  # before time is spent on what goes there
-    colorizer = Colorizer.load(model, device=device)
-    yield from _results(chain([first], entries), colorizer, options, batch_size, overwrite, standard_output)
+    with ahead(_read_all(possible, paths, read)) as entries:
+        for first in entries:
+            if isinstance(first, Ready):
+                break
+            yield first
+        else:
+            return
+        _make_folder(first.path)  # before time is spent on what goes there
+        workers = max(1, min(len(possible), threads(), MOST_WORKERS))
+        colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
+        if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
+            workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way
+        maker = Maker(colorizer, options, overwrite=overwrite, standard_output=standard_output)
+        yield from make_all(chain([first], entries), maker, batch_size=batch_size, workers=workers)
 
 
 def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, None, list[Job]]:
@@ -171,7 +131,7 @@ def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, 
     return possible
 
 
-def _read_ahead(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]) -> Iterator[_Ready | Failed | Exists]:
+def _read_all(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]) -> Iterator[Ready | Failed | Exists]:
     """Each photo decoded once, for each of its results whose file may be written."""
     for (source, _), group in groupby(jobs, key=lambda job: (job.source, job.page)):
         wanted = list(group)
@@ -190,7 +150,7 @@ def _read_ahead(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]
                 yield Exists(source, path)
                 continue
             paths.take(path)
-            yield _Ready(job, path, photo)
+            yield Ready(job, path, photo)
 
 
 def _make_folder(path: Path | None) -> None:
@@ -200,62 +160,3 @@ def _make_folder(path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PhotoError(f"{path.parent}: cannot be made ({error.strerror}); choose another place with -o") from error
-
-
-def _results(
-    entries: Iterable[_Ready | Failed | Exists],
-    colorizer: Colorizer,
-    options: Sequence[ColorizeOptions],
-    batch_size: int,
-    overwrite: bool,
-    standard_output: BinaryIO | None,
-) -> Iterator[Event]:
-    """The photos colorized as one stream and written, each failure at its photo's turn."""
-    waiting: deque[_Ready | Failed | Exists] = deque()  # read, and not yet answered by the model
-
-    def requests() -> Iterator[Request]:
-        for entry in entries:
-            waiting.append(entry)
-            if isinstance(entry, _Ready):
-                yield Request(entry.photo, options[entry.job.variant])
-
-    given_up: set[str] = set()  # photos whose result could not be written: not again for each variant
-    try:
-        for result in colorizer.colorize_many(requests(), batch_size=batch_size):
-            ready = yield from _next_ready(waiting)
-            if ready.job.source in given_up:
-                continue
-            event = _write(ready, result, overwrite, standard_output)
-            if isinstance(event, Failed):
-                given_up.add(event.source)
-            yield event
-    except (Exception, KeyboardInterrupt):
-        yield from _failures(waiting)  # found while reading ahead: told even where the model gives up
-        raise
-    yield from _failures(waiting)
-
-
-def _next_ready(waiting: deque[_Ready | Failed | Exists]) -> Generator[Failed | Exists, None, _Ready]:
-    while not isinstance(entry := waiting.popleft(), _Ready):
-        yield entry
-    return entry
-
-
-def _failures(waiting: Iterable[_Ready | Failed | Exists]) -> Iterator[Failed | Exists]:
-    return (entry for entry in waiting if not isinstance(entry, _Ready))
-
-
-def _write(
-    ready: _Ready, result: ColorizeResult | PhotoError, overwrite: bool, standard_output: BinaryIO | None
-) -> Event:
-    try:
-        if isinstance(result, PhotoError):
-            raise result
-        if ready.path is not None:
-            result.save(ready.path, overwrite=overwrite)
-        elif standard_output is not None:
-            standard_output.write(result.encode(format_for(suffix_for(None, result.photo))))
-            standard_output.flush()
-    except PhotoError as error:
-        return Failed(ready.job.source, str(error))
-    return Done(ready.job, ready.path, result)

@@ -139,7 +139,9 @@ def weights_hash(name: str) -> str:
     files = find_model(name)
     digest = hashlib.sha256()
     for folder in (files.pipeline, *files.loras):
-        for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")]):
+        found = [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]
+        # Graphs are made from those files, and settings beside them are copies
+        for path in sorted(path for path in found if path.parent.name not in ("vae_encoder", "vae_decoder")):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

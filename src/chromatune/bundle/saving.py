@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ CARD_FILE = "README.md"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # What a model folder holds; a folder with anything else in it is not ours to replace.
 KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, PHOTO_ENCODER, "safety_checker", "feature_extractor"}
+KNOWN |= {"vae_encoder", "vae_decoder"}  # of a model with ONNX graphs
 OF_THIS_MACHINE = ("_name_or_path", "local_files_only")  # in settings of parts that were loaded from a folder
 KNOWN |= {".gitattributes", ".cache"}  # left by a download from the hub
 
@@ -42,7 +43,14 @@ class PipelineParts(Protocol):
     def photo_encoder(self) -> Any: ...  # noqa: D102
 
 
-def save_pipeline(parts: PipelineParts, folder: Path, *, card: str, defaults: Mapping[str, Any]) -> None:
+def save_pipeline(
+    parts: PipelineParts,
+    folder: Path,
+    *,
+    card: str,
+    defaults: Mapping[str, Any],
+    complete: Callable[[Path], None] | None = None,
+) -> None:
     """Writes an InstructPix2Pix pipeline folder in safetensors, with `chromatune.json` and `README.md`.
 
     An existing model there is replaced when the new one is complete and on the disk. Weights are stored in the type
@@ -54,6 +62,7 @@ def save_pipeline(parts: PipelineParts, folder: Path, *, card: str, defaults: Ma
         folder: where to; parents are made.
         card: the model card, such as `chromatune.training.card.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
+        complete: adds to the folder, which it is given before that takes its name.
 
     Raises:
         ModelError: the folder holds something that is not a model, or it cannot be written.
@@ -82,6 +91,8 @@ def save_pipeline(parts: PipelineParts, folder: Path, *, card: str, defaults: Ma
             parts.photo_encoder.save_pretrained(new / PHOTO_ENCODER)
         _drop_origins(new)
         _write_texts(new, card, defaults)
+        if complete is not None:
+            complete(new)
 
 
 def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str, defaults: Mapping[str, Any]) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from tokenizers import Tokenizer
+
+from chromatune.bundle.tokens import PromptTokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -34,12 +37,19 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
     return Tokens(tokens.input_ids, tokens.attention_mask)
 
 
+def prompt_tokenizer(tokenizer: CLIPTokenizer) -> PromptTokenizer:
+    """The tokenizer as `tokenizers` runs it, without torch."""
+    backend = Tokenizer.from_str(
+        tokenizer.backend_tokenizer.to_str()
+    )  # a copy: transformers sets truncation in its own
+    backend.no_truncation()
+    backend.no_padding()
+    return PromptTokenizer(backend, tokenizer.model_max_length, int(tokenizer.pad_token_id))
+
+
 def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
     """What of a prompt lies beyond the tokenizer's length, and is cut off; empty if all of it is read."""
-    whole = tokenizer(prompt, truncation=False, return_offsets_mapping=True, verbose=False)
-    most = tokenizer.model_max_length - 1  # the last place is the end mark's
-    ends = [end for _, end in whole["offset_mapping"][:most]]
-    return prompt[max(ends) :].strip() if len(whole["input_ids"]) > tokenizer.model_max_length else ""
+    return prompt_tokenizer(tokenizer).unread_part(prompt)
 
 
 class TextEmbedder:

@@ -16,6 +16,7 @@ from chromatune.cli.colorize import colorize_command
 from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
 from chromatune.cli.experiment import experiment_app
+from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
 from chromatune.cli.printing import complain
@@ -64,6 +65,7 @@ app.command("colorize")(colorize_command)
 app.command("models")(models_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -63,7 +63,15 @@ def colorize_command(
     variants: Variants = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
     device: Annotated[
-        str | None, typer.Option(help="Where to compute, such as cpu or cuda.", show_default="the best there is")
+        str | None,
+        typer.Option(
+            help="Where to compute: cpu, cuda, mps; by ONNX Runtime also coreml, directml, openvino.",
+            show_default="the best there is",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(metavar="onnx|torch", help="The library that computes.", show_default="the faster one"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: Annotated[
@@ -101,6 +109,7 @@ def colorize_command(
         each,
         model,
         device=device,
+        runtime=runtime,
         batch_size=batch_size,
         overwrite=overwrite,
         strict=strict,

@@ -15,6 +15,8 @@ from chromatune.cli.data import Columns
 from chromatune.cli.environment import shared_cache
 from chromatune.cli.printing import complain, note_own_results, print_line
 from chromatune.cli.progress import line_stages, make_bar, stages
+from chromatune.cli.requirements import require_torch
+from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
     from chromatune.files.progress import Advance, StartStage
@@ -54,6 +56,9 @@ def finetune_command(
         str | None, typer.Option(metavar="FILE", help="Instructions, one a line; not the photos' own.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    export_onnx: Annotated[
+        bool, typer.Option("--export-onnx", help="Add ONNX graphs to the model, which run it without torch.")
+    ] = False,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the finished model to the hub.")
     ] = None,
@@ -80,7 +85,10 @@ def finetune_command(
             print_line(f"{name} = {_toml(value)}")
         return 0
     out = out or Path(f"finetuned-{preset}")
-    folder = _train(source, model, preset, resolved, out, quiet)
+    require_torch("fine-tuning", "train")
+    if export_onnx and resolved.parts == "lora":
+        raise OptionsError(f"--export-onnx takes a whole model; after the run: chromatune export {out / 'model'} OUT")
+    folder = _train(source, model, preset, resolved, out, quiet, export_onnx)
     if folder is None:
         return 0
     print_line(folder)
@@ -93,7 +101,9 @@ def finetune_command(
     return 0
 
 
-def _train(source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool) -> Path | None:
+def _train(
+    source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool
+) -> Path | None:
     """The folder of the trained model; None in all but one of several processes."""
     from chromatune.bundle.saving import check_replaceable
     from chromatune.data.sources import OWN_RESULT, check_outside, open_source
@@ -120,7 +130,7 @@ def _train(source: str, model: str, preset: str, settings: TrainSettings, out: P
             photos, model, settings, out,
             score=scores, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
         )  # fmt: skip
-    return write_outcome(trained, source, preset) if trained.is_main else None
+    return write_outcome(trained, source, preset, export_onnx=export_onnx) if trained.is_main else None
 
 
 def _toml(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.colorizer import Colorizer
-from chromatune.errors import ModelError
+from chromatune.inference.runtimes import has_torch
 from chromatune.options import ColorizeOptions
 
 REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every machine
@@ -18,22 +18,26 @@ REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every m
 Cost = dict[str, float | None]  # those, "seconds" and "memory_mib"; None where unknown
 
 
-def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> dict[str, float]:
+def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> Cost:
     """Work that one square photo of `size_px` takes.
 
     Returns:
         parameters: of U-Net, VAE, text encoder and, where there is one, photo encoder.
         unet_evaluations: photos that passed the U-Net: steps times guidance branches.
         gflops: multiplications and additions of matrix products, convolutions and attention, in 1e9, prompt included.
+        All None where torch, which counts them, is not installed.
     """
+    if not has_torch():
+        return dict.fromkeys(REPEATABLE)
     from torch.utils.flop_counter import FlopCounterMode
 
+    from chromatune.bundle import load_bundle
     from chromatune.inference.torch_pass import TorchPass
 
     evaluations = 0
-    if not isinstance(colorizer.model_pass, TorchPass):
-        raise ModelError(f"{colorizer.info.name}: work is counted with torch alone")
-    bundle = colorizer.model_pass.bundle
+    opened = colorizer.model_pass
+    # Another runtime does the same work, and only torch counts it
+    bundle = opened.bundle if isinstance(opened, TorchPass) else load_bundle(str(colorizer.info.path), device="cpu")
 
     def count(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal evaluations
@@ -62,11 +66,10 @@ def median_seconds(timings: Iterable[dict[str, Any]], method: str) -> float | No
 
 def peak_memory_mib(colorizer: Colorizer) -> float | None:
     """Largest memory so far, in MiB: allocated on a GPU, else resident in this process; None where unknown."""
-    bundle = getattr(colorizer.model_pass, "bundle", None)
-    if bundle is not None and bundle.device.type == "cuda":
+    device = getattr(getattr(colorizer.model_pass, "bundle", None), "device", None)
+    if getattr(device, "type", None) == "cuda":
         import torch
 
-        device = bundle.device
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         import resource

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from chromatune.errors import DataError, PhotoError, count_of
 from chromatune.evaluation.bootstrap import RESAMPLES
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.files.progress import Advance, StartStage
+from chromatune.pages import installed_versions
 
 HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
@@ -38,7 +38,7 @@ UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "grey or sepia", "too small"
 OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
+LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
 SETTINGS = "limit one_per_person split validation split_seed keys steps prompts seed device".split()  # told as they are
 
 
@@ -221,7 +221,7 @@ def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source,
     described["models"] = {model: weights_hash(model) for model in settings.models}
     described["results"] = dict(settings.results)
     described["bootstrap"] = f"{RESAMPLES} resamples, percentile intervals"
-    versions = {library: version(library) for library in LIBRARIES}
+    versions = installed_versions(LIBRARIES)
     described["versions"] = {"chromatune": chromatune.__version__, "python": platform.python_version()} | versions
     return described
 

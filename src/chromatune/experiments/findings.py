@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +181,7 @@ def _picture(data: bytes, kind: str, caption: str) -> pages.Picture:
 def _described(findings: Findings, command: str) -> dict[str, str]:
     """What must be known to do it again."""
     experiment, budget, facts = findings.experiment, findings.budget, findings.facts
-    versions = {"chromatune": chromatune.__version__} | {library: version(library) for library in LIBRARIES}
+    versions = {"chromatune": chromatune.__version__} | pages.installed_versions(LIBRARIES)
     weights = {Path(name).name: digest for name, digest in facts["weights"].items()}
     return {
         "Where the paper (arXiv 2312.04780) leaves it": experiment.source,

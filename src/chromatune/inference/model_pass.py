@@ -7,12 +7,18 @@ from typing import Protocol
 
 import numpy as np
 
-from chromatune.bundle.names import ModelInfo
+from chromatune.bundle.names import ModelInfo, find_model
+from chromatune.bundle.onnx_files import load_onnx_bundle
+from chromatune.inference.runtimes import choose_runtime
 from chromatune.options import ResolvedOptions
 
 
 class ModelPass(Protocol):
-    """A loaded model as one callable; NumPy arrays in, NumPy arrays out."""
+    """A loaded model as one callable, for several threads; NumPy arrays in, NumPy arrays out."""
+
+    @property
+    def runtime(self) -> str:
+        """The library that computes: "onnx" or "torch"."""
 
     @property
     def info(self) -> ModelInfo:
@@ -29,6 +35,10 @@ class ModelPass(Protocol):
         A CPU's matrix kernels round differently at another batch size, and one level of 255 is not the same pixels.
         """
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether threads that call it at the same time gain by it; else one call waits for the other."""
+
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """What of the options this model does not follow, a line each; usually none."""
 
@@ -44,12 +54,26 @@ class ModelPass(Protocol):
         """
 
 
-def open_pass(model: str, *, device: str | None = None) -> ModelPass:
+def open_pass(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> ModelPass:
     """The model pass of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
 
+    Args:
+        model: see `chromatune.bundle.load_bundle`.
+        device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_files.PROVIDERS`; None for
+            the best there is.
+        runtime: "onnx" or "torch"; None for the one that is faster here, see `choose_runtime`.
+        workers: threads that will call it at the same time. Torch takes one call after the other.
+
     Raises:
-        ModelError: see `chromatune.bundle.load_bundle`.
+        ModelError: see `chromatune.bundle.load_bundle` and `choose_runtime`.
+        MissingExtraError: it takes torch, which is not installed.
+        OptionsError: there is no such runtime.
     """
+    files = find_model(model)
+    if choose_runtime(files, device, runtime) == "onnx":
+        from chromatune.inference.onnx_pass import OnnxPass
+
+        return OnnxPass(load_onnx_bundle(files, device=device or "cpu", workers=workers))
     from chromatune.bundle import load_bundle
     from chromatune.inference.torch_pass import TorchPass  # it imports torch
 

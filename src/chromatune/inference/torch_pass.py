@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 import torch
 
 from chromatune.bundle import Bundle, ModelInfo
 from chromatune.bundle.latents import decode_latents, encode_condition, encode_photos
-from chromatune.bundle.text import TextEmbedder, unread_part
+from chromatune.bundle.text import TextEmbedder, prompt_tokenizer
 from chromatune.errors import ModelError, first_line, printable
+from chromatune.inference.noise import noise_generator
 from chromatune.inference.sampling import sample
+from chromatune.inference.wording import unread_warnings
 from chromatune.options import ResolvedOptions
 
-LONGEST_SHOWN = 30  # characters of an instruction in a warning
 LONGEST_REASON = 200  # characters of what a library says
 
 
 class TorchPass:
     """An opened bundle as a `ModelPass`."""
 
+    runtime = "torch"
+
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._turn = Lock()  # one pass has all threads of torch, or the GPU
+        self._tokenizer = prompt_tokenizer(bundle.tokenizer)
         self._embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
 
     @property
@@ -40,15 +46,14 @@ class TorchPass:
         """Whether several photos go through in one call: on a GPU; see `ModelPass.batches`."""
         return self.bundle.device.type != "cpu"
 
+    @property
+    def concurrent(self) -> bool:
+        """Never: a pass has all threads of torch, or the GPU."""
+        return False
+
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """A line for each instruction that is longer than the text encoder reads."""
-        lines = []
-        for name, prompt in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
-            if rest := unread_part(self.bundle.tokenizer, prompt):
-                shown = printable(rest[:LONGEST_SHOWN] + ("…" if len(rest) > LONGEST_SHOWN else ""))
-                most = self.bundle.tokenizer.model_max_length
-                lines.append(f"the {name} is longer than {most} tokens, and is not read from {shown!r} on; shorten it")
-        return tuple(lines)
+        return unread_warnings(options, self._tokenizer)
 
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
@@ -56,7 +61,7 @@ class TorchPass:
         Raises:
             ModelError: the model gives values that are not numbers, or one of its settings makes no sense.
         """
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             try:
                 rgb = self._pass(torch.from_numpy(greys), options)
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -81,7 +86,7 @@ class TorchPass:
             self._embed(asked.prompt),
             self._embed(asked.negative_prompt),
             steps=asked.steps,
-            generators=[torch.Generator().manual_seed(each.seed) for each in options],
+            generators=[noise_generator(each.seed) for each in options],
             guidance_scale=asked.guidance_scale,
             image_guidance_scale=asked.image_guidance_scale,
             residuals=encode_photos(self.bundle, pixels),

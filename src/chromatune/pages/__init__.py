@@ -2,6 +2,7 @@
 
 tables.py       cells ⇒ a Markdown table
 pictures.py     arrays and plots ⇒ PNG or JPEG bytes, side by side, and as data URIs
+versions.py     versions of libraries
 page.py         sections of text, tables and pictures ⇒ one HTML file that needs nothing beside it
 page.html.jinja its layout: wide and narrow, light and dark, printable
 """
@@ -29,6 +30,7 @@ from chromatune.pages.pictures import (
     png_of_figure,
 )
 from chromatune.pages.tables import MISSING, markdown_table
+from chromatune.pages.versions import installed_versions
 
 __all__ = [
     "MISSING",
@@ -43,6 +45,7 @@ __all__ = [
     "Text",
     "beside",
     "data_uri",
+    "installed_versions",
     "jpeg_of",
     "markdown_table",
     "new_figure",

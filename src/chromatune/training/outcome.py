@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.saving import save_lora, save_pipeline
 from chromatune.data.prompt_sets import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
+from chromatune.inference.export import write_graphs
+from chromatune.pages import installed_versions
 from chromatune.training.card import model_card
 from chromatune.training.loop import Trained
 from chromatune.training.metrics_log import METRICS_FILE, read_metrics
@@ -23,13 +24,14 @@ def model_folder(out: Path) -> Path:
     return out / "model"
 
 
-def write_outcome(trained: Trained, source: str, preset: str) -> Path:
+def write_outcome(trained: Trained, source: str, preset: str, *, export_onnx: bool = False) -> Path:
     """The model folder (`out/model`) with its card; `out/report.html` and `out/curves.png` are written too.
 
     Args:
         trained: what `train` returned.
         source: the photos, as the user named them.
         preset: the preset the settings came from.
+        export_onnx: add the graphs that run it without torch; not for a LoRA.
 
     Raises:
         ModelError: the folder cannot be written.
@@ -51,7 +53,8 @@ def write_outcome(trained: Trained, source: str, preset: str) -> Path:
         if settings.parts == "lora":
             save_lora(trained.pipeline.unet, folder, base=info.name, card=card, defaults=defaults)
         else:
-            save_pipeline(trained.pipeline, folder, card=card, defaults=defaults)
+            graphs = write_graphs if export_onnx else None
+            save_pipeline(trained.pipeline, folder, card=card, defaults=defaults, complete=graphs)
     title = f"{info.name}, preset {preset}, {count_of(trained.steps, 'update')}"
     write_run_page(trained.out, title=title, settings=settings.model_dump(), best_step=trained.best_step)
     return folder
@@ -75,14 +78,7 @@ def _facts(trained: Trained, source: str, preset: str) -> dict[str, Any]:
         "steps": trained.steps,
         "seed": settings.seed,
         "settings": settings.model_dump(exclude={"description"}) | {"best_step": trained.best_step},
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": installed_versions(PACKAGES),
         "data": data | {"split_digest": trained.split.digest},
         "validation": {"before": figures.get(0, {}), "after": figures.get(trained.best_step, {})},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

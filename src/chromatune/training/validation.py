@@ -13,6 +13,7 @@ from chromatune.bundle import Bundle
 from chromatune.bundle.latents import decode_latents, encode_photos, grey_pixels, to_pixels
 from chromatune.bundle.text import TextEmbedder, Tokens
 from chromatune.color import chroma_of, recompose
+from chromatune.inference.noise import noise_generator
 from chromatune.inference.sampling import sample
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.training.checkpoints import writing
@@ -120,7 +121,7 @@ def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DE
             embed(prompt),
             embed(""),
             steps=steps,
-            generators=[torch.Generator().manual_seed(index)],
+            generators=[noise_generator(index)],
             guidance_scale=bundle.info.guidance_scale,
             image_guidance_scale=bundle.info.image_guidance_scale,
             residuals=encode_photos(bundle, grey_pixels(torch.from_numpy(photos.grey_u8[index : index + 1]))),

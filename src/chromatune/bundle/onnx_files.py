@@ -1,0 +1,192 @@
+"""A model's ONNX parts ⇒ sessions of ONNX Runtime: what runs a model without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chromatune.bundle import checks
+from chromatune.bundle.names import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info
+from chromatune.bundle.onnx_checks import check_onnx
+from chromatune.bundle.tokens import PromptTokenizer
+from chromatune.errors import ModelError, first_line, printable, shown
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+GRAPH_FILE = "model.onnx"
+RESIDUAL = "residual_{}"  # input of the U-Net and output of the photo encoder, one for each place
+GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
+# Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+LONGEST_REASON = 200  # characters of what the library says
+
+
+class Part:
+    """One graph, opened: NumPy arrays in, NumPy arrays out."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._types = {each.name: _numpy_type(each.type) for each in session.get_inputs()}
+        self.inputs = tuple(self._types)
+        self.outputs = tuple(each.name for each in session.get_outputs())
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """The outputs named, or all; inputs are cast to the types that the graph declares."""
+        cast: dict[str, np.ndarray] = {
+            name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
+        }
+        return self._session.run(outputs, cast)
+
+
+@dataclass(frozen=True)
+class OnnxBundle:
+    """An opened model; nothing in it changes after loading."""
+
+    info: ModelInfo
+    tokenizer: PromptTokenizer
+    text_encoder: Part
+    vae_encoder: Part
+    unet: Part
+    vae_decoder: Part
+    photo_encoder: Part | None
+    scheduler: tuple[str, dict[str, Any]]  # class and settings
+    scaling_factor: float  # of latents
+    multiple_px: int  # sides of the model's pass are multiples of this
+    device: str
+
+
+def has_onnx_parts(files: ModelFiles) -> bool:
+    """Whether all graphs of a model are there; LoRAs to merge have none."""
+    wanted = (*GRAPHS, PHOTO_ENCODER) if (files.pipeline / PHOTO_ENCODER).is_dir() else GRAPHS
+    return not files.loras and all((files.pipeline / part / GRAPH_FILE).is_file() for part in wanted)
+
+
+def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1) -> OnnxBundle:
+    """The model in `files`, opened by ONNX Runtime.
+
+    Args:
+        files: see `find_model`; with `has_onnx_parts`.
+        device: a name of `PROVIDERS`.
+        workers: calls that will run at the same time; the threads are shared out among them. Numbers are the same
+            whatever the number of threads.
+
+    Raises:
+        ModelError: a file is damaged, missing, or no part of an InstructPix2Pix model, or ONNX Runtime has no such
+            device here.
+    """
+    provider = _provider(device)
+    classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
+    for part, class_name in classes.items():
+        checks.check_part(files.name, files.pipeline / part, part, class_name)
+    configs = {
+        part: checks.read_json(files.pipeline / part / "config.json") for part in ("unet", "vae", "text_encoder")
+    }
+    wanted = [*GRAPHS, PHOTO_ENCODER] if (files.pipeline / PHOTO_ENCODER).is_dir() else list(GRAPHS)
+    with ThreadPoolExecutor(len(wanted)) as pool:  # opening is mostly single-threaded work outside of Python
+        opened = dict(
+            zip(
+                wanted,
+                pool.map(lambda part: _open(files, part, provider, max(1, threads() // workers)), wanted),
+                strict=True,
+            )
+        )
+    return OnnxBundle(
+        info=read_info(files),
+        tokenizer=_tokenizer(files),
+        photo_encoder=opened.pop(PHOTO_ENCODER, None),
+        scheduler=(classes["scheduler"], checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")),
+        scaling_factor=_scaling_factor(classes["vae"], configs["vae"]),
+        multiple_px=_multiple(configs["vae"]) * _multiple(configs["unet"]),
+        device=device,
+        **opened,
+    )
+
+
+def _provider(device: str) -> str:
+    import onnxruntime
+
+    if device not in PROVIDERS:
+        raise ModelError(f"device {shown(device)} is not known to ONNX Runtime; accepted: {', '.join(PROVIDERS)}")
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[device] not in available:
+        here = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+        raise ModelError(f"this ONNX Runtime has no {device}; it has {here} (onnxruntime's site lists its packages)")
+    return PROVIDERS[device]
+
+
+def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Part:
+    path = files.pipeline / part / GRAPH_FILE
+    try:
+        check_onnx(path)
+    except FileNotFoundError:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} is missing; {checks.AGAIN}") from None
+    except ValueError as error:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
+    try:
+        return Part(_session(path, provider, intra_threads))
+    except Exception as error:  # what the library raises on a damaged graph is of any kind
+        reason = printable(first_line(error)[:LONGEST_REASON])
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {reason}") from error
+
+
+def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised, too, and told once
+    options.intra_op_num_threads = intra_threads
+    options.inter_op_num_threads = 1
+    # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
+    return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+def threads() -> int:
+    """Threads of the model's pass: OMP_NUM_THREADS, as torch has it, else the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _numpy_type(onnx_type: str) -> type:
+    """The NumPy type of "tensor(float16)" and the like.
+
+    Raises:
+        ValueError: a part of a model takes no such thing.
+    """
+    known = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "double": np.float64}
+    name = onnx_type.removeprefix("tensor(").removesuffix(")")
+    if name not in known:
+        raise ValueError(f"has an input of the type {onnx_type}")
+    return known[name]
+
+
+def _tokenizer(files: ModelFiles) -> PromptTokenizer:
+    try:
+        return PromptTokenizer.read(files.pipeline / "tokenizer")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
+
+
+def _multiple(config: Mapping[str, Any]) -> int:
+    """By how much a part halves its input: 2 for each level but one."""
+    return 2 ** (len(config.get("block_out_channels") or [0] * 4) - 1)
+
+
+def _scaling_factor(class_name: str, config: Mapping[str, Any]) -> float:
+    return float(config.get("scaling_factor", 1.0 if class_name == "AutoencoderTiny" else 0.18215))

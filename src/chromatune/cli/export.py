@@ -1,0 +1,34 @@
+"""`chromatune export`: a model in a form that other software runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chromatune.cli.printing import print_line
+from chromatune.cli.progress import stages
+
+
+def export_command(
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub name.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result; a model there is replaced.")],
+    to: Annotated[str, typer.Option(metavar="onnx", help="The form: onnx, which runs without torch.")] = "onnx",
+) -> int:
+    """Write a model that ONNX Runtime runs without torch, and print how far it is from torch at most.
+
+    The folder holds the weights once, in half precision, and opens in the stock pipeline as well. A LoRA is merged.
+    """
+    from chromatune.cli.requirements import require_torch
+
+    require_torch("exporting a model", "export")
+
+    from chromatune.inference.export import check_target, export_onnx
+
+    check_target(to)
+    with stages() as start_stage:
+        apart = export_onnx(model, out, start_stage=start_stage)
+    print_line(f"{out}\tlargest difference from torch: {255 * apart:.3f} levels of 255")
+    return 0

@@ -1,0 +1,119 @@
+"""A model ⇒ a folder that ONNX Runtime runs without torch and the stock pipeline still opens, checked against torch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chromatune.bundle import Bundle, load_bundle
+from chromatune.bundle.names import ModelInfo, find_model
+from chromatune.bundle.onnx_export import add_onnx_parts
+from chromatune.bundle.onnx_files import GRAPHS, load_onnx_bundle
+from chromatune.bundle.saving import CARD_FILE, save_pipeline
+from chromatune.errors import ModelError, OptionsError, printable
+from chromatune.files.progress import StartStage, silent
+from chromatune.inference.onnx_pass import OnnxPass
+from chromatune.inference.runtimes import onnx_problem
+from chromatune.inference.torch_pass import TorchPass
+from chromatune.options import ColorizeOptions
+
+TRIAL_STEPS = 2
+MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
+DEFAULTS = (
+    "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
+    "chroma_gain", "chroma_power",
+)  # fmt: skip
+
+
+def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> float:
+    """Writes a model in half precision with ONNX graphs beside its weights; LoRAs are merged into it.
+
+    Args:
+        model: see `load_bundle`.
+        out: the folder; a model that is there is replaced when the new one is complete and on the disk.
+        start_stage: is told of the graphs.
+
+    Returns:
+        The largest difference between torch with the model as it is and ONNX Runtime with what was written, of sRGB
+        0..1 before recomposition, in a short trial.
+
+    Raises:
+        ModelError: the model cannot be opened, has a scheduler that takes torch, or came out another one; or the folder
+            holds something that is not a model, or cannot be written.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    files = find_model(model)
+    bundle = load_bundle(model, device="cpu")
+    card = files.path / CARD_FILE
+    text = (
+        card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {printable(bundle.info.name)}\n"
+    )
+    apart = 0.0
+
+    def complete(folder: Path) -> None:
+        nonlocal apart
+        write_graphs(folder, start_stage)
+        if problem := onnx_problem(find_model(str(folder))):
+            raise ModelError(f"{bundle.info.name} {problem}; export it with a DDIM or Euler scheduler")
+        apart = largest_difference(bundle, folder)
+        if not apart <= MOST_APART:
+            raise ModelError(
+                f"{bundle.info.name} came out {255 * apart:.1f} levels of 255 from what torch gives, and is not written"
+            )
+
+    save_pipeline(_halved(bundle), out, card=text, defaults=defaults_of(bundle.info), complete=complete)
+    return apart
+
+
+def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
+    """Adds ONNX graphs to a pipeline folder that nobody else reads yet.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    bundle = load_bundle(str(folder), device="cpu")
+    graphs = len(GRAPHS) + (bundle.photo_encoder is not None)
+    add_onnx_parts(bundle, folder, start_stage("exporting", graphs))
+
+
+def largest_difference(bundle: Bundle, folder: Path) -> float:
+    """Between torch and ONNX Runtime with the graphs in a folder, of sRGB 0..1, over a short trial of another shape."""
+    by_torch = TorchPass(bundle)
+    by_onnx = OnnxPass(load_onnx_bundle(find_model(str(folder))))
+    side = by_torch.multiple_px * max(2, 128 // by_torch.multiple_px)
+    down, across = np.mgrid[0 : side + by_torch.multiple_px, 0:side].astype(np.float32) / side
+    greys = (0.5 + 0.3 * np.sin(20 * down * across) + 0.2 * np.cos(13 * across))[None].astype(np.float32)
+    options = [bundle.info.resolve(ColorizeOptions(steps=TRIAL_STEPS))]
+    return float(np.abs(by_torch(greys, options) - by_onnx(greys, options)).max())
+
+
+def defaults_of(info: ModelInfo) -> dict[str, Any]:
+    """What `chromatune.json` says of a model."""
+    return {name: getattr(info, name) for name in DEFAULTS}
+
+
+def check_target(target: str) -> None:
+    """Passes for the one kind of model that can be written.
+
+    Raises:
+        OptionsError: it is another.
+    """
+    if target != "onnx":
+        raise OptionsError(f"--to {printable(target)}: accepted is onnx")
+
+
+def _halved(bundle: Bundle) -> Bundle:
+    """A copy with the weights that are stored in half precision in it: all but the text encoder's."""
+
+    def half(part: Any) -> Any:
+        return copy.deepcopy(part).to(torch.float16, memory_format=torch.contiguous_format)
+
+    seen = bundle.photo_encoder
+    return replace(
+        bundle, vae=half(bundle.vae), unet=half(bundle.unet), photo_encoder=None if seen is None else half(seen)
+    )

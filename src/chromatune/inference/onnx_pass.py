@@ -1,0 +1,136 @@
+"""The model pass by ONNX Runtime: no torch, and a first colour within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from chromatune.bundle.names import ModelInfo
+from chromatune.bundle.onnx_files import LONGEST_REASON, RESIDUAL, OnnxBundle
+from chromatune.errors import ModelError, first_line, printable
+from chromatune.inference.guidance import branch_weights
+from chromatune.inference.noise import draw_noise, noise_generator
+from chromatune.inference.schedules import denoise, make_schedule
+from chromatune.inference.wording import unread_warnings
+from chromatune.options import ResolvedOptions
+
+
+class OnnxPass:
+    """Opened ONNX parts as a `ModelPass`."""
+
+    runtime = "onnx"
+
+    def __init__(self, bundle: OnnxBundle) -> None:
+        self.bundle = bundle
+        self._embeddings: dict[str, np.ndarray] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name and defaults."""
+        return self.bundle.info
+
+    @property
+    def multiple_px(self) -> int:
+        """Sides of the greys must be multiples of this."""
+        return self.bundle.multiple_px
+
+    @property
+    def batches(self) -> bool:
+        """Whether several photos go through in one call: not on a CPU; see `ModelPass.batches`."""
+        return self.bundle.device != "cpu"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls run at the same time: on a CPU, each with its share of the threads."""
+        return self.bundle.device == "cpu"
+
+    def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
+        """A line for each instruction that is longer than the text encoder reads."""
+        return unread_warnings(options, self.bundle.tokenizer)
+
+    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+
+        Raises:
+            ModelError: the model gives values that are not numbers, or a part does not fit the others.
+        """
+        try:
+            rgb = self._pass(greys, options)
+        except Exception as error:  # what the library raises on parts that do not fit is of any kind
+            if "memory" in str(error).lower() or "alloc" in str(error).lower():  # nothing is wrong with the model
+                raise MemoryError("not enough memory for the model's pass") from error
+            reason = printable(first_line(error)[:LONGEST_REASON])
+            raise ModelError(f"{self.info.name} cannot be used ({reason}); give another model") from error
+        if not np.isfinite(rgb).all():
+            raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
+        if rgb.shape != (len(greys), 3, *greys.shape[1:]):
+            raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
+        return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1))
+
+    def _pass(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
+        asked, parts = options[0], self.bundle
+        pixels = np.repeat(greys[:, None], 3, axis=1)  # (B, 3, h, w)
+        encoded = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
+        condition = encoded[:, :4]  # the posterior's mode is its mean, which comes first
+        latents = self._sample(condition, self._residuals(pixels), asked, options)
+        name = parts.vae_decoder.inputs[0]
+        decoded = _only(parts.vae_decoder.run({name: latents / np.float32(parts.scaling_factor)}))
+        return np.clip(decoded.astype(np.float32) / 2 + np.float32(0.5), 0, 1)
+
+    def _sample(
+        self,
+        condition: np.ndarray,
+        residuals: dict[str, np.ndarray],
+        asked: ResolvedOptions,
+        options: Sequence[ResolvedOptions],
+    ) -> np.ndarray:
+        """Colour latents (B, 4, h, w), scaled, for condition latents of the same shape; see `sampling.sample`."""
+        class_name, config = self.bundle.scheduler
+        schedule = make_schedule(class_name, config, asked.steps)
+        if schedule is None:  # it was taken for one that is known when the model was opened
+            raise ValueError(f"its scheduler {class_name} needs torch")
+        generators = [noise_generator(each.seed) for each in options]
+        weights = branch_weights(asked.guidance_scale, asked.image_guidance_scale)
+        prompt, negative = self._embed(asked.prompt), self._embed(asked.negative_prompt)
+        texts = {"text+image": prompt, "image": negative, "none": negative}
+        count, no_photo = len(condition), [branch == "none" for branch in weights]
+        stacked_texts = np.concatenate([np.repeat(texts[branch], count, axis=0) for branch in weights])
+        stacked_images, seen = _for_branches(condition, no_photo), {}
+        for name, residual in residuals.items():
+            seen[name] = _for_branches(residual, no_photo)
+
+        def predict(latents: np.ndarray, timestep: float) -> np.ndarray:
+            noisy = np.concatenate([np.tile(latents, (len(weights), 1, 1, 1)), stacked_images], axis=1)
+            feeds = {"sample": noisy, "timestep": np.array([timestep]), "encoder_hidden_states": stacked_texts}
+            answers = np.split(_only(self.bundle.unet.run(feeds | seen)), len(weights))  # (B, 4, h, w) each
+            weighed = [np.float32(weight) * each for weight, each in zip(weights.values(), answers, strict=True)]
+            return np.asarray(sum(weighed))
+
+        return np.asarray(denoise(schedule, lambda: draw_noise(generators, condition.shape[1:]), predict))
+
+    def _residuals(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """What the photo encoder sees, for the U-Net: by input, (B, C, h, w) each; nothing without a photo encoder."""
+        encoder = self.bundle.photo_encoder
+        if encoder is None:
+            return {}
+        names = [name for name in encoder.outputs if name.startswith(RESIDUAL.format(""))]
+        return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
+
+    def _embed(self, prompt: str) -> np.ndarray:
+        """(1, 77, C) embedding; each prompt is read once."""
+        if prompt not in self._embeddings:
+            encoder = self.bundle.text_encoder
+            feeds = {encoder.inputs[0]: self.bundle.tokenizer.ids([prompt])}
+            self._embeddings[prompt] = encoder.run(feeds, encoder.outputs[:1])[0]
+        return self._embeddings[prompt]
+
+
+def _only(outputs: list[np.ndarray]) -> np.ndarray:
+    return outputs[0]
+
+
+def _for_branches(array: np.ndarray, none: Sequence[bool]) -> np.ndarray:
+    """(B, C, h, w) -> (K B, C, h, w): nothing is seen in a branch that has no photo."""
+    return np.concatenate([np.zeros_like(array) if left_out else array for left_out in none])

@@ -1,0 +1,201 @@
+"""Sampling schedules without torch: where the timesteps lie, and one step from noise towards latents.
+
+Coefficients are floats, so that a step takes NumPy arrays and torch tensors alike, and both runtimes take the same
+steps. DDIM, Euler and ancestral Euler are here, which is what the models need that this package is made for; torch's
+loop hands the others to diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Draw = Callable[[], Any]  # fresh standard normal noise of the latents' shape
+
+ALMOST_NO_SIGNAL = 2.0**-24  # of diffusers' Euler schedulers in place of zero, where sigma would be infinite
+# Settings that are not followed here, by their default; with another value, the schedule is for diffusers.
+ELSEWHERE = {
+    "thresholding": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
+    "final_sigmas_type": "zero",
+}
+
+
+class Schedule(Protocol):
+    """Timesteps, and the steps between them; `index` counts the steps from 0."""
+
+    @property
+    def timesteps(self) -> Sequence[float]:
+        """Falling, one for each step."""
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of the latents at the start."""
+
+    def scale_model_input(self, latents: Any, index: int) -> Any:
+        """What the U-Net is given in place of the latents."""
+
+    def step(self, prediction: Any, index: int, latents: Any, draw: Draw) -> Any:
+        """The latents after the step, of the same shape.
+
+        Args:
+            prediction: what the U-Net answered, (B, 4, h, w).
+            index: of the step.
+            latents: before it, (B, 4, h, w).
+            draw: gives the noise that an ancestral step adds.
+        """
+
+
+def make_schedule(class_name: str, config: Mapping[str, Any], steps: int) -> Schedule | None:
+    """The schedule of a diffusers scheduler; None if it is for diffusers itself.
+
+    Args:
+        class_name: such as "DDIMScheduler".
+        config: its settings, checked (`bundle.checks.SchedulerConfig`).
+        steps: number of evaluations of the U-Net.
+
+    Raises:
+        ValueError: there are more steps than timesteps.
+    """
+    kinds: dict[str, Callable[[Mapping[str, Any], int], Schedule]] = {
+        "DDIMScheduler": DdimSchedule,
+        "EulerDiscreteScheduler": EulerSchedule,
+        "EulerAncestralDiscreteScheduler": AncestralEulerSchedule,
+    }
+    if class_name not in kinds or any(config.get(name) not in (None, usual) for name, usual in ELSEWHERE.items()):
+        return None
+    if config.get("beta_schedule", "linear") not in ("linear", "scaled_linear"):
+        return None
+    if class_name != "DDIMScheduler" and config.get("prediction_type", "epsilon") == "sample":
+        return None
+    if steps > config.get("num_train_timesteps", 1000):
+        most = config.get("num_train_timesteps", 1000)
+        raise ValueError(f"it has {most} timesteps, and cannot be sampled in {steps}")
+    return kinds[class_name](config, steps)
+
+
+def denoise(schedule: Schedule, draw: Draw, predict: Callable[[Any, float], Any]) -> Any:
+    """Latents from noise, (B, 4, h, w).
+
+    Args:
+        schedule: the steps to take.
+        draw: gives the noise at the start, and what the steps add.
+        predict: the U-Net's answer, guidance included, to scaled latents at a timestep.
+    """
+    latents = draw() * schedule.init_noise_sigma
+    for index, timestep in enumerate(schedule.timesteps):
+        prediction = predict(schedule.scale_model_input(latents, index), timestep)
+        latents = schedule.step(prediction, index, latents, draw)
+    return latents
+
+
+class DdimSchedule:
+    """DDIM (arXiv 2010.02502, formula 12) without added noise."""
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, config: Mapping[str, Any], steps: int) -> None:
+        self.timesteps: list[float] = [float(each) for each in np.rint(_timesteps(config, steps, "leading"))]
+        self._alphas_cumprod = _alphas_cumprod(config)
+        self._last = 1.0 if config.get("set_alpha_to_one", True) else float(self._alphas_cumprod[0])
+        self._stride = int(config.get("num_train_timesteps", 1000)) // steps
+        self._prediction_type = config.get("prediction_type", "epsilon")
+        self._clip = float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None
+
+    def scale_model_input(self, latents: Any, index: int) -> Any:
+        """The latents themselves."""
+        return latents
+
+    def step(self, prediction: Any, index: int, latents: Any, draw: Draw) -> Any:
+        """See `Schedule.step`; nothing is drawn."""
+        timestep = int(self.timesteps[index])
+        before = timestep - self._stride
+        alpha_bar = float(self._alphas_cumprod[timestep])
+        alpha_bar_before = float(self._alphas_cumprod[before]) if before >= 0 else self._last
+        alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if self._prediction_type == "epsilon":
+            clean, noise = (latents - sigma * prediction) / alpha, prediction
+        elif self._prediction_type == "sample":
+            clean, noise = prediction, (latents - alpha * prediction) / sigma
+        else:
+            clean, noise = alpha * latents - sigma * prediction, alpha * prediction + sigma * latents
+        if self._clip is not None:
+            clean = clean.clip(-self._clip, self._clip)
+        return alpha_bar_before**0.5 * clean + (1 - alpha_bar_before) ** 0.5 * noise
+
+
+class EulerSchedule:
+    """Euler steps of the ODE over sigma = noise / signal (arXiv 2206.00364, algorithm 2, without churn)."""
+
+    def __init__(self, config: Mapping[str, Any], steps: int) -> None:
+        timesteps = _timesteps(config, steps, "linspace").astype(np.float32)
+        alphas_cumprod = _alphas_cumprod(config)
+        if config.get("rescale_betas_zero_snr", False):
+            alphas_cumprod[-1] = ALMOST_NO_SIGNAL
+        known = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+        self.timesteps: list[float] = timesteps.tolist()
+        self._sigmas: list[float] = [*np.interp(timesteps, np.arange(len(known)), known).tolist(), 0.0]
+        largest = max(self._sigmas)
+        spread = config.get("timestep_spacing", "linspace") in ("linspace", "trailing")
+        self.init_noise_sigma = largest if spread else (largest**2 + 1) ** 0.5
+        self._prediction_type = config.get("prediction_type", "epsilon")
+
+    def scale_model_input(self, latents: Any, index: int) -> Any:
+        """The latents at unit variance."""
+        return latents / (self._sigmas[index] ** 2 + 1) ** 0.5
+
+    def step(self, prediction: Any, index: int, latents: Any, draw: Draw) -> Any:
+        """See `Schedule.step`; nothing is drawn."""
+        return self._towards(self._sigmas[index + 1], prediction, index, latents)
+
+    def _towards(self, target: float, prediction: Any, index: int, latents: Any) -> Any:
+        """The latents at another sigma."""
+        sigma = self._sigmas[index]
+        if self._prediction_type == "epsilon":
+            return latents + prediction * (target - sigma)
+        clean = prediction * (-sigma / (sigma**2 + 1) ** 0.5) + latents / (sigma**2 + 1)
+        # not along (latents - clean) / sigma: with zero terminal SNR sigma is 4096, and little is left of float32
+        return latents * (target / sigma) + clean * (1 - target / sigma)
+
+
+class AncestralEulerSchedule(EulerSchedule):
+    """Euler steps that go further down and add fresh noise, as InstructPix2Pix is sampled by default."""
+
+    def step(self, prediction: Any, index: int, latents: Any, draw: Draw) -> Any:
+        """See `Schedule.step`."""
+        sigma, target = self._sigmas[index], self._sigmas[index + 1]
+        up = (target**2 * (sigma**2 - target**2) / sigma**2) ** 0.5
+        down = (target**2 - up**2) ** 0.5
+        return self._towards(down, prediction, index, latents) + draw() * up
+
+
+def _alphas_cumprod(config: Mapping[str, Any]) -> np.ndarray:
+    """Share of the signal's variance at each timestep of training, (T,) float64."""
+    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+    count = int(config.get("num_train_timesteps", 1000))
+    if (trained := config.get("trained_betas")) is not None:
+        betas = np.asarray(trained, np.float64)
+    elif config.get("beta_schedule", "linear") == "linear":
+        betas = np.linspace(start, end, count)
+    else:  # scaled_linear, Stable Diffusion's
+        betas = np.linspace(start**0.5, end**0.5, count) ** 2
+    roots = np.cumprod(1 - betas) ** 0.5
+    if config.get("rescale_betas_zero_snr", False):  # arXiv 2305.08891, algorithm 1
+        roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    return np.asarray(roots**2)
+
+
+def _timesteps(config: Mapping[str, Any], steps: int, usual: str) -> np.ndarray:
+    """(steps,) float64, falling; the spacings are those of arXiv 2305.08891, table 2."""
+    count, spacing = int(config.get("num_train_timesteps", 1000)), config.get("timestep_spacing", usual)
+    if spacing == "linspace":
+        return np.linspace(0, count - 1, steps)[::-1]
+    if spacing == "leading":
+        return (np.arange(steps) * (count // steps))[::-1].astype(float) + config.get("steps_offset", 0)
+    return np.rint(np.arange(count, 0, -count / steps)) - 1
