@@ -48,7 +48,7 @@ def add_onnx_parts(bundle: Bundle, folder: Path, advance: Advance = lambda: None
     """Writes the graphs of a model into its pipeline folder, beside the weights that they read.
 
     Args:
-        bundle: the model as `load_bundle` opened it, on the CPU in float32.
+        bundle: the model as `load_bundle` opened it, on the CPU in float32; of no other use afterwards.
         folder: what `save_pipeline` wrote of the same model, and nobody else reads yet.
         advance: called after each graph.
 
@@ -61,6 +61,7 @@ def add_onnx_parts(bundle: Bundle, folder: Path, advance: Advance = lambda: None
         import onnxscript  # noqa: F401
     except ImportError:
         raise MissingExtraError("exporting to ONNX", "export") from None
+    _fuse_attention(bundle.unet)
     for graph in _graphs(bundle):
         (folder / graph.folder).mkdir(exist_ok=True)
         _write(_trace(graph), graph, folder / graph.folder)
@@ -140,6 +141,48 @@ class _UNet(_Wrapped):
     ) -> torch.Tensor:
         seen = unet_arguments(residuals or None)
         return self.part(sample, timestep, encoder_hidden_states, **seen, return_dict=False)[0]
+
+
+class _FusedAttention:
+    """Attention of a diffusers U-Net as one operator of ONNX Runtime's own, in place of the usual processor.
+
+    Written out it is a softmax over (tokens × tokens) in memory; the operator works on blocks that fit a core's cache.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen)
+        attended = torch.onnx.ops.symbolic(
+            "com.microsoft::MultiHeadAttention",
+            (query, key, value),
+            attrs={"num_heads": attn.heads, "scale": float(attn.scale)},
+            dtype=query.dtype,
+            shape=query.shape,
+            version=1,
+        )
+        return attn.to_out[1](attn.to_out[0](attended))
+
+
+def _fuse_attention(unet: Any) -> None:
+    """Sets `_FusedAttention` where attention is nothing more: projections, heads, and a projection back."""
+    processors = dict(unet.attn_processors)
+    for name, module in unet.named_modules():
+        if f"{name}.processor" not in processors:
+            continue
+        plain = not any(
+            getattr(module, part, None)
+            for part in ("group_norm", "spatial_norm", "norm_cross", "norm_q", "norm_k", "residual_connection")
+        )
+        if plain and module.rescale_output_factor == 1.0:
+            processors[f"{name}.processor"] = _FusedAttention()
+    unet.set_attn_processor(processors)
 
 
 class _Photo(_Wrapped):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,14 +94,8 @@ def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1
         part: checks.read_json(files.pipeline / part / "config.json") for part in ("unet", "vae", "text_encoder")
     }
     wanted = [*GRAPHS, PHOTO_ENCODER] if (files.pipeline / PHOTO_ENCODER).is_dir() else list(GRAPHS)
-    with ThreadPoolExecutor(len(wanted)) as pool:  # opening is mostly single-threaded work outside of Python
-        opened = dict(
-            zip(
-                wanted,
-                pool.map(lambda part: _open(files, part, provider, max(1, threads() // workers)), wanted),
-                strict=True,
-            )
-        )
+    share = max(1, threads() // workers)
+    opened = {part: _open(files, part, provider, share) for part in wanted}
     return OnnxBundle(
         info=read_info(files),
         tokenizer=_tokenizer(files),
@@ -149,6 +142,7 @@ def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
     options.log_severity_level = 4  # what is wrong is raised, too, and told once
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
     # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]

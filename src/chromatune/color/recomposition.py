@@ -179,15 +179,22 @@ def _local_linear_model(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
         for mid, small in ((mid_width, small_width), (mid_height, small_height))
     )
     guide_mean = _box(guide, window)
-    variance = _box(guide * guide, window) - guide_mean * guide_mean
+    divisor = _box(guide * guide, window)
+    divisor -= guide_mean * guide_mean  # the variance
+    divisor += SLOPE_EPS
     model = np.empty((4, mid_height, mid_width), np.float32)
-    for channel in (0, 1):
+
+    def fit(channel: int) -> None:
+        slope, offset = model[2 * channel : 2 * channel + 2]
         plane = np.ascontiguousarray(target[..., channel])
-        covariance = _box(guide * plane, window) - guide_mean * _box(plane, window)
-        slope = _box(covariance / (variance + SLOPE_EPS), window)  # eq. 5, averaged as in eq. 8
-        np.clip(slope, -SLOPE_LIMIT, SLOPE_LIMIT, out=slope)
-        model[2 * channel] = slope
-        model[2 * channel + 1] = plane - slope * soft
+        covariance = _box(np.multiply(guide, plane, out=slope), window)
+        covariance -= np.multiply(guide_mean, _box(plane, window), out=slope)
+        covariance /= divisor
+        np.clip(_box(covariance, window), -SLOPE_LIMIT, SLOPE_LIMIT, out=slope)  # eq. 5, averaged as in eq. 8
+        np.subtract(plane, np.multiply(slope, soft, out=offset), out=offset)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(fit, (0, 1)))
     return model
 
 
