@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.names import PHOTO_ENCODER
 from chromatune.bundle.saving import save_pipeline
+from chromatune.inference.export import write_graphs
 from chromatune.pages import markdown_table
 from chromatune.photo_encoder import PhotoEncoder
 
@@ -63,7 +64,8 @@ def export(
                 scheduler=make_scheduler(),
                 photo_encoder=None if painter.photo_encoder is None else stored(painter.photo_encoder),
             )
-            save_pipeline(parts, out / name, card=text, defaults=settings["defaults"][name] | described)
+            defaults = settings["defaults"][name] | described
+            save_pipeline(parts, out / name, card=text, defaults=defaults, complete=write_graphs)
 
 
 def stored(module: Any, dtype: torch.dtype = torch.float16) -> Any:

@@ -111,3 +111,10 @@ def recipe(tmp_path_factory):
     sys.path.insert(0, str(RECIPE))
     yield root
     sys.path.remove(str(RECIPE))
+
+
+@pytest.fixture(autouse=True)
+def quick_export(request, recipe, monkeypatch):
+    """Models without ONNX graphs, which take half a minute each; the slow tests trace them."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("export.write_graphs", lambda folder: None)

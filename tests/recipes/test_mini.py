@@ -66,6 +66,24 @@ def test_a_shipped_model_is_exported_with_the_same_bytes(recipe, monkeypatch, tm
         assert "_name_or_path" not in file.read_text(), file
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mini", "mini-base"])
+def test_graphs_that_ship_are_those_of_the_weights(recipe, tmp_path, name):
+    """After new weights the graphs are exported anew: offsets, normalisations and constants are in them."""
+    from chromatune.bundle import MODELS_DIR
+    from chromatune.inference.export import write_graphs
+
+    folder = tmp_path / name
+    shutil.copytree(MODELS_DIR / name, folder)
+    shipped = sorted(path.relative_to(folder) for path in folder.rglob("*.onnx"))
+    assert len(shipped) == (5 if name == "mini" else 4)
+    for path in shipped:
+        (folder / path).unlink()
+    write_graphs(folder)
+    for path in shipped:
+        assert (folder / path).read_bytes() == (MODELS_DIR / name / path).read_bytes(), path
+
+
 class Killed(Exception):
     """Stands for a SIGKILL between two steps."""
 
