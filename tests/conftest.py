@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +197,111 @@ def encoder_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder.save_pretrained(folder / "photo_encoder")
     defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
     (folder / "chromatune.json").write_text(json.dumps(defaults))
+    return folder
+
+
+def graph(inputs: dict[str, list], outputs: dict[str, list], nodes: list, weights: dict[str, Any]) -> bytes:
+    """An ONNX file of one graph; a weight may also be a tensor that is stored elsewhere."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kinds = {"input_ids": TensorProto.INT64}
+    given = [
+        helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), dims) for name, dims in inputs.items()
+    ]
+    answers = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()]
+    stored = [
+        numpy_helper.from_array(weight, name) if isinstance(weight, np.ndarray) else weight
+        for name, weight in weights.items()
+    ]
+    made = helper.make_graph(nodes, "graph", given, answers, stored)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+def stored_beside(folder: Path, key: str) -> Any:
+    """A float32 tensor that points into the safetensors file of a part's folder."""
+    from onnx import TensorProto
+
+    from chromatune.bundle.checks import read_header
+
+    (path,) = folder.glob("*.safetensors")
+    entry, start = read_header(path)[key], 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    first, last = entry["data_offsets"]
+    tensor = TensorProto(name=key, dims=entry["shape"], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    for name, value in (("location", path.name), ("offset", start + first), ("length", last - first)):
+        tensor.external_data.add(key=name, value=str(value))
+    return tensor
+
+
+def write_graphs(folder: Path) -> None:
+    """Graphs of a few operators each, with the inputs and outputs of a real model's, beside a tiny model's weights."""
+    from onnx import helper
+
+    rng = np.random.default_rng(9)
+
+    def weight(*shape: int, scale: float = 0.2) -> np.ndarray:
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+    def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
+        return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+    encoder = json.loads((folder / "photo_encoder" / "config.json").read_text())
+    sides, pixels = ["height", "width"], {"sample": ["batch", 3, "height", "width"]}
+    residuals = {f"residual_{index}": ["batch", place[0], *sides] for index, place in enumerate(encoder["places"])}
+    to_latents = node("Conv", "sample w", "latent_parameters", kernel_shape=[8, 8], strides=[8, 8])
+    from_latents = node("ConvTranspose", "latent_sample w", "sample", kernel_shape=[8, 8], strides=[8, 8])
+    unet = [node("Conv", "sample conv_in.weight", "x", pads=[1] * 4), node("Conv", "x w", "y", pads=[1] * 4)]
+    unet += [node("ReduceMean", "encoder_hidden_states axes", "text", keepdims=0), node("Mul", "timestep small", "t")]
+    unet += [node("ReduceMean", f"{name} all", f"{name}_mean") for name in residuals]
+    parts = ["text_4d", "t", *(f"{name}_mean" for name in residuals)]
+    unet += [node("Reshape", "text shape", "text_4d"), node("Sum", " ".join(["y", *parts]), "z")]
+    unet += [node("Tanh", "z", "out_sample")]
+    constants = {"axes": np.array([1, 2]), "all": np.array([1, 2, 3]), "shape": np.array([-1, 1, 1, 1])}
+    photo = []
+    for index, (_, stride) in enumerate(encoder["places"]):
+        pool = {"kernel_shape": [stride, stride], "strides": [stride, stride]}
+        photo += [
+            node("AveragePool", "sample", f"p{index}", **pool),
+            node("Conv", f"p{index} w{index}", f"residual_{index}"),
+        ]
+    graphs = {
+        "text_encoder": graph(
+            {"input_ids": ["batch", 77]}, {"last_hidden_state": ["batch", 77, 16]},
+            [node("Gather", "words input_ids", "last_hidden_state")], {"words": weight(60, 16, scale=1.0)},
+        ),
+        "vae_encoder": graph(
+            pixels, {"latent_parameters": ["batch", 8, *sides]}, [to_latents], {"w": weight(8, 3, 8, 8)}
+        ),
+        "vae_decoder": graph(
+            {"latent_sample": ["batch", 4, *sides]}, pixels, [from_latents], {"w": weight(4, 3, 8, 8)}
+        ),
+        "unet": graph(
+            {"sample": ["batch", 8, *sides], "timestep": [1], "encoder_hidden_states": ["batch", "tokens", 16]}
+            | residuals,
+            {"out_sample": ["batch", 4, *sides]},
+            unet,
+            {"conv_in.weight": stored_beside(folder / "unet", "conv_in.weight"), "w": weight(4, 16, 3, 3)}
+            | {"small": np.array([1e-3], np.float32)} | constants,
+        ),
+        "photo_encoder": graph(
+            pixels, residuals, photo,
+            {f"w{index}": weight(place[0], 3, 1, 1) for index, place in enumerate(encoder["places"])},
+        ),
+    }  # fmt: skip
+    for part, data in graphs.items():
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part / "model.onnx").write_bytes(data)
+
+
+@pytest.fixture(scope="session")
+def graph_pipeline(encoder_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that ONNX Runtime runs: all parts are there, and its graphs are made by hand within no time.
+
+    Its graphs are not those of its weights: torch gives other pictures. tests/inference/test_export.py has real ones.
+    """
+    folder = tmp_path_factory.mktemp("graphs") / "model"
+    shutil.copytree(encoder_pipeline, folder)
+    write_graphs(folder)
     return folder
 
 

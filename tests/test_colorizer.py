@@ -12,13 +12,14 @@ from PIL import Image
 from chromatune import color
 from chromatune.colorizer import Colorizer, Request, shrink
 from chromatune.errors import PhotoError
-from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import make_options
 
 
-@pytest.fixture(scope="module")
-def colorizer(tiny_bundle_dir):
-    return Colorizer.load(str(tiny_bundle_dir), device="cpu")
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def colorizer(request):
+    """A tiny model of each runtime: their numbers differ, their promises do not."""
+    folder = request.getfixturevalue({"torch": "tiny_bundle_dir", "onnx": "graph_pipeline"}[request.param])
+    return Colorizer.load(str(folder), device="cpu", runtime=request.param)
 
 
 def photo(height_px: int = 50, width_px: int = 70, seed: int = 0) -> np.ndarray:
@@ -58,7 +59,8 @@ def test_strength_scales_the_colour(colorizer):
 def test_chroma_gain_is_for_the_models_own_steps_and_keeps_luminance(colorizer):
     grey = np.full((50, 70), 32768, np.uint16)
     info = dataclasses.replace(colorizer.info, chroma_gain=1.5, chroma_power=1.0)
-    stronger = Colorizer(TorchPass(dataclasses.replace(colorizer.model_pass.bundle, info=info)))
+    model_pass = colorizer.model_pass
+    stronger = Colorizer(type(model_pass)(dataclasses.replace(model_pass.bundle, info=info)))
     half = make_options(strength=0.2)
     chroma = [np.ptp(c.colorize(grey, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]
     assert chroma[1] == pytest.approx(1.5 * chroma[0], rel=0.1)
@@ -76,9 +78,10 @@ def test_batches_of_mixed_sizes_come_in_order_and_equal_single_photos(colorizer,
         np.testing.assert_array_equal(colorizer.colorize(single, options).rgb, batched.rgb)
 
 
-def test_the_embedded_model_gives_the_same_pixels_alone_and_in_a_batch():
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_the_embedded_model_gives_the_same_pixels_alone_and_in_a_batch(runtime):
     """Its matrices are large enough for kernels to round differently at another batch size."""
-    mini = Colorizer.load("mini", device="cpu")
+    mini = Colorizer.load("mini", device="cpu", runtime=runtime)
     photos = [photo(128, 128, seed=seed) for seed in range(3)]
     for single, batched in zip(photos, mini.colorize_many(photos), strict=True):
         np.testing.assert_array_equal(mini.colorize(single).rgb, batched.rgb)

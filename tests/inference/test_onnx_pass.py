@@ -23,7 +23,7 @@ from chromatune.options import ColorizeOptions, make_options
 MODELS = ("mini", "mini-base")
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "camera.png",
           "hubble_deep_field.jpg", "moon.png", "coins.png", "retina.jpg")  # fmt: skip
-MOST_APART = 1e-3  # of sRGB 0..1, before recomposition: a quarter of a level of 255
+MOST_APART = 1e-4  # of sRGB 0..1, before recomposition; 1.1e-5 was seen
 LARGE = {"steps": 2, "size_px": 512}
 GUIDED = {"guidance_scale": 2.5, "image_guidance_scale": 1.5, "negative_prompt": "grey, dull", "prompt": "a red coat"}
 
@@ -80,7 +80,7 @@ def test_photos_at_the_models_own_size(both, name, options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PHOTOS)
-@pytest.mark.parametrize("options", [{}, {"steps": 2}, {"steps": 4, "seed": 11}, {"steps": 7} | GUIDED, LARGE])
+@pytest.mark.parametrize("options", [{}, {"steps": 2}, {"steps": 4, "seed": 11}, {"steps": 3} | GUIDED, LARGE])
 def test_all_photos_at_every_setting(both, name, options):
     agree(both, grey_photo(name), **options)
 
