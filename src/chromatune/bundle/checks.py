@@ -133,6 +133,9 @@ class SchedulerConfig(_Config):
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
     steps_offset: Annotated[int, Field(ge=0, le=1000)] = 0
     rescale_betas_zero_snr: bool = False
+    clip_sample: bool | None = None
+    clip_sample_range: Factor = 1.0
+    set_alpha_to_one: bool | None = None
     trained_betas: Annotated[list[Beta], Field(max_length=10_000)] | None = None
 
     @model_validator(mode="after")
@@ -256,6 +259,27 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
         raise ModelError(f"{name}: {part}/{file} has {first_problem(error)}; {AGAIN}, or give another") from None
     except ValueError as error:
         raise ModelError(f"{name}: {part}/{printable(file)} {error}; {AGAIN}") from None
+
+
+def fit_problem(
+    *, hidden_size: int, cross_attention_dim: int | list[int], length: int, positions: int, words: int, vocab_size: int
+) -> str:
+    """Why the text encoder, the tokenizer and the U-Net were not made for each other; empty if they were.
+
+    Args:
+        hidden_size: numbers a token that the text encoder gives.
+        cross_attention_dim: what the U-Net takes, as a whole or of each block.
+        length: tokens of a prompt, as the tokenizer cuts it.
+        positions: tokens that the text encoder takes at most.
+        words: known to the tokenizer.
+        vocab_size: words that the text encoder knows.
+    """
+    widths = {cross_attention_dim} if isinstance(cross_attention_dim, int) else set(cross_attention_dim)
+    if widths != {hidden_size}:
+        return f"the text encoder gives {hidden_size} numbers a token, and the U-Net takes {cross_attention_dim}"
+    if not 4 <= length <= positions:
+        return f"the tokenizer's model_max_length is {length}, and the text encoder takes 4 to {positions} tokens"
+    return f"the tokenizer has {words} words, and the text encoder {vocab_size}" if words > vocab_size else ""
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -198,17 +198,14 @@ def _check_fit(name: str, parts: dict[str, Any]) -> None:
         ModelError: they were not, or it cannot.
     """
     text, unet, tokenizer = parts["text_encoder"].config, parts["unet"].config, parts["tokenizer"]
-    width = unet.cross_attention_dim
-    widths = {width} if isinstance(width, int) else set(width)
-    if widths != {text.hidden_size}:
-        problem = f"the text encoder gives {text.hidden_size} numbers a token, and the U-Net takes {width}"
-    elif not 4 <= tokenizer.model_max_length <= text.max_position_embeddings:
-        length, most = tokenizer.model_max_length, text.max_position_embeddings
-        problem = f"the tokenizer's model_max_length is {length}, and the text encoder takes 4 to {most} tokens"
-    elif len(tokenizer) > text.vocab_size:
-        problem = f"the tokenizer has {len(tokenizer)} words, and the text encoder {text.vocab_size}"
-    else:
-        problem = _sampling_problem(parts["scheduler"])
+    problem = checks.fit_problem(
+        hidden_size=text.hidden_size,
+        cross_attention_dim=unet.cross_attention_dim,
+        length=tokenizer.model_max_length,
+        positions=text.max_position_embeddings,
+        words=len(tokenizer),
+        vocab_size=text.vocab_size,
+    ) or _sampling_problem(parts["scheduler"])
     if problem:
         raise ModelError(f"{name}: {problem}; {checks.AGAIN}, or give another")
 

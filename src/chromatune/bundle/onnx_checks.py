@@ -6,6 +6,7 @@ judged; what is not declared here is skipped. The package `onnx` would read all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePath
@@ -17,18 +18,25 @@ from chromatune.errors import shown
 LARGEST_GRAPH = 2 << 30  # bytes; protobuf's own limit
 MOST_NODES = 200_000
 DOMAINS = ("", "ai.onnx", "com.microsoft", "pkg.torch.ops")  # operators that ONNX Runtime itself brings
-REFUSED = ("Loop", "Scan")  # no part of a U-Net has them, and they may never end
+# No part of a U-Net has them: they may never end, or read files of their own
+REFUSED = ("Loop", "Scan", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch", "EPContext")
+NUMBER = re.compile(r"-?[0-9]{1,30}")  # as ONNX Runtime reads it, unlike Python: no spaces, no underscores
 
 # message: field, its number, its type (a message of this schema, or "string" or "int64"), whether it is repeated
 _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
-    "Model": (("ir_version", 1, "int64", False), ("graph", 7, "Graph", False), ("functions", 25, "Function", True)),
-    "Graph": (("node", 1, "Node", True), ("initializer", 5, "Tensor", True)),
-    "Function": (("node", 7, "Node", True),),
+    "Model": (
+        ("ir_version", 1, "int64", False), ("graph", 7, "Graph", False), ("training", 20, "Training", True),
+        ("functions", 25, "Function", True),
+    ),
+    "Training": (("initialization", 1, "Graph", False), ("algorithm", 2, "Graph", False)),
+    "Function": (("name", 1, "string", False),),
+    "Graph": (("node", 1, "Node", True), ("initializer", 5, "Tensor", True), ("sparse", 15, "Sparse", True)),
     "Node": (("op_type", 4, "string", False), ("attribute", 5, "Attribute", True), ("domain", 7, "string", False)),
     "Attribute": (
         ("t", 5, "Tensor", False), ("g", 6, "Graph", False), ("tensors", 10, "Tensor", True),
-        ("graphs", 11, "Graph", True),
+        ("graphs", 11, "Graph", True), ("sparse", 22, "Sparse", False), ("sparses", 23, "Sparse", True),
     ),
+    "Sparse": (("values", 1, "Tensor", False), ("indices", 2, "Tensor", False)),
     "Tensor": (("dims", 1, "int64", True), ("name", 8, "string", False), ("external_data", 13, "Entry", True)),
     "Entry": (("key", 1, "string", False), ("value", 2, "string", False)),
 }  # fmt: skip
@@ -57,17 +65,25 @@ def check_onnx(path: Path) -> None:
         raise ValueError("is no ONNX graph, or cut short") from None
     if not model.graph.node:
         raise ValueError("is no ONNX graph: it has no operators")
-    folder = path.parent
-    lengths: dict[str, int] = {}
-    for count, node in enumerate(_nodes(model), start=1):
-        if count > MOST_NODES:
-            raise ValueError(f"has more than {MOST_NODES:,} operators")
-        if node.domain not in DOMAINS or node.op_type in REFUSED:
-            name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            raise ValueError(f"has the operator {shown(name)}, which is not run here")
-    for tensor in _tensors(model):
-        if tensor.external_data:
-            _check_external(tensor, folder, lengths)
+    if model.functions:  # a few that call each other twice would be opened out to billions of operators
+        raise ValueError(f"has functions of its own, such as {shown(model.functions[0].name)}, which are not run here")
+    nodes, lengths = 0, dict[str, int]()
+    for message in _messages(model):
+        kind = message.DESCRIPTOR.name
+        if kind == "Node":
+            nodes += 1
+            _check_node(message, nodes)
+        elif kind == "Tensor" and message.external_data:
+            _check_external(message, path.parent, lengths)
+
+
+def _check_node(node: Any, count: int) -> None:
+    """Checks one operator, the graph's `count`-th."""
+    if count > MOST_NODES:
+        raise ValueError(f"has more than {MOST_NODES:,} operators")
+    if node.domain not in DOMAINS or node.op_type in REFUSED:
+        name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        raise ValueError(f"has the operator {shown(name)}, which is not run here")
 
 
 def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
@@ -77,18 +93,32 @@ def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
     if not location or PurePath(location).name != location or "\\" in location or location in (".", ".."):
         raise ValueError(f"takes weights from {shown(location)}; accepted: a file beside it")
     if location not in lengths:
-        file = folder / location
-        if not file.is_file() or file.is_symlink() and not _stored_by_hub(file):
-            raise ValueError(f"takes weights from {shown(location)}, which is missing")
-        if location.endswith(".safetensors"):
-            read_header(file)  # a graph would read a web page or a cut file as numbers
-        lengths[location] = file.stat().st_size
-    try:
-        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "0"))
-    except ValueError:
-        raise ValueError(f"gives no numbers for where {shown(tensor.name)} is in {shown(location)}") from None
+        lengths[location] = _length(folder / location)
+    numbers = [entries.get(key, "0") for key in ("offset", "length")]
+    if not all(NUMBER.fullmatch(number) for number in numbers):
+        raise ValueError(f"gives no numbers for where {shown(tensor.name)} is in {shown(location)}")
+    offset, length = map(int, numbers)
     if offset < 0 or length < 0 or offset + length > lengths[location]:
         raise ValueError(f"takes {shown(tensor.name)} from beyond the end of {shown(location)}")
+
+
+def _length(file: Path) -> int:
+    """Bytes of a file of weights beside a graph, if it is one."""
+    try:
+        if not file.is_file() or file.is_symlink() and not _stored_by_hub(file):
+            raise ValueError(f"takes weights from {shown(file.name)}, which is missing")
+        if file.suffix == ".safetensors":  # a graph would read a web page or a cut file as numbers
+            _check_header(file)
+        return file.stat().st_size
+    except OSError as error:  # its name is too long, or it may not be read
+        raise ValueError(f"takes weights from {shown(file.name)}, which cannot be read ({error.strerror})") from None
+
+
+def _check_header(file: Path) -> None:
+    try:
+        read_header(file)
+    except ValueError as error:
+        raise ValueError(f"takes weights from {shown(file.name)}, which {error}") from None
 
 
 def _stored_by_hub(file: Path) -> bool:
@@ -97,26 +127,17 @@ def _stored_by_hub(file: Path) -> bool:
     return any(file.resolve().parent == parent.parent.resolve() / "blobs" for parent in snapshots)
 
 
-def _nodes(message: Any) -> Iterator[Any]:
-    """All nodes of a model or graph, those of graphs inside attributes included."""
-    waiting = [message.graph, *message.functions]
+def _messages(message: Any) -> Iterator[Any]:
+    """All messages inside one of `_SCHEMA`, at any depth."""
+    from google.protobuf.message import Message
+
+    waiting = [message]
     while waiting:
-        for node in waiting.pop().node:
-            yield node
-            for attribute in node.attribute:
-                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """All tensors of a model: initializers of its graph and of graphs inside it, and tensors of attributes."""
-    yield from message.graph.initializer
-    for node in _nodes(message):
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
-            for graph in (*attribute.graphs, attribute.g):
-                yield from graph.initializer
+        for field, value in waiting.pop().ListFields():
+            if field.message_type is not None:
+                inner = [value] if isinstance(value, Message) else list(value)
+                yield from inner
+                waiting += inner
 
 
 @cache

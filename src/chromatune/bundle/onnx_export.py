@@ -20,7 +20,8 @@ from torch import nn
 
 from chromatune.bundle.checks import read_header
 from chromatune.bundle.loading import Bundle
-from chromatune.bundle.onnx_files import GRAPH_FILE, RESIDUAL
+from chromatune.bundle.onnx_files import GRAPH_FILE
+from chromatune.bundle.onnx_signatures import RESIDUAL
 from chromatune.errors import MissingExtraError
 from chromatune.files.progress import Advance
 from chromatune.photo_encoder import places_of, unet_arguments

@@ -13,6 +13,7 @@ import numpy as np
 from chromatune.bundle import checks
 from chromatune.bundle.names import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info
 from chromatune.bundle.onnx_checks import check_onnx
+from chromatune.bundle.onnx_signatures import Shape, signature_problem
 from chromatune.bundle.tokens import PromptTokenizer
 from chromatune.errors import ModelError, first_line, printable, shown
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 GRAPH_FILE = "model.onnx"
-RESIDUAL = "residual_{}"  # input of the U-Net and output of the photo encoder, one for each place
 GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
 # Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
 PROVIDERS = {
@@ -41,6 +41,10 @@ class Part:
         self._types = {each.name: _numpy_type(each.type) for each in session.get_inputs()}
         self.inputs = tuple(self._types)
         self.outputs = tuple(each.name for each in session.get_outputs())
+        self.signature: tuple[dict[str, Shape], dict[str, Shape]] = (
+            {each.name: each.shape for each in session.get_inputs()},
+            {each.name: each.shape for each in session.get_outputs()},
+        )
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
         """The outputs named, or all; inputs are cast to the types that the graph declares."""
@@ -88,17 +92,24 @@ def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1
     """
     provider = _provider(device)
     classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
+    wanted = list(GRAPHS)
+    if (files.pipeline / PHOTO_ENCODER).is_dir():
+        classes[PHOTO_ENCODER] = "PhotoEncoder"
+        wanted.append(PHOTO_ENCODER)
     for part, class_name in classes.items():
         checks.check_part(files.name, files.pipeline / part, part, class_name)
     configs = {
         part: checks.read_json(files.pipeline / part / "config.json") for part in ("unet", "vae", "text_encoder")
     }
-    wanted = [*GRAPHS, PHOTO_ENCODER] if (files.pipeline / PHOTO_ENCODER).is_dir() else list(GRAPHS)
+    tokenizer = _tokenizer(files)
+    _check_fit(files, tokenizer, configs)
     share = max(1, threads() // workers)
     opened = {part: _open(files, part, provider, share) for part in wanted}
+    if problem := signature_problem({name: part.signature for name, part in opened.items()}):
+        raise ModelError(f"{files.name}: {problem[0]}/{GRAPH_FILE} {problem[1]}; {checks.AGAIN}, or give another")
     return OnnxBundle(
         info=read_info(files),
-        tokenizer=_tokenizer(files),
+        tokenizer=tokenizer,
         photo_encoder=opened.pop(PHOTO_ENCODER, None),
         scheduler=(classes["scheduler"], checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")),
         scaling_factor=_scaling_factor(classes["vae"], configs["vae"]),
@@ -175,6 +186,20 @@ def _tokenizer(files: ModelFiles) -> PromptTokenizer:
         return PromptTokenizer.read(files.pipeline / "tokenizer")
     except ValueError as error:
         raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
+
+
+def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    text = checks.TextConfig.model_validate(configs["text_encoder"])
+    problem = checks.fit_problem(
+        hidden_size=text.hidden_size,
+        cross_attention_dim=checks.UNetConfig.model_validate(configs["unet"]).cross_attention_dim,
+        length=tokenizer.length,
+        positions=text.max_position_embeddings,
+        words=tokenizer.backend.get_vocab_size(),
+        vocab_size=text.vocab_size,
+    )
+    if problem:
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
 
 
 def _multiple(config: Mapping[str, Any]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from chromatune.bundle.names import ModelInfo
-from chromatune.bundle.onnx_files import LONGEST_REASON, RESIDUAL, OnnxBundle
+from chromatune.bundle.onnx_files import LONGEST_REASON, OnnxBundle
+from chromatune.bundle.onnx_signatures import RESIDUAL
 from chromatune.errors import ModelError, first_line, printable
 from chromatune.inference.guidance import branch_weights
 from chromatune.inference.noise import draw_noise, noise_generator
@@ -24,6 +26,8 @@ class OnnxPass:
     def __init__(self, bundle: OnnxBundle) -> None:
         self.bundle = bundle
         self._embeddings: dict[str, np.ndarray] = {}
+        if problem := _sampling_problem(*bundle.scheduler):
+            raise ModelError(f"{self.info.name}: {problem}; download the model again, or give another")
 
     @property
     def info(self) -> ModelInfo:
@@ -89,8 +93,7 @@ class OnnxPass:
         """Colour latents (B, 4, h, w), scaled, for condition latents of the same shape; see `sampling.sample`."""
         class_name, config = self.bundle.scheduler
         schedule = make_schedule(class_name, config, asked.steps)
-        if schedule is None:  # it was taken for one that is known when the model was opened
-            raise ValueError(f"its scheduler {class_name} needs torch")
+        assert schedule is not None  # it was known when the model was opened
         generators = [noise_generator(each.seed) for each in options]
         weights = branch_weights(asked.guidance_scale, asked.image_guidance_scale)
         prompt, negative = self._embed(asked.prompt), self._embed(asked.negative_prompt)
@@ -125,6 +128,18 @@ class OnnxPass:
             feeds = {encoder.inputs[0]: self.bundle.tokenizer.ids([prompt])}
             self._embeddings[prompt] = encoder.run(feeds, encoder.outputs[:1])[0]
         return self._embeddings[prompt]
+
+
+def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
+    """Why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
+    try:
+        schedule = make_schedule(class_name, config, min(2, config.get("num_train_timesteps", 2)))
+        if schedule is None:
+            return f"its scheduler {class_name} needs torch"
+        latents = denoise(schedule, lambda: np.ones((1, 4, 2, 2), np.float32), lambda noisy, _: noisy)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return f"its scheduler cannot be sampled ({printable(first_line(error)[:LONGEST_REASON])})"
+    return "" if np.isfinite(latents).all() else "its scheduler gives values that are not numbers"
 
 
 def _only(outputs: list[np.ndarray]) -> np.ndarray:

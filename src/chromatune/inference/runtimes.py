@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from chromatune.bundle import checks
 from chromatune.bundle.names import ModelFiles
 from chromatune.bundle.onnx_files import PROVIDERS, has_onnx_parts
+from chromatune.bundle.tokens import TOKENIZER_FILE
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.inference.schedules import make_schedule
 
@@ -55,12 +56,14 @@ def onnx_problem(files: ModelFiles) -> str:
         return "is a LoRA"
     if not has_onnx_parts(files):
         return "has no ONNX parts"
+    if not (files.pipeline / "tokenizer" / TOKENIZER_FILE).is_file():  # torch's libraries read the older files, too
+        return f"has no {TOKENIZER_FILE}"
     scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
     try:
         config = checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")
         checks.SchedulerConfig.model_validate(config)
         known = make_schedule(scheduler, config, 1) is not None
-    except ValueError:  # told in full when the model is opened
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened
         return ""
     return "" if known else f"has a {scheduler} with settings that take torch"
 
