@@ -17,13 +17,13 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from chromatune import Colorizer, read_photo
+from chromatune import Colorizer, make_options, read_photo
 from chromatune.errors import ChromaTuneError
 from chromatune.images import IMAGE_SUFFIXES
 
 pytestmark = pytest.mark.slow
 
-MODELS, PHOTOS, RUNS, EVALUATIONS, RESULTS = 400, 400, 200, 150, 60
+MODELS, GRAPHS, PHOTOS, RUNS, EVALUATIONS, RESULTS = 400, 120, 400, 200, 150, 60
 MOST_MIB = 2048
 STRANGE: list[Any] = [
     None, True, -1, 0, 0.5, 2**31, 2**63, 1e300, "", "x" * 5000, "\x1b[31mred\x07\r\n", [], {}, [[]], [1] * 1000, "NaN",
@@ -115,6 +115,28 @@ def test_damaged_model_folders(tiny_bundle_dir: Path, tmp_path: Path) -> None:
         refused += told(lambda folder=folder: Colorizer.load(str(folder), device="cpu").colorize(grey), how)
         shutil.rmtree(folder)
     assert refused > MODELS / 3
+    assert peak_mib() - before < MOST_MIB
+
+
+def test_damaged_folders_with_graphs(graph_pipeline: Path, tmp_path: Path) -> None:
+    """By ONNX Runtime; half of the damage is to the graphs themselves, which are a language of their own."""
+    rng, before = np.random.default_rng(7), peak_mib()
+    grey, options = np.zeros((16, 16), np.uint8), make_options(steps=2, guidance_scale=2.0)
+    refused = 0
+    for number in range(GRAPHS):
+        folder = tmp_path / f"model-{number}"
+        shutil.copytree(graph_pipeline, folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        graphs = [path for path in files if path.suffix == ".onnx"]
+        among = graphs if number % 2 else files
+        how = f"{number}: {spoil(among[int(rng.integers(len(among)))], rng)}"
+
+        def run(folder: Path = folder) -> None:
+            Colorizer.load(str(folder), device="cpu", runtime="onnx").colorize(grey, options)
+
+        refused += told(run, how)
+        shutil.rmtree(folder)
+    assert refused > GRAPHS / 3
     assert peak_mib() - before < MOST_MIB
 
 

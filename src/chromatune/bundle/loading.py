@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromatune.bundle import checks
-from chromatune.bundle.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, read_info
+from chromatune.bundle.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, has_torch, read_info
 from chromatune.errors import MissingExtraError, ModelError, first_line, printable
 
 LONGEST_REASON = 200  # characters of what a library says
@@ -68,9 +68,11 @@ def load_bundle(name: str = "mini", *, device: str | None = None) -> Bundle:
     Raises:
         ModelError: the name is unknown, the folder incomplete, its weights are not safetensors, it is not an
             InstructPix2Pix model (8 input channels), or it is a LoRA whose base cannot be found.
-        MissingExtraError: it is a LoRA, and peft is not installed.
+        MissingExtraError: torch is not installed; or it is a LoRA, and peft is not.
     """
     files = find_model(name)
+    if not has_torch():
+        raise MissingExtraError(f"opening {name} by torch", "torch")
     import torch
 
     chosen = _device(device)

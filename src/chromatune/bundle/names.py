@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from chromatune.bundle.checks import AGAIN, read_json
-from chromatune.errors import ModelError, first_line, shown
+from chromatune.errors import MissingExtraError, ModelError, first_line, shown
 from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.prompts import DEFAULT_PROMPT
 
@@ -20,6 +21,7 @@ INDEX_FILE = "model_index.json"
 DEFAULTS_FILE = "chromatune.json"
 PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline does not know
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
+TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 RESOLVED = ("prompt", "steps", "guidance_scale", "image_guidance_scale", "size_px")  # options with a model's own value
 # What the full-size model needs to be told and its folder does not say (the paper's values, arXiv 2312.04780).
@@ -92,6 +94,7 @@ def find_model(name: str) -> ModelFiles:
 
     Raises:
         ModelError: the name is unknown, the folder incomplete, or it is a LoRA whose base cannot be found.
+        MissingExtraError: it is on the hub, and takes torch, which is not installed.
     """
     folders = [_find(name)]
     defaults = _read_defaults(name, folders[0])
@@ -147,6 +150,11 @@ def weights_hash(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def has_torch() -> bool:
+    """Whether torch and the libraries that come with it are installed; none of them is loaded."""
+    return all(find_spec(name) is not None for name in TORCH_LIBRARIES)
+
+
 def is_embedded(name: str) -> bool:
     """Whether the model ships in the package."""
     return name in _embedded()
@@ -177,8 +185,13 @@ def _fetch(name: str) -> Path:
 
     # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
     parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder", PHOTO_ENCODER)]
-    wanted = ["*.json", "*.txt", LORA_FILE, *parts]
+    settings = ["*.json", "*.txt"]
     try:
+        # Graphs of other tools come with gigabytes of weights of their own
+        graphs = (Path(snapshot_download(name, allow_patterns=settings)) / DEFAULTS_FILE).is_file()
+        if not graphs and not has_torch():  # before anything large is fetched
+            raise MissingExtraError(f"{name} has no ONNX parts that are read here, and running it", "torch")
+        wanted = [*settings, LORA_FILE, *parts, *(["*/model.onnx"] if graphs else [])]
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
     except LocalEntryNotFoundError:
         raise ModelError(

@@ -13,6 +13,7 @@ from chromatune.cli.environment import shared_cache
 from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.printing import print_line
 from chromatune.cli.progress import stages
+from chromatune.cli.requirements import require_torch
 from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation.settings import NamedFolder
 from chromatune.options import Flag, options_error
@@ -89,6 +90,7 @@ def run_command(
     experiment = find(settings.name)
     data = sources_by_role(settings.data, experiment.roles)
     folder = out or Path(f"experiment-{settings.name}")
+    require_torch("an experiment", "train")
 
     from chromatune.experiments.experiment import run_experiment
     from chromatune.experiments.findings import write_findings

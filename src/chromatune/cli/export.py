@@ -9,6 +9,8 @@ import typer
 
 from chromatune.cli.printing import print_line
 from chromatune.cli.progress import stages
+from chromatune.cli.requirements import require_torch
+from chromatune.errors import OptionsError, shown
 
 
 def export_command(
@@ -21,13 +23,12 @@ def export_command(
 
     The folder holds the weights once, in half precision, and opens in the stock pipeline as well. A LoRA is merged.
     """
-    from chromatune.cli.requirements import require_torch
-
+    if to != "onnx":
+        raise OptionsError(f"--to {shown(to)}: accepted is onnx")
     require_torch("exporting a model", "export")
 
-    from chromatune.inference.export import check_target, export_onnx
+    from chromatune.inference.export import export_onnx
 
-    check_target(to)
     with stages() as start_stage:
         apart = export_onnx(model, out, start_stage=start_stage)
     print_line(f"{out}\tlargest difference from torch: {255 * apart:.3f} levels of 255")

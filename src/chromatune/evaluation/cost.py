@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from chromatune.bundle.names import has_torch
 from chromatune.colorizer import Colorizer
-from chromatune.inference.runtimes import has_torch
 from chromatune.options import ColorizeOptions
 
 REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every machine

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from chromatune.errors import DataError, OptionsError, first_line
+from chromatune.bundle.names import has_torch
+from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
 
@@ -256,11 +257,13 @@ def _channels_first(image: np.ndarray) -> np.ndarray:
 
 
 def _load(option: str, text: str, accepted: tuple[str, ...], device: str | None) -> Network:
-    import torch
-
     name, path = named_path(option, text, accepted)
     if not path.is_file():
         raise OptionsError(f"--{option}: {path} is no file; give the path of a TorchScript module")
+    if not has_torch():
+        raise MissingExtraError(f"--{option}", "torch")
+    import torch
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with warnings.catch_warnings():

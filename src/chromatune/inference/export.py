@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from chromatune.bundle import Bundle, load_bundle
+from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.names import ModelInfo, find_model
 from chromatune.bundle.onnx_export import add_onnx_parts
 from chromatune.bundle.onnx_files import GRAPHS, load_onnx_bundle
 from chromatune.bundle.saving import CARD_FILE, save_pipeline
-from chromatune.errors import ModelError, OptionsError, printable
+from chromatune.errors import ModelError, printable
 from chromatune.files.progress import StartStage, silent
 from chromatune.inference.onnx_pass import OnnxPass
-from chromatune.inference.runtimes import onnx_problem
+from chromatune.inference.runtimes import onnx_problem, scheduler_problem
 from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import ColorizeOptions
 
@@ -48,25 +49,30 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
         MissingExtraError: onnx or onnxscript is not installed.
     """
     files = find_model(model)
+    title = printable(files.path.name if Path(model).expanduser().is_dir() else model)
+    if problem := scheduler_problem(files):  # before minutes are spent on what would not run
+        raise ModelError(f"{model} {problem}; export it with a DDIM or Euler scheduler")
     bundle = load_bundle(model, device="cpu")
     card = files.path / CARD_FILE
-    text = (
-        card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {printable(bundle.info.name)}\n"
-    )
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {title}\n"
+    defaults = defaults_of(bundle.info)
+    if bundle.info.description == str(files.path):  # it has none of its own, and where it lay says nothing elsewhere
+        defaults["description"] = title
     apart = 0.0
 
     def complete(folder: Path) -> None:
         nonlocal apart
         write_graphs(folder, start_stage)
         if problem := onnx_problem(find_model(str(folder))):
-            raise ModelError(f"{bundle.info.name} {problem}; export it with a DDIM or Euler scheduler")
+            raise ModelError(f"{model} {problem}, and is not written")
         apart = largest_difference(bundle, folder)
         if not apart <= MOST_APART:
             raise ModelError(
-                f"{bundle.info.name} came out {255 * apart:.1f} levels of 255 from what torch gives, and is not written"
+                f"{model} came out {255 * apart:.1f} levels of 255 from what torch gives, and is not written"
             )
 
-    save_pipeline(_halved(bundle), out, card=text, defaults=defaults_of(bundle.info), complete=complete)
+    with quiet_libraries():
+        save_pipeline(_halved(bundle), out, card=text, defaults=defaults, complete=complete)
     return apart
 
 
@@ -95,16 +101,6 @@ def largest_difference(bundle: Bundle, folder: Path) -> float:
 def defaults_of(info: ModelInfo) -> dict[str, Any]:
     """What `chromatune.json` says of a model."""
     return {name: getattr(info, name) for name in DEFAULTS}
-
-
-def check_target(target: str) -> None:
-    """Passes for the one kind of model that can be written.
-
-    Raises:
-        OptionsError: it is another.
-    """
-    if target != "onnx":
-        raise OptionsError(f"--to {printable(target)}: accepted is onnx")
 
 
 def _halved(bundle: Bundle) -> Bundle:

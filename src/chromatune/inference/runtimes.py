@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ctypes.util
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
 from chromatune.bundle import checks
-from chromatune.bundle.names import ModelFiles
+from chromatune.bundle.names import ModelFiles, has_torch
 from chromatune.bundle.onnx_files import PROVIDERS, has_onnx_parts
 from chromatune.bundle.tokens import TOKENIZER_FILE
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.inference.schedules import make_schedule
 
 Runtime = Literal["onnx", "torch"]
-TORCH_PARTS = ("torch", "diffusers", "transformers")
 
 
 def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | None = None) -> Runtime:
@@ -45,7 +43,7 @@ def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | 
     if runtime is None and not lacking and not _torch_is_better(device):
         return "onnx"
     if not has_torch():
-        wish = f"{files.name} {lacking}, and running it" if lacking else "running it by torch"
+        wish = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
         raise MissingExtraError(wish, "torch")
     return "torch"
 
@@ -58,6 +56,11 @@ def onnx_problem(files: ModelFiles) -> str:
         return "has no ONNX parts"
     if not (files.pipeline / "tokenizer" / TOKENIZER_FILE).is_file():  # torch's libraries read the older files, too
         return f"has no {TOKENIZER_FILE}"
+    return scheduler_problem(files)
+
+
+def scheduler_problem(files: ModelFiles) -> str:
+    """Why a model is not sampled without torch, to be read after its name; empty if it is."""
     scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
     try:
         config = checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")
@@ -66,11 +69,6 @@ def onnx_problem(files: ModelFiles) -> str:
     except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened
         return ""
     return "" if known else f"has a {scheduler} with settings that take torch"
-
-
-def has_torch() -> bool:
-    """Whether torch and the libraries that come with it are installed; none of them is loaded."""
-    return all(find_spec(name) is not None for name in TORCH_PARTS)
 
 
 def _torch_is_better(device: str | None) -> bool:
