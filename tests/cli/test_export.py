@@ -1,0 +1,91 @@
+"""`chromatune export`, and `finetune --export-onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromatune import Colorizer
+from chromatune.cli import main
+from chromatune.inference import export
+
+
+def test_the_difference_is_printed(folder, capsys, monkeypatch):
+    asked = []
+
+    def fake(model, out, *, start_stage):
+        asked.append((model, out))
+        start_stage("exporting", 1)()
+        return 0.5 / 255
+
+    monkeypatch.setattr(export, "export_onnx", fake)
+    assert main(["export", "mini", "out"]) == 0
+    assert capsys.readouterr().out == "out\tlargest difference from torch: 0.500 levels of 255\n"
+    assert main(["export", "mini", "out", "--to", "onnx"]) == 0
+    assert asked == [("mini", Path("out"))] * 2
+
+
+@pytest.mark.parametrize("to", ["coreml", "", "ONNX", "a\nb"])
+def test_other_forms_are_refused(folder, capsys, to):
+    assert main(["export", "mini", "out", "--to", to]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and error.startswith("error: --to ") and "accepted is onnx" in error
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["unknown", "out"], "unknown model 'unknown'"),
+        (["mini", "full"], "full holds 'thesis.txt'"),
+        (["mini", "full/thesis.txt"], "full/thesis.txt is not a folder"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(folder, capsys, words, said):
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("years")
+    assert main(["export", *words]) == 1
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1 and output.err.startswith("error: ") and said in output.err
+    assert [path.name for path in Path().iterdir()] == ["full"] and Path("full/thesis.txt").read_text() == "years"
+
+
+def test_a_lora_is_not_exported_by_its_training(folder, capsys):
+    assert main(["finetune", "photos", "--preset", "lora", "--export-onnx"]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "error: --export-onnx takes a whole model; after the run: chromatune export finetuned-lora/model OUT\n"
+    )
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.slow
+def test_finetune_adds_graphs(folder, capsys, tiny_bundle_dir, fresh_accelerate):
+    rng = np.random.default_rng(3)
+    Path("photos").mkdir()
+    for index in range(6):
+        squares = np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
+        Image.fromarray(squares.astype(np.uint8)).save(f"photos/{index}.png")
+    words = ["size_px=32", "batch=2", "validate_every=2", "validation_photos=1", "cache_variants=1"]
+    settings = [word for each in words for word in ("--set", each)]
+    words = ["finetune", "photos", "--model", str(tiny_bundle_dir), "-o", "run", "--max-steps", "2", "--export-onnx"]
+    assert main([*words, *settings]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "run/model"
+    options = {"device": "cpu"}
+    grey = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+    results = [Colorizer.load("run/model", runtime=each, **options).colorize(grey) for each in ("onnx", "torch")]
+    assert Colorizer.load("run/model", **options).model_pass.runtime == "onnx"
+    assert np.abs(results[0].rgb.astype(int) - results[1].rgb.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_shipped_model_is_exported(folder, capsys):
+    """The first form of the command: what comes out is what ships."""
+    assert main(["export", "mini-base", "out"]) == 0
+    output = capsys.readouterr()
+    path, difference = output.out.removesuffix("\n").split("\t")
+    assert path == "out" and float(difference.split()[-4]) < 0.1
+    assert Colorizer.load("out").model_pass.runtime == "onnx"
