@@ -49,7 +49,12 @@ def test_refusals_are_one_line_and_write_nothing(folder, capsys, words, said):
     Path("full/thesis.txt").write_text("years")
     assert main(["export", *words]) == 1
     output = capsys.readouterr()
-    assert output.out == "" and len(output.err.splitlines()) == 1 and output.err.startswith("error: ") and said in output.err
+    assert (
+        output.out == ""
+        and len(output.err.splitlines()) == 1
+        and output.err.startswith("error: ")
+        and said in output.err
+    )
     assert [path.name for path in Path().iterdir()] == ["full"] and Path("full/thesis.txt").read_text() == "years"
 
 
