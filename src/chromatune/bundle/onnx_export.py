@@ -20,7 +20,7 @@ from torch import nn
 
 from chromatune.bundle.checks import read_header
 from chromatune.bundle.loading import Bundle
-from chromatune.bundle.onnx_files import GRAPH_FILE
+from chromatune.bundle.onnx_files import FEATURES, GRAPH_FILE
 from chromatune.bundle.onnx_signatures import RESIDUAL
 from chromatune.errors import MissingExtraError
 from chromatune.files.progress import Advance
@@ -102,7 +102,7 @@ def _graphs(bundle: Bundle) -> Iterator[_Graph]:
         ["out_sample"],
     )
     if bundle.photo_encoder is not None:
-        features = [f"features_{stride}" for stride in bundle.photo_encoder.features(picture)]
+        features = [FEATURES.format(stride) for stride in bundle.photo_encoder.features(picture)]
         yield _Graph(
             "photo_encoder", _Photo(bundle.photo_encoder), "part.", (picture,), {"sample": varies}, [*names, *features]
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 GRAPH_FILE = "model.onnx"
+FEATURES = "features_{}"  # output of the photo encoder, one for each stride in pixels
 GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
 # Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
 PROVIDERS = {

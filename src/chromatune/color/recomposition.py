@@ -165,13 +165,13 @@ def _local_linear_model(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
         min(full, round(small * factor)) for full, small in zip(grey.shape, chroma.shape[:2], strict=True)
     )
     small_height, small_width = min(height_px, chroma.shape[0]), min(width_px, chroma.shape[1])
-    chroma = _resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
+    chroma = resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
     guide = _area_luma(grey, mid_height, mid_width)  # (m, n)
-    small_guide = _resize(guide, small_height, small_width)  # (h, w)
+    small_guide = resize(guide, small_height, small_width)  # (h, w)
     blur_px = _blur_of(chroma, small_guide)
     soft = cv2.GaussianBlur(small_guide, (0, 0), blur_px)
-    soft = _resize(soft, mid_height, mid_width)  # (m, n): luma with no more detail than the chroma has
-    target = _resize(chroma, mid_height, mid_width)  # (m, n, 2)
+    soft = resize(soft, mid_height, mid_width)  # (m, n): luma with no more detail than the chroma has
+    target = resize(chroma, mid_height, mid_width)  # (m, n, 2)
 
     radius_px = max(MIN_WINDOW_PX, WINDOW_PER_BLUR * blur_px)
     window = tuple(
@@ -221,10 +221,10 @@ def _fine_share(image: np.ndarray) -> float:
 def _area_luma(grey: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
     # The cast comes last: a 12 MP photo in float is 48 MB.
-    return _resize(grey, height_px, width_px).astype(np.float32) / WHITE_LEVEL[grey.dtype]
+    return resize(grey, height_px, width_px).astype(np.float32) / WHITE_LEVEL[grey.dtype]
 
 
-def _resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """The image at another size: area means where it shrinks, bicubic where it grows."""
     shrinks = height_px <= image.shape[0] and width_px <= image.shape[1]
     return cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
