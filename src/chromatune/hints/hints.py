@@ -1,0 +1,265 @@
+"""Hints: at these pixels, this colour. Strokes, points, and layers from a paint program; checked, and as JSON."""
+
+from __future__ import annotations
+
+import io
+import os
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Annotated, Any, BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, ImageColor
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from chromatune.errors import OptionsError, PhotoError, shown
+from chromatune.images import Photo, read_photo
+from chromatune.options import options_error
+
+LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are drawn on has a tenth of it
+MOST_MARKS = 10_000
+MOST_POINTS = 100_000  # of one stroke
+ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
+
+Colour = tuple[int, int, int]
+Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
+
+
+def _colour(given: object) -> object:
+    """A colour as three numbers; text is read as CSS writes it.
+
+    Raises:
+        ValueError: it is no colour.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        return ImageColor.getrgb(given)[:3]
+    except ValueError:
+        raise ValueError("accepted is a colour such as #a03020 or darkred") from None
+
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Stroke(BaseModel):
+    """One colour along a line; a point is a line of one point.
+
+    Attributes:
+        points: (x, y) in pixels of the photo as it is shown, x to the right, y down, 0 at the edge.
+        radius_px: half of the line's width, in the same pixels; None for a fiftieth of the photo's short side.
+        colour: sRGB, or text as CSS writes it. Its hue and saturation count, its lightness does not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: tuple[tuple[Coordinate, Coordinate], ...] = Field(min_length=1, max_length=MOST_POINTS)
+    radius_px: float | None = Field(None, gt=0, le=100_000, allow_inf_nan=False)
+    colour: Annotated[tuple[Level, Level, Level], BeforeValidator(_colour)]
+
+
+class Layer(BaseModel):
+    """A picture to be laid over the photo: colours where it is opaque, nothing where it is transparent.
+
+    Attributes:
+        png: bytes of an RGBA PNG, at most `LAYER_LONG_SIDE_PX` long.
+        width_px: of the picture it was made from.
+        height_px: of the same; its aspect must be the photo's.
+        name: for messages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    png: Base64Bytes
+    width_px: int = Field(ge=1)
+    height_px: int = Field(ge=1)
+    name: str = Field("the layer", max_length=400)
+
+    @cached_property
+    def rgba(self) -> np.ndarray:
+        """(h, w, 4) float32, 0..1, not premultiplied.
+
+        Raises:
+            PhotoError: the bytes are no picture with transparency.
+        """
+        photo = read_photo(self.png, name=self.name)
+        return _rgba_of(photo)
+
+    @classmethod
+    def read(cls, source: Source, *, name: str | None = None) -> Layer:
+        """A layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
+
+        Raises:
+            PhotoError: it is no picture, has no transparency, or nothing is painted on it.
+        """
+        photo = read_photo(source, name=name)
+        rgba = _rgba_of(photo)
+        height, width = rgba.shape[:2]
+        scale = LAYER_LONG_SIDE_PX / max(height, width)
+        if scale < 1:
+            rgba = _shrunk(rgba, max(1, round(width * scale)), max(1, round(height * scale)))
+        file = io.BytesIO()
+        Image.fromarray(np.rint(rgba * 255).astype(np.uint8), "RGBA").save(file, "PNG")
+        return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
+
+    def check_aspect(self, photo: Photo) -> None:
+        """Raises a `PhotoError` where the layer's aspect is not the photo's."""
+        across, down = self.width_px * photo.height_px, self.height_px * photo.width_px
+        # One pixel of rounding at the layer's own size, or the tolerance, whichever is more
+        slack = max(ASPECT_TOLERANCE * down, max(photo.height_px, photo.width_px))
+        if abs(across - down) > slack:
+            raise PhotoError(
+                f"{self.name} is {self.width_px} × {self.height_px} px, of another aspect than {photo.name} "
+                f"({photo.width_px} × {photo.height_px} px); paint on a copy of the whole photo"
+            )
+
+
+class Hints(BaseModel):
+    """What a person says of a photo's colours; later marks cover earlier ones.
+
+        Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "navy")
+
+    Hue and saturation (of HSV) of a colour count, its lightness does not: dark red and bright red of equal hue and
+    saturation mean the same. At each pixel the colour of that hue and saturation is meant that has the photo's luma,
+    so its chroma is in proportion to luma: a fold of a red coat is dark red. Where sRGB holds no such colour, the most
+    chroma of that hue that it holds is taken. A grey makes grey.
+
+    Coordinates are pixels of the photo as it is shown, after the rotation that its EXIF asks for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    marks: tuple[Stroke | Layer, ...] = Field((), max_length=MOST_MARKS)
+
+    @classmethod
+    def from_layer(cls, source: Source, *, name: str | None = None) -> Hints:
+        """Hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
+
+        Args:
+            source: PNG, TIFF or WebP with transparency: a path, bytes, open file, Pillow image or (H, W, 4) array.
+            name: what to call it in messages.
+
+        Raises:
+            PhotoError: it is no picture, has no transparency, or nothing is painted on it.
+        """
+        return cls(marks=(Layer.read(source, name=name),))
+
+    @classmethod
+    def from_json(cls, text: str | bytes | dict[str, Any]) -> Hints:
+        """Hints from what `to_json` gives, or from the same as a dictionary.
+
+        Raises:
+            OptionsError: it is no JSON, or says what is no hint.
+            PhotoError: a layer in it is no picture with transparency.
+        """
+        try:
+            found = cls.model_validate(text) if isinstance(text, dict) else cls.model_validate_json(text)
+        except ValidationError as error:
+            raise options_error(error, cls, "field of hints") from None
+        for mark in found.marks:
+            if isinstance(mark, Layer):
+                _ = mark.rgba
+        return found
+
+    def to_json(self) -> str:
+        """The hints as JSON, layers as PNG in Base64."""
+        return self.model_dump_json()
+
+    def stroke(self, points: Iterable[Sequence[float]], radius_px: float | None, colour: str | Sequence[int]) -> Hints:
+        """These hints and a line of one colour; see `Stroke`.
+
+        Raises:
+            OptionsError: no points, no colour, or a radius that is not above 0.
+        """
+        try:
+            mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, colour=_plain(colour))
+        except ValidationError as error:
+            raise options_error(error, Stroke, "field of a stroke") from None
+        return Hints(marks=(*self.marks, mark))
+
+    def point(self, x: float, y: float, colour: str | Sequence[int], radius: float | None = None) -> Hints:
+        """These hints and a disc of one colour.
+
+        Args:
+            x: pixels from the left edge of the photo as it is shown.
+            y: pixels from its top.
+            colour: see `Stroke`.
+            radius: of the disc, in pixels; None for a fiftieth of the photo's short side.
+
+        Raises:
+            OptionsError: as for `stroke`.
+        """
+        return self.stroke([(x, y)], radius, colour)
+
+    def __add__(self, other: Hints) -> Hints:
+        """Both; the second's marks lie on top."""
+        return Hints(marks=(*self.marks, *other.marks))
+
+    def __bool__(self) -> bool:
+        """Whether anything is said."""
+        return bool(self.marks)
+
+    def check(self, photo: Photo) -> None:
+        """Checks that the hints fit a photo.
+
+        Raises:
+            PhotoError: a point lies outside of it, or a layer has another aspect.
+        """
+        for mark in self.marks:
+            if isinstance(mark, Layer):
+                mark.check_aspect(photo)
+                continue
+            for x, y in mark.points:
+                if not (0 <= x <= photo.width_px and 0 <= y <= photo.height_px):
+                    raise PhotoError(
+                        f"{photo.name}: the hint at {x:g},{y:g} lies outside of its {photo.width_px} × "
+                        f"{photo.height_px} px; give pixels of the photo as it is shown"
+                    )
+
+
+def parse_point(text: str) -> Hints:
+    """One point as the command line writes it: X,Y=COLOUR or X,Y,RADIUS=COLOUR.
+
+    Raises:
+        OptionsError: it is written otherwise, or is no colour.
+    """
+    where, equals, colour = text.partition("=")
+    try:
+        numbers = [float(number) for number in where.split(",")]
+    except ValueError:
+        numbers = []
+    if not equals or len(numbers) not in (2, 3):
+        raise OptionsError(f"hint {shown(text)}: accepted is X,Y=COLOUR or X,Y,RADIUS=COLOUR, such as 420,310=#a03020")
+    try:
+        return Hints().point(numbers[0], numbers[1], colour, numbers[2] if len(numbers) == 3 else None)
+    except OptionsError as error:
+        raise OptionsError(f"hint {shown(text)}: {str(error).partition(': ')[2]}") from None
+
+
+def _plain(colour: str | Sequence[int]) -> str | tuple[int, ...]:
+    return colour if isinstance(colour, str) else tuple(int(level) for level in colour)
+
+
+def _rgba_of(photo: Photo) -> np.ndarray:
+    """(H, W, 4) float32, 0..1.
+
+    Raises:
+        PhotoError: it has no transparency, or nothing is painted on it.
+    """
+    if photo.alpha is None:
+        raise PhotoError(f"{photo.name} has no transparency; paint hints on a transparent layer, and save that alone")
+    if not photo.alpha.any():
+        raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
+    rgb = np.repeat(photo.grey[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
+    return np.dstack([rgb, photo.alpha]).astype(np.float32) / photo.max_value
+
+
+def _shrunk(rgba: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(H, W, 4) float32 -> (height, width, 4), areas averaged by their alpha."""
+    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
+    small = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
+    alpha = small[..., 3:]
+    return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
