@@ -344,6 +344,9 @@ class ArithmeticPass:
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         return ("the prompt is odd",) if options.prompt == "odd" else ()
 
+    def features(self, greys: np.ndarray) -> None:
+        """It has no photo encoder."""
+
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         self.calls.append(tuple(options))
         if self.failure is not None:

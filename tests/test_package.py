@@ -16,6 +16,7 @@ PUBLIC_NAMES = [
     "ColorizeResult",
     "Colorizer",
     "DataError",
+    "Hints",
     "MissingExtraError",
     "ModelError",
     "OptionsError",

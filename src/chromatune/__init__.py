@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         OptionsError,
         PhotoError,
     )
+    from chromatune.hints import Hints
     from chromatune.images import Photo, read_photo
     from chromatune.options import ColorizeOptions, make_options
 
@@ -33,6 +34,7 @@ _MODULE_OF = {
     "ColorizeResult": "colorizer",
     "Colorizer": "colorizer",
     "DataError": "errors",
+    "Hints": "hints",
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "OptionsError": "errors",
@@ -50,6 +52,7 @@ __all__ = [
     "ColorizeResult",
     "Colorizer",
     "DataError",
+    "Hints",
     "MissingExtraError",
     "ModelError",
     "OptionsError",

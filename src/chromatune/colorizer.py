@@ -16,7 +16,8 @@ import numpy as np
 
 from chromatune import color
 from chromatune.bundle.names import ModelInfo
-from chromatune.errors import PhotoError
+from chromatune.errors import OptionsError, PhotoError
+from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
 from chromatune.inference import ModelPass, open_pass
 from chromatune.options import ColorizeOptions, ResolvedOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PhotoSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Image.Image", np.ndarray, Photo]
+PREVIEW_PIXELS = 1_000_000
 MAX_ASPECT = 4.0  # longer strips are squeezed for the model's pass; their luminance is not touched
 
 
@@ -73,6 +75,7 @@ class ModelOutput:
     rgb: np.ndarray  # (h, w, 3) float32 sRGB 0..1, at the size of the model's own pass
     options: ResolvedOptions
     seconds: float  # wall time of the pass; in a batch, this photo's share
+    hints: Hints = Hints()  # that it was asked with
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +85,12 @@ class Request:
     Attributes:
         photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
         options: prompt, seed, steps …; by default the model's own.
+        hints: what is known of its colours.
     """
 
     photo: PhotoSource
     options: ColorizeOptions = ColorizeOptions()
+    hints: Hints = Hints()
 
 
 class Colorizer:
@@ -117,17 +122,22 @@ class Colorizer:
         """The model's name and defaults."""
         return self.model_pass.info
 
-    def colorize(self, photo: PhotoSource, options: ColorizeOptions | None = None) -> ColorizeResult:
+    def colorize(
+        self, photo: PhotoSource, options: ColorizeOptions | None = None, *, hints: Hints | None = None
+    ) -> ColorizeResult:
         """The photo in colour, at its full size, with its own luminance (unless `options.recompose` is off).
 
         Args:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
             options: prompt, seed, steps …; by default the model's own.
+            hints: what is known of its colours; see `Hints`.
 
         Raises:
-            PhotoError: the photo cannot be read.
+            PhotoError: the photo cannot be read, or the hints do not fit it.
+            OptionsError: hints with `recompose` off.
         """
-        (result,) = self.colorize_many([photo], options, batch_size=1)
+        request = Request(photo, options or ColorizeOptions(), hints or Hints())
+        (result,) = self.colorize_many([request], batch_size=1)
         if isinstance(result, PhotoError):
             raise result
         return result
@@ -149,7 +159,13 @@ class Colorizer:
             batch_size: photos that go through the model together, where it gains by it: not on a CPU.
         """
         for output in self.model_outputs(photos, options, batch_size=batch_size):
-            yield output if isinstance(output, PhotoError) else self.finish(output)
+            if isinstance(output, PhotoError):
+                yield output
+                continue
+            try:
+                yield self.finish(output)
+            except PhotoError as error:  # the hints do not fit the photo
+                yield error
 
     def model_outputs(
         self,
@@ -163,7 +179,7 @@ class Colorizer:
         requests = (photo if isinstance(photo, Request) else Request(photo, options) for photo in photos)
         ahead = max(1, batch_size) if self.model_pass.batches else 1  # alone, more would only cost memory
         while window := list(islice(requests, ahead)):
-            yield from self._window_outputs([(_read(each.photo), self.info.resolve(each.options)) for each in window])
+            yield from self._window_outputs([self._opened(each) for each in window])
 
     def finish(
         self, output: ModelOutput, options: ColorizeOptions | None = None, *, chroma: np.ndarray | None = None
@@ -172,11 +188,20 @@ class Colorizer:
 
         Args:
             output: what the model gave.
-            options: instead of those it was asked with: `recompose` and `strength`, which act here.
-            chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size.
+            options: instead of those it was asked with: `recompose`, `strength`, `hint_reach` and `hint_strength`,
+                which act here.
+            chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; hints are then
+                left out.
+
+        Raises:
+            PhotoError: the output's hints do not fit the photo.
+            OptionsError: it has hints, and `recompose` is off.
         """
         start, photo = time.perf_counter(), output.photo
         asked = output.options if options is None else self.info.resolve(options)
+        if output.hints and chroma is None:
+            _check_recomposed(asked)
+            chroma = self._hinted(output).with_hints(output.hints, reach=asked.hint_reach, strength=asked.hint_strength)
         if asked.recompose:
             small = self.chroma(output) if chroma is None else chroma
             full = color.recompose(photo.grey, small, strength=asked.strength)
@@ -202,6 +227,35 @@ class Colorizer:
         # What was asked for in a number of steps of the user's own stays as it was sampled, bit for bit
         return chroma if (gain, power) == (1.0, 1.0) else color.vivid(chroma, gain, power)
 
+    def retouch(self, output: ModelOutput) -> Retouch:
+        """The output with its correction field, for hints that change: what does not depend on them is made once.
+
+        Raises:
+            OptionsError: it was asked for with `recompose` off.
+        """
+        _check_recomposed(output.options)
+        return Retouch(self, output, self._hinted(output))
+
+    def _hinted(self, output: ModelOutput) -> HintedChroma:
+        photo = output.photo
+        size = self.small_size(photo.height_px, photo.width_px, output.options.size_px)
+        features = self.model_pass.features(shrink(photo.grey, size)[None])
+        of_photo = None if features is None else {stride: each[0] for stride, each in features.items()}
+        return HintedChroma(photo, self.chroma(output), of_photo)
+
+    def _opened(self, request: Request) -> _Opened | PhotoError:
+        options = self.info.resolve(request.options)
+        if request.hints:
+            _check_recomposed(options)
+        photo = _read(request.photo)
+        if isinstance(photo, PhotoError):
+            return photo
+        try:
+            request.hints.check(photo)  # before the model works on it
+        except PhotoError as error:
+            return error
+        return _Opened(photo, options, request.hints)
+
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
         """Height and width in pixels of the model's own pass, multiples of what the model can halve.
 
@@ -213,36 +267,93 @@ class Colorizer:
         long = max(short, round(short * aspect / multiple) * multiple)
         return (short, long) if height_px <= width_px else (long, short)
 
-    def _window_outputs(
-        self, window: list[tuple[Photo | PhotoError, ResolvedOptions]]
-    ) -> Iterator[ModelOutput | PhotoError]:
-        readable = {i: (photo, asked) for i, (photo, asked) in enumerate(window) if isinstance(photo, Photo)}
+    def _window_outputs(self, window: list[_Opened | PhotoError]) -> Iterator[ModelOutput | PhotoError]:
+        readable = {i: each for i, each in enumerate(window) if isinstance(each, _Opened)}
         outputs: dict[int, ModelOutput] = {}
         for size, indices in self._groups(readable):
             start = time.perf_counter()
-            photos, options = zip(*(readable[index] for index in indices), strict=True)
-            greys = np.stack([shrink(photo.grey, size) for photo in photos])  # (B, h, w)
-            passes = self.model_pass(greys, options)
+            opened = [readable[index] for index in indices]
+            greys = np.stack([shrink(each.photo.grey, size) for each in opened])  # (B, h, w)
+            passes = self.model_pass(greys, [each.options for each in opened])
             seconds = (time.perf_counter() - start) / len(indices)
-            for index, photo, asked, rgb in zip(indices, photos, options, passes, strict=True):
-                outputs[index] = ModelOutput(photo, rgb, asked, seconds)
-        for index, (photo, _) in enumerate(window):
-            yield photo if isinstance(photo, PhotoError) else outputs.pop(index)
+            for index, each, rgb in zip(indices, opened, passes, strict=True):
+                outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints)
+        for index, given in enumerate(window):
+            yield given if isinstance(given, PhotoError) else outputs.pop(index)
 
-    def _groups(
-        self, readable: dict[int, tuple[Photo, ResolvedOptions]]
-    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    def _groups(self, readable: dict[int, _Opened]) -> Iterator[tuple[tuple[int, int], list[int]]]:
         """Model size and indices of the photos that go through the model together.
 
         They have one size and the same options but for the seed; each is alone where the model gains nothing by it.
         """
         groups: dict[tuple[tuple[int, int], ResolvedOptions, int | None], list[int]] = defaultdict(list)
-        for index, (photo, asked) in readable.items():
+        for index, each in readable.items():
             alone = None if self.model_pass.batches else index
-            size = self.small_size(photo.height_px, photo.width_px, asked.size_px)
-            groups[size, dataclasses.replace(asked, seed=0), alone].append(index)
+            size = self.small_size(each.photo.height_px, each.photo.width_px, each.options.size_px)
+            groups[size, dataclasses.replace(each.options, seed=0), alone].append(index)
         for (size, _, _), indices in groups.items():
             yield size, indices
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A request whose photo has been read."""
+
+    photo: Photo
+    options: ResolvedOptions
+    hints: Hints
+
+
+class Retouch:
+    """A photo that has been through the model, for hints that change: each change costs no pass.
+
+    retouch = colorizer.retouch(output)
+    retouch.preview(hints)  # again and again
+    retouch.finish(hints).save("result.png")
+    """
+
+    def __init__(self, colorizer: Colorizer, output: ModelOutput, hinted: HintedChroma) -> None:
+        self._colorizer, self.output, self._hinted = colorizer, output, hinted
+        self._small_grey: dict[tuple[int, int], np.ndarray] = {}
+
+    def chroma(self, hints: Hints) -> np.ndarray:
+        """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        asked = self.output.options
+        return self._hinted.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
+
+    def preview(self, hints: Hints, *, max_pixels: int = PREVIEW_PIXELS) -> np.ndarray:
+        """The photo in colour, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        grey = self._grey_of(max_pixels)
+        return color.recompose(grey, self.chroma(hints), strength=self.output.options.strength)
+
+    def finish(self, hints: Hints) -> ColorizeResult:
+        """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        return self._colorizer.finish(self.output, chroma=self.chroma(hints))
+
+    def _grey_of(self, max_pixels: int) -> np.ndarray:
+        photo = self.output.photo
+        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
+        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
+        if size not in self._small_grey:
+            self._small_grey = {size: cv2.resize(photo.grey, size[::-1], interpolation=cv2.INTER_AREA)}
+        return self._small_grey[size]
+
+
+def _check_recomposed(options: ResolvedOptions) -> None:
+    if not options.recompose:
+        raise OptionsError("hints need the photo's own luminance: leave out recompose=False (--no-recompose)", "hints")
 
 
 def shrink(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:

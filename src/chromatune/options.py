@@ -57,6 +57,10 @@ class ColorizeOptions(BaseModel):
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
     )
+    hint_reach: Annotated[float, Flag("--reach")] = Field(
+        1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
+    )
+    hint_strength: float = Field(1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
 
 
@@ -72,6 +76,8 @@ class ResolvedOptions:
     image_guidance_scale: float
     strength: float
     size_px: int  # short side of the model's own pass
+    hint_reach: float
+    hint_strength: float
     recompose: bool
     chroma_gain: float  # see `color.vivid`
     chroma_power: float

@@ -42,6 +42,13 @@ class ModelPass(Protocol):
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """What of the options this model does not follow, a line each; usually none."""
 
+    def features(self, greys: np.ndarray) -> dict[int, np.ndarray] | None:
+        """What the photo encoder sees: stride in pixels ⇒ (B, C, h / stride, w / stride) float32; None without one.
+
+        Args:
+            greys: (B, h, w) float32, luma 0..1; sides are multiples of 32.
+        """
+
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """The model's own RGB, (B, h, w, 3) float32 sRGB 0..1.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.bundle.names import ModelInfo
-from chromatune.bundle.onnx_files import LONGEST_REASON, OnnxBundle
+from chromatune.bundle.onnx_files import FEATURES, LONGEST_REASON, OnnxBundle
 from chromatune.bundle.onnx_signatures import RESIDUAL
 from chromatune.errors import ModelError, first_line, printable
 from chromatune.inference.guidance import branch_weights
@@ -52,6 +52,17 @@ class OnnxPass:
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """A line for each instruction that is longer than the text encoder reads."""
         return unread_warnings(options, self.bundle.tokenizer)
+
+    def features(self, greys: np.ndarray) -> dict[int, np.ndarray] | None:
+        """What the photo encoder sees; see `ModelPass.features`."""
+        encoder = self.bundle.photo_encoder
+        if encoder is None:
+            return None
+        prefix = FEATURES.format("")
+        names = [name for name in encoder.outputs if name.startswith(prefix)]
+        pixels = np.repeat(greys[:, None], 3, axis=1)  # (B, 3, h, w)
+        found = encoder.run({encoder.inputs[0]: pixels}, names)
+        return {int(name.removeprefix(prefix)): each for name, each in zip(names, found, strict=True)} or None
 
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.

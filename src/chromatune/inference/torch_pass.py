@@ -55,6 +55,16 @@ class TorchPass:
         """A line for each instruction that is longer than the text encoder reads."""
         return unread_warnings(options, self._tokenizer)
 
+    def features(self, greys: np.ndarray) -> dict[int, np.ndarray] | None:
+        """What the photo encoder sees; see `ModelPass.features`."""
+        encoder = self.bundle.photo_encoder
+        if encoder is None:
+            return None
+        with self._turn, torch.inference_mode():
+            pixels = torch.from_numpy(greys)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
+            found = encoder.features(pixels.to(self.bundle.device, self.bundle.dtype))
+            return {stride: each.float().cpu().numpy() for stride, each in found.items()}
+
     def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         """Greys ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
 

@@ -1,0 +1,183 @@
+"""Hints through `Colorizer`: colours arrive, luminance stays, retouching gives the same pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chromatune import color
+from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.errors import OptionsError, PhotoError
+from chromatune.hints import HintedChroma, Hints
+from chromatune.images import Photo
+from chromatune.options import make_options
+
+
+@pytest.fixture
+def colorizer(engine) -> Colorizer:
+    return Colorizer(engine)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Colorizer:
+    return Colorizer.load("mini", runtime="onnx")
+
+
+def scene(dtype: type = np.uint8, height: int = 120, width: int = 180) -> np.ndarray:
+    """A light upper half with a texture, and a dark lower one."""
+    grey = np.full((height, width), 0.7) + 0.02 * np.sin(np.arange(width) / 3)
+    grey[height // 2 :] = 0.35
+    return np.rint(grey * np.iinfo(dtype).max).astype(dtype)
+
+
+def relative(rgb: np.ndarray) -> np.ndarray:
+    """Mean chroma over luma of pixels."""
+    flat = rgb.reshape(1, -1, 3).astype(float) / np.iinfo(rgb.dtype).max
+    return color.chroma_of(flat)[0].mean(axis=0) / color.luma(flat).mean()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colour", ["#805040", "#406080", "#808080", "black"])
+def test_a_hints_own_pixels_get_its_colour_and_luminance_stays(colorizer, dtype, colour):
+    grey = scene(dtype)
+    hints = Hints().stroke([(40, 90), (140, 90)], 8, colour)
+    rgb = colorizer.colorize(grey, make_options(seed=9), hints=hints).rgb
+    wanted = np.array({"#805040": (128, 80, 64), "#406080": (64, 96, 128)}.get(colour, (128, 128, 128))) / 255
+    wanted = color.chroma_of(wanted[None, None])[0, 0] / color.luma(wanted[None, None])[0, 0]
+    np.testing.assert_allclose(relative(rgb[85:95, 45:135]), wanted, atol=0.01)
+    assert rgb.dtype == dtype and color.luma_drift(rgb, grey)[0] <= 1
+
+
+def test_dark_and_bright_of_one_hue_and_saturation_do_the_same(colorizer):
+    dark, bright = (
+        colorizer.colorize(scene(), hints=Hints().point(60, 90, colour, 9)).rgb for colour in ("#400c08", "#f02d1e")
+    )
+    np.testing.assert_array_equal(dark, bright)
+
+
+def test_a_colour_that_the_luma_has_no_room_for_keeps_its_hue(colorizer):
+    rgb = colorizer.colorize(scene(), hints=Hints().stroke([(40, 30), (140, 30)], 8, "blue")).rgb[25:35, 45:135]
+    assert (rgb[..., 2] >= 253).all() and np.ptp(rgb[..., :2].astype(int), axis=2).max() <= 3
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_luminance_drifts_by_one_level_at_most_whatever_the_hints(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))
+    height, width = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
+    grey = rng.integers(0, np.iinfo(dtype).max + 1, (height, width), dtype=dtype)
+    hints = Hints()
+    if data.draw(st.booleans()):
+        noise = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        noise[0, 0, 3] = 255
+        hints = Hints.from_layer(noise)
+    for _ in range(data.draw(st.integers(0, 12))):
+        points = rng.uniform(0, 1, (data.draw(st.integers(1, 4)), 2)) * (width, height)
+        hints = hints.stroke(points.tolist(), float(10 ** rng.uniform(-2, 4)), rng.integers(0, 256, 3).tolist())
+    chroma = rng.uniform(-0.5, 0.5, (data.draw(st.integers(1, 40)), 8, 2)).astype(np.float32)
+    hinted = HintedChroma(Photo(grey), chroma).with_hints(hints, reach=data.draw(st.floats(0.1, 10)))
+    rgb = color.recompose(grey, hinted)
+    assert color.luma_drift(rgb, grey)[0] <= np.float64(255 / np.iinfo(dtype).max) * 1.001
+
+
+def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, engine):
+    grey, hints = scene(), Hints().point(60, 90, "red").stroke([(10, 10), (150, 20)], 5, "#8090a0")
+    expected = colorizer.colorize(grey, hints=hints).rgb
+    (output,) = colorizer.model_outputs([grey])
+    passes = len(engine.calls)
+    assert isinstance(output, ModelOutput)
+    retouch = colorizer.retouch(output)
+    retouch.preview(Hints().point(100, 20, "green"))
+    np.testing.assert_array_equal(retouch.finish(hints).rgb, expected)
+    np.testing.assert_array_equal(retouch.preview(hints), expected)  # no larger than a preview may be
+    assert retouch.preview(hints, max_pixels=5400).shape == (60, 90, 3)
+    assert len(engine.calls) == passes
+
+
+def test_taking_all_hints_away_gives_the_models_own(colorizer):
+    (output,) = colorizer.model_outputs([scene()])
+    retouch = colorizer.retouch(output)
+    retouch.preview(Hints().point(60, 90, "red"))
+    assert abs(retouch.finish(Hints()).rgb.astype(int) - colorizer.colorize(scene()).rgb).max() <= 1
+
+
+def test_strength_and_reach_are_options(colorizer):
+    hints = Hints().point(20, 90, "#805040", 5)
+
+    def redness(**settings) -> np.ndarray:
+        rgb = colorizer.colorize(scene(), make_options(**settings), hints=hints).rgb.astype(int)
+        return (rgb[90, :, 0] - rgb[90, :, 2]).astype(float)
+
+    assert redness(hint_strength=0)[20] == 0 < redness(hint_strength=0.5)[20] < redness()[20]
+    assert redness(hint_reach=0.3)[170] < redness()[170] < redness(hint_reach=5)[170]
+
+
+def test_requests_have_hints_of_their_own_and_a_bad_one_leaves_the_others(colorizer):
+    requests = [
+        Request(scene(), hints=Hints().point(60, 90, "red", 9)),
+        Request(scene(), hints=Hints().point(600, 90, "red", 9)),
+        Request(scene(), make_options(seed=3)),
+    ]
+    first, second, third = colorizer.colorize_many(requests)
+    assert first.rgb[90, 60, 0] > first.rgb[90, 60, 2] + 50
+    assert isinstance(second, PhotoError) and "600,90" in str(second)
+    np.testing.assert_array_equal(third.rgb, colorizer.colorize(scene(), make_options(seed=3)).rgb)
+
+
+def test_hints_without_recomposition_are_refused_before_the_pass(colorizer, engine):
+    raw = make_options(recompose=False)
+    with pytest.raises(OptionsError, match="--no-recompose"):
+        colorizer.colorize(scene(), raw, hints=Hints().point(1, 1, "red"))
+    assert not engine.calls
+    (output,) = colorizer.model_outputs([scene()], raw)
+    with pytest.raises(OptionsError, match="--no-recompose"):
+        colorizer.retouch(output)
+
+
+def test_points_are_those_of_the_photo_as_it_is_shown(colorizer, tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees: 120 wide, 180 high
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.full((120, 180), 90, np.uint8)).save(path, exif=exif)
+    rgb = colorizer.colorize(path, hints=Hints().point(20, 170, "#805040", 6)).rgb
+    assert rgb.shape == (180, 120, 3)
+    assert rgb[170, 20, 0] - int(rgb[170, 20, 2]) > 30 > rgb[10, 110, 0] - int(rgb[10, 110, 2])
+
+
+def test_the_shipped_models_features_find_what_looks_alike(mini):
+    """Two equal discs on a ground of noise: a hint on one of them reaches the other across the ground."""
+    rng = np.random.default_rng(0)
+    grey = rng.normal(150, 25, (256, 384)).clip(0, 255)
+    rows, columns = np.mgrid[:256, :384]
+    discs = [(rows - 128) ** 2 + (columns - centre) ** 2 < 50**2 for centre in (90, 294)]
+    for disc in discs:
+        grey[disc] = 60
+    (output,) = mini.model_outputs([grey.astype(np.uint8)])
+    hints = Hints().point(90, 128, "#205080", 12)
+    changed = mini.retouch(output).chroma(hints) - mini.chroma(output)
+    alone = HintedChroma(output.photo, mini.chroma(output)).with_hints(hints) - mini.chroma(output)
+    other = discs[1] & ((rows - 128) ** 2 + (columns - 294) ** 2 < 40**2)
+    assert changed[other][:, 0].mean() > 0.02 > abs(alone[other][:, 0].mean())
+
+
+def test_both_runtimes_see_the_same_features(mini):
+    pytest.importorskip("torch")
+    greys = np.random.default_rng(0).uniform(0, 1, (1, 64, 96)).astype(np.float32)
+    there = Colorizer.load("mini", runtime="torch", device="cpu").model_pass.features(greys)
+    here = mini.model_pass.features(greys)
+    assert here is not None and there is not None and here.keys() == there.keys()
+    for stride, features in here.items():
+        assert features.shape[2:] == (64 // stride, 96 // stride)
+        np.testing.assert_allclose(features, there[stride], atol=1e-3)
+
+
+def test_a_model_without_a_photo_encoder_has_no_features_and_takes_hints(tiny_bundle_dir):
+    colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
+    assert colorizer.model_pass.features(np.zeros((1, 32, 32), np.float32)) is None
+    rgb = colorizer.colorize(scene(), hints=Hints().stroke([(40, 90), (140, 90)], 8, "#805040")).rgb
+    assert rgb[90, 90, 0] > rgb[90, 90, 2] + 20
