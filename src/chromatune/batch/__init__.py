@@ -2,6 +2,7 @@
 
 destinations.py  which file each result goes to, decided before any work is done
 events.py        what becomes of each
+hint_layers.py   what is known of the colours of each photo
 run.py           photos through one model to those files, an event for each result and each failure
 pipeline.py      reading, the model, and writing at the same time
 """

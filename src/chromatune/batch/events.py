@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from chromatune.batch.destinations import Job
 from chromatune.colorizer import ColorizeResult
+from chromatune.hints import Hints
 from chromatune.images import Photo
 
 
@@ -54,8 +55,9 @@ Event: TypeAlias = Done | Failed | Exists
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A decoded photo with the file of one result of it."""
+    """A decoded photo with what is known of its colours, and the file of one result of it."""
 
     job: Job
     path: Path | None
     photo: Photo
+    hints: Hints = Hints()

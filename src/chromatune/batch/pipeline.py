@@ -44,7 +44,7 @@ class Maker:
 
     def make(self, window: Sequence[Ready]) -> list[tuple[Event, bytes | None]]:
         """What becomes of photos that go through the model together; bytes are for standard output."""
-        requests = [Request(ready.photo, self.options[ready.job.variant]) for ready in window]
+        requests = [Request(ready.photo, self.options[ready.job.variant], ready.hints) for ready in window]
         results = self.colorizer.colorize_many(requests, batch_size=len(window))
         return [self._write(ready, result) for ready, result in zip(window, results, strict=True)]
 

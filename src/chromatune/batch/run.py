@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from chromatune.batch.destinations import STANDARD_STREAM, Job
 from chromatune.batch.events import Event, Exists, Failed, Ready
+from chromatune.batch.hint_layers import HintsOf, no_hints
 from chromatune.batch.pipeline import Maker, ahead, make_all
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
@@ -64,6 +65,7 @@ def run_jobs(
     max_pixels: int = MAX_PIXELS,
     standard_input: bytes = b"",
     standard_output: BinaryIO | None = None,
+    hints_of: HintsOf = no_hints,
 ) -> Iterator[Event]:
     """What becomes of the jobs, as it happens: what names alone rule out, then photo by photo.
 
@@ -81,6 +83,7 @@ def run_jobs(
         max_pixels: larger photos are refused.
         standard_input: the file that a job's source "-" stands for.
         standard_output: takes the results of jobs without a name; needed for those alone.
+        hints_of: gives what is known of the colours of a source's photo, or raises a `PhotoError`.
 
     Raises:
         ModelError: the model cannot be loaded, or gives no numbers.
@@ -94,7 +97,7 @@ def run_jobs(
         source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
         return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
-    with ahead(_read_all(possible, paths, read)) as entries:
+    with ahead(_read_all(possible, paths, read, hints_of)) as entries:
         for first in entries:
             if isinstance(first, Ready):
                 break
@@ -131,12 +134,16 @@ def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, 
     return possible
 
 
-def _read_all(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]) -> Iterator[Ready | Failed | Exists]:
+def _read_all(
+    jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo], hints_of: HintsOf
+) -> Iterator[Ready | Failed | Exists]:
     """Each photo decoded once, for each of its results whose file may be written."""
     for (source, _), group in groupby(jobs, key=lambda job: (job.source, job.page)):
         wanted = list(group)
         try:
             photo = read(wanted[0])
+            hints = hints_of(source)
+            hints.check(photo)
         except PhotoError as error:
             yield Failed(source, str(error), len(wanted))
             continue
@@ -150,7 +157,7 @@ def _read_all(jobs: Iterable[Job], paths: _Paths, read: Callable[[Job], Photo]) 
                 yield Exists(source, path)
                 continue
             paths.take(path)
-            yield Ready(job, path, photo)
+            yield Ready(job, path, photo, hints)
 
 
 def _make_folder(path: Path | None) -> None:

@@ -16,6 +16,7 @@ from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
     from chromatune.batch import Done, Event, Job
+    from chromatune.batch.hint_layers import HintsOf
 
 MOST_EXISTING = 3  # results that exist and get a line each
 
@@ -39,6 +40,29 @@ Variants = Annotated[
         "to differ.",
     ),
 ]
+HintLayer = Annotated[
+    str | None,
+    typer.Option(
+        "--hints",
+        metavar="LAYER",
+        help="Colours painted on a transparent layer of the photo: PNG, TIFF or WebP, of any size.",
+        show_default="none",
+    ),
+]
+HintPoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hint",
+        metavar="X,Y=COLOUR",
+        help="The colour at a pixel of the photo, such as 420,310=#a03020, or 420,310,12=#a03020 with a radius of 12 "
+        "pixels; may be given again.",
+        show_default="none",
+    ),
+]
+HintsDir = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Painted layers, named like the photos they are of.", show_default="none"),
+]
 Page = Annotated[
     str | None,
     typer.Option(
@@ -60,6 +84,9 @@ def colorize_command(
         str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
     ] = "mini",
     options: ColorizeOptions,
+    hints: HintLayer = None,
+    hint: HintPoints = None,
+    hints_dir: HintsDir = None,
     variants: Variants = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
     device: Annotated[
@@ -104,6 +131,7 @@ def colorize_command(
         complain(f"left out {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
     jobs = plan(photos, out, variants, _pages(photos, page))
     _refuse_terminals(jobs)
+    hints_of = _hints(jobs, hints, hint or (), hints_dir, options)
     events = run_jobs(
         jobs,
         each,
@@ -116,8 +144,32 @@ def colorize_command(
         max_pixels=round(max_megapixels * 1e6),
         standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
+        hints_of=hints_of,
     )
     return _tell(events, len(jobs), quiet, skip_existing)
+
+
+def _hints(
+    jobs: Sequence[Job], layer: str | None, points: Sequence[str], folder: str | None, options: ColorizeOptions
+) -> HintsOf:
+    """What is known of the photos' colours: of one photo by a layer and points, of several by a folder of layers."""
+    from chromatune.batch.hint_layers import layers_in, no_hints
+    from chromatune.hints import Hints, parse_point
+
+    if layer is None and not points and folder is None:
+        return no_hints
+    if not options.recompose:
+        raise OptionsError("hints need the photo's own luminance; leave out --no-recompose")
+    if folder is not None:
+        if layer is not None or points:
+            raise OptionsError("--hints-dir has the hints of all photos; leave out --hints and --hint")
+        return layers_in(folder)
+    if len({job.source for job in jobs}) > 1:
+        raise OptionsError("--hints and --hint are of one photo; give it alone, or layers of all by --hints-dir")
+    of_photo = Hints() if layer is None else Hints.from_layer(layer, name=layer)
+    for point in points:
+        of_photo += parse_point(point)
+    return lambda source: of_photo
 
 
 def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:

@@ -1,0 +1,45 @@
+"""What is known of the colours of each photo of a batch: layers in a folder, named like the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from chromatune.batch.destinations import STANDARD_STREAM
+from chromatune.errors import OptionsError, PhotoError
+from chromatune.hints import Hints
+
+LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
+
+HintsOf: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
+
+
+def no_hints(source: str) -> Hints:
+    """Nothing is known."""
+    return Hints()
+
+
+def layers_in(folder: str) -> HintsOf:
+    """The hints of a photo `a/b.jpg`: the layer `FOLDER/b.png`, `.tif`, `.tiff` or `.webp`; none without such a file.
+
+    Raises:
+        OptionsError: there is no such folder, or no layer in it.
+    """
+    layers: dict[str, list[Path]] = {}
+    try:
+        for path in sorted(Path(folder).expanduser().iterdir()):
+            if path.suffix.lower() in LAYER_SUFFIXES:
+                layers.setdefault(path.stem, []).append(path)
+    except OSError as error:
+        raise OptionsError(f"{folder}: cannot be read ({error.strerror}); give a folder of painted layers") from None
+    if not layers:
+        raise OptionsError(f"{folder}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)}, named like the photos")
+
+    def hints_of(source: str) -> Hints:
+        found = [] if source == STANDARD_STREAM else layers.get(Path(source).stem, [])
+        if len(found) > 1:
+            raise PhotoError(f"{source}: {found[0]} and {found[1].name} could both be its layer; keep one")
+        return Hints.from_layer(found[0], name=str(found[0])) if found else Hints()
+
+    return hints_of
