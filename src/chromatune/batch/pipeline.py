@@ -9,11 +9,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from chromatune.batch.events import Done, Event, Exists, Failed, Ready
 from chromatune.colorizer import Colorizer, ColorizeResult, Request
@@ -77,7 +77,7 @@ def make_all(
         entries: photos as they are read, and what has no photo.
         maker: what makes their results.
         batch_size: photos that share a pass where the model gains by it.
-        workers: photos in work at the same time, or passes.
+        workers: photos in work at the same time, or passes; 0 works in the caller's thread.
 
     Raises:
         ModelError: the model gives no numbers; what was found or made until then is told first.
@@ -85,7 +85,7 @@ def make_all(
     together = max(1, batch_size) if maker.colorizer.model_pass.batches else 1
     waiting: deque[_Task | Failed | Exists] = deque()
     given_up: set[str] = set()  # photos whose result could not be written: told once, not for each variant
-    pool = ThreadPoolExecutor(workers, "colorize")
+    pool: Executor = ThreadPoolExecutor(workers, "colorize") if workers else _Here()
     try:
         window: list[Ready] = []
         for entry in entries:
@@ -113,6 +113,18 @@ def make_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Here(Executor):
+    """Runs what it is given at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
+        return future
+
+
 @dataclass(frozen=True, eq=False)
 class _Task:
     """Photos on their way through the model."""
@@ -121,7 +133,7 @@ class _Task:
     pixels: int
 
     @classmethod
-    def start(cls, pool: ThreadPoolExecutor, maker: Maker, window: list[Ready]) -> _Task:
+    def start(cls, pool: Executor, maker: Maker, window: list[Ready]) -> _Task:
         return cls(pool.submit(maker.make, window), _pixels(window))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
@@ -97,7 +98,9 @@ def run_jobs(
         source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
         return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
-    with ahead(_read_all(possible, paths, read, hints_of)) as entries:
+    found = _read_all(possible, paths, read, hints_of)
+    alone = len(possible) == 1  # threads would gain nothing, and each has memory of its own
+    with nullcontext(found) if alone else ahead(found) as entries:
         for first in entries:
             if isinstance(first, Ready):
                 break
@@ -110,7 +113,7 @@ def run_jobs(
         if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
             workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way
         maker = Maker(colorizer, options, overwrite=overwrite, standard_output=standard_output)
-        yield from make_all(chain([first], entries), maker, batch_size=batch_size, workers=workers)
+        yield from make_all(chain([first], entries), maker, batch_size=batch_size, workers=0 if alone else workers)
 
 
 def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, None, list[Job]]:
