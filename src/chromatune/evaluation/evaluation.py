@@ -13,6 +13,7 @@ from typing import Any
 from chromatune.data.sources import OWN_RESULT, check_outside
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import cost, summary
+from chromatune.evaluation.hint_points import squares
 from chromatune.evaluation.methods import Method, Record, ResultFiles, plan_methods
 from chromatune.evaluation.page import make_page
 from chromatune.evaluation.perceptual import FeatureFile, Networks, feature_width, fid_rows, load_networks
@@ -27,6 +28,7 @@ from chromatune.pages import render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
 FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
+HINTS_FILE = "hints.json"  # only with hints: where they are, for other tools
 SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html"
 
 
@@ -99,12 +101,21 @@ def evaluate(
         records = _of_these(scorer.scores.read(), methods, photos)
         summarised = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
         write_json(out / SUMMARY_FILE, summarised)
+        if settings.hints:
+            write_json(out / HINTS_FILE, _hint_squares(settings, photos))
         write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
         evaluation = Evaluation(summarised, left_out, summary.failures_of(records), out, own_results)
         page = make_page(summarised, records, methods, costs, examples, left_out, evaluation.failures)
         write_whole(out / REPORT_FILE, render_page(page).encode())
     return evaluation
+
+
+def _hint_squares(settings: EvaluationSettings, photos: Sequence[ChosenPhoto]) -> dict[str, Any]:
+    """Where the hints of each photo are: left and top edge and side of the squares, the first N being the N hints."""
+    count = max(settings.hints)
+    places = {photo.key: squares(settings.size_px, photo.content, settings.seed, count) for photo in photos}
+    return {"size_px": settings.size_px, "squares": places}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,11 +12,13 @@ import numpy as np
 
 from chromatune.data.items import read_rgb
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
+from chromatune.evaluation.hint_points import count_in
 from chromatune.evaluation.protocol import centre_square
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.images import IMAGE_SUFFIXES
 
 GREY_ROW = "grey"  # the input handed back: what every other row must beat
+HINTS_ALONE = "no model"  # begins the name of a row whose only colours are the hints
 RAW = ", raw"  # ends the name of a row without the photo's own luminance
 
 Record = dict[str, Any]  # a line of rows.jsonl: "row", "subset", "key", and scores by name or "failed" with the reason
@@ -32,6 +34,7 @@ class Method:
         folder: of result files, or None.
         steps: sampling steps; None means the model's own.
         prompt: instruction; None means the model's own.
+        hints: number of hints of the truth; None without.
     """
 
     name: str
@@ -39,11 +42,13 @@ class Method:
     folder: str | None = None
     steps: int | None = None
     prompt: str | None = None
+    hints: int | None = None
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the rows: recomposed, then raw; grey is both."""
-        return (GREY_ROW,) if self.name == GREY_ROW else (self.name, self.name + RAW)
+        """Names of the rows: recomposed, then raw; grey is both, and with hints there is nothing raw."""
+        alone = self.name == GREY_ROW or (self.hints is not None and self.folder is None)
+        return (self.name,) if alone else (self.name, self.name + RAW)
 
 
 def plan_methods(settings: EvaluationSettings) -> list[Method]:
@@ -63,13 +68,20 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
                     words.append(f"“{prompt}”")
                 if steps is not None:
                     words.append(count_of(steps, "step"))
-                methods.append(Method(", ".join(words), model=model, steps=steps, prompt=prompt))
-    methods += [Method(name, folder=folder) for name, folder in settings.results]
+                plain = Method(", ".join(words), model=model, steps=steps, prompt=prompt)
+                methods.append(plain)
+                methods += [_with_hints(plain, count) for count in settings.hints if count]
+    methods += [_with_hints(Method(HINTS_ALONE), count) for count in settings.hints if count]
+    methods += [Method(name, folder=folder, hints=count_in(name)[1]) for name, folder in settings.results]
     rows = [row for method in methods for row in method.rows]
     for row in rows:
         if rows.count(row) > 1:
             raise OptionsError(f"two rows would be called {row!r}; give the results another name")
     return methods
+
+
+def _with_hints(method: Method, count: int) -> Method:
+    return replace(method, name=f"{method.name}, {count_of(count, 'hint')}", hints=count)
 
 
 class ResultFiles:

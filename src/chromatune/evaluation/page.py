@@ -227,6 +227,8 @@ def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods
         "Colourfulness": pictures.plot_distributions(records, methods, "cf_field", "CF field"),
         "PSNR over steps": pictures.plot_over_steps(rows, methods, "psnr", "PSNR dB"),
         "ΔCF over steps": pictures.plot_over_steps(rows, methods, "delta_cf_field", "ΔCF field"),
+        "PSNR over hints": pictures.plot_over_hints(rows, methods, "psnr", "PSNR dB"),
+        "Colour difference over hints": pictures.plot_over_hints(rows, methods, "ciede2000", "CIEDE2000"),
     }
     shown = [Picture(data_uri(png, "png"), title) for title, png in drawn.items() if png is not None]
     return [Pictures(shown)] if shown else []

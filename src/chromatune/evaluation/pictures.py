@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from chromatune.errors import PhotoError
-from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
+from chromatune.evaluation.hint_points import count_in
+from chromatune.evaluation.methods import GREY_ROW, HINTS_ALONE, RAW, Method, Record
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.scores import Scorer
 from chromatune.files.progress import StartStage
@@ -148,7 +149,7 @@ def plot_over_steps(
     curves: dict[str, list[tuple[int, float]]] = {}
     for method in methods:
         for row in method.rows:
-            if method.steps is not None and by_name[row]["photos"]:
+            if method.steps is not None and method.hints is None and by_name[row]["photos"]:
                 label = " ".join(filter(None, (method.model, method.prompt, "raw" if row.endswith(RAW) else "")))
                 curves.setdefault(label, []).append((method.steps, by_name[row][metric]))
     if not any(len(curve) > 1 for curve in curves.values()):
@@ -160,6 +161,38 @@ def plot_over_steps(
         axes.plot(*zip(*sorted(curve), strict=True), marker="o", label=plain_label(label))
     axes.set_xscale("log", base=2)
     axes.set_xlabel("steps")
+    axes.set_ylabel(title)
+    axes.legend(fontsize=7)
+    return png_of_figure(figure)
+
+
+def plot_over_hints(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], metric: str, title: str
+) -> bytes | None:
+    """A curve a model or tool over its numbers of hints, with intervals: a PNG; None where nothing was given hints."""
+    by_name = {row["name"]: row for row in rows if row["photos"]}
+    curves: dict[str, list[tuple[int, str]]] = {}
+    for method in methods:
+        if method.name in by_name:
+            label = GREY_ROW if method.name.startswith(HINTS_ALONE) else count_in(method.name)[0]
+            curves.setdefault(label, []).append((method.hints or 0, method.name))
+    curves = {label: sorted(curve) for label, curve in curves.items() if len(curve) > 1}
+    if not curves:
+        return None
+    figure = new_figure(WIDTH_INCHES, 3.6)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for label, curve in curves.items():
+        values = [by_name[name][metric] for _, name in curve]
+        bars = [_bars(by_name[name][metric], by_name[name]["intervals"][metric]) for _, name in curve]
+        below, above = ([bar[side][0] for bar in bars] for side in (0, 1))
+        shown = f"{label}, and hints without a model" if label == GREY_ROW else label
+        counts = [count for count, _ in curve]
+        axes.errorbar(counts, values, yerr=[below, above], marker="o", capsize=2, label=plain_label(shown))
+    axes.set_xscale("symlog", linthresh=1)
+    ticks = sorted({count for curve in curves.values() for count, _ in curve})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("hints: colours of the truth, an upper bound of what a person knows")
     axes.set_ylabel(title)
     axes.legend(fontsize=7)
     return png_of_figure(figure)

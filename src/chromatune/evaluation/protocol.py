@@ -39,7 +39,9 @@ OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
-SETTINGS = "limit one_per_person split validation split_seed keys steps prompts seed device".split()  # told as they are
+SETTINGS = (
+    "limit one_per_person split validation split_seed keys steps prompts hints seed device".split()
+)  # told as they are
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,18 @@ from typing import TypeVar
 import numpy as np
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ModelOutput
+from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 from chromatune.evaluation import metrics, signatures
+from chromatune.evaluation.hint_points import hints_of_truth
 from chromatune.evaluation.methods import GREY_ROW, Method, Record, ResultFiles
 from chromatune.evaluation.perceptual import TRUTH, FeatureFile, Name, Networks, features, lpips
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, centre_square, content_of
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.files import LineFile
 from chromatune.files.progress import Advance
+from chromatune.hints import HintedChroma, Hints
+from chromatune.images import Photo
 from chromatune.options import ColorizeOptions, make_options
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time
@@ -190,6 +193,11 @@ class Scorer:
             return
         files = None if method.folder is None else ResultFiles(method.folder, self.keys)
         for target in self._targets(photos):
+            if files is None and method.hints is not None:
+                colourless = np.zeros((*target.grey.shape, 2), np.float32)
+                chroma = HintedChroma(Photo(target.grey), colourless).with_hints(self._hints(method, target))
+                yield MethodResults(target, [color.recompose(target.grey, chroma)])
+                continue
             if files is None:
                 yield MethodResults(target, [target.grey_rgb])
                 continue
@@ -230,18 +238,22 @@ class Scorer:
         raw_options = options.model_copy(update={"recompose": False})
         waiting: deque[Target] = deque()
 
-        def greys() -> Iterator[np.ndarray]:
+        def requests() -> Iterator[Request]:
             for target in self._targets(photos):
                 waiting.append(target)
-                yield target.grey
+                yield Request(target.grey, options, self._hints(method, target))
 
-        for output in colorizer.model_outputs(greys(), options, batch_size=self.settings.batch_size):
+        wanted = (options,) if method.hints is not None else (options, raw_options)
+        for output in colorizer.model_outputs(requests(), batch_size=self.settings.batch_size):
             target = waiting.popleft()
             if isinstance(output, ModelOutput):
-                pictures = [colorizer.finish(output, each).rgb for each in (options, raw_options)]
+                pictures = [colorizer.finish(output, each).rgb for each in wanted]
                 yield MethodResults(target, pictures, output.seconds)
             else:
                 yield MethodResults(target, output)
+
+    def _hints(self, method: Method, target: Target) -> Hints:
+        return hints_of_truth(target.truth, target.photo.content, self.settings.seed, method.hints or 0)
 
     def _is_scored(self, method: Method, photo: ChosenPhoto) -> bool:
         if any((row, photo.subset, photo.key) not in self.scores for row in method.rows):

@@ -14,6 +14,7 @@ LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
+HintCount = Annotated[int, Field(ge=0, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
 
 
@@ -73,6 +74,11 @@ class EvaluationSettings(BaseModel):
     prompts: Annotated[tuple[Prompt, ...], Flag("--prompt", unset="model's own")] = Field(
         (), description="Instruction; may be given again: a row each."
     )
+    hints: Annotated[tuple[HintCount, ...], Flag(metavar="N", unset="none")] = Field(
+        (),
+        description="Also with N colours of the truth as hints, at the same places for all; may be given again: a row "
+        "each, and one of hints without a model.",
+    )
     one_per_person: bool = Field(False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
         "all", description="Half of the source that fine-tuning would split off."
@@ -120,7 +126,7 @@ def make_settings(**fields: Any) -> EvaluationSettings:
         raise options_error(error, EvaluationSettings, "setting") from None
     if not settings.models and not settings.results:
         raise OptionsError("nothing to measure: give at least one model, or a folder of results")
-    for name in ("models", "results", "steps", "prompts"):
+    for name in ("models", "results", "steps", "prompts", "hints"):
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise OptionsError(f"{name}={given!r}: the same one twice; give each once", name)

@@ -98,7 +98,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     """The best model or other tool against the next best, each at the best of its settings, over the photos both have.
 
     Best is who gains most PSNR over the grey input on its own photos; on the photos of both, the better one is first.
-    Rows are recomposed ones.
+    Rows are recomposed ones, without hints.
 
     Args:
         records: lines of scores.
@@ -111,6 +111,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
         both have), "psnr", "ciede2000" and "delta_cf_field" as best minus other, each with its interval, and
         "delta_cf_fields" of both. None where nothing but the grey input was scored.
     """
+    methods = [method for method in methods if method.hints is None]  # who is given the truth's colours is no contender
     scored = {method.name: _by_key(records, method.name, HELD_OUT) for method in methods}
     gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over grey
     for method in methods:
@@ -143,7 +144,7 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
     """
     groups: dict[tuple[str, int | None, bool], list[str]] = {}
     for method in methods:
-        if method.model is not None:
+        if method.model is not None and method.hints is None:
             for row in method.rows:
                 groups.setdefault((method.model, method.steps, row.endswith(RAW)), []).append(row)
     spreads = []

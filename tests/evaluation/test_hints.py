@@ -1,0 +1,91 @@
+"""Hints of the truth: where they are, rows with them, and what they do not decide."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from chromatune.errors import OptionsError
+from chromatune.evaluation import pictures, summary
+from chromatune.evaluation.evaluation import evaluate
+from chromatune.evaluation.hint_points import hints_of_truth, spread_points, squares
+from chromatune.evaluation.methods import Method
+from chromatune.evaluation.settings import make_settings
+
+CONTENT = "0123456789abcdef" * 4
+
+
+def test_places_are_seeded_nested_spread_and_inside():
+    many = spread_points(CONTENT, 0, 100)
+    np.testing.assert_array_equal(many[:3], spread_points(CONTENT, 0, 3))
+    assert not np.array_equal(many[:3], spread_points(CONTENT, 1, 3))
+    assert not np.array_equal(many[:3], spread_points(CONTENT[::-1], 0, 3))
+    assert many.min() > 0.01 and many.max() < 0.99
+
+    def nearest(points: np.ndarray) -> float:
+        gaps = np.linalg.norm(points[:, None] - points, axis=2) + 9 * np.eye(len(points))
+        return float(gaps.min(axis=1).mean())
+
+    uniform = np.mean([nearest(np.random.default_rng(seed).uniform(0, 1, (30, 2))) for seed in range(20)])
+    assert nearest(many[:30]) > 1.2 * uniform
+
+
+@pytest.mark.parametrize(("size_px", "side"), [(256, 10), (128, 5), (32, 1)])
+def test_squares_have_whole_pixels_of_the_truths_mean(size_px, side):
+    truth = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+    (mark,) = hints_of_truth(truth, CONTENT, 0, 5).marks
+    places = squares(size_px, CONTENT, 0, 5)
+    for left, top, width in places:
+        assert width == side and min(left, top) >= 0 and max(left, top) + side <= size_px
+        square = np.s_[top : top + side, left : left + side]
+        expected = truth[square].mean(axis=(0, 1))
+        np.testing.assert_allclose(
+            mark.rgba[square][..., :3] * 255, np.broadcast_to(expected, (side, side, 3)), atol=0.6
+        )
+    assert mark.rgba[..., 3].sum() == pytest.approx(5 * side**2, abs=side**2)
+
+
+def test_more_hints_are_nearer_to_the_truth_and_stand_in_the_tables(settings, tmp_path, tiny_bundle_dir):
+    evaluation = evaluate(settings(hints=(0, 1, 30)), tmp_path / "out")
+    rows = {row["name"]: row for row in evaluation.summary["rows"]}
+    name = tiny_bundle_dir.name
+    assert list(rows) == [
+        *("grey", name, f"{name}, raw", f"{name}, 1 hint", f"{name}, 30 hints"),
+        *("no model, 1 hint", "no model, 30 hints"),
+    ]
+    assert rows[f"{name}, 30 hints"]["psnr"] > rows[f"{name}, 1 hint"]["psnr"] > rows[name]["psnr"]
+    assert rows["no model, 30 hints"]["psnr"] > rows["grey"]["psnr"] + 1
+    assert all(row["luma_drift_max"] <= 1 for key, row in rows.items() if "hint" in key)
+    assert rows[f"{name}, 30 hints"]["minus_first"]["psnr"]["interval"][0] > 0
+    assert evaluation.summary["comparison"]["best"] == name
+    assert evaluation.summary["prompt_spread"] == []
+    told = json.loads((tmp_path / "out" / "hints.json").read_text())
+    assert told["size_px"] == 64 and {len(places) for places in told["squares"].values()} == {30}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "PSNR over hints" in page and "Colour difference over hints" in page
+    assert evaluation.summary["protocol"]["hints"] in ([0, 1, 30], (0, 1, 30))
+
+
+def test_another_tools_results_with_hints_are_a_curve_and_no_contender(settings, tmp_path, photos_dir):
+    theirs = (("tool, 3 hints", str(photos_dir)),)
+    evaluation = evaluate(settings(hints=(3,), results=theirs), tmp_path / "out")
+    assert "tool, 3 hints" in {row["name"] for row in evaluation.summary["rows"]}
+    assert evaluation.summary["comparison"]["other"] is None
+
+
+def test_no_plot_without_hints():
+    row = {"name": "m", "photos": 3, "psnr": 20.0, "intervals": {"psnr": (19.0, 21.0)}}
+    assert pictures.plot_over_hints([row], [Method("m", model="m")], "psnr", "PSNR") is None
+    more = row | {"name": "m, 3 hints"}
+    both = [Method("m", model="m"), Method("m, 3 hints", model="m", hints=3)]
+    assert (pictures.plot_over_hints([row, more], both, "psnr", "PSNR") or b"").startswith(b"\x89PNG")
+    assert summary.prompt_spread([], both) == []
+
+
+def test_each_number_once():
+    with pytest.raises(OptionsError, match="hints"):
+        make_settings(source="photos", models=("mini",), hints=(3, 3))
+    with pytest.raises(OptionsError, match="hints"):
+        make_settings(source="photos", models=("mini",), hints=(-1,))
