@@ -69,17 +69,31 @@ class HintedChroma:
 
     def field_of(self, drawn: Drawn, *, reach: float = 1.0) -> np.ndarray:
         """`field`, of hints that are drawn at the grid."""
-        luma = self._field.luma
-        correction = fit_gamut(drawn.relative * luma[..., None], luma) - self._at_grid
-        weight = drawn.weight
+        correction, weight = self._correction_to(drawn.relative), drawn.weight
         if self._similarity is not None and weight.any():
-            alike, soft = self._similarity.carry(correction, weight)
-            soft = soft * (1 - weight)
-            total = np.maximum(weight + soft, 1e-12)
-            correction = (weight[..., None] * correction + soft[..., None] * alike) / total[..., None]
-            weight = weight + soft
+            said = np.concatenate([correction, drawn.relative], axis=-1)
+            alike, soft = self._similarity.carry(said, weight)
+            # Half the hint's own colour, half its correction of the model: each alone does worse on photos
+            wanted = (alike[..., :2] + self._correction_to(alike[..., 2:])) / 2
+            correction, weight = _joined((correction, weight), (wanted, soft))
         return self._field.solve(correction, weight, reach=reach)
+
+    def _correction_to(self, relative: np.ndarray) -> np.ndarray:
+        """What makes the model's chroma that of given relative chroma, as far as the gamut goes: (h, w, 2)."""
+        luma = self._field.luma
+        return np.asarray(fit_gamut(relative * luma[..., None], luma) - self._at_grid, np.float32)
 
     def _corrected(self, field: np.ndarray, strength: float) -> np.ndarray:
         fine = upsample_field(field, self._field.luma, self._fine_luma)
         return np.asarray(self._chroma + np.float32(strength) * fine)
+
+
+def _joined(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corrections and weights of two sources as one: the second counts as far as the first leaves room."""
+    (correction, weight), (more, soft) = first, second
+    soft = soft * (1 - weight)
+    total = weight + soft
+    mean = (weight[..., None] * correction + soft[..., None] * more) / np.maximum(total, 1e-12)[..., None]
+    return mean, total
