@@ -67,6 +67,16 @@ def test_a_lora_is_not_exported_by_its_training(folder, capsys):
     assert not list(Path().iterdir())
 
 
+def test_a_scheduler_that_takes_torch_is_told_before_the_training(folder, capsys, tiny_pipeline):
+    model = str(tiny_pipeline("tiny", "PNDMScheduler"))
+    capsys.readouterr()  # of the libraries that made it
+    words = ["finetune", "photos", "--model", model, "--export-onnx", "--set", "zero_terminal_snr=false"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "has a PNDMScheduler with settings that take torch" in error
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.slow
 def test_finetune_adds_graphs(folder, capsys, tiny_bundle_dir, fresh_accelerate):
     rng = np.random.default_rng(3)

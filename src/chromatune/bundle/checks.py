@@ -89,6 +89,11 @@ class KlConfig(_Config):
     norm_num_groups: Width = 32
     scaling_factor: Factor = 0.18215
 
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return self.block_out_channels
+
 
 class TinyConfig(_Config):
     """`vae/config.json` of an AutoencoderTiny."""
@@ -102,6 +107,11 @@ class TinyConfig(_Config):
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
     scaling_factor: Factor = 1.0
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return self.decoder_block_out_channels
 
 
 class TextConfig(_Config):

@@ -92,18 +92,13 @@ def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1
             device here.
     """
     provider = _provider(device)
-    classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
-    wanted = list(GRAPHS)
-    if (files.pipeline / PHOTO_ENCODER).is_dir():
-        classes[PHOTO_ENCODER] = "PhotoEncoder"
-        wanted.append(PHOTO_ENCODER)
-    for part, class_name in classes.items():
-        checks.check_part(files.name, files.pipeline / part, part, class_name)
-    configs = {
-        part: checks.read_json(files.pipeline / part / "config.json") for part in ("unet", "vae", "text_encoder")
-    }
+    classes = _checked_classes(files)
+    wanted = [*GRAPHS, *([PHOTO_ENCODER] if PHOTO_ENCODER in classes else [])]
+    folder = files.pipeline
+    unet = checks.UNetConfig.model_validate(checks.read_json(folder / "unet" / "config.json"))
+    vae = _vae_config(classes["vae"], checks.read_json(folder / "vae" / "config.json"))
     tokenizer = _tokenizer(files)
-    _check_fit(files, tokenizer, configs)
+    _check_fit(files, tokenizer, unet)
     share = max(1, threads() // workers)
     opened = {part: _open(files, part, provider, share) for part in wanted}
     if problem := signature_problem({name: part.signature for name, part in opened.items()}):
@@ -112,9 +107,9 @@ def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1
         info=read_info(files),
         tokenizer=tokenizer,
         photo_encoder=opened.pop(PHOTO_ENCODER, None),
-        scheduler=(classes["scheduler"], checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")),
-        scaling_factor=_scaling_factor(classes["vae"], configs["vae"]),
-        multiple_px=_multiple(configs["vae"]) * _multiple(configs["unet"]),
+        scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
+        scaling_factor=vae.scaling_factor,
+        multiple_px=_halvings(vae.widths) * _halvings(unet.block_out_channels),
         device=device,
         **opened,
     )
@@ -189,11 +184,27 @@ def _tokenizer(files: ModelFiles) -> PromptTokenizer:
         raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
 
 
-def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    text = checks.TextConfig.model_validate(configs["text_encoder"])
+def _checked_classes(files: ModelFiles) -> dict[str, str]:
+    """Class of each part, after its settings and the headers of its weights were checked."""
+    classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
+    if (files.pipeline / PHOTO_ENCODER).is_dir():
+        classes[PHOTO_ENCODER] = "PhotoEncoder"
+    for part, class_name in classes.items():
+        checks.check_part(files.name, files.pipeline / part, part, class_name)
+    return classes
+
+
+def _vae_config(class_name: str, config: Mapping[str, Any]) -> checks.KlConfig | checks.TinyConfig:
+    if class_name == "AutoencoderTiny":
+        return checks.TinyConfig.model_validate(config)
+    return checks.KlConfig.model_validate(config)
+
+
+def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, unet: checks.UNetConfig) -> None:
+    text = checks.TextConfig.model_validate(checks.read_json(files.pipeline / "text_encoder" / "config.json"))
     problem = checks.fit_problem(
         hidden_size=text.hidden_size,
-        cross_attention_dim=checks.UNetConfig.model_validate(configs["unet"]).cross_attention_dim,
+        cross_attention_dim=unet.cross_attention_dim,
         length=tokenizer.length,
         positions=text.max_position_embeddings,
         words=tokenizer.backend.get_vocab_size(),
@@ -203,10 +214,6 @@ def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, configs: Mapping[s
         raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
 
 
-def _multiple(config: Mapping[str, Any]) -> int:
-    """By how much a part halves its input: 2 for each level but one."""
-    return 2 ** (len(config.get("block_out_channels") or [0] * 4) - 1)
-
-
-def _scaling_factor(class_name: str, config: Mapping[str, Any]) -> float:
-    return float(config.get("scaling_factor", 1.0 if class_name == "AutoencoderTiny" else 0.18215))
+def _halvings(widths: Sequence[int]) -> int:
+    """By how much a part of several levels makes its input smaller: 2 for each level but one."""
+    return 2 ** (len(widths) - 1)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from chromatune.cli.printing import plain
 from chromatune.cli.progress import stages
 from chromatune.cli.requirements import require_torch
-from chromatune.errors import OptionsError, printable, shown
+from chromatune.errors import OptionsError, shown
 
 
 def export_command(
@@ -30,5 +31,5 @@ def export_command(
 
     with stages() as start_stage:
         apart = export_onnx(model, out, start_stage=start_stage)
-    print(f"{printable(str(out))}\tlargest difference from torch: {255 * apart:.3f} levels of 255")
+    print(f"{plain(str(out))}\tlargest difference from torch: {255 * apart:.3f} levels of 255")
     return 0

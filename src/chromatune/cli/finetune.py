@@ -86,8 +86,8 @@ def finetune_command(
         return 0
     out = out or Path(f"finetuned-{preset}")
     require_torch("fine-tuning", "train")
-    if export_onnx and resolved.parts == "lora":
-        raise OptionsError(f"--export-onnx takes a whole model; after the run: chromatune export {out / 'model'} OUT")
+    if export_onnx:
+        _check_export(resolved, model, out)
     folder = _train(source, model, preset, resolved, out, quiet, export_onnx)
     if folder is None:
         return 0
@@ -99,6 +99,23 @@ def finetune_command(
     if not quiet:
         complain(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", "note")
     return 0
+
+
+def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
+    """Passes if the model that is trained can have graphs; told before hours are spent.
+
+    Raises:
+        OptionsError: it is a LoRA, or keeps a scheduler that takes torch.
+    """
+    from chromatune.bundle.names import find_model
+    from chromatune.inference.runtimes import scheduler_problem
+
+    if settings.parts == "lora":
+        raise OptionsError(f"--export-onnx takes a whole model; after the run: chromatune export {out / 'model'} OUT")
+    if settings.zero_terminal_snr:  # it brings a schedule of its own
+        return
+    if problem := scheduler_problem(find_model(model)):
+        raise OptionsError(f"--export-onnx: {model} {problem}; start from one with a DDIM or Euler scheduler")
 
 
 def _train(
