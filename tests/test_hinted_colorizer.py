@@ -13,6 +13,7 @@ from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import make_options
+from chromatune.retouching import Retouch
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, 
     (output,) = colorizer.model_outputs([grey])
     passes = len(engine.calls)
     assert isinstance(output, ModelOutput)
-    retouch = colorizer.retouch(output)
+    retouch = Retouch(colorizer, output)
     retouch.preview(Hints().point(100, 20, "green"))
     np.testing.assert_array_equal(retouch.finish(hints).rgb, expected)
     np.testing.assert_array_equal(retouch.preview(hints), expected)  # no larger than a preview may be
@@ -99,7 +100,7 @@ def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, 
 
 def test_taking_all_hints_away_gives_the_models_own(colorizer):
     (output,) = colorizer.model_outputs([scene()])
-    retouch = colorizer.retouch(output)
+    retouch = Retouch(colorizer, output)
     retouch.preview(Hints().point(60, 90, "red"))
     assert abs(retouch.finish(Hints()).rgb.astype(int) - colorizer.colorize(scene()).rgb).max() <= 1
 
@@ -134,7 +135,7 @@ def test_hints_without_recomposition_are_refused_before_the_pass(colorizer, engi
     assert not engine.calls
     (output,) = colorizer.model_outputs([scene()], raw)
     with pytest.raises(OptionsError, match="--no-recompose"):
-        colorizer.retouch(output)
+        Retouch(colorizer, output)
 
 
 def test_points_are_those_of_the_photo_as_it_is_shown(colorizer, tmp_path):
@@ -159,7 +160,7 @@ def test_the_shipped_models_features_find_what_looks_alike(mini):
         grey[disc] = 60
     (output,) = mini.model_outputs([grey.astype(np.uint8)])
     hints = Hints().point(90, 128, "#205080", 12)
-    changed = mini.retouch(output).chroma(hints) - mini.chroma(output)
+    changed = Retouch(mini, output).chroma(hints) - mini.chroma(output)
     alone = HintedChroma(output.photo, mini.chroma(output)).with_hints(hints) - mini.chroma(output)
     other = discs[1] & ((rows - 128) ** 2 + (columns - 294) ** 2 < 40**2)
     assert changed[other][:, 0].mean() > 0.02 > abs(alone[other][:, 0].mean())

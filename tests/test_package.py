@@ -23,6 +23,7 @@ PUBLIC_NAMES = [
     "Photo",
     "PhotoError",
     "Request",
+    "Retouch",
     "__version__",
     "load_bundle",
     "make_options",

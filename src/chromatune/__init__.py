@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chromatune.hints import Hints
     from chromatune.images import Photo, read_photo
     from chromatune.options import ColorizeOptions, make_options
+    from chromatune.retouching import Retouch
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _MODULE_OF = {
     "Photo": "images",
     "PhotoError": "errors",
     "Request": "colorizer",
+    "Retouch": "retouching",
     "load_bundle": "bundle",
     "make_options": "options",
     "read_photo": "images",
@@ -59,6 +61,7 @@ __all__ = [
     "Photo",
     "PhotoError",
     "Request",
+    "Retouch",
     "__version__",
     "load_bundle",
     "make_options",

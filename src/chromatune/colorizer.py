@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
@@ -17,7 +17,7 @@ import numpy as np
 from chromatune import color
 from chromatune.bundle.names import ModelInfo
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.hints import HintedChroma, Hints
+from chromatune.hints import HintedChroma, Hints, Reference, check_reference, make_reference
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
 from chromatune.inference import ModelPass, open_pass
 from chromatune.options import ColorizeOptions, ResolvedOptions
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PhotoSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Image.Image", np.ndarray, Photo]
-PREVIEW_PIXELS = 1_000_000
 MAX_ASPECT = 4.0  # longer strips are squeezed for the model's pass; their luminance is not touched
 
 
@@ -76,6 +75,7 @@ class ModelOutput:
     options: ResolvedOptions
     seconds: float  # wall time of the pass; in a batch, this photo's share
     hints: Hints = Hints()  # that it was asked with
+    references: tuple[Reference, ...] = ()  # the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,13 @@ class Request:
         photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
         options: prompt, seed, steps …; by default the model's own.
         hints: what is known of its colours.
+        like: photos in colour that show the same things, see `Colorizer.reference`.
     """
 
     photo: PhotoSource
     options: ColorizeOptions = ColorizeOptions()
     hints: Hints = Hints()
+    like: tuple[Reference, ...] = ()
 
 
 class Colorizer:
@@ -123,7 +125,12 @@ class Colorizer:
         return self.model_pass.info
 
     def colorize(
-        self, photo: PhotoSource, options: ColorizeOptions | None = None, *, hints: Hints | None = None
+        self,
+        photo: PhotoSource,
+        options: ColorizeOptions | None = None,
+        *,
+        hints: Hints | None = None,
+        like: Sequence[PhotoSource | Reference] = (),
     ) -> ColorizeResult:
         """The photo in colour, at its full size, with its own luminance (unless `options.recompose` is off).
 
@@ -131,12 +138,14 @@ class Colorizer:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
             options: prompt, seed, steps …; by default the model's own.
             hints: what is known of its colours; see `Hints`.
+            like: photos in colour that show the same things: their colours are taken where they do.
 
         Raises:
-            PhotoError: the photo cannot be read, or the hints do not fit it.
-            OptionsError: hints with `recompose` off.
+            PhotoError: a photo cannot be read, the hints do not fit it, or a reference is grey.
+            OptionsError: hints or references with `recompose` off, or references without a photo encoder.
         """
-        request = Request(photo, options or ColorizeOptions(), hints or Hints())
+        references = tuple(each if isinstance(each, Reference) else self.reference(each) for each in like)
+        request = Request(photo, options or ColorizeOptions(), hints or Hints(), references)
         (result,) = self.colorize_many([request], batch_size=1)
         if isinstance(result, PhotoError):
             raise result
@@ -199,9 +208,11 @@ class Colorizer:
         """
         start, photo = time.perf_counter(), output.photo
         asked = output.options if options is None else self.info.resolve(options)
-        if output.hints and chroma is None:
-            _check_recomposed(asked)
-            chroma = self._hinted(output).with_hints(output.hints, reach=asked.hint_reach, strength=asked.hint_strength)
+        if (output.hints or output.references) and chroma is None:
+            check_recomposed(asked)
+            chroma = self.hinted_chroma(output).with_hints(
+                output.hints, reach=asked.hint_reach, strength=asked.hint_strength
+            )
         if asked.recompose:
             small = self.chroma(output) if chroma is None else chroma
             full = color.recompose(photo.grey, small, strength=asked.strength)
@@ -227,26 +238,49 @@ class Colorizer:
         # What was asked for in a number of steps of the user's own stays as it was sampled, bit for bit
         return chroma if (gain, power) == (1.0, 1.0) else color.vivid(chroma, gain, power)
 
-    def retouch(self, output: ModelOutput) -> Retouch:
-        """The output with its correction field, for hints that change: what does not depend on them is made once.
+    def hinted_chroma(self, output: ModelOutput) -> HintedChroma:
+        """The output's chroma with its correction field, for hints that change.
 
         Raises:
             OptionsError: it was asked for with `recompose` off.
         """
-        _check_recomposed(output.options)
-        return Retouch(self, output, self._hinted(output))
+        check_recomposed(output.options)
+        features = self._features([output.photo.grey], output.options.size_px)
+        of_photo = None if features is None else features[0]
+        return HintedChroma(output.photo, self.chroma(output), of_photo, output.references)
 
-    def _hinted(self, output: ModelOutput) -> HintedChroma:
-        photo = output.photo
-        size = self.small_size(photo.height_px, photo.width_px, output.options.size_px)
-        features = self.model_pass.features(shrink(photo.grey, size)[None])
-        of_photo = None if features is None else {stride: each[0] for stride, each in features.items()}
-        return HintedChroma(photo, self.chroma(output), of_photo)
+    def reference(self, photo: PhotoSource) -> Reference:
+        """A photo in colour, to be given to requests as `like`.
+
+        Raises:
+            PhotoError: it cannot be read, or is grey.
+            OptionsError: the model has no photo encoder.
+        """
+        read = _read(photo)
+        if isinstance(read, PhotoError):
+            raise read
+        check_reference(read)
+        views = self._features([read.grey, np.ascontiguousarray(read.grey[:, ::-1])])
+        if views is None:
+            raise OptionsError(
+                f"{self.info.name} has no photo encoder to compare photos by; give a model that has, such as mini, or "
+                "leave out the reference",
+                "like",
+            )
+        return make_reference(read, views)
+
+    def _features(self, greys: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
+        """What the photo encoder sees in each of (H, W) greys of one size: stride ⇒ (C, h, w); None without one."""
+        size = self.small_size(greys[0].shape[0], greys[0].shape[1], size_px)
+        found = self.model_pass.features(np.stack([shrink(grey, size) for grey in greys]))
+        if found is None:
+            return None
+        return [{stride: each[index] for stride, each in found.items()} for index in range(len(greys))]
 
     def _opened(self, request: Request) -> _Opened | PhotoError:
         options = self.info.resolve(request.options)
-        if request.hints:
-            _check_recomposed(options)
+        if request.hints or request.like:
+            check_recomposed(options)
         photo = _read(request.photo)
         if isinstance(photo, PhotoError):
             return photo
@@ -254,7 +288,7 @@ class Colorizer:
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
-        return _Opened(photo, options, request.hints)
+        return _Opened(photo, options, request.hints, request.like)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
         """Height and width in pixels of the model's own pass, multiples of what the model can halve.
@@ -277,7 +311,7 @@ class Colorizer:
             passes = self.model_pass(greys, [each.options for each in opened])
             seconds = (time.perf_counter() - start) / len(indices)
             for index, each, rgb in zip(indices, opened, passes, strict=True):
-                outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints)
+                outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints, each.references)
         for index, given in enumerate(window):
             yield given if isinstance(given, PhotoError) else outputs.pop(index)
 
@@ -302,56 +336,11 @@ class _Opened:
     photo: Photo
     options: ResolvedOptions
     hints: Hints
+    references: tuple[Reference, ...]
 
 
-class Retouch:
-    """A photo that has been through the model, for hints that change: each change costs no pass.
-
-    retouch = colorizer.retouch(output)
-    retouch.preview(hints)  # again and again
-    retouch.finish(hints).save("result.png")
-    """
-
-    def __init__(self, colorizer: Colorizer, output: ModelOutput, hinted: HintedChroma) -> None:
-        self._colorizer, self.output, self._hinted = colorizer, output, hinted
-        self._small_grey: dict[tuple[int, int], np.ndarray] = {}
-
-    def chroma(self, hints: Hints) -> np.ndarray:
-        """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
-
-        Raises:
-            PhotoError: the hints do not fit the photo.
-        """
-        asked = self.output.options
-        return self._hinted.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
-
-    def preview(self, hints: Hints, *, max_pixels: int = PREVIEW_PIXELS) -> np.ndarray:
-        """The photo in colour, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
-
-        Raises:
-            PhotoError: the hints do not fit the photo.
-        """
-        grey = self._grey_of(max_pixels)
-        return color.recompose(grey, self.chroma(hints), strength=self.output.options.strength)
-
-    def finish(self, hints: Hints) -> ColorizeResult:
-        """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
-
-        Raises:
-            PhotoError: the hints do not fit the photo.
-        """
-        return self._colorizer.finish(self.output, chroma=self.chroma(hints))
-
-    def _grey_of(self, max_pixels: int) -> np.ndarray:
-        photo = self.output.photo
-        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
-        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
-        if size not in self._small_grey:
-            self._small_grey = {size: cv2.resize(photo.grey, size[::-1], interpolation=cv2.INTER_AREA)}
-        return self._small_grey[size]
-
-
-def _check_recomposed(options: ResolvedOptions) -> None:
+def check_recomposed(options: ResolvedOptions) -> None:
+    """Raises an `OptionsError` where hints would be put onto the model's own luminance."""
     if not options.recompose:
         raise OptionsError("hints need the photo's own luminance: leave out recompose=False (--no-recompose)", "hints")
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from chromatune.batch.events import Done, Event, Exists, Failed, Ready
 from chromatune.colorizer import Colorizer, ColorizeResult, Request
 from chromatune.errors import PhotoError
+from chromatune.hints import Reference
 from chromatune.images import format_for, suffix_for
 from chromatune.options import ColorizeOptions
 
@@ -35,16 +36,18 @@ class Maker:
         options: of each variant.
         overwrite: replace results that exist.
         standard_output: takes the results of jobs without a name.
+        like: references of all photos.
     """
 
     colorizer: Colorizer
     options: Sequence[ColorizeOptions]
     overwrite: bool
     standard_output: BinaryIO | None
+    like: tuple[Reference, ...] = ()
 
     def make(self, window: Sequence[Ready]) -> list[tuple[Event, bytes | None]]:
         """What becomes of photos that go through the model together; bytes are for standard output."""
-        requests = [Request(ready.photo, self.options[ready.job.variant], ready.hints) for ready in window]
+        requests = [Request(each.photo, self.options[each.job.variant], each.hints, self.like) for each in window]
         results = self.colorizer.colorize_many(requests, batch_size=len(window))
         return [self._write(ready, result) for ready, result in zip(window, results, strict=True)]
 

@@ -67,6 +67,7 @@ def run_jobs(
     standard_input: bytes = b"",
     standard_output: BinaryIO | None = None,
     hints_of: HintsOf = no_hints,
+    like: Sequence[Photo] = (),
 ) -> Iterator[Event]:
     """What becomes of the jobs, as it happens: what names alone rule out, then photo by photo.
 
@@ -85,8 +86,10 @@ def run_jobs(
         standard_input: the file that a job's source "-" stands for.
         standard_output: takes the results of jobs without a name; needed for those alone.
         hints_of: gives what is known of the colours of a source's photo, or raises a `PhotoError`.
+        like: photos in colour whose colours are taken where they show the same.
 
     Raises:
+        OptionsError: there are references, and the model has no photo encoder.
         ModelError: the model cannot be loaded, or gives no numbers.
         PhotoError: the folder of the first result cannot be made.
     """
@@ -112,7 +115,8 @@ def run_jobs(
         colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
         if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
             workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way
-        maker = Maker(colorizer, options, overwrite=overwrite, standard_output=standard_output)
+        references = tuple(colorizer.reference(photo) for photo in like)
+        maker = Maker(colorizer, options, overwrite=overwrite, standard_output=standard_output, like=references)
         yield from make_all(chain([first], entries), maker, batch_size=batch_size, workers=0 if alone else workers)
 
 

@@ -17,6 +17,7 @@ from chromatune.options import ColorizeOptions, make_options
 if TYPE_CHECKING:
     from chromatune.batch import Done, Event, Job
     from chromatune.batch.hint_layers import HintsOf
+    from chromatune.images import Photo
 
 MOST_EXISTING = 3  # results that exist and get a line each
 
@@ -63,6 +64,14 @@ HintsDir = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Painted layers, named like the photos they are of.", show_default="none"),
 ]
+Like = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PHOTO",
+        help="A photo in colour that shows the same things: its colours are taken where it does; may be given again.",
+        show_default="none",
+    ),
+]
 Page = Annotated[
     str | None,
     typer.Option(
@@ -87,6 +96,7 @@ def colorize_command(
     hints: HintLayer = None,
     hint: HintPoints = None,
     hints_dir: HintsDir = None,
+    like: Like = None,
     variants: Variants = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
     device: Annotated[
@@ -145,6 +155,7 @@ def colorize_command(
         standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
         hints_of=hints_of,
+        like=_references(like or (), options),
     )
     return _tell(events, len(jobs), quiet, skip_existing)
 
@@ -170,6 +181,22 @@ def _hints(
     for point in points:
         of_photo += parse_point(point)
     return lambda source: of_photo
+
+
+def _references(paths: Sequence[str], options: ColorizeOptions) -> list[Photo]:
+    """The photos whose colours are to be taken, read and checked before the model is loaded."""
+    if not paths:
+        return []
+
+    from chromatune.hints import check_reference
+    from chromatune.images import read_photo
+
+    if not options.recompose:
+        raise OptionsError("--like needs the photo's own luminance; leave out --no-recompose")
+    photos = [read_photo(path, name=path) for path in paths]
+    for photo in photos:
+        check_reference(photo)
+    return photos
 
 
 def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,20 +11,31 @@ from chromatune.color.gamut import fit_gamut
 from chromatune.color.recomposition import resize
 from chromatune.hints.drawing import Drawn, draw
 from chromatune.hints.hints import Hints
+from chromatune.hints.reference import Reference, matches
 from chromatune.hints.similarity import STRIDES, Similarity
 from chromatune.images import Photo
+
+REFERENCE_WEIGHT = 0.01  # of a certain match, over that of a hint: matches are of cells, and edges are finer
 
 
 class HintedChroma:
     """One photo with its model's chroma, ready for hints: what does not depend on them is worked out once."""
 
-    def __init__(self, photo: Photo, chroma: np.ndarray, features: Mapping[int, np.ndarray] | None = None) -> None:
+    def __init__(
+        self,
+        photo: Photo,
+        chroma: np.ndarray,
+        features: Mapping[int, np.ndarray] | None = None,
+        references: Sequence[Reference] = (),
+    ) -> None:
         """Prepares the correction field.
 
         Args:
             photo: as it was read.
             chroma: (h, w, 2) float32, (Cb, Cr), the model's own, of any size.
             features: of the photo encoder, stride ⇒ (C, h, w); None without one.
+            references: photos whose colours are taken where they show the same; they need features. Hints correct
+                what comes of it.
         """
         size = grid_size(photo.height_px, photo.width_px)
         self._photo = photo
@@ -36,6 +47,11 @@ class HintedChroma:
         self._fine_luma = shrunk_luma(photo.grey, fine)
         usable = features is not None and all(stride in features for stride in STRIDES)
         self._similarity = Similarity(features, self._field.luma) if usable and features is not None else None
+        if references and usable and features is not None:
+            relative, certainty = matches(references, features, self._field.luma)
+            field = self._field.solve(self._correction_to(relative), REFERENCE_WEIGHT * certainty)
+            self._at_grid = self._at_grid + field
+            self._chroma = self._chroma + upsample_field(field, self._field.luma, self._fine_luma)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -1,0 +1,124 @@
+"""Colours changed by hand after the model's pass: strokes that come and go, an eyedropper, a palette."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from chromatune import color
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
+from chromatune.errors import PhotoError
+from chromatune.hints import Colour, Hints
+from chromatune.hints.palette import chroma_at, distinct_colours
+from chromatune.options import make_options
+from chromatune.prompts import HUE_FORMS, NAMED_HUES
+
+PREVIEW_PIXELS = 1_000_000
+SEEDS = 3  # further ones, that the model is asked for a palette
+SUGGESTIONS = 6
+
+
+class Retouch:
+    """A photo that has been through the model, for hints that change: each change costs no pass.
+
+    retouch = Retouch(colorizer, output)
+    retouch.preview(hints)  # again and again
+    retouch.finish(hints).save("result.png")
+    """
+
+    def __init__(self, colorizer: Colorizer, output: ModelOutput) -> None:
+        """Prepares the correction field.
+
+        Args:
+            colorizer: that the output is of.
+            output: see `Colorizer.model_outputs`; its own hints are left aside, its references act.
+
+        Raises:
+            OptionsError: the output was asked for with `recompose` off.
+        """
+        self.colorizer, self.output = colorizer, output
+        self._hinted = colorizer.hinted_chroma(output)
+        self._smaller: dict[tuple[int, int], np.ndarray] = {}
+
+    def chroma(self, hints: Hints) -> np.ndarray:
+        """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        asked = self.output.options
+        return self._hinted.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
+
+    def preview(self, hints: Hints, *, max_pixels: int = PREVIEW_PIXELS) -> np.ndarray:
+        """The photo in colour, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        return color.recompose(self._grey(max_pixels), self.chroma(hints), strength=self.output.options.strength)
+
+    def finish(self, hints: Hints) -> ColorizeResult:
+        """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        return self.colorizer.finish(self.output, chroma=self.chroma(hints))
+
+    def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Colour, ...]:
+        """Colours for a point: what the model made of it, and what it makes of it by other seeds and hue words.
+
+        The model is run for the first point that is asked for, about a dozen times; further points cost nothing.
+
+        Args:
+            x: pixels from the left edge of the photo as it is shown.
+            y: pixels from its top.
+            count: at most so many.
+
+        Returns:
+            sRGB colours of the photo's luma there, all to be told apart, the most plausible first: the model's own,
+            then those of other seeds, then those of words, the nearest to the model's own first.
+
+        Raises:
+            PhotoError: the point lies outside of the photo.
+        """
+        photo = self.output.photo
+        Hints().point(x, y, "black").check(photo)
+        own, seeds, words = self._considered
+        size = own.shape[:2]
+        luma = cv2.resize(self._grey(PREVIEW_PIXELS), size[::-1], interpolation=cv2.INTER_AREA) / photo.max_value
+        place = luma.astype(np.float32), x / photo.width_px, y / photo.height_px
+        first, level = chroma_at(own, *place)
+        of_words = [chroma_at(each, *place)[0] for each in words]
+        of_words.sort(key=lambda chroma: float(np.linalg.norm(chroma - first)))
+        return distinct_colours([first, *(chroma_at(each, *place)[0] for each in seeds), *of_words], level, count)
+
+    @cached_property
+    def _considered(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Chroma of the output, of other seeds, and of hue words."""
+        asked, info = self.output.options, self.colorizer.info
+        own = {"negative_prompt": asked.negative_prompt, "size_px": asked.size_px}
+        seeds = [
+            make_options(**own, prompt=asked.prompt, seed=asked.seed + offset, steps=info.variant_steps)
+            for offset in range(1, SEEDS + 1)
+        ]
+        words = [
+            make_options(**own, prompt=asked.prompt + HUE_FORMS[0].format(hue), seed=asked.seed) for hue in NAMED_HUES
+        ]
+        requests = (Request(self.output.photo, options) for options in [*seeds, *words])
+        chromas = [
+            self.colorizer.chroma(output)
+            for output in self.colorizer.model_outputs(requests)
+            if not isinstance(output, PhotoError)
+        ]
+        return self.colorizer.chroma(self.output), chromas[:SEEDS], chromas[SEEDS:]
+
+    def _grey(self, max_pixels: int) -> np.ndarray:
+        photo = self.output.photo
+        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
+        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
+        if size not in self._smaller:
+            self._smaller = {size: cv2.resize(photo.grey, size[::-1], interpolation=cv2.INTER_AREA)}
+        return self._smaller[size]
