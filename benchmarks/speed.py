@@ -166,11 +166,11 @@ def measure_folder(folder: Path, count: int, before: Path | None) -> list[str]:
         cv2.imwrite(str(photos[-1]), photo_of(1, index), [cv2.IMWRITE_JPEG_QUALITY, 92])
     now = colorize(photos, folder / "now", "--device", "cpu")
     sides = {"now": lambda: run(now).seconds, "torch": lambda: run([*now, "--runtime", "torch"]).seconds}
-    rows = [row(f"{count} photos of 1 MP, one command", *ratio_of(sides, 3), "s")]
+    rows = [row(f"{count} photos of 1 MP, one command", *ratio_of(sides, 2), "s")]
     if before is not None:
         earlier = colorize(photos, folder / "before", "--device", "cpu")
         sides = {"now": sides["now"], "before": lambda: run(earlier, before / "src").seconds}
-        rows.append(row(f"{count} photos of 1 MP, against the command of --before", *ratio_of(sides, 3), "s"))
+        rows.append(row(f"{count} photos of 1 MP, against the command of --before", *ratio_of(sides, 2), "s"))
     return rows
 
 
