@@ -182,3 +182,9 @@ def test_a_model_without_a_photo_encoder_has_no_features_and_takes_hints(tiny_bu
     assert colorizer.model_pass.features(np.zeros((1, 32, 32), np.float32)) is None
     rgb = colorizer.colorize(scene(), hints=Hints().stroke([(40, 90), (140, 90)], 8, "#805040")).rgb
     assert rgb[90, 90, 0] > rgb[90, 90, 2] + 20
+
+
+@pytest.mark.parametrize("size", [(96, 128), (133, 100), (100, 100), (90, 310)])
+def test_features_of_photos_of_any_aspect_are_compared(mini, size):
+    hints = Hints().point(50, 45, "#a03020", 5)
+    assert mini.colorize(scene(height=size[0], width=size[1]), hints=hints).rgb.shape == (*size, 3)

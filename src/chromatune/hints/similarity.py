@@ -87,9 +87,10 @@ def cell_features(features: Mapping[int, np.ndarray], size: tuple[int, ...], *, 
 
 def _resized(planes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     method = cv2.INTER_LINEAR if planes.shape[0] <= size[0] else cv2.INTER_AREA
+    most = CHANNELS_AT_ONCE if method == cv2.INTER_LINEAR else 4  # as many as OpenCV averages over areas
     groups = [
-        np.ascontiguousarray(planes[..., first : first + CHANNELS_AT_ONCE], np.float32)
-        for first in range(0, planes.shape[-1], CHANNELS_AT_ONCE)
+        np.ascontiguousarray(planes[..., first : first + most], np.float32)
+        for first in range(0, planes.shape[-1], most)
     ]
     resized = [cv2.resize(group, size[::-1], interpolation=method).reshape(*size, -1) for group in groups]
     return np.concatenate(resized, axis=-1)
