@@ -46,6 +46,9 @@ def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
     Image.fromarray(grey.astype(np.uint8)).save(folder / "portrait.jpg")
     for name in ("one", "two"):
         Image.fromarray((grey * 257).astype(np.uint16)).save(folder / "scans" / f"{name}.tif")
+    layer = np.zeros((40, 48, 4), np.uint8)
+    layer[10:14, 5:20] = (160, 48, 32, 255)
+    Image.fromarray(layer).save(folder / "strokes.png")
     (folder / "holidays").mkdir()
     rng = np.random.default_rng(0)
     for index in range(6):
