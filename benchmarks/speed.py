@@ -102,7 +102,7 @@ def ratio_of(sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> 
 
 def row(what: str, medians: Mapping[str, float], ratios: Sequence[float], unit: str) -> str:
     """A row of the table: what, both sides, the ratio's median and its span."""
-    first, second = (f"{value:.3g} {unit}" for value in medians.values())
+    first, second = (f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}" for value in medians.values())
     middle = statistics.median(ratios)
     return f"| {what} | {first} | {second} | **{middle:.2f}** ({min(ratios):.2f} … {max(ratios):.2f}) |"
 
