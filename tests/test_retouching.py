@@ -146,7 +146,7 @@ def test_a_palette_costs_its_passes_once(engine):
     passes = len(engine.calls)
     assert retouch.suggest(50, 30) == found and len(engine.calls) == passes
     prompts = [options.prompt for call in engine.calls for options in call]
-    assert prompts.count("colorize") == 4 and "colorize, blue colors" in prompts
+    assert prompts.count("colorize") == 4 and "colorize, mostly blue" in prompts
 
 
 def test_candidates_that_do_not_fit_are_brought_into_the_gamut_and_alike_ones_told_once():

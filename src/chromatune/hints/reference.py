@@ -17,7 +17,7 @@ from chromatune.images import Photo
 
 LEAST_COSINE = 0.7  # of a match: cells of unrelated photos have 0.6, of two views of one scene 0.8
 LUMA_SIGMA = 0.15  # difference of luma, 0..1, that a match may have
-FIRST_SHARE, FULL_SHARE = 0.015, 0.045  # of the cells, each counted by its certainty: below, above; see `matches`
+FIRST_SHARE, FULL_SHARE = 0.04, 0.1  # of the cells, each counted by its certainty: below, above; see `matches`
 
 
 @dataclass(frozen=True, eq=False)
