@@ -184,7 +184,10 @@ def test_a_model_without_a_photo_encoder_has_no_features_and_takes_hints(tiny_bu
     assert rgb[90, 90, 0] > rgb[90, 90, 2] + 20
 
 
-@pytest.mark.parametrize("size", [(96, 128), (133, 100), (100, 100), (90, 310)])
-def test_features_of_photos_of_any_aspect_are_compared(mini, size):
-    hints = Hints().point(50, 45, "#a03020", 5)
-    assert mini.colorize(scene(height=size[0], width=size[1]), hints=hints).rgb.shape == (*size, 3)
+@pytest.mark.parametrize(("height", "width"), [(341, 256), (40, 60), (300, 180), (30, 600), (600, 30), (1, 1)])
+def test_photos_of_any_size_and_aspect_take_hints_and_references(mini, height, width):
+    grey = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    colour[..., 0] //= 2
+    rgb = mini.colorize(grey, hints=Hints().point(width / 2, height / 2, "#a03020"), like=[colour]).rgb
+    assert rgb.shape == (height, width, 3) and color.luma_drift(rgb, grey)[0] <= 1

@@ -12,7 +12,7 @@ CELL_PX = 4  # of the grid, along a side
 LEAST_SIMILARITY = 0.05  # cosine at and below which two cells have nothing to do with each other
 LUMA_SIGMA = 0.1  # difference of luma, 0..1
 SOFT_WEIGHT = 2e-4  # of a certain likeness, over that of a hint: where a hint reaches along the luma, that decides
-CHANNELS_AT_ONCE = 64  # OpenCV's pictures have few channels
+CHANNELS_AT_ONCE = 4  # OpenCV averages areas of no more
 
 
 class Similarity:
