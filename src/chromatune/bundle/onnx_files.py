@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
 LONGEST_REASON = 200  # characters of what the library says
 
 
@@ -115,9 +117,21 @@ def load_onnx_bundle(files: ModelFiles, *, device: str = "cpu", workers: int = 1
     )
 
 
-def _provider(device: str) -> str:
+def quiet_onnxruntime() -> ModuleType:
+    """ONNX Runtime, without its telemetry: nothing leaves this machine.
+
+    Since 1.29 its wheels report each session to its maker unless the environment forbids it before it is loaded; they
+    also write to the temporary and the cache folder then.
+    """
+    os.environ[TELEMETRY_OFF] = "1"
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # for programs that had loaded it before
+    return onnxruntime
+
+
+def _provider(device: str) -> str:
+    onnxruntime = quiet_onnxruntime()
     if device not in PROVIDERS:
         raise ModelError(f"device {shown(device)} is not known to ONNX Runtime; accepted: {', '.join(PROVIDERS)}")
     available = onnxruntime.get_available_providers()
@@ -143,8 +157,7 @@ def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Pa
 
 
 def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
-    import onnxruntime
-
+    onnxruntime = quiet_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, too, and told once
     options.intra_op_num_threads = intra_threads
