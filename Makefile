@@ -32,7 +32,7 @@ $(READY): $(LIGHT)
 demo: $(LIGHT)  ## colorize real photos with the shipped models: pictures and a table in demo/
 	@echo "demo: colorizing real photos with the shipped models; results go to demo/"
 	$(BIN)/python examples/demo.py demo
-	$(BIN)/python examples/strokes.py demo/strokes.png
+	$(BIN)/python examples/hints.py demo/strokes.png
 	@echo "demo: the whole set-up took $$(cat $(LIGHT))"
 
 test: setup  ## run the tests (offline, on a CPU)

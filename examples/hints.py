@@ -20,39 +20,42 @@ from chromatune import Colorizer, Hints, Photo, Retouch
 from chromatune.color import luma
 from chromatune.hints import Stroke
 
-STROKES = {  # points, radius in pixels, colour; the first three say the most
-    "astronaut.png": [
-        ([(160, 330), (150, 430)], 8, "#d2622a"),
-        ([(330, 330), (360, 430)], 8, "#d2622a"),
-        ([(215, 110), (240, 150)], 6, "#c98f70"),
-        ([(180, 60), (165, 130)], 5, "#5a3a26"),
-        ([(110, 40), (120, 90)], 8, "#b4b2b0"),
-        ([(330, 60), (340, 160)], 8, "#b4b2b0"),
-        ([(490, 60), (495, 180)], 8, "#b4b2b0"),
-        ([(10, 20), (55, 60)], 8, "#24305a"),
-        ([(245, 440), (250, 490)], 6, "#d8d8d8"),
-        ([(430, 400), (450, 430)], 6, "#303030"),
-    ],
-    "coffee.png": [
-        ([(230, 190), (330, 190)], 8, "#b08a6a"),
-        ([(150, 250), (190, 300)], 8, "#a02828"),
-        ([(40, 40), (40, 360)], 10, "#8a5a2c"),
-        ([(480, 60), (570, 120)], 10, "#8a5a2c"),
-        ([(420, 260), (450, 300)], 6, "#a02828"),
-        ([(300, 330), (360, 340)], 6, "#a02828"),
-        ([(560, 330), (590, 380)], 8, "#8a5a2c"),
-        ([(200, 60), (210, 110)], 5, "#f0f0f0"),
-        ([(110, 200), (118, 230)], 5, "#a02828"),
-        ([(300, 20), (360, 20)], 8, "#6b4423"),
-    ],
+Strokes = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # colour and points, the most telling first
+
+RADIUS_PX = 4
+STROKES: dict[str, Strokes] = {
+    "astronaut.png": (
+        ("#d8552c", ((60, 330), (110, 440), (190, 470))),  # the suit
+        ("#8a1a28", ((30, 140), (75, 200))),  # a red stripe
+        ("#2c2060", ((8, 60), (40, 95))),  # the flag's field
+        ("#d8552c", ((295, 270), (330, 300), (270, 420))),
+        ("#8a1a28", ((8, 250), (30, 310))),
+        ("#8a1a28", ((10, 430), (30, 480))),
+        ("#a8835a", ((180, 60), (230, 40), (275, 70))),  # hair
+        ("#8a5a1c", ((415, 20), (412, 110))),  # the tank
+        ("#5a3f8c", ((150, 365), (195, 400))),  # the badge
+        ("#bcb4ae", ((100, 40), (340, 60), (480, 230))),  # the wall
+    ),
+    "coffee.png": (
+        ("#b8401c", ((120, 190), (130, 290), (200, 350))),  # the saucer
+        ("#a86a38", ((40, 330), (90, 380))),  # the table
+        ("#b0501c", ((240, 130), (330, 150))),  # the coffee
+        ("#c23c18", ((200, 190), (260, 240), (330, 220))),  # the cup
+        ("#c24a20", ((420, 200), (440, 280), (360, 340))),
+        ("#a86a38", ((500, 60), (560, 200), (560, 360))),
+        ("#e0d0c0", ((190, 40), (300, 15), (385, 60))),  # the rim
+        ("#c8b8a8", ((340, 300), (380, 290))),  # the spoon
+        ("#2a1c10", ((20, 20), (80, 60))),
+        ("#c23c18", ((215, 260), (240, 300))),
+    ),
 }
 
 
-def hints_of(strokes: list[tuple[list[tuple[int, int]], int, str]]) -> Hints:
+def hints_of(strokes: Strokes) -> Hints:
     """Strokes as hints."""
     hints = Hints()
-    for points, radius_px, colour in strokes:
-        hints = hints.stroke(points, radius_px, colour)
+    for colour, points in strokes:
+        hints = hints.stroke(points, RADIUS_PX, colour)
     return hints
 
 
@@ -100,6 +103,8 @@ def main() -> None:
             columns.setdefault("strokes", []).append(with_strokes(grey, variants[name][-1]))
             for hints in variants[name]:
                 columns.setdefault(f"{len(hints.marks)} strokes", []).append(retouch.finish(hints).rgb)
+    if len(sys.argv) == 2:
+        columns["truth"] = [shipped_photo(name) for name in greys]
     save(Path(sys.argv[1]), labelled(columns))
     print(sys.argv[1])
 
