@@ -116,7 +116,7 @@ def test_strength_and_reach_are_options(colorizer):
     assert redness(hint_reach=0.3)[170] < redness()[170] < redness(hint_reach=5)[170]
 
 
-def test_requests_have_hints_of_their_own_and_a_bad_one_leaves_the_others(colorizer):
+def test_requests_have_hints_of_their_own_and_a_bad_one_leaves_the_others(colorizer, engine):
     requests = [
         Request(scene(), hints=Hints().point(60, 90, "red", 9)),
         Request(scene(), hints=Hints().point(600, 90, "red", 9)),
@@ -125,6 +125,7 @@ def test_requests_have_hints_of_their_own_and_a_bad_one_leaves_the_others(colori
     first, second, third = colorizer.colorize_many(requests)
     assert first.rgb[90, 60, 0] > first.rgb[90, 60, 2] + 50
     assert isinstance(second, PhotoError) and "600,90" in str(second)
+    assert sum(len(call) for call in engine.calls) == 2  # it was refused before the pass
     np.testing.assert_array_equal(third.rgb, colorizer.colorize(scene(), make_options(seed=3)).rgb)
 
 

@@ -165,3 +165,13 @@ def test_a_point_next_to_an_edge_is_of_its_own_side():
     chroma[:, 40:] = 0.3
     for x, expected in ((39.5 / 80, 0.0), (40.5 / 80, 0.3)):
         np.testing.assert_allclose(chroma_at(chroma, luma, x, 0.5)[0], expected, atol=1e-4)
+
+
+def test_words_come_after_seeds_the_nearest_to_the_models_own_first(engine):
+    colorizer = Colorizer(engine)
+    retouch = Retouch(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    own, seed, near, far = (np.full((32, 48, 2), (0.0, red), np.float32) for red in (0.0, 0.2, -0.08, 0.3))
+    retouch.__dict__["_considered"] = own, [seed], [far, near]
+    reds = [red for red, _, _ in retouch.suggest(30, 20)]
+    expected = [120 + round(255 * 1.402 * red) for red in (0.0, 0.2, -0.08, 0.3)]
+    assert reds == pytest.approx(expected, abs=2)

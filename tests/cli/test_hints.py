@@ -105,7 +105,7 @@ def test_hints_of_no_use_are_one_line_and_no_pass(engine, photo, capsys: Capture
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
     assert words in line
-    assert not engine.calls and not list(Path().glob("*.color.png"))
+    assert not engine.loads and not engine.calls and not list(Path().glob("*.color.png"))
 
 
 def test_a_layer_that_does_not_fit_leaves_the_other_photos(engine, photo, capsys: Capture) -> None:

@@ -144,3 +144,13 @@ def test_a_layer_whose_size_was_rounded_fits():
     photo = Photo(np.zeros((3000, 4001), np.uint8))
     Hints.from_layer(layer(75, 100)).check(photo)
     Hints.from_layer(layer(3, 4)).check(photo)
+
+
+def test_a_large_layer_is_averaged_by_its_alpha():
+    """Stripes of one pixel, red and a transparent green: what remains is red, at half of the weight."""
+    rgba = np.zeros((1600, 2400, 4), np.uint8)
+    rgba[::2] = 160, 48, 32, 255
+    rgba[1::2] = 0, 255, 0, 0
+    drawn = draw(Hints.from_layer(rgba), PHOTO, (40, 60))
+    np.testing.assert_allclose(drawn.relative[20, 30], RED, rtol=2e-2)
+    assert drawn.weight[20, 30] == pytest.approx(0.5, abs=0.05)
