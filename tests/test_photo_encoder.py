@@ -14,6 +14,7 @@ from chromatune.bundle.latents import encode_condition, encode_photos
 from chromatune.bundle.names import PHOTO_ENCODER
 from chromatune.bundle.text import TextEmbedder
 from chromatune.color import luma
+from chromatune.inference.noise import noise_generator
 from chromatune.inference.sampling import sample
 from chromatune.inference.torch_pass import TorchPass
 from chromatune.photo_encoder import PhotoEncoder, places_of, unet_arguments
@@ -66,7 +67,7 @@ def test_training_mode_keeps_the_pretrained_statistics(bundle):
 def colour_latents(bundle, rgb):
     """(B, 3, h, w) -> (B, 4, h, w), each photo from the same noise, all three branches."""
     embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
-    generators = [torch.Generator().manual_seed(1) for _ in rgb]
+    generators = [noise_generator(1) for _ in rgb]
     guidance = {"guidance_scale": 3.0, "image_guidance_scale": 1.5}
     with torch.no_grad():
         condition, seen = encode_condition(bundle, rgb), encode_photos(bundle, rgb)
@@ -101,7 +102,7 @@ def test_the_branch_without_a_photo_sees_none(bundle):
     hook = bundle.unet.register_forward_pre_hook(keep, with_kwargs=True)
     embed, photo = TextEmbedder(bundle.tokenizer, bundle.text_encoder), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        named = {"steps": 1, "generators": [torch.Generator()], "guidance_scale": 3.0, "image_guidance_scale": 1.5}
+        named = {"steps": 1, "generators": [noise_generator(0)], "guidance_scale": 3.0, "image_guidance_scale": 1.5}
         residuals = encode_photos(bundle, photo)
         sample(bundle, encode_condition(bundle, photo), embed("red"), embed(""), residuals=residuals, **named)
     hook.remove()
