@@ -20,6 +20,7 @@ from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
 from chromatune.cli.printing import complain
+from chromatune.cli.serve import serve_command
 from chromatune.errors import ChromaTuneError, OptionsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -66,6 +67,7 @@ app.command("models")(models_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
+app.command("serve")(serve_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

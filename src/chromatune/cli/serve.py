@@ -1,0 +1,43 @@
+"""`chromatune serve`: the page and the API. What loads libraries is imported when it runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from chromatune.cli.fields import takes_fields
+from chromatune.cli.printing import complain
+from chromatune.errors import MissingExtraError
+from chromatune.serving.settings import ServeSettings, make_serve_settings
+
+WEB = ("fastapi", "uvicorn", "multipart", "prometheus_client", "fastapi_offline")
+
+
+@takes_fields(make_serve_settings)
+def serve_command(
+    *,
+    settings: ServeSettings,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> int:
+    """Serve a page for colorizing in the browser, and an API for programs; prints the address.
+
+    Nothing leaves this machine. Ctrl-C or SIGTERM ends it, after what is in work is answered.
+    """
+    if not all(find_spec(name) for name in WEB):
+        raise MissingExtraError("the server", "web")
+    from chromatune.serving.app import create_app
+    from chromatune.serving.local import LocalPredictor
+    from chromatune.serving.run import run_app
+
+    def announce(address: str) -> None:
+        print(address, flush=True)
+        complain("Ctrl-C ends it", "note")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    run_app(create_app(LocalPredictor(settings), settings), settings, announce)
+    return 0

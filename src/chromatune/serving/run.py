@@ -1,0 +1,73 @@
+"""The app on a port, until the process is told to stop: what is in work is answered first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from chromatune.errors import OptionsError
+from chromatune.serving.settings import ServeSettings
+
+GRACE_S = 30  # for what is in work when the process is told to stop
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its way of ending: after a stop that was asked for, the process has not failed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Args:
+        app: see `create_app`.
+        settings: host and port.
+        announce: is given the address once it listens.
+
+    Raises:
+        OptionsError: the port cannot be listened on.
+    """
+    listening = _socket(settings)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=15, h11_max_incomplete_event_size=64 * 1024,
+    )  # fmt: skip
+    announce(f"http://{shown}:{port}/")
+    _Server(config).run(sockets=[listening])
+
+
+def _socket(settings: ServeSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    if sys.platform != "win32":
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        reason = error.strerror or str(error)
+        raise OptionsError(
+            f"{settings.host}:{settings.port} cannot be listened on ({reason}); give another --port"
+        ) from None
+    return listening

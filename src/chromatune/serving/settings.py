@@ -1,0 +1,75 @@
+"""What a server can be told: where it listens, who may use it, and how much it takes on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from chromatune.options import Flag, options_error
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SHORTEST_TOKEN = 16  # characters; shorter ones are guessed
+
+
+class ServeSettings(BaseModel):
+    """Settings of `chromatune serve`.
+
+    Raises (through `make_serve_settings`):
+        OptionsError: a value is out of range, or others may come in and no token is asked of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; one that others can reach takes --token."
+    )
+    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    token: Annotated[str | None, Flag(metavar="TEXT", unset="none on this machine")] = Field(
+        None, min_length=SHORTEST_TOKEN, description="What clients send as `Authorization: Bearer TEXT`."
+    )
+    without_token: bool = Field(False, description="Let others in without a token.")
+    allow_host: Annotated[tuple[str, ...], Flag(metavar="NAME", unset="")] = Field(
+        (), description="A name that clients call this server by, such as behind a proxy; repeatable."
+    )
+    model: Annotated[tuple[str, ...], Flag(metavar="MODEL", unset="mini, mini-base")] = Field(
+        (), description="A model to offer, the first by default; repeatable."
+    )
+    device: Annotated[str | None, Flag(unset="the best there is")] = Field(None, description="Where to compute.")
+    runtime: Annotated[str | None, Flag(metavar="onnx|torch", unset="the faster one")] = Field(
+        None, description="The library that computes."
+    )
+    workers: Annotated[int | None, Flag(unset="one a core")] = Field(
+        None, ge=1, le=64, description="Photos in work at the same time."
+    )
+    queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are sent away (429).")
+    max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
+    max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
+    timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for an answer.")
+    sessions: int = Field(32, ge=0, le=1000, description="Photos that are kept for retouching; the oldest is let go.")
+    session_minutes: float = Field(30.0, gt=0, le=1440, description="How long one is kept after its last use.")
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> ServeSettings:
+        if self.host not in LOOPBACK and self.token is None and not self.without_token:
+            raise ValueError(
+                f"--host {self.host} lets other machines in; give --token TEXT, or --without-token if that is meant"
+            )
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models on offer, the default first."""
+        return self.model or ("mini", "mini-base")
+
+
+def make_serve_settings(**given: Any) -> ServeSettings:
+    """Settings from loose values.
+
+    Raises:
+        OptionsError: one line about the first that is wrong.
+    """
+    try:
+        return ServeSettings(**given)
+    except ValidationError as error:
+        raise options_error(error, ServeSettings, "setting") from None
