@@ -2,6 +2,7 @@
 
 ChromaTuneError
 ├── PhotoError          a photo cannot be read or a result cannot be written
+│   └── NotAPictureError    a file is of no known picture format
 ├── ModelError          a model is unknown, incomplete or not an InstructPix2Pix pipeline
 ├── OptionsError        a setting is out of range or contradicts another
 ├── DataError           a source of photos is empty, broken or of an unknown kind
@@ -17,6 +18,10 @@ class ChromaTuneError(Exception):
 
 class PhotoError(ChromaTuneError):
     """A photo cannot be read, or a result cannot be written."""
+
+
+class NotAPictureError(PhotoError):
+    """A file is of no known picture format."""
 
 
 class ModelError(ChromaTuneError):

@@ -39,5 +39,5 @@ def serve_command(
 
             webbrowser.open(address)
 
-    run_app(create_app(LocalPredictor(settings), settings), settings, announce)
+    run_app(create_app(LocalPredictor(settings, complain), settings), settings, announce)
     return 0

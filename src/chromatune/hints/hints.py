@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError, PhotoError, shown
-from chromatune.images import Photo, read_photo
+from chromatune.images import MAX_PIXELS, Photo, read_photo
 from chromatune.options import options_error
 
 LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are drawn on has a tenth of it
@@ -85,17 +85,17 @@ class Layer(BaseModel):
         Raises:
             PhotoError: the bytes are no picture with transparency.
         """
-        photo = read_photo(self.png, name=self.name)
+        photo = read_photo(self.png, name=self.name, max_pixels=LAYER_LONG_SIDE_PX**2)
         return _rgba_of(photo)
 
     @classmethod
-    def read(cls, source: Source, *, name: str | None = None) -> Layer:
+    def read(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Layer:
         """A layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
 
         Raises:
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
         """
-        photo = read_photo(source, name=name)
+        photo = read_photo(source, name=name, max_pixels=max_pixels)
         rgba = _rgba_of(photo)
         height, width = rgba.shape[:2]
         scale = LAYER_LONG_SIDE_PX / max(height, width)
@@ -135,17 +135,18 @@ class Hints(BaseModel):
     marks: tuple[Stroke | Layer, ...] = Field((), max_length=MOST_MARKS)
 
     @classmethod
-    def from_layer(cls, source: Source, *, name: str | None = None) -> Hints:
+    def from_layer(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Hints:
         """Hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
 
         Args:
             source: PNG, TIFF or WebP with transparency: a path, bytes, open file, Pillow image or (H, W, 4) array.
             name: what to call it in messages.
+            max_pixels: larger layers are refused.
 
         Raises:
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
         """
-        return cls(marks=(Layer.read(source, name=name),))
+        return cls(marks=(Layer.read(source, name=name, max_pixels=max_pixels),))
 
     @classmethod
     def from_json(cls, text: str | bytes | dict[str, Any]) -> Hints:

@@ -75,7 +75,7 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
         try:
             image = decoding.open_heif(file) if identification.is_heif(start) else decoding.open_image(file)
         except UnidentifiedImageError:
-            raise PhotoError(identification.why_unidentified(start)) from None
+            raise identification.refuse_unidentified(start) from None
         yield _chosen(Picture(stack.enter_context(image), file), page)
 
 

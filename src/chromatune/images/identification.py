@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chromatune.errors import MissingExtraError, PhotoError
+from chromatune.errors import MissingExtraError, NotAPictureError, PhotoError
 from chromatune.images.photo import READABLE_FORMATS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -94,13 +94,15 @@ def refuse_camera_raw(kind: str) -> PhotoError:
     return PhotoError(f"is a camera raw file ({kind}): develop it to TIFF first")
 
 
-def why_unidentified(start: bytes) -> str:
-    """Why a file that no reader takes is refused."""
+def refuse_unidentified(start: bytes) -> PhotoError:
+    """The error for a file that no reader takes."""
     if is_heif(start) or start[4:8] == b"ftyp":
         known: str | None = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
     else:
         known = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
     if known is not None:
         article = "an" if known == "AVIF" else "a"
-        return f"{article} {known} with a damaged header, or of a rare kind; open it in an editor and save it as PNG"
-    return f"not a picture in a known format; accepted: {READABLE_FORMATS}"
+        return PhotoError(
+            f"{article} {known} with a damaged header, or of a rare kind; open it in an editor and save it as PNG"
+        )
+    return NotAPictureError(f"not a picture in a known format; accepted: {READABLE_FORMATS}")

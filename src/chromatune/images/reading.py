@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from chromatune import color
-from chromatune.errors import PhotoError, printable
+from chromatune.errors import NotAPictureError, PhotoError, printable
 from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
 from chromatune.images.identification import HeicExtraError
 from chromatune.images.photo import Photo, shown
@@ -232,7 +232,8 @@ def _one_line(label: str) -> Iterator[None]:
         raise HeicExtraError(label) from None
     except PhotoError as error:
         message = str(error)
-        raise PhotoError(message if message.startswith(f"{label}: ") else f"{label}: {message}") from error.__cause__
+        kind = NotAPictureError if isinstance(error, NotAPictureError) else PhotoError
+        raise kind(message if message.startswith(f"{label}: ") else f"{label}: {message}") from error.__cause__
     except MemoryError as error:
         raise PhotoError(f"{label}: not enough memory for this picture; make it smaller") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError and more on damaged files

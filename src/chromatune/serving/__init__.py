@@ -1,11 +1,20 @@
 """A page on which photos get finished, and an API for programs, on this machine's own address.
 
-settings.py   where it listens, who may use it, how much it takes on
-predictor.py  what stands behind the app
-local.py      the predictor of this process: models loaded once, a bounded queue
-app.py        routes over a predictor, and a line for each failure
-guard.py      host, origin, token, size and time of a request, before its body is read
-metrics.py    measures for Prometheus
-run.py        the app on a port, until it is told to stop
-page/         the page: HTML, CSS and ES modules as they are
+settings.py        where it listens, who may use it, how much it takes on
+predictor.py       what stands behind the app
+local.py           the predictor of this process: models loaded once
+local_kept.py      a photo that is kept for changes
+palette.py         colours that a point of a photo may have had
+bounded_pool.py    threads with a bounded queue
+shared_pass.py     photos of several threads in one pass of the model
+app.py             routes over a predictor
+session_routes.py  routes of photos that are kept
+batches.py         many photos that are colorized while nobody waits
+batch_routes.py    their routes
+answers.py         results and failures as HTTP answers
+shelf.py           what clients come back for, bounded in number and age
+guard.py           host, origin, token, size and time of a request, before its body is read
+metrics.py         measures for Prometheus
+run.py             the app on a port, until it is told to stop
+page/              the page: HTML, CSS and ES modules as they are
 """

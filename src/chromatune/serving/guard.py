@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
+from chromatune.serving.predictor import State
 from chromatune.serving.settings import LOOPBACK, ServeSettings
 
 Message = MutableMapping[str, Any]
@@ -19,6 +23,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
 OPEN_FOLDERS = ("/page/", "/docs/")
+BATCHES = "/v1/batches"  # may be larger than single photos
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
@@ -29,8 +34,7 @@ HEADERS = {
 }
 
 
-class _TooLarge(Exception):
-    pass
+CLOSING = {"connection": "close"}  # the rest of a body that is not read any more must not be taken for a request
 
 
 class Guard:
@@ -40,67 +44,75 @@ class Guard:
     because a page elsewhere may send forms here.
     """
 
-    def __init__(self, app: App, settings: ServeSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: App, settings: ServeSettings, state: Callable[[], State]) -> None:
+        self.app, self.settings, self.state = app, settings, state
         self._hosts = {*LOOPBACK, "[::1]", settings.host.lower(), *(name.lower() for name in settings.allow_host)}
-        self._most = int(settings.max_upload_mb * 1e6)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """The answer, or a refusal."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        started = False
 
         async def send_guarded(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 known = {key.lower() for key, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *((key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in known),
-                ]
+                more = ((key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in known)
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        if refusal := self._refusal(scope["path"], headers):
-            await _refuse(send_guarded, *refusal)
-            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        most_mb = self.settings.max_batch_mb if scope["path"] == BATCHES else self.settings.max_upload_mb
         try:
-            await self.app(scope, self._limited(receive), send_guarded)
-        except _TooLarge:
-            if not started:
-                await _refuse(send_guarded, 413, self._size_line())
-        except TimeoutError:
-            if not started:
-                await _refuse(send_guarded, 408, f"the upload took longer than {self.settings.timeout_s:g} s")
+            self._check(scope["method"], scope["path"], headers, most_mb)
+        except HTTPException as refusal:
+            await _refuse(send_guarded, refusal)
+            return
+        await self.app(scope, self._limited(receive, most_mb), send_guarded)
 
-    def _refusal(self, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Status and line, where a request's head alone says that it is not to be answered."""
+    def _check(self, method: str, path: str, headers: dict[str, str], most_mb: float) -> None:
+        """Raises a refusal where a request's head alone says that it is not to be answered."""
         host = headers.get("host", "")
-        if _name_of(host) not in self._hosts:
-            return 403, "this server is not called that; start it with --allow-host NAME to allow it"
+        if not self._is_called(_name_of(host)):
+            raise HTTPException(403, "this server is not called that; start it with --allow-host NAME to allow it")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "requests from pages of other sites are refused"
+            raise HTTPException(403, "requests from pages of other sites are refused")
         if self.settings.token is not None and not self._is_open(path):
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.settings.token.encode()):
-                return 401, "a token is needed: Authorization: Bearer TOKEN"
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            # In constant time: how long it takes says nothing about where the tokens differ
+            same = hmac.compare_digest(given.encode("latin-1"), self.settings.token.encode())
+            if scheme.lower() != "bearer" or not same:
+                raise HTTPException(
+                    401, "a token is needed: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
+                )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._most:
-            return 413, self._size_line()
-        return None
+        if not length.isdecimal() or len(length) > 18 or int(length) > most_mb * 1e6:
+            raise _too_large(most_mb)
+        state = self.state()
+        if method == "POST" and state.name != "ready":
+            line = state.reason or "the model is loading; come again in a moment"
+            raise HTTPException(503, line, {"retry-after": "2"} | CLOSING)
+
+    def _is_called(self, name: str) -> bool:
+        if name in self._hosts:
+            return True
+        if self.settings.host in LOOPBACK:
+            return False
+        try:  # an address is no name that somebody could point elsewhere
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
 
     def _is_open(self, path: str) -> bool:
         return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
-    def _size_line(self) -> str:
-        return f"the request is larger than {self.settings.max_upload_mb:g} MB; send a smaller photo, or fewer"
-
-    def _limited(self, receive: Receive) -> Receive:
-        """The same messages; an error once they are too large together, or the upload takes too long."""
+    def _limited(self, receive: Receive, most_mb: float) -> Receive:
+        """The same messages; a refusal once they are too large together, or the upload takes too long."""
         seen, complete = 0, False
         deadline = asyncio.get_running_loop().time() + self.settings.timeout_s
 
@@ -108,25 +120,30 @@ class Guard:
             nonlocal seen, complete
             if complete:  # what comes now is that the client has gone
                 return await receive()
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                line = f"the upload took longer than {self.settings.timeout_s:g} s; send a smaller photo"
+                raise HTTPException(408, line, CLOSING) from None
             seen += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if seen > self._most:
-                raise _TooLarge
+            if seen > most_mb * 1e6:
+                raise _too_large(most_mb)
             return message
 
         return limited
 
 
-async def _refuse(send: Send, status: int, line: str) -> None:
-    body = json.dumps({"detail": line}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status in (408, 413):
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+def _too_large(most_mb: float) -> HTTPException:
+    return HTTPException(413, f"the request is larger than {most_mb:g} MB; send a smaller photo, or fewer", CLOSING)
+
+
+async def _refuse(send: Send, refusal: HTTPException) -> None:
+    body = json.dumps({"detail": refusal.detail}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **(refusal.headers or {})}
+    encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status_code, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -138,5 +155,5 @@ def _name_of(host: str) -> str:
 
 
 def retry_after(waiting: int, workers: int) -> str:
-    """Seconds after which a place is likely: a guess from the queue's length."""
+    """Seconds after which a slot is likely: a guess from the queue's length."""
     return str(max(1, math.ceil(waiting / max(1, workers) / 4)))

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from chromatune.errors import ChromaTuneError, ModelError, shown
-from chromatune.serving.predictor import Answer, QueueFull, State, Work
+from chromatune.errors import ChromaTuneError, ModelError, OptionsError, shown
+from chromatune.serving.bounded_pool import BoundedPool
+from chromatune.serving.predictor import Answer, Facts, Kept, State, Work
 from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from chromatune.colorizer import Colorizer
+    from chromatune.colorizer import ColorizeResult, Retouch
+    from chromatune.images import Photo
+    from chromatune.serving.shared_pass import SharedPass
 
-T = TypeVar("T")
+QUICK_THREADS = 2  # for changes of kept photos: they do not wait behind photos that go through the model
+QUICK_QUEUE = 64
+LOAD_S = 10  # how long the end waits for a model that is just being loaded
+MOST_HINTED = 4
+MOST_TOGETHER = 8  # photos of one pass, where the model gains by it
 
 
 class LocalPredictor:
     """Models of this process as a `Predictor`."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Loads nothing yet.
+
+        Args:
+            settings: models, device, workers and queue.
+            tell: is given a line for who runs the server, where a model cannot be loaded.
+        """
         self.settings = settings
+        self._tell = tell
         self._state = State("loading")
-        self._colorizers: dict[str, Colorizer] = {}
-        self._loading = threading.Lock()
+        self._models: dict[str, SharedPass] = {}
+        self._loading, self._remembering = threading.Lock(), threading.Lock()
+        self._loader: threading.Thread | None = None
         self._workers = settings.workers or 1  # until it is known what computes
-        self._pool: ThreadPoolExecutor | None = None
-        self._places = 0
-        self._freed: asyncio.Condition | None = None
+        self._photos: BoundedPool | None = None
+        self._quick: BoundedPool | None = None
+        self._hinted: list[weakref.ref[Retouch]] = []  # the last one is the one that was used last
 
     @property
     def state(self) -> State:
@@ -39,99 +54,131 @@ class LocalPredictor:
     @property
     def waiting(self) -> int:
         """Photos that are in work or wait for it."""
-        return self._places
+        return self._photos.taken if self._photos is not None else 0
+
+    @property
+    def photos(self) -> BoundedPool:
+        """Threads for photos that go through a model."""
+        assert self._photos is not None, "it is asked before it is ready"
+        return self._photos
+
+    @property
+    def quick(self) -> BoundedPool:
+        """Threads for what takes parts of a second."""
+        assert self._quick is not None, "it is asked before it is ready"
+        return self._quick
 
     def start(self) -> None:
         """Begins to load the default model, in a thread."""
-        threading.Thread(target=self._load_first, name="load", daemon=True).start()
+        self._loader = threading.Thread(target=self._load_first, name="load", daemon=True)
+        self._loader.start()
 
     def stop(self) -> None:
         """Finishes what is in work."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._loader is not None:
+            self._loader.join(LOAD_S)
+        for pool in (self._photos, self._quick):
+            if pool is not None:
+                pool.stop()
 
     def _load_first(self) -> None:
         try:
             from chromatune.inference import threads
 
             self._workers = self.settings.workers or threads()
-            self.colorizer(self.settings.models[0])
-            self._pool = ThreadPoolExecutor(self._workers, "colorize")
+            first = self.model(self.settings.models[0])
+            if first.colorizer.model_pass.batches and self.settings.workers is None:
+                self._workers = max(self._workers, MOST_TOGETHER)  # so many are read, and wait for one pass
+            self._photos = BoundedPool(self._workers, self.settings.queue, "colorize")
+            self._quick = BoundedPool(QUICK_THREADS, QUICK_QUEUE, "change")
             self._state = State("ready")
         except ChromaTuneError as error:
             self._state = State("failed", str(error))
 
-    def colorizer(self, model: str) -> Colorizer:
+    def model(self, name: str) -> SharedPass:
         """The loaded model; the first use of each loads it.
 
         Raises:
-            ModelError: it is not on offer, or cannot be loaded.
+            OptionsError: it is not on offer.
+            ModelError: it cannot be loaded.
         """
-        if model not in self.settings.models:
-            raise ModelError(f"model {shown(model)} is not on offer; accepted: {', '.join(self.settings.models)}")
+        if name not in self.settings.models:
+            raise OptionsError(
+                f"model={shown(name)}: not on offer; accepted: {', '.join(self.settings.models)}", "model"
+            )
         with self._loading:
-            if model not in self._colorizers:
-                from chromatune.colorizer import Colorizer
+            if name not in self._models:
+                self._models[name] = self._load(name)
+            return self._models[name]
 
-                self._colorizers[model] = Colorizer.load(
-                    model, device=self.settings.device, runtime=self.settings.runtime, workers=self._workers
-                )
-            return self._colorizers[model]
+    def _load(self, name: str) -> SharedPass:
+        from chromatune.colorizer import Colorizer
+        from chromatune.serving.shared_pass import SharedPass
+
+        source, settings = self.settings.source_of(name), self.settings
+        try:
+            loaded = Colorizer.load(source, device=settings.device, runtime=settings.runtime, workers=self._workers)
+        except ChromaTuneError as error:
+            self._tell(f"model {name}: {error}")
+            raise ModelError(without_paths(str(error).replace(source, name))) from None
+        return SharedPass(loaded, MOST_TOGETHER)
+
+    def remember(self, retouch: Retouch) -> None:
+        """Notes that hints are put onto a photo; of one that had some long ago, what was worked out for them is freed.
+
+        It takes some megabytes a photo.
+        """
+        with self._remembering:
+            kept = [each for each in self._hinted if each() is not None and each() is not retouch]
+            self._hinted = [*kept, weakref.ref(retouch)]
+            while len(self._hinted) > MOST_HINTED:
+                oldest = self._hinted.pop(0)()
+                if oldest is not None:
+                    oldest.forget()
 
     async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
         """See `Predictor.colorize`."""
-        return await self.run(lambda: make_answer(self.colorizer(work.model), work), patient=patient)
+        return await self.photos.run(lambda: self._answer(work), patient=patient)
 
-    async def run(self, task: Callable[[], T], *, patient: bool = False) -> T:
-        """What a task gives, in one of the threads and in its turn.
+    async def keep(self, work: Work) -> Kept:
+        """See `Predictor.keep`."""
+        from chromatune.serving.local_kept import LocalKept
 
-        Raises:
-            QueueFull: too many wait.
-        """
-        assert self._pool is not None, "it is asked before it is ready"
-        freed = self._freed = self._freed or asyncio.Condition()
-        async with freed:
-            if self._places >= self._workers + self.settings.queue:
-                if not patient:
-                    raise QueueFull
-                await freed.wait_for(lambda: self._places < self._workers + self.settings.queue)
-            self._places += 1
-        loop = asyncio.get_running_loop()
-        future: Future[T] = self._pool.submit(task)
-        # The place is free when the thread is, not when the client has gone
-        future.add_done_callback(lambda _: _call_in(loop, self._free))
-        return await asyncio.wrap_future(future)
+        return await self.photos.run(lambda: LocalKept(self, work))
 
-    def _free(self) -> None:
-        self._places -= 1
-        asyncio.ensure_future(self._tell())
+    def _answer(self, work: Work) -> Answer:
+        """The same file as the command line writes for the same photo, options and hints."""
+        from chromatune.colorizer import Request
+        from chromatune.images import read_photo
 
-    async def _tell(self) -> None:
-        if self._freed is not None:
-            async with self._freed:
-                self._freed.notify()
+        model = self.model(work.model)
+        photo = read_photo(work.photo, name=work.name, max_pixels=work.max_pixels)
+        output = model.output(Request(photo, work.options, work.hints))
+        return answer_of(model.colorizer.finish(output), work.model)
 
 
-def make_answer(colorizer: Colorizer, work: Work) -> Answer:
-    """The same file as the command line writes for the same photo and options.
+def answer_of(result: ColorizeResult, model: str) -> Answer:
+    """A result as a file in the photo's own format, or PNG where that does not hold it.
 
     Raises:
-        PhotoError: the photo cannot be read, or no format holds the result.
+        PhotoError: no format holds it.
     """
-    from chromatune.images import format_for, read_photo, suffix_for
+    from chromatune.images import format_for, suffix_for
 
-    photo = read_photo(work.photo, name=work.name, max_pixels=work.max_pixels)
-    result = colorizer.colorize(photo, work.options)
     suffix = suffix_for(None, result.photo)
-    facts: dict[str, str | int | float | list[str]] = {
-        "name": work.name, "model": result.model, "runtime": result.runtime, "prompt": result.prompt,
+    facts: Facts = {
+        **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
         "negative_prompt": result.negative_prompt, "seed": result.seed, "steps": result.steps,
-        "seconds": round(result.seconds, 4), "height_px": photo.height_px, "width_px": photo.width_px,
-        "warnings": [*result.photo.warnings, *result.warnings],
+        "seconds": round(result.seconds, 4), "warnings": [*result.photo.warnings, *result.warnings],
     }  # fmt: skip
     return Answer(result.encode(format_for(suffix)), suffix, facts)
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
+def photo_facts(photo: Photo) -> Facts:
+    """What is known of the photo alone."""
+    return {"name": photo.name, "width_px": photo.width_px, "height_px": photo.height_px}
+
+
+def without_paths(line: str) -> str:
+    """A line without folders of this machine: of each absolute path, its last part."""
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"()]+[/\\])+", "", line)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
+from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
 
+Facts: TypeAlias = dict[str, str | int | float | list[str]]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Work:
     """One photo to colorize.
 
@@ -17,17 +20,19 @@ class Work:
         name: what the photo is called in messages and answers.
         model: one of those on offer.
         options: how.
+        hints: what is known of its colours.
         max_pixels: larger photos are refused.
     """
 
     photo: bytes
     name: str
     model: str
-    options: ColorizeOptions = field(default_factory=ColorizeOptions)
+    options: ColorizeOptions = ColorizeOptions()
+    hints: Hints = Hints()
     max_pixels: int = 60_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """A coloured photo as a file, and what it was made with.
 
@@ -39,19 +44,83 @@ class Answer:
 
     data: bytes
     suffix: str
-    facts: dict[str, str | int | float | list[str]]
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is wanted of a photo that has been through the model.
+
+    Attributes:
+        version: which pass, see `Kept.add`; None for the last one.
+        hints: what is known of its colours.
+        strength: amount of colour, 0..1; None for what the pass was asked with, as with the next two.
+        hint_reach: how far hints act.
+        hint_strength: how much of their correction is made.
+    """
+
+    version: int | None = None
+    hints: Hints = Hints()
+    strength: float | None = None
+    hint_reach: float | None = None
+    hint_strength: float | None = None
 
 
 @dataclass(frozen=True)
 class State:
-    """Whether a predictor takes work: "loading", "ready" or "failed", and why."""
+    """Whether a predictor takes work, and why not."""
 
-    name: str
+    name: Literal["loading", "ready", "failed"]
     reason: str = ""
 
 
 class QueueFull(Exception):
     """There are as many photos waiting as may; try again after some seconds."""
+
+
+class Kept(Protocol):
+    """A photo that has been through the model, for changes that cost no pass."""
+
+    @property
+    def version(self) -> int:
+        """Number of the first pass."""
+
+    @property
+    def facts(self) -> Facts:
+        """Name and size of the photo, and what its first pass was made with."""
+
+    async def add(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
+        """Takes the photo through a model again: the new version's number and facts; the oldest may be let go.
+
+        Raises:
+            ModelError: the model cannot be used.
+            QueueFull: too many photos wait.
+        """
+
+    async def preview(self, change: Change, max_pixels: int) -> Answer:
+        """The photo in colour for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+            OptionsError: there is no such version, or it has no luminance of the photo's own to put hints on.
+            QueueFull: too many wait.
+        """
+
+    async def finish(self, change: Change) -> Answer:
+        """The file at full size, the same as `Predictor.colorize` gives for all options together; see `preview`."""
+
+    async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
+        """Colours for a point, distinct, the most plausible first, as #rrggbb.
+
+        Args:
+            x: in pixels of the photo as it is shown.
+            y: the same, downward.
+            version: whose own colour comes first.
+
+        Raises:
+            OptionsError: there is no such version, or the point lies outside.
+            QueueFull: too many wait.
+        """
 
 
 class Predictor(Protocol):
@@ -72,14 +141,22 @@ class Predictor(Protocol):
         """Finishes what is in work and frees all."""
 
     async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        """The coloured photo; being cancelled frees the place in the queue.
+        """The coloured photo; being cancelled frees its slot in the queue.
 
         Args:
             work: what to do.
-            patient: waits for a place where the queue is full.
+            patient: waits for a slot where the queue is full.
 
         Raises:
-            PhotoError: the photo cannot be read.
+            PhotoError: the photo cannot be read, or hints do not fit it.
+            OptionsError: the model is not on offer, or options contradict each other.
             ModelError: the model cannot be used.
             QueueFull: too many photos wait, and it is not patient.
+        """
+
+    async def keep(self, work: Work) -> Kept:
+        """The photo, read and taken through the model, for changes; `work.hints` are not used.
+
+        Raises:
+            PhotoError: as for `colorize`, and so on.
         """

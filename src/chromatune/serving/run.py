@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
@@ -53,7 +54,20 @@ def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], Non
         timeout_keep_alive=15, h11_max_incomplete_event_size=64 * 1024,
     )  # fmt: skip
     announce(f"http://{shown}:{port}/")
-    _Server(config).run(sockets=[listening])
+    with _temporary_folder():
+        _Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Whatever this process writes for a while goes into one folder, which is removed at the end."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="chromatune-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _socket(settings: ServeSettings) -> socket.socket:

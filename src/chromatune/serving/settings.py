@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,8 +47,13 @@ class ServeSettings(BaseModel):
     max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
     max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
     timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for an answer.")
-    sessions: int = Field(32, ge=0, le=1000, description="Photos that are kept for retouching; the oldest is let go.")
+    sessions: int = Field(
+        16, ge=1, le=1000, description="Photos that are kept for changes; the one not used for longest is let go."
+    )
     session_minutes: float = Field(30.0, gt=0, le=1440, description="How long one is kept after its last use.")
+    batches: int = Field(8, ge=1, le=1000, description="Batches that are in work or kept; more are sent away (429).")
+    batch_minutes: float = Field(60.0, gt=0, le=1440, description="How long one is kept after its last use.")
+    max_batch_mb: float = Field(1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:
@@ -57,10 +63,34 @@ class ServeSettings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_distinct_names(self) -> ServeSettings:
+        if len(set(self.models)) < len(self._sources):
+            raise ValueError(f"two models are called the same: {', '.join(self.models)}; rename a folder")
+        return self
+
+    @property
+    def _sources(self) -> tuple[str, ...]:
+        return self.model or ("mini", "mini-base")
+
     @property
     def models(self) -> tuple[str, ...]:
-        """Models on offer, the default first."""
-        return self.model or ("mini", "mini-base")
+        """Names of the models on offer, the default first; of a folder its last part: clients see no paths."""
+        return tuple(_offered_as(source) for source in self._sources)
+
+    @property
+    def max_pixels(self) -> int:
+        """Larger photos are refused."""
+        return round(self.max_megapixels * 1e6)
+
+    def source_of(self, model: str) -> str:
+        """What to load for a name that is on offer."""
+        return self._sources[self.models.index(model)]
+
+
+def _offered_as(source: str) -> str:
+    path = Path(source).expanduser()
+    return (path.resolve().name or source) if path.is_dir() or path.is_absolute() else source
 
 
 def make_serve_settings(**given: Any) -> ServeSettings:
