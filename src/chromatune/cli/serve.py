@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,15 @@ from chromatune.serving.settings import ServeSettings, make_serve_settings
 WEB = ("fastapi", "uvicorn", "multipart", "prometheus_client", "fastapi_offline")
 
 
-@takes_fields(make_serve_settings)
+TOKEN_VARIABLE = "CHROMATUNE_TOKEN"  # on a command line, everybody on the machine can read it
+
+
+def _settings(**given: Any) -> ServeSettings:
+    token = given.pop("token", None) or os.environ.get(TOKEN_VARIABLE) or None
+    return make_serve_settings(token=token, **given)
+
+
+@takes_fields(_settings)
 def serve_command(
     *,
     settings: ServeSettings,

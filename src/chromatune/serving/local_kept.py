@@ -77,6 +77,8 @@ class LocalKept:
                 f"{x:g},{y:g} lies outside of the photo's {self._photo.width_px} × {self._photo.height_px} px"
             )
         chosen = self._version(version)
+        self._predictor.remember(chosen.retouch)
+        await self._predictor.quick.run(chosen.retouch.prepare)  # who asks for colours is about to paint
         if not self._palette:
             await self._predictor.photos.run(lambda: self._mix(chosen))
         with self._changing:

@@ -27,7 +27,10 @@ class ServeSettings(BaseModel):
     )
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     token: Annotated[str | None, Flag(metavar="TEXT", unset="none on this machine")] = Field(
-        None, min_length=SHORTEST_TOKEN, description="What clients send as `Authorization: Bearer TEXT`."
+        None,
+        min_length=SHORTEST_TOKEN,
+        description="What clients send as `Authorization: Bearer TEXT`; better given as CHROMATUNE_TOKEN in the "
+        "environment.",
     )
     without_token: bool = Field(False, description="Let others in without a token.")
     allow_host: Annotated[tuple[str, ...], Flag(metavar="NAME", unset="")] = Field(

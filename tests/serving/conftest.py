@@ -1,0 +1,191 @@
+"""An app with a predictor that only counts, one over the arithmetic model, and a server on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from chromatune.serving.app import create_app
+from chromatune.serving.local import LocalPredictor
+from chromatune.serving.predictor import Answer, Change, State, Work
+from chromatune.serving.settings import make_serve_settings
+
+BASE = "http://127.0.0.1:8321"
+
+
+def make_picture(level: int = 100, size: tuple[int, int] = (8, 6), format: str = "PNG") -> bytes:
+    """A grey photo as a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.full(size[::-1], level, np.uint8)).save(file, format)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    """Makes a grey photo as a file."""
+    return make_picture
+
+
+@pytest.fixture(scope="session")
+def photo() -> dict[str, tuple[str, bytes]]:
+    """A form's field with a photo."""
+    return {"photo": ("x.png", make_picture())}
+
+
+class Scripted:
+    """A predictor that does what a test says."""
+
+    def __init__(self) -> None:
+        self.state = State("ready")
+        self.waiting = 0
+        self.works: list[Work] = []
+        self.error: BaseException | None = None
+        self.seconds = 0.0
+        self.cancelled = 0
+        self.stopped = False
+
+    def start(self) -> None:
+        """Nothing to load."""
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
+        self.works.append(work)
+        self.waiting += 1
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1
+        if self.error is not None:
+            raise self.error
+        return Answer(b"coloured " + work.photo, ".png", {"name": work.name, "seed": work.options.seed, "warnings": []})
+
+    async def keep(self, work: Work) -> Scripted:
+        await self.colorize(work)
+        return self
+
+    version = 1
+    facts = {"name": "x.png"}
+
+    async def add(self, model, options) -> tuple[int, dict]:
+        return 2, {"seed": options.seed}
+
+    async def preview(self, change: Change, max_pixels: int) -> Answer:
+        return Answer(b"small", ".jpg")
+
+    async def finish(self, change: Change) -> Answer:
+        return Answer(b"large", ".png", {"name": "x.png"})
+
+    async def suggestions(self, x, y, version) -> list[str]:
+        return ["#102030"]
+
+
+@pytest.fixture
+def scripted() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[..., TestClient]]:
+    """Makes clients of apps over a predictor with settings; each app runs until the test ends."""
+    running: list[TestClient] = []
+
+    def make(predictor, **settings) -> TestClient:
+        client = TestClient(
+            create_app(predictor, make_serve_settings(**settings)), base_url=BASE, raise_server_exceptions=False
+        )
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield make
+    for client in running:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(client_of, scripted) -> TestClient:
+    return client_of(scripted)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Waits until something is so."""
+    return wait_until
+
+
+@pytest.fixture
+def local_of(client_of) -> Callable[..., tuple[TestClient, LocalPredictor]]:
+    """A client of an app over models of this process, once they are loaded, and its predictor."""
+
+    def make(**settings) -> tuple[TestClient, LocalPredictor]:
+        predictor = LocalPredictor(make_serve_settings(**settings))
+        client = client_of(predictor, **settings)
+        wait_until(lambda: predictor.state.name != "loading")
+        return client, predictor
+
+    return make
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[int]:
+    """The app on a free port, in a thread."""
+    import uvicorn
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        free.listen()
+        config = uvicorn.Config(app, log_level="critical", lifespan="on")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            yield free.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def port_of() -> Iterator[Callable[..., int]]:
+    """Puts an app over a predictor on a port."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda predictor, **settings: stack.enter_context(
+            listening(create_app(predictor, make_serve_settings(**settings)))
+        )
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where everything that is written for a while goes."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder

@@ -1,0 +1,189 @@
+"""Routes and their failures: what comes in, what goes out, and each failure with its status and one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
+from chromatune.options import make_options
+from chromatune.serving.predictor import QueueFull
+
+
+def test_a_photo_comes_back_in_colour_with_facts_in_headers(client, scripted, photo):
+    answer = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 7, "strength": 0.5}'})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.content == b"coloured " + photo["photo"][1]
+    assert answer.headers["x-chromatune-seed"] == "7"
+    assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''x.color.png"
+    (work,) = scripted.works
+    assert (work.model, work.options) == ("mini", make_options(seed=7, strength=0.5))
+
+
+def test_who_accepts_json_gets_facts_alone(client, photo):
+    answer = client.post("/v1/colorize", files=photo, headers={"accept": "application/json"})
+    assert answer.json() == {"name": "x.png", "seed": 0, "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [
+        ("../../etc/passwd.png", "''passwd.color"),
+        ("C:\\photos\\oma.png", "''oma.color"),
+        ("Oma Käthe\n.png", "Oma%20K%C3%A4the"),
+        ('"; filename=evil.exe', "evil"),
+        ("", ""),
+    ],
+)
+def test_names_of_clients_go_nowhere_but_into_names(client, photo, given, called):
+    answer = client.post("/v1/colorize", files={"photo": (given, photo["photo"][1])})
+    if not given:  # it is no file then
+        assert answer.status_code == 422
+        return
+    disposition = answer.headers["content-disposition"]
+    assert answer.status_code == 200 and called in disposition
+    value = disposition.removeprefix("inline; filename*=UTF-8''")
+    assert not set(value) & set('/\\"; \n\r')
+
+
+def test_models_on_offer_and_no_paths(client_of, scripted, tmp_path):
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    client = client_of(scripted, model=(str(folder), "mini", "someone/model"))
+    assert client.get("/v1/models").json() == {"models": ["portraits", "mini", "someone/model"]}
+
+
+def test_two_models_of_one_name_are_refused(client_of, scripted, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "same").mkdir(parents=True)
+    with pytest.raises(OptionsError, match="called the same"):
+        client_of(scripted, model=(str(tmp_path / "a" / "same"), str(tmp_path / "b" / "same")))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (PhotoError("x.png: damaged"), 400),
+        (NotAPictureError("x.png: not a picture in a known format"), 415),
+        (OptionsError("model=7: not on offer"), 422),
+        (ModelError("mini gave values that are not numbers"), 503),
+        (MissingExtraError("it", "torch"), 503),
+        (MemoryError(), 503),
+        (QueueFull(), 429),
+    ],
+)
+def test_each_failure_has_its_status_and_one_line(client, scripted, photo, error, status):
+    scripted.error = error
+    answer = client.post("/v1/colorize", files=photo)
+    assert answer.status_code == status
+    line = answer.json()["detail"]
+    assert line and "\n" not in line
+    if str(error):
+        assert line == str(error)
+    if status == 429:
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("[]", "a JSON object"),
+        ("{", "a JSON object"),
+        ("7", "a JSON object"),
+        ("[" * 100_000, "a JSON object"),
+        ('{"steps": 0}', "steps=0: input should be greater than or equal to 1"),
+        ('{"nonsense": 1}', "unknown option 'nonsense'"),
+        ('{"": 1}', "unknown option ''"),
+        ('{"seed": 1e400}', "seed=inf"),
+    ],
+)
+def test_options_are_held_to_the_command_lines_limits(client, scripted, photo, options, said):
+    answer = client.post("/v1/colorize", files=photo, data={"options": options})
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]
+    assert scripted.works == []
+
+
+def test_without_a_photo(client):
+    for send in ({}, {"data": {"photo": "text"}}, {"data": {"photo": "/etc/passwd"}}, {"json": {"photo": "x"}}):
+        answer = client.post("/v1/colorize", **send)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422, "a photo as a file is needed; the field is called photo",
+        )  # fmt: skip
+
+
+def test_what_takes_too_long_is_given_up(client_of, scripted, photo):
+    scripted.seconds = 60
+    client = client_of(scripted, timeout_s=0.2)
+    answer = client.post("/v1/colorize", files=photo)
+    assert answer.status_code == 504
+    assert "0.2 s" in answer.json()["detail"]
+    assert scripted.cancelled == 1
+
+
+def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.full((6, 8, 4), 200, np.uint8)).save(file, "PNG")
+    hints = {"marks": [{"points": [[1, 2]], "colour": "#a03020"}]}
+    files = photo | {"hints_layer": ("layer.png", file.getvalue())}
+    answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
+    assert answer.status_code == 200
+    layer, stroke = scripted.works[0].hints.marks
+    assert (layer.width_px, stroke.colour) == (8, (160, 48, 32))
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "status", "said"),
+    [
+        ({"hints": "{"}, {}, 422, "marks|JSON|json"),
+        ({"hints": '{"marks": [{"points": [[1, 2]], "colour": "#ggg"}]}'}, {}, 422, "marks"),
+        ({}, {"hints_layer": ("l.png", b"no picture")}, 415, "l.png: not a picture"),
+        ({}, {"hints_layer": ("l.png", None)}, 400, "no transparency"),
+    ],
+)
+def test_bad_hints_have_a_line(client, photo, picture, data, files, status, said):
+    files = {name: (called, content or picture()) for name, (called, content) in files.items()}
+    answer = client.post("/v1/colorize", files=photo | files, data=data)
+    assert answer.status_code == status
+    assert any(word in answer.json()["detail"] for word in said.split("|"))
+
+
+def test_a_layer_larger_than_photos_may_be_is_refused(client_of, scripted, photo, picture):
+    client = client_of(scripted, max_megapixels=0.001)
+    answer = client.post("/v1/colorize", files=photo | {"hints_layer": ("l.png", picture(size=(100, 100)))})
+    assert answer.status_code == 400
+
+
+def test_measures_count_by_route_and_not_by_what_clients_invent(client, photo):
+    client.post("/v1/colorize", files=photo)
+    client.get("/secret-1")
+    client.request("BREW", "/secret-2")
+    text = client.get("/metrics").text
+    assert 'chromatune_requests_total{method="POST",route="/v1/colorize",status="200"} 1.0' in text
+    assert "chromatune_photos_total 1.0" in text
+    assert "secret" not in text and "BREW" not in text
+
+
+def test_the_description_is_drawn_by_files_of_this_server(client):
+    page = client.get("/docs").text
+    assert "//" not in page.replace("<!doctype", "")
+    assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
+    assert set(client.get("/openapi.json").json()["paths"]) >= {
+        "/v1/colorize",
+        "/v1/sessions",
+        "/v1/batches",
+        "/metrics",
+    }
+
+
+def test_the_predictor_stops_with_the_app(client_of, scripted):
+    client = client_of(scripted)
+    client.__exit__(None, None, None)
+    assert scripted.stopped
+    client.__enter__()

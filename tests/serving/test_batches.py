@@ -1,0 +1,129 @@
+"""Batches: many photos while nobody waits."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import pytest
+
+from chromatune.errors import ModelError, NotAPictureError, PhotoError
+
+
+def send(client, *names: str, **data: str):
+    return client.post("/v1/batches", files=[("photos", (name, name.encode())) for name in names], data=data)
+
+
+def finished(client, until, key: str) -> dict:
+    until(lambda: client.get(f"/v1/batches/{key}").json()["state"] == "done")
+    return client.get(f"/v1/batches/{key}").json()
+
+
+def test_states_results_and_an_archive(client, until, scripted):
+    started = send(client, "a.png", "b.png", "a.png", options='{"seed": 3}')
+    assert started.status_code == 202
+    key = started.json()["id"]
+    status = finished(client, until, key)
+    assert [(each["number"], each["name"], each["state"], each["line"]) for each in status["photos"]] == [
+        (1, "a.png", "done", ""), (2, "b.png", "done", ""), (3, "a.png", "done", ""),
+    ]  # fmt: skip
+    assert {work.options.seed for work in scripted.works} == {3}
+    one = client.get(f"/v1/batches/{key}/photos/2")
+    assert (one.content, one.headers["content-type"]) == (b"coloured b.png", "image/png")
+    answer = client.get(f"/v1/batches/{key}/zip")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["a.color.png", "b.color.png", "3-a.color.png"]
+        assert archive.read("3-a.color.png") == b"coloured a.png"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (PhotoError("a: damaged"), 400),
+        (NotAPictureError("a: no"), 415),
+        (ModelError("broken"), 503),
+        (MemoryError(), 503),
+    ],
+)
+def test_a_photo_that_fails_has_its_line(client, until, scripted, error, status):
+    scripted.error = error
+    key = send(client, "a.png").json()["id"]
+    (photo,) = finished(client, until, key)["photos"]
+    assert photo["state"] == "failed"
+    assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
+    one = client.get(f"/v1/batches/{key}/photos/1")
+    assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
+        assert archive.read("failures.txt").decode() == photo["line"] + "\n"
+
+
+def test_what_is_not_done_yet_and_what_is_not_there(client, scripted):
+    scripted.seconds = 60
+    key = send(client, "a.png").json()["id"]
+    for path in ("photos/1", "zip"):
+        answer = client.get(f"/v1/batches/{key}/{path}")
+        assert (answer.status_code, answer.headers["retry-after"]) == (409, "2")
+    for path in (f"{key}/photos/0", f"{key}/photos/2", "nothing", "nothing/zip", "nothing/photos/1", "..%2f..%2fetc"):
+        assert client.get(f"/v1/batches/{path}").status_code == 404
+
+
+def test_a_batch_that_is_deleted_stops_and_leaves_nothing(client, until, scripted, temporary_folder):
+    scripted.seconds = 60
+    key = send(client, *(f"{n}.png" for n in range(9))).json()["id"]
+    until(lambda: scripted.waiting == 4)
+    assert len(list(temporary_folder.iterdir())) == 1
+    assert client.delete(f"/v1/batches/{key}").status_code == 204
+    until(lambda: scripted.waiting == 0)
+    assert list(temporary_folder.iterdir()) == []
+    assert client.delete(f"/v1/batches/{key}").status_code == 404
+    assert len(scripted.works) == 4
+
+
+def test_finished_ones_give_way_and_those_in_work_do_not(client_of, until, scripted):
+    client = client_of(scripted, batches=2)
+    first, second = (send(client, "a.png").json()["id"] for _ in range(2))
+    for key in (first, second):
+        finished(client, until, key)
+    scripted.seconds = 60
+    assert send(client, "b.png").status_code == 202
+    assert client.get(f"/v1/batches/{first}").status_code == 404
+    assert send(client, "c.png").status_code == 202
+    full = send(client, "d.png")
+    assert (full.status_code, "too many batches" in full.json()["detail"]) == (429, True)
+    assert "retry-after" in full.headers
+
+
+def test_batches_that_take_too_much_of_the_disk_give_way(client_of, until, scripted):
+    client = client_of(scripted, max_batch_mb=0.002)
+    keys = []
+    for _ in range(8):
+        answer = client.post("/v1/batches", files=[("photos", ("a.png", b"0" * 1500))])
+        keys.append(answer.json()["id"])
+        finished(client, until, keys[-1])
+    kept = [client.get(f"/v1/batches/{key}").status_code for key in keys]
+    assert kept[-4:] == [200] * 4 and kept[0] == 404
+
+
+@pytest.mark.parametrize("data", [{"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}])
+def test_bad_options_are_told_before_anything_is_written(client, temporary_folder, data):
+    assert send(client, "a.png", **data).status_code == 422
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_without_photos(client):
+    answer = client.post("/v1/batches", data={"options": "{}"})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "a photo as a file is needed; the field is called photos",
+    )
+
+
+def test_the_apps_end_leaves_nothing(client_of, scripted, temporary_folder):
+    scripted.seconds = 60
+    client = client_of(scripted)
+    send(client, "a.png")
+    client.__exit__(None, None, None)
+    assert list(temporary_folder.iterdir()) == []
+    client.__enter__()

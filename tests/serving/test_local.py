@@ -1,0 +1,196 @@
+"""Models of this process: the command line's own files, models on offer, a full queue, passes that are shared."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from chromatune.colorizer import Colorizer, Request
+from chromatune.errors import ModelError, PhotoError
+from chromatune.options import make_options
+from chromatune.serving.local import LocalPredictor, without_paths
+from chromatune.serving.settings import make_serve_settings
+from chromatune.serving.shared_pass import SharedPass
+
+
+def test_an_answer_is_the_command_lines_file(local_of, tiny_bundle_dir, tmp_path, picture):
+    from chromatune.cli import main
+
+    source, target = tmp_path / "x.jpg", tmp_path / "out.jpg"
+    source.write_bytes(picture(size=(64, 48), format="JPEG"))
+    assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_bundle_dir), "--seed", "3"]) == 0
+    client, _ = local_of(model=(str(tiny_bundle_dir),), device="cpu")
+    files = {"photo": ("x.jpg", source.read_bytes())}
+    answer = client.post("/v1/colorize", files=files, data={"options": '{"seed": 3}'})
+    assert answer.content == target.read_bytes()
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["x-chromatune-model"] == tiny_bundle_dir.name
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [(b"", 400, "empty"), (b"no picture", 415, "not a picture"), (b"\xff\xd8\xff broken", 400, "x.jpg")],
+)
+def test_bad_photos(engine, local_of, data, status, said):
+    client, _ = local_of(model=("mini",))
+    answer = client.post("/v1/colorize", files={"photo": ("x.jpg", data)})
+    assert (answer.status_code, said in answer.json()["detail"]) == (status, True)
+
+
+def test_a_photo_of_too_many_pixels(engine, local_of, picture):
+    client, _ = local_of(model=("mini",), max_megapixels=0.001)
+    answer = client.post("/v1/colorize", files={"photo": ("x.png", picture(size=(100, 100)))})
+    assert (answer.status_code, "x.png" in answer.json()["detail"]) == (400, True)
+
+
+def test_a_model_that_is_not_on_offer_is_not_opened(engine, local_of, photo):
+    client, _ = local_of(model=("mini",))
+    for name in ("mini-base", "/etc", "../../etc", "someone/model"):
+        answer = client.post("/v1/colorize", files=photo, data={"model": name})
+        assert (answer.status_code, "accepted: mini" in answer.json()["detail"]) == (422, True)
+    assert [name for name, _ in engine.loads] == ["mini"]
+
+
+def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
+    client_of, engine, monkeypatch, photo, tmp_path, until
+):
+    folder = tmp_path / "secret" / "portraits"
+    folder.mkdir(parents=True)
+    told: list[str] = []
+
+    def fail(model: str, **options):
+        if model == "mini":
+            return engine
+        raise ModelError(f"{model}: unet/config.json is missing in {model}/unet; mend it, or see /var/lib/models/x.txt")
+
+    monkeypatch.setattr("chromatune.colorizer.open_pass", fail)
+    settings = {"model": ("mini", str(folder))}
+    predictor = LocalPredictor(make_serve_settings(**settings), told.append)
+    client = client_of(predictor, **settings)
+    until(lambda: predictor.state.name == "ready")
+    answer = client.post("/v1/colorize", files=photo, data={"model": "portraits"})
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "portraits: unet/config.json is missing in portraits/unet; mend it, or see x.txt"
+    assert str(folder) in told[0]  # who runs the server is told all
+    assert client.post("/v1/colorize", files=photo).status_code == 200
+
+
+def test_where_the_default_model_cannot_be_loaded_the_server_says_so(client_of, photo, until, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    predictor = LocalPredictor(make_serve_settings(model=(str(folder),)))
+    client = client_of(predictor, model=(str(folder),))
+    until(lambda: predictor.state.name == "failed")
+    for answer in (client.get("/readyz"), client.post("/v1/colorize", files=photo)):
+        assert (answer.status_code, answer.json()["detail"]) == (
+            503,
+            "empty is no pipeline folder: it has no model_index.json",
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("/srv/models/x: broken", "x: broken"),
+        ("see (/a/b/c.json), or C:\\models\\d.txt", "see (c.json), or d.txt"),
+        ("and/or 3/4 someone/model", "and/or 3/4 someone/model"),
+    ],
+)
+def test_lines_lose_folders_of_this_machine(line, shown):
+    assert without_paths(line) == shown
+
+
+def test_a_queue_that_is_full_sends_away_and_takes_again(engine, local_of, photo, until, monkeypatch):
+    go = threading.Event()
+    original = type(engine).__call__
+    monkeypatch.setattr(type(engine), "__call__", lambda self, *given: go.wait(20) and original(self, *given))
+    engine.batches = False
+    client, predictor = local_of(model=("mini",), workers=1, queue=1)
+    with ThreadPoolExecutor(2) as clients:
+        answers = [clients.submit(client.post, "/v1/colorize", files=photo) for _ in range(2)]
+        until(lambda: predictor.waiting == 2)
+        full = client.post("/v1/colorize", files=photo)
+        assert (full.status_code, full.json()["detail"]) == (429, "too many photos wait; come again")
+        assert int(full.headers["retry-after"]) >= 1
+        batch = client.post("/v1/batches", files=[("photos", photo["photo"])])  # waits for its turn
+        assert batch.status_code == 202
+        go.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+    until(lambda: client.get(f"/v1/batches/{batch.json()['id']}").json()["state"] == "done")
+    until(lambda: predictor.waiting == 0)
+    assert client.post("/v1/colorize", files=photo).status_code == 200
+
+
+def test_uploads_are_written_nowhere_but_into_the_temporary_folder_which_is_emptied(
+    engine, local_of, temporary_folder, tmp_path
+):
+    import io
+
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")  # 2 MB: more than is held in memory
+    before = set(tmp_path.rglob("*"))
+    client, _ = local_of(model=("mini",))
+    assert client.post("/v1/colorize", files={"photo": ("x.png", file.getvalue())}).status_code == 200
+    assert client.post("/v1/sessions", files={"photo": ("x.png", file.getvalue())}).status_code == 201
+    assert list(temporary_folder.iterdir()) == []
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_photos_that_arrive_together_share_a_pass_and_get_the_pixels_they_get_alone(engine, monkeypatch):
+    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
+    colorizer = Colorizer(engine)
+    shared = SharedPass(colorizer, most=4)
+    greys = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        outputs = list(threads.map(lambda n: shared.output(Request(greys[n], make_options(seed=n))), range(6)))
+    assert sorted(len(call) for call in engine.calls) == [2, 4]
+    for n, output in enumerate(outputs):
+        alone = colorizer.colorize(greys[n], make_options(seed=n)).rgb
+        np.testing.assert_array_equal(colorizer.finish(output).rgb, alone)
+
+
+def test_of_photos_in_one_pass_the_one_that_fails_fails_alone(engine, monkeypatch):
+    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
+    original = type(engine).__call__
+
+    def call(self, greys, options):
+        if any(each.seed == 2 for each in options):
+            raise ModelError("values that are not numbers")
+        return original(self, greys, options)
+
+    monkeypatch.setattr(type(engine), "__call__", call)
+    shared = SharedPass(Colorizer(engine), most=8)
+    grey = np.full((64, 64), 99, np.uint8)
+
+    def one(seed: int) -> object:
+        try:
+            return shared.output(Request(b"no picture" if seed == 3 else grey, make_options(seed=seed))).rgb.shape
+        except (ModelError, PhotoError) as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(5) as threads:
+        found = list(threads.map(one, range(5)))
+    assert found == [(32, 32, 3), (32, 32, 3), "ModelError", "NotAPictureError", (32, 32, 3)]
+
+
+def test_where_the_model_gains_nothing_each_photo_has_its_own_pass(engine):
+    engine.batches = False
+    shared = SharedPass(Colorizer(engine))
+    shared.output(Request(np.full((64, 64), 99, np.uint8)))
+    assert [len(call) for call in engine.calls] == [1]
+    with pytest.raises(PhotoError):
+        shared.output(Request(b"no picture"))
+
+
+def test_as_many_photos_are_read_as_go_through_together(engine, local_of):
+    _, predictor = local_of(model=("mini",))
+    assert predictor.photos._slots == 8 + 32
+    engine.batches = False
+    _, predictor = local_of(model=("mini",), workers=3, queue=5)
+    assert predictor.photos._slots == 3 + 5

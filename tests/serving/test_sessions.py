@@ -1,0 +1,191 @@
+"""Photos that are kept for changes: over the arithmetic model, and with the shipped one."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromatune import color
+from chromatune.colorizer import Colorizer
+from chromatune.hints import Hints
+from chromatune.options import make_options
+
+
+def opened(client, data: bytes, name: str = "x.png", **form: str) -> dict:
+    answer = client.post("/v1/sessions", files={"photo": (name, data)}, data=form)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.fixture
+def session(engine, local_of, picture):
+    """A client, and the path of a session on a grey picture of 80 × 60 pixels whose first pass is a little blue."""
+    client, _ = local_of(model=("mini",))
+    key = opened(client, picture(size=(80, 60)), options='{"seed": 5}')["id"]
+    return client, f"/v1/sessions/{key}"
+
+
+def test_a_session_opens_with_a_first_version(engine, local_of, picture):
+    client, _ = local_of(model=("mini",))
+    answer = opened(client, picture(), options='{"seed": 5}')
+    assert answer["version"] == 1
+    facts = answer["facts"]
+    assert (facts["name"], facts["width_px"], facts["height_px"], facts["seed"]) == ("x.png", 8, 6, 5)
+
+
+def test_changes_cost_no_pass(session, engine):
+    client, path = session
+    passes = len(engine.calls)
+    answers = [client.post(f"{path}/preview", json=wish) for wish in ({}, {"strength": 0.5}, {"strength": 0})]
+    assert [answer.headers["content-type"] for answer in answers] == ["image/jpeg"] * 3
+    blue = [float(pixels(answer.content)[..., 2].mean()) for answer in answers]
+    assert blue[0] > blue[1] > blue[2] == pytest.approx(100, abs=1)
+    hints = {"marks": [{"points": [[5, 5]], "colour": "#a03020", "radius_px": 4}]}
+    stroke = pixels(client.post(f"{path}/preview", json={"hints": hints}).content)
+    assert stroke[5, 5, 0] > stroke[5, 5, 2] + 20
+    assert len(engine.calls) == passes
+
+
+def test_the_result_is_what_colorize_gives_for_all_together(session, engine, picture):
+    client, path = session
+    hints = Hints().stroke([(5, 5), (30, 8)], 3, "#a03020")
+    wish = {"strength": 0.8, "hint_reach": 2, "hint_strength": 0.9, "hints": json.loads(hints.to_json())}
+    answer = client.post(f"{path}/result", json=wish)
+    assert answer.headers["content-disposition"].startswith("attachment; ")
+    options = make_options(seed=5, strength=0.8, hint_reach=2, hint_strength=0.9)
+    wanted = Colorizer(engine).colorize(picture(size=(80, 60)), options, hints=hints)
+    assert answer.content == wanted.encode("PNG")
+    assert answer.headers["x-chromatune-seed"] == "5"
+    direct = client.post(
+        "/v1/colorize",
+        files={"photo": ("x.png", picture(size=(80, 60)))},
+        data={"options": options.model_dump_json(), "hints": hints.to_json()},
+    )
+    assert direct.content == answer.content
+
+
+def test_versions_stand_beside_each_other(session):
+    client, path = session
+    answer = client.post(f"{path}/versions", json={"options": {"seed": 12, "prompt": "odd"}})
+    assert (answer.status_code, answer.json()["version"]) == (201, 2)
+    assert answer.json()["facts"]["warnings"] == ["the prompt is odd"]
+    blue = {
+        number: float(pixels(client.post(f"{path}/preview", json={"version": number}).content)[..., 2].mean())
+        for number in (1, 2, None)
+    }
+    assert blue[2] > blue[1] + 5 and blue[None] == blue[2]
+
+
+def test_the_oldest_of_many_versions_is_let_go(session):
+    client, path = session
+    for seed in range(12):
+        client.post(f"{path}/versions", json={"options": {"seed": seed}})
+    gone = client.post(f"{path}/preview", json={"version": 1})
+    assert (gone.status_code, "version=1: not kept" in gone.json()["detail"]) == (422, True)
+    assert client.post(f"{path}/preview", json={"version": 2}).status_code == 200
+
+
+def test_suggestions_begin_with_the_own_colour_and_are_distinct(session, engine):
+    client, path = session
+    colours = client.get(f"{path}/suggestions?x=20&y=10").json()["colours"]
+    assert colours and len(set(colours)) == len(colours)
+    red, _, blue = (int(colours[0][at : at + 2], 16) for at in (1, 3, 5))
+    assert 10 < blue - red < 30  # five units of the seed
+    passes = len(engine.calls)
+    client.get(f"{path}/suggestions?x=60&y=50")
+    assert len(engine.calls) == passes  # what other words give is kept
+
+
+@pytest.mark.parametrize(
+    ("route", "wish", "status", "said"),
+    [
+        ("preview", {"strength": 2}, 422, "strength"),
+        ("preview", {"max_pixels": 1}, 422, "max_pixels"),
+        ("preview", {"nonsense": 1}, 422, "nonsense"),
+        ("preview", {"version": 9}, 422, "version=9"),
+        ("preview", {"hints": {"marks": [{"points": [[500, 5]], "colour": "red"}]}}, 400, "outside"),
+        ("preview", {"hints": {"marks": [{"points": [], "colour": "red"}]}}, 422, "points"),
+        ("preview", {"hints": {"marks": [{"png": "AAAA", "width_px": 80, "height_px": 60}]}}, 415, "not a picture"),
+        ("result", {"version": 9}, 422, "version=9"),
+        ("versions", {"options": {"steps": 0}}, 422, "steps"),
+        ("versions", {"options": {"recompose": False}}, 422, "recompose"),
+        ("versions", {"model": "nobody"}, 422, "not on offer"),
+        ("suggestions?x=500&y=1", None, 422, "outside"),
+        ("suggestions?x=nan&y=1", None, 422, "x"),
+        ("suggestions?x=1&y=1&version=9", None, 422, "version=9"),
+    ],
+)
+def test_bad_wishes_have_a_line(session, route, wish, status, said):
+    client, path = session
+    answer = client.get(f"{path}/{route}") if wish is None else client.post(f"{path}/{route}", json=wish)
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["detail"]
+
+
+def test_a_session_without_the_photos_own_luminance_is_none(client, photo):
+    answer = client.post("/v1/sessions", files=photo, data={"options": '{"recompose": false}'})
+    assert (answer.status_code, "/v1/colorize" in answer.json()["detail"]) == (422, True)
+
+
+def test_sessions_are_bounded_and_end(engine, local_of, picture):
+    client, _ = local_of(model=("mini",), sessions=2)
+    keys = [opened(client, picture())["id"] for _ in range(3)]
+    found = [client.post(f"/v1/sessions/{key}/preview", json={}).status_code for key in keys]
+    assert found == [404, 200, 200]
+    assert client.delete(f"/v1/sessions/{keys[2]}").status_code == 204
+    gone = client.post(f"/v1/sessions/{keys[2]}/preview", json={})
+    assert (gone.status_code, gone.json()["detail"]) == (404, "this photo is not kept any more; send it again")
+
+
+def test_what_was_worked_out_for_hints_is_kept_of_few_photos(engine, local_of, picture):
+    client, predictor = local_of(model=("mini",))
+    hints = {"marks": [{"points": [[1, 1]], "colour": "red"}]}
+    for _ in range(6):
+        key = opened(client, picture(size=(40, 30)))["id"]
+        client.post(f"/v1/sessions/{key}/preview", json={"hints": hints})
+    kept = [each() for each in predictor._hinted]
+    assert len(kept) == 4
+    assert all(each is not None and each._hinted is not None for each in kept)
+
+
+def test_a_16_bit_photo_with_transparency(engine, local_of):
+    from chromatune.images import encode_photo, read_photo
+    from chromatune.images.photo import Photo
+
+    grey = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    alpha = np.full((6, 8), 65535, np.uint16)
+    alpha[0] = 0
+    data = encode_photo(np.repeat(grey[..., None], 3, 2), Photo(grey, alpha), "PNG")
+    client, _ = local_of(model=("mini",))
+    path = f"/v1/sessions/{opened(client, data)['id']}"
+    preview = client.post(f"{path}/preview", json={})
+    assert preview.headers["content-type"] == "image/png"
+    assert np.asarray(Image.open(io.BytesIO(preview.content)))[0, 0, 3] == 0
+    result = read_photo(client.post(f"{path}/result", json={}).content)
+    assert result.grey.dtype == np.uint16
+    assert np.abs(result.grey.astype(int) - grey).max() <= 1
+
+
+def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(local_of):
+    from skimage import data
+
+    client, _ = local_of(model=("mini",))
+    grey = np.asarray(Image.fromarray(data.astronaut()).convert("L").resize((300, 200)))
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    path = f"/v1/sessions/{opened(client, file.getvalue())['id']}"
+    plain = pixels(client.post(f"{path}/result", json={}).content)
+    hints = {"marks": [{"points": [[20, 20], [40, 30]], "colour": "#20a040", "radius_px": 8}]}
+    stroke = pixels(client.post(f"{path}/result", json={"hints": hints, "hint_reach": 0.1}).content)
+    for result in (plain, stroke):
+        assert color.luma_drift(result, grey)[0] <= 1
+    changed = np.abs(stroke.astype(int) - plain).sum(-1)
+    assert changed[18:28, 22:38].mean() > 50 > 6 > changed[-20:, -20:].mean()
