@@ -148,7 +148,7 @@ def add_failures(app: FastAPI) -> None:
     """One line for each failure, the same that the command line has."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         names = [str(name) for name in first["loc"] if name != "body"]
         if names and names[-1] in ("photo", "photos") and first["type"] in ("missing", "value_error"):
@@ -156,27 +156,27 @@ def add_failures(app: FastAPI) -> None:
         return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
 
     @app.exception_handler(ChromaTuneError)
-    def told(_: Request, error: ChromaTuneError) -> JSONResponse:
+    async def told(_: Request, error: ChromaTuneError) -> JSONResponse:
         return _failed(status_of(error), str(error))
 
     @app.exception_handler(GoneError)
-    def missing(_: Request, error: GoneError) -> JSONResponse:
+    async def missing(_: Request, error: GoneError) -> JSONResponse:
         return _failed(404, str(error))
 
     @app.exception_handler(QueueFull)
-    def full(request: Request, error: QueueFull) -> JSONResponse:
+    async def full(request: Request, error: QueueFull) -> JSONResponse:
         waiting = request.app.state.predictor.waiting
         line = str(error) or "too many photos wait; come again"
         return _failed(429, line, {"retry-after": retry_after(waiting, 1)})
 
     @app.exception_handler(_TooSlow)
-    def slow(_: Request, error: _TooSlow) -> JSONResponse:
+    async def slow(_: Request, error: _TooSlow) -> JSONResponse:
         return _failed(504, str(error))
 
     @app.exception_handler(_ClientGone)
-    def gone(_: Request, __: _ClientGone) -> Response:
+    async def gone(_: Request, __: _ClientGone) -> Response:
         return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(MemoryError)
-    def memory(_: Request, __: MemoryError) -> JSONResponse:
+    async def memory(_: Request, __: MemoryError) -> JSONResponse:
         return _failed(503, "not enough memory at the moment; come again", {"retry-after": "5"})

@@ -89,7 +89,7 @@ async def _tidy(shelves: list[Shelf]) -> None:
 
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:
     @app.get("/v1/models", summary="Models on offer, the default first", responses=failures())
-    def models() -> Models:
+    async def models() -> Models:
         return Models(models=list(settings.models))
 
     pictures = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "application/json": {}}}
@@ -145,11 +145,11 @@ async def _hints(text: str, layer: UploadFile | None, max_pixels: int) -> Hints:
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:
     @app.get("/healthz", summary="Whether the server lives", responses=failures())
-    def healthz() -> Status:
+    async def healthz() -> Status:
         return Status(status="ok")
 
     @app.get("/readyz", summary="Whether the model is loaded", responses={503: {"model": Status}, **failures()})
-    def readyz(response: Response) -> Status:
+    async def readyz(response: Response) -> Status:
         state = predictor.state
         response.status_code = 200 if state.name == "ready" else 503
         return Status(status=state.name, detail=state.reason)
@@ -159,7 +159,7 @@ def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> Non
     @app.get(
         "/metrics", summary="Measures for Prometheus", response_class=Response, responses={200: text, **failures()}
     )
-    def measures() -> Response:
+    async def measures() -> Response:
         return Response(metrics.text(), media_type=metrics.MEDIA_TYPE)
 
 
@@ -170,9 +170,9 @@ def _add_pages(app: FastAPI) -> None:
     app.mount("/page", StaticFiles(directory=PAGE))
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> FileResponse:
+    async def docs() -> FileResponse:
         return FileResponse(PAGE / "docs.html")
 
     @app.get("/", include_in_schema=False)
-    def index() -> FileResponse:
+    async def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")

@@ -98,7 +98,8 @@ class LocalKept:
         asked = output.options
         facts: Facts = {
             **photo_facts(self._photo), "model": model, "prompt": asked.prompt, "seed": asked.seed,
-            "steps": asked.steps, "seconds": round(output.seconds, 4),
+            "steps": asked.steps, "variant_steps": shared.colorizer.info.variant_steps,
+            "seconds": round(output.seconds, 4),
             "warnings": [*self._photo.warnings, *shared.colorizer.model_pass.warnings_of(asked)],
         }  # fmt: skip
         return number, facts

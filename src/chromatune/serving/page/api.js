@@ -1,0 +1,77 @@
+// The server's API: a token where one is asked for, another try where the server is busy, one line where it refuses.
+
+const TOKEN = "chromatune-token";
+const MOST_TRIES = 30;
+
+export class Refusal extends Error {
+  constructor(status, line) {
+    super(line);
+    this.status = status;
+  }
+}
+
+/** The answer to a request. Throws a `Refusal` with the server's own line, or that it cannot be reached. */
+export async function call(path, options = {}, tries = 0) {
+  const headers = new Headers(options.headers);
+  const token = sessionStorage.getItem(TOKEN);
+  if (token) headers.set("authorization", `Bearer ${token}`);
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "the server does not answer; is it still running?");
+  }
+  if (response.ok) return response;
+  if (response.status === 401) {
+    await askForToken();
+    return call(path, options, tries);
+  }
+  const wait = Number(response.headers.get("retry-after"));
+  if ((response.status === 429 || response.status === 503) && wait && tries < MOST_TRIES) {
+    await new Promise((done) => setTimeout(done, Math.min(wait, 10) * 1000));
+    return call(path, options, tries + 1);
+  }
+  let line = `the server answers ${response.status}`;
+  try {
+    line = (await response.json()).detail ?? line;
+  } catch { /* it is no JSON: a proxy's page */ }
+  throw new Refusal(response.status, line);
+}
+
+export const send = (path, body, signal) =>
+  call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+
+export async function open(file, model, options) {
+  const form = new FormData();
+  form.append("photo", file, file.name);
+  form.append("options", JSON.stringify(options));
+  if (model) form.append("model", model);
+  return (await call("/v1/sessions", { method: "POST", body: form })).json();
+}
+
+export const close = (id) => call(`/v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
+
+/** A result's name, from the header that carries it. */
+export function nameOf(response) {
+  const match = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("content-disposition") ?? "");
+  return match ? decodeURIComponent(match[1]) : "photo.color";
+}
+
+let asking = null;
+
+function askForToken() {
+  asking ??= new Promise((done) => {
+    const dialog = document.getElementById("token-dialog");
+    const field = document.getElementById("token");
+    field.value = "";
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(TOKEN, field.value.trim());
+      asking = null;
+      done();
+    }, { once: true });
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    dialog.showModal();
+  });
+  return asking;
+}

@@ -1,0 +1,207 @@
+// Colour by hand: tools, suggested colours, undo, a reference photo to take colours from, layers.
+
+import { layerOf, markOf } from "./layers.js";
+
+const KEYS = { h: "move", b: "brush", g: "grey", i: "pick", e: "erase" };
+const REFERENCE_PX = 600;
+
+const $ = (id) => document.getElementById(id);
+
+export class Hand {
+  constructor(page) {
+    this.page = page;
+    this.colours = [];
+    this._listen();
+    this._setColour($("colour").value);
+  }
+
+  setTool(tool) {
+    for (const button of $("tools").children) {
+      button.setAttribute("aria-checked", button.dataset.tool === tool);
+      button.tabIndex = button.dataset.tool === tool ? 0 : -1;
+    }
+    this.page.stage.setTool(tool);
+    if (tool === "brush" && !this.colours.length) $("suggestions").textContent = "Point at the photo for suggestions";
+  }
+
+  key(key) {
+    if (KEYS[key.toLowerCase()]) this.setTool(KEYS[key.toLowerCase()]);
+    else if (/^[1-8]$/.test(key) && this.colours[key - 1]) this._setColour(this.colours[key - 1]);
+    else if (key === "[" || key === "]") {
+      $("size").value = Number($("size").value) * (key === "]" ? 1.25 : 0.8);
+      this._setSize();
+    }
+  }
+
+  draw(photo) {
+    $("undo").disabled = !photo || photo.step === 0;
+    $("redo").disabled = !photo || photo.step === photo.history.length - 1;
+    $("layer-save").disabled = !photo?.marks.length;
+    if (!photo || photo === this.photo) return;
+    this.photo = photo;
+    $("strength").value = Math.round(100 * photo.strength);
+    $("strength-shown").textContent = `${$("strength").value} %`;
+    $("reach").value = Math.log10(photo.reach);
+    this._suggest([]);
+    this._setSize();
+  }
+
+  undo(by) {
+    const photo = this.page.current;
+    if (photo?.state === "done" && photo.undo(by)) this.page.render();
+  }
+
+  _setMarks(marks) {
+    this.page.current.setMarks(marks);
+    return this.page.render();
+  }
+
+  _setSize() {
+    const { width, height } = this.page.stage.size;
+    this.page.stage.radius = ($("size").value / 100) * Math.min(width, height);
+    this.page.stage.draw();
+  }
+
+  _setColour(colour) {
+    $("colour").value = colour;
+    this.page.stage.colour = colour;
+    for (const button of $("suggestions").querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", button.dataset.colour === colour);
+    }
+  }
+
+  _suggest(colours) {
+    this.colours = colours;
+    $("suggestions").replaceChildren(...colours.map((colour, index) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dataset.colour = colour;
+      button.style.background = colour;
+      button.setAttribute("aria-label", `Suggested colour ${index + 1}: ${colour}`);
+      button.setAttribute("aria-pressed", colour === $("colour").value);
+      button.title = `${colour} (${index + 1})`;
+      button.addEventListener("click", () => {
+        this._setColour(colour);
+        if (this.page.stage.tool !== "brush") this.setTool("brush");
+      });
+      return button;
+    }));
+  }
+
+  async _suggestFor(point) {
+    const photo = this.page.current;
+    if (photo?.state !== "done" || this.suggesting) return;
+    this.suggesting = true;
+    const colours = await this.page.try(() => photo.suggestions(point));
+    this.suggesting = false;
+    if (colours && photo === this.page.current) this._suggest(colours);
+  }
+
+  /** The colour that the photo has at a point. */
+  _pick(point) {
+    const image = $("after"), canvas = document.createElement("canvas"), { width, height } = this.page.stage.size;
+    canvas.width = canvas.height = 3;
+    const [x, y] = [(point[0] / width) * image.naturalWidth, (point[1] / height) * image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, x - 1.5, y - 1.5, 3, 3, 0, 0, 3, 3);
+    this._setColour(meanOf(canvas, 0, 0, 3));
+    this._suggestFor(point);
+  }
+
+  async openReference(file) {
+    if (!file) return;
+    await this.page.try(async () => {
+      const picture = await createImageBitmap(file).catch(() => {
+        throw new Error(`${file.name}: this browser cannot show it; save it as PNG or JPEG`);
+      });
+      const canvas = $("reference"), scale = Math.min(1, REFERENCE_PX / picture.width);
+      canvas.width = Math.round(picture.width * scale);
+      canvas.height = Math.round(picture.height * scale);
+      canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+      canvas.hidden = false;
+    });
+  }
+
+  _listen() {
+    const { stage } = this.page;
+    $("tools").addEventListener("click", (event) => event.target.dataset.tool && this.setTool(event.target.dataset.tool));
+    $("tools").addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      const buttons = [...$("tools").children], next = (buttons.indexOf(event.target) + step + buttons.length) % buttons.length;
+      buttons[next].focus();
+      this.setTool(buttons[next].dataset.tool);
+      event.preventDefault();
+    });
+    this.setTool("move");
+    stage.addEventListener("stroke", ({ detail }) => this._setMarks([...this.page.current.marks, detail]));
+    stage.addEventListener("rest", ({ detail }) => this._suggestFor(detail));
+    stage.addEventListener("pick", ({ detail }) => this._pick(detail));
+    stage.addEventListener("erase", ({ detail }) => {
+      stage.marks = stage.marks.filter((mark) => !touches(mark, detail));
+      stage.draw();
+    });
+    stage.addEventListener("erased", () => {
+      if (stage.marks.length !== this.page.current.marks.length) this._setMarks(stage.marks);
+    });
+    $("undo").addEventListener("click", () => this.undo(-1));
+    $("redo").addEventListener("click", () => this.undo(1));
+    $("colour").addEventListener("input", () => this._setColour($("colour").value));
+    $("size").addEventListener("input", () => this._setSize());
+    $("reach").addEventListener("input", () => this._slide((photo) => { photo.reach = 10 ** $("reach").value; }));
+    $("strength").addEventListener("input", () => {
+      $("strength-shown").textContent = `${$("strength").value} %`;
+      this._slide((photo) => { photo.strength = $("strength").value / 100; });
+    });
+    $("show").addEventListener("change", () => {
+      stage.showMarks = $("show").checked;
+      stage.draw();
+    });
+    $("reference-open").addEventListener("click", () => $("reference-file").click());
+    $("reference-file").addEventListener("change", () => this.openReference($("reference-file").files[0]));
+    $("reference").addEventListener("click", (event) => {
+      const canvas = $("reference"), box = canvas.getBoundingClientRect();
+      const x = ((event.clientX - box.left) / box.width) * canvas.width, y = ((event.clientY - box.top) / box.height) * canvas.height;
+      this._setColour(meanOf(canvas, Math.max(0, x - 2), Math.max(0, y - 2), 5));
+      this.setTool("brush");
+    });
+    this._listenToLayers();
+  }
+
+  _listenToLayers() {
+    $("layer-save").addEventListener("click", () => this.page.try(async () => {
+      const photo = this.page.current, link = document.createElement("a");
+      link.href = URL.createObjectURL(await layerOf(photo.marks, photo.width, photo.height));
+      link.download = `${photo.name.replace(/\.[^.]*$/, "")}.hints.png`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    }));
+    $("layer-open").addEventListener("click", () => $("layer-file").click());
+    $("layer-file").addEventListener("change", () => this.page.try(async () => {
+      const [file] = $("layer-file").files;
+      $("layer-file").value = "";
+      if (!file || this.page.current?.state !== "done") return;
+      const mark = await markOf(file).catch(() => {
+        throw new Error(`${file.name}: this browser cannot read it; save the layer as PNG`);
+      });
+      await this._setMarks([...this.page.current.marks, mark]);
+    }));
+  }
+
+  _slide(set) {
+    const photo = this.page.current;
+    if (photo?.state !== "done") return;
+    set(photo);
+    this.page.render();
+  }
+}
+
+function touches(mark, { point: [x, y], radius }) {
+  return Boolean(mark.points?.some(([px, py]) => Math.hypot(px - x, py - y) <= radius + mark.radius_px));
+}
+
+function meanOf(canvas, left, top, size) {
+  const { data } = canvas.getContext("2d").getImageData(Math.round(left), Math.round(top), size, size);
+  const sums = [0, 0, 0];
+  for (let at = 0; at < data.length; at += 4) for (let channel = 0; channel < 3; channel++) sums[channel] += data[at + channel];
+  return `#${sums.map((sum) => Math.round(sum / (data.length / 4)).toString(16).padStart(2, "0")).join("")}`;
+}

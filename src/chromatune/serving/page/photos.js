@@ -1,0 +1,196 @@
+// The photos on the page: each with its file, its session on the server, versions and strokes.
+
+import { Refusal, call, close, nameOf, open, send } from "./api.js";
+
+const AT_ONCE = 2; // photos that are opened at the same time
+const THUMB_PIXELS = 30_000;
+const LEAST_REACH = 0.1;
+
+let numbers = 0;
+
+export class Photo extends EventTarget {
+  constructor(file, options) {
+    super();
+    this.number = ++numbers;
+    this.file = file;
+    this.name = file.name || "pasted.png";
+    this.options = options; // of the first version, once it is opened anew
+    this.state = "waiting";
+    this.line = "";
+    this.versions = []; // {number, model, options, facts, thumb}
+    this.active = null;
+    this.strength = 1;
+    this.reach = 10 ** -0.8;
+    this.history = [[]];
+    this.step = 0;
+    this.before = this.after = this.thumb = "";
+    this.changes = 0;
+  }
+
+  get marks() {
+    return this.history[this.step];
+  }
+
+  get width() {
+    return this.facts.width_px;
+  }
+
+  get height() {
+    return this.facts.height_px;
+  }
+
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Takes the photo to the server; its first colours. */
+  async open() {
+    this.state = "working";
+    this.changed();
+    try {
+      await this._open();
+      [this.thumb] = await Promise.all([this._preview({}, THUMB_PIXELS), this._readBefore()]);
+      this.state = "done";
+    } catch (error) {
+      this.state = "failed";
+      this.line = error.message;
+    }
+    this.changed();
+  }
+
+  async _open() {
+    const session = await open(this.file, this.options.model, this.options.options);
+    this.id = session.id;
+    this.facts = session.facts;
+    const version = { number: session.version, ...this.options, facts: session.facts, thumb: "" };
+    this.versions = [version];
+    this.active = version;
+  }
+
+  async _readBefore() {
+    this.before = await this._preview({ strength: 0 }, 1_000_000);
+  }
+
+  /** What `ask` gives; where the server has let the photo go, it is sent again, with the version that is shown. */
+  async _kept(ask) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 404) throw error;
+      const { model, options } = this.active;
+      this.options = { model, options };
+      await this._open();
+      this.changed();
+      return ask();
+    }
+  }
+
+  wish(more = {}) {
+    return {
+      version: this.active.number, strength: this.strength, hint_reach: Math.max(LEAST_REACH, this.reach),
+      hints: { marks: this.marks }, ...more,
+    };
+  }
+
+  async _preview(more, maxPixels, signal) {
+    const answer = await this._kept(() =>
+      send(`/v1/sessions/${this.id}/preview`, { ...this.wish(more), max_pixels: Math.round(maxPixels) }, signal));
+    return URL.createObjectURL(await answer.blob());
+  }
+
+  /** A picture for the screen, or null where a later change has overtaken it. */
+  async render(maxPixels) {
+    const change = ++this.changes;
+    this.rendering?.abort();
+    this.rendering = new AbortController();
+    try {
+      const url = await this._preview({}, maxPixels, this.rendering.signal);
+      if (change !== this.changes) {
+        URL.revokeObjectURL(url);
+        return null;
+      }
+      if (this.after) URL.revokeObjectURL(this.after);
+      this.after = url;
+      return url;
+    } catch (error) {
+      if (error.name === "AbortError") return null;
+      throw error;
+    }
+  }
+
+  /** Another pass of the model, which is shown from now on. */
+  async add(model, options, show = true) {
+    const answer = await this._kept(() => send(`/v1/sessions/${this.id}/versions`, { model, options }));
+    const { version: number, facts } = await answer.json();
+    const version = { number, model, options, facts, thumb: "" };
+    this.versions.push(version);
+    if (show) this.active = version;
+    this.changed();
+    return version;
+  }
+
+  /** Small pictures of versions that have none; of those that the server has let go, none is left. */
+  async drawVersions() {
+    for (const version of [...this.versions]) {
+      if (version.thumb) continue;
+      try {
+        version.thumb = await this._preview({ version: version.number, strength: 1, hints: { marks: [] } }, THUMB_PIXELS);
+      } catch (error) {
+        if (error.status !== 422) throw error;
+        this.versions = this.versions.filter((each) => each !== version);
+      }
+      this.changed();
+    }
+  }
+
+  setMarks(marks) {
+    this.history = [...this.history.slice(0, this.step + 1), marks];
+    this.step++;
+  }
+
+  undo(by) {
+    const step = this.step + by;
+    if (step < 0 || step >= this.history.length) return false;
+    this.step = step;
+    return true;
+  }
+
+  async suggestions([x, y]) {
+    const query = new URLSearchParams({ x, y, version: this.active.number });
+    return (await (await this._kept(() => call(`/v1/sessions/${this.id}/suggestions?${query}`))).json()).colours;
+  }
+
+  /** The finished file and its name. */
+  async result() {
+    const answer = await this._kept(() => send(`/v1/sessions/${this.id}/result`, this.wish()));
+    return { name: nameOf(answer), blob: await answer.blob() };
+  }
+
+  remove() {
+    if (this.id) close(this.id);
+    for (const url of [this.before, this.after, this.thumb, ...this.versions.map((each) => each.thumb)]) {
+      if (url) URL.revokeObjectURL(url);
+    }
+  }
+}
+
+/** Opens photos in their order, a few at a time. */
+export class Queue {
+  constructor() {
+    this.waiting = [];
+    this.working = 0;
+  }
+
+  add(photo) {
+    this.waiting.push(photo);
+    this._next();
+  }
+
+  async _next() {
+    if (this.working >= AT_ONCE || !this.waiting.length) return;
+    this.working++;
+    await this.waiting.shift().open();
+    this.working--;
+    this._next();
+  }
+}
