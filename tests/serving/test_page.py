@@ -1,0 +1,338 @@
+"""The page in a real browser: Debian's Chromium, headless, driven over CDP. Slow: a browser and the shipped model."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromatune import color
+from chromatune.serving.local import LocalPredictor
+from chromatune.serving.settings import make_serve_settings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+]  # fmt: skip
+PIXELS_OF_PICTURE = """() => {
+    const image = document.getElementById("after"), canvas = document.createElement("canvas");
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL("image/png");
+}"""
+TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.offsetWidth
+    && (each.offsetHeight < 32 || each.offsetWidth < 30)).map((each) => each.id)"""
+UNLABELLED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
+    each.offsetWidth && !each.hasAttribute("aria-hidden") && !(each.getAttribute("aria-label")
+    || each.getAttribute("aria-labelledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
+    || each.role === "status")).map((each) => each.outerHTML.slice(0, 80))"""
+TOKEN = "a-token-of-some-length"
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+
+
+@pytest.fixture(scope="module")
+def grey() -> np.ndarray:
+    from skimage import data
+
+    return np.asarray(Image.fromarray(data.astronaut()).convert("L"))
+
+
+@pytest.fixture(scope="module")
+def files(grey, tmp_path_factory) -> list[Path]:
+    """A photo, a second one in another format, and what is no picture."""
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(grey).save(folder / "one.png")
+    Image.fromarray(grey[:300]).save(folder / "two.tif")
+    (folder / "three.jpg").write_bytes(b"no picture")
+    return [folder / "one.png", folder / "two.tif", folder / "three.jpg"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page, its requests, and what was wrong with it."""
+
+    def __init__(self, browser, port: int, **options) -> None:
+        self.address = f"http://127.0.0.1:{port}/"
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: "Content Security" in said.text and self.errors.append(said.text))
+        self.page.goto(self.address)
+
+    def until(self, script: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(script):
+            assert time.monotonic() < end, script
+            self.page.wait_for_timeout(30)
+
+    @property
+    def changes(self) -> int:
+        return int(self.page.evaluate("document.getElementById('stage').dataset.changes ?? 0"))
+
+    def after_change(self, before: int) -> None:
+        self.until(f"Number(document.getElementById('stage').dataset.changes ?? 0) > {before}")
+
+    def add(self, *paths: Path) -> None:
+        self.page.wait_for_selector("body[data-ready]")
+        before = self.changes
+        self.page.set_input_files("#files", list(paths))
+        self.after_change(before)
+
+    def shown(self) -> np.ndarray:
+        """The picture in colour as it is on the page, (h, w, 3)."""
+        data = self.page.evaluate(PIXELS_OF_PICTURE).partition(",")[2]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+    def download(self, button: str) -> tuple[str, bytes]:
+        with self.page.expect_download() as started:
+            self.page.click(button)
+        return started.value.suggested_filename, Path(started.value.path()).read_bytes()
+
+    def paint(self, points: list[tuple[float, float]]) -> None:
+        """A stroke through points, in shares of the picture."""
+        box = self.page.locator("#picture").bounding_box()
+        before = self.changes
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*at[0])
+        self.page.mouse.down()
+        for point in at[1:]:
+            self.page.mouse.move(*point, steps=4)
+        self.page.mouse.up()
+        self.after_change(before)
+
+    def choose_colour(self, colour: str) -> None:
+        self.page.evaluate(
+            "(colour) => { const field = document.getElementById('colour'); field.value = colour;"
+            " field.dispatchEvent(new Event('input')); }",
+            colour,
+        )
+
+    def close(self) -> None:
+        """Nothing was asked of elsewhere, and nothing went wrong."""
+        elsewhere = [url for url in self.requests if not url.startswith((self.address, "blob:", "data:"))]
+        self.context.close()
+        assert (elsewhere, self.errors) == ([], [])
+
+
+@pytest.fixture
+def visit(chromium, port_of):
+    opened: list[Visit] = []
+
+    def make(settings: dict | None = None, **options) -> Visit:
+        given = settings or {}
+        predictor = LocalPredictor(make_serve_settings(**given))
+        opened.append(Visit(chromium, port_of(predictor, **given), **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def test_from_a_photo_to_the_finished_file(visit, files, grey):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    before = page.shown()
+    page.page.click("[data-tool=brush]")
+    page.choose_colour("#2060c0")
+    page.paint([(0.45, 0.75), (0.5, 0.78), (0.55, 0.8)])
+    after = page.shown()
+    changed = np.abs(after - before).sum(axis=2)
+    side = before.shape[0]
+    there = changed[int(0.77 * side) : int(0.79 * side), int(0.49 * side) : int(0.52 * side)].mean()
+    away = changed[: side // 8, -side // 8 :].mean()
+    assert there > 60 and away < 6
+
+    count = page.changes
+    page.page.click("#undo")
+    page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), before)
+    page.page.keyboard.press("Control+Shift+Z")
+    page.after_change(count + 1)
+    np.testing.assert_array_equal(page.shown(), after)
+
+    divider = page.page.locator("#divider")
+    box, picture = divider.bounding_box(), page.page.locator("#picture").bounding_box()
+    page.page.mouse.move(box["x"] + 14, box["y"] + 40)
+    page.page.mouse.down()
+    page.page.mouse.move(picture["x"] + picture["width"] / 2, box["y"] + 50, steps=4)
+    page.page.mouse.up()
+    assert abs(int(divider.get_attribute("aria-valuenow")) - 50) <= 1
+    assert "50" in page.page.evaluate("document.getElementById('before').style.clipPath")
+
+    name, data = page.download("#download")
+    assert name == "one.color.png"
+    result = np.asarray(Image.open(io.BytesIO(data)))
+    assert result.shape == (*grey.shape, 3)
+    assert color.luma_drift(result, grey)[0] <= 1
+    assert np.abs(result.astype(int) - grey[..., None]).max() > 60  # with the stroke
+
+
+def test_words_versions_and_strength(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    before, count = page.shown(), page.changes
+    page.page.click("text=Blue")
+    page.after_change(count)
+    blue = page.shown()
+    assert (blue[..., 2] - blue[..., 0]).mean() > (before[..., 2] - before[..., 0]).mean() + 5
+    assert page.page.input_value("#words").endswith(", mostly blue")
+    page.page.click("#more")
+    page.until("document.querySelectorAll('#versions img').length >= 6")
+    count = page.changes
+    page.page.click("#versions button >> nth=0")
+    page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), before)
+    assert page.page.input_value("#words") == "colorize the photo"
+    count, passes = page.changes, sum(url.endswith("/versions") for url in page.requests)
+    page.page.locator("#strength").focus()
+    page.page.keyboard.press("Home")
+    page.after_change(count)
+    page.until("document.getElementById('busy').hidden")
+    assert np.ptp(page.shown(), axis=2).mean() < 2  # grey
+    assert sum(url.endswith("/versions") for url in page.requests) == passes
+
+
+def test_several_photos_a_failure_and_an_archive(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(*files)
+    page.until("document.querySelectorAll('#strip img').length === 2 && document.querySelector('#strip .failed')")
+    assert "three.jpg: not a picture" in page.page.inner_text("#strip .failed")
+    name, data = page.download("#download-all")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["one.color.png", "two.color.tif"]
+        assert Image.open(io.BytesIO(archive.read("two.color.tif"))).size == (512, 300)
+    assert name == "chromatune.zip"
+
+
+def test_strokes_go_to_a_file_and_come_back(visit, files, tmp_path):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.page.click("[data-tool=brush]")
+    page.choose_colour("#20a040")
+    page.paint([(0.2, 0.8), (0.25, 0.85)])
+    painted = page.shown()
+    page.page.click("summary")
+    name, data = page.download("#layer-save")
+    assert name == "one.hints.png"
+    layer = np.asarray(Image.open(io.BytesIO(data)))
+    assert layer.shape == (512, 512, 4) and 0 < (layer[..., 3] > 0).mean() < 0.1
+    count = page.changes
+    page.page.click("#undo")
+    page.after_change(count)
+    (tmp_path / name).write_bytes(data)
+    page.page.set_input_files("#layer-file", tmp_path / name)
+    page.after_change(count + 1)
+    assert np.abs(page.shown() - painted).mean() < 3
+    page.page.click("[data-tool=grey]")
+    page.paint([(0.8, 0.8), (0.85, 0.85)])
+    grey = page.shown()
+    side = grey.shape[0]
+    assert np.ptp(grey[int(0.81 * side) : int(0.83 * side), int(0.81 * side) : int(0.83 * side)], axis=2).mean() < 8
+
+
+def test_by_keyboard_alone(visit, files, chromium):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    keys = page.page.keyboard
+    before = page.shown()
+
+    def tab_to(script: str) -> None:
+        for _ in range(60):
+            keys.press("Tab")
+            if page.page.evaluate(script):
+                return
+        pytest.fail(f"no way to {script}")
+
+    tab_to("document.activeElement.id === 'stage'")
+    keys.press("b")
+    keys.press("ArrowDown")
+    page.until("document.querySelectorAll('#suggestions button').length > 0")
+    keys.press("2")
+    count = page.changes
+    keys.press("Enter")
+    page.after_change(count)
+    assert np.abs(page.shown() - before).max() > 10
+    keys.press("Control+z")
+    page.after_change(count + 1)
+    np.testing.assert_array_equal(page.shown(), before)
+    keys.press("c")
+    assert page.page.get_attribute("#divider", "aria-valuenow") == "100"
+    tab_to("document.activeElement.id === 'divider'")
+    keys.press("ArrowLeft")
+    assert page.page.get_attribute("#divider", "aria-valuenow") == "98"
+    tab_to("document.activeElement.id === 'words'")
+    keys.press("End")
+    keys.type(", warm colors")
+    count = page.changes
+    keys.press("Enter")
+    page.after_change(count)
+    tab_to("document.activeElement.id === 'download'")
+    with page.page.expect_download() as started:
+        keys.press("Enter")
+    assert started.value.suggested_filename == "one.color.png"
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(visit, files):
+    page = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme="dark")
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.add(*files)
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.page.tap("[data-tool=brush]")
+    count = page.changes
+    page.page.locator("#stage").tap(position={"x": 170, "y": 200})
+    page.after_change(count)
+    assert page.page.evaluate(TOO_SMALL) == []
+
+
+def test_what_a_screen_reader_says(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    assert page.page.evaluate(UNLABELLED) == []
+    assert page.page.get_attribute("#stage", "aria-label") == "Photo one.png"
+
+
+def test_a_token_is_asked_for_and_never_in_a_url(visit, files):
+    page = visit({"token": TOKEN}, viewport={"width": 1280, "height": 800})
+    page.page.fill("#token", "wrong")
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_timeout(300)
+    page.page.fill("#token", TOKEN)
+    page.page.keyboard.press("Enter")
+    page.add(files[0])
+    assert not any(TOKEN in url for url in page.requests)
+
+
+def test_a_photo_that_the_server_has_let_go_is_sent_again(visit, files):
+    page = visit({"sessions": 1}, viewport={"width": 1280, "height": 800})
+    page.add(files[0], files[1])
+    page.until("document.querySelectorAll('#strip img').length === 2")
+    count = page.changes
+    page.page.click("#strip button >> nth=0")
+    page.after_change(count)
+    name, data = page.download("#download")
+    assert (name, data[:4]) == ("one.color.png", b"\x89PNG")
