@@ -36,8 +36,12 @@ def serve_command(
     """
     if not all(find_spec(name) for name in WEB):
         raise MissingExtraError("the server", "web")
-    from chromatune.serving.app import create_app
     from chromatune.serving.local import LocalPredictor
+
+    predictor = LocalPredictor(settings, complain)
+    predictor.start()  # while the web's libraries are loaded
+
+    from chromatune.serving.app import create_app
     from chromatune.serving.run import run_app
 
     def announce(address: str) -> None:
@@ -48,5 +52,5 @@ def serve_command(
 
             webbrowser.open(address)
 
-    run_app(create_app(LocalPredictor(settings, complain), settings), settings, announce)
+    run_app(create_app(predictor, settings), settings, announce)
     return 0

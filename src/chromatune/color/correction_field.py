@@ -13,11 +13,14 @@ of a second on one core.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import coo_matrix, csc_matrix, diags_array
-from scipy.sparse.linalg import splu
 
 from chromatune.color.recomposition import resize
+
+if TYPE_CHECKING:  # loading SciPy takes a third of a second, and is left to the first hint
+    from scipy.sparse import csc_matrix
 
 GRID_SHORT_SIDE_PX = 128
 MAX_ASPECT = 4.0  # longer strips are squeezed: the time grows with the grid's length
@@ -52,6 +55,9 @@ class CorrectionField:
         """
         if not weight.any():
             return np.zeros((*self.luma.shape, 2), np.float32)
+        from scipy.sparse import diags_array
+        from scipy.sparse.linalg import splu
+
         weights = HINT_WEIGHT * weight.astype(np.float64).ravel()
         matrix = self._laplacian + diags_array(weights + LEAK / reach**2, format="csc")
         # Symmetric and diagonally dominant: no pivots are needed, and the ordering is that of the graph
@@ -117,6 +123,8 @@ def _neighbours(fine: int, coarse: int) -> tuple[list[np.ndarray], list[np.ndarr
 
 def _laplacian(luma: np.ndarray) -> csc_matrix:
     """L of the pixels in reading order, (h w, h w)."""
+    from scipy.sparse import coo_matrix
+
     index = np.arange(luma.size).reshape(luma.shape)
     pairs = (  # of pixels: the first ones, and the second ones
         (np.s_[:, :-1], np.s_[:, 1:]),

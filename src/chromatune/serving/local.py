@@ -69,7 +69,9 @@ class LocalPredictor:
         return self._quick
 
     def start(self) -> None:
-        """Begins to load the default model, in a thread."""
+        """Begins to load the default model, in a thread, unless that has begun."""
+        if self._loader is not None:
+            return
         self._loader = threading.Thread(target=self._load_first, name="load", daemon=True)
         self._loader.start()
 
