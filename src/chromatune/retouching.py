@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 
 import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, check_recomposed
 from chromatune.errors import PhotoError
-from chromatune.hints import Colour, Hints
+from chromatune.hints import Colour, HintedChroma, Hints
 from chromatune.hints.palette import chroma_at, distinct_colours
-from chromatune.options import make_options
+from chromatune.options import ResolvedOptions, make_options
 from chromatune.prompts import HUE_FORMS, NAMED_HUES
 
 PREVIEW_PIXELS = 1_000_000
@@ -29,7 +30,7 @@ class Retouch:
     """
 
     def __init__(self, colorizer: Colorizer, output: ModelOutput) -> None:
-        """Prepares the correction field.
+        """Works nothing out yet.
 
         Args:
             colorizer: that the output is of.
@@ -38,34 +39,64 @@ class Retouch:
         Raises:
             OptionsError: the output was asked for with `recompose` off.
         """
+        check_recomposed(output.options)
         self.colorizer, self.output = colorizer, output
-        self._hinted = colorizer.hinted_chroma(output)
+        self._hinted: HintedChroma | None = None
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
 
-    def chroma(self, hints: Hints) -> np.ndarray:
+    def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
         """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
 
+        Args:
+            hints: of this photo.
+            options: instead of those of the pass: `strength`, `hint_reach` and `hint_strength`, which act here.
+
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        asked = self.output.options
-        return self._hinted.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
+        if not hints and not self.output.references:
+            return self.colorizer.chroma(self.output)
+        asked = options or self.output.options
+        return self.prepare().with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
 
-    def preview(self, hints: Hints, *, max_pixels: int = PREVIEW_PIXELS) -> np.ndarray:
+    def prepare(self) -> HintedChroma:
+        """Works out what does not depend on hints, where it has not been: the first ones then take no longer."""
+        hinted = self._hinted = self._hinted or self.colorizer.hinted_chroma(self.output)
+        return hinted
+
+    def forget(self) -> None:
+        """Frees what was worked out for hints; the next ones work it out again."""
+        self._hinted = None
+
+    def preview(
+        self, hints: Hints, options: ResolvedOptions | None = None, *, max_pixels: int = PREVIEW_PIXELS
+    ) -> np.ndarray:
         """The photo in colour, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
 
+        Args:
+            hints: of this photo.
+            options: see `chroma`.
+            max_pixels: of the result.
+
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        return color.recompose(self._grey(max_pixels), self.chroma(hints), strength=self.output.options.strength)
+        asked = options or self.output.options
+        return color.recompose(self._grey(max_pixels), self.chroma(hints, asked), strength=asked.strength)
 
-    def finish(self, hints: Hints) -> ColorizeResult:
+    def finish(self, hints: Hints, options: ResolvedOptions | None = None) -> ColorizeResult:
         """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
 
+        Args:
+            hints: of this photo.
+            options: see `chroma`.
+
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        return self.colorizer.finish(self.output, chroma=self.chroma(hints))
+        asked = options or self.output.options
+        output = dataclasses.replace(self.output, options=asked)
+        return self.colorizer.finish(output, chroma=self.chroma(hints, asked))
 
     def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Colour, ...]:
         """Colours for a point: what the model made of it, and what it makes of it by other seeds and hue words.

@@ -118,7 +118,7 @@ def test_suggestions_begin_with_the_own_colour_and_are_distinct(session, engine)
         ("versions", {"options": {"steps": 0}}, 422, "steps"),
         ("versions", {"options": {"recompose": False}}, 422, "recompose"),
         ("versions", {"model": "nobody"}, 422, "not on offer"),
-        ("suggestions?x=500&y=1", None, 422, "outside"),
+        ("suggestions?x=500&y=1", None, 400, "outside"),
         ("suggestions?x=nan&y=1", None, 422, "x"),
         ("suggestions?x=1&y=1&version=9", None, 422, "version=9"),
     ],
@@ -189,3 +189,26 @@ def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(local_of):
         assert color.luma_drift(result, grey)[0] <= 1
     changed = np.abs(stroke.astype(int) - plain).sum(-1)
     assert changed[18:28, 22:38].mean() > 50 > 6 > changed[-20:, -20:].mean()
+
+
+def test_a_reference_gives_its_colours(local_of):
+    from skimage import data
+
+    client, _ = local_of(model=("mini",))
+    truth = Image.fromarray(data.astronaut()).resize((256, 256))
+    photo, reference = io.BytesIO(), io.BytesIO()
+    truth.convert("L").save(photo, "PNG")
+    truth.save(reference, "PNG")
+    files = [("photo", ("x.png", photo.getvalue())), ("reference", ("colour.png", reference.getvalue()))]
+    wanted = np.asarray(truth).astype(int)
+    plain, alike = (
+        pixels(client.post("/v1/colorize", files=given).content).astype(int) for given in (files[:1], files)
+    )
+    assert np.square(alike - wanted).mean() < 0.7 * np.square(plain - wanted).mean()
+    opened = client.post("/v1/sessions", files=files).json()
+    assert np.array_equal(pixels(client.post(f"/v1/sessions/{opened['id']}/result", json={}).content), alike)
+    grey = client.post("/v1/colorize", files=[files[0], ("reference", ("grey.png", photo.getvalue()))])
+    assert (grey.status_code, grey.json()["detail"]) == (
+        400,
+        "grey.png has no colour; a reference is a photo in colour",
+    )

@@ -40,17 +40,20 @@ def serve_command(
 
     predictor = LocalPredictor(settings, complain)
     predictor.start()  # while the web's libraries are loaded
+    try:
+        from chromatune.serving.app import create_app
+        from chromatune.serving.run import run_app
 
-    from chromatune.serving.app import create_app
-    from chromatune.serving.run import run_app
-
-    def announce(address: str) -> None:
-        print(address, flush=True)
-        complain("Ctrl-C ends it", "note")
-        if open_page:
-            import webbrowser
-
-            webbrowser.open(address)
-
-    run_app(create_app(predictor, settings), settings, announce)
+        run_app(create_app(predictor, settings), settings, lambda address: _announce(address, open_page))
+    finally:
+        predictor.stop()  # not while a model is being loaded: its library would end the process its own way
     return 0
+
+
+def _announce(address: str, open_page: bool) -> None:
+    print(address, flush=True)
+    complain("Ctrl-C ends it", "note")
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(address)

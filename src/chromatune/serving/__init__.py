@@ -4,7 +4,6 @@ settings.py        where it listens, who may use it, how much it takes on
 predictor.py       what stands behind the app
 local.py           the predictor of this process: models loaded once
 local_kept.py      a photo that is kept for changes
-palette.py         colours that a point of a photo may have had
 bounded_pool.py    threads with a bounded queue
 shared_pass.py     photos of several threads in one pass of the model
 app.py             routes over a predictor

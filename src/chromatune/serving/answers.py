@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -100,6 +100,11 @@ def result_name(answer: Answer) -> str:
 def file_name(given: str | None) -> str:
     """What a client calls a photo, without folders."""
     return (given or "").replace("\\", "/").rpartition("/")[2][:200] or "photo"
+
+
+async def references_of(given: Sequence[UploadFile] | None) -> tuple[tuple[str, bytes], ...]:
+    """Name and bytes of each reference photo of a request."""
+    return tuple([(file_name(each.filename), await each.read()) for each in given or ()])
 
 
 def _text_of(value: object) -> str:

@@ -15,7 +15,16 @@ from pydantic import BaseModel
 
 import chromatune
 from chromatune.hints import Hints
-from chromatune.serving.answers import UPLOADS, add_failures, failures, file_name, in_time, parsed_options, picture
+from chromatune.serving.answers import (
+    UPLOADS,
+    add_failures,
+    failures,
+    file_name,
+    in_time,
+    parsed_options,
+    picture,
+    references_of,
+)
 from chromatune.serving.batch_routes import add_batches
 from chromatune.serving.guard import Guard
 from chromatune.serving.metrics import Metrics
@@ -109,6 +118,9 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         hints_layer: Annotated[
             UploadFile | None, File(description="Hints painted on a transparent picture of the photo's aspect.")
         ] = None,
+        reference: Annotated[
+            list[UploadFile] | None, File(description="Photos in colour that show the same things.")
+        ] = None,
     ) -> Response:
         """The coloured photo, in the photo's own format where it holds colour, with facts in headers.
 
@@ -120,6 +132,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             model=model or settings.models[0],
             options=parsed_options(options),
             hints=await _hints(hints, hints_layer, settings.max_pixels),
+            references=await references_of(reference),
             max_pixels=settings.max_pixels,
         )
         answer = await in_time(request, predictor.colorize(work), settings.timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, shown
@@ -14,13 +14,15 @@ from chromatune.serving.predictor import Answer, Facts, Kept, State, Work
 from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from chromatune.colorizer import ColorizeResult, Retouch
+    from chromatune.colorizer import ColorizeResult
+    from chromatune.hints.reference import Reference
     from chromatune.images import Photo
+    from chromatune.retouching import Retouch
     from chromatune.serving.shared_pass import SharedPass
 
 QUICK_THREADS = 2  # for changes of kept photos: they do not wait behind photos that go through the model
 QUICK_QUEUE = 64
-LOAD_S = 10  # how long the end waits for a model that is just being loaded
+LOAD_S = 60  # how long the end waits for a model that is just being loaded
 MOST_HINTED = 4
 MOST_TOGETHER = 8  # photos of one pass, where the model gains by it
 
@@ -155,8 +157,22 @@ class LocalPredictor:
 
         model = self.model(work.model)
         photo = read_photo(work.photo, name=work.name, max_pixels=work.max_pixels)
-        output = model.output(Request(photo, work.options, work.hints))
+        like = self.references_of(model, work.references)
+        output = model.output(Request(photo, work.options, work.hints, like))
         return answer_of(model.colorizer.finish(output), work.model)
+
+    def references_of(self, model: SharedPass, references: Sequence[tuple[str, bytes]]) -> tuple[Reference, ...]:
+        """Reference photos as the model sees them.
+
+        Raises:
+            PhotoError: one cannot be read, or is grey.
+            OptionsError: the model has no photo encoder.
+        """
+        from chromatune.images import read_photo
+
+        limit = self.settings.max_pixels
+        read = (read_photo(data, name=name, max_pixels=limit) for name, data in references)
+        return tuple(model.colorizer.reference(photo) for photo in read)
 
 
 def answer_of(result: ColorizeResult, model: str) -> Answer:

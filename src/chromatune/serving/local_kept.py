@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from chromatune.colorizer import Request, Retouch
+from chromatune.colorizer import Request
 from chromatune.errors import OptionsError, PhotoError
+from chromatune.hints.reference import Reference
 from chromatune.images import Photo, read_photo
 from chromatune.images.photo import to_depth
 from chromatune.options import ColorizeOptions, ResolvedOptions
+from chromatune.retouching import Retouch
 from chromatune.serving.local import answer_of, photo_facts
-from chromatune.serving.palette import PALETTE_WORDS, distinct_colours
 from chromatune.serving.predictor import Answer, Change, Facts, Work
 from chromatune.serving.shared_pass import SharedPass
 
@@ -54,8 +55,8 @@ class LocalKept:
         self._photo: Photo = read_photo(work.photo, name=work.name, max_pixels=work.max_pixels)
         self._versions: dict[int, _Version] = {}
         self._numbers = itertools.count(1)
-        self._palette: list[np.ndarray] = []  # chroma of passes with other words, (h, w, 2) float32 each
-        self._changing, self._mixing = threading.Lock(), threading.Lock()
+        self._references, self._like = work.references, dict[str, tuple[Reference, ...]]()
+        self._changing, self._suggesting = threading.Lock(), threading.Lock()
         self.version, self.facts = self._add(work.model, work.options)
 
     async def add(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
@@ -72,24 +73,21 @@ class LocalKept:
 
     async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
         """See `Kept.suggestions`."""
-        if not (0 <= x <= self._photo.width_px and 0 <= y <= self._photo.height_px):
-            raise OptionsError(
-                f"{x:g},{y:g} lies outside of the photo's {self._photo.width_px} × {self._photo.height_px} px"
-            )
-        chosen = self._version(version)
-        self._predictor.remember(chosen.retouch)
-        await self._predictor.quick.run(chosen.retouch.prepare)  # who asks for colours is about to paint
-        if not self._palette:
-            await self._predictor.photos.run(lambda: self._mix(chosen))
-        with self._changing:
-            versions = [each for each in self._versions.values() if each is not chosen]
-        chromas = [each.shared.colorizer.chroma(each.retouch.output) for each in (chosen, *versions)]
-        return distinct_colours([*chromas, *self._palette], self._photo, x, y)
+        chosen = self._version(version).retouch
+        self._predictor.remember(chosen)
+        await self._predictor.quick.run(chosen.prepare)  # who asks for colours is about to paint
+        return await self._predictor.photos.run(lambda: self._suggest(chosen, x, y))
+
+    def _suggest(self, retouch: Retouch, x: float, y: float) -> list[str]:
+        with self._suggesting:  # the first point takes passes of the model, once
+            return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in retouch.suggest(x, y)]
 
     def _add(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         shared = self._predictor.model(model)
-        output = shared.output(Request(self._photo, options))
-        version = _Version(model, shared, shared.colorizer.retouch(output))
+        if model not in self._like:
+            self._like[model] = self._predictor.references_of(shared, self._references)
+        output = shared.output(Request(self._photo, options, like=self._like[model]))
+        version = _Version(model, shared, Retouch(shared.colorizer, output))
         with self._changing:
             number = next(self._numbers)
             self._versions[number] = version
@@ -124,17 +122,6 @@ class LocalKept:
         if change.hints:
             self._predictor.remember(version.retouch)
         return answer_of(version.retouch.finish(change.hints, version.options(change)), version.model)
-
-    def _mix(self, version: _Version) -> None:
-        with self._mixing:
-            if self._palette:
-                return
-            output = version.retouch.output
-            passes = []
-            for words in PALETTE_WORDS:
-                asked = ColorizeOptions(prompt=output.options.prompt[:900] + words, size_px=output.options.size_px)
-                passes.append(version.shared.output(Request(self._photo, asked)))
-            self._palette = [version.shared.colorizer.chroma(each) for each in passes]
 
 
 def _screen_picture(rgb: np.ndarray, photo: Photo) -> Answer:

@@ -21,6 +21,7 @@ class Work:
         model: one of those on offer.
         options: how.
         hints: what is known of its colours.
+        references: name and file's bytes of photos in colour that show the same things.
         max_pixels: larger photos are refused.
     """
 
@@ -29,6 +30,7 @@ class Work:
     model: str
     options: ColorizeOptions = ColorizeOptions()
     hints: Hints = Hints()
+    references: tuple[tuple[str, bytes], ...] = ()
     max_pixels: int = 60_000_000
 
 
@@ -118,7 +120,8 @@ class Kept(Protocol):
             version: whose own colour comes first.
 
         Raises:
-            OptionsError: there is no such version, or the point lies outside.
+            PhotoError: the point lies outside.
+            OptionsError: there is no such version.
             QueueFull: too many wait.
         """
 

@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from chromatune.errors import OptionsError
 from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
-from chromatune.serving.answers import CHANGES, UPLOADS, failures, file_name, in_time, parsed_options, picture
+from chromatune.serving.answers import (
+    CHANGES,
+    UPLOADS,
+    failures,
+    file_name,
+    in_time,
+    parsed_options,
+    picture,
+    references_of,
+)
 from chromatune.serving.metrics import Metrics
 from chromatune.serving.predictor import Change, Kept, Predictor, Work
 from chromatune.serving.settings import ServeSettings
@@ -89,6 +98,9 @@ def _add_opening(
         photo: Annotated[UploadFile, File(description="A photo, in any format that is read.")],
         options: Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")] = "{}",
         model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
+        reference: Annotated[
+            list[UploadFile] | None, File(description="Photos in colour that show the same things.")
+        ] = None,
     ) -> Session:
         """Reads the photo and takes it through the model once; changes come by the id.
 
@@ -99,7 +111,7 @@ def _add_opening(
             raise OptionsError("recompose=False: a session has the photo's own luminance; use /v1/colorize")
         work = Work(
             await photo.read(), file_name(photo.filename), model or settings.models[0], asked,
-            max_pixels=settings.max_pixels,
+            references=await references_of(reference), max_pixels=settings.max_pixels,
         )  # fmt: skip
         kept = await in_time(request, predictor.keep(work), settings.timeout_s)
         metrics.photos.inc()
@@ -157,7 +169,7 @@ def _add_changes(app: FastAPI, settings: ServeSettings, shelf: Shelf[Kept], metr
     @app.get(
         "/v1/sessions/{key}/suggestions",
         summary="Colours for a point",
-        responses=failures(404, 422, 429, 503, 504),
+        responses=failures(400, 404, 422, 429, 503, 504),
     )
     async def suggestions(
         request: Request,
