@@ -92,7 +92,8 @@ def test_as_many_photos_as_asked_for_go_through_the_model_at_once(engine, put: P
     photos = [str(put(f"{index}.png")) for index in range(9)]
     assert main(["colorize", *photos]) == 0
     assert main(["colorize", *photos[:4], "--batch-size", "3", "--overwrite"]) == 0
-    assert [len(call) for call in engine.calls] == [8, 1, 3, 1]
+    together = [len(call) for call in engine.calls]
+    assert (sorted(together[:2]), sorted(together[2:])) == ([1, 8], [1, 3])  # which worker is first is open
 
 
 def test_quiet_prints_failures_only(engine, put: Put, capsys: Capture) -> None:
