@@ -89,6 +89,9 @@ def test_commands_run(command: str, album: Path, monkeypatch: pytest.MonkeyPatch
     if words[0] == "finetune":
         (album / "my-model" / "model").unlink()
         words += ["--max-steps", "2", "--set", "validation_photos=1"]
+    if words[0] == "serve":  # it would go on until it is told to end
+        monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: [each.close() for each in sockets])
+        monkeypatch.setattr("webbrowser.open", lambda address: address.startswith("http://127.0.0.1:"))
     redirected = None
     if "<" in words:
         words, (_, source, _, redirected) = words[: words.index("<")], words[words.index("<") :]
