@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from demo import labelled, save, shipped_photo
 
-from chromatune import Colorizer, Hints, Photo, Retouch
+from chromatune import Colorizer, Hints, Photo, Retouch, make_options
 from chromatune.color import luma
 from chromatune.hints import Stroke
 
 Strokes = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # colour and points, the most telling first
 
 RADIUS_PX = 4
+REACH = 0.4  # few strokes on one thing: the rest stays as it was
 STROKES: dict[str, Strokes] = {
     "astronaut.png": (
         ("#d8552c", ((60, 330), (110, 440), (190, 470))),  # the suit
@@ -96,7 +97,7 @@ def main() -> None:
     colorizer = Colorizer.load("mini")
     columns: dict[str, list[np.ndarray]] = {}
     for name, grey in greys.items():
-        for output in colorizer.model_outputs([Photo(grey, name=name)]):
+        for output in colorizer.model_outputs([Photo(grey, name=name)], make_options(hint_reach=REACH)):
             if isinstance(output, Exception):
                 raise SystemExit(str(output))
             retouch = Retouch(colorizer, output)

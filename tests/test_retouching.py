@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from chromatune.cli import main
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import Hints
+from chromatune.hints.correction import HintedChroma
 from chromatune.hints.palette import LEAST_DIFFERENCE, chroma_at, distinct_colours
 from chromatune.options import make_options
 from chromatune.retouching import Retouch
@@ -175,3 +178,23 @@ def test_words_come_after_seeds_the_nearest_to_the_models_own_first(engine):
     reds = [red for red, _, _ in retouch.suggest(30, 20)]
     expected = [120 + round(255 * 1.402 * red) for red in (0.0, 0.2, -0.08, 0.3)]
     assert reds == pytest.approx(expected, abs=2)
+
+
+def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
+    solved = []
+    solve = HintedChroma.with_hints
+    monkeypatch.setattr(
+        HintedChroma,
+        "with_hints",
+        lambda self, hints, **how: (solved.append(how["reach"]), solve(self, hints, **how))[1],
+    )
+    output = output_of(mini, color.luma(square("coffee")))
+    retouch, hints = Retouch(mini, output), Hints().point(60, 60, "#a03020")
+    retouch.preview(hints)
+    result = retouch.finish(hints)
+    assert solved == [1.0]
+    np.testing.assert_array_equal(result.rgb, Retouch(mini, output).finish(hints).rgb)
+    other = dataclasses.replace(output.options, hint_reach=0.2)
+    assert not np.array_equal(retouch.finish(hints, other).rgb, result.rgb)
+    retouch.finish(hints.point(90, 90, "navy"))
+    assert solved == [1.0, 1.0, 0.2, 1.0]

@@ -43,6 +43,7 @@ class Retouch:
         self.colorizer, self.output = colorizer, output
         self._hinted: HintedChroma | None = None
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
+        self._latest: tuple[Hints, float, float, np.ndarray] | None = None  # hints, reach, strength, chroma
 
     def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
         """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
@@ -57,7 +58,11 @@ class Retouch:
         if not hints and not self.output.references:
             return self.colorizer.chroma(self.output)
         asked = options or self.output.options
-        return self.prepare().with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
+        latest, reach, strength = self._latest, asked.hint_reach, asked.hint_strength
+        if latest is None or latest[0] is not hints or latest[1:3] != (reach, strength):  # a preview came before
+            latest = hints, reach, strength, self.prepare().with_hints(hints, reach=reach, strength=strength)
+            self._latest = latest
+        return latest[3]
 
     def prepare(self) -> HintedChroma:
         """Works out what does not depend on hints, where it has not been: the first ones then take no longer."""
@@ -66,7 +71,7 @@ class Retouch:
 
     def forget(self) -> None:
         """Frees what was worked out for hints; the next ones work it out again."""
-        self._hinted = None
+        self._hinted = self._latest = None
 
     def preview(
         self, hints: Hints, options: ResolvedOptions | None = None, *, max_pixels: int = PREVIEW_PIXELS
