@@ -111,13 +111,19 @@ def run_jobs(
         else:
             return
         _make_folder(first.path)  # before time is spent on what goes there
-        workers = max(1, min(len(possible), threads(), MOST_WORKERS))
-        colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
-        if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
-            workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way
+        colorizer, workers = _load(model, device, runtime, len(possible))
         references = tuple(colorizer.reference(photo) for photo in like)
         maker = Maker(colorizer, options, overwrite=overwrite, standard_output=standard_output, like=references)
         yield from make_all(chain([first], entries), maker, batch_size=batch_size, workers=0 if alone else workers)
+
+
+def _load(model: str, device: str | None, runtime: str | None, results: int) -> tuple[Colorizer, int]:
+    """The model, and how many threads take results through it."""
+    workers = max(1, min(results, threads(), MOST_WORKERS))
+    colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
+    if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
+        workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way
+    return colorizer, workers
 
 
 def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, None, list[Job]]:

@@ -80,6 +80,24 @@ Page = Annotated[
         show_default="the one that is the photo",
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to compute: cpu, cuda, mps; by ONNX Runtime also coreml, directml, openvino.",
+        show_default="the best there is",
+    ),
+]
+Library = Annotated[
+    str | None,
+    typer.Option(metavar="onnx|torch", help="The library that computes.", show_default="the faster one"),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Go on where an earlier run stopped: results that exist are kept.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse photos that lack their end, instead of a warning.")]
+MaxMegapixels = Annotated[
+    float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel takes 33 to 56 MB of memory.")
+]
 
 
 @takes_fields(make_options)
@@ -99,28 +117,13 @@ def colorize_command(
     like: Like = None,
     variants: Variants = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Where to compute: cpu, cuda, mps; by ONNX Runtime also coreml, directml, openvino.",
-            show_default="the best there is",
-        ),
-    ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(metavar="onnx|torch", help="The library that computes.", show_default="the faster one"),
-    ] = None,
+    device: Device = None,
+    runtime: Library = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Go on where an earlier run stopped: results that exist are kept.")
-    ] = False,
+    skip_existing: SkipExisting = False,
     page: Page = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse photos that lack their end, instead of a warning.")
-    ] = False,
-    max_megapixels: Annotated[
-        float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel takes 33 to 56 MB of memory.")
-    ] = 150.0,
+    strict: Strict = False,
+    max_megapixels: MaxMegapixels = 150.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
 ) -> int:
     """Colorize photos and print the path of each result.

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_grey", "ab_mse", "delta_cf")
 
 OnRow: TypeAlias = Callable[[dict[str, Any]], None]  # takes a row of metrics.jsonl
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="finetuned-PRESET"),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting over all else; can be repeated.")
+]
+ExportOnnx = Annotated[
+    bool, typer.Option("--export-onnx", help="Add ONNX graphs to the model, which run it without torch.")
+]
+PushToHub = Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload the finished model to the hub.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Updates of the weights.", show_default="preset's")]
 
 
 def finetune_command(
@@ -38,30 +50,19 @@ def finetune_command(
     preset: Annotated[
         str | None, typer.Option(help="paper, quick, best or lora.", show_default="quick, or the one --config names")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="finetuned-PRESET"),
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Updates of the weights.", show_default="preset's")
-    ] = None,
+    out: Out = None,
+    max_steps: MaxSteps = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file of settings over the preset's.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting over all else; can be repeated.")
-    ] = None,
+    settings: Overrides = None,
     columns: Columns = None,
     prompts: Annotated[
         str | None, typer.Option(metavar="FILE", help="Instructions, one a line; not the photos' own.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
-    export_onnx: Annotated[
-        bool, typer.Option("--export-onnx", help="Add ONNX graphs to the model, which run it without torch.")
-    ] = False,
-    push_to_hub: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the finished model to the hub.")
-    ] = None,
+    export_onnx: ExportOnnx = False,
+    push_to_hub: PushToHub = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result's path only.")] = False,
 ) -> int:
     """Fine-tune a model to colorize, on your own colour photos; prints the path of the new model.
