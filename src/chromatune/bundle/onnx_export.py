@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 OPSET = 20  # the first with Gelu as one operator
+PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so
 EXAMPLE_MULTIPLES = (3, 5)  # height and width of the traced pass, in the smallest sides that the model can halve
 
 
@@ -38,8 +39,7 @@ class _Graph:
     """One graph to be exported."""
 
     folder: str
-    module: nn.Module  # its parameters are named as in the safetensors file, after `prefix`
-    prefix: str
+    module: nn.Module  # its parameters are named as in the safetensors file, after `PREFIX`
     arguments: tuple[Any, ...]
     inputs: dict[str, Any]  # name: dimensions that vary, by their index; in the order of the arguments
     outputs: list[str]
@@ -65,7 +65,7 @@ def add_onnx_parts(bundle: Bundle, folder: Path, advance: Advance = lambda: None
     _fuse_attention(bundle.unet)
     for graph in _graphs(bundle):
         (folder / graph.folder).mkdir(exist_ok=True)
-        _write(_trace(graph), graph, folder / graph.folder)
+        _write(_trace(graph), folder / graph.folder)
         advance()
     for part in ("vae_encoder", "vae_decoder"):  # Optimum reads the settings there
         (folder / part / "config.json").write_bytes((folder / "vae" / "config.json").read_bytes())
@@ -79,12 +79,12 @@ def _graphs(bundle: Bundle) -> Iterator[_Graph]:
     varies = {0: "batch", 2: "height", 3: "width"}
     tokens = torch.zeros(batch, bundle.tokenizer.model_max_length, dtype=torch.int64)
     yield _Graph(
-        "text_encoder", _Text(bundle.text_encoder), "part.", (tokens,),
+        "text_encoder", _Text(bundle.text_encoder), (tokens,),
         {"input_ids": {0: "batch"}}, ["last_hidden_state"],
     )  # fmt: skip
-    yield _Graph("vae_encoder", _Encoder(bundle.vae), "part.", (picture,), {"sample": varies}, ["latent_parameters"])
+    yield _Graph("vae_encoder", _Encoder(bundle.vae), (picture,), {"sample": varies}, ["latent_parameters"])
     latents = torch.randn(batch, 4, h, w)
-    yield _Graph("vae_decoder", _Decoder(bundle.vae), "part.", (latents,), {"latent_sample": varies}, ["sample"])
+    yield _Graph("vae_decoder", _Decoder(bundle.vae), (latents,), {"latent_sample": varies}, ["sample"])
     text = torch.randn(batch, tokens.shape[1], bundle.text_encoder.config.hidden_size)
     arguments: tuple[Any, ...] = (torch.randn(batch, 8, h, w), torch.full((1,), 500.0), text)
     inputs: dict[str, Any] = {"sample": varies, "timestep": None, "encoder_hidden_states": {0: "batch", 1: "tokens"}}
@@ -96,16 +96,13 @@ def _graphs(bundle: Bundle) -> Iterator[_Graph]:
     yield _Graph(
         "unet",
         _UNet(bundle.unet),
-        "part.",
         (*arguments, *residuals),
         inputs | dict.fromkeys(names, varies),
         ["out_sample"],
     )
     if bundle.photo_encoder is not None:
         features = [FEATURES.format(stride) for stride in bundle.photo_encoder.features(picture)]
-        yield _Graph(
-            "photo_encoder", _Photo(bundle.photo_encoder), "part.", (picture,), {"sample": varies}, [*names, *features]
-        )
+        yield _Graph("photo_encoder", _Photo(bundle.photo_encoder), (picture,), {"sample": varies}, [*names, *features])
 
 
 class _Wrapped(nn.Module):
@@ -228,15 +225,17 @@ def _trace(graph: _Graph) -> onnx_ir.Model:
     return program.model
 
 
-def _write(model: onnx_ir.Model, graph: _Graph, folder: Path) -> None:
+def _write(model: onnx_ir.Model, folder: Path) -> None:
     """Stores a graph, its weights pointing into the folder's safetensors file, or inside in half precision."""
     import onnx_ir as ir
 
     weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
     header = {} if weights is None else read_header(weights)
-    start = 0 if weights is None else 8 + int.from_bytes(weights.read_bytes()[:8], "little")
+    # Weights lie at the file's end, and the header says how long they are together
+    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    start = 0 if weights is None else weights.stat().st_size - max(ends)
     for name, value in list(model.graph.initializers.items()):
-        key = name.removeprefix(graph.prefix)
+        key = name.removeprefix(PREFIX)
         entry, tensor = header.get(key), value.const_value
         assert tensor is not None
         shape = list(tensor.numpy().shape)
@@ -253,7 +252,7 @@ def _write(model: onnx_ir.Model, graph: _Graph, folder: Path) -> None:
                 name=name,
                 base_dir=folder,
             )
-        elif name.startswith(graph.prefix) and weights is None:
+        elif name.startswith(PREFIX) and weights is None:
             stored = ir.tensor(tensor.numpy().astype("float16"), name=name)
         else:
             continue  # a constant of the graph

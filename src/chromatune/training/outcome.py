@@ -9,7 +9,7 @@ from chromatune.bundle.loading import quiet_libraries
 from chromatune.bundle.saving import save_lora, save_pipeline
 from chromatune.data.prompt_sets import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
-from chromatune.inference.export import write_graphs
+from chromatune.inference.export import defaults_of, write_graphs
 from chromatune.pages import installed_versions
 from chromatune.training.card import model_card
 from chromatune.training.loop import Trained
@@ -37,17 +37,8 @@ def write_outcome(trained: Trained, source: str, preset: str, *, export_onnx: bo
         ModelError: the folder cannot be written.
     """
     settings, info, folder = trained.settings, trained.info, model_folder(trained.out)
-    defaults = {
-        "description": info.description,
-        "size_px": info.size_px,
-        "steps": info.steps,
-        "variant_steps": info.variant_steps,
-        "guidance_scale": info.guidance_scale,
-        "image_guidance_scale": info.image_guidance_scale,
-        "prompt": info.prompt,
-        "chroma_gain": 1.0,  # whatever the base has: the trained weights have not been measured with another
-        "chroma_power": 1.0,
-    }
+    # Whatever the base has: the trained weights have not been measured with another
+    defaults = defaults_of(info) | {"chroma_gain": 1.0, "chroma_power": 1.0}
     card = model_card(_facts(trained, source, preset))
     with quiet_libraries():
         if settings.parts == "lora":
