@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+REST_S = 100  # sessions, and what hints took, end after a minute; the server looks twice a minute
 BARE = """
 import sys, socket, uvicorn
 from fastapi import FastAPI
@@ -151,24 +152,31 @@ def _ask(address: str, data: bytes, seed: int, kind: str) -> tuple[int, bytes]:
 
 
 def long(requests: int, sessions: int) -> None:
-    """Resident memory after the first 500 requests, and after all, and after sessions that nobody closes."""
-    data, options = photo(96, 64), {"size_px": 32}
-    with server() as (address, process, _), httpx.Client(timeout=60) as client:
+    """Resident memory after the first 500 requests, after all, and after sessions nobody closes; each after a rest."""
+    data = photo(96, 64)
+    with server("--session-minutes", "1") as (address, process, _), httpx.Client(timeout=60) as client:
         start = time.perf_counter()
         for number in range(requests):
-            asked = json.dumps(options | {"seed": number})
+            asked = json.dumps({"seed": number})
             answer = client.post(f"{address}v1/colorize", files={"photo": ("a.jpg", data)}, data={"options": asked})
             assert answer.status_code == 200, answer.text
             if number + 1 in (500, requests):
                 seconds = time.perf_counter() - start
-                print(f"long\tafter {number + 1} requests\t{memory_mb(process):.1f} MB\t{seconds:.0f} s")
+                print(f"long\tafter {number + 1} requests\t{rested_mb(process)}\t{seconds:.0f} s", flush=True)
         hints = {"marks": [{"points": [[20, 20], [40, 30]], "colour": "#a03020"}]}
         for number in range(sessions):
             answer = client.post(f"{address}v1/sessions", files={"photo": ("a.jpg", data)})
             path = f"{address}v1/sessions/{answer.json()['id']}"
             assert client.post(f"{path}/preview", json={"hints": hints}).status_code == 200
             if number + 1 in (20, sessions):  # as many as are kept, and all
-                print(f"long\tand {number + 1} sessions\t{memory_mb(process):.1f} MB")
+                print(f"long\tand {number + 1} sessions\t{rested_mb(process)}", flush=True)
+
+
+def rested_mb(process: int) -> str:
+    """Resident memory at once, and after the server had time to tidy up."""
+    at_once = memory_mb(process)
+    time.sleep(REST_S)
+    return f"{at_once:.1f} MB, after {REST_S} s {memory_mb(process):.1f} MB"
 
 
 def strokes(count: int) -> None:

@@ -59,7 +59,7 @@ class Retouch:
             return self.colorizer.chroma(self.output)
         asked = options or self.output.options
         latest, reach, strength = self._latest, asked.hint_reach, asked.hint_strength
-        if latest is None or latest[0] is not hints or latest[1:3] != (reach, strength):  # a preview came before
+        if latest is None or latest[0] != hints or latest[1:3] != (reach, strength):  # a preview came before
             latest = hints, reach, strength, self.prepare().with_hints(hints, reach=reach, strength=strength)
             self._latest = latest
         return latest[3]

@@ -80,6 +80,8 @@ def test_json_gives_the_same_hints_back():
     one, other = (draw(each, PHOTO, (40, 60)) for each in (hints, again))
     np.testing.assert_array_equal(one.relative, other.relative)
     np.testing.assert_array_equal(one.weight, other.weight)
+    assert again == hints and hash(again) == hash(hints)  # now that layers have been drawn
+    assert Hints.from_layer(layer(), name="other") != Hints.from_layer(layer(), name="mine")
 
 
 def test_hints_are_frozen_add_up_and_say_whether_they_say_anything():

@@ -55,9 +55,13 @@ class Scripted:
         self.seconds = 0.0
         self.cancelled = 0
         self.stopped = False
+        self.tidied = 0
 
     def start(self) -> None:
         """Nothing to load."""
+
+    def tidy(self) -> None:
+        self.tidied += 1
 
     def stop(self) -> None:
         self.stopped = True

@@ -255,6 +255,36 @@ def test_strokes_go_to_a_file_and_come_back(visit, files, tmp_path):
     assert np.ptp(grey[int(0.81 * side) : int(0.83 * side), int(0.81 * side) : int(0.83 * side)], axis=2).mean() < 8
 
 
+def test_a_reference_photo_gives_its_colours_where_it_shows_the_same(visit, files, tmp_path):
+    from skimage import data
+
+    Image.fromarray(data.astronaut()[:, ::-1]).save(tmp_path / "another.png")
+    Image.fromarray(np.full((9, 9), 90, np.uint8)).save(tmp_path / "grey.png")
+    one = visit()
+    one.add(files[0])
+    alone = one.shown()
+    one.page.click("summary")
+    assert not one.page.is_visible("#reference-use")
+    one.page.set_input_files("#reference-file", tmp_path / "another.png")
+    before = one.changes
+    one.page.check("#reference-use")
+    one.after_change(before)
+    truth = data.astronaut().astype(int)
+    suit = np.s_[330:480, 120:230]
+    errors = [np.abs(shown - truth)[suit].mean() for shown in (alone, one.shown())]
+    assert errors[1] < 0.7 * errors[0], errors
+    before = one.changes
+    one.page.uncheck("#reference-use")
+    one.after_change(before)
+    np.testing.assert_array_equal(one.shown(), alone)
+    one.page.set_input_files("#reference-file", tmp_path / "grey.png")  # it is refused, and all is as before
+    one.page.check("#reference-use")
+    one.until("document.getElementById('status').textContent.includes('grey.png')")
+    one.until("!document.getElementById('reference-use').checked")
+    np.testing.assert_array_equal(one.shown(), alone)
+    assert not one.errors
+
+
 def test_by_keyboard_alone(visit, files, chromium):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])

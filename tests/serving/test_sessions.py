@@ -13,6 +13,7 @@ from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.hints import Hints
 from chromatune.options import make_options
+from chromatune.serving.local import HINTED_S
 
 
 def opened(client, data: bytes, name: str = "x.png", **form: str) -> dict:
@@ -151,9 +152,25 @@ def test_what_was_worked_out_for_hints_is_kept_of_few_photos(engine, local_of, p
     for _ in range(6):
         key = opened(client, picture(size=(40, 30)))["id"]
         client.post(f"/v1/sessions/{key}/preview", json={"hints": hints})
-    kept = [each() for each in predictor._hinted]
+    kept = [each() for each, _ in predictor._hinted]
     assert len(kept) == 4
     assert all(each is not None and each._hinted is not None for each in kept)
+
+
+def test_what_was_worked_out_for_hints_is_freed_after_a_while(session):
+    client, path = session
+    predictor, now = client.app.state.predictor, [0.0]
+    predictor._clock = lambda: now[0]
+    wish = {"hints": {"marks": [{"points": [[5, 5]], "colour": "red"}]}}
+    first = client.post(f"{path}/preview", json=wish).content
+    (retouch,) = (each() for each, _ in predictor._hinted)
+    now[0] = HINTED_S - 1
+    predictor.tidy()
+    assert retouch._hinted is not None
+    now[0] = HINTED_S + 1
+    predictor.tidy()
+    assert retouch._hinted is None and not predictor._hinted
+    assert client.post(f"{path}/preview", json=wish).content == first
 
 
 def test_a_16_bit_photo_with_transparency(engine, local_of):

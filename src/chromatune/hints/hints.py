@@ -78,6 +78,18 @@ class Layer(BaseModel):
     height_px: int = Field(ge=1)
     name: str = Field("the layer", max_length=400)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same picture by the same name."""
+        return isinstance(other, Layer) and self._fields == other._fields  # without the array, once it is there
+
+    def __hash__(self) -> int:
+        """The same for the same picture by the same name."""
+        return hash(self._fields)
+
+    @property
+    def _fields(self) -> tuple[bytes, int, int, str]:
+        return self.png, self.width_px, self.height_px, self.name
+
     @cached_property
     def rgba(self) -> np.ndarray:
         """(h, w, 4) float32, 0..1, not premultiplied.

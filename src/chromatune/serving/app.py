@@ -63,7 +63,7 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         predictor.start()
-        tidying = asyncio.create_task(_tidy(shelves))
+        tidying = asyncio.create_task(_tidy(shelves, predictor))
         yield
         tidying.cancel()
         for shelf in shelves:
@@ -89,11 +89,12 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
     return app
 
 
-async def _tidy(shelves: list[Shelf]) -> None:
+async def _tidy(shelves: list[Shelf], predictor: Predictor) -> None:
     while True:
         await asyncio.sleep(TIDY_S)
         for shelf in shelves:
             shelf.tidy()
+        await asyncio.to_thread(predictor.tidy)
 
 
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:

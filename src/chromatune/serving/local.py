@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -24,21 +27,28 @@ QUICK_THREADS = 2  # for changes of kept photos: they do not wait behind photos 
 QUICK_QUEUE = 64
 LOAD_S = 60  # how long the end waits for a model that is just being loaded
 MOST_HINTED = 4
+HINTED_S = 60  # how long what was worked out for a photo's hints is kept after its last use
 MOST_TOGETHER = 8  # photos of one pass, where the model gains by it
 
 
 class LocalPredictor:
     """Models of this process as a `Predictor`."""
 
-    def __init__(self, settings: ServeSettings, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        tell: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Loads nothing yet.
 
         Args:
             settings: models, device, workers and queue.
             tell: is given a line for who runs the server, where a model cannot be loaded.
+            clock: seconds.
         """
         self.settings = settings
-        self._tell = tell
+        self._tell, self._clock = tell, clock
         self._state = State("loading")
         self._models: dict[str, SharedPass] = {}
         self._loading, self._remembering = threading.Lock(), threading.Lock()
@@ -46,7 +56,7 @@ class LocalPredictor:
         self._workers = settings.workers or 1  # until it is known what computes
         self._photos: BoundedPool | None = None
         self._quick: BoundedPool | None = None
-        self._hinted: list[weakref.ref[Retouch]] = []  # the last one is the one that was used last
+        self._hinted: list[tuple[weakref.ref[Retouch], float]] = []  # and when; the one that was used last at the end
 
     @property
     def state(self) -> State:
@@ -96,6 +106,7 @@ class LocalPredictor:
             self._photos = BoundedPool(self._workers, self.settings.queue, "colorize")
             self._quick = BoundedPool(QUICK_THREADS, QUICK_QUEUE, "change")
             self._state = State("ready")
+            import scipy.sparse.linalg  # noqa: F401 - so that the first stroke does not wait for it
         except ChromaTuneError as error:
             self._state = State("failed", str(error))
 
@@ -133,12 +144,22 @@ class LocalPredictor:
         It takes some megabytes a photo.
         """
         with self._remembering:
-            kept = [each for each in self._hinted if each() is not None and each() is not retouch]
-            self._hinted = [*kept, weakref.ref(retouch)]
+            kept = [each for each in self._hinted if each[0]() is not None and each[0]() is not retouch]
+            self._hinted = [*kept, (weakref.ref(retouch), self._clock())]
             while len(self._hinted) > MOST_HINTED:
-                oldest = self._hinted.pop(0)()
-                if oldest is not None:
-                    oldest.forget()
+                self._forget_oldest()
+
+    def tidy(self) -> None:
+        """See `Predictor.tidy`."""
+        with self._remembering:
+            while self._hinted and self._clock() - self._hinted[0][1] > HINTED_S:
+                self._forget_oldest()
+        free_memory()
+
+    def _forget_oldest(self) -> None:
+        oldest = self._hinted.pop(0)[0]()
+        if oldest is not None:
+            oldest.forget()
 
     async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
         """See `Predictor.colorize`."""
@@ -190,6 +211,13 @@ def answer_of(result: ColorizeResult, model: str) -> Answer:
         "seconds": round(result.seconds, 4), "warnings": [*result.photo.warnings, *result.warnings],
     }  # fmt: skip
     return Answer(result.encode(format_for(suffix)), suffix, facts)
+
+
+def free_memory() -> None:
+    """Gives back to the system what this process has freed, where its allocator would keep it (glibc's does)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def photo_facts(photo: Photo) -> Facts:

@@ -140,6 +140,9 @@ class Predictor(Protocol):
     def start(self) -> None:
         """Begins to load the models; returns at once."""
 
+    def tidy(self) -> None:
+        """Frees what was not used for a while; it is called in a thread, twice a minute."""
+
     def stop(self) -> None:
         """Finishes what is in work and frees all."""
 

@@ -42,9 +42,10 @@ export async function call(path, options = {}, tries = 0) {
 export const send = (path, body, signal) =>
   call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
 
-export async function open(file, model, options) {
+export async function open(file, model, options, references = []) {
   const form = new FormData();
   form.append("photo", file, file.name);
+  for (const reference of references) form.append("reference", reference, reference.name);
   form.append("options", JSON.stringify(options));
   if (model) form.append("model", model);
   return (await call("/v1/sessions", { method: "POST", body: form })).json();

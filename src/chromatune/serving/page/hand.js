@@ -37,6 +37,7 @@ export class Hand {
     $("undo").disabled = !photo || photo.step === 0;
     $("redo").disabled = !photo || photo.step === photo.history.length - 1;
     $("layer-save").disabled = !photo?.marks.length;
+    $("reference-use").checked = Boolean(photo && this.reference && photo.reference === this.reference);
     if (!photo || photo === this.photo) return;
     this.photo = photo;
     $("strength").value = Math.round(100 * photo.strength);
@@ -117,8 +118,18 @@ export class Hand {
       canvas.width = Math.round(picture.width * scale);
       canvas.height = Math.round(picture.height * scale);
       canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-      canvas.hidden = false;
+      canvas.hidden = $("reference-use-box").hidden = false;
+      this.reference = file;
+      $("reference-use").checked = false;
+      if (this.page.current?.reference) await this._useReference(); // of the one before
     });
+  }
+
+  async _useReference() {
+    const photo = this.page.current;
+    if (photo?.state !== "done") return;
+    await this.page.try(() => photo.takeColoursOf($("reference-use").checked ? this.reference : null));
+    if (photo === this.page.current) await this.page.render();
   }
 
   _listen() {
@@ -158,6 +169,7 @@ export class Hand {
     });
     $("reference-open").addEventListener("click", () => $("reference-file").click());
     $("reference-file").addEventListener("change", () => this.openReference($("reference-file").files[0]));
+    $("reference-use").addEventListener("change", () => this._useReference());
     $("reference").addEventListener("click", (event) => {
       const canvas = $("reference"), box = canvas.getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * canvas.width, y = ((event.clientY - box.top) / box.height) * canvas.height;

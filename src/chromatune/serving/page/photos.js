@@ -17,6 +17,7 @@ export class Photo extends EventTarget {
     this.options = options; // of the first version, once it is opened anew
     this.state = "waiting";
     this.line = "";
+    this.reference = null; // a file whose colours are taken where it shows the same
     this.versions = []; // {number, model, options, facts, thumb}
     this.active = null;
     this.strength = 1;
@@ -59,7 +60,8 @@ export class Photo extends EventTarget {
   }
 
   async _open() {
-    const session = await open(this.file, this.options.model, this.options.options);
+    const references = this.reference ? [this.reference] : [];
+    const session = await open(this.file, this.options.model, this.options.options, references);
     this.id = session.id;
     this.facts = session.facts;
     const version = { number: session.version, ...this.options, facts: session.facts, thumb: "" };
@@ -83,6 +85,23 @@ export class Photo extends EventTarget {
       this.changed();
       return ask();
     }
+  }
+
+  /** Takes the photo to the server again, with a reference photo or with none; where that fails, all is as before. */
+  async takeColoursOf(reference) {
+    const before = this.reference, { model, options } = this.active, { id } = this;
+    this.reference = reference;
+    this.options = { model, options };
+    try {
+      await this._open();
+    } catch (error) {
+      this.reference = before;
+      throw error;
+    } finally {
+      this.changed();
+    }
+    close(id);
+    await this.drawVersions();
   }
 
   wish(more = {}) {
