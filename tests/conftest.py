@@ -360,7 +360,7 @@ class ArithmeticPass:
 def engine(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPass:
     """The model pass that every model name but "unknown" opens."""
     values = {"size_px": 32, "steps": 4, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
-    chroma = {"chroma_gain": 1.0, "chroma_power": 1.0, "variant_steps": 6}
+    chroma = {"vivid": 0.0, "variant_steps": 6}
     fake = ArithmeticPass(ModelInfo(name="arithmetic", path=Path(), description="", **values, **chroma))
     monkeypatch.setattr("chromatune.colorizer.open_pass", fake.open)
     return fake

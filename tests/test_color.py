@@ -13,7 +13,7 @@ from skimage import data
 
 from chromatune import color
 from chromatune.color import recomposition
-from chromatune.color.luminance import CB_SCALE, CR_SCALE, PIVOT_CHROMA
+from chromatune.color.luminance import CB_SCALE, CR_SCALE
 from chromatune.color.recomposition import SLOPE_LIMIT
 
 WHITE = {np.uint8: 255, np.uint16: 65535}
@@ -367,19 +367,24 @@ def test_wrong_calls_say_what_is_wrong(call, message):
         call(grey, chroma)
 
 
-def test_vivid_keeps_hues_and_favours_what_has_colour():
+def test_vivid_keeps_hues_and_adds_most_to_faint_colour():
     rng = np.random.default_rng(4)
     chroma = rng.uniform(-0.1, 0.1, (9, 7, 2)).astype(np.float32)
-    np.testing.assert_allclose(color.vivid(chroma, 1.4), 1.4 * chroma, rtol=1e-6)
-    result = color.vivid(chroma, 1.2, 1.5)
+    np.testing.assert_array_equal(color.vivid(chroma, 0), chroma)
+    result = color.vivid(chroma, 1)
     length, before = np.linalg.norm(result, axis=2), np.linalg.norm(chroma, axis=2)
     np.testing.assert_allclose(result / length[..., None], chroma / before[..., None], atol=1e-5)
-    np.testing.assert_allclose(length, 1.2 * before * (before / PIVOT_CHROMA) ** 0.5, rtol=1e-5)
-    assert not color.vivid(np.zeros((2, 2, 2), np.float32), 2.0, 1.5).any()
-    assert np.abs(color.vivid(np.full((2, 2, 2), 0.5, np.float32), 10, 3)).max() == 0.5
+    grey, faint, skin = (
+        float(np.linalg.norm(color.vivid(np.array([[[0, r]]], np.float32), 1))) / r for r in (0.001, 0.03, 0.12)
+    )
+    assert faint == pytest.approx(1.52) and grey < 1.08 and skin < 1.13
+    twice = np.linalg.norm(color.vivid(chroma, 2), axis=2)
+    np.testing.assert_allclose(twice - before, 2 * (length - before), rtol=1e-3, atol=1e-6)
+    assert not color.vivid(np.zeros((2, 2, 2), np.float32), 2.0).any()
+    assert np.abs(color.vivid(np.full((2, 2, 2), 0.5, np.float32), 2)).max() == 0.5
 
 
-@pytest.mark.parametrize(("gain", "power"), [(-0.1, 1.0), (1.0, 0.9)])
-def test_vivid_refuses_what_it_is_not_for(gain, power):
-    with pytest.raises(ValueError, match="gain must be at least 0 and power at least 1"):
-        color.vivid(np.zeros((2, 2, 2), np.float32), gain, power)
+@pytest.mark.parametrize("amount", [-0.1, 2.1, float("nan")])
+def test_vivid_refuses_what_it_is_not_for(amount):
+    with pytest.raises(ValueError, match="amount must be 0..2"):
+        color.vivid(np.zeros((2, 2, 2), np.float32), amount)

@@ -198,3 +198,13 @@ def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
     assert not np.array_equal(retouch.finish(hints, other).rgb, result.rgb)
     retouch.finish(hints.point(90, 90, "navy"))
     assert solved == [1.0, 1.0, 0.2, 1.0]
+
+
+@pytest.mark.parametrize("hints", [Hints(), Hints().point(60, 60, "#a03020")])
+def test_vividness_changes_without_a_pass_and_as_colorize_has_it(mini, hints):
+    grey = color.luma(square("coffee"))
+    retouch = Retouch(mini, output_of(mini, grey))
+    for amount in (2.0, 0.0):
+        asked = dataclasses.replace(retouch.output.options, vivid=amount)
+        expected = mini.colorize(grey, make_options(vivid=amount), hints=hints).rgb
+        np.testing.assert_array_equal(retouch.finish(hints, asked).rgb, expected)

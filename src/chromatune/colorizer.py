@@ -197,8 +197,8 @@ class Colorizer:
 
         Args:
             output: what the model gave.
-            options: instead of those it was asked with: `recompose`, `strength`, `hint_reach` and `hint_strength`,
-                which act here.
+            options: instead of those it was asked with: `recompose`, `strength`, `vivid`, `hint_reach` and
+                `hint_strength`, which act here.
             chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; hints are then
                 left out.
 
@@ -210,11 +210,11 @@ class Colorizer:
         asked = output.options if options is None else self.info.resolve(options)
         if (output.hints or output.references) and chroma is None:
             check_recomposed(asked)
-            chroma = self.hinted_chroma(output).with_hints(
+            chroma = self.hinted_chroma(output, asked.vivid).with_hints(
                 output.hints, reach=asked.hint_reach, strength=asked.hint_strength
             )
         if asked.recompose:
-            small = self.chroma(output) if chroma is None else chroma
+            small = self.chroma(output, asked.vivid) if chroma is None else chroma
             full = color.recompose(photo.grey, small, strength=asked.strength)
         else:
             full = enlarge_raw(output.rgb, photo, asked.strength)
@@ -231,15 +231,19 @@ class Colorizer:
             warnings=self.model_pass.warnings_of(asked),
         )
 
-    def chroma(self, output: ModelOutput) -> np.ndarray:
-        """The colour that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass."""
-        chroma = color.chroma_of(output.rgb)
-        gain, power = output.options.chroma_gain, output.options.chroma_power
-        # What was asked for in a number of steps of the user's own stays as it was sampled, bit for bit
-        return chroma if (gain, power) == (1.0, 1.0) else color.vivid(chroma, gain, power)
+    def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
+        """The colour that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
 
-    def hinted_chroma(self, output: ModelOutput) -> HintedChroma:
-        """The output's chroma with its correction field, for hints that change.
+        Args:
+            output: of the model's pass.
+            vivid: see `color.vivid`; None for what the pass was asked with.
+        """
+        chroma = color.chroma_of(output.rgb)
+        amount = output.options.vivid if vivid is None else vivid
+        return color.vivid(chroma, amount) if amount else chroma  # without, as it was sampled, bit for bit
+
+    def hinted_chroma(self, output: ModelOutput, vivid: float | None = None) -> HintedChroma:
+        """The output's chroma with its correction field, for hints that change; `vivid` as in `chroma`.
 
         Raises:
             OptionsError: it was asked for with `recompose` off.
@@ -247,7 +251,7 @@ class Colorizer:
         check_recomposed(output.options)
         features = self._features([output.photo.grey], output.options.size_px)
         of_photo = None if features is None else features[0]
-        return HintedChroma(output.photo, self.chroma(output), of_photo, output.references)
+        return HintedChroma(output.photo, self.chroma(output, vivid), of_photo, output.references)
 
     def reference(self, photo: PhotoSource) -> Reference:
         """A photo in colour, to be given to requests as `like`.

@@ -44,7 +44,7 @@ class ColorizeOptions(BaseModel):
     )
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(
-        None, ge=1, le=1000, description="Sampling steps; the model's own come with a vividness chosen for them."
+        None, ge=1, le=1000, description="Sampling steps; the model's own come with a vividness of their own."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
     guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
@@ -54,6 +54,9 @@ class ColorizeOptions(BaseModel):
         None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
     )
     strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of colour: 0 leaves grey, 1 is the model's own.")
+    vivid: Annotated[float | None, MODELS_OWN] = Field(
+        None, ge=0.0, le=2.0, description="How much is added to colours that the model is unsure of: 0 nothing, 2 much."
+    )
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
     )
@@ -75,12 +78,11 @@ class ResolvedOptions:
     guidance_scale: float
     image_guidance_scale: float
     strength: float
+    vivid: float  # see `color.vivid`
     size_px: int  # short side of the model's own pass
     hint_reach: float
     hint_strength: float
     recompose: bool
-    chroma_gain: float  # see `color.vivid`
-    chroma_power: float
 
 
 def make_options(**settings: Any) -> ColorizeOptions:

@@ -41,33 +41,43 @@ class Retouch:
         """
         check_recomposed(output.options)
         self.colorizer, self.output = colorizer, output
-        self._hinted: HintedChroma | None = None
+        self._hinted: tuple[float, HintedChroma] | None = None  # vividness
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
-        self._latest: tuple[Hints, float, float, np.ndarray] | None = None  # hints, reach, strength, chroma
+        self._latest: tuple[Hints, tuple[float, float, float], np.ndarray] | None = None  # hints, how, chroma
 
     def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
         """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
 
         Args:
             hints: of this photo.
-            options: instead of those of the pass: `strength`, `hint_reach` and `hint_strength`, which act here.
+            options: instead of those of the pass: `strength`, `vivid`, `hint_reach` and `hint_strength`, which act
+                here.
 
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        if not hints and not self.output.references:
-            return self.colorizer.chroma(self.output)
         asked = options or self.output.options
-        latest, reach, strength = self._latest, asked.hint_reach, asked.hint_strength
-        if latest is None or latest[0] != hints or latest[1:3] != (reach, strength):  # a preview came before
-            latest = hints, reach, strength, self.prepare().with_hints(hints, reach=reach, strength=strength)
+        if not hints and not self.output.references:
+            return self.colorizer.chroma(self.output, asked.vivid)
+        how = asked.vivid, asked.hint_reach, asked.hint_strength
+        latest = self._latest
+        if latest is None or latest[0] != hints or latest[1] != how:  # else a preview came before
+            prepared = self.prepare(asked.vivid)
+            latest = hints, how, prepared.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
             self._latest = latest
-        return latest[3]
+        return latest[2]
 
-    def prepare(self) -> HintedChroma:
-        """Works out what does not depend on hints, where it has not been: the first ones then take no longer."""
-        hinted = self._hinted = self._hinted or self.colorizer.hinted_chroma(self.output)
-        return hinted
+    def prepare(self, vivid: float | None = None) -> HintedChroma:
+        """Works out what does not depend on hints, where it has not been: the first ones then take no longer.
+
+        Args:
+            vivid: how vivid the chroma is to be that they correct; None for what the pass was asked with.
+        """
+        amount = self.output.options.vivid if vivid is None else vivid
+        hinted = self._hinted
+        if hinted is None or hinted[0] != amount:
+            hinted = self._hinted = amount, self.colorizer.hinted_chroma(self.output, amount)
+        return hinted[1]
 
     def forget(self) -> None:
         """Frees what was worked out for hints; the next ones work it out again."""

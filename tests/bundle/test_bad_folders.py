@@ -219,7 +219,7 @@ def test_a_pickle_beside_or_instead_of_the_weights_is_never_read(folder, part, t
         ("scheduler/scheduler_config.json", {"steps_offset": "one"}, "steps_offset"),
         ("chromatune.json", {"steps": 10**9}, "steps"),
         ("chromatune.json", {"size_px": "wide"}, "size_px"),
-        ("chromatune.json", {"chroma_gain": -1}, "chroma_gain"),
+        ("chromatune.json", {"vivid": -1}, "vivid"),
     ],
 )  # fmt: skip
 def test_absurd_settings_are_named_before_anything_is_built(folder, name, changes, said):

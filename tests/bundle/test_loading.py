@@ -181,7 +181,7 @@ def test_embedded_pair_is_small():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", "two"), ("steps", 0), ("size_px", 1), ("chroma_gain", -1), ("chroma_power", 0.5), ("chroma_power", "x")],
+    [("steps", "two"), ("steps", 0), ("size_px", 1), ("vivid", -1), ("vivid", 2.5), ("vivid", "x")],
 )
 def test_defaults_that_make_no_sense_are_one_line(tiny_bundle_dir, tmp_path, name, value):
     folder = tmp_path / "model"

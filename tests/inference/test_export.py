@@ -114,7 +114,7 @@ def test_where_a_model_lay_is_not_told(quick, encoder_pipeline, tmp_path, capfd)
 def test_settings_and_card_go_along(quick, encoder_pipeline, tmp_path):
     shutil.copytree(encoder_pipeline, tmp_path / "model")
     known = {"description": "of faces", "size_px": 32, "steps": 3, "variant_steps": 5, "guidance_scale": 2.0,
-             "image_guidance_scale": 1.5, "prompt": "dye it", "chroma_gain": 1.3, "chroma_power": 1.1}  # fmt: skip
+             "image_guidance_scale": 1.5, "prompt": "dye it", "vivid": 1.3}  # fmt: skip
     (tmp_path / "model" / "chromatune.json").write_text(json.dumps(known))
     (tmp_path / "model" / "README.md").write_text("# A card\n")
     export_onnx(str(tmp_path / "model"), tmp_path / "out")

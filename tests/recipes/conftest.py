@@ -74,7 +74,7 @@ retouched_share = 0.5
 text_share = 0.5
 [defaults.mini]
 steps = 1
-chroma_gain = 1.3
+vivid = 1.3
 guidance_scale = 1.0
 image_guidance_scale = 1.0
 prompt = "colorize the photo"

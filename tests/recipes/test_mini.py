@@ -41,7 +41,7 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     assert result.steps == 1 and result.rgb.shape == (70, 90, 3)
     own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
     assert own["size_px"] == 64 and "64 px pass" in own["description"] and "4 × 4 grid" in card
-    assert base["size_px"] == 32 and base["steps"] == 2 and "chroma_gain" not in base
+    assert base["size_px"] == 32 and base["steps"] == 2 and "vivid" not in base
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])

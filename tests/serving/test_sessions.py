@@ -45,10 +45,11 @@ def test_a_session_opens_with_a_first_version(engine, local_of, picture):
 def test_changes_cost_no_pass(session, engine):
     client, path = session
     passes = len(engine.calls)
-    answers = [client.post(f"{path}/preview", json=wish) for wish in ({}, {"strength": 0.5}, {"strength": 0})]
-    assert [answer.headers["content-type"] for answer in answers] == ["image/jpeg"] * 3
+    wishes = ({"vivid": 2}, {}, {"strength": 0.5}, {"strength": 0})
+    answers = [client.post(f"{path}/preview", json=wish) for wish in wishes]
+    assert [answer.headers["content-type"] for answer in answers] == ["image/jpeg"] * 4
     blue = [float(pixels(answer.content)[..., 2].mean()) for answer in answers]
-    assert blue[0] > blue[1] > blue[2] == pytest.approx(100, abs=1)
+    assert blue[0] > blue[1] > blue[2] > blue[3] == pytest.approx(100, abs=1)
     hints = {"marks": [{"points": [[5, 5]], "colour": "#a03020", "radius_px": 4}]}
     stroke = pixels(client.post(f"{path}/preview", json={"hints": hints}).content)
     assert stroke[5, 5, 0] > stroke[5, 5, 2] + 20

@@ -30,8 +30,7 @@ STOCK_DEFAULTS = {
     "guidance_scale": 7.0,
     "image_guidance_scale": 1.5,
     "prompt": DEFAULT_PROMPT,
-    "chroma_gain": 1.0,
-    "chroma_power": 1.0,
+    "vivid": 0.0,
 }
 
 
@@ -47,20 +46,19 @@ class ModelInfo:
     guidance_scale: Annotated[float, Field(ge=0, le=50)]
     image_guidance_scale: Annotated[float, Field(ge=0, le=50)]
     prompt: str
-    # See `color.vivid`; both are chosen with `steps`, and are 1 where another number of steps is asked for
-    chroma_gain: Annotated[float, Field(ge=0, le=10)]
-    chroma_power: Annotated[float, Field(ge=1, le=4)]
+    # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
+    vivid: Annotated[float, Field(ge=0, le=2)]
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """The options with this model's own values for those that are None.
 
-        The chroma gain and power were chosen with the model's own number of steps: a number that is asked for is
-        sampled as it is.
+        Its vividness was chosen with its own number of steps: a number that is asked for is sampled as it is.
         """
         own = {name: getattr(self, name) for name in RESOLVED if getattr(options, name) is None}
-        vivid = (self.chroma_gain, self.chroma_power) if options.steps is None else (1.0, 1.0)
-        return ResolvedOptions(**(options.model_dump() | own), chroma_gain=vivid[0], chroma_power=vivid[1])
+        if options.vivid is None:
+            own["vivid"] = self.vivid if options.steps is None else 0.0
+        return ResolvedOptions(**(options.model_dump() | own))
 
 
 @dataclass(frozen=True)

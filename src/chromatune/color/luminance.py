@@ -16,8 +16,9 @@ CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
 WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
-PIVOT_CHROMA = 0.06  # length of (Cb, Cr) that `vivid` multiplies by its gain alone: a little over half of light skin's
-_MAX_PIVOTS = 4.0  # beyond so many pivots a power raises chroma no further
+EVEN_GAIN = 0.02  # what `vivid` adds to all chroma, as a share of it
+FAINT_GAIN = 0.5  # what it adds to faint chroma
+FAINT_CHROMA = 0.03  # length of (Cb, Cr) that gains most: a third of light skin's
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
 
@@ -67,27 +68,28 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
     return np.stack([(rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE], axis=-1).astype(np.float32)
 
 
-def vivid(chroma: np.ndarray, gain: float, power: float = 1.0) -> np.ndarray:
-    """Chroma made stronger, hues kept: its length r becomes gain · r · (r / `PIVOT_CHROMA`)^(power - 1).
+def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
+    """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · (`EVEN_GAIN` + `FAINT_GAIN` · b(r))).
 
-    A mean of plausible colours is duller than each of them. With a power over 1, what the model is sure has colour
-    gains most, and what is near grey stays near grey; with 1 all gain alike.
+    One sampling step gives about the mean of the plausible colours, which is duller than each of them, the more so
+    the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint colour gains most;
+    what is near grey stays near grey, and skin, which a model is sure of, hardly changes. Constants chosen by
+    `studies/defaults.py` and by eye.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr).
-        gain: factor at the pivot, 0 or more.
-        power: 1 or more.
+        amount: 0 leaves it as it is, 1 is as colourful as looks natural, up to 2.
 
     Returns:
         (h, w, 2) float32, within -0.5..0.5.
 
     Raises:
-        ValueError: gain or power is out of range.
+        ValueError: the amount is out of range.
     """
-    if gain < 0 or power < 1:
-        raise ValueError(f"gain must be at least 0 and power at least 1, got {gain} and {power}")
-    pivots = np.linalg.norm(chroma, axis=-1, keepdims=True) / PIVOT_CHROMA
-    factor = gain * np.minimum(pivots, _MAX_PIVOTS) ** (power - 1)
+    if not 0 <= amount <= 2:
+        raise ValueError(f"amount must be 0..2, got {amount}")
+    faint = np.linalg.norm(chroma, axis=-1, keepdims=True) / FAINT_CHROMA
+    factor = 1 + amount * (EVEN_GAIN + FAINT_GAIN * faint * np.exp(1 - faint))
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
 

@@ -27,7 +27,7 @@ TRIAL_STEPS = 2
 MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
 DEFAULTS = (
     "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
-    "chroma_gain", "chroma_power",
+    "vivid",
 )  # fmt: skip
 
 

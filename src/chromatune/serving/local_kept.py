@@ -35,7 +35,7 @@ class _Version:
     retouch: Retouch
 
     def options(self, change: Change) -> ResolvedOptions:
-        names = ("strength", "hint_reach", "hint_strength")
+        names = ("strength", "vivid", "hint_reach", "hint_strength")
         given = {name: getattr(change, name) for name in names if getattr(change, name) is not None}
         return dataclasses.replace(self.retouch.output.options, **given)
 

@@ -56,7 +56,8 @@ class Change:
     Attributes:
         version: which pass, see `Kept.add`; None for the last one.
         hints: what is known of its colours.
-        strength: amount of colour, 0..1; None for what the pass was asked with, as with the next two.
+        strength: amount of colour, 0..1; None for what the pass was asked with, as with the next three.
+        vivid: how vivid, 0..2.
         hint_reach: how far hints act.
         hint_strength: how much of their correction is made.
     """
@@ -64,6 +65,7 @@ class Change:
     version: int | None = None
     hints: Hints = Hints()
     strength: float | None = None
+    vivid: float | None = None
     hint_reach: float | None = None
     hint_strength: float | None = None
 

@@ -61,12 +61,13 @@ class Wish(BaseModel):
     version: int | None = Field(None, description="Which pass; the last one by default.")
     hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
     strength: float | None = Field(None, ge=0, le=1, description="Amount of colour; 0 is the photo as it was.")
+    vivid: float | None = Field(None, ge=0, le=2, description="How much is added to colours the model is unsure of.")
     hint_reach: float | None = Field(None, ge=0.1, le=10, description="How far hints act.")
     hint_strength: float | None = Field(None, ge=0, le=1, description="How much of the hints' correction is made.")
 
     def change(self) -> Change:
         """The same for a predictor."""
-        return Change(self.version, self.hints, self.strength, self.hint_reach, self.hint_strength)
+        return Change(self.version, self.hints, self.strength, self.vivid, self.hint_reach, self.hint_strength)
 
 
 class PreviewWish(Wish):

@@ -38,7 +38,7 @@ def write_outcome(trained: Trained, source: str, preset: str, *, export_onnx: bo
     """
     settings, info, folder = trained.settings, trained.info, model_folder(trained.out)
     # Whatever the base has: the trained weights have not been measured with another
-    defaults = defaults_of(info) | {"chroma_gain": 1.0, "chroma_power": 1.0}
+    defaults = defaults_of(info) | {"vivid": 0.0}
     card = model_card(_facts(trained, source, preset))
     with quiet_libraries():
         if settings.parts == "lora":

@@ -225,8 +225,7 @@ def run_info(pipeline: TrainablePipeline, settings: TrainSettings, multiple_px: 
         size_px=size_px,
         guidance_scale=1.0 if unguided and "guidance_scale" not in given else own.guidance_scale,
         image_guidance_scale=1.0 if unguided and "image_guidance_scale" not in given else own.image_guidance_scale,
-        chroma_gain=1.0,  # chosen with the weights that the training replaces
-        chroma_power=1.0,
+        vivid=0.0,  # the model's own was chosen with the weights that the training replaces
     )
 
 

@@ -43,8 +43,14 @@ export class Hand {
     $("strength").value = Math.round(100 * photo.strength);
     $("strength-shown").textContent = `${$("strength").value} %`;
     $("reach").value = Math.log10(photo.reach);
+    this._showVivid(photo);
     this._suggest([]);
     this._setSize();
+  }
+
+  _showVivid(photo) {
+    $("vivid").value = photo.vivid ?? 1;
+    $("vivid-shown").textContent = photo.vivid === null ? "own" : photo.vivid.toFixed(1);
   }
 
   undo(by) {
@@ -163,6 +169,10 @@ export class Hand {
       $("strength-shown").textContent = `${$("strength").value} %`;
       this._slide((photo) => { photo.strength = $("strength").value / 100; });
     });
+    $("vivid").addEventListener("input", () => this._slide((photo) => {
+      photo.vivid = Number($("vivid").value);
+      this._showVivid(photo);
+    }));
     $("show").addEventListener("change", () => {
       stage.showMarks = $("show").checked;
       stage.draw();

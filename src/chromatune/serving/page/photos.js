@@ -21,6 +21,7 @@ export class Photo extends EventTarget {
     this.versions = []; // {number, model, options, facts, thumb}
     this.active = null;
     this.strength = 1;
+    this.vivid = null; // as the model's own
     this.reach = 10 ** -0.8;
     this.history = [[]];
     this.step = 0;
@@ -106,7 +107,7 @@ export class Photo extends EventTarget {
 
   wish(more = {}) {
     return {
-      version: this.active.number, strength: this.strength, hint_reach: Math.max(LEAST_REACH, this.reach),
+      version: this.active.number, strength: this.strength, vivid: this.vivid, hint_reach: Math.max(LEAST_REACH, this.reach),
       hints: { marks: this.marks }, ...more,
     };
   }
