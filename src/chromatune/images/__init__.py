@@ -18,7 +18,7 @@ writing.py         a result ⇒ a file, whole or not at all
 from chromatune.images.captions import Captions
 from chromatune.images.encoding import encode_photo, to_pil
 from chromatune.images.photo import IMAGE_SUFFIXES, Photo, format_for, suffix_for
-from chromatune.images.reading import MAX_PIXELS, count_pages, read_photo
+from chromatune.images.reading import MAX_PIXELS, count_pages, count_pixels, read_photo
 from chromatune.images.writing import write_photo
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Captions",
     "Photo",
     "count_pages",
+    "count_pixels",
     "encode_photo",
     "format_for",
     "read_photo",

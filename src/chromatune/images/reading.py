@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -103,6 +103,34 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
         containers.open_picture(file) as picture,
     ):
         return picture.pages
+
+
+def count_pixels(source: Source, *, name: str | None = None) -> int:
+    """How many pixels `read_photo(source)` will decode, by the file's header alone.
+
+    Args:
+        source: as for `read_photo`; a file opened in binary mode must be seekable, and is not read to its end.
+        name: what to call it in messages.
+
+    Raises:
+        PhotoError: the file cannot be opened, or is no picture.
+        MissingExtraError: as for `read_photo`.
+    """
+    if isinstance(source, np.ndarray):
+        return int(source.shape[0] * source.shape[1])
+    if isinstance(source, Image.Image):
+        return source.width * source.height
+    opened: AbstractContextManager[tuple[BinaryIO, str, str]] = _as_file(source, name)
+    if hasattr(source, "seekable") and source.seekable():  # else all of it would be read for its header
+        opened = nullcontext((cast(BinaryIO, source), name or "photo", ""))
+    with (
+        opened as (file, label, _),
+        _one_line(label),
+        decoding.quiet_libraries(),
+        containers.open_picture(file) as picture,
+    ):
+        width_px, height_px = picture.image.size
+        return int(width_px * height_px)
 
 
 @contextmanager
