@@ -6,7 +6,8 @@ ChromaTuneError
 ├── ModelError          a model is unknown, incomplete or not an InstructPix2Pix pipeline
 ├── OptionsError        a setting is out of range or contradicts another
 ├── DataError           a source of photos is empty, broken or of an unknown kind
-└── MissingExtraError   an optional part was asked for and is not installed
+├── MissingExtraError   an optional part was asked for and is not installed
+└── WorkInterrupted     the user ended long work, which can go on later
 """
 
 LONGEST_SHOWN = 60  # characters of a value in a message
@@ -46,6 +47,10 @@ class MissingExtraError(ChromaTuneError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'chromatune[{extra}]'")
         self.extra = extra
+
+
+class WorkInterrupted(ChromaTuneError):
+    """The user ended long work, which can go on later."""
 
 
 def printable(name: str) -> str:

@@ -80,7 +80,8 @@ class ArchiveRecord:
         result: key of the result.
         result_bytes: its size.
         pixels: of the photo.
-        warnings: what the user should know, a line each.
+        warnings: what the user should know of how the photo was read, a line each.
+        notes: the same of the options: alike for all photos.
     """
 
     photo: str
@@ -92,6 +93,7 @@ class ArchiveRecord:
     result_bytes: int = 0
     pixels: int = 0
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Room(Protocol):
@@ -202,11 +204,11 @@ class ArchiveWorker:
         with self._room.for_computing():
             result = self._colorizer.colorize(photo, self._settings.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
-        warnings = (*photo.warnings, *result.warnings)
+        told = photo.warnings, result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
         self._destination.write(key, encoded)
-        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, warnings)
+        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *told)
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)

@@ -132,8 +132,9 @@ def _possible(jobs: Iterable[Job], paths: _Paths) -> Generator[Failed | Exists, 
     for source, group in groupby(jobs, key=lambda job: job.source):
         wanted = list(group)
         if source != STANDARD_STREAM and os.path.isdir(source):
-            example = os.path.join(source, "*.jpg")
-            yield Failed(source, f"{source} is a folder; give the files in it, such as {example}", len(wanted))
+            yield Failed(
+                source, f"{source} is a folder; use `chromatune batch {source} RESULTS`, or give files", len(wanted)
+            )
             continue
         for job in wanted:
             path = job.expected_path

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import chromatune
+from chromatune.cli.batch import batch_command
 from chromatune.cli.colorize import colorize_command
 from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
@@ -21,7 +22,7 @@ from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
 from chromatune.cli.printing import complain
 from chromatune.cli.serve import serve_command
-from chromatune.errors import ChromaTuneError, OptionsError
+from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 OUT_OF_MEMORY_PHRASES = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
@@ -63,6 +64,7 @@ for name, group in (("data", data_app), ("experiment", experiment_app)):
     group.callback(invoke_without_command=True)(_help_alone)
     app.add_typer(group, name=name)
 app.command("colorize")(colorize_command)
+app.command("batch")(batch_command)
 app.command("models")(models_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int | None = app(arguments, prog_name="chromatune", standalone_mode=False)
     except OptionsError as error:
         return _failed(str(error), WRONG_USAGE)
+    except WorkInterrupted as error:
+        return _failed(str(error), INTERRUPTED)
     except ChromaTuneError as error:
         return _failed(str(error), FAILED)
     except typer.TyperException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from chromatune.files.progress import Advance, StartStage
 
 STEPS_A_LINE = 100
+SECONDS_A_LINE = 30.0
 
 
 def make_bar(*, note: bool = False, transient: bool = True) -> Progress:
@@ -60,3 +62,44 @@ def line_stages(name: str, length: int) -> Advance:
             print(f"{name} {step}/{length}", file=sys.stderr, flush=True)
 
     return advance
+
+
+@contextmanager
+def photo_rate(name: str, total: int, shown: bool = True) -> Iterator[Advance]:
+    """What to call after each photo of long work: on a terminal a bar with photos/s, elsewhere a line twice a minute."""
+    start, done = time.monotonic(), 0
+    if not shown or not total:
+        yield lambda: None
+        return
+    if not sys.stderr.isatty():
+        told_at = start
+
+        def advance_lines() -> None:
+            nonlocal done, told_at
+            done += 1
+            now = time.monotonic()
+            if now - told_at >= SECONDS_A_LINE:
+                told_at, rate = now, done / (now - start)
+                left = spoken_time((total - done) / rate)
+                print(f"{name} {done}/{total}, {rate:.2f} photos/s, {left} left", file=sys.stderr, flush=True)
+
+        yield advance_lines
+        return
+    bar = make_bar(note=True)
+    task = bar.add_task(name, total=total, note="")
+
+    def advance_bar() -> None:
+        nonlocal done
+        done += 1
+        bar.update(task, advance=1, note=f"{done / (time.monotonic() - start):.2f} photos/s")
+
+    with bar:
+        yield advance_bar
+
+
+def spoken_time(seconds: float) -> str:
+    """A duration for people: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

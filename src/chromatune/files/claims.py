@@ -22,7 +22,13 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def claim_folder(
-    folder: Path, file_name: str, facts: Mapping[str, Any], what: str, *, ignored: tuple[str, ...] = ()
+    folder: Path,
+    file_name: str,
+    facts: Mapping[str, Any],
+    what: str,
+    *,
+    ignored: tuple[str, ...] = (),
+    other: str = "--out",
 ) -> Iterator[bool]:
     """Holds a folder, made if missing, for one piece of work while the block runs; yields whether it is new there.
 
@@ -32,6 +38,7 @@ def claim_folder(
         facts: what the work is: all that must be the same for it to be gone on with.
         what: how messages call such work: "a run", "an evaluation".
         ignored: facts that may change; the newest are written down.
+        other: what is to be given another one of, to work elsewhere.
 
     Raises:
         OptionsError: the folder holds other work of this kind (the first difference is named), or another process is
@@ -44,12 +51,12 @@ def claim_folder(
         lock.acquire(timeout=0)
     except Timeout:
         raise OptionsError(
-            f"{folder} is in use: another process is working there; wait for it to end, or give another --out"
+            f"{folder} is in use: another process is working there; wait for it to end, or give another {other}"
         ) from None
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); give another {other}") from error
     try:
-        yield _note(folder / file_name, json.loads(json.dumps(facts)), what, ignored)
+        yield _note(folder / file_name, json.loads(json.dumps(facts)), what, ignored, other)
     finally:
         lock.release()
 
@@ -68,33 +75,33 @@ def release_folder(folder: Path, file_name: str) -> None:
             empty.rmdir()
 
 
-def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...]) -> bool:
+def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
     """Writes the facts down, or compares them with those that stand there; whether none stood."""
-    known = _read(path, what) if path.exists() else {}
+    known = _read(path, what, other) if path.exists() else {}
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
             was, now = shown(known.get(name)), shown(facts.get(name))
             raise OptionsError(
                 f"{path.parent} holds {what} with {name}={was}, and now it is {now}; "
-                "give another --out, or the same settings"
+                f"give another {other}, or the same settings"
             )
     if known != facts:
         try:
             write_json(path, facts)
         except OSError as error:
             raise DataError(
-                f"{path}: cannot be written ({error.strerror}); make room, or give another --out"
+                f"{path}: cannot be written ({error.strerror}); make room, or give another {other}"
             ) from error
     return not known
 
 
-def _read(path: Path, what: str) -> dict[str, Any]:
+def _read(path: Path, what: str, other: str) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give another --out") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give another {other}") from None
     except (ValueError, RecursionError):
         known = None
     if not isinstance(known, dict) or not known:
-        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another --out")
+        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another {other}")
     return known
