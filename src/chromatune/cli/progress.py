@@ -66,7 +66,7 @@ def line_stages(name: str, length: int) -> Advance:
 
 @contextmanager
 def photo_rate(name: str, total: int, shown: bool = True) -> Iterator[Advance]:
-    """What to call after each photo of long work: on a terminal a bar with photos/s, elsewhere a line twice a minute."""
+    """What to call after each photo: on a terminal a bar with photos/s, elsewhere a line twice a minute."""
     start, done = time.monotonic(), 0
     if not shown or not total:
         yield lambda: None
