@@ -49,12 +49,13 @@ def photo_of(megapixels: float, index: int = 0) -> np.ndarray:
     return cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)
 
 
-def run(command: Sequence[str], source: Path | None = None) -> Run:
+def run(command: Sequence[str], source: Path | None = None, accepted: Sequence[int] = (0,)) -> Run:
     """Wall seconds and largest memory of a command.
 
     Args:
         command: what to run.
         source: a folder for PYTHONPATH.
+        accepted: exit codes that are no failure.
 
     Raises:
         SystemExit: it fails.
@@ -65,7 +66,7 @@ def run(command: Sequence[str], source: Path | None = None) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in accepted:
         assert process.stderr is not None
         raise SystemExit(f"{' '.join(command)}: {process.stderr.read().decode(errors='replace')}")
     return Run(seconds, usage.ru_maxrss / 1024)

@@ -253,13 +253,13 @@ class Archive:
         found = [name for name in names if name in layers]
         if not found:
             return Listed(stamp)
-        layer = found[0]
-        problem = ""
-        if len(found) > 1:
-            problem = (
-                f"{printable(key)}: {printable(found[0])} and {printable(found[1])} could both be its layer; keep one"
-            )
-        return Listed(joined_stamp(stamp, layer, layers[layer]), layer, problem)
+        stamp = joined_stamp(stamp, found[0], layers[found[0]])
+        if len(found) == 1:
+            return Listed(stamp, found[0])
+        first, second = (printable(name) for name in found[:2])
+        return Listed(
+            f"{stamp} {found[1]}", None, f"{printable(key)}: {first} and {second} could both be its layer; keep one"
+        )
 
 
 def settings_key(settings: WorkSettings) -> str:

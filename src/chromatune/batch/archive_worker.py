@@ -163,12 +163,13 @@ class ArchiveWorker:
         It raises nothing that a file can cause.
         """
         label = printable(f"{self._source.name.rstrip('/')}/{job.photo}")
+        stamp = self._stamp(job)
         try:
-            return self._taken(job, label)
+            return self._taken(job, label, stamp)
         except SourceGoneError:
             return ArchiveRecord(job.photo, "halted", f"{self._source.name} is gone: it was removed, or its drive was")
         except ChromaTuneError as error:
-            return ArchiveRecord(job.photo, "failed", str(error))
+            return ArchiveRecord(job.photo, "failed", self._explained(job, label, stamp, error))
         except MemoryError:
             return ArchiveRecord(job.photo, "failed", f"{label}: not enough memory for it; make it smaller")
         except OSError as error:  # of the destination: what concerns this photo alone is a PhotoError
@@ -178,8 +179,13 @@ class ArchiveWorker:
             reason = printable(f"{type(error).__name__}: {first_line(error)}")
             return ArchiveRecord(job.photo, "failed", f"{label}: cannot be colorized ({reason}); save it anew")
 
-    def _taken(self, job: ArchiveJob, label: str) -> ArchiveRecord:
-        stamp = self._stamp(job)
+    def _explained(self, job: ArchiveJob, label: str, stamp: str, error: ChromaTuneError) -> str:
+        """Why a photo failed: one that is still being copied looks damaged."""
+        if self._source.stamp(job.photo) is None or self._stamp(job) == stamp:
+            return str(error)
+        return f"{label}: it changed while it was read; run again when it is complete"
+
+    def _taken(self, job: ArchiveJob, label: str, stamp: str) -> ArchiveRecord:
         with self._source.open(job.photo) as file:
             pixels = count_pixels(file, name=label)
             if pixels > self._settings.max_pixels:
@@ -190,7 +196,7 @@ class ArchiveWorker:
                 layer = self._read_layer(job)
                 content = _content_of(data, layer)
                 if self._stamp(job) != stamp:
-                    raise PhotoError(f"{label}: it changed while it was read; run again when it is complete")
+                    raise PhotoError(f"{label}: changed")
                 if content == job.content:
                     size = self._destination.size(job.made)
                     return ArchiveRecord(job.photo, "kept", "", stamp, content, job.made, size or 0)

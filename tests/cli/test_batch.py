@@ -1,0 +1,134 @@
+"""`chromatune batch`: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chromatune.batch.stores import LocalFolder
+from chromatune.cli import main
+from chromatune.cli import progress as progress_lines
+
+Put = Callable[..., Path]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def archive(put: Put) -> None:
+    for name in ("a.png", "p/b.tif", "p/c.png"):
+        put(f"photos/{name}")
+    Path("photos/bad.jpg").write_bytes(b"none")
+
+
+def test_results_failures_and_page(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out"]) == 1
+    output = capsys.readouterr()
+    assert output.out == "out/summary.html\n"
+    errors = output.err.splitlines()
+    assert errors[0].startswith("error: photos/bad.jpg: not a picture")
+    assert errors[1].startswith("note: 3 photos in ")
+    assert errors[2:] == ["note: 1 photo has no result; see out/failures.jsonl"]
+    assert sorted(path.name for path in Path("out").rglob("*.*") if ".chromatune" not in str(path)) == [
+        ".lock", "a.png", "b.tif", "c.png", "failures.jsonl", "summary.html",
+    ]  # fmt: skip
+    page = Path("out/summary.html").read_text()
+    assert "3 photos of 4 in colour, 1 failed." in page
+    assert "not a picture" in page
+    assert page.count("data:image/jpeg") >= 3
+    Path("photos/bad.jpg").unlink()
+    assert main(["batch", "photos", "out"]) == 0
+    assert capsys.readouterr().err == "note: 3 photos are done already\n"
+    assert not Path("out/failures.jsonl").exists()
+
+
+def test_quiet_is_quiet(engine, archive, capsys: Capture) -> None:
+    Path("photos/bad.jpg").unlink()
+    assert main(["batch", "photos", "out", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out", "--dry-run"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [f"new\t{name}" for name in ("a.png", "bad.jpg", "p/b.tif", "p/c.png")]
+    assert output.err == "note: to be done: 4 new; done already: 0\n"
+    assert not Path("out").exists()
+    main(["batch", "photos", "out"])
+    Path("out/a.png").unlink()
+    capsys.readouterr()
+    assert main(["batch", "photos", "out", "--dry-run"]) == 0
+    assert capsys.readouterr().err == "note: to be done: 1 result missing, 1 failed before; done already: 2\n"
+    assert not Path("out/a.png").exists()
+    assert engine.loads == [("mini", None)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("photos photos", "results may not replace photos"),
+        ("none out", "no such folder"),
+        ("photos out --glob *.xyz", "no photos in it that are wanted"),
+        ("photos out --hints-dir none", "no such folder; give a folder of painted layers"),
+        ("photos out --hints-dir photos --no-recompose", "leave out --no-recompose"),
+        ("photos out --workers 0", "--workers"),
+        ("photos out --steps 0", "--steps 0"),
+    ],
+)
+def test_wrong_usage_is_one_line(engine, archive, capsys: Capture, typed: str, said: str) -> None:
+    assert main(["batch", *typed.split()]) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert engine.loads == []
+
+
+def test_options_and_patterns_reach_the_model(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out", "--glob", "p/*", "--seed", "5", "--device", "cpu", "--model", "mini"]) == 0
+    assert [call[0].seed for call in engine.calls] == [5, 5]
+    assert engine.loads == [("mini", "cpu")]
+
+
+def test_an_unknown_model_is_told_before_anything_is_made(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out", "--model", "unknown"]) == 1
+    assert "unknown model" in capsys.readouterr().err
+
+
+def test_the_page_is_the_same_whatever_the_order(engine, archive) -> None:
+    main(["batch", "photos", "out", "-q", "--workers", "3"])
+    main(["batch", "photos", "again", "-q", "--glob", "p/*"])
+    main(["batch", "photos", "again", "-q"])
+    assert Path("out/summary.html").read_bytes() == Path("again/summary.html").read_bytes()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: float(next(clock)))
+    with progress_lines.photo_rate("colorizing", 10) as advance:
+        for _ in range(4):
+            advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "colorizing 2/10, 0.05 photos/s, 3 min left",
+        "colorizing 4/10, 0.05 photos/s, 2 min left",
+    ]
+    assert [progress_lines.spoken_time(seconds) for seconds in (5, 90, 7300)] == ["5 s", "2 min", "2 h 2 min"]
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(engine, archive, capsys: Capture, monkeypatch) -> None:
+    write, seen = LocalFolder.write, []
+
+    def interrupt(self: LocalFolder, key: str, data: bytes) -> None:
+        write(self, key, data)
+        seen.append(key)
+        if len(seen) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(LocalFolder, "write", interrupt)
+    assert main(["batch", "photos", "out", "--workers", "1", "-q"]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: interrupted; ")
+    assert last.endswith("of 4 photos done, the same command goes on")
+    assert main(["batch", "photos", "out", "-q"]) == 1
+    assert sorted(seen) == ["a.png", "p/b.tif", "p/c.png"]
