@@ -27,7 +27,7 @@ from chromatune.images import IMAGE_SUFFIXES
 
 AT_A_TIME = 50
 SHAPES = [(240, 320), (480, 640), (700, 500), (900, 1200), (1200, 1600)]  # height and width in pixels
-FORMATS = [".jpg", ".jpg", ".png", ".tif", ".webp", ".bmp", "16.png", "16.tif"]
+FORMATS = [".jpg", ".jpg", ".png", ".tif", ".webp", ".bmp", "-16.png", "-16.tif"]
 BROKEN_SHARE = 0.03
 
 
@@ -61,10 +61,10 @@ def crop(grey: np.ndarray, height_px: int, width_px: int, chance: np.random.Gene
 
 
 def encode(grey: np.ndarray, kind: str) -> bytes:
-    """A file's bytes; a kind that begins with 16 is of 16 bits."""
-    deep = kind.startswith("16")
+    """A file's bytes; a kind that begins with -16 is of 16 bits."""
+    deep = kind.startswith("-16")
     samples = grey.astype(np.uint16) * 257 if deep else grey
-    return bytes(cv2.imencode(kind.removeprefix("16"), samples)[1])
+    return bytes(cv2.imencode(kind.removeprefix("-16"), samples)[1])
 
 
 def loop_of(photos: list[Path], root: Path, out: Path) -> Iterator[list[str]]:

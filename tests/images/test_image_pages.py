@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from chromatune.errors import PhotoError
-from chromatune.images import count_pages, read_photo
+from chromatune.images import count_pages, count_pixels, read_photo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -190,3 +191,17 @@ def test_damaged_directories_are_read_or_refused(damage):
     else:
         struct.pack_into("<L", data, link, first if damage == "endless" else 2**31)
     assert (read_photo(bytes(data)).grey == 7).all()
+
+
+def test_pixels_are_counted_by_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50)).astype(np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])  # it cannot be decoded
+    with pytest.raises(PhotoError):
+        read_photo(path)
+    with path.open("rb") as file:
+        assert [count_pixels(each) for each in (path, data, file, np.zeros((3, 4)))] == [1500, 1500, 1500, 12]
+    path.write_bytes(b"none")
+    with pytest.raises(PhotoError, match="called so: not a picture"):
+        count_pixels(path, name="called so")

@@ -36,10 +36,11 @@ from chromatune.pages import (
 SUMMARY_FILE = "summary.html"
 MOST_PICTURES = 30
 MOST_PICTURE_PIXELS = 48_000_000  # larger results are left out of the sheet: it is not worth their memory
-THUMBNAIL_PX = 220
+THUMBNAIL_PX = 190
 THUMBNAIL_QUALITY = 82
+BACKGROUND = 128  # level of grey
 MOST_LINES = 200  # of a table of photos; the file of failures has all
-ACROSS = 5
+LONGEST_CAPTION = 26  # characters: about as wide as a thumbnail
 
 
 def write_summary(archive: Archive, folder: Path) -> Path:
@@ -61,8 +62,8 @@ def make_page(archive: Archive, done: Sequence[Row], failed: Sequence[Row]) -> P
     lead += f", {len(failed):,} failed" if failed else ""
     lead += f", {left:,} still to be done" if left else ""
     sections = [
-        Section("Contact sheet", _sheet(archive.destination, done)),
         Section("Folders", [_folders(done, failed)]),
+        Section("Contact sheet", _sheet(archive.destination, done)),
         Section("What went wrong", [*_failures(failed), *_warnings(done)]),
         Section("Settings", [_settings(archive, done)]),
     ]
@@ -80,12 +81,12 @@ def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
         rgb_u8 = _thumbnail(destination, row.result)
         if rgb_u8 is not None:
             uri = data_uri(jpeg_of(rgb_u8, THUMBNAIL_QUALITY), "jpeg")
-            pictures.append(Picture(uri, printable(row.result), "result"))
-    return [Pictures(pictures, across=ACROSS)] if pictures else []
+            pictures.append(Picture(uri, _short(row.result), printable(row.result)))
+    return [Pictures(pictures)] if pictures else []
 
 
 def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
-    """(h, w, 3) uint8 of a result; None where it cannot be read."""
+    """(THUMBNAIL_PX, THUMBNAIL_PX, 3) uint8 of a result; None where it cannot be read."""
     try:
         with destination.open(key) as file:
             photo = read_photo(file, name=key)
@@ -94,7 +95,18 @@ def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
     full = np.repeat(photo.grey[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
     scale = min(1.0, THUMBNAIL_PX / max(full.shape[:2]))
     size = (max(1, round(full.shape[1] * scale)), max(1, round(full.shape[0] * scale)))
-    return to_depth(cv2.resize(full, size, interpolation=cv2.INTER_AREA), np.uint8)
+    small = to_depth(cv2.resize(full, size, interpolation=cv2.INTER_AREA), np.uint8)
+    square = np.full((THUMBNAIL_PX, THUMBNAIL_PX, 3), BACKGROUND, np.uint8)  # rows of a sheet are of one height
+    top, left = (THUMBNAIL_PX - small.shape[0]) // 2, (THUMBNAIL_PX - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square
+
+
+def _short(key: str) -> str:
+    """The name of a result, without its folder; a long one loses its middle."""
+    name = printable(key.rpartition("/")[2])
+    half = LONGEST_CAPTION // 2
+    return name if len(name) <= LONGEST_CAPTION else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _folders(done: Sequence[Row], failed: Sequence[Row]) -> Table:
@@ -123,7 +135,7 @@ def _failures(failed: Sequence[Row]) -> list[Block]:
     lines = [[printable(row.photo), row.message] for row in failed[:MOST_LINES]]
     more = f"; the first {MOST_LINES}, all are in {FAILURES_FILE}" if len(failed) > MOST_LINES else ""
     said = count_of(len(failed), "photo has", "photos have")
-    text = Text(f"{said} no result; each run tries them again{more}.", strong=True)
+    text = Text(f"{said} no result; each run tries again{more}.", strong=True)
     return [text, Table(("photo", "reason"), lines, prose=True)]
 
 
