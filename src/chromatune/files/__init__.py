@@ -10,7 +10,7 @@ progress.py how long work tells how far it is
 from chromatune.files.claims import claim_folder, is_claimed, release_folder
 from chromatune.files.lines import LineFile, read_json_lines
 from chromatune.files.own_results import CONTACT_SHEET, RESULT_MARK, own_results
-from chromatune.files.whole import sync_folder, whole_folder, write_json, write_whole
+from chromatune.files.whole import sync_folder, whole_file, whole_folder, write_json, write_whole
 
 __all__ = [
     "CONTACT_SHEET",
@@ -22,6 +22,7 @@ __all__ = [
     "read_json_lines",
     "release_folder",
     "sync_folder",
+    "whole_file",
     "whole_folder",
     "write_json",
     "write_whole",

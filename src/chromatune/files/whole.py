@@ -41,15 +41,26 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
         OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
         FileExistsError: it exists, and `overwrite` is off.
     """
+    with whole_file(target, overwrite=overwrite) as temporary, temporary.open("xb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary path to write a file to, which takes the name `target` at the end; on an error nothing is left.
+
+    Raises:
+        OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
+        FileExistsError: it exists, and `overwrite` is off.
+    """
     asked_for = target
     if overwrite:
         target = Path(os.path.realpath(target))  # replace what a link points at, not the link
     _sweep_once(target.parent)
     temporary = target.with_name(_part_name(target.name))  # same folder: a rename cannot cross file systems
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if overwrite:
             os.replace(temporary, target)

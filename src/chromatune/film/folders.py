@@ -1,0 +1,105 @@
+"""A folder of numbered frames as a film, as scanners and editors exchange it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from chromatune.errors import FilmError, PhotoError, printable
+from chromatune.film.frames import FilmInfo, Frame
+from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
+
+NUMBER = re.compile(r"(\d+)\D*$")  # the last one in a name
+
+
+def frame_number(path: Path) -> int | None:
+    """The number in the name of a frame's file, or None."""
+    found = NUMBER.search(path.stem)
+    return int(found[1]) if found else None
+
+
+class FrameFolder:
+    """Frames that are files; see `Film`."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        """Lists the frames, and reads the first.
+
+        Raises:
+            FilmError: there are none, or two have one number.
+        """
+        self.paths = _numbered(path)
+        self.rate = rate
+        first = self._photo(next(iter(self.paths.values())))
+        self._info = FilmInfo(
+            path,
+            first.width_px,
+            first.height_px,
+            bits=8 if first.max_value == 255 else 16,
+            full_range=True,
+            time_base=1 / rate,
+            rate=rate,
+            primaries=1,
+            transfer=13,  # sRGB
+            expected_frames=len(self.paths),
+        )
+
+    @property
+    def info(self) -> FilmInfo:
+        """What the first frame says."""
+        return self._info
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None: a frame that cannot be read is an error."""
+        return ()
+
+    def read(self, *, colours: bool = False) -> Iterator[Frame]:
+        """All frames by their numbers.
+
+        Raises:
+            FilmError: one cannot be read, or has another size or depth than the first.
+        """
+        info = self._info
+        for ticks, (number, path) in enumerate(self.paths.items()):
+            photo = self._photo(path)
+            size, bits = (photo.width_px, photo.height_px), 8 if photo.max_value == 255 else 16
+            if size != (info.width_px, info.height_px) or bits != info.bits:
+                raise FilmError(
+                    f"{printable(str(path))} is {size[0]} × {size[1]} px of {bits} bits, where the first frame is "
+                    f"{info.width_px} × {info.height_px} px of {info.bits} bits; give frames of one size and depth"
+                )
+            rgb = None
+            if colours:
+                rgb = np.repeat(photo.grey[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
+            yield Frame(number, photo.grey, ticks, float(ticks / self.rate), photo, rgb)
+
+    def _photo(self, path: Path) -> Photo:
+        try:
+            return read_photo(path, name=str(path))
+        except PhotoError as error:
+            raise FilmError(str(error)) from error
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    """The frames in a folder by number, in the order of their numbers."""
+    found: dict[int, Path] = {}
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise FilmError(f"{printable(str(folder))}: cannot be read ({error.strerror}); check the path") from None
+    for path in paths:
+        number = frame_number(path)
+        if number is None:
+            continue
+        if number in found:
+            raise FilmError(
+                f"{printable(str(folder))}: {found[number].name} and {path.name} have one number; keep one of them"
+            )
+        found[number] = path
+    if not found:
+        raise FilmError(f"{printable(str(folder))}: no numbered picture in it; give frames such as 000001.png, or a film")
+    return dict(sorted(found.items()))
