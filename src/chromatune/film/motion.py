@@ -1,0 +1,78 @@
+"""Motion between two grey pictures: dense flow, what it explains, and pictures carried along it."""
+
+from __future__ import annotations
+
+import threading
+
+import cv2
+import numpy as np
+
+TRUSTED_PX = 0.5  # flow that comes back within so many pixels is trusted; more with the flow's own length
+TRUSTED_SHARE = 0.05
+LUMA_SIGMA = 0.06  # difference of carried luma, 0..1, beyond grain and exposure: it is another thing
+
+_own = threading.local()
+
+
+def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where each pixel of the first picture lies in the second: (h, w, 2) float32, (x, y) steps in pixels.
+
+    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), whose patches are compared without their means, so
+    that a change of exposure is no motion.
+
+    Args:
+        first: (h, w) uint8.
+        second: the same.
+    """
+    if min(first.shape) < SMALLEST_PX:
+        return np.zeros((*first.shape, 2), np.float32)
+    if not hasattr(_own, "search"):  # it keeps buffers: one for each thread
+        _own.search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    return _own.search.calc(first, second, None)
+
+
+SMALLEST_PX = 16  # pictures with a shorter side have no flow
+
+
+def carried(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """The picture as the flow's first picture sees it: at each pixel, what lies where the flow points, bilinear.
+
+    Args:
+        picture: (h, w) or (h, w, C) float32, of the flow's second picture.
+        flow: see `flow_between`.
+    """
+    height, width = flow.shape[:2]
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(
+        picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def trust(there: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """How far the flow is to be believed, (h, w) float32 0..1: the way back leads home, and within the picture.
+
+    Args:
+        there: from the first picture to the second.
+        back: from the second to the first.
+    """
+    height, width = there.shape[:2]
+    home = there + carried(back, there)
+    error = np.sqrt((home**2).sum(axis=-1))
+    length = np.sqrt((there**2).sum(axis=-1))
+    found = np.exp(-((error / (TRUSTED_PX + TRUSTED_SHARE * length)) ** 2) / 2)
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    for at, side in ((columns + there[..., 0], width), (rows + there[..., 1], height)):
+        outside = np.maximum(np.maximum(-at, at - (side - 1)), 0)
+        found *= np.clip(1 - outside, 0, 1)
+    return found.astype(np.float32)
+
+
+def likeness(luma: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How far two lumas are of the same thing, (h, w) float32 0..1, apart from grain and exposure.
+
+    Args:
+        luma: (h, w) float32, 0..1.
+        seen: what was carried there.
+    """
+    difference = cv2.GaussianBlur(luma - seen, (0, 0), 1.5)
+    return np.exp(-((difference / LUMA_SIGMA) ** 2) / 2)
