@@ -249,9 +249,21 @@ class Colorizer:
             OptionsError: it was asked for with `recompose` off.
         """
         check_recomposed(output.options)
-        features = self._features([output.photo.grey], output.options.size_px)
-        of_photo = None if features is None else features[0]
-        return HintedChroma(output.photo, self.chroma(output, vivid), of_photo, output.references)
+        return self.hinted(output.photo, self.chroma(output, vivid), output.options.size_px, output.references)
+
+    def hinted(
+        self, photo: Photo, chroma: np.ndarray, size_px: int | None = None, references: Sequence[Reference] = ()
+    ) -> HintedChroma:
+        """Any chroma of a photo with its correction field.
+
+        Args:
+            photo: as it was read.
+            chroma: (h, w, 2) float32, (Cb, Cr), of any size.
+            size_px: short side at which the photo encoder looks at it; by default the model's own.
+            references: see `Request.like`.
+        """
+        features = self._features([photo.grey], size_px)
+        return HintedChroma(photo, chroma, None if features is None else features[0], references)
 
     def reference(self, photo: PhotoSource) -> Reference:
         """A photo in colour, to be given to requests as `like`.

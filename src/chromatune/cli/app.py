@@ -22,6 +22,7 @@ from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
 from chromatune.cli.printing import complain
 from chromatune.cli.serve import serve_command
+from chromatune.cli.video import video_command
 from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -65,6 +66,7 @@ for name, group in (("data", data_app), ("experiment", experiment_app)):
     app.add_typer(group, name=name)
 app.command("colorize")(colorize_command)
 app.command("batch")(batch_command)
+app.command("video")(video_command)
 app.command("models")(models_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)

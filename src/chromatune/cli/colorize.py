@@ -158,7 +158,7 @@ def colorize_command(
         standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
         hints_of=hints_of,
-        like=_references(like or (), options),
+        like=read_references(like or (), options),
     )
     return _tell(events, len(jobs), quiet, skip_existing)
 
@@ -186,8 +186,13 @@ def _hints(
     return lambda source: of_photo
 
 
-def _references(paths: Sequence[str], options: ColorizeOptions) -> list[Photo]:
-    """The photos whose colours are to be taken, read and checked before the model is loaded."""
+def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Photo]:
+    """The photos whose colours are to be taken, read and checked before the model is loaded.
+
+    Raises:
+        OptionsError: they contradict `options`.
+        PhotoError: one cannot be read, or is grey.
+    """
     if not paths:
         return []
 

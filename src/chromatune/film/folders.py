@@ -57,6 +57,10 @@ class FrameFolder:
         """None: a frame that cannot be read is an error."""
         return ()
 
+    def index_of(self, number: int) -> int | None:
+        """The place of the frame with a number in its name."""
+        return next((index for index, each in enumerate(self.paths) if each == number), None)
+
     def read(self, *, colours: bool = False) -> Iterator[Frame]:
         """All frames by their numbers.
 
@@ -75,7 +79,7 @@ class FrameFolder:
             rgb = None
             if colours:
                 rgb = np.repeat(photo.grey[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
-            yield Frame(number, photo.grey, ticks, float(ticks / self.rate), photo, rgb)
+            yield Frame(number, photo.grey, ticks, float(ticks / self.rate), photo, path, rgb)
 
     def _photo(self, path: Path) -> Photo:
         try:

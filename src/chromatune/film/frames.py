@@ -12,6 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from chromatune.color.recomposition import resize
 from chromatune.images import Photo
 
 FOOT, HEAD = 16, 235  # black and white of limited range, at 8 bits (BT.601)
@@ -60,6 +61,7 @@ class Frame:
         ticks: when it is shown, in units of the film's time base; they always grow.
         seconds: the same in seconds.
         photo: what its file held beside luma, where it is a file of its own.
+        path: that file.
         rgb: (H, W, 3) full range of luma's type, only where colours were asked for.
     """
 
@@ -68,6 +70,7 @@ class Frame:
     ticks: int
     seconds: float
     photo: Photo | None = None
+    path: Path | None = None
     rgb: np.ndarray | None = None
 
 
@@ -82,6 +85,9 @@ class Film(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What the last complete reading found wrong, a line each."""
 
+    def index_of(self, number: int) -> int | None:
+        """The place, from 0, of the frame that is called by a number; None where there can be none."""
+
     def read(self, *, colours: bool = False) -> Iterator[Frame]:
         """All frames in their order.
 
@@ -91,6 +97,13 @@ class Film(Protocol):
         Raises:
             FilmError: none can be read.
         """
+
+
+def small_grey(frame: Frame, info: FilmInfo, size: tuple[int, int]) -> np.ndarray:
+    """A frame's grey at a height and width: uint8, full range."""
+    small = resize(frame.luma, *size)
+    grey = grey_of(small, info.bits, info.full_range)
+    return grey if grey.dtype == np.uint8 else np.rint(grey / 257.0).astype(np.uint8)
 
 
 def grey_of(luma: np.ndarray, bits: int, full_range: bool) -> np.ndarray:

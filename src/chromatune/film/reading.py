@@ -84,6 +84,10 @@ class FilmFile:
         """What the last complete reading found wrong, a line each."""
         return self._warnings
 
+    def index_of(self, number: int) -> int | None:
+        """The number itself: frames of a film count from 0."""
+        return number
+
     def read(self, *, colours: bool = False) -> Iterator[Frame]:
         """All frames that can be decoded, in the order in which they are shown.
 

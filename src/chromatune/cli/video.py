@@ -1,0 +1,139 @@
+"""`chromatune video`: a film to its file, or frames to frames. What loads libraries is imported when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chromatune.cli.colorize import Device, Library, Like, read_references
+from chromatune.cli.fields import takes_fields
+from chromatune.cli.printing import complain, print_line
+from chromatune.cli.progress import stages
+from chromatune.errors import OptionsError, count_of
+from chromatune.options import ColorizeOptions, make_options
+
+if TYPE_CHECKING:
+    from chromatune.hints import Hints
+
+FrameHints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hint",
+        metavar="FRAME:X,Y=COLOUR",
+        help="The colour at a pixel of a frame, such as 120:420,310=#a03020; it is carried through the shot; may be "
+        "given again.",
+        show_default="none",
+    ),
+]
+HintsDir = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Painted layers of frames, named by their numbers: 120.png.", show_default="none"),
+]
+Shots = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="First frames of shots, one a line: read where the file exists, else written.",
+        show_default="found",
+    ),
+]
+Preview = Annotated[
+    float | None, typer.Option(min=0.01, metavar="SECONDS", help="Only so much from the start.", show_default="all")
+]
+CodecName = Annotated[
+    str | None,
+    typer.Option(metavar="h264|ffv1|prores", help="How a film is encoded.", show_default="h264"),
+]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the shots' chroma, from which an interrupted run goes on.",
+        show_default="OUT.chroma",
+    ),
+]
+Rate = Annotated[
+    float | None, typer.Option(min=0.01, max=1000, help="Frames a second of a folder of frames.", show_default="25")
+]
+
+
+@takes_fields(make_options)
+def video_command(
+    *,
+    film: Annotated[str, typer.Argument(metavar="FILM", help="A film, or a folder of numbered frames.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
+    ] = "mini",
+    options: ColorizeOptions,
+    hint: FrameHints = None,
+    hints_dir: HintsDir = None,
+    like: Like = None,
+    shots: Shots = None,
+    preview: Preview = None,
+    codec: CodecName = None,
+    cache: Cache = None,
+    rate: Rate = None,
+    device: Device = None,
+    runtime: Library = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+) -> int:
+    """Colorize a film without flicker, and print the path of the result.
+
+    Luma, frame times and sound are the film's own. Run again after an interruption, it goes on; a changed hint takes
+    its shot alone through the model.
+    """
+    from fractions import Fraction
+
+    from chromatune.film import FilmWishes, colorize_film, open_film, read_starts, write_starts
+
+    if not options.recompose:
+        raise OptionsError("--no-recompose is of photos: a film keeps its own luma; leave it out")
+    opened = open_film(film, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
+    wishes = FilmWishes(
+        Path(out),
+        model,
+        options,
+        _hints(hint or (), hints_dir),
+        read_references(like or (), options),
+        codec,
+        read_starts(Path(shots)) if shots is not None and Path(shots).exists() else None,
+        preview,
+        None if cache is None else Path(cache),
+        overwrite,
+        device,
+        runtime,
+    )
+    with stages(shown=not quiet) as start_stage:
+        result = colorize_film(opened, wishes, start_stage=start_stage)
+    if shots is not None and wishes.starts is None:
+        write_starts(Path(shots), result.shots)
+    for warning in result.warnings:
+        complain(warning, "warning")
+    if not quiet:
+        kept = len(result.shots) - result.made
+        said = f"{count_of(result.frames, 'frame')} in {count_of(len(result.shots), 'shot')}"
+        complain(said + (f", {kept} of them coloured before" if kept > 0 else ""), "note")
+        print_line(result.out)
+    return 0
+
+
+def _hints(points: Sequence[str], folder: str | None) -> dict[int, Hints]:
+    """What is known of frames: painted layers, and points that lie on top of them."""
+    if not points and folder is None:
+        return {}
+
+    from chromatune.film import layers_by_frame, parse_frame_point
+    from chromatune.hints import Hints
+
+    found = {} if folder is None else layers_by_frame(Path(folder))
+    for point in points:
+        frame, of_frame = parse_frame_point(point)
+        found[frame] = found.get(frame, Hints()) + of_frame
+    return found

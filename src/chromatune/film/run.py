@@ -1,0 +1,275 @@
+"""A film through one model: its shots, their chroma, and every frame; an event for each, and no printing."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import chromatune
+from chromatune.colorizer import Colorizer, check_recomposed
+from chromatune.errors import FilmError, OptionsError, PhotoError, printable
+from chromatune.film.cache import ChromaCache, fingerprint, name_of
+from chromatune.film.chroma import ShotChroma
+from chromatune.film.frames import Film, Frame, small_grey
+from chromatune.film.planes import Planes
+from chromatune.film.shading import Shader
+from chromatune.film.shots import Shot, find_shots, shots_from, thumbnail
+from chromatune.film.targets import Target, open_target
+from chromatune.film.wishes import FilmWishes
+from chromatune.files.progress import StartStage, silent
+from chromatune.hints import Hints
+from chromatune.images import Photo
+from chromatune.inference import threads
+
+MOST_SHOT_FRAMES = 3000  # longer ones are worked at in parts: memory stays bounded
+MOST_WORKERS = 8
+SHOTS_FILE = "shots-{}.txt"
+
+
+@dataclass(frozen=True)
+class FilmResult:
+    """What became of a film.
+
+    Attributes:
+        out: file or folder.
+        shots: all of them.
+        frames: number of frames.
+        made: shots that went through the model; the others were there from an earlier run.
+        warnings: what the user should know, a line each.
+    """
+
+    out: Path
+    shots: tuple[Shot, ...]
+    frames: int
+    made: int
+    warnings: tuple[str, ...]
+
+
+def colorize_film(film: Film, wishes: FilmWishes, *, start_stage: StartStage = silent) -> FilmResult:
+    """Colours a film; run again after an interruption, it goes on, and ends with the same frames.
+
+    Args:
+        film: see `open_film`.
+        wishes: what is made of it.
+        start_stage: is told how far it is.
+
+    Raises:
+        FilmError: the film cannot be read, or the result not be written.
+        OptionsError: wishes contradict each other or do not fit the film.
+        PhotoError: hints do not fit the frames, or a reference is grey.
+        ModelError: the model cannot be loaded.
+    """
+    _check_places(film, wishes)
+    cache = ChromaCache(wishes.cache_folder)
+    frame = Photo(np.zeros((film.info.height_px, film.info.width_px), np.uint8))
+    by_index = _hints_by_index(film, wishes, frame)
+    shots = _shots(film, wishes, cache, start_stage)
+    count = shots[-1].stop
+    late = [index for index in by_index if index >= count]
+    if late:
+        raise OptionsError(f"a hint is on frame {late[0]}, and there are {count} frames, from 0 on", "hint")
+    plans = _plans(film, wishes, shots, by_index)
+    missing = [plan for plan in plans if plan.name not in cache]
+    settings = {"codec": wishes.codec, "strength": wishes.options.strength, "overwrite": wishes.overwrite}
+    with open_target(wishes.out, film.info, **settings, notes=cache.folder) as target:
+        warnings = _shade(film, wishes, frame, plans, cache, start_stage) if missing else ()
+        _write(film, plans, cache, target, start_stage)
+        ended = None if wishes.preview_seconds is None else wishes.preview_seconds
+        target.finish(ended)
+    return FilmResult(wishes.out, tuple(shots), count, len(missing), (*film.warnings, *warnings))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A shot, or a part of a very long one, with the name of its chroma."""
+
+    shot: Shot
+    name: str
+    hints: Mapping[int, Hints]  # by offset in the shot
+    continues: bool
+
+
+def _check_places(film: Film, wishes: FilmWishes) -> None:
+    name = printable(str(wishes.out))
+    for place in (wishes.out, wishes.cache_folder):
+        if os.path.realpath(place) == os.path.realpath(film.info.path):
+            raise FilmError(f"{name} is the film itself, which is never replaced; give another place")
+    if not wishes.out.parent.is_dir():
+        raise FilmError(f"{name}: its folder does not exist; make it first")
+    if wishes.out.suffix:
+        if wishes.out.is_dir():
+            raise FilmError(f"{name} is a folder; give a file, or a folder without a suffix for frames")
+        if not wishes.overwrite and os.path.lexists(wishes.out):
+            raise FilmError(f"{name} exists; give another name, or --overwrite")
+    elif wishes.out.is_file():
+        raise FilmError(f"{name} is a file without a suffix; give a name such as {name}.mp4, or a folder")
+
+
+def _hints_by_index(film: Film, wishes: FilmWishes, frame: Photo) -> dict[int, Hints]:
+    """Hints by the place of their frame, checked against its size."""
+    found: dict[int, Hints] = {}
+    for number, hints in wishes.hints.items():
+        index = film.index_of(number)
+        if index is None:
+            raise OptionsError(f"a hint is on frame {number}, and no frame has that number", "hint")
+        try:
+            hints.check(frame)
+        except PhotoError as error:
+            raise PhotoError(str(error).replace("photo:", f"frame {number}:", 1)) from error
+        found[index] = hints
+    return found
+
+
+def _wanted(film: Film, wishes: FilmWishes) -> Iterator[Frame]:
+    """The frames that are wanted of a film."""
+    seconds, frames = wishes.preview_seconds, film.read()
+    if seconds is None:
+        return frames
+    first = next(frames, None)
+    if first is None:
+        return frames
+    rest = takewhile(lambda frame: frame.seconds - first.seconds < seconds, frames)
+    return (frame for part in ([first], rest) for frame in part)
+
+
+def _shots(film: Film, wishes: FilmWishes, cache: ChromaCache, start_stage: StartStage) -> list[Shot]:
+    """The shots, found or read, and kept: finding them takes a reading of the whole film."""
+    facts = {"film": fingerprint(film.info.path), "preview": wishes.preview_seconds, "version": chromatune.__version__}
+    path = cache.folder / SHOTS_FILE.format(name_of(facts))
+    known = _kept_shots(path)
+    if known is None:
+        advance = start_stage("finding shots", film.info.expected_frames or 0)
+
+        def told(frame: Frame) -> np.ndarray:
+            advance()
+            info = film.info
+            return thumbnail(small_grey(frame, info, (min(info.height_px, 360), min(info.width_px, 480))))
+
+        found = find_shots(told(frame) for frame in _wanted(film, wishes))
+        known = [shot.start for shot in found], found[-1].stop
+        lines = [*map(str, known[0]), f"end {known[1]}"]
+        cache.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    starts, count = known
+    if wishes.starts is not None:
+        starts = [0, *(start for start in wishes.starts if 0 < start < count)]
+    return shots_from(starts, count)
+
+
+def _kept_shots(path: Path) -> tuple[list[int], int] | None:
+    try:
+        *starts, end = path.read_text(encoding="ascii").split("\n")[:-1]
+        return [int(start) for start in starts], int(end.removeprefix("end "))
+    except (OSError, ValueError):
+        return None
+
+
+def _plans(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[_Plan]:
+    from chromatune.bundle import model_info
+
+    info = model_info(wishes.model)
+    options = info.resolve(wishes.options)
+    check_recomposed(options)
+    latest = max((file.stat().st_mtime_ns for file in info.path.rglob("*") if file.is_file()), default=0)
+    facts: dict[str, Any] = {
+        "version": chromatune.__version__,
+        "film": fingerprint(film.info.path),
+        "model": [wishes.model, latest, wishes.runtime],
+        "options": asdict(options) | {"strength": 1},  # it acts afterwards
+        "like": [name_of({"rgb": (photo.rgb if photo.rgb is not None else photo.grey).tobytes().hex()}) for photo in wishes.like],
+    }
+    plans: list[_Plan] = []
+    for shot in shots:
+        for start in range(shot.start, shot.stop, MOST_SHOT_FRAMES):
+            part = Shot(start, min(shot.stop, start + MOST_SHOT_FRAMES))
+            own = {index - start: each for index, each in hints.items() if start <= index < part.stop}
+            said = {str(offset): each.to_json() for offset, each in sorted(own.items())}
+            before = plans[-1].name if start > shot.start else None
+            name = name_of(facts | {"shot": [part.start, part.stop], "hints": said, "before": before})
+            plans.append(_Plan(part, name, own, start > shot.start))
+    return plans
+
+
+def _shade(
+    film: Film,
+    wishes: FilmWishes,
+    frame: Photo,
+    plans: Sequence[_Plan],
+    cache: ChromaCache,
+    start_stage: StartStage,
+) -> tuple[str, ...]:
+    """Takes the shots whose chroma is not there through the model; what the model has to say, a line each."""
+    workers = max(1, min(threads(), MOST_WORKERS))
+    colorizer = Colorizer.load(wishes.model, device=wishes.device, runtime=wishes.runtime, workers=workers)
+    if not colorizer.model_pass.concurrent:
+        workers = 1
+    references = tuple(colorizer.reference(photo) for photo in wishes.like)
+    shader = Shader(colorizer, wishes.options, references, frame, workers)
+    frames = _wanted(film, wishes)
+    last = max(index for index, plan in enumerate(plans) if plan.name not in cache)
+    advance = start_stage(_named("colouring", plans), plans[last].shot.stop)
+
+    def greys(count: int, seen: bool) -> Iterator[np.ndarray]:
+        for each in islice(frames, count):
+            advance()
+            if seen:
+                yield small_grey(each, film.info, shader.size)
+
+    for index, plan in enumerate(plans[: last + 1]):
+        length = len(plan.shot)
+        if plan.name in cache:
+            deque(greys(length, seen=False), maxlen=0)
+            continue
+        before = cache.read(plans[index - 1].name) if plan.continues else None
+        cache.write(plan.name, shader.shade(greys(length, seen=True), length, plan.hints, before))
+    return colorizer.model_pass.warnings_of(colorizer.info.resolve(wishes.options))
+
+
+def _named(work: str, plans: Sequence[_Plan]) -> str:
+    shots = sum(not plan.continues for plan in plans)
+    return f"{work}, {shots} shot{'s' * (shots != 1)}"
+
+
+def _write(film: Film, plans: Sequence[_Plan], cache: ChromaCache, target: Target, start_stage: StartStage) -> None:
+    """Takes every frame to the target, several at the same time."""
+    count = plans[-1].shot.stop
+    advance = start_stage("writing frames", count)
+    frames = islice(film.read(), count)
+    workers = max(1, min(threads(), MOST_WORKERS))
+    waiting: deque[tuple[Frame, str, Future[Planes | None]]] = deque()
+
+    def take() -> None:
+        frame, name, future = waiting.popleft()
+        target.write(frame, name, future.result())
+        advance()
+
+    with ThreadPoolExecutor(workers, "write") as pool:
+        try:
+            for plan in plans:
+                chroma: ShotChroma | None = None
+                for offset, frame in enumerate(islice(frames, len(plan.shot))):
+                    if target.has(frame, plan.name):
+                        advance()
+                        continue
+                    chroma = cache.read(plan.name) if chroma is None else chroma
+                    target.begin(frame)
+                    waiting.append((frame, plan.name, pool.submit(_make, target, film, frame, chroma, offset)))
+                    if len(waiting) > 2 * workers:
+                        take()
+            while waiting:
+                take()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make(target: Target, film: Film, frame: Frame, chroma: ShotChroma, offset: int) -> Planes | None:
+    height, width = chroma.lumas.shape[1:]
+    found = chroma.at(offset, small_grey(frame, film.info, (height, width)))
+    return target.make(frame, found)
