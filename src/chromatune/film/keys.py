@@ -12,7 +12,7 @@ import numpy as np
 from chromatune.color.recomposition import resize
 from chromatune.film.motion import carried, flow_between, likeness, trust
 
-KEY_STEP = 10  # frames from one key to the next, at most
+KEY_STEP = 12  # frames from one key to the next, at most
 NEIGHBOURS = 2  # frames on either side that steady a key
 EXPOSURE_FRAMES = 8  # on either side, over which exposure is evened
 DARK, BRIGHT = 0.06, 0.92  # lumas between which exposure is measured
@@ -37,9 +37,9 @@ class Key:
 
 
 def key_offsets(count: int, wanted: Iterable[int] = ()) -> list[int]:
-    """Offsets of the keys of a shot of `count` frames: its ends, others evenly between them, and those wanted."""
-    steps = max(1, -(-(count - 1) // KEY_STEP))
-    evenly = {round(step * (count - 1) / steps) for step in range(steps + 1)}
+    """Offsets of the keys of a shot of `count` frames: in the middle of equal parts, and those wanted."""
+    parts = -(-count // KEY_STEP)
+    evenly = {(2 * part + 1) * count // (2 * parts) for part in range(parts)}
     return sorted(evenly | set(wanted))
 
 

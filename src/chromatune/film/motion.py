@@ -11,6 +11,8 @@ TRUSTED_PX = 0.5  # flow that comes back within so many pixels is trusted; more 
 TRUSTED_SHARE = 0.05
 LUMA_SIGMA = 0.06  # difference of carried luma, 0..1, beyond grain and exposure: it is another thing
 
+SMALLEST_PX = 16  # pictures with a shorter side have no flow
+
 _own = threading.local()
 
 
@@ -31,9 +33,6 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return _own.search.calc(first, second, None)
 
 
-SMALLEST_PX = 16  # pictures with a shorter side have no flow
-
-
 def carried(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """The picture as the flow's first picture sees it: at each pixel, what lies where the flow points, bilinear.
 
@@ -41,11 +40,8 @@ def carried(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
         picture: (h, w) or (h, w, C) float32, of the flow's second picture.
         flow: see `flow_between`.
     """
-    height, width = flow.shape[:2]
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    columns, rows = _targets(flow)
+    return cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def trust(there: np.ndarray, back: np.ndarray) -> np.ndarray:
@@ -56,15 +52,23 @@ def trust(there: np.ndarray, back: np.ndarray) -> np.ndarray:
         back: from the second to the first.
     """
     height, width = there.shape[:2]
-    home = there + carried(back, there)
-    error = np.sqrt((home**2).sum(axis=-1))
-    length = np.sqrt((there**2).sum(axis=-1))
+    columns, rows = _targets(there)
+    back = cv2.remap(back, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    home = there + back
+    error = cv2.magnitude(home[..., 0], home[..., 1])
+    length = cv2.magnitude(there[..., 0], there[..., 1])
     found = np.exp(-((error / (TRUSTED_PX + TRUSTED_SHARE * length)) ** 2) / 2)
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    for at, side in ((columns + there[..., 0], width), (rows + there[..., 1], height)):
-        outside = np.maximum(np.maximum(-at, at - (side - 1)), 0)
+    for at, side in ((columns, width), (rows, height)):
+        outside = np.maximum(-at, at - np.float32(side - 1))
         found *= np.clip(1 - outside, 0, 1)
-    return found.astype(np.float32)
+    return np.asarray(found, np.float32)
+
+
+def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows, in pixels of the second picture, to which the flow points: (h, w) float32 each."""
+    height, width = flow.shape[:2]
+    columns = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
+    return columns, np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
 
 
 def likeness(luma: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -75,4 +79,4 @@ def likeness(luma: np.ndarray, seen: np.ndarray) -> np.ndarray:
         seen: what was carried there.
     """
     difference = cv2.GaussianBlur(luma - seen, (0, 0), 1.5)
-    return np.exp(-((difference / LUMA_SIGMA) ** 2) / 2)
+    return np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))
