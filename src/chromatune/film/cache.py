@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from chromatune.errors import FilmError, printable
-from chromatune.film.chroma import ShotChroma
 from chromatune.files import write_whole
+from chromatune.film.chroma import ShotChroma
 
 SAMPLE_BYTES = 1 << 20  # at either end of a film's file
 NAME_LENGTH = 20
@@ -27,7 +27,7 @@ def name_of(facts: Mapping[str, Any]) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a film from others: of a file its size, time and both ends, of a folder names, sizes and times of its files.
+    """What tells a film from others: of a file size, time and ends, of a folder names, sizes and times of its files.
 
     Raises:
         FilmError: it cannot be read.

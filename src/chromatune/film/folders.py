@@ -105,5 +105,7 @@ def _numbered(folder: Path) -> dict[int, Path]:
             )
         found[number] = path
     if not found:
-        raise FilmError(f"{printable(str(folder))}: no numbered picture in it; give frames such as 000001.png, or a film")
+        raise FilmError(
+            f"{printable(str(folder))}: no numbered picture in it; give frames such as 000001.png, or a film"
+        )
     return dict(sorted(found.items()))

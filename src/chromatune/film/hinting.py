@@ -14,7 +14,10 @@ from chromatune.hints import HintedChroma, Hints
 from chromatune.hints.drawing import Drawn, draw
 from chromatune.images import Photo
 
-FIRST_INFLUENCE, FULL_INFLUENCE = 0.35, 0.75  # of a hint on a pixel: below, it is not carried from there; above, in full
+FIRST_INFLUENCE, FULL_INFLUENCE = (
+    0.35,
+    0.75,
+)  # of a hint on a pixel: below, it is not carried from there; above, in full
 NEARER = 0.9  # share of a hint's say that is left with each key between
 AFTERWARDS = 2  # rounds of agreement with hints
 
@@ -88,7 +91,9 @@ def _over(top: Drawn, below: Drawn) -> Drawn:
     """Both, the top one first where it says something."""
     left = below.weight * (1 - top.weight)
     total = top.weight + left
-    mean = (top.weight[..., None] * top.relative + left[..., None] * below.relative) / np.maximum(total, 1e-6)[..., None]
+    mean = (top.weight[..., None] * top.relative + left[..., None] * below.relative) / np.maximum(total, 1e-6)[
+        ..., None
+    ]
     return Drawn(mean, total)
 
 

@@ -61,7 +61,9 @@ def find_keys(
         offset = waiting.popleft()
         near = range(max(first, offset - NEIGHBOURS), min(first + len(held), offset + NEIGHBOURS + 1))
         level = evened(exposures, offset)
-        steadied = _steadied([held[index - first] for index in near], near.index(offset), exposures[near.start :], level)
+        steadied = _steadied(
+            [held[index - first] for index in near], near.index(offset), exposures[near.start :], level
+        )
         return Key(offset, steadied, resize(steadied, *grid), level)
 
     for index, grey in enumerate(greys):
@@ -93,7 +95,7 @@ def exposure_step(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.clip(np.median(np.log(luma[usable] / seen[usable])), -MOST_EXPOSURE, MOST_EXPOSURE))
 
 
-def evened(exposures: Sequence[float], offset: int) -> float:
+def evened(exposures: Sequence[float] | np.ndarray, offset: int) -> float:
     """Log exposure of a frame without its flicker: a straight line through those around it, for a fade is no flicker.
 
     Args:
@@ -102,7 +104,7 @@ def evened(exposures: Sequence[float], offset: int) -> float:
     """
     start, stop = max(0, offset - EXPOSURE_FRAMES), min(len(exposures), offset + EXPOSURE_FRAMES + 1)
     if stop - start < 3:
-        return exposures[offset]
+        return float(exposures[offset])
     places = np.arange(start, stop) - offset
     return float(np.polyval(np.polyfit(places, exposures[start:stop], 1), 0))
 

@@ -29,8 +29,9 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if min(first.shape) < SMALLEST_PX:
         return np.zeros((*first.shape, 2), np.float32)
     if not hasattr(_own, "search"):  # it keeps buffers: one for each thread
-        _own.search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    return _own.search.calc(first, second, None)
+        _own.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    found: np.ndarray = _own.search.calc(first, second, None)
+    return found
 
 
 def carried(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:

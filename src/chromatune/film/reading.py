@@ -285,7 +285,7 @@ def _even(bits: int) -> int:
 def _plane(frame: VideoFrame, index: int, bits: int) -> np.ndarray:
     plane = frame.planes[index]
     kind = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // kind.itemsize)
+    rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // kind.itemsize)
     return rows[:, : plane.width].copy()  # FFmpeg uses the memory again
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 import chromatune
+from chromatune.bundle import model_info
 from chromatune.colorizer import Colorizer, check_recomposed
 from chromatune.errors import FilmError, OptionsError, PhotoError, printable
+from chromatune.files.progress import StartStage, silent
 from chromatune.film.cache import ChromaCache, fingerprint, name_of
 from chromatune.film.chroma import ShotChroma
 from chromatune.film.frames import Film, Frame, small_grey
@@ -24,7 +26,6 @@ from chromatune.film.shading import Shader
 from chromatune.film.shots import Shot, find_shots, shots_from, thumbnail
 from chromatune.film.targets import Target, open_target
 from chromatune.film.wishes import FilmWishes
-from chromatune.files.progress import StartStage, silent
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.inference import threads
@@ -32,6 +33,23 @@ from chromatune.inference import threads
 MOST_SHOT_FRAMES = 3000  # longer ones are worked at in parts: memory stays bounded
 MOST_WORKERS = 8
 SHOTS_FILE = "shots-{}.txt"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A shot, or a part of a very long one.
+
+    Attributes:
+        shot: its frames.
+        name: of its chroma in the cache.
+        hints: by the offset of their frame.
+        continues: whether it goes on with the shot of the part before.
+    """
+
+    shot: Shot
+    name: str
+    hints: Mapping[int, Hints]
+    continues: bool
 
 
 @dataclass(frozen=True)
@@ -69,32 +87,60 @@ def colorize_film(film: Film, wishes: FilmWishes, *, start_stage: StartStage = s
     """
     _check_places(film, wishes)
     cache = ChromaCache(wishes.cache_folder)
-    frame = Photo(np.zeros((film.info.height_px, film.info.width_px), np.uint8))
-    by_index = _hints_by_index(film, wishes, frame)
-    shots = _shots(film, wishes, cache, start_stage)
-    count = shots[-1].stop
-    late = [index for index in by_index if index >= count]
-    if late:
-        raise OptionsError(f"a hint is on frame {late[0]}, and there are {count} frames, from 0 on", "hint")
-    plans = _plans(film, wishes, shots, by_index)
-    missing = [plan for plan in plans if plan.name not in cache]
-    settings = {"codec": wishes.codec, "strength": wishes.options.strength, "overwrite": wishes.overwrite}
-    with open_target(wishes.out, film.info, **settings, notes=cache.folder) as target:
-        warnings = _shade(film, wishes, frame, plans, cache, start_stage) if missing else ()
-        _write(film, plans, cache, target, start_stage)
-        ended = None if wishes.preview_seconds is None else wishes.preview_seconds
-        target.finish(ended)
-    return FilmResult(wishes.out, tuple(shots), count, len(missing), (*film.warnings, *warnings))
+    with open_target(
+        wishes.out,
+        film.info,
+        codec=wishes.codec,
+        strength=wishes.options.strength,
+        overwrite=wishes.overwrite,
+        notes=cache.folder,
+    ) as target:
+        shaded = shade_film(film, wishes, start_stage=start_stage)
+        _write(film, shaded.parts, cache, target, start_stage)
+        target.finish(wishes.preview_seconds)
+    return FilmResult(wishes.out, shaded.shots, shaded.shots[-1].stop, shaded.made, (*film.warnings, *shaded.warnings))
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A shot, or a part of a very long one, with the name of its chroma."""
+class ShadedFilm:
+    """A film whose chroma is in the cache.
 
-    shot: Shot
-    name: str
-    hints: Mapping[int, Hints]  # by offset in the shot
-    continues: bool
+    Attributes:
+        shots: all of them.
+        parts: the same, very long ones in parts.
+        made: shots that went through the model.
+        warnings: what the model has to say, a line each.
+    """
+
+    shots: tuple[Shot, ...]
+    parts: tuple[Part, ...]
+    made: int
+    warnings: tuple[str, ...]
+
+
+def shade_film(film: Film, wishes: FilmWishes, *, start_stage: StartStage = silent) -> ShadedFilm:
+    """Takes the shots of a film through the model whose chroma is not in the cache yet.
+
+    Args:
+        film: see `open_film`.
+        wishes: what is made of it; nothing is written to `out`.
+        start_stage: is told how far it is.
+
+    Raises:
+        As `colorize_film`.
+    """
+    cache = ChromaCache(wishes.cache_folder)
+    frame = Photo(np.zeros((film.info.height_px, film.info.width_px), np.uint8))
+    by_index = _hints_by_index(film, wishes, frame)
+    model_info(wishes.model)  # an unknown one is told before the film is read
+    shots = _shots(film, wishes, cache, start_stage)
+    late = [index for index in by_index if index >= shots[-1].stop]
+    if late:
+        raise OptionsError(f"a hint is on frame {late[0]}, and there are {shots[-1].stop} frames, from 0 on", "hint")
+    parts = _parts(film, wishes, shots, by_index)
+    missing = [part for part in parts if part.name not in cache]
+    warnings = _shade(film, wishes, frame, parts, cache, start_stage) if missing else ()
+    return ShadedFilm(tuple(shots), tuple(parts), sum(not part.continues for part in missing), warnings)
 
 
 def _check_places(film: Film, wishes: FilmWishes) -> None:
@@ -171,9 +217,7 @@ def _kept_shots(path: Path) -> tuple[list[int], int] | None:
         return None
 
 
-def _plans(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[_Plan]:
-    from chromatune.bundle import model_info
-
+def _parts(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[Part]:
     info = model_info(wishes.model)
     options = info.resolve(wishes.options)
     check_recomposed(options)
@@ -183,25 +227,28 @@ def _plans(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping
         "film": fingerprint(film.info.path),
         "model": [wishes.model, latest, wishes.runtime],
         "options": asdict(options) | {"strength": 1},  # it acts afterwards
-        "like": [name_of({"rgb": (photo.rgb if photo.rgb is not None else photo.grey).tobytes().hex()}) for photo in wishes.like],
+        "like": [
+            name_of({"rgb": (photo.rgb if photo.rgb is not None else photo.grey).tobytes().hex()})
+            for photo in wishes.like
+        ],
     }
-    plans: list[_Plan] = []
+    parts: list[Part] = []
     for shot in shots:
         for start in range(shot.start, shot.stop, MOST_SHOT_FRAMES):
-            part = Shot(start, min(shot.stop, start + MOST_SHOT_FRAMES))
-            own = {index - start: each for index, each in hints.items() if start <= index < part.stop}
+            span = Shot(start, min(shot.stop, start + MOST_SHOT_FRAMES))
+            own = {index - start: each for index, each in hints.items() if start <= index < span.stop}
             said = {str(offset): each.to_json() for offset, each in sorted(own.items())}
-            before = plans[-1].name if start > shot.start else None
-            name = name_of(facts | {"shot": [part.start, part.stop], "hints": said, "before": before})
-            plans.append(_Plan(part, name, own, start > shot.start))
-    return plans
+            before = parts[-1].name if start > shot.start else None
+            name = name_of(facts | {"shot": [span.start, span.stop], "hints": said, "before": before})
+            parts.append(Part(span, name, own, start > shot.start))
+    return parts
 
 
 def _shade(
     film: Film,
     wishes: FilmWishes,
     frame: Photo,
-    plans: Sequence[_Plan],
+    parts: Sequence[Part],
     cache: ChromaCache,
     start_stage: StartStage,
 ) -> tuple[str, ...]:
@@ -213,8 +260,8 @@ def _shade(
     references = tuple(colorizer.reference(photo) for photo in wishes.like)
     shader = Shader(colorizer, wishes.options, references, frame, workers)
     frames = _wanted(film, wishes)
-    last = max(index for index, plan in enumerate(plans) if plan.name not in cache)
-    advance = start_stage(_named("colouring", plans), plans[last].shot.stop)
+    last = max(index for index, part in enumerate(parts) if part.name not in cache)
+    advance = start_stage(_named("colouring", parts), parts[last].shot.stop)
 
     def greys(count: int, seen: bool) -> Iterator[np.ndarray]:
         for each in islice(frames, count):
@@ -222,24 +269,24 @@ def _shade(
             if seen:
                 yield small_grey(each, film.info, shader.size)
 
-    for index, plan in enumerate(plans[: last + 1]):
-        length = len(plan.shot)
-        if plan.name in cache:
+    for index, part in enumerate(parts[: last + 1]):
+        length = len(part.shot)
+        if part.name in cache:
             deque(greys(length, seen=False), maxlen=0)
             continue
-        before = cache.read(plans[index - 1].name) if plan.continues else None
-        cache.write(plan.name, shader.shade(greys(length, seen=True), length, plan.hints, before))
+        before = cache.read(parts[index - 1].name) if part.continues else None
+        cache.write(part.name, shader.shade(greys(length, seen=True), length, part.hints, before))
     return colorizer.model_pass.warnings_of(colorizer.info.resolve(wishes.options))
 
 
-def _named(work: str, plans: Sequence[_Plan]) -> str:
-    shots = sum(not plan.continues for plan in plans)
+def _named(work: str, parts: Sequence[Part]) -> str:
+    shots = sum(not part.continues for part in parts)
     return f"{work}, {shots} shot{'s' * (shots != 1)}"
 
 
-def _write(film: Film, plans: Sequence[_Plan], cache: ChromaCache, target: Target, start_stage: StartStage) -> None:
+def _write(film: Film, parts: Sequence[Part], cache: ChromaCache, target: Target, start_stage: StartStage) -> None:
     """Takes every frame to the target, several at the same time."""
-    count = plans[-1].shot.stop
+    count = parts[-1].shot.stop
     advance = start_stage("writing frames", count)
     frames = islice(film.read(), count)
     workers = max(1, min(threads(), MOST_WORKERS))
@@ -252,15 +299,15 @@ def _write(film: Film, plans: Sequence[_Plan], cache: ChromaCache, target: Targe
 
     with ThreadPoolExecutor(workers, "write") as pool:
         try:
-            for plan in plans:
+            for part in parts:
                 chroma: ShotChroma | None = None
-                for offset, frame in enumerate(islice(frames, len(plan.shot))):
-                    if target.has(frame, plan.name):
+                for offset, frame in enumerate(islice(frames, len(part.shot))):
+                    if target.has(frame, part.name):
                         advance()
                         continue
-                    chroma = cache.read(plan.name) if chroma is None else chroma
+                    chroma = cache.read(part.name) if chroma is None else chroma
                     target.begin(frame)
-                    waiting.append((frame, plan.name, pool.submit(_make, target, film, frame, chroma, offset)))
+                    waiting.append((frame, part.name, pool.submit(_make, target, film, frame, chroma, offset)))
                     if len(waiting) > 2 * workers:
                         take()
             while waiting:

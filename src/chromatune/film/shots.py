@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from chromatune.errors import FilmError, OptionsError, printable, shown
-from chromatune.film.motion import carried, flow_between
 from chromatune.files import write_whole
+from chromatune.film.motion import carried, flow_between
 
 THUMBNAIL_PX = 72  # short side: grain is averaged away, things are still told apart
 WINDOW_PX = 11  # in which structure is compared
@@ -163,7 +163,9 @@ def read_starts(path: Path) -> list[int]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
-        raise OptionsError(f"{name}: cannot be read ({reason}); give a file with the first frame of each shot") from None
+        raise OptionsError(
+            f"{name}: cannot be read ({reason}); give a file with the first frame of each shot"
+        ) from None
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if not text:

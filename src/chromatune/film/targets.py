@@ -12,10 +12,10 @@ import numpy as np
 
 from chromatune import color
 from chromatune.errors import FilmError, OptionsError, PhotoError, printable
+from chromatune.files import LineFile
 from chromatune.film.frames import FilmInfo, Frame, grey_of
 from chromatune.film.planes import Planes
 from chromatune.film.writing import FilmWriter, choose_codec, film_writer
-from chromatune.files import LineFile
 from chromatune.images import Photo, suffix_for, write_photo
 
 WRITTEN_FILE = "written.jsonl"

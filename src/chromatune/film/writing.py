@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
 
 from chromatune.errors import FilmError, OptionsError, first_line, printable, shown
+from chromatune.files import whole_file
 from chromatune.film.frames import FilmInfo, Frame
 from chromatune.film.planes import Planes, planes_of
 from chromatune.film.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
-from chromatune.files import whole_file
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -136,7 +136,7 @@ class FilmWriter:
     def _write_sound(self, seconds: float | None) -> None:
         while self._waiting is not None:
             packet = self._waiting
-            if seconds is not None and float(packet.dts * packet.time_base) > seconds:
+            if seconds is not None and float((packet.dts or 0) * packet.time_base) > seconds:
                 return
             packet.stream = self._sound_streams[self._index[packet.stream.index]]
             self._container.mux(packet)
@@ -184,14 +184,14 @@ def film_writer(out: Path, codec: Codec, info: FilmInfo, *, overwrite: bool = Fa
 
 def _check_sound(container: OutputContainer, sound: Sound | None, name: str) -> None:
     for each in sound.streams if sound else ():
-        codec = each.codec_context.name if each.codec_context is not None else "unknown"
-        if each.codec_context is None or each.codec_context.codec.canonical_name not in container.supported_codecs:
-            raise FilmError(f"{name}: sound of the kind {codec} cannot be copied into it; give a name ending in .mkv")
+        kind = each.codec_context.codec.canonical_name
+        if kind not in container.supported_codecs:
+            raise FilmError(f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv")
 
 
 def _video_stream(container: OutputContainer, codec: Codec, info: FilmInfo, depth: int) -> VideoStream:
     options = dict(codec.options)
-    stream: VideoStream = container.add_stream(codec.encoder, rate=info.rate, options=options)
+    stream = cast("VideoStream", container.add_stream(codec.encoder, rate=info.rate, options=options))
     even = 2 if codec.even else 1
     stream.width, stream.height = (-(-side // even) * even for side in (info.width_px, info.height_px))
     stream.pix_fmt = codec.depths[depth]
@@ -215,9 +215,7 @@ def _field_marker(stream: VideoStream, info: FilmInfo) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
-    source = graph.add_buffer(
-        width=stream.width, height=stream.height, format=stream.format, time_base=info.time_base
-    )
+    source = graph.add_buffer(width=stream.width, height=stream.height, format=stream.format, time_base=info.time_base)
     marker, sink = graph.add("setfield", info.field_order), graph.add("buffersink")
     source.link_to(marker)
     marker.link_to(sink)
@@ -228,10 +226,10 @@ def _field_marker(stream: VideoStream, info: FilmInfo) -> Graph:
 def _picture(planes: Planes, stream: VideoStream) -> VideoFrame:
     from av import VideoFrame
 
-    picture = VideoFrame(stream.width, stream.height, stream.pix_fmt)
+    picture = VideoFrame(stream.width, stream.height, stream.format.name)
     picture.color_range, picture.colorspace = stream.color_range, stream.colorspace
     for target, plane in zip(picture.planes, planes, strict=True):
-        rows = np.frombuffer(target, plane.dtype).reshape(target.height, target.line_size // plane.itemsize)
+        rows = np.frombuffer(memoryview(target), plane.dtype).reshape(target.height, target.line_size // plane.itemsize)
         below, right = target.height - plane.shape[0], target.width - plane.shape[1]
         if below or right:  # an odd side of a codec that takes even ones
             plane = cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE)
