@@ -167,7 +167,8 @@ def long(requests: int, sessions: int) -> None:
         for number in range(sessions):
             answer = client.post(f"{address}v1/sessions", files={"photo": ("a.jpg", data)})
             path = f"{address}v1/sessions/{answer.json()['id']}"
-            assert client.post(f"{path}/preview", json={"hints": hints}).status_code == 200
+            answer = client.post(f"{path}/preview", json={"hints": hints})
+            assert answer.status_code == 200, answer.text
             if number + 1 in (20, sessions):  # as many as are kept, and all
                 print(f"long\tand {number + 1} sessions\t{rested_mb(process)}", flush=True)
 

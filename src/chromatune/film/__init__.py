@@ -17,9 +17,9 @@ wishes.py   what is wanted of a film
 run.py      all of it, in order
 """
 
-from chromatune.film.frames import Film, FilmInfo, Frame
+from chromatune.film.frames import Film, FilmInfo, Frame, grey_of
 from chromatune.film.reading import open_film
-from chromatune.film.run import FilmResult, colorize_film
+from chromatune.film.run import FilmResult, colorize_film, shots_of
 from chromatune.film.shots import Shot, find_shots, read_starts, thumbnail, write_starts
 from chromatune.film.wishes import FilmWishes, layers_by_frame, parse_frame_point
 
@@ -32,10 +32,12 @@ __all__ = [
     "Shot",
     "colorize_film",
     "find_shots",
+    "grey_of",
     "layers_by_frame",
     "open_film",
     "parse_frame_point",
     "read_starts",
+    "shots_of",
     "thumbnail",
     "write_starts",
 ]

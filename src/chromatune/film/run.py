@@ -279,6 +279,20 @@ def _shade(
     return colorizer.model_pass.warnings_of(colorizer.info.resolve(wishes.options))
 
 
+def shots_of(film: Film, wishes: FilmWishes, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
+    """The shots of a film, kept in the cache, where `colorize_film` finds them again.
+
+    Args:
+        film: see `open_film`.
+        wishes: whose `cache`, `starts` and `preview_seconds` act here.
+        start_stage: is told how far it is.
+
+    Raises:
+        FilmError: the film cannot be read, or the cache not be written.
+    """
+    return tuple(_shots(film, wishes, ChromaCache(wishes.cache_folder), start_stage))
+
+
 def _named(work: str, parts: Sequence[Part]) -> str:
     shots = sum(not part.continues for part in parts)
     return f"{work}, {shots} shot{'s' * (shots != 1)}"

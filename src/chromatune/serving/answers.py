@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError
+from chromatune.errors import ChromaTuneError, FilmError, NotAPictureError, OptionsError, PhotoError
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.guard import retry_after
 from chromatune.serving.predictor import Answer, QueueFull
@@ -146,6 +146,8 @@ def status_of(error: ChromaTuneError) -> int:
         return 422
     if isinstance(error, PhotoError):
         return 415 if isinstance(error, NotAPictureError) else 400
+    if isinstance(error, FilmError):
+        return 400
     return 503  # a model, or a library that a model needs
 
 
@@ -156,8 +158,9 @@ def add_failures(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         names = [str(name) for name in first["loc"] if name != "body"]
-        if names and names[-1] in ("photo", "photos") and first["type"] in ("missing", "value_error"):
-            return _failed(422, f"a photo as a file is needed; the field is called {names[-1]}")
+        if names and names[-1] in ("photo", "photos", "film") and first["type"] in ("missing", "value_error"):
+            thing = "film" if names[-1] == "film" else "photo"
+            return _failed(422, f"a {thing} as a file is needed; the field is called {names[-1]}")
         return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
 
     @app.exception_handler(ChromaTuneError)

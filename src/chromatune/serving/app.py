@@ -26,6 +26,8 @@ from chromatune.serving.answers import (
     references_of,
 )
 from chromatune.serving.batch_routes import add_batches
+from chromatune.serving.film_routes import add_films
+from chromatune.serving.films import Films
 from chromatune.serving.guard import Guard
 from chromatune.serving.metrics import Metrics
 from chromatune.serving.predictor import Predictor, Work
@@ -68,6 +70,7 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
         tidying.cancel()
         for shelf in shelves:
             shelf.clear()
+        await asyncio.to_thread(films.stop)
         await asyncio.to_thread(predictor.stop)
 
     app = FastAPI(
@@ -82,7 +85,10 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
     add_failures(app)
     _add_operations(app, predictor, metrics)
     _add_colorize(app, predictor, settings, metrics)
+    films = Films(settings)
     shelves += [add_sessions(app, predictor, settings, metrics), add_batches(app, predictor, settings, metrics)]
+    shelves.append(films.shelf)
+    add_films(app, films, settings)
     _add_pages(app)
     app.add_middleware(Guard, settings=settings, state=lambda: predictor.state)
     app.add_middleware(metrics.around)  # outermost: added last

@@ -78,9 +78,9 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         if chosen not in settings.models:
             raise OptionsError(f"model={shown(chosen)}: not on offer; accepted: {', '.join(settings.models)}", "model")
         batches.check_room()
-        async with _folder() as folder:
+        async with new_upload_folder() as folder:
             files = [(file_name(photo.filename), folder / f"{n}.photo") for n, photo in enumerate(photos, 1)]
-            await asyncio.to_thread(_write, photos, [path for _, path in files])
+            await asyncio.to_thread(write_uploads, photos, [path for _, path in files])
             return Started(id=batches.start(files, folder, chosen, asked))
 
     @app.get("/v1/batches/{key}", summary="How far a batch is", responses=failures(404, 422))
@@ -140,7 +140,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
 
 
 @asynccontextmanager
-async def _folder() -> AsyncIterator[Path]:
+async def new_upload_folder() -> AsyncIterator[Path]:
     """A new folder that stays only where all goes well."""
     folder = await asyncio.to_thread(new_folder)
     try:
@@ -150,7 +150,8 @@ async def _folder() -> AsyncIterator[Path]:
         raise
 
 
-def _write(photos: Sequence[UploadFile], paths: Sequence[Path]) -> None:
-    for photo, path in zip(photos, paths, strict=True):
+def write_uploads(uploads: Sequence[UploadFile], paths: Sequence[Path]) -> None:
+    """Copies what was sent to files."""
+    for upload, path in zip(uploads, paths, strict=True):
         with path.open("wb") as target:
-            shutil.copyfileobj(photo.file, target)
+            shutil.copyfileobj(upload.file, target)

@@ -23,9 +23,10 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
 OPEN_FOLDERS = ("/page/", "/docs/")
-BATCHES = "/v1/batches"  # may be larger than single photos
+BATCHES, FILMS = "/v1/batches", "/v1/films"  # may be larger than single photos
 HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -65,7 +66,8 @@ class Guard:
             await send(message)
 
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        most_mb = self.settings.max_batch_mb if scope["path"] == BATCHES else self.settings.max_upload_mb
+        larger = {BATCHES: self.settings.max_batch_mb, FILMS: self.settings.max_film_mb}
+        most_mb = larger.get(scope["path"], self.settings.max_upload_mb)
         try:
             self._check(scope["method"], scope["path"], headers, most_mb)
         except HTTPException as refusal:

@@ -1,6 +1,7 @@
 // The page: photos come in, the chosen one is shown, and what is done to it goes to the server and back.
 
 import { call } from "./api.js";
+import { Films, isFilm } from "./films.js";
 import { Hand } from "./hand.js";
 import { Photo, Queue } from "./photos.js";
 import { Stage } from "./stage.js";
@@ -23,6 +24,7 @@ class Page {
     this.words = new Words(this);
     this.hand = new Hand(this);
     this.strip = new Strip(this);
+    this.films = new Films(this);
     this._listen();
   }
 
@@ -49,7 +51,12 @@ class Page {
   }
 
   add(files) {
-    const added = [...files].map((file) => new Photo(file, this.words.asked()));
+    const all = [...files];
+    for (const film of all.filter(isFilm)) this.films.add(film);
+    this.addPhotos(all.filter((file) => !isFilm(file)).map((file) => new Photo(file, this.words.asked())));
+  }
+
+  addPhotos(added) {
     if (!added.length) return;
     document.body.classList.remove("empty");
     for (const photo of added) {
@@ -117,6 +124,7 @@ class Page {
   }
 
   _drawPanel() {
+    this.films.draw();
     const photo = this.current?.state === "done" ? this.current : null;
     $("download").disabled = !photo;
     $("download-all").hidden = this.photos.filter((each) => each.state === "done").length < 2;
@@ -147,6 +155,7 @@ class Page {
     this.photos = this.photos.filter((each) => each !== photo);
     photo.remove();
     if (!this.photos.length) document.body.classList.add("empty");
+    this.films.left(photo);
     if (photo === this.current) this.select(this.photos[0] ?? null);
     this.strip.draw();
   }

@@ -1,0 +1,122 @@
+"""Films: shots and stills, colours in the background, and what is no film; over the arithmetic model."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+av = pytest.importorskip("av")
+STATES_AT_WORK = ("reading", "colouring")
+
+
+def film_bytes(frames: int = 12, size: tuple[int, int] = (96, 64)) -> bytes:
+    """A film of two shots, a gradient that moves and its mirror image upside down, as an MP4 file."""
+    file, (width, height) = io.BytesIO(), size
+    down, across = np.mgrid[0:height, 0 : 2 * width]
+    picture = (127 + 60 * np.sin(across / 7) + 60 * np.sin(down / 5)).clip(0, 255).astype(np.uint8)
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            view = picture[:, number : number + width]
+            if number >= frames // 2:
+                view = 255 - view[::-1] // 2
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+def sent(client, data: bytes, name: str = "garden.mp4") -> str:
+    answer = client.post("/v1/films", files={"film": (name, data)})
+    assert answer.status_code == 202, answer.text
+    return f"/v1/films/{answer.json()['id']}"
+
+
+def settled(client, path: str) -> dict:
+    for _ in range(600):
+        status = client.get(path).json()
+        if status["state"] not in STATES_AT_WORK:
+            return status
+        time.sleep(0.05)
+    raise AssertionError(status)
+
+
+@pytest.fixture
+def client(engine, local_of):
+    return local_of(model=("mini",), films=2)[0]
+
+
+def test_a_film_gets_stills_and_comes_back_in_colour(client):
+    path = sent(client, film_bytes())
+    assert client.get(f"{path}/result").status_code == 409
+    status = settled(client, path)
+    assert (status["state"], status["frames"], status["width_px"], status["height_px"]) == ("ready", 12, 96, 64)
+    for shot in status["shots"]:
+        still = client.get(f"{path}/stills/{shot['frame']}")
+        assert Image.open(io.BytesIO(still.content)).size == (96, 64)
+    first = status["shots"][0]["frame"]
+    hints = {str(first): {"marks": [{"points": [[20, 20]], "colour": "#ff0000", "radius_px": 12}]}}
+    answer = client.post(f"{path}/colours", json={"options": {"seed": 9}, "hints": hints})
+    assert answer.status_code == 202, answer.text
+    assert settled(client, path)["state"] == "done"
+    result = client.get(f"{path}/result")
+    assert (result.headers["content-type"], "garden.color.mp4" in result.headers["content-disposition"]) == (
+        "video/mp4",
+        True,
+    )
+    with av.open(io.BytesIO(result.content)) as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+    assert len(frames) == 12
+    warmth = frames[first][..., 0] - frames[first][..., 2]
+    assert warmth[20, 20] > warmth[60, 90] + 20
+    assert client.delete(path).status_code == 204
+    assert client.get(path).json()["detail"] == "this film is not kept any more; send it again"
+
+
+def test_what_is_no_film_has_a_line(client):
+    path = sent(client, b"no film at all", "x.mp4")
+    status = settled(client, path)
+    assert status["state"] == "failed"
+    assert status["line"].startswith("x.mp4") and "/" not in status["line"]
+    assert client.post(f"{path}/colours", json={}).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"model": "nobody"}, "not on offer"),
+        ({"options": {"recompose": False}}, "own luma"),
+        ({"options": {"steps": "many"}}, "steps"),
+        ({"hints": {"a": {}}}, "hints"),
+    ],
+)
+def test_bad_wishes_have_a_line(client, wish, said):
+    path = sent(client, film_bytes(4))
+    settled(client, path)
+    answer = client.post(f"{path}/colours", json=wish)
+    assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
+
+
+def test_a_hint_outside_of_the_frame_is_told_when_it_is_worked_at(client):
+    path = sent(client, film_bytes(4))
+    settled(client, path)
+    hints = {"0": {"marks": [{"points": [[500, 1]], "colour": "red"}]}}
+    assert client.post(f"{path}/colours", json={"hints": hints}).status_code == 202
+    status = settled(client, path)
+    assert status["state"] == "failed" and "outside" in status["line"]
+    assert client.post(f"{path}/colours", json={}).status_code == 202  # it is not lost
+    assert settled(client, path)["state"] == "done"
+
+
+def test_films_are_bounded(client):
+    paths = [sent(client, film_bytes(4)) for _ in range(2)]
+    for path in paths:
+        settled(client, path)
+    sent(client, film_bytes(4))
+    assert [client.get(path).status_code for path in paths] == [404, 200]
