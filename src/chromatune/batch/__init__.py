@@ -5,6 +5,17 @@ events.py        what becomes of each
 hint_layers.py   what is known of the colours of each photo
 run.py           photos through one model to those files, an event for each result and each failure
 pipeline.py      reading, the model, and writing at the same time
+
+An archive is a folder of photos with the folder of their results:
+
+stores.py         where photos are read and results written
+archive_worker.py one photo from its file to its result's, in whatever process; the seam between engines
+local_engine.py   jobs through threads of this process
+archive.py        what is to be done and what was done
+manifest.py       the table of it, in the destination
+result_names.py   what results are called
+watch.py          photos as they arrive
+summary.py        the page
 """
 
 from chromatune.batch.destinations import STANDARD_STREAM, Job, plan
