@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from skimage import data
-from speed import colorize, run
+from speed import Run, colorize, run
 
 from chromatune.images import IMAGE_SUFFIXES
 
@@ -83,45 +83,46 @@ def batch(root: Path, out: Path, workers: int | None = None) -> list[str]:
     return [sys.executable, "-m", "chromatune", "batch", str(root), str(out), "-q", *more]
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds, and peak memory in MiB; photos that fail do not end it."""
-    done = run(command, accepted=(0, 1))
-    return done.seconds, done.peak_mib
+def measure(command: list[str]) -> Run:
+    """Wall and core seconds and peak memory; photos that fail do not end it."""
+    return run(command, accepted=(0, 1))
 
 
 def against_loop(root: Path, photos: list[Path], rounds: int) -> list[str]:
-    """Rows: photos/s of both sides and the ratio."""
-    sides: dict[str, list[float]] = {"batch": [], "loop": []}
-    peak = 0.0
+    """Rows: photos/s of both sides, core seconds, and the ratios."""
+    sides: dict[str, list[list[Run]]] = {"batch": [], "loop": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            seconds, mib = measure(batch(root, Path(folder) / "batch"))
-            sides["batch"].append(len(photos) / seconds)
-            peak = max(peak, mib)
-            total = sum(measure(command)[0] for command in loop_of(photos, root, Path(folder) / "loop"))
-            sides["loop"].append(len(photos) / total)
-    ratios = [ours / theirs for ours, theirs in zip(sides["batch"], sides["loop"], strict=True)]
-    middle = {name: statistics.median(each) for name, each in sides.items()}
-    span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
-    return [
-        "| photos | batch, photos/s | loop of colorize, photos/s | ratio | peak MiB of batch |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-        f"| {len(photos)} | {middle['batch']:.2f} | {middle['loop']:.2f} | **{span}** | {peak:.0f} |",
-    ]
+            sides["batch"].append([measure(batch(root, Path(folder) / "batch"))])
+            sides["loop"].append([measure(each) for each in loop_of(photos, root, Path(folder) / "loop")])
+    speeds = {name: [len(photos) / sum(run.seconds for run in each) for each in runs] for name, runs in sides.items()}
+    cores = {
+        name: [sum(run.core_seconds for run in each) / len(photos) for each in runs] for name, runs in sides.items()
+    }
+    lines = [f"| {len(photos)} photos | batch | loop of colorize | ratio |", "| --- | ---: | ---: | ---: |"]
+    for what, found, pairs in (
+        ("photos/s", speeds, zip(speeds["batch"], speeds["loop"], strict=True)),
+        ("core seconds a photo", cores, zip(cores["loop"], cores["batch"], strict=True)),
+    ):
+        ratios = [better / worse for better, worse in pairs]
+        span = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} … {max(ratios):.2f})"
+        middle = {name: statistics.median(each) for name, each in found.items()}
+        lines.append(f"| {what} | {middle['batch']:.3g} | {middle['loop']:.3g} | {span} |")
+    peaks = {name: max(run.peak_mib for each in runs for run in each) for name, runs in sides.items()}
+    return [*lines, f"| peak MiB | {peaks['batch']:.0f} | {peaks['loop']:.0f} | |"]
 
 
 def over_workers(root: Path, photos: list[Path], counts: list[int], rounds: int) -> list[str]:
     """Rows: photos/s and memory for each number of workers."""
-    found: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    found: dict[int, list[Run]] = defaultdict(list)
     for _ in range(rounds):
         for count in counts:
             with tempfile.TemporaryDirectory() as folder:
-                seconds, mib = measure(batch(root, Path(folder) / "out", count))
-                found[count].append((len(photos) / seconds, mib))
+                found[count].append(measure(batch(root, Path(folder) / "out", count)))
     lines = ["| workers | photos/s | peak MiB |", "| ---: | ---: | ---: |"]
     for count, each in found.items():
-        speeds, peaks = zip(*each, strict=True)
-        lines.append(f"| {count} | {statistics.median(speeds):.2f} | {max(peaks):.0f} |")
+        seconds = statistics.median(run.seconds for run in each)
+        lines.append(f"| {count} | {len(photos) / seconds:.2f} | {max(run.peak_mib for run in each):.0f} |")
     return lines
 
 
@@ -129,8 +130,10 @@ def over_sizes(sizes: list[float], count: int, workers: list[int]) -> list[str]:
     """Rows: photos/s of grey JPEGs of a size, for each number of workers."""
     photo = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
     lines = [
-        "| megapixels | " + " | ".join(f"{each} workers, photos/s" for each in workers) + " | peak MiB |",
-        "| ---: |" + " ---: |" * (len(workers) + 1),
+        "| megapixels | "
+        + " | ".join(f"photos/s, --workers {each}" for each in workers)
+        + " | core seconds a photo | peak MiB |",
+        "| ---: |" + " ---: |" * (len(workers) + 2),
     ]
     for megapixels in sizes:
         side = round((megapixels * 1e6) ** 0.5)
@@ -141,8 +144,9 @@ def over_sizes(sizes: list[float], count: int, workers: list[int]) -> list[str]:
             for index in range(number):
                 cv2.imwrite(str(root / f"{index}.jpg"), cv2.resize(np.roll(photo, index, 1), (side, side)))
             measured = [measure(batch(root, Path(folder) / f"out-{each}", each)) for each in workers]
-        speeds = " | ".join(f"{number / seconds:.2f}" for seconds, _ in measured)
-        lines.append(f"| {megapixels:g} | {speeds} | {max(mib for _, mib in measured):.0f} |")
+        speeds = " | ".join(f"{number / run.seconds:.2f}" for run in measured)
+        cores = min(run.core_seconds for run in measured) / number  # the start is in it
+        lines.append(f"| {megapixels:g} | {speeds} | {cores:.2f} | {max(run.peak_mib for run in measured):.0f} |")
     return lines
 
 
@@ -165,7 +169,7 @@ def main() -> None:
     if counts:
         lines += ["", *over_workers(given.folder, photos, counts, given.rounds)]
     if counts and given.sizes:
-        lines += ["", *over_sizes([float(each) for each in given.sizes.split(",")], 40, counts)]
+        lines += ["", *over_sizes([float(each) for each in given.sizes.split(",")], 24, counts)]
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if given.out:

@@ -38,6 +38,7 @@ class Run:
 
     seconds: float
     peak_mib: float
+    core_seconds: float  # of all its threads
 
 
 def photo_of(megapixels: float, index: int = 0) -> np.ndarray:
@@ -69,7 +70,7 @@ def run(command: Sequence[str], source: Path | None = None, accepted: Sequence[i
     if process.returncode not in accepted:
         assert process.stderr is not None
         raise SystemExit(f"{' '.join(command)}: {process.stderr.read().decode(errors='replace')}")
-    return Run(seconds, usage.ru_maxrss / 1024)
+    return Run(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def colorize(photos: Sequence[Path], out: Path, *options: str) -> list[str]:

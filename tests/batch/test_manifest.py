@@ -62,3 +62,12 @@ def test_a_newer_form_is_refused(tmp_path: Path) -> None:
     table.close()
     with pytest.raises(DataError, match="another version"):
         Manifest(tmp_path)
+
+
+def test_a_folder_that_is_taken_away_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "out" / "hidden").mkdir(parents=True)
+    manifest = Manifest(tmp_path / "out" / "hidden")
+    (tmp_path / "out").rename(tmp_path / "away")
+    with pytest.raises(DataError, match="out is gone"):  # noqa: PT012 - SQLite finds out as late as it likes
+        manifest.put(DONE)
+        manifest.commit()

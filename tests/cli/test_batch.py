@@ -72,6 +72,7 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
         ("none out", "no such folder"),
         ("photos out --glob *.xyz", "no photos in it that are wanted"),
         ("photos out --hints-dir none", "no such folder; give a folder of painted layers"),
+        ("photos out --hints-dir photos/p", "lies among the photos"),
         ("photos out --hints-dir photos --no-recompose", "leave out --no-recompose"),
         ("photos out --workers 0", "--workers"),
         ("photos out --steps 0", "--steps 0"),

@@ -154,6 +154,9 @@ class Manifest:
         try:
             yield
         except sqlite3.OperationalError as error:  # the disk is full, gone, not to be written to
+            folder = self.path.parent.parent
+            if not self.path.exists():
+                raise DataError(f"{printable(str(folder))} is gone: it was removed, or its drive was") from error
             raise DataError(
                 f"{self._label}: cannot be read or written ({first_line(error)}); check the disk"
             ) from error

@@ -165,11 +165,12 @@ class LocalFolder:
             return True
 
 
-def check_folders(source: LocalFolder, destination: LocalFolder) -> None:
-    """Checks that results cannot fall among the photos.
+def check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFolder | None = None) -> None:
+    """Checks that results cannot fall among the photos, and that layers are not among them.
 
     Raises:
-        OptionsError: there is no such source, both are one folder, or the source lies in the destination.
+        OptionsError: there is no such source, both are one folder, the source lies in the destination, or the layers
+            are not there or lie in the source.
     """
     if not source.path.is_dir():
         kind = "is a file; give the folder it is in" if source.path.exists() else "no such folder; check the path"
@@ -181,4 +182,14 @@ def check_folders(source: LocalFolder, destination: LocalFolder) -> None:
         raise OptionsError(
             f"{printable(source.name)} lies in {printable(destination.name)}: results would fall among the photos; "
             "give another folder for them"
+        )
+    if layers is None:
+        return
+    label = printable(layers.name)
+    if not layers.path.is_dir():
+        raise OptionsError(f"--hints-dir {label}: no such folder; give a folder of painted layers")
+    real = Path(os.path.realpath(layers.path))
+    if photos in (real, *real.parents):
+        raise OptionsError(
+            f"--hints-dir {label} lies among the photos, and its layers would be some; move it beside them"
         )

@@ -22,7 +22,6 @@ from chromatune.errors import (
     PhotoError,
     WorkInterrupted,
     count_of,
-    printable,
 )
 from chromatune.options import ColorizeOptions, make_options
 
@@ -101,10 +100,8 @@ def batch_command(
     from chromatune.batch.stores import MARK, LocalFolder, check_folders
 
     photos, results = LocalFolder(source), LocalFolder(destination)
-    check_folders(photos, results)
     layers = None if hints_dir is None else LocalFolder(hints_dir)
-    if layers is not None and not layers.path.is_dir():
-        raise OptionsError(f"--hints-dir {printable(layers.name)}: no such folder; give a folder of painted layers")
+    check_folders(photos, results, layers)
     settings = WorkSettings(model, options, device, runtime, strict, round(max_megapixels * 1e6))
     if dry_run:
         with closing(Manifest(results.path / MARK, read_only=True)) as manifest:
