@@ -83,9 +83,16 @@ def batch(root: Path, out: Path, workers: int | None = None) -> list[str]:
     return [sys.executable, "-m", "chromatune", "batch", str(root), str(out), "-q", *more]
 
 
-def measure(command: list[str]) -> Run:
-    """Wall and core seconds and peak memory; photos that fail do not end it."""
-    return run(command, accepted=(0, 1))
+def measure(command: list[str], out: Path) -> Run:
+    """Wall and core seconds and peak memory; photos that fail do not end it.
+
+    Raises:
+        SystemExit: there is no result at all.
+    """
+    done = run(command, accepted=(0, 1))
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in out.rglob("*")):
+        raise SystemExit(f"{' '.join(command)}: made nothing")
+    return done
 
 
 def against_loop(root: Path, photos: list[Path], rounds: int) -> list[str]:
@@ -93,8 +100,9 @@ def against_loop(root: Path, photos: list[Path], rounds: int) -> list[str]:
     sides: dict[str, list[list[Run]]] = {"batch": [], "loop": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            sides["batch"].append([measure(batch(root, Path(folder) / "batch"))])
-            sides["loop"].append([measure(each) for each in loop_of(photos, root, Path(folder) / "loop")])
+            ours, theirs = (Path(folder) / name for name in sides)
+            sides["batch"].append([measure(batch(root, ours), ours)])
+            sides["loop"].append([measure(each, theirs) for each in loop_of(photos, root, theirs)])
     speeds = {name: [len(photos) / sum(run.seconds for run in each) for each in runs] for name, runs in sides.items()}
     cores = {
         name: [sum(run.core_seconds for run in each) / len(photos) for each in runs] for name, runs in sides.items()
@@ -118,7 +126,8 @@ def over_workers(root: Path, photos: list[Path], counts: list[int], rounds: int)
     for _ in range(rounds):
         for count in counts:
             with tempfile.TemporaryDirectory() as folder:
-                found[count].append(measure(batch(root, Path(folder) / "out", count)))
+                out = Path(folder) / "out"
+                found[count].append(measure(batch(root, out, count), out))
     lines = ["| workers | photos/s | peak MiB |", "| ---: | ---: | ---: |"]
     for count, each in found.items():
         seconds = statistics.median(run.seconds for run in each)
@@ -143,7 +152,8 @@ def over_sizes(sizes: list[float], count: int, workers: list[int]) -> list[str]:
             number = max(4, min(count, round(count * 4 / max(megapixels, 1))))
             for index in range(number):
                 cv2.imwrite(str(root / f"{index}.jpg"), cv2.resize(np.roll(photo, index, 1), (side, side)))
-            measured = [measure(batch(root, Path(folder) / f"out-{each}", each)) for each in workers]
+            outs = {each: Path(folder) / f"out-{each}" for each in workers}
+            measured = [measure(batch(root, out, each), out) for each, out in outs.items()]
         speeds = " | ".join(f"{number / run.seconds:.2f}" for run in measured)
         cores = min(run.core_seconds for run in measured) / number  # the start is in it
         lines.append(f"| {megapixels:g} | {speeds} | {cores:.2f} | {max(run.peak_mib for run in measured):.0f} |")
