@@ -11,6 +11,8 @@ ChromaTuneError
 └── WorkInterrupted     the user ended long work, which can go on later
 """
 
+from __future__ import annotations
+
 LONGEST_SHOWN = 60  # characters of a value in a message
 
 
@@ -51,7 +53,10 @@ class MissingExtraError(ChromaTuneError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'chromatune[{extra}]'")
-        self.extra = extra
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.what, self.extra)  # it comes from other processes too
 
 
 class WorkInterrupted(ChromaTuneError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from chromatune.cli.fields import takes_fields
 from chromatune.cli.printing import complain
 from chromatune.errors import MissingExtraError
 from chromatune.serving.settings import ServeSettings, make_serve_settings
+
+if TYPE_CHECKING:
+    from chromatune.serving.predictor import Predictor
 
 WEB = ("fastapi", "uvicorn", "multipart", "prometheus_client", "fastapi_offline")
 
@@ -36,9 +39,7 @@ def serve_command(
     """
     if not all(find_spec(name) for name in WEB):
         raise MissingExtraError("the server", "web")
-    from chromatune.serving.local import LocalPredictor
-
-    predictor = LocalPredictor(settings, complain)
+    predictor = _predictor(settings)
     predictor.start()  # while the web's libraries are loaded
     try:
         from chromatune.serving.app import create_app
@@ -48,6 +49,18 @@ def serve_command(
     finally:
         predictor.stop()  # not while a model is being loaded: its library would end the process its own way
     return 0
+
+
+def _predictor(settings: ServeSettings) -> Predictor:
+    if settings.engine == "local":
+        from chromatune.serving.local import LocalPredictor
+
+        return LocalPredictor(settings, complain)
+    from chromatune.cluster import require_ray
+    from chromatune.serving.ray_predictor import RayPredictor
+
+    require_ray("--engine ray")
+    return RayPredictor(settings, complain)
 
 
 def _announce(address: str, open_page: bool) -> None:

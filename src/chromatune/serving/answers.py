@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from chromatune.errors import ChromaTuneError, FilmError, NotAPictureError, OptionsError, PhotoError
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.guard import retry_after
-from chromatune.serving.predictor import Answer, QueueFull
+from chromatune.serving.predictor import Answer, QueueFull, Unavailable
 from chromatune.serving.shelf import GoneError
 
 MEDIA_TYPES = {
@@ -166,6 +166,10 @@ def add_failures(app: FastAPI) -> None:
     @app.exception_handler(ChromaTuneError)
     async def told(_: Request, error: ChromaTuneError) -> JSONResponse:
         return _failed(status_of(error), str(error))
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(_: Request, error: Unavailable) -> JSONResponse:
+        return _failed(503, str(error), {"retry-after": "2"})
 
     @app.exception_handler(GoneError)
     async def missing(_: Request, error: GoneError) -> JSONResponse:

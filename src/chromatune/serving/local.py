@@ -17,7 +17,7 @@ from chromatune.serving.predictor import Answer, Facts, Kept, State, Work
 from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from chromatune.colorizer import ColorizeResult
+    from chromatune.colorizer import Colorizer, ColorizeResult
     from chromatune.hints.reference import Reference
     from chromatune.images import Photo
     from chromatune.retouching import Retouch
@@ -39,6 +39,7 @@ class LocalPredictor:
         settings: ServeSettings,
         tell: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
+        open_model: Callable[[str, int], Colorizer] | None = None,
     ) -> None:
         """Loads nothing yet.
 
@@ -46,9 +47,11 @@ class LocalPredictor:
             settings: models, device, workers and queue.
             tell: is given a line for who runs the server, where a model cannot be loaded.
             clock: seconds.
+            open_model: the colorizer of a model on offer, for so many threads; by default it is loaded here.
         """
         self.settings = settings
         self._tell, self._clock = tell, clock
+        self._open_model = open_model or self._opened_here
         self._state = State("loading")
         self._models: dict[str, SharedPass] = {}
         self._loading, self._remembering = threading.Lock(), threading.Lock()
@@ -84,7 +87,7 @@ class LocalPredictor:
         """Begins to load the default model, in a thread, unless that has begun."""
         if self._loader is not None:
             return
-        self._loader = threading.Thread(target=self._load_first, name="load", daemon=True)
+        self._loader = threading.Thread(target=self.load, name="load", daemon=True)
         self._loader.start()
 
     def stop(self) -> None:
@@ -95,7 +98,8 @@ class LocalPredictor:
             if pool is not None:
                 pool.stop()
 
-    def _load_first(self) -> None:
+    def load(self) -> None:
+        """Loads the default model; `state` says afterwards whether it could be."""
         try:
             from chromatune.inference import threads
 
@@ -127,16 +131,20 @@ class LocalPredictor:
             return self._models[name]
 
     def _load(self, name: str) -> SharedPass:
-        from chromatune.colorizer import Colorizer
         from chromatune.serving.shared_pass import SharedPass
 
-        source, settings = self.settings.source_of(name), self.settings
         try:
-            loaded = Colorizer.load(source, device=settings.device, runtime=settings.runtime, workers=self._workers)
+            loaded = self._open_model(name, self._workers)
         except ChromaTuneError as error:
             self._tell(f"model {name}: {error}")
-            raise ModelError(without_paths(str(error).replace(source, name))) from None
+            raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
         return SharedPass(loaded, MOST_TOGETHER)
+
+    def _opened_here(self, name: str, workers: int) -> Colorizer:
+        from chromatune.colorizer import Colorizer
+
+        source, settings = self.settings.source_of(name), self.settings
+        return Colorizer.load(source, device=settings.device, runtime=settings.runtime, workers=workers)
 
     def remember(self, retouch: Retouch) -> None:
         """Notes that hints are put onto a photo; of one that had some long ago, what was worked out for them is freed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from chromatune.errors import ChromaTuneError
 from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
 
@@ -80,6 +81,10 @@ class State:
 
 class QueueFull(Exception):
     """There are as many photos waiting as may; try again after some seconds."""
+
+
+class Unavailable(ChromaTuneError):
+    """What computes is not there at the moment; the same request may succeed in some seconds."""
 
 
 class Kept(Protocol):

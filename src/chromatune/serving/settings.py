@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,7 +44,14 @@ class ServeSettings(BaseModel):
         None, description="The library that computes."
     )
     workers: Annotated[int | None, Flag(unset="one a core")] = Field(
-        None, ge=1, le=64, description="Photos in work at the same time."
+        None, ge=1, le=64, description="Photos in work at the same time, with --engine ray in each replica."
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="What computes: this process, or replicas of Ray Serve (extra ray)."
+    )
+    replicas: int = Field(1, ge=1, le=1000, description="Processes that compute, with --engine ray.")
+    ray_address: Annotated[str | None, Flag(metavar="HOST:PORT", unset="one started here")] = Field(
+        None, description="The Ray cluster on which they run, with --engine ray."
     )
     queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are sent away (429).")
     max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
@@ -68,6 +75,12 @@ class ServeSettings(BaseModel):
             raise ValueError(
                 f"--host {self.host} lets other machines in; give --token TEXT, or --without-token if that is meant"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_replicas_of_ray(self) -> ServeSettings:
+        if self.engine == "local" and (self.replicas != 1 or self.ray_address is not None):
+            raise ValueError("--replicas and --ray-address go with --engine ray")
         return self
 
     @model_validator(mode="after")
