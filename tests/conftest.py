@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -356,14 +357,41 @@ class ArithmeticPass:
         return rgb
 
 
+def make_engine() -> ArithmeticPass:
+    values = {"size_px": 32, "steps": 4, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
+    chroma = {"vivid": 0.0, "variant_steps": 6}
+    return ArithmeticPass(ModelInfo(name="arithmetic", path=Path(), description="", **values, **chroma))
+
+
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPass:
     """The model pass that every model name but "unknown" opens."""
-    values = {"size_px": 32, "steps": 4, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
-    chroma = {"vivid": 0.0, "variant_steps": 6}
-    fake = ArithmeticPass(ModelInfo(name="arithmetic", path=Path(), description="", **values, **chroma))
+    fake = make_engine()
     monkeypatch.setattr("chromatune.colorizer.open_pass", fake.open)
     return fake
+
+
+@pytest.fixture(scope="session")
+def own_ray() -> Iterator[None]:
+    """Ray on this machine for all tests of a run; its workers have the arithmetic model, on the device "arithmetic"."""
+    ray = pytest.importorskip("ray")
+    from chromatune.cluster import joined
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    engine = make_engine()
+
+    def prepare() -> None:
+        import chromatune.colorizer
+
+        own = chromatune.colorizer.open_pass
+
+        def open_pass(model: str, *, device: str | None = None, **given: Any) -> Any:
+            return engine.open(model) if device == "arithmetic" else own(model, device=device, **given)
+
+        chromatune.colorizer.open_pass = open_pass
+
+    with joined(None, cpus=16, prepare=prepare):
+        yield
 
 
 @pytest.fixture

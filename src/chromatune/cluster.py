@@ -13,9 +13,10 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from typing import Any
 
 from chromatune.errors import MissingExtraError, OptionsError, first_line, shown
 
@@ -35,13 +36,16 @@ def require_ray(what: str) -> None:
 
 
 @contextlib.contextmanager
-def joined(address: str | None, *, cpus: int, gpus: int = 0) -> Iterator[None]:
+def joined(
+    address: str | None, *, cpus: int, gpus: int = 0, prepare: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Ray, as long as the context lasts; one that this process has joined already is used and left as it is.
 
     Args:
         address: of a cluster, such as "10.0.0.5:6379" or "auto"; None starts Ray on this machine alone.
         cpus: so many actors of one CPU find a place, where it is started here.
         gpus: the same of GPUs.
+        prepare: is called in each worker process before anything else.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -56,9 +60,9 @@ def joined(address: str | None, *, cpus: int, gpus: int = 0) -> Iterator[None]:
         return
     with contextlib.ExitStack() as ends:
         if address is None:
-            _start(ends, cpus, gpus)
+            _start(ends, cpus, gpus, prepare)
         else:
-            _join(address)
+            _join(address, prepare)
         ends.callback(ray.shutdown)
         yield
 
@@ -74,7 +78,7 @@ def _set_environment(own: bool) -> None:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
 
 
-def _start(ends: contextlib.ExitStack, cpus: int, gpus: int) -> None:
+def _start(ends: contextlib.ExitStack, cpus: int, gpus: int, prepare: Callable[[], None] | None) -> None:
     import ray
 
     place = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
@@ -86,23 +90,30 @@ def _start(ends: contextlib.ExitStack, cpus: int, gpus: int) -> None:
     starting = thread.submit(
         ray.init, address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False,
         logging_level=logging.ERROR, object_store_memory=STORE_MB * 2**20, _temp_dir=folder,
+        runtime_env=_environment(prepare),
     )  # fmt: skip
     starting.result()
 
 
-def _join(address: str) -> None:
+def _join(address: str, prepare: Callable[[], None] | None) -> None:
     import ray
 
     try:
         if address != "auto":
             _knock(address)  # Ray itself would try for minutes
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment(prepare)
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise OptionsError(
             f"ray_address={shown(address)}: no Ray answers there ({first_line(error)}); start one with "
             "`ray start --head`, or leave it out for one on this machine",
             "ray_address",
         ) from None
+
+
+def _environment(prepare: Callable[[], None] | None) -> dict[str, Any]:
+    return {"worker_process_setup_hook": prepare} if prepare else {}
 
 
 def _knock(address: str) -> None:

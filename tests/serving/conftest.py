@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,45 @@ def local_of(client_of) -> Callable[..., tuple[TestClient, LocalPredictor]]:
         client = client_of(predictor, **settings)
         wait_until(lambda: predictor.state.name != "loading")
         return client, predictor
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def replicas_of(own_ray) -> Iterator[Callable[..., Any]]:
+    """Two replicas for settings, deployed once a run: they keep nothing."""
+    from contextlib import ExitStack
+
+    from chromatune.serving.ray_replicas import deployed
+
+    known: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def make(**settings) -> Any:
+            key = repr(sorted(settings.items()))
+            if key not in known:
+                known[key] = stack.enter_context(deployed(make_serve_settings(**settings)))
+            return known[key]
+
+        yield make
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def served_of(request, client_of, local_of) -> Callable[..., TestClient]:
+    """A client of an app over models of this process, and again over those of two replicas."""
+    if request.param == "local":
+        return lambda **settings: local_of(**settings)[0]
+    from chromatune.serving.ray_predictor import RayPredictor
+
+    replicas_of = request.getfixturevalue("replicas_of")
+
+    def make(**settings) -> TestClient:
+        device = {"device": "arithmetic"} if "engine" in request.fixturenames else {}
+        settings = {"engine": "ray", "replicas": 2, **device, **settings}
+        predictor = RayPredictor(make_serve_settings(**settings), replicas=replicas_of(**settings))
+        client = client_of(predictor, **settings)
+        wait_until(lambda: predictor.state.name != "loading")
+        return client
 
     return make
 

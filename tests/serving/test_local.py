@@ -16,13 +16,13 @@ from chromatune.serving.settings import make_serve_settings
 from chromatune.serving.shared_pass import SharedPass
 
 
-def test_an_answer_is_the_command_lines_file(local_of, tiny_bundle_dir, tmp_path, picture):
+def test_an_answer_is_the_command_lines_file(served_of, tiny_bundle_dir, tmp_path, picture):
     from chromatune.cli import main
 
     source, target = tmp_path / "x.jpg", tmp_path / "out.jpg"
     source.write_bytes(picture(size=(64, 48), format="JPEG"))
     assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_bundle_dir), "--seed", "3"]) == 0
-    client, _ = local_of(model=(str(tiny_bundle_dir),), device="cpu")
+    client = served_of(model=(str(tiny_bundle_dir),), device="cpu")
     files = {"photo": ("x.jpg", source.read_bytes())}
     answer = client.post("/v1/colorize", files=files, data={"options": '{"seed": 3}'})
     assert answer.content == target.read_bytes()
@@ -34,14 +34,14 @@ def test_an_answer_is_the_command_lines_file(local_of, tiny_bundle_dir, tmp_path
     ("data", "status", "said"),
     [(b"", 400, "empty"), (b"no picture", 415, "not a picture"), (b"\xff\xd8\xff broken", 400, "x.jpg")],
 )
-def test_bad_photos(engine, local_of, data, status, said):
-    client, _ = local_of(model=("mini",))
+def test_bad_photos(engine, served_of, data, status, said):
+    client = served_of(model=("mini",))
     answer = client.post("/v1/colorize", files={"photo": ("x.jpg", data)})
     assert (answer.status_code, said in answer.json()["detail"]) == (status, True)
 
 
-def test_a_photo_of_too_many_pixels(engine, local_of, picture):
-    client, _ = local_of(model=("mini",), max_megapixels=0.001)
+def test_a_photo_of_too_many_pixels(engine, served_of, picture):
+    client = served_of(model=("mini",), max_megapixels=0.001)
     answer = client.post("/v1/colorize", files={"photo": ("x.png", picture(size=(100, 100)))})
     assert (answer.status_code, "x.png" in answer.json()["detail"]) == (400, True)
 

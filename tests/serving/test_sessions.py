@@ -27,15 +27,15 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture
-def session(engine, local_of, picture):
+def session(engine, served_of, picture):
     """A client, and the path of a session on a grey picture of 80 × 60 pixels whose first pass is a little blue."""
-    client, _ = local_of(model=("mini",))
+    client = served_of(model=("mini",))
     key = opened(client, picture(size=(80, 60)), options='{"seed": 5}')["id"]
     return client, f"/v1/sessions/{key}"
 
 
-def test_a_session_opens_with_a_first_version(engine, local_of, picture):
-    client, _ = local_of(model=("mini",))
+def test_a_session_opens_with_a_first_version(engine, served_of, picture):
+    client = served_of(model=("mini",))
     answer = opened(client, picture(), options='{"seed": 5}')
     assert answer["version"] == 1
     facts = answer["facts"]
@@ -137,8 +137,8 @@ def test_a_session_without_the_photos_own_luminance_is_none(client, photo):
     assert (answer.status_code, "/v1/colorize" in answer.json()["detail"]) == (422, True)
 
 
-def test_sessions_are_bounded_and_end(engine, local_of, picture):
-    client, _ = local_of(model=("mini",), sessions=2)
+def test_sessions_are_bounded_and_end(engine, served_of, picture):
+    client = served_of(model=("mini",), sessions=2)
     keys = [opened(client, picture())["id"] for _ in range(3)]
     found = [client.post(f"/v1/sessions/{key}/preview", json={}).status_code for key in keys]
     assert found == [404, 200, 200]
@@ -158,9 +158,9 @@ def test_what_was_worked_out_for_hints_is_kept_of_few_photos(engine, local_of, p
     assert all(each is not None and each._hinted is not None for each in kept)
 
 
-def test_what_was_worked_out_for_hints_is_freed_after_a_while(session):
-    client, path = session
-    predictor, now = client.app.state.predictor, [0.0]
+def test_what_was_worked_out_for_hints_is_freed_after_a_while(engine, local_of, picture):
+    client, predictor = local_of(model=("mini",))
+    path, now = f"/v1/sessions/{opened(client, picture(size=(80, 60)))['id']}", [0.0]
     predictor._clock = lambda: now[0]
     wish = {"hints": {"marks": [{"points": [[5, 5]], "colour": "red"}]}}
     first = client.post(f"{path}/preview", json=wish).content
@@ -174,7 +174,7 @@ def test_what_was_worked_out_for_hints_is_freed_after_a_while(session):
     assert client.post(f"{path}/preview", json=wish).content == first
 
 
-def test_a_16_bit_photo_with_transparency(engine, local_of):
+def test_a_16_bit_photo_with_transparency(engine, served_of):
     from chromatune.images import encode_photo, read_photo
     from chromatune.images.photo import Photo
 
@@ -182,7 +182,7 @@ def test_a_16_bit_photo_with_transparency(engine, local_of):
     alpha = np.full((6, 8), 65535, np.uint16)
     alpha[0] = 0
     data = encode_photo(np.repeat(grey[..., None], 3, 2), Photo(grey, alpha), "PNG")
-    client, _ = local_of(model=("mini",))
+    client = served_of(model=("mini",))
     path = f"/v1/sessions/{opened(client, data)['id']}"
     preview = client.post(f"{path}/preview", json={})
     assert preview.headers["content-type"] == "image/png"
@@ -192,10 +192,10 @@ def test_a_16_bit_photo_with_transparency(engine, local_of):
     assert np.abs(result.grey.astype(int) - grey).max() <= 1
 
 
-def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(local_of):
+def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(served_of):
     from skimage import data
 
-    client, _ = local_of(model=("mini",))
+    client = served_of(model=("mini",))
     grey = np.asarray(Image.fromarray(data.astronaut()).convert("L").resize((300, 200)))
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "PNG")
@@ -209,10 +209,10 @@ def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(local_of):
     assert changed[18:28, 22:38].mean() > 50 > 6 > changed[-20:, -20:].mean()
 
 
-def test_a_reference_gives_its_colours(local_of):
+def test_a_reference_gives_its_colours(served_of):
     from skimage import data
 
-    client, _ = local_of(model=("mini",))
+    client = served_of(model=("mini",))
     truth = Image.fromarray(data.astronaut()).resize((256, 256))
     photo, reference = io.BytesIO(), io.BytesIO()
     truth.convert("L").save(photo, "PNG")

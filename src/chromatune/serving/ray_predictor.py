@@ -58,6 +58,10 @@ class RayPredictor:
         """Begins to deploy the replicas, in a thread."""
         self._kept.start()
 
+    def tidy(self) -> None:
+        """See `Predictor.tidy`."""
+        self._kept.tidy()
+
     def stop(self) -> None:
         """Finishes what is in work and takes the replicas down."""
         self._kept.stop()
