@@ -1,0 +1,79 @@
+"""Replicas of Ray Serve behind the app: a lost one, a full queue, a model that is not there, the app as a deployment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chromatune.serving.predictor import Unavailable
+from chromatune.serving.settings import make_serve_settings
+
+pytestmark = pytest.mark.slow
+SETTINGS = {"engine": "ray", "replicas": 2, "model": ("mini",), "device": "arithmetic"}
+
+
+def replica_pids() -> list[int]:
+    """Processes of replicas on this machine that this process has started."""
+    import psutil
+
+    found = (each for each in psutil.Process().children(recursive=True) if "ServeReplica" in " ".join(each.cmdline()))
+    return sorted(each.pid for each in found)
+
+
+@pytest.fixture
+def client(client_of, replicas_of, until):
+    """A client of an app over two replicas with the arithmetic model."""
+    from chromatune.serving.ray_predictor import RayPredictor
+
+    predictor = RayPredictor(make_serve_settings(**SETTINGS), replicas=replicas_of(**SETTINGS))
+    client = client_of(predictor, **SETTINGS)
+    until(lambda: predictor.state.name == "ready")
+    return client
+
+
+def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, until):
+    photo = picture(size=(1500, 1500))
+    wanted = client.post("/v1/colorize", files={"photo": ("x.png", photo)}).content
+    until(lambda: len(replica_pids()) == 2)
+    killed, stop = threading.Event(), time.monotonic() + 8
+
+    def load(_: int) -> list[tuple[int, bool]]:
+        found = []
+        while time.monotonic() < stop:
+            answer = client.post("/v1/colorize", files={"photo": ("x.png", photo)})
+            right = answer.content == wanted if answer.status_code == 200 else "retry-after" in answer.headers
+            found.append((answer.status_code, right))
+        return found
+
+    with ThreadPoolExecutor(4) as clients:
+        loads = [clients.submit(load, number) for number in range(4)]
+        time.sleep(1.5)
+        os.kill(replica_pids()[0], signal.SIGKILL)
+        killed.set()
+        answers = [answer for each in loads for answer in each.result()]
+    assert len(answers) > 20
+    assert {status for status, _ in answers} <= {200, 503} and all(right for _, right in answers)
+    assert sum(status == 200 for status, _ in answers) > 0.9 * len(answers)
+    until(lambda: len(replica_pids()) == 2, 40)
+
+
+def test_a_session_outlives_the_replicas(client, picture, until):
+    opened = client.post("/v1/sessions", files={"photo": ("x.png", picture(size=(80, 60)))}).json()
+    path = f"/v1/sessions/{opened['id']}"
+    before = client.post(f"{path}/result", json={}).content
+    until(lambda: len(replica_pids()) == 2, 40)
+    gone = replica_pids()
+    for each in gone:
+        os.kill(each, signal.SIGKILL)
+    assert client.post(f"{path}/result", json={}).content == before
+    until(lambda: len(set(replica_pids()) - set(gone)) == 2, 60)
+    answer = client.post(f"{path}/versions", json={"options": {"seed": 3}})
+    assert (answer.status_code, answer.json()["version"]) == (201, 2)
