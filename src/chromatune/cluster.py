@@ -101,9 +101,7 @@ def _join(address: str, prepare: Callable[[], None] | None) -> None:
     try:
         if address != "auto":
             _knock(address)  # Ray itself would try for minutes
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment(prepare)
-        )
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment(prepare))
     except (OSError, ValueError, RuntimeError) as error:
         raise OptionsError(
             f"ray_address={shown(address)}: no Ray answers there ({first_line(error)}); start one with "

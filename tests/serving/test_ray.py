@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from chromatune.serving.predictor import Unavailable
 from chromatune.serving.settings import make_serve_settings
 
 pytestmark = pytest.mark.slow

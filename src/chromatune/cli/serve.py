@@ -11,15 +11,12 @@ import typer
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.printing import complain
 from chromatune.errors import MissingExtraError
-from chromatune.serving.settings import ServeSettings, make_serve_settings
+from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
 if TYPE_CHECKING:
     from chromatune.serving.predictor import Predictor
 
 WEB = ("fastapi", "uvicorn", "multipart", "prometheus_client", "fastapi_offline")
-
-
-TOKEN_VARIABLE = "CHROMATUNE_TOKEN"  # on a command line, everybody on the machine can read it
 
 
 def _settings(**given: Any) -> ServeSettings:

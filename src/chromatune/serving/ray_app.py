@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -9,7 +10,7 @@ from ray import serve
 from chromatune.serving.app import create_app
 from chromatune.serving.ray_predictor import RayPredictor
 from chromatune.serving.ray_replicas import Replicas, bind_replicas
-from chromatune.serving.settings import ServeSettings, make_serve_settings
+from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,7 +36,8 @@ def build(args: dict[str, Any]) -> Any:
     Raises:
         OptionsError: one of them is wrong.
     """
-    settings = make_serve_settings(**{**args, "engine": "ray"})
+    token = args.get("token") or os.environ.get(TOKEN_VARIABLE) or None
+    settings = make_serve_settings(**{**args, "engine": "ray", "token": token})
     # One, because it keeps sessions and batches; without a CPU of its own, which are for replicas
     app = serve.deployment(
         serve.ingress()(App), name="App", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from chromatune.options import Flag, options_error
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+TOKEN_VARIABLE = "CHROMATUNE_TOKEN"  # on a command line, everybody on the machine can read it
 SHORTEST_TOKEN = 16  # characters; shorter ones are guessed
 
 
