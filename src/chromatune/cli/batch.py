@@ -108,20 +108,21 @@ def batch_command(
             return _tell_plan(Archive(settings, photos, results, manifest, results.path, layers, glob or ()))
     with hold_destination(results, photos, moved=moved) as manifest:
         archive = Archive(settings, photos, results, manifest, results.path, layers, glob or ())
-        engine = _local_engine(settings, photos, results, layers, workers)
-        return (_watch if watch else _work)(archive, engine, quiet)
+        make_worker = partial(make_archive_worker, settings, photos, results, layers)
+        with closing(_engine(engine, make_worker, workers, ray_address, device)) as chosen:
+            return (_watch if watch else _work)(archive, chosen, quiet)
 
 
-def _local_engine(
-    settings: WorkSettings, source: Store, destination: Store, layers: Store | None, workers: int | None
+def _engine(
+    name: str, make_worker: MakeWorker, workers: int | None, address: str | None, device: str | None
 ) -> Engine:
-    from chromatune.batch.archive_worker import ArchiveWorker, Room
-    from chromatune.batch.local_engine import LocalEngine
+    if name == "local":
+        from chromatune.batch.local_engine import LocalEngine
 
-    def make_worker(count: int, room: Room) -> ArchiveWorker:
-        return ArchiveWorker(settings, source, destination, layers, workers=count, room=room)
+        return LocalEngine(make_worker, workers)
+    from chromatune.batch.ray_engine import RayEngine
 
-    return LocalEngine(make_worker, workers)
+    return RayEngine(make_worker, workers, address=address, gpu=(device or "").startswith("cuda"))
 
 
 def _tell_plan(archive: Archive) -> int:
