@@ -1,4 +1,4 @@
-"""Replicas of Ray Serve behind the app: a lost one, a full queue, a model that is not there, the app as a deployment."""
+"""Replicas of Ray Serve behind the app: a lost one, a full queue, a model that is not there."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -276,13 +275,16 @@ def settings_key(settings: WorkSettings) -> str:
 
 
 @contextmanager
-def hold_destination(destination: LocalFolder, source: LocalFolder, *, moved: bool = False) -> Iterator[Manifest]:
+def hold_destination(
+    destination: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
+) -> Iterator[Manifest]:
     """The manifest of a destination, made if missing, which no other process works in meanwhile.
 
     Args:
-        destination: of the results.
+        destination: of the results, or of what is known of them where they go elsewhere.
         source: of the photos; the destination is its from the first time on.
         moved: the source is the one of earlier runs, under another path.
+        results: where they go, if elsewhere.
 
     Raises:
         OptionsError: it is of another source, another process works there, or it holds files and was no destination.
@@ -297,8 +299,8 @@ def hold_destination(destination: LocalFolder, source: LocalFolder, *, moved: bo
         (folder / MARK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
-    path = os.fsencode(source.path.resolve()).decode("utf-8", "backslashreplace")  # a name need not be valid text
-    with claim_folder(folder, NOTE, {"source": path}, "results", ignored=("source",) if moved else (), other="DEST"):
+    facts = {"source": source.address} | ({} if results is None else {"results": results.address})
+    with claim_folder(folder, NOTE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
         manifest = Manifest(folder / MARK)
         try:
             yield manifest

@@ -7,12 +7,12 @@ whole. What is known of the archive is kept here alone. Ray starts a lost worker
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker, Room
+from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker
 from chromatune.batch.local_engine import MOST_WORKERS, MakeWorker, SharedRoom
 from chromatune.cluster import joined
 from chromatune.errors import ChromaTuneError, count_of, printable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2  # photos in work in a worker: one is read or written while the other is computed
 WAITING = 1  # photos that wait for each worker beside those
+GRACE_S = 60.0  # for what is in work when nobody wants it any more
 RETRIES = 2  # of a photo whose worker was lost; it may have been another photo's fault
 
 
@@ -107,6 +108,8 @@ class RayEngine:
             while flight:
                 yield from flight.landed(suspects)
             raise
+        finally:
+            flight.wait()  # nobody is killed while writing
 
     def close(self) -> None:
         """Ends the workers, and Ray where it was started here."""
@@ -162,6 +165,13 @@ class _Flight:
         self._out[worker.take.remote(job)] = job, worker
         self._load[worker] += 1
 
+    def wait(self) -> None:
+        """Waits until all have come, for some time."""
+        if self._out:
+            import ray
+
+            ray.wait(list(self._out), num_returns=len(self._out), timeout=GRACE_S)
+
     def landed(self, lost: list[ArchiveJob]) -> Iterator[ArchiveRecord]:
         """Waits for at least one; the records of what has come, and to `lost` the jobs whose worker never came back."""
         import ray
@@ -179,5 +189,7 @@ class _Flight:
 def _lost(job: ArchiveJob) -> ArchiveRecord:
     tried = count_of(RETRIES + 1, "worker")
     return ArchiveRecord(
-        job.photo, "failed", f"{printable(job.photo)}: {tried} died of it, of too little memory, perhaps; make it smaller"
+        job.photo,
+        "failed",
+        f"{printable(job.photo)}: {tried} died of it, of too little memory, perhaps; make it smaller",
     )

@@ -8,10 +8,11 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
-from chromatune.batch.stores import Found, LocalFolder, SourceGoneError, Store
+from chromatune.batch.stores import Found, LocalFolder, SourceGoneError, Store, check_folders
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
 from chromatune.files import own_results
 from chromatune.images import IMAGE_SUFFIXES
@@ -32,6 +33,11 @@ class RemoteFolder:
         self._opened: tuple[Any, str] | None = None
         self._sizes: dict[str, int] = {}
         self._sizes_until = 0.0
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.name
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -59,6 +65,14 @@ class RemoteFolder:
             self._opened = fs, root.rstrip("/")
         return self._opened
 
+    def connect(self) -> None:
+        """Passes where what opens such URLs is installed.
+
+        Raises:
+            MissingExtraError, OptionsError: it is not.
+        """
+        self._open_store()
+
     def _path(self, key: str) -> str:
         return f"{self._open_store()[1]}/{key}"
 
@@ -76,10 +90,11 @@ class RemoteFolder:
         fs, root = self._open_store()
         try:
             found = fs.find(root, detail=True)
-            if not found and not fs.exists(root):
-                raise SourceGoneError
-        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            gone = not found and not fs.exists(root)
+        except Exception as error:
             raise SourceGoneError(first_line(error)) from error
+        if gone:
+            raise SourceGoneError
         return {path.removeprefix(f"{root}/"): info for path, info in found.items()}
 
     def stamp(self, key: str) -> str | None:
@@ -96,7 +111,7 @@ class RemoteFolder:
             raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
         except PermissionError:
             raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
-        except Exception as error:  # noqa: BLE001 - each store has errors of its own; no other file would do better
+        except Exception as error:
             raise SourceGoneError(first_line(error)) from error
 
     def write(self, key: str, data: bytes) -> None:
@@ -149,9 +164,28 @@ def open_store(name: str) -> Store:
     return RemoteFolder(name)
 
 
-def is_remote(name: str) -> bool:
-    """Whether a folder is named by the URL of another store."""
-    return isinstance(open_store(name), RemoteFolder)
+def check_stores(source: Store, destination: Store, layers: Store | None = None) -> None:
+    """Checks that results cannot fall among the photos, and that layers are not among them; see `check_folders`.
+
+    Raises:
+        OptionsError: a folder is not there, or one lies in another.
+        MissingExtraError: a URL takes what is not installed.
+    """
+    local = [each for each in (source, destination, layers) if isinstance(each, LocalFolder)]
+    if len(local) == 2 + (layers is not None):
+        check_folders(*local)
+        return
+    for each in (source, layers):
+        if isinstance(each, LocalFolder) and not each.path.is_dir():
+            raise OptionsError(f"{printable(each.name)}: no such folder; check the path")
+    for each in (source, destination, layers):
+        if isinstance(each, RemoteFolder):
+            each.connect()
+    photos, results = f"{source.address}/", f"{destination.address}/"
+    if photos.startswith(results) or results.startswith(photos):
+        raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
+    if layers is not None and f"{layers.address}/".startswith(photos):
+        raise OptionsError(f"{printable(layers.name)} lies among the photos, and its layers would be some; move it")
 
 
 def _scheme(name: str) -> str:
@@ -161,4 +195,6 @@ def _scheme(name: str) -> str:
 
 def _stamp(info: dict[str, Any]) -> str:
     change = next((info[name] for name in CHANGES if info.get(name) is not None), "")
-    return f"{info['size']}:{change}"
+    if isinstance(change, datetime):  # a listing may have seconds where a file alone has a date
+        change = change.timestamp()
+    return f"{info['size']}:{change:.6f}" if isinstance(change, float) else f"{info['size']}:{change}"

@@ -48,6 +48,10 @@ class Store(Protocol):
     def name(self) -> str:
         """The folder as the user named it."""
 
+    @property
+    def address(self) -> str:
+        """The same folder's one name, from wherever it is called."""
+
     def find(self) -> Found:
         """All photos below the folder. Raises a `SourceGoneError` where there is no such folder."""
 
@@ -87,6 +91,11 @@ class LocalFolder:
     def path(self) -> Path:
         """The folder."""
         return Path(self.name).expanduser()
+
+    @property
+    def address(self) -> str:
+        """The folder's absolute path, as valid text."""
+        return os.fsencode(self.path.resolve()).decode("utf-8", "backslashreplace")
 
     def find(self) -> Found:
         """All photos below the folder, through links too; no hidden ones, and none in a destination of a run.

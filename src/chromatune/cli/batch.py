@@ -22,22 +22,30 @@ from chromatune.errors import (
     PhotoError,
     WorkInterrupted,
     count_of,
+    printable,
+    shown,
 )
 from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
     from chromatune.batch.archive import Archive, Listed, Planned
-    from chromatune.batch.archive_worker import WorkSettings
-    from chromatune.batch.local_engine import Engine
-    from chromatune.batch.stores import Store
+    from chromatune.batch.local_engine import Engine, MakeWorker
+    from chromatune.batch.stores import LocalFolder, Store
 
+ENGINES = ("local", "ray")
 GO_ON = "the same command goes on"
 
 
 @takes_fields(make_options)
 def batch_command(
     *,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of photos; folders in it count, too.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder of photos; folders in it count, too. It may be a URL such as s3://bucket/scans.",
+        ),
+    ],
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Folder for the results, in the same folders, made if missing.")
     ],
@@ -49,9 +57,27 @@ def batch_command(
         int | None,
         typer.Option(
             min=1,
-            max=64,
+            max=1000,
             help="Photos computed at the same time, while others are read and written.",
-            show_default="one a core, up to 8",
+            show_default="one a core, up to 8; one a core or GPU of a cluster",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="local|ray", help="What works: threads of this process, or processes of Ray (extra ray)."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The Ray cluster that works, with --engine ray.", show_default="this machine"
+        ),
+    ] = None,
+    records_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for what is known of the archive, where DEST is a URL.",
+            show_default="DEST",
         ),
     ] = None,
     glob: Annotated[
@@ -95,27 +121,59 @@ def batch_command(
         raise OptionsError("--hints-dir needs the photo's own luminance; leave out --no-recompose")
 
     from chromatune.batch.archive import Archive, hold_destination
-    from chromatune.batch.archive_worker import WorkSettings
+    from chromatune.batch.archive_worker import ArchiveWorker, Room, WorkSettings
     from chromatune.batch.manifest import Manifest
-    from chromatune.batch.stores import MARK, LocalFolder, check_folders
+    from chromatune.batch.remote_folder import check_stores, open_store
+    from chromatune.batch.stores import MARK
 
-    photos, results = LocalFolder(source), LocalFolder(destination)
-    layers = None if hints_dir is None else LocalFolder(hints_dir)
-    check_folders(photos, results, layers)
+    _check_engine(engine, ray_address)
+    photos, results = open_store(source), open_store(destination)
+    layers = None if hints_dir is None else open_store(hints_dir)
+    check_stores(photos, results, layers)
+    records = _records(results, records_dir)
     settings = WorkSettings(model, options, device, runtime, strict, round(max_megapixels * 1e6))
     if dry_run:
-        with closing(Manifest(results.path / MARK, read_only=True)) as manifest:
-            return _tell_plan(Archive(settings, photos, results, manifest, results.path, layers, glob or ()))
-    with hold_destination(results, photos, moved=moved) as manifest:
-        archive = Archive(settings, photos, results, manifest, results.path, layers, glob or ())
-        make_worker = partial(make_archive_worker, settings, photos, results, layers)
+        with closing(Manifest(records.path / MARK, read_only=True)) as manifest:
+            return _tell_plan(Archive(settings, photos, results, manifest, records.path, layers, glob or ()))
+    elsewhere = None if records is results else results
+    with hold_destination(records, photos, moved=moved, results=elsewhere) as manifest:
+        archive = Archive(settings, photos, results, manifest, records.path, layers, glob or ())
+
+        def make_worker(count: int, room: Room) -> ArchiveWorker:
+            return ArchiveWorker(settings, photos, results, layers, workers=count, room=room)
+
         with closing(_engine(engine, make_worker, workers, ray_address, device)) as chosen:
             return (_watch if watch else _work)(archive, chosen, quiet)
 
 
-def _engine(
-    name: str, make_worker: MakeWorker, workers: int | None, address: str | None, device: str | None
-) -> Engine:
+def _check_engine(name: str, address: str | None) -> None:
+    if name not in ENGINES:
+        raise OptionsError(f"--engine {shown(name)}: unknown; accepted: {', '.join(ENGINES)}")
+    if name == "ray":
+        from chromatune.cluster import require_ray
+
+        require_ray("--engine ray")
+    elif address is not None:
+        raise OptionsError("--ray-address goes with --engine ray")
+
+
+def _records(results: Store, given: str | None) -> LocalFolder:
+    """The folder of this machine for what is known of the archive."""
+    from chromatune.batch.stores import LocalFolder
+
+    if isinstance(results, LocalFolder):
+        if given is not None:
+            raise OptionsError("--records-dir goes with a DEST that is a URL; a folder keeps its own records")
+        return results
+    if given is None:
+        raise OptionsError(
+            f"{printable(results.name)} is no folder of this machine; give --records-dir DIR for the table of what is "
+            "done, the failures and the page"
+        )
+    return LocalFolder(given)
+
+
+def _engine(name: str, make_worker: MakeWorker, workers: int | None, address: str | None, device: str | None) -> Engine:
     if name == "local":
         from chromatune.batch.local_engine import LocalEngine
 
