@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,22 @@ def own_ray() -> Iterator[None]:
 
     with joined(None, cpus=16, prepare=prepare):
         yield
+
+
+@pytest.fixture(scope="session")
+def pids_of(own_ray) -> Callable[[str], list[int]]:
+    """Numbers of the processes that this one has started and whose title has a word in it."""
+    import psutil
+
+    def find(word: str) -> list[int]:
+        found = []
+        for each in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it may be gone by now
+                if word in " ".join(each.cmdline()):
+                    found.append(each.pid)
+        return sorted(found)
+
+    return find
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
-"""A folder behind a URL as a store: in memory, behind fsspec's local files, and on an S3 server of this machine."""
+"""A folder behind a URL as a store: in memory, and where files grow while they are written."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest

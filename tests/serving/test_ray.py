@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,12 +17,9 @@ pytestmark = pytest.mark.slow
 SETTINGS = {"engine": "ray", "replicas": 2, "model": ("mini",), "device": "arithmetic"}
 
 
-def replica_pids() -> list[int]:
-    """Processes of replicas on this machine that this process has started."""
-    import psutil
-
-    found = (each for each in psutil.Process().children(recursive=True) if "ServeReplica" in " ".join(each.cmdline()))
-    return sorted(each.pid for each in found)
+@pytest.fixture
+def replica_pids(pids_of) -> Callable[[], list[int]]:
+    return lambda: pids_of("ray::ServeReplica")
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def client(client_of, replicas_of, until):
     return client
 
 
-def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, until):
+def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, until, replica_pids):
     photo = picture(size=(1500, 1500))
     wanted = client.post("/v1/colorize", files={"photo": ("x.png", photo)}).content
     until(lambda: len(replica_pids()) == 2)
@@ -61,7 +59,7 @@ def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, u
     until(lambda: len(replica_pids()) == 2, 40)
 
 
-def test_a_session_outlives_the_replicas(client, picture, until):
+def test_a_session_outlives_the_replicas(client, picture, until, replica_pids):
     opened = client.post("/v1/sessions", files={"photo": ("x.png", picture(size=(80, 60)))}).json()
     path = f"/v1/sessions/{opened['id']}"
     before = client.post(f"{path}/result", json={}).content

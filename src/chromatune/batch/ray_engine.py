@@ -113,11 +113,7 @@ class RayEngine:
 
     def close(self) -> None:
         """Ends the workers, and Ray where it was started here."""
-        import ray
-
-        for each in self._workers:
-            ray.kill(each)
-        self._workers = []
+        self._workers = []  # Ray ends whom nobody holds, after what is in work
         self._ends.close()
 
     def _started(self) -> list[ActorHandle]:
