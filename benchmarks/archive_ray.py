@@ -1,4 +1,4 @@
-"""`chromatune batch` by both engines over one folder: photos/s, memory, Ray's shared memory, and whether files are equal.
+"""`chromatune batch` by both engines over one folder: speed, memory, Ray's shared memory, and whether files are equal.
 
     python benchmarks/archive_ray.py FOLDER [--photos 1000] [--workers 2] [--rounds 1] [--out FILE]
 
@@ -30,7 +30,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 class SharedMemory:
-    """The most MiB of shared memory that were in use beyond what was when it began; None where there is no such disk."""
+    """The most MiB of shared memory in use beyond those at the beginning; 0 where there is no such disk."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
 
 import pytest
 
+from chromatune.serving.predictor import Unavailable
 from chromatune.serving.settings import make_serve_settings
 
 pytestmark = pytest.mark.slow
@@ -71,3 +75,146 @@ def test_a_session_outlives_the_replicas(client, picture, until, replica_pids):
     until(lambda: len(set(replica_pids()) - set(gone)) == 2, 60)
     answer = client.post(f"{path}/versions", json={"options": {"seed": 3}})
     assert (answer.status_code, answer.json()["version"]) == (201, 2)
+
+
+def test_a_queue_that_is_full_sends_away_and_batches_wait_for_their_turn(client_of, replicas_of, picture, until):
+    from chromatune.serving.ray_predictor import RayPredictor
+
+    settings = SETTINGS | {"replicas": 1, "queue": 1}
+    predictor = RayPredictor(make_serve_settings(**settings), replicas=replicas_of(**settings))
+    client = client_of(predictor, **settings)
+    until(lambda: predictor.state.name == "ready")
+    large = {"photo": ("x.png", picture(size=(4000, 3000)))}
+    with ThreadPoolExecutor(8) as clients:
+        waiting = [clients.submit(client.post, "/v1/colorize", files=large) for _ in range(8)]
+        until(lambda: predictor.waiting > 1)
+        batch = client.post("/v1/batches", files=[("photos", (f"{n}.png", picture())) for n in range(3)]).json()["id"]
+        answers = [each.result() for each in waiting]
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 429}
+    full = next(answer for answer in answers if answer.status_code == 429)
+    assert full.json()["detail"] == "too many photos wait; come again" and int(full.headers["retry-after"]) >= 1
+    until(lambda: client.get(f"/v1/batches/{batch}").json()["state"] == "done")
+    states = {each["state"] for each in client.get(f"/v1/batches/{batch}").json()["photos"]}
+    assert states == {"done"} and predictor.waiting == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_by_the_local_engine(client_of, replicas_of, photo, until, tmp_path):
+    from chromatune.serving.ray_predictor import RayPredictor
+
+    (tmp_path / "empty").mkdir()
+    settings = {"engine": "ray", "model": (str(tmp_path / "empty"), "mini")}
+    predictor = RayPredictor(make_serve_settings(**settings), replicas=replicas_of(**settings))
+    client = client_of(predictor, **settings)
+    until(lambda: predictor.state.name == "failed")
+    for answer in (client.get("/readyz"), client.post("/v1/colorize", files=photo)):
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "empty is no pipeline folder: it has no model_index.json"
+
+
+def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, picture, photo):
+    from chromatune.serving.answers import status_of
+
+    class Lost:
+        state, waiting = type("Ready", (), {"name": "ready", "reason": ""})(), 0
+
+        def start(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+        def tidy(self) -> None: ...
+
+        async def colorize(self, work, *, patient: bool = False):
+            raise Unavailable("what computes was lost on the way; come again in a moment")
+
+    answer = client_of(Lost()).post("/v1/colorize", files=photo)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["detail"] == "what computes was lost on the way; come again in a moment"
+    assert status_of(Unavailable("x")) == 503
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_command_ends_with_all_it_has_started(temporary_folder, end):
+    import psutil
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "chromatune", "serve", "--port", "0", "--engine", "ray", "--replicas", "2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment | {"TMPDIR": str(temporary_folder)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        address = process.stdout.readline().strip()
+        wait_for(lambda: answers(f"{address}readyz"), 90)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert sum("ray::ServeReplica" in " ".join(each.cmdline()) for each in started) == 2
+        process.send_signal(end)
+        assert process.wait(60) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
+        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in started), 60)
+        if end == signal.SIGTERM:
+            assert process.stderr.read() == "note: Ctrl-C ends it\n"
+            assert list(temporary_folder.iterdir()) == []
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+DEPLOYED = """
+import sys, time
+from chromatune.cluster import joined
+with joined(None, cpus=2):
+    from ray import serve
+    from chromatune.serving.ray_app import build
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+    serve.run(build({"model": ["mini"], "replicas": 2}), name="chromatune", route_prefix="/")
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_app_as_a_deployment(picture):
+    import socket
+
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEPLOYED, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_for(lambda: client.get("/readyz").status_code == 200, 60)
+            photo = {"photo": ("x.png", picture(size=(80, 60)))}
+            coloured = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 3}'})
+            assert coloured.content.startswith(b"\x89PNG") and coloured.headers["x-chromatune-seed"] == "3"
+            opened = client.post("/v1/sessions", files=photo, data={"options": '{"seed": 3}'}).json()
+            assert client.post(f"/v1/sessions/{opened['id']}/result", json={}).content == coloured.content
+            assert client.post("/v1/colorize", files={"photo": ("x.png", b"none")}).status_code == 415
+            assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
+            assert "ChromaTune" in client.get("/").text
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
