@@ -56,18 +56,18 @@ class SharedMemory:
 
 def compare(root: Path, count: int, workers: int, rounds: int) -> list[str]:
     """Rows: an engine each, and the ratio of their times."""
-    sides = {"local": [], "ray": ["--engine", "ray"]}
+    sides: dict[str, list[str]] = {"local": [], "ray": ["--engine", "ray"]}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     peak, shared = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
     trees: list[dict[str, bytes]] = []
     for number in range(rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
             with tempfile.TemporaryDirectory() as folder, SharedMemory() as memory:
-                took, mib = measure([*batch(root, Path(folder) / "out", workers), *sides[name]])
+                done = measure([*batch(root, Path(folder) / "out", workers), *sides[name]])
                 trees.append(tree(Path(folder) / "out"))
-            seconds[name].append(took)
-            peak[name], shared[name] = max(peak[name], mib), max(shared[name], memory.peak_mib)
-            print(f"{time.strftime('%H:%M:%S')} {name} {took:.1f} s", flush=True)
+            seconds[name].append(done.seconds)
+            peak[name], shared[name] = max(peak[name], done.peak_mib), max(shared[name], memory.peak_mib)
+            print(f"{time.strftime('%H:%M:%S')} {name} {done.seconds:.1f} s", flush=True)
     ratios = [ray / local for ray, local in zip(seconds["ray"], seconds["local"], strict=True)]
     same = all(each == trees[0] for each in trees)
     lines = ["| engine | photos/s | peak MiB of the process | MiB of shared memory |", "| --- | ---: | ---: | ---: |"]
