@@ -63,8 +63,9 @@ def compare(root: Path, count: int, workers: int, rounds: int) -> list[str]:
     for number in range(rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
             with tempfile.TemporaryDirectory() as folder, SharedMemory() as memory:
-                done = measure([*batch(root, Path(folder) / "out", workers), *sides[name]])
-                trees.append(tree(Path(folder) / "out"))
+                out = Path(folder) / "out"
+                done = measure([*batch(root, out, workers), *sides[name]], out)
+                trees.append(tree(out))
             seconds[name].append(done.seconds)
             peak[name], shared[name] = max(peak[name], done.peak_mib), max(shared[name], memory.peak_mib)
             print(f"{time.strftime('%H:%M:%S')} {name} {done.seconds:.1f} s", flush=True)
