@@ -10,7 +10,9 @@ An archive is a folder of photos with the folder of their results:
 
 stores.py         where photos are read and results written
 archive_worker.py one photo from its file to its result's, in whatever process; the seam between engines
+remote_folder.py  a folder behind a URL
 local_engine.py   jobs through threads of this process
+ray_engine.py     jobs through processes of Ray
 archive.py        what is to be done and what was done
 manifest.py       the table of it, in the destination
 result_names.py   what results are called

@@ -83,6 +83,7 @@ class RayEngine:
         self._make_worker, self._count, self._address, self._gpu = make_worker, workers, address, gpu
         self._ends = ExitStack()
         self._workers: list[ActorHandle] = []
+        self._starting: dict[ObjectRef, ActorHandle] = {}
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:
         """What becomes of the jobs; see `Engine.records`.
@@ -113,13 +114,25 @@ class RayEngine:
 
     def close(self) -> None:
         """Ends the workers, and Ray where it was started here."""
-        self._workers = []  # Ray ends whom nobody holds, after what is in work
+        self._workers, self._starting = [], {}  # Ray ends whom nobody holds, after what is in work
         self._ends.close()
 
     def _started(self) -> list[ActorHandle]:
-        """The workers, whose model is loaded."""
-        if self._workers:
-            return self._workers
+        """The workers whose model is loaded, at least one; a cluster may give the others their place later."""
+        if not self._workers and not self._starting:
+            self._start()
+        if self._starting:
+            import ray
+
+            wait = 0 if self._workers else None
+            for ref in ray.wait(list(self._starting), num_returns=1, timeout=wait)[0]:
+                worker, error = self._starting.pop(ref), ray.get(ref)
+                if error is not None:
+                    raise error
+                self._workers.append(worker)
+        return self._workers
+
+    def _start(self) -> None:
         here = self._count or max(1, min(threads(), MOST_WORKERS))
         self._ends.enter_context(joined(self._address, cpus=here, gpus=here if self._gpu else 0))
         import ray
@@ -129,14 +142,9 @@ class RayEngine:
         actor = ray.remote(
             num_cpus=1, num_gpus=int(self._gpu), max_restarts=-1, max_task_retries=RETRIES, max_concurrency=AT_ONCE
         )(_Worker)
-        self._workers = [actor.remote(self._make_worker, os.getcwd()) for _ in range(count)]
-        # One is enough to know: a cluster may give the others their place later
-        ready, _ = ray.wait([each.load.remote() for each in self._workers], num_returns=1)
-        error = ray.get(ready[0])
-        if error is not None:
-            self.close()
-            raise error
-        return self._workers
+        for _ in range(count):
+            worker = actor.remote(self._make_worker, os.getcwd())
+            self._starting[worker.load.remote()] = worker
 
 
 class _Flight:

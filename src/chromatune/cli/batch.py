@@ -59,7 +59,7 @@ def batch_command(
             min=1,
             max=1000,
             help="Photos computed at the same time, while others are read and written.",
-            show_default="one a core, up to 8; one a core or GPU of a cluster",
+            show_default="one a core, up to 8, or all of a cluster",
         ),
     ] = None,
     engine: Annotated[

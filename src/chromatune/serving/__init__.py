@@ -6,6 +6,12 @@ local.py           the predictor of this process: models loaded once
 local_kept.py      a photo that is kept for changes
 bounded_pool.py    threads with a bounded queue
 shared_pass.py     photos of several threads in one pass of the model
+ray_predictor.py   the predictor of a cluster
+ray_replicas.py    its replicas, as they are deployed and asked
+ray_replica.py     what runs in each of them
+gathered_pass.py   a model pass for many callers, in a replica
+remote_pass.py     a replica's model pass, for photos that are kept here
+ray_app.py         the app as a deployment of its own
 app.py             routes over a predictor
 session_routes.py  routes of photos that are kept
 batches.py         many photos that are colorized while nobody waits

@@ -73,8 +73,11 @@ class RayPredictor:
         self._waiting += 1
         try:
             while True:
-                with contextlib.suppress(*[QueueFull] if patient else []):
+                try:
                     return await self._replicas.ask("colorize", work)
+                except QueueFull:
+                    if not patient:
+                        raise
                 await asyncio.sleep(PATIENCE_S)
         finally:
             self._waiting -= 1
