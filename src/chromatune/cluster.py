@@ -98,25 +98,37 @@ def _start(ends: contextlib.ExitStack, cpus: int, gpus: int, prepare: Callable[[
 def _join(address: str, prepare: Callable[[], None] | None) -> None:
     import ray
 
+    check_address(address)
     try:
-        if address != "auto":
-            _knock(address)  # Ray itself would try for minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment(prepare))
     except (OSError, ValueError, RuntimeError) as error:
-        raise OptionsError(
-            f"ray_address={shown(address)}: no Ray answers there ({first_line(error)}); start one with "
-            "`ray start --head`, or leave it out for one on this machine",
-            "ray_address",
-        ) from None
+        raise _nobody(address, error) from None
+
+
+def check_address(address: str) -> None:
+    """Passes where somebody listens at the address of a cluster; Ray itself would try for minutes.
+
+    Raises:
+        OptionsError: nobody does.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError("accepted: HOST:PORT, or auto")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise _nobody(address, error) from None
+
+
+def _nobody(address: str, error: Exception) -> OptionsError:
+    return OptionsError(
+        f"{shown(address)}: no Ray answers there ({first_line(error)}); start one with "
+        "`ray start --head`, or leave it out for one on this machine",
+        "ray_address",
+    )
 
 
 def _environment(prepare: Callable[[], None] | None) -> dict[str, Any]:
     return {"worker_process_setup_hook": prepare} if prepare else {}
-
-
-def _knock(address: str) -> None:
-    """Raises where nobody listens at HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("accepted: HOST:PORT, or auto")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()

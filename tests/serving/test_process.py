@@ -97,6 +97,9 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
         (["--host", "0.0.0.0"], "--host 0.0.0.0 lets other machines in"),
         (["--port", "70000"], "--port"),
         (["--token", "short"], "--token"),
+        (["--replicas", "2"], "--replicas and --ray-address go with --engine ray"),
+        (["--engine", "dask"], "--engine 'dask': "),
+        (["--engine", "ray", "--ray-address", "nonsense"], "--ray-address 'nonsense': no Ray answers there"),
     ],
 )
 def test_wrong_usage_is_one_line(capsys, arguments, said):

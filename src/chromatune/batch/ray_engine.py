@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker
 from chromatune.batch.local_engine import MOST_WORKERS, MakeWorker, SharedRoom
 from chromatune.cluster import joined
-from chromatune.errors import ChromaTuneError, count_of, printable
+from chromatune.errors import ChromaTuneError, ModelError, count_of, printable
 from chromatune.inference import threads
 
 if TYPE_CHECKING:
@@ -126,7 +126,13 @@ class RayEngine:
 
             wait = 0 if self._workers else None
             for ref in ray.wait(list(self._starting), num_returns=1, timeout=wait)[0]:
-                worker, error = self._starting.pop(ref), ray.get(ref)
+                worker = self._starting.pop(ref)
+                try:
+                    error = ray.get(ref)
+                except ray.exceptions.RayActorError:
+                    error = ModelError(
+                        "a worker died while it loaded the model, of too little memory, perhaps; start fewer"
+                    )
                 if error is not None:
                     raise error
                 self._workers.append(worker)

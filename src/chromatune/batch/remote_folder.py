@@ -59,7 +59,9 @@ class RemoteFolder:
             try:
                 fs, root = fsspec.url_to_fs(self.name, use_listings_cache=False)
             except ImportError as error:
-                raise OptionsError(f"{printable(self.name)}: {first_line(error)}") from None
+                raise OptionsError(
+                    f"{printable(self.name)}: what opens such URLs is not installed: {first_line(error)}"
+                ) from None
             except ValueError as error:
                 raise OptionsError(f"{printable(self.name)}: no such store ({first_line(error)})") from None
             self._opened = fs, root.rstrip("/")

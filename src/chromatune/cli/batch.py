@@ -150,9 +150,14 @@ def _check_engine(name: str, address: str | None) -> None:
     if name not in ENGINES:
         raise OptionsError(f"--engine {shown(name)}: unknown; accepted: {', '.join(ENGINES)}")
     if name == "ray":
-        from chromatune.cluster import require_ray
+        from chromatune.cluster import check_address, require_ray
 
         require_ray("--engine ray")
+        if address is not None:
+            try:
+                check_address(address)
+            except OptionsError as error:
+                raise OptionsError(f"--ray-address {error}") from None
     elif address is not None:
         raise OptionsError("--ray-address goes with --engine ray")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chromatune.cli.fields import takes_fields
+from chromatune.cli.fields import flags_in_errors, takes_fields
 from chromatune.cli.printing import complain
 from chromatune.errors import MissingExtraError
 from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
@@ -53,10 +53,13 @@ def _predictor(settings: ServeSettings) -> Predictor:
         from chromatune.serving.local import LocalPredictor
 
         return LocalPredictor(settings, complain)
-    from chromatune.cluster import require_ray
+    from chromatune.cluster import check_address, require_ray
     from chromatune.serving.ray_predictor import RayPredictor
 
     require_ray("--engine ray")
+    if settings.ray_address is not None:
+        with flags_in_errors(ServeSettings):
+            check_address(settings.ray_address)
     return RayPredictor(settings, complain)
 
 
