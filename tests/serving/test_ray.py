@@ -151,7 +151,7 @@ def test_the_command_ends_with_all_it_has_started(temporary_folder, end):
         assert sum("ray::ServeReplica" in " ".join(each.cmdline()) for each in started) == 2
         process.send_signal(end)
         assert process.wait(60) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
-        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in started), 60)
+        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in started), 150)
         if end == signal.SIGTERM:
             assert process.stderr.read() == "note: Ctrl-C ends it\n"
             assert list(temporary_folder.iterdir()) == []
