@@ -8,6 +8,7 @@ Draws small photos of mixed size, format and depth there first. Engines take tur
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import statistics
 import tempfile
@@ -22,11 +23,13 @@ SHARED_MEMORY = Path("/dev/shm")
 LOOK_S = 0.5
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    """Bytes of the results by path."""
+def tree(root: Path) -> dict[str, str]:
+    """Hashes of the results by path: held in memory, their bytes would count as the next run's."""
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".html"]
     found = {path.relative_to(root).as_posix(): path for path in files}
-    return {key: path.read_bytes() for key, path in found.items() if not key.startswith(".")}
+    return {
+        key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in found.items() if not key.startswith(".")
+    }
 
 
 class SharedMemory:
@@ -59,7 +62,7 @@ def compare(root: Path, count: int, workers: int, rounds: int) -> list[str]:
     sides: dict[str, list[str]] = {"local": [], "ray": ["--engine", "ray"]}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     peak, shared = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
-    trees: list[dict[str, bytes]] = []
+    trees: list[dict[str, str]] = []
     for number in range(rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
             with tempfile.TemporaryDirectory() as folder, SharedMemory() as memory:
