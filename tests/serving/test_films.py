@@ -13,18 +13,16 @@ av = pytest.importorskip("av")
 STATES_AT_WORK = ("reading", "colouring")
 
 
-def film_bytes(frames: int = 12, size: tuple[int, int] = (96, 64)) -> bytes:
-    """A film of two shots, a gradient that moves and its mirror image upside down, as an MP4 file."""
+def film_bytes(frames: int = 16, size: tuple[int, int] = (96, 64)) -> bytes:
+    """A film of two shots, a view that moves over one picture and then over another, as an MP4 file."""
     file, (width, height) = io.BytesIO(), size
-    down, across = np.mgrid[0:height, 0 : 2 * width]
-    picture = (127 + 60 * np.sin(across / 7) + 60 * np.sin(down / 5)).clip(0, 255).astype(np.uint8)
+    pictures = [np.random.default_rng(seed).integers(40, 215, (height // 8, width // 4), np.uint8) for seed in (1, 2)]
+    pictures = [np.kron(picture, np.ones((8, 8), np.uint8)) for picture in pictures]
     with av.open(file, "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
-            view = picture[:, number : number + width]
-            if number >= frames // 2:
-                view = 255 - view[::-1] // 2
+            view = pictures[2 * number // frames][:, number : number + width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
             frame.pts = number
             out.mux(stream.encode(frame))
@@ -56,7 +54,7 @@ def test_a_film_gets_stills_and_comes_back_in_colour(client):
     path = sent(client, film_bytes())
     assert client.get(f"{path}/result").status_code == 409
     status = settled(client, path)
-    assert (status["state"], status["frames"], status["width_px"], status["height_px"]) == ("ready", 12, 96, 64)
+    assert (status["state"], status["frames"], status["width_px"], status["height_px"]) == ("ready", 16, 96, 64)
     for shot in status["shots"]:
         still = client.get(f"{path}/stills/{shot['frame']}")
         assert Image.open(io.BytesIO(still.content)).size == (96, 64)
@@ -72,7 +70,7 @@ def test_a_film_gets_stills_and_comes_back_in_colour(client):
     )
     with av.open(io.BytesIO(result.content)) as film:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
-    assert len(frames) == 12
+    assert len(frames) == 16
     warmth = frames[first][..., 0] - frames[first][..., 2]
     assert len(status["shots"]) == 2
     assert warmth[20, 20] > 30 > 0 > (frames[-1][..., 0] - frames[-1][..., 2]).mean()  # not across the cut
