@@ -11,7 +11,7 @@ from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.printing import complain, note_own_results, print_line
 from chromatune.cli.progress import stages
 from chromatune.errors import count_of
-from chromatune.evaluation.settings import EvaluationSettings, make_settings
+from chromatune.evaluation.settings import EvaluationSettings, is_film_source, make_settings
 
 if TYPE_CHECKING:
     from chromatune.evaluation.evaluation import Evaluation
@@ -27,14 +27,18 @@ def evaluate_command(
 ) -> int:
     """Measure colorizers on photos: scores of each photo, tables with intervals, and a report with pictures.
 
+    A film in colour (or film:DIR, a folder of frames) is measured through time; see docs/film.md.
     Rows that are always there: the grey photo itself, and every model with and without its own luminance. Run again
     after an interruption, it goes on. Exit code 1: photos or results could not be read; the report lists them.
     """
+    command = command_line_of(("chromatune", "evaluate"), settings, "--out", str(out))
+    if is_film_source(settings.source):
+        return _film(settings, out, command)
+
     from chromatune.evaluation.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate
     from chromatune.evaluation.summary import notes, tables
     from chromatune.pages import markdown_table
 
-    command = command_line_of(("chromatune", "evaluate"), settings, "--out", str(out))
     with stages() as start_stage:
         evaluation = evaluate(settings, out, command=command, start_stage=start_stage)
     print(markdown_table(tables(evaluation.summary)["Means"]))
@@ -44,6 +48,27 @@ def evaluate_command(
     for name in (REPORT_FILE, SUMMARY_FILE):
         print_line(out / name)
     return _tell_failures(evaluation)
+
+
+def _film(settings: EvaluationSettings, out: Path, command: str) -> int:
+    """Models measured on a film in colour: a table, and the paths of what is written."""
+    from chromatune.evaluation.films import STRIP_FILE, SUMMARY_FILE, evaluate_film, table
+    from chromatune.pages import markdown_table
+
+    with stages() as start_stage:
+        found = evaluate_film(
+            settings.source,
+            settings.models,
+            out,
+            device=settings.device,
+            seed=settings.seed,
+            command=command,
+            start_stage=start_stage,
+        )
+    print(markdown_table(table(found)))
+    for name in (STRIP_FILE, SUMMARY_FILE):
+        print_line(out / name)
+    return 0
 
 
 def _tell_failures(evaluation: Evaluation) -> int:

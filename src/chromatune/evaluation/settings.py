@@ -13,6 +13,9 @@ from chromatune.options import Flag, options_error
 LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
+FILM_PREFIX = "film:"  # before a folder of frames, which would be taken for photos
+
 Steps = Annotated[int, Field(ge=1, le=1000)]
 HintCount = Annotated[int, Field(ge=0, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
@@ -53,7 +56,9 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
 
-    source: str = Field(description="Colour photos: a folder, or KIND:PATH as `chromatune data inspect` takes it.")
+    source: str = Field(
+        description="Colour photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a film in colour."
+    )
     models: Annotated[tuple[str, ...], Flag("--model", "MODEL", unset="none")] = Field(
         (), description="A model to measure; may be given again."
     )
@@ -134,6 +139,13 @@ def make_settings(**fields: Any) -> EvaluationSettings:
         if (text := getattr(settings, name)) is not None:
             named_path(name, text, accepted)
     return settings
+
+
+def is_film_source(source: str) -> bool:
+    """Whether a source that is to be measured is a film: a film's file, or film:DIR for a folder of frames."""
+    return source.startswith(FILM_PREFIX) or (
+        Path(source).suffix.lower() in FILM_SUFFIXES and not Path(source).is_dir()
+    )
 
 
 def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:

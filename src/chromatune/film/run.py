@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from chromatune.film.shading import Shader
 from chromatune.film.shots import Shot, find_shots, shots_from, thumbnail
 from chromatune.film.targets import Target, open_target
 from chromatune.film.wishes import FilmWishes
-from chromatune.hints import Hints
+from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
 from chromatune.inference import threads
 
@@ -227,10 +228,7 @@ def _parts(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping
         "film": fingerprint(film.info.path),
         "model": [wishes.model, latest, wishes.runtime],
         "options": asdict(options) | {"strength": 1},  # it acts afterwards
-        "like": [
-            name_of({"rgb": (photo.rgb if photo.rgb is not None else photo.grey).tobytes().hex()})
-            for photo in wishes.like
-        ],
+        "like": [sha256(check_reference(photo).tobytes()).hexdigest() for photo in wishes.like],
     }
     parts: list[Part] = []
     for shot in shots:
