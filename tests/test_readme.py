@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +50,7 @@ def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
     layer = np.zeros((40, 48, 4), np.uint8)
     layer[10:14, 5:20] = (160, 48, 32, 255)
     Image.fromarray(layer).save(folder / "strokes.png")
+    _write_film(folder / "film.mp4", grey)
     (folder / "holidays").mkdir()
     rng = np.random.default_rng(0)
     for index in range(6):
@@ -58,6 +60,17 @@ def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "my-model" / "model").symlink_to(tiny_bundle_dir)  # each command runs alone, also the one that uses it
     monkeypatch.chdir(folder)
     return folder
+
+
+def _write_film(path: Path, grey: np.ndarray) -> None:
+    with av.open(path, "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *grey.shape, "yuv420p"
+        for number in range(8):
+            frame = av.VideoFrame.from_ndarray(grey.astype(np.uint8), format="gray").reformat(format="yuv420p")
+            frame.pts = number
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
 
 
 def test_every_command_is_of_a_known_program() -> None:
