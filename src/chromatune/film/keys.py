@@ -12,7 +12,7 @@ import numpy as np
 from chromatune.color.recomposition import resize
 from chromatune.film.motion import carried, flow_between, likeness, trust
 
-KEY_STEP = 12  # frames from one key to the next, at most
+KEY_STEP = 14  # frames from one key to the next, at most
 NEIGHBOURS = 2  # frames on either side that steady a key
 EXPOSURE_FRAMES = 8  # on either side, over which exposure is evened
 DARK, BRIGHT = 0.06, 0.92  # lumas between which exposure is measured
