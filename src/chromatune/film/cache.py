@@ -103,7 +103,7 @@ class ChromaCache:
         """
         path = self.path(name)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return ShotChroma(
                     arrays["offsets"],
                     arrays["lumas"],

@@ -13,7 +13,7 @@ from chromatune.film.motion import carried, flow_between, likeness, trust
 
 ROUNDS = 8  # of keys taking their neighbours' chroma
 NEIGHBOUR_WEIGHT = 0.5  # of either neighbour, over a key's own
-LEAST_WEIGHT = 1e-3
+LEAST_WEIGHT = 1e-9
 SURE = 0.3  # of the weight that believed flow has, above which nothing is taken from around
 MOST_REVIVAL = 1.3
 MOST_GAIN = 1.5  # log exposure between a key and a frame
@@ -148,17 +148,11 @@ def _gain(level: float, other: float) -> np.float32:
 
 def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weighted sums over their weights; where those are small, smoothly what lies around, from ever farther off."""
-    weight = weight + LEAST_WEIGHT
+    found = summed / np.maximum(weight, LEAST_WEIGHT)[..., None]
     sure = np.clip(weight / SURE, 0, 1)
-    found = summed / weight[..., None]
     if sure.min() == 1 or min(weight.shape) < 4:
         return found
-    around = cv2.resize(_filled(*_halved(found, sure)), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    size = (-(-weight.shape[1] // 2), -(-weight.shape[0] // 2))
+    small = cv2.resize(np.dstack([summed, weight]), size, interpolation=cv2.INTER_AREA)
+    around = cv2.resize(_filled(small[..., :2], small[..., 2]), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return around + sure[..., None] * (found - around)
-
-
-def _halved(found: np.ndarray, sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    size = (-(-sure.shape[1] // 2), -(-sure.shape[0] // 2))
-    both = np.dstack([found * sure[..., None], sure])
-    small = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
-    return small[..., :2], small[..., 2]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from chromatune.color.recomposition import resize
-from chromatune.film.motion import carried, flow_between, likeness, trust
+from chromatune.film.motion import carried, flow_between, trust
 
 KEY_STEP = 14  # frames from one key to the next, at most
 NEIGHBOURS = 2  # frames on either side that steady a key
@@ -115,15 +115,13 @@ def _steadied(
     """The median of a frame and its neighbours, carried to it and brought to one exposure."""
     gains = [float(np.exp(np.clip(level - each, -1, 1))) for each, _ in zip(exposures, frames, strict=False)]
     grey, small = frames[own]
-    luma = small.astype(np.float32) * (gains[own] / 255)
     full = grey.astype(np.float32) * (gains[own] / 255)
     stack = [full]
     for index, (other, other_small) in enumerate(frames):
         if index == own:
             continue
         there = flow_between(small, other_small)
-        seen = carried(other_small.astype(np.float32) * (gains[index] / 255), there)
-        believed = trust(there, flow_between(other_small, small)) * likeness(luma, seen)
+        believed = trust(there, flow_between(other_small, small))
         share = cv2.resize(believed, grey.shape[::-1])
         moved = carried(other.astype(np.float32) * (gains[index] / 255), enlarged_flow(there, grey.shape))
         stack.append(full + share * (moved - full))

@@ -29,10 +29,13 @@ def flow_between(first: np.ndarray, second: np.ndarray, *, fine: bool = False) -
     """
     if min(first.shape) < SMALLEST_PX:
         return np.zeros((*first.shape, 2), np.float32)
-    if not hasattr(_own, "searches"):  # they keep buffers: one of each kind for each thread
-        presets = {False: cv2.DISOPTICAL_FLOW_PRESET_FAST, True: cv2.DISOPTICAL_FLOW_PRESET_MEDIUM}
-        _own.searches = {kind: cv2.DISOpticalFlow.create(preset) for kind, preset in presets.items()}
-    found: np.ndarray = _own.searches[fine].calc(first, second, None)
+    # They keep buffers, so that threads cannot share them; and a small picture lowers the scale of all later searches
+    searches: dict[tuple[int, ...], cv2.DISOpticalFlow] = _own.__dict__.setdefault("searches", {})
+    kind = (*first.shape, int(fine))
+    if kind not in searches:
+        preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
+        searches[kind] = cv2.DISOpticalFlow.create(preset)
+    found: np.ndarray = searches[kind].calc(first, second, None)
     return found
 
 

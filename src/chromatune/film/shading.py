@@ -120,6 +120,6 @@ class Shader:
 
 
 def _continued(before: ShotChroma, key: Key, own: np.ndarray) -> np.ndarray:
-    """The chroma of a part's first key, as it was at the end of the part before."""
-    there, believed = carry_to(key.luma, 0.0, before.lumas[-1], float(before.exposures[-1] - before.levels[-1]))
+    """The chroma of a part's first key, as the last key of the part before has it."""
+    there, believed = carry_to(key.luma, 0.0, before.lumas[-1], 0.0)  # both are without flicker
     return np.asarray(own + believed[..., None] * (carried(before.chromas[-1], there) - own), np.float32)

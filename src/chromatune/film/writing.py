@@ -170,14 +170,18 @@ def film_writer(out: Path, codec: Codec, info: FilmInfo, *, overwrite: bool = Fa
             try:
                 _check_sound(container, sound, name)
                 yield FilmWriter(container, codec, info, sound)
+                container.close()
+            except av.error.FFmpegError as error:  # its file name cannot be set
+                with suppress(av.error.FFmpegError):
+                    container.close()
+                raise OSError(error.errno or 0, error.strerror or first_line(error)) from error
             except BaseException:
-                with suppress(av.error.FFmpegError, OSError):
+                with suppress(av.error.FFmpegError):
                     container.close()
                 raise
-            container.close()
     except FileExistsError:
         raise FilmError(f"{name} exists; give another name, or --overwrite") from None
-    except (av.error.FFmpegError, OSError) as error:
+    except OSError as error:
         reason = error.strerror or first_line(error)
         raise FilmError(f"{name}: cannot be written ({printable(reason)}); check disk and path") from error
 
