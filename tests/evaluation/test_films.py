@@ -78,7 +78,7 @@ def test_a_film_is_measured_frame_by_frame_and_through_time(
     rows = {row["name"]: row for row in summary["rows"]}
     assert list(rows) == ["truth", "grey", "mini, frame by frame", "mini, through time"]
     assert (summary["frames"], summary["shots"]) == (10, 1)
-    assert rows["grey"]["warp"] == 0 and rows["truth"]["warp"] > 0 == rows["truth"]["delta_cf"]
+    assert rows["grey"]["warp"] < 1e-6 < 0.01 < rows["truth"]["warp"] and rows["truth"]["delta_cf"] == 0
     one, other = rows["mini, frame by frame"], rows["mini, through time"]
     assert one["psnr"] == pytest.approx(other["psnr"], abs=0.2)  # this model says the same of all frames
     assert Path("report/film.jpg").stat().st_size > 1000

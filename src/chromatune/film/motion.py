@@ -35,8 +35,7 @@ def flow_between(first: np.ndarray, second: np.ndarray, *, fine: bool = False) -
     if kind not in searches:
         preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
         searches[kind] = cv2.DISOpticalFlow.create(preset)
-    found: np.ndarray = searches[kind].calc(first, second, None)
-    return found
+    return np.asarray(searches[kind].calc(first, second, None))  # type: ignore[call-overload]
 
 
 def carried(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
