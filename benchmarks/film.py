@@ -13,9 +13,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ from chromatune.film.shading import Shader
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
+
+Frames = list[np.ndarray]
 
 RATE, SECONDS = 25, 10
 SIZE = (480, 640)
@@ -52,29 +55,30 @@ def enlarged(photo: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(photo[..., :3], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
-def view(photo: np.ndarray, x: float, y: float, size: tuple[int, int], zoom: float = 1.0) -> np.ndarray:
+def view(photo: np.ndarray, place: Sequence[float] | np.ndarray, size: tuple[int, int], zoom: float = 1) -> np.ndarray:
+    x, y = place
     move = np.array([[zoom, 0, x + (1 - zoom) * size[1] / 2], [0, zoom, y + (1 - zoom) * size[0] / 2]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(photo, move, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
-def pan(
-    photo: np.ndarray, count: int, size: tuple[int, int], rng: np.random.Generator, step: float
-) -> list[np.ndarray]:
+def pan(photo: np.ndarray, count: int, size: tuple[int, int], rng: np.random.Generator, step: float) -> Frames:
     """A view that moves over a photo, turns round at its edges, and comes nearer or goes away."""
     room = np.array([photo.shape[1] - size[1], photo.shape[0] - size[0]], float)
     place, angle = room * rng.uniform(0.2, 0.8, 2), rng.uniform(0, 2 * np.pi)
     speed, nearer = step * np.array([np.cos(angle), 0.5 * np.sin(angle)]), rng.uniform(-0.002, 0.002)
     found = []
     for index in range(count):
-        found.append(view(photo, *place, size, float(np.clip(0.92 + nearer * index, 0.7, 1))))
+        found.append(view(photo, place, size, float(np.clip(0.92 + nearer * index, 0.7, 1))))
         place = place + speed
         speed = np.where((place < 0) | (place > room), -speed, speed)
         place = np.clip(place, 0, room)
     return found
 
 
-def aged(frames: Sequence[np.ndarray], rng: np.random.Generator, grain: float, flicker: float, *, rough: bool = False):
+def aged(
+    frames: Sequence[np.ndarray], rng: np.random.Generator, grain: float, flicker: float, *, rough: bool = False
+) -> Iterator[np.ndarray]:
     """Grain of 1.3 px and flicker of exposure, both the same in all channels; with `rough`, what old film has more."""
     level, fades = 1.0, rough and rng.random() < 0.25
     for index, frame in enumerate(frames):
@@ -109,15 +113,15 @@ def write(path: Path, frames: Sequence[np.ndarray], codec: str, fmt: str, option
     import av
 
     with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=RATE, options=options)
-        stream.height, stream.width = frames[0].shape[:2]  # type: ignore[union-attr]
-        stream.pix_fmt = fmt  # type: ignore[union-attr]
+        stream = cast("av.VideoStream", out.add_stream(codec, rate=RATE, options=options))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = fmt
         for index, frame in enumerate(frames):
             kind = "gray" if frame.ndim == 2 else "rgb24"
             picture = av.VideoFrame.from_ndarray(frame, format=kind).reformat(format=fmt)
             picture.pts, picture.time_base = index, Fraction(1, RATE)
-            out.mux(stream.encode(picture))  # type: ignore[union-attr]
-        out.mux(stream.encode(None))  # type: ignore[union-attr]
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
 
 
 def make_films(out: Path) -> None:
@@ -142,9 +146,8 @@ def count_cuts(films: int) -> None:
         found_cuts, missed = found_cuts + len(hit), missed + len(cuts) - len(hit)
         false += sum(all(abs(cut - each) > TOLERANCE_FRAMES for cut in cuts) for each in found)
     total = found_cuts + missed
-    print(
-        f"{films} films, {total} cuts: {found_cuts / total:.1%} found, {false / max(1, found_cuts + false):.1%} false"
-    )
+    wrong = false / max(1, found_cuts + false)
+    print(f"{films} films, {total} cuts: {found_cuts / total:.1%} found, {wrong:.1%} false")
 
 
 def follow_hints() -> None:
@@ -154,7 +157,7 @@ def follow_hints() -> None:
     for name, (photo, scale, start, step, point, colour) in HINTS.items():
         picture = enlarged(getattr(data, photo)(), scale)
         places = [(start[0] + index * step[0], start[1] + index * step[1]) for index in range(3 * RATE)]
-        frames = aged([view(picture, *place, SIZE) for place in places], np.random.default_rng(0), 6, 0.05)
+        frames = aged([view(picture, place, SIZE) for place in places], np.random.default_rng(0), 6, 0.05)
         greys = [color.luma(frame) for frame in frames]
         small = [cv2.resize(grey, shader.size[::-1], interpolation=cv2.INTER_AREA) for grey in greys]
         hint = Hints().point(point[0] - start[0], point[1] - start[1], colour)
