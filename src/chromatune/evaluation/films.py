@@ -195,7 +195,7 @@ def evaluate_film(
         through = _Through(ChromaCache(wishes.cache_folder), shaded.parts)
         colourings[f"{model}, {THROUGH_TIME}"] = through.frame
     rows = {GREY: TimeScore()} | {name: TimeScore() for name in colourings}
-    truth_row, strips = TimeScore(), _Strips(count, [TRUTH, *colourings])
+    truth_row, strips = TimeScore(), _Strips(count, [GREY, *colourings, TRUTH])
     advance = start_stage("measuring frames", count)
     for index, (frame, truth, motion) in enumerate(_with_motion(film, cuts)):
         if truth_row.cf == [] and np.ptp(truth.astype(np.int16), axis=2).max() < 2:
