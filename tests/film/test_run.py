@@ -126,6 +126,16 @@ def test_parts_of_a_very_long_shot_go_on_with_each_other(
     assert abs(means[20] - means[19]) < 1 < 2 < abs(means[39] - means[0])  # 5 at once without
 
 
+def test_a_film_whose_greys_are_not_held_is_read_again_to_the_same_end(
+    engine, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colour(film, out=tmp_path / "held.mkv", codec="ffv1")
+    monkeypatch.setattr(run, "MOST_HELD_BYTES", 1000)
+    colour(film, out=tmp_path / "again.mkv", codec="ffv1")
+    held, again = (rgb_of(tmp_path / name) for name in ("held.mkv", "again.mkv"))
+    assert len(held) == 28 and all(np.array_equal(one, other) for one, other in zip(held, again, strict=True))
+
+
 def test_a_preview_ends_early_with_its_sound(engine, film: Path, tmp_path: Path, studio) -> None:
     result = colour(film, out=tmp_path / "out.mp4", preview_seconds=0.4)
     assert result.frames == 10 and len(list(open_film(tmp_path / "out.mp4").read())) == 10

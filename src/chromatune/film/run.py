@@ -33,6 +33,7 @@ from chromatune.inference import threads
 
 MOST_SHOT_FRAMES = 3000  # longer ones are worked at in parts: memory stays bounded
 MOST_WORKERS = 8
+MOST_HELD_BYTES = 200_000_000  # some 90 s of film
 SHOTS_FILE = "shots-{}.txt"
 
 
@@ -134,13 +135,23 @@ def shade_film(film: Film, wishes: FilmWishes, *, start_stage: StartStage = sile
     frame = Photo(np.zeros((film.info.height_px, film.info.width_px), np.uint8))
     by_index = _hints_by_index(film, wishes, frame)
     model_info(wishes.model)  # an unknown one is told before the film is read
-    shots = _shots(film, wishes, cache, start_stage)
+    shader, held = None, None
+    if _kept_shots(_shots_path(film, wishes, cache)) is None:
+        shader = _open_shader(wishes, frame)
+        held = _HeldGreys(film, shader.size)
+    shots = _shots(film, wishes, cache, start_stage, held)
     late = [index for index in by_index if index >= shots[-1].stop]
     if late:
         raise OptionsError(f"a hint is on frame {late[0]}, and there are {shots[-1].stop} frames, from 0 on", "hint")
     parts = _parts(film, wishes, shots, by_index)
     missing = [part for part in parts if part.name not in cache]
-    warnings = _shade(film, wishes, frame, parts, cache, start_stage) if missing else ()
+    warnings: tuple[str, ...] = ()
+    if missing:
+        shader = shader or _open_shader(wishes, frame)
+        greys = iter(held.greys) if held is not None and held.greys is not None else _greys(film, wishes, shader.size)
+        _shade(parts, shader, greys, cache, start_stage)
+        model = shader.colorizer
+        warnings = model.model_pass.warnings_of(model.info.resolve(wishes.options))
     return ShadedFilm(tuple(shots), tuple(parts), sum(not part.continues for part in missing), warnings)
 
 
@@ -187,16 +198,19 @@ def _wanted(film: Film, wishes: FilmWishes) -> Iterator[Frame]:
     return (frame for part in ([first], rest) for frame in part)
 
 
-def _shots(film: Film, wishes: FilmWishes, cache: ChromaCache, start_stage: StartStage) -> list[Shot]:
+def _shots(
+    film: Film, wishes: FilmWishes, cache: ChromaCache, start_stage: StartStage, held: _HeldGreys | None = None
+) -> list[Shot]:
     """The shots, found or read, and kept: finding them takes a reading of the whole film."""
-    facts = {"film": fingerprint(film.info.path), "preview": wishes.preview_seconds, "version": chromatune.__version__}
-    path = cache.folder / SHOTS_FILE.format(name_of(facts))
+    path = _shots_path(film, wishes, cache)
     known = _kept_shots(path)
     if known is None:
         advance = start_stage("finding shots", film.info.expected_frames or 0)
 
         def told(frame: Frame) -> np.ndarray:
             advance()
+            if held is not None:
+                held.add(frame)
             info = film.info
             return thumbnail(small_grey(frame, info, (min(info.height_px, 360), min(info.width_px, 480))))
 
@@ -208,6 +222,29 @@ def _shots(film: Film, wishes: FilmWishes, cache: ChromaCache, start_stage: Star
     if wishes.starts is not None:
         starts = [0, *(start for start in wishes.starts if 0 < start < count)]
     return shots_from(starts, count)
+
+
+class _HeldGreys:
+    """The small greys of a film that is being read, so that a short one is not decoded again for them."""
+
+    def __init__(self, film: Film, size: tuple[int, int]) -> None:
+        self._info, self._size = film.info, size
+        self.greys: list[np.ndarray] | None = []
+
+    def add(self, frame: Frame) -> None:
+        if self.greys is not None:
+            self.greys.append(small_grey(frame, self._info, self._size))
+            if len(self.greys) * self._size[0] * self._size[1] > MOST_HELD_BYTES:
+                self.greys = None
+
+
+def _greys(film: Film, wishes: FilmWishes, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    return (small_grey(frame, film.info, size) for frame in _wanted(film, wishes))
+
+
+def _shots_path(film: Film, wishes: FilmWishes, cache: ChromaCache) -> Path:
+    facts = {"film": fingerprint(film.info.path), "preview": wishes.preview_seconds, "version": chromatune.__version__}
+    return cache.folder / SHOTS_FILE.format(name_of(facts))
 
 
 def _kept_shots(path: Path) -> tuple[list[int], int] | None:
@@ -242,39 +279,34 @@ def _parts(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping
     return parts
 
 
-def _shade(
-    film: Film,
-    wishes: FilmWishes,
-    frame: Photo,
-    parts: Sequence[Part],
-    cache: ChromaCache,
-    start_stage: StartStage,
-) -> tuple[str, ...]:
-    """Takes the shots whose chroma is not there through the model; what the model has to say, a line each."""
+def _open_shader(wishes: FilmWishes, frame: Photo) -> Shader:
     workers = max(1, min(threads(), MOST_WORKERS))
     colorizer = Colorizer.load(wishes.model, device=wishes.device, runtime=wishes.runtime, workers=workers)
     if not colorizer.model_pass.concurrent:
         workers = 1
     references = tuple(colorizer.reference(photo) for photo in wishes.like)
-    shader = Shader(colorizer, wishes.options, references, frame, workers)
-    frames = _wanted(film, wishes)
+    return Shader(colorizer, wishes.options, references, frame, workers)
+
+
+def _shade(
+    parts: Sequence[Part], shader: Shader, greys: Iterator[np.ndarray], cache: ChromaCache, start_stage: StartStage
+) -> None:
+    """Takes the shots whose chroma is not there through the model."""
     last = max(index for index, part in enumerate(parts) if part.name not in cache)
     advance = start_stage(_named("colouring", parts), parts[last].shot.stop)
 
-    def greys(count: int, seen: bool) -> Iterator[np.ndarray]:
-        for each in islice(frames, count):
+    def following(count: int) -> Iterator[np.ndarray]:
+        for grey in islice(greys, count):
             advance()
-            if seen:
-                yield small_grey(each, film.info, shader.size)
+            yield grey
 
     for index, part in enumerate(parts[: last + 1]):
         length = len(part.shot)
         if part.name in cache:
-            deque(greys(length, seen=False), maxlen=0)
+            deque(following(length), maxlen=0)
             continue
         before = cache.read(parts[index - 1].name) if part.continues else None
-        cache.write(part.name, shader.shade(greys(length, seen=True), length, part.hints, before))
-    return colorizer.model_pass.warnings_of(colorizer.info.resolve(wishes.options))
+        cache.write(part.name, shader.shade(following(length), length, part.hints, before))
 
 
 def shots_of(film: Film, wishes: FilmWishes, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
