@@ -5,22 +5,18 @@
 FILE lists the photos, one path below FOLDER a line: give validation photos, never the test's. The model runs once a
 photo and number of steps; recomposition is repeated for each amount (`color.vivid`). PSNR rewards dull colour
 and colourfulness (CF, printed less the truth's) does not, so they are read together, and then pictures are looked at.
-"Skin" is CIEDE2000 where the truth has skin's hue, which it has everywhere on a face and here and there on all else.
+"Skin" is CIEDE2000 over the skin of the faces that are found.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from skimage.color import deltaE_ciede2000, rgb2lab
 from squares import make_parser, read_squares, succeeded, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose, vivid
-from chromatune.evaluation.metrics import ciede2000, colorfulness, psnr
-
-SKIN_HUE, SKIN_SPREAD = 127.5, 22.5  # degrees of (Cb, Cr): skin of every tone, and wood and sand
-SKIN_CHROMA = 0.03  # duller pixels have no hue to speak of
-LEAST_SKIN = 0.02  # of the pixels
+from chromatune.evaluation.metrics import colorfulness, delta_e_2000, lab_of, psnr
+from chromatune.evaluation.signatures import face_finder, skin_distance
 
 
 def main() -> None:
@@ -31,7 +27,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the model's own pass; its own where not given")
     arguments = parser.parse_args()
     truths = read_squares(arguments)
-    greys = [luma(truth) for truth in truths]
+    greys, labs = [luma(truth) for truth in truths], [lab_of(truth) for truth in truths]
+    find_face = face_finder()
+    faces = [find_face(grey) for grey in greys]
     truth_cf = np.mean([colorfulness(truth) for truth in truths])
     colorizer = Colorizer.load(arguments.model, device="cpu")
     passthrough = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
@@ -46,26 +44,17 @@ def main() -> None:
             results = [recompose(grey, vivid(chroma, amount)) for grey, chroma in pairs]
             gap = np.mean([colorfulness(result) for result in results]) - truth_cf
             decibels = np.mean([psnr(*pair) for pair in zip(results, truths, strict=True)])
-            delta_e = np.mean([ciede2000(*pair) for pair in zip(results, truths, strict=True)])
-            of_skin = np.nanmean([skin_error(*pair) for pair in zip(results, truths, strict=True)])
+            distances = [delta_e_2000(lab_of(result), lab) for result, lab in zip(results, labs, strict=True)]
+            of_skin = [skin_distance(each, face) for each, face in zip(distances, faces, strict=True) if face]
             combination = f"{steps} steps, vivid {amount:.2f}"
-            measured = f"{decibels:.2f} dB  CF {gap:+.1f}  CIEDE2000 {delta_e:.2f}, skin {of_skin:.2f}"
+            measured = f"{decibels:.2f} dB  CF {gap:+.1f}  CIEDE2000 {np.mean(distances):.2f}"
+            measured += f", skin {np.mean(of_skin):.2f}" if of_skin else ""
             print(f"{combination}  {measured}", flush=True)
             rows.append(results[:20])
     if arguments.sheet:
         rows.append(truths[:20])
         shown = min(10, len(truths) // 2)  # the sheet has two halves of as many columns
         write_sheet(arguments.sheet, [row[i : i + shown] for i in (0, shown) for row in rows], scale=0.6)
-
-
-def skin_error(result: np.ndarray, truth: np.ndarray) -> float:
-    """Mean CIEDE2000 over the truth's pixels of skin's hue, (H, W, 3) uint8 each; NaN where they are few."""
-    chroma = chroma_of(truth.astype(np.float32) / 255)
-    hue = np.degrees(np.arctan2(chroma[..., 1], chroma[..., 0]))
-    skin = (np.abs(hue - SKIN_HUE) < SKIN_SPREAD) & (np.linalg.norm(chroma, axis=2) > SKIN_CHROMA)
-    if skin.mean() < LEAST_SKIN:
-        return np.nan
-    return float(deltaE_ciede2000(rgb2lab(result[skin][None]), rgb2lab(truth[skin][None])).mean())
 
 
 if __name__ == "__main__":

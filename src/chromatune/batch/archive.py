@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, WorkSettings, joined_stamp
-from chromatune.batch.hint_layers import LAYER_SUFFIXES
 from chromatune.batch.local_engine import Engine
 from chromatune.batch.manifest import Manifest, Row
 from chromatune.batch.result_names import ResultNames
@@ -21,6 +20,7 @@ from chromatune.batch.stores import MARK, NOTE, LocalFolder, SourceGoneError, St
 from chromatune.bundle.names import model_info, weights_hash
 from chromatune.errors import DataError, OptionsError, PhotoError, printable
 from chromatune.files import LineFile, claim_folder, write_whole
+from chromatune.hints import LAYER_SUFFIXES
 
 PIXELS = 1  # raised when the same photo, options and weights give other pixels: then all photos are done again
 STRICT = " strict"  # after the key of a result whose photo was read so

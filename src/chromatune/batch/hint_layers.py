@@ -8,9 +8,7 @@ from typing import TypeAlias
 
 from chromatune.batch.destinations import STANDARD_STREAM
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.hints import Hints
-
-LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
+from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers
 
 HintsOf: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
 
@@ -27,12 +25,8 @@ def layers_in(folder: str) -> HintsOf:
         OptionsError: there is no such folder, or no layer in it.
     """
     layers: dict[str, list[Path]] = {}
-    try:
-        for path in sorted(Path(folder).expanduser().iterdir()):
-            if path.suffix.lower() in LAYER_SUFFIXES:
-                layers.setdefault(path.stem, []).append(path)
-    except OSError as error:
-        raise OptionsError(f"{folder}: cannot be read ({error.strerror}); give a folder of painted layers") from None
+    for path in list_layers(Path(folder)):
+        layers.setdefault(path.stem, []).append(path)
     if not layers:
         raise OptionsError(f"{folder}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)}, named like the photos")
 

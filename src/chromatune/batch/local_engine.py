@@ -10,9 +10,8 @@ from typing import Protocol
 
 from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker, Room
 from chromatune.batch.pipeline import MOST_PIXELS
-from chromatune.inference import threads
+from chromatune.inference import usual_workers
 
-MOST_WORKERS = 8  # photos computed at the same time, unless more are asked for; each has a memory of its own
 WAITING_JOBS = 2  # a worker, beside the one it is at: enough that none of them waits for the next
 
 
@@ -72,7 +71,7 @@ class LocalEngine:
             workers: photos computed at the same time; None for one a core, up to 8.
         """
         self._make_worker = make_worker
-        self._workers = workers or max(1, min(threads(), MOST_WORKERS))
+        self._workers = workers or usual_workers()
         self._worker: ArchiveWorker | None = None
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:

@@ -13,10 +13,10 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from chromatune.batch.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker
-from chromatune.batch.local_engine import MOST_WORKERS, MakeWorker, SharedRoom
+from chromatune.batch.local_engine import MakeWorker, SharedRoom
 from chromatune.cluster import joined
 from chromatune.errors import ChromaTuneError, ModelError, count_of, printable
-from chromatune.inference import threads
+from chromatune.inference import usual_workers
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -139,7 +139,7 @@ class RayEngine:
         return self._workers
 
     def _start(self) -> None:
-        here = self._count or max(1, min(threads(), MOST_WORKERS))
+        here = self._count or usual_workers()
         self._ends.enter_context(joined(self._address, cpus=here, gpus=here if self._gpu else 0))
         import ray
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from chromatune.batch.stores import Found, LocalFolder, SourceGoneError, Store, check_folders
+from chromatune.data.folders import HIDDEN_FOLDERS
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
 from chromatune.files import own_results
 from chromatune.images import IMAGE_SUFFIXES
@@ -82,7 +83,7 @@ class RemoteFolder:
         """All photos below the folder; see `Store.find`."""
         stamps = {}
         for key, info in self._listing().items():
-            hidden = any(part.startswith((".", "__MACOSX")) for part in key.split("/"))
+            hidden = any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/"))
             if not hidden and os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES:
                 stamps[key] = _stamp(info)
         own = set(own_results(stamps))

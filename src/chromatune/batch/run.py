@@ -17,10 +17,8 @@ from chromatune.batch.pipeline import Maker, ahead, make_all
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.images import MAX_PIXELS, Photo, read_photo
-from chromatune.inference import threads
+from chromatune.inference import usual_workers
 from chromatune.options import ColorizeOptions
-
-MOST_WORKERS = 8  # photos in work at the same time; each has a memory of its own
 
 
 @dataclass
@@ -119,7 +117,7 @@ def run_jobs(
 
 def _load(model: str, device: str | None, runtime: str | None, results: int) -> tuple[Colorizer, int]:
     """The model, and how many threads take results through it."""
-    workers = max(1, min(results, threads(), MOST_WORKERS))
+    workers = max(1, min(results, usual_workers()))
     colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
     if not colorizer.model_pass.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
         workers = min(workers, 2 if colorizer.model_pass.batches else 1)  # threads would only be in the way

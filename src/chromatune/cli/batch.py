@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.colorize import Device, Library, MaxMegapixels, Strict
+from chromatune.cli.colorize import Device, Library, MaxMegapixels, Model, Quiet, Strict
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.printing import complain, note_own_results, print_line, print_table
 from chromatune.cli.progress import photo_rate, spoken_time
@@ -49,9 +49,7 @@ def batch_command(
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Folder for the results, in the same folders, made if missing.")
     ],
-    model: Annotated[
-        str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
-    ] = "mini",
+    model: Model = "mini",
     options: ColorizeOptions,
     workers: Annotated[
         int | None,
@@ -109,7 +107,7 @@ def batch_command(
     runtime: Library = None,
     strict: Strict = False,
     max_megapixels: MaxMegapixels = 150.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Colorize all photos below a folder into another one, and go on there when called again.
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
+Model = Annotated[
+    str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 Out = Annotated[
     str | None,
     typer.Option(
@@ -107,9 +111,7 @@ def colorize_command(
         list[str], typer.Argument(metavar="PHOTO", help="Photos to colorize; - reads one from standard input.")
     ],
     out: Out = None,
-    model: Annotated[
-        str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
-    ] = "mini",
+    model: Model = "mini",
     options: ColorizeOptions,
     hints: HintLayer = None,
     hint: HintPoints = None,
@@ -124,7 +126,7 @@ def colorize_command(
     page: Page = None,
     strict: Strict = False,
     max_megapixels: MaxMegapixels = 150.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Colorize photos and print the path of each result.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.colorize import Device, Library, Like, read_references
+from chromatune.cli.colorize import Device, Library, Like, Model, Quiet, read_references
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
@@ -67,9 +67,7 @@ def video_command(
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
     ],
-    model: Annotated[
-        str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
-    ] = "mini",
+    model: Model = "mini",
     options: ColorizeOptions,
     hint: FrameHints = None,
     hints_dir: HintsDir = None,
@@ -82,7 +80,7 @@ def video_command(
     device: Device = None,
     runtime: Library = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Colorize a film without flicker, and print the path of the result.
 
@@ -97,18 +95,18 @@ def video_command(
         raise OptionsError("--no-recompose is of photos: a film keeps its own luma; leave it out")
     opened = open_film(film, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
     wishes = FilmWishes(
-        Path(out),
-        model,
-        options,
-        _hints(hint or (), hints_dir),
-        read_references(like or (), options),
-        codec,
-        read_starts(Path(shots)) if shots is not None and Path(shots).exists() else None,
-        preview,
-        None if cache is None else Path(cache),
-        overwrite,
-        device,
-        runtime,
+        out=Path(out),
+        model=model,
+        options=options,
+        hints=_hints(hint or (), hints_dir),
+        like=read_references(like or (), options),
+        codec=codec,
+        starts=read_starts(Path(shots)) if shots is not None and Path(shots).exists() else None,
+        preview_seconds=preview,
+        cache=None if cache is None else Path(cache),
+        overwrite=overwrite,
+        device=device,
+        runtime=runtime,
     )
     with stages(shown=not quiet) as start_stage:
         result = colorize_film(opened, wishes, start_stage=start_stage)

@@ -14,6 +14,7 @@ from chromatune.errors import DataError, printable
 from chromatune.files import is_claimed, own_results
 from chromatune.images import IMAGE_SUFFIXES
 
+HIDDEN_FOLDERS = (".", "__MACOSX")  # beginnings of names
 READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
 
 # http://vis-www.cs.umass.edu/lfw/README.txt: name/name_xxxx.jpg; below a folder such as lfw/ in some of the archives
@@ -74,7 +75,7 @@ def list_folder(root: Path) -> Listing:
             folders.clear()  # a fine-tuning or an evaluation that was begun among its own photos
             continue
         # sorted: of two ways to one folder the same one is always taken
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN_FOLDERS))
         below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"
         for name in files:
             if not name.startswith("."):

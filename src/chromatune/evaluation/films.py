@@ -28,6 +28,7 @@ from chromatune.film.frames import Film, Frame
 from chromatune.film.motion import carried, flow_between, trust
 from chromatune.film.run import Part, shade_film
 from chromatune.images import Photo, write_photo
+from chromatune.images.photo import to_depth
 from chromatune.options import ColorizeOptions
 from chromatune.pages import markdown_table
 
@@ -224,7 +225,7 @@ def table(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def _alone(colorizer: Colorizer, options: ColorizeOptions, index: int, frame: Frame) -> np.ndarray:
-    return _eight_bits(colorizer.colorize(Photo(frame.luma), options).rgb)
+    return to_depth(colorizer.colorize(Photo(frame.luma), options).rgb, np.uint8)
 
 
 class _Through:
@@ -241,7 +242,7 @@ class _Through:
         chroma = self._open[1]
         height, width = chroma.lumas.shape[1:]
         luma = resize(frame.luma, height, width)
-        return _eight_bits(color.recompose(frame.luma, chroma.at(index - part.shot.start, luma)))
+        return to_depth(color.recompose(frame.luma, chroma.at(index - part.shot.start, luma)), np.uint8)
 
 
 class _Strips:
@@ -270,15 +271,11 @@ def _with_motion(
     for index, frame in enumerate(film.read(colours=True)):
         if frame.rgb is None:
             raise FilmError(f"{film.info.path}: no colours can be read from it")
-        truth = _eight_bits(frame.rgb)
+        truth = to_depth(frame.rgb, np.uint8)
         grey = color.luma(truth)
         motion = None if before is None or index in cuts else grey_motion(grey, before)
         yield Frame(frame.number, grey, frame.ticks, frame.seconds), truth, motion
         before = grey
-
-
-def _eight_bits(rgb: np.ndarray) -> np.ndarray:
-    return rgb if rgb.dtype == np.uint8 else np.rint(rgb / 257.0).astype(np.uint8)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from chromatune.color.recomposition import resize
 from chromatune.images import Photo
+from chromatune.images.photo import to_depth
 
 FOOT, HEAD = 16, 235  # black and white of limited range, at 8 bits (BT.601)
 
@@ -102,8 +103,7 @@ class Film(Protocol):
 def small_grey(frame: Frame, info: FilmInfo, size: tuple[int, int]) -> np.ndarray:
     """A frame's grey at a height and width: uint8, full range."""
     small = resize(frame.luma, *size)
-    grey = grey_of(small, info.bits, info.full_range)
-    return grey if grey.dtype == np.uint8 else np.rint(grey / 257.0).astype(np.uint8)
+    return to_depth(grey_of(small, info.bits, info.full_range), np.uint8)
 
 
 def grey_of(luma: np.ndarray, bits: int, full_range: bool) -> np.ndarray:

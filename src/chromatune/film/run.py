@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import chromatune
-from chromatune.bundle import model_info
+from chromatune.bundle.names import model_info, weights_hash
 from chromatune.colorizer import Colorizer, check_recomposed
-from chromatune.errors import FilmError, OptionsError, PhotoError, printable
+from chromatune.errors import FilmError, OptionsError, PhotoError, count_of, printable
 from chromatune.files.progress import StartStage, silent
 from chromatune.film.cache import ChromaCache, fingerprint, name_of
 from chromatune.film.chroma import ShotChroma
@@ -29,12 +29,12 @@ from chromatune.film.targets import Target, open_target
 from chromatune.film.wishes import FilmWishes
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
-from chromatune.inference import threads
+from chromatune.inference import usual_workers
 
 MOST_SHOT_FRAMES = 3000  # longer ones are worked at in parts: memory stays bounded
-MOST_WORKERS = 8
 MOST_HELD_BYTES = 200_000_000  # some 90 s of film
 SHOTS_FILE = "shots-{}.txt"
+KnownShots: TypeAlias = tuple[list[int], int]  # first frames of shots, and the number of frames
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,17 @@ def shade_film(film: Film, wishes: FilmWishes, *, start_stage: StartStage = sile
     frame = Photo(np.zeros((film.info.height_px, film.info.width_px), np.uint8))
     by_index = _hints_by_index(film, wishes, frame)
     model_info(wishes.model)  # an unknown one is told before the film is read
-    shader, held = None, None
-    if _kept_shots(_shots_path(film, wishes, cache)) is None:
+    shader, held, own = None, None, fingerprint(film.info.path)
+    known = _kept_shots(_shots_path(own, wishes, cache))
+    if known is None:
         shader = _open_shader(wishes, frame)
         held = _HeldGreys(film, shader.size)
-    shots = _shots(film, wishes, cache, start_stage, held)
+        known = _find_shots(film, own, wishes, cache, start_stage, held)
+    shots = _wanted_shots(known, wishes)
     late = [index for index in by_index if index >= shots[-1].stop]
     if late:
         raise OptionsError(f"a hint is on frame {late[0]}, and there are {shots[-1].stop} frames, from 0 on", "hint")
-    parts = _parts(film, wishes, shots, by_index)
+    parts = _parts(own, wishes, shots, by_index)
     missing = [part for part in parts if part.name not in cache]
     warnings: tuple[str, ...] = ()
     if missing:
@@ -198,26 +200,28 @@ def _wanted(film: Film, wishes: FilmWishes) -> Iterator[Frame]:
     return (frame for part in ([first], rest) for frame in part)
 
 
-def _shots(
-    film: Film, wishes: FilmWishes, cache: ChromaCache, start_stage: StartStage, held: _HeldGreys | None = None
-) -> list[Shot]:
-    """The shots, found or read, and kept: finding them takes a reading of the whole film."""
-    path = _shots_path(film, wishes, cache)
-    known = _kept_shots(path)
-    if known is None:
-        advance = start_stage("finding shots", film.info.expected_frames or 0)
+def _find_shots(
+    film: Film, own: str, wishes: FilmWishes, cache: ChromaCache, start_stage: StartStage,
+    held: _HeldGreys | None = None,
+) -> KnownShots:  # fmt: skip
+    """Finds the shots, and keeps them: it takes a reading of the whole film."""
+    advance, info = start_stage("finding shots", film.info.expected_frames or 0), film.info
 
-        def told(frame: Frame) -> np.ndarray:
-            advance()
-            if held is not None:
-                held.add(frame)
-            info = film.info
-            return thumbnail(small_grey(frame, info, (min(info.height_px, 360), min(info.width_px, 480))))
+    def told(frame: Frame) -> np.ndarray:
+        advance()
+        if held is not None:
+            held.add(frame)
+        return thumbnail(small_grey(frame, info, (min(info.height_px, 360), min(info.width_px, 480))))
 
-        found = find_shots(told(frame) for frame in _wanted(film, wishes))
-        known = [shot.start for shot in found], found[-1].stop
-        lines = [*map(str, known[0]), f"end {known[1]}"]
-        cache.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    found = find_shots(told(frame) for frame in _wanted(film, wishes))
+    known = [shot.start for shot in found], found[-1].stop
+    lines = [*map(str, known[0]), f"end {known[1]}"]
+    cache.write_bytes(_shots_path(own, wishes, cache), ("\n".join(lines) + "\n").encode())
+    return known
+
+
+def _wanted_shots(known: KnownShots, wishes: FilmWishes) -> list[Shot]:
+    """The shots as they were found, or as the user wants them."""
     starts, count = known
     if wishes.starts is not None:
         starts = [0, *(start for start in wishes.starts if 0 < start < count)]
@@ -242,12 +246,12 @@ def _greys(film: Film, wishes: FilmWishes, size: tuple[int, int]) -> Iterator[np
     return (small_grey(frame, film.info, size) for frame in _wanted(film, wishes))
 
 
-def _shots_path(film: Film, wishes: FilmWishes, cache: ChromaCache) -> Path:
-    facts = {"film": fingerprint(film.info.path), "preview": wishes.preview_seconds, "version": chromatune.__version__}
+def _shots_path(own: str, wishes: FilmWishes, cache: ChromaCache) -> Path:
+    facts = {"film": own, "preview": wishes.preview_seconds, "version": chromatune.__version__}
     return cache.folder / SHOTS_FILE.format(name_of(facts))
 
 
-def _kept_shots(path: Path) -> tuple[list[int], int] | None:
+def _kept_shots(path: Path) -> KnownShots | None:
     try:
         *starts, end = path.read_text(encoding="ascii").split("\n")[:-1]
         return [int(start) for start in starts], int(end.removeprefix("end "))
@@ -255,15 +259,14 @@ def _kept_shots(path: Path) -> tuple[list[int], int] | None:
         return None
 
 
-def _parts(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[Part]:
+def _parts(own: str, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[Part]:
     info = model_info(wishes.model)
     options = info.resolve(wishes.options)
     check_recomposed(options)
-    latest = max((file.stat().st_mtime_ns for file in info.path.rglob("*") if file.is_file()), default=0)
     facts: dict[str, Any] = {
         "version": chromatune.__version__,
-        "film": fingerprint(film.info.path),
-        "model": [wishes.model, latest, wishes.runtime],
+        "film": own,
+        "model": [wishes.model, weights_hash(wishes.model), wishes.runtime],
         "options": asdict(options) | {"strength": 1},  # it acts afterwards
         "like": [sha256(check_reference(photo).tobytes()).hexdigest() for photo in wishes.like],
     }
@@ -271,16 +274,16 @@ def _parts(film: Film, wishes: FilmWishes, shots: Sequence[Shot], hints: Mapping
     for shot in shots:
         for start in range(shot.start, shot.stop, MOST_SHOT_FRAMES):
             span = Shot(start, min(shot.stop, start + MOST_SHOT_FRAMES))
-            own = {index - start: each for index, each in hints.items() if start <= index < span.stop}
-            said = {str(offset): each.to_json() for offset, each in sorted(own.items())}
+            here = {index - start: each for index, each in hints.items() if start <= index < span.stop}
+            said = {str(offset): each.to_json() for offset, each in sorted(here.items())}
             before = parts[-1].name if start > shot.start else None
             name = name_of(facts | {"shot": [span.start, span.stop], "hints": said, "before": before})
-            parts.append(Part(span, name, own, start > shot.start))
+            parts.append(Part(span, name, here, start > shot.start))
     return parts
 
 
 def _open_shader(wishes: FilmWishes, frame: Photo) -> Shader:
-    workers = max(1, min(threads(), MOST_WORKERS))
+    workers = usual_workers()
     colorizer = Colorizer.load(wishes.model, device=wishes.device, runtime=wishes.runtime, workers=workers)
     if not colorizer.model_pass.concurrent:
         workers = 1
@@ -320,12 +323,14 @@ def shots_of(film: Film, wishes: FilmWishes, *, start_stage: StartStage = silent
     Raises:
         FilmError: the film cannot be read, or the cache not be written.
     """
-    return tuple(_shots(film, wishes, ChromaCache(wishes.cache_folder), start_stage))
+    cache, own = ChromaCache(wishes.cache_folder), fingerprint(film.info.path)
+    known = _kept_shots(_shots_path(own, wishes, cache)) or _find_shots(film, own, wishes, cache, start_stage)
+    return tuple(_wanted_shots(known, wishes))
 
 
 def _named(work: str, parts: Sequence[Part]) -> str:
     shots = sum(not part.continues for part in parts)
-    return f"{work}, {shots} shot{'s' * (shots != 1)}"
+    return f"{work}, {count_of(shots, 'shot')}"
 
 
 def _write(film: Film, parts: Sequence[Part], cache: ChromaCache, target: Target, start_stage: StartStage) -> None:
@@ -333,7 +338,7 @@ def _write(film: Film, parts: Sequence[Part], cache: ChromaCache, target: Target
     count = parts[-1].shot.stop
     advance = start_stage("writing frames", count)
     frames = islice(film.read(), count)
-    workers = max(1, min(threads(), MOST_WORKERS))
+    workers = usual_workers()
     waiting: deque[tuple[Frame, str, Future[Planes | None]]] = deque()
 
     def take() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from chromatune.errors import FilmError, OptionsError, printable, shown
 from chromatune.files import write_whole
 from chromatune.film.motion import carried, flow_between
+from chromatune.images.photo import to_depth
 
 THUMBNAIL_PX = 72  # short side: grain is averaged away, things are still told apart
 WINDOW_PX = 11  # in which structure is compared
@@ -48,9 +49,7 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
     size = (max(THUMBNAIL_PX, round(width * scale)), max(THUMBNAIL_PX, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = cv2.resize(grey, (min(size[0], 4 * THUMBNAIL_PX), min(size[1], 4 * THUMBNAIL_PX)), interpolation=method)
-    if small.dtype == np.uint16:
-        small = np.rint(small / 257.0).astype(np.uint8)
-    return cv2.GaussianBlur(small, (0, 0), 1.0)
+    return cv2.GaussianBlur(to_depth(small, np.uint8), (0, 0), 1.0)
 
 
 def change(before: np.ndarray, after: np.ndarray) -> float:

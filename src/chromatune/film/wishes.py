@@ -8,11 +8,10 @@ from pathlib import Path
 
 from chromatune.errors import OptionsError, printable, shown
 from chromatune.film.folders import frame_number
-from chromatune.hints import Hints, parse_point
+from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers, parse_point
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
 
-LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
 CACHE_MARK = ".chroma"
 
 
@@ -74,12 +73,8 @@ def layers_by_frame(folder: Path) -> dict[int, Hints]:
         PhotoError: one is no picture with transparency.
     """
     name = printable(str(folder))
-    try:
-        paths = sorted(path for path in folder.expanduser().iterdir() if path.suffix.lower() in LAYER_SUFFIXES)
-    except OSError as error:
-        raise OptionsError(f"{name}: cannot be read ({error.strerror}); give a folder of painted layers") from None
     found: dict[int, Path] = {}
-    for path in paths:
+    for path in list_layers(folder):
         number = frame_number(path)
         if number is None:
             continue

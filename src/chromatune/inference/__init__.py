@@ -13,6 +13,6 @@ wording.py      what is told of instructions that are cut
 """
 
 from chromatune.bundle.onnx_files import threads
-from chromatune.inference.model_pass import ModelPass, open_pass
+from chromatune.inference.model_pass import ModelPass, open_pass, usual_workers
 
-__all__ = ["ModelPass", "open_pass", "threads"]
+__all__ = ["ModelPass", "open_pass", "threads", "usual_workers"]

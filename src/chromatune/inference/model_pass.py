@@ -8,9 +8,16 @@ from typing import Protocol
 import numpy as np
 
 from chromatune.bundle.names import ModelInfo, find_model
-from chromatune.bundle.onnx_files import load_onnx_bundle
+from chromatune.bundle.onnx_files import load_onnx_bundle, threads
 from chromatune.inference.runtimes import choose_runtime
 from chromatune.options import ResolvedOptions
+
+MOST_WORKERS = 8
+
+
+def usual_workers() -> int:
+    """Photos computed at the same time, unless a number is asked for: one a core, up to 8, as each takes memory."""
+    return max(1, min(threads(), MOST_WORKERS))
 
 
 class ModelPass(Protocol):

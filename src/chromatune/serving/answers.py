@@ -55,6 +55,16 @@ _MEANINGS = {
 UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
 CHANGES = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
 
+IN_WORK: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
+AGAIN_S = {"retry-after": "2"}  # header of an answer 409
+
+
+def file_of(media_type: str) -> dict[str, Any]:
+    """The description of an answer that is a file, for OpenAPI."""
+    return {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+PICTURES = file_of("image/*")
 T = TypeVar("T")
 
 

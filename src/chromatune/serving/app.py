@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import chromatune
 from chromatune.hints import Hints
 from chromatune.serving.answers import (
+    PICTURES,
     UPLOADS,
     add_failures,
     failures,
@@ -108,7 +109,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
     async def models() -> Models:
         return Models(models=list(settings.models))
 
-    pictures = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "application/json": {}}}
+    pictures = {"content": {**PICTURES["content"], "application/json": {}}}
 
     @app.post(
         "/v1/colorize",

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
@@ -15,19 +11,17 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from chromatune.errors import OptionsError, shown
-from chromatune.serving.answers import Failure, failures, file_name, parsed_options, picture
-from chromatune.serving.batches import Batch, Batches, PhotoState, new_folder, zip_of
+from chromatune.serving.answers import AGAIN_S, IN_WORK, PICTURES, failures, file_name, file_of, parsed_options, picture
+from chromatune.serving.batches import Batch, Batches, PhotoState, zip_of
 from chromatune.serving.metrics import Metrics
 from chromatune.serving.predictor import Answer, Predictor
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.shelf import Shelf
+from chromatune.serving.uploads import new_upload_folder, write_uploads
 
 Key = Annotated[str, InPath(max_length=64, description="Of a batch.")]
 Number = Annotated[int, InPath(description="From 1, in the order sent.")]
-PICTURES = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
-ARCHIVE = {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
-IN_WORK: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
-AGAIN_S = {"retry-after": "2"}
+ARCHIVE = file_of("application/zip")
 
 
 class Started(BaseModel):
@@ -137,21 +131,3 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
             raise HTTPException(409, "the batch is not done yet; come again", AGAIN_S)
         headers = {"content-disposition": "attachment; filename=chromatune.zip"}
         return StreamingResponse(zip_of(batch), media_type="application/zip", headers=headers)
-
-
-@asynccontextmanager
-async def new_upload_folder() -> AsyncIterator[Path]:
-    """A new folder that stays only where all goes well."""
-    folder = await asyncio.to_thread(new_folder)
-    try:
-        yield folder
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, folder, True)
-        raise
-
-
-def write_uploads(uploads: Sequence[UploadFile], paths: Sequence[Path]) -> None:
-    """Copies what was sent to files."""
-    for upload, path in zip(uploads, paths, strict=True):
-        with path.open("wb") as target:
-            shutil.copyfileobj(upload.file, target)

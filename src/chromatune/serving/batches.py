@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -138,11 +137,6 @@ class Batches:
 
     def _kept_mb(self) -> float:
         return sum(batch.size_bytes() for _, batch in self.shelf.items()) / 1e6
-
-
-def new_folder() -> Path:
-    """An empty folder for a batch's files."""
-    return Path(tempfile.mkdtemp(prefix="batch-"))
 
 
 def _drop(batch: Batch) -> None:

@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
-from chromatune.serving.answers import failures, file_name
-from chromatune.serving.batch_routes import AGAIN_S, IN_WORK, PICTURES, new_upload_folder, write_uploads
+from chromatune.serving.answers import AGAIN_S, IN_WORK, PICTURES, failures, file_name, file_of
 from chromatune.serving.films import RESULT_SUFFIX, Films, FilmState
 from chromatune.serving.settings import ServeSettings
+from chromatune.serving.uploads import new_upload_folder, write_uploads
 
 Key = Annotated[str, InPath(max_length=64, description="Of a film.")]
-FILMS = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+FILMS = file_of("video/mp4")
 
 
 class FilmStarted(BaseModel):
@@ -117,7 +117,7 @@ def _add_colouring(app: FastAPI, films: Films, settings: ServeSettings) -> None:
         "/v1/films/{key}/colours",
         status_code=202,
         summary="Colour a film",
-        responses={**IN_WORK, **failures(404, 408, 413, 422, 503)},
+        responses={**IN_WORK, **failures(400, 404, 408, 413, 422, 503)},
     )
     async def colour_film(key: Key, wish: Annotated[FilmWish, Body()]) -> FilmStarted:
         """In the background; where it was coloured before, shots that nothing has changed for are kept."""

@@ -12,6 +12,7 @@ from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
 from chromatune.serving.answers import (
     CHANGES,
+    PICTURES,
     UPLOADS,
     failures,
     file_name,
@@ -27,7 +28,6 @@ from chromatune.serving.shelf import Shelf
 
 LONGEST_ID = 64
 Key = Annotated[str, Path(max_length=LONGEST_ID, description="Of a session.")]
-PICTURES = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 NOT_KEPT = "this photo is not kept any more; send it again"
 
 

@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { Films, isFilm } from "./films.js";
 import { Hand } from "./hand.js";
 import { Photo, Queue } from "./photos.js";
+import { save } from "./save.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 import { Words } from "./words.js";
@@ -70,6 +71,7 @@ class Page {
 
   _photoChanged(photo) {
     this.strip.draw();
+    this._drawOfAll();
     if (photo !== this.current) return;
     if (photo.state === "done" && this.shown !== photo) this.select(photo);
     else this._drawPanel();
@@ -123,11 +125,16 @@ class Page {
     this.detail = setTimeout(() => photo === this.current && this.render(wanted), DETAIL_MS);
   }
 
-  _drawPanel() {
+  /** What depends on all photos, and not on the one that is shown alone. */
+  _drawOfAll() {
     this.films.draw();
+    $("download-all").hidden = this.photos.filter((each) => each.state === "done").length < 2;
+  }
+
+  _drawPanel() {
+    this._drawOfAll();
     const photo = this.current?.state === "done" ? this.current : null;
     $("download").disabled = !photo;
-    $("download-all").hidden = this.photos.filter((each) => each.state === "done").length < 2;
     this.hand.draw(photo);
     this.words.draw(photo);
     if (!photo) return;
@@ -197,14 +204,6 @@ class Page {
       else this.hand.key(event.key);
     }
   }
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 const page = new Page();

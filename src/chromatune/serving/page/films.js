@@ -2,6 +2,7 @@
 
 import { Refusal, call, send } from "./api.js";
 import { Photo } from "./photos.js";
+import { save } from "./save.js";
 
 const POLL_MS = 700;
 const ENDS = /\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|mts|m2ts|mxf|wmv|flv|ogv|3gp|dv)$/i;
@@ -52,7 +53,8 @@ class Film {
     await this._follow();
     if (this.status.state !== "done") return;
     if (this.url) URL.revokeObjectURL(this.url);
-    this.url = URL.createObjectURL(await (await call(`/v1/films/${this.id}/result`)).blob());
+    this.blob = await (await call(`/v1/films/${this.id}/result`)).blob();
+    this.url = URL.createObjectURL(this.blob);
   }
 
   async _follow() {
@@ -75,12 +77,8 @@ export class Films {
     this.page = page;
     this.all = [];
     $("film-colour").addEventListener("click", () => this._colour());
-    $("film-save").addEventListener("click", () => {
-      const link = document.createElement("a");
-      link.href = this.current.url;
-      link.download = `${this.current.name.replace(/\.[^.]*$/, "")}.color.mp4`;
-      link.click();
-    });
+    $("film-save").addEventListener("click", () =>
+      save(this.current.blob, `${this.current.name.replace(/\.[^.]*$/, "")}.color.mp4`));
   }
 
   /** The film of the photo that is shown, or the last one. */

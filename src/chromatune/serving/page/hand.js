@@ -1,6 +1,7 @@
 // Colour by hand: tools, suggested colours, undo, a reference photo to take colours from, layers.
 
 import { layerOf, markOf } from "./layers.js";
+import { save } from "./save.js";
 
 const KEYS = { h: "move", b: "brush", g: "grey", i: "pick", e: "erase" };
 const REFERENCE_PX = 600;
@@ -191,11 +192,8 @@ export class Hand {
 
   _listenToLayers() {
     $("layer-save").addEventListener("click", () => this.page.try(async () => {
-      const photo = this.page.current, link = document.createElement("a");
-      link.href = URL.createObjectURL(await layerOf(photo.marks, photo.width, photo.height));
-      link.download = `${photo.name.replace(/\.[^.]*$/, "")}.hints.png`;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      const photo = this.page.current, layer = await layerOf(photo.marks, photo.width, photo.height);
+      save(layer, `${photo.name.replace(/\.[^.]*$/, "")}.hints.png`);
     }));
     $("layer-open").addEventListener("click", () => $("layer-file").click());
     $("layer-file").addEventListener("change", () => this.page.try(async () => {
