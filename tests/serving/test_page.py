@@ -278,7 +278,8 @@ def test_a_reference_photo_gives_its_colours_where_it_shows_the_same(visit, file
     one.after_change(before)
     np.testing.assert_array_equal(one.shown(), alone)
     one.page.set_input_files("#reference-file", tmp_path / "grey.png")  # it is refused, and all is as before
-    one.page.check("#reference-use")
+    one.until("document.getElementById('reference').width === 9")
+    one.page.click("#reference-use")  # `check` would look whether it stays checked
     one.until("document.getElementById('status').textContent.includes('grey.png')")
     one.until("!document.getElementById('reference-use').checked")
     np.testing.assert_array_equal(one.shown(), alone)
