@@ -374,10 +374,15 @@ def test_vivid_keeps_hues_and_adds_most_to_faint_colour():
     result = color.vivid(chroma, 1)
     length, before = np.linalg.norm(result, axis=2), np.linalg.norm(chroma, axis=2)
     np.testing.assert_allclose(result / length[..., None], chroma / before[..., None], atol=1e-5)
-    grey, faint, skin = (
-        float(np.linalg.norm(color.vivid(np.array([[[0, r]]], np.float32), 1))) / r for r in (0.001, 0.03, 0.12)
-    )
-    assert faint == pytest.approx(1.52) and grey < 1.08 and skin < 1.13
+
+    def gain(r: float, degrees: float) -> float:
+        hue = np.deg2rad(degrees)
+        made = color.vivid(np.array([[[r * np.cos(hue), r * np.sin(hue)]]], np.float32), 1)
+        return float(np.linalg.norm(made)) / r
+
+    assert gain(0.04, -60) == pytest.approx(1.65) and gain(0.001, -60) < 1.05
+    assert gain(0.12, 123) < 1.1 < gain(0.12, 160) < 1.3  # skin, and what is as colourful
+    assert gain(0.12, 122) == gain(0.12, 124) == pytest.approx(gain(0.12, 123 - 360), rel=0.01)
     twice = np.linalg.norm(color.vivid(chroma, 2), axis=2)
     np.testing.assert_allclose(twice - before, 2 * (length - before), rtol=1e-3, atol=1e-6)
     assert not color.vivid(np.zeros((2, 2, 2), np.float32), 2.0).any()

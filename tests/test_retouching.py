@@ -53,7 +53,7 @@ def test_another_view_of_the_scene_gives_its_colours(mini, name):
     truth = square(name)
     grey = color.luma(truth)
     alone, helped = mini.colorize(grey), mini.colorize(grey, like=[view_of(truth)])
-    assert error(helped.rgb, truth) < 0.6 * error(alone.rgb, truth)
+    assert error(helped.rgb, truth) < 0.65 * error(alone.rgb, truth)
     assert color.luma_drift(helped.rgb, grey)[0] <= 1
 
 

@@ -16,7 +16,7 @@ from autoencoder import chroma_latents
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from editor import Editor, drop_conditions, make_scheduler, sample_raw
 from loop import share_of, train
-from photos import Pack, centre_square, crop_batches
+from photos import Pack, centre_square, crop_batches, set_of
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
@@ -195,7 +195,7 @@ def write_preview(
     kind_of = {name: kind for kind, sets in kinds.items() for name in sets}
     members: dict[str, list[int]] = {}
     for index, file in enumerate(validation.files):
-        members.setdefault(kind_of.get(file.split("/")[0], "other"), []).append(index)
+        members.setdefault(kind_of.get(set_of(file), "other"), []).append(index)
     report: dict[str, dict[str, float]] = {}
     shown = []
     for kind, indices in sorted(members.items()):

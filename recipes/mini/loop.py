@@ -93,11 +93,15 @@ def prefetch(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
         yield item
 
 
-def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then cosine to 2 % of the peak at the last step."""
+def learning_rate(step: int, steps: int, warmup: int, peak: float, decay: int | None = None) -> float:
+    """Linear warm-up, constant at the peak, then cosine to 2 % of it over the last `decay` steps (None: all others).
+
+    A training is ended early, or given more time, by another `steps`: what came before the decay was the same.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+    decay = max(1, steps - warmup if decay is None else decay)
+    progress = max(0.0, 1 - (steps - step) / decay)
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
@@ -155,7 +159,7 @@ def train(
     sums: dict[str, float] = {}  # of each logged value since the last line
     last_save, last_log, since = time.time(), time.time(), 0
     while step < steps:
-        lr = learning_rate(step, steps, settings["warmup"], settings["lr"])
+        lr = learning_rate(step, steps, settings["warmup"], settings["lr"], settings.get("decay"))
         for group in optimiser.param_groups:
             group["lr"] = lr * group["share"]
         loss, logged = loss_of(next(stream), step_generator(settings["seed"], step))

@@ -38,6 +38,11 @@ class Pack:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
 
+def set_of(file: str) -> str:
+    """The set of a photo: the first folder of its path below the photos' folder."""
+    return file.split("/")[0]
+
+
 def content_share(path: Path) -> float:
     """A number in 0..1 from the SHA-256 of a file's bytes: the split never depends on names or order."""
     return int(hashlib.sha256(path.read_bytes()).hexdigest()[:12], 16) / 16**12
@@ -110,7 +115,9 @@ def load_pack(out: Path, name: str, weights: dict[str, float] | None = None) -> 
     """The split `name` (one of `SPLITS`) that `pack` wrote; `weights` by set (first folder), 1 where not named."""
     meta = json.loads((out / f"{name}.json").read_text())
     pixels = np.load(out / f"{name}.pixels.npy", mmap_mode="r")
-    weight = np.array([(weights or {}).get(file.split("/")[0], 1.0) for file in meta["files"]])
+    weight = np.array([(weights or {}).get(set_of(file), 1.0) for file in meta["files"]])
+    if not weight.any():
+        raise SystemExit(f"{out / name}: [pack.weights] in settings.toml gives every set here weight 0; change one")
     arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape")}
     return Pack(pixels=pixels, files=meta["files"], weight=weight / weight.sum(), **arrays)
 

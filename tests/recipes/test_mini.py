@@ -382,6 +382,27 @@ def test_log_error_lets_every_photo_count_alike(recipe):
     assert torch.isfinite(colorize.log_error(torch.zeros(2))).all()
 
 
+def test_the_decay_is_the_same_whenever_it_comes(recipe):
+    """A training of 100 steps, and one that was given 40 more before its last 30."""
+    from loop import learning_rate
+
+    rates = [[learning_rate(step, steps, 10, 1.0, 30) for step in range(steps)] for steps in (100, 140)]
+    assert rates[0][:70] == rates[1][:70] and rates[0][70:] == pytest.approx(rates[1][110:])
+    assert rates[0][0] == 0.1 and rates[0][10:71] == [1.0] * 61 and rates[0][-1] < 0.03
+    whole = [learning_rate(step, 100, 10, 1.0) for step in range(100)]
+    assert whole[55] == pytest.approx(0.51) and sorted(whole[10:], reverse=True) == whole[10:]
+
+
+def test_a_folder_of_sets_that_are_never_drawn_is_refused(tmp_path, recipe):
+    import photos
+
+    (tmp_path / "train.json").write_text('{"files": ["a/1.jpg"], "offset": [0], "shape": [[1, 1]]}')
+    np.save(tmp_path / "train.pixels.npy", np.zeros(3, np.uint8))
+    assert photos.load_pack(tmp_path, "train", {"b": 0.0}).weight.sum() == 1
+    with pytest.raises(SystemExit, match="weight 0"):
+        photos.load_pack(tmp_path, "train", {"a": 0.0})
+
+
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
     import editor
 

@@ -22,7 +22,7 @@ from chromatune.errors import DataError, OptionsError, PhotoError, printable
 from chromatune.files import LineFile, claim_folder, write_whole
 from chromatune.hints import LAYER_SUFFIXES
 
-PIXELS = 1  # raised when the same photo, options and weights give other pixels: then all photos are done again
+PIXELS = 2  # raised when the same photo, options and weights give other pixels: then all photos are done again
 STRICT = " strict"  # after the key of a result whose photo was read so
 FAILURES_FILE = "failures.jsonl"
 FAILURE_KEYS = ("photo", "message")

@@ -16,9 +16,11 @@ CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
 WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
-EVEN_GAIN = 0.02  # what `vivid` adds to all chroma, as a share of it
-FAINT_GAIN = 0.5  # what it adds to faint chroma
-FAINT_CHROMA = 0.03  # length of (Cb, Cr) that gains most: a third of light skin's
+FAINT_GAIN = 0.65  # what `vivid` adds to faint chroma, as a share of it
+FAINT_CHROMA = 0.04  # length of (Cb, Cr) that gains most: a third of skin's
+SKIN_HUE = np.deg2rad(123)  # angle of (Cb, Cr) that models give skin of every tone
+SKIN_SPREAD = np.deg2rad(8)  # of what counts as that hue, as a standard deviation
+SKIN_SHARE = 0.65  # of the gain that skin's hue goes without
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
 
@@ -69,12 +71,12 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
-    """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · (`EVEN_GAIN` + `FAINT_GAIN` · b(r))).
+    """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
 
     One sampling step gives about the mean of the plausible colours, which is duller than each of them, the more so
-    the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint colour gains most;
-    what is near grey stays near grey, and skin, which a model is sure of, hardly changes. Constants chosen by
-    `studies/defaults.py` and by eye.
+    the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint colour gains most,
+    and what is near grey stays near grey. Skin is what a model is sure of, and more of it looks orange: h is
+    1 - `SKIN_SHARE` at `SKIN_HUE`, and 1 far from it. Constants chosen by `studies/defaults.py` and by eye.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr).
@@ -89,7 +91,10 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     if not 0 <= amount <= 2:
         raise ValueError(f"amount must be 0..2, got {amount}")
     faint = np.linalg.norm(chroma, axis=-1, keepdims=True) / FAINT_CHROMA
-    factor = 1 + amount * (EVEN_GAIN + FAINT_GAIN * faint * np.exp(1 - faint))
+    from_skin = np.arctan2(chroma[..., 1:], chroma[..., :1]) - SKIN_HUE
+    from_skin = np.remainder(from_skin + np.pi, 2 * np.pi) - np.pi
+    others = 1 - SKIN_SHARE * np.exp(-0.5 * (from_skin / SKIN_SPREAD) ** 2)
+    factor = 1 + amount * FAINT_GAIN * faint * np.exp(1 - faint) * others
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
 
