@@ -52,8 +52,9 @@ def output_of(colorizer: Colorizer, photo: np.ndarray) -> ModelOutput:
 def test_another_view_of_the_scene_gives_its_colours(mini, name):
     truth = square(name)
     grey = color.luma(truth)
-    alone, helped = mini.colorize(grey), mini.colorize(grey, like=[view_of(truth)])
-    assert error(helped.rgb, truth) < 0.65 * error(alone.rgb, truth)
+    plain = make_options(vivid=0)  # what the default adds where the view says nothing is not the view's
+    alone, helped = mini.colorize(grey, plain), mini.colorize(grey, plain, like=[view_of(truth)])
+    assert error(helped.rgb, truth) < 0.6 * error(alone.rgb, truth)
     assert color.luma_drift(helped.rgb, grey)[0] <= 1
 
 

@@ -116,7 +116,7 @@ def load_pack(out: Path, name: str, weights: dict[str, float] | None = None) -> 
     meta = json.loads((out / f"{name}.json").read_text())
     pixels = np.load(out / f"{name}.pixels.npy", mmap_mode="r")
     weight = np.array([(weights or {}).get(set_of(file), 1.0) for file in meta["files"]])
-    if not weight.any():
+    if weight.size and not weight.any():  # a small folder may leave a split empty
         raise SystemExit(f"{out / name}: [pack.weights] in settings.toml gives every set here weight 0; change one")
     arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape")}
     return Pack(pixels=pixels, files=meta["files"], weight=weight / weight.sum(), **arrays)

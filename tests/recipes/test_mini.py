@@ -403,6 +403,13 @@ def test_a_folder_of_sets_that_are_never_drawn_is_refused(tmp_path, recipe):
         photos.load_pack(tmp_path, "train", {"a": 0.0})
 
 
+def test_a_small_folder_may_leave_a_split_empty(tmp_path, recipe):
+    import photos
+
+    photos._save_split(tmp_path, "validation", [])
+    assert photos.load_pack(tmp_path, "validation").files == []
+
+
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
     import editor
 

@@ -7,6 +7,8 @@ says.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -18,8 +20,8 @@ WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
 FAINT_GAIN = 0.65  # what `vivid` adds to faint chroma, as a share of it
 FAINT_CHROMA = 0.04  # length of (Cb, Cr) that gains most: a third of skin's
-SKIN_HUE = np.deg2rad(123)  # angle of (Cb, Cr) that models give skin of every tone
-SKIN_SPREAD = np.deg2rad(8)  # of what counts as that hue, as a standard deviation
+SKIN_HUE = math.radians(123)  # angle of (Cb, Cr) that `mini` gives skin of every tone
+SKIN_SPREAD = math.radians(8)  # of what counts as that hue, as a standard deviation; arctan2's seam is far away
 SKIN_SHARE = 0.65  # of the gain that skin's hue goes without
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
@@ -91,9 +93,8 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     if not 0 <= amount <= 2:
         raise ValueError(f"amount must be 0..2, got {amount}")
     faint = np.linalg.norm(chroma, axis=-1, keepdims=True) / FAINT_CHROMA
-    from_skin = np.arctan2(chroma[..., 1:], chroma[..., :1]) - SKIN_HUE
-    from_skin = np.remainder(from_skin + np.pi, 2 * np.pi) - np.pi
-    others = 1 - SKIN_SHARE * np.exp(-0.5 * (from_skin / SKIN_SPREAD) ** 2)
+    from_skin = (np.arctan2(chroma[..., 1:], chroma[..., :1]) - SKIN_HUE) / SKIN_SPREAD
+    others = 1 - SKIN_SHARE * np.exp(-0.5 * from_skin**2)
     factor = 1 + amount * FAINT_GAIN * faint * np.exp(1 - faint) * others
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
