@@ -50,20 +50,20 @@ def draw_archive(folder: Path, count: int, *, seed: int = 0, shapes: list[tuple[
     return broken
 
 
-def crop(grey: np.ndarray, height_px: int, width_px: int, chance: np.random.Generator) -> np.ndarray:
+def crop(gray: np.ndarray, height_px: int, width_px: int, chance: np.random.Generator) -> np.ndarray:
     """A part of a photo at a size: (H, W) uint8."""
     part = chance.uniform(0.5, 1.0)
-    height, width = (round(side * part) for side in grey.shape)
-    top, left = (chance.integers(1 + whole - side) for whole, side in zip(grey.shape, (height, width), strict=True))
+    height, width = (round(side * part) for side in gray.shape)
+    top, left = (chance.integers(1 + whole - side) for whole, side in zip(gray.shape, (height, width), strict=True))
     return cv2.resize(
-        grey[top : top + height, left : left + width], (width_px, height_px), interpolation=cv2.INTER_CUBIC
+        gray[top : top + height, left : left + width], (width_px, height_px), interpolation=cv2.INTER_CUBIC
     )
 
 
-def encode(grey: np.ndarray, kind: str) -> bytes:
+def encode(gray: np.ndarray, kind: str) -> bytes:
     """A file's bytes; a kind that begins with -16 is of 16 bits."""
     deep = kind.startswith("-16")
-    samples = grey.astype(np.uint16) * 257 if deep else grey
+    samples = gray.astype(np.uint16) * 257 if deep else gray
     return bytes(cv2.imencode(kind.removeprefix("-16"), samples)[1])
 
 
@@ -136,7 +136,7 @@ def over_workers(root: Path, photos: list[Path], counts: list[int], rounds: int)
 
 
 def over_sizes(sizes: list[float], count: int, workers: list[int]) -> list[str]:
-    """Rows: photos/s of grey JPEGs of a size, for each number of workers."""
+    """Rows: photos/s of gray JPEGs of a size, for each number of workers."""
     photo = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
     lines = [
         "| megapixels | "

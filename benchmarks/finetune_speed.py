@@ -52,8 +52,7 @@ def make_model(folder: Path, full: bool) -> None:
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from chromatune.bundle.loading import load_parts
-    from chromatune.bundle.names import find_model
+    from chromatune.pipeline import find_model, load_parts
 
     torch.manual_seed(0)
     mini = load_parts(find_model("mini-base"), torch.float32)
@@ -85,11 +84,10 @@ def make_model(folder: Path, full: bool) -> None:
 
 
 def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int) -> None:
-    """The same photos as files for one side and as an imagefolder with prompts and grey halves for the other."""
+    """The same photos as files for one side and as an imagefolder with prompts and gray halves for the other."""
     import cv2
 
-    from chromatune.data.pairs import is_monochrome
-    from chromatune.data.sources import open_source
+    from chromatune.data import is_monochrome, open_source
     from chromatune.errors import PhotoError
 
     photos.mkdir()
@@ -103,11 +101,11 @@ def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int
         if is_monochrome(rgb) or min(rgb.shape[:2]) < size_px // 2:
             continue
         name = f"{len(lines):05d}.png"
-        grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
+        gray = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
         cv2.imwrite(str(photos / name), rgb[..., ::-1])
         cv2.imwrite(str(dataset / "train" / name), rgb[..., ::-1])
-        cv2.imwrite(str(dataset / "train" / f"grey-{name}"), grey)
-        row = {"edited_image_file_name": name, "original_image_file_name": f"grey-{name}"}
+        cv2.imwrite(str(dataset / "train" / f"gray-{name}"), gray)
+        row = {"edited_image_file_name": name, "original_image_file_name": f"gray-{name}"}
         lines.append(json.dumps(row | {"edit_prompt": "colorize the photo"}))
         if len(lines) == limit:
             break
@@ -144,7 +142,7 @@ def flops_per_sample(model: Path, size_px: int) -> float:
     """FLOPs of one sample's forward and backward pass through the U-Net (three times the forward pass's)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from chromatune.training.widening import open_trainable
+    from chromatune.training import open_trainable
 
     parts = open_trainable(str(model))
     latents = torch.zeros(1, 8, size_px // 8, size_px // 8)
@@ -156,7 +154,7 @@ def flops_per_sample(model: Path, size_px: int) -> float:
 def main() -> None:
     """Parses the command line, runs both sides, prints the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="colour photos")
+    parser.add_argument("folder", help="color photos")
     parser.add_argument("--script", type=Path, required=True, help="diffusers' train_instruct_pix2pix.py")
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--size", type=int, default=256)

@@ -20,7 +20,7 @@ from pathlib import Path
 def main() -> None:
     """Makes the model, trains in a process of its own, opens the result with the stock pipeline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="colour photos")
+    parser.add_argument("folder", help="color photos")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)
     arguments = parser.parse_args()

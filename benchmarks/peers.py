@@ -48,21 +48,21 @@ def measure_ddcolor(checkout: Path, rounds: int = 7) -> list[str]:
     """Rows of a table: seconds of both, and how many times as fast `mini` is."""
     import torch
 
-    from chromatune.inference import threads
+    from chromatune.pipeline import threads
 
     torch.set_num_threads(threads())
     process, mini = ddcolor_pipeline(checkout), Colorizer.load("mini", device="cpu")
-    grey = photo_of(1)
-    bgr = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    gray = photo_of(1)
+    bgr = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
     options = {"as it comes": make_options(), f"--size {DDCOLOR_SIDE_PX}": make_options(size_px=DDCOLOR_SIDE_PX)}
     figures: dict[str, list[float]] = {"DDColor-T": [], **{name: [] for name in options}}
     process(bgr)
     for each in options.values():
-        mini.colorize(grey, each)
+        mini.colorize(gray, each)
     for _ in range(rounds):
         figures["DDColor-T"].append(seconds_of(lambda: process(bgr)))
         for name, each in options.items():  # several: one is so short that a disturbance would decide
-            repeats = [seconds_of(partial(mini.colorize, grey, each)) for _ in range(5)]
+            repeats = [seconds_of(partial(mini.colorize, gray, each)) for _ in range(5)]
             figures[name].append(statistics.median(repeats))
     lines = ["| a photo of 1 MP, once loaded | seconds | times as fast as DDColor-T |", "| --- | ---: | ---: |"]
     for name, seconds in figures.items():

@@ -37,13 +37,13 @@ def print_speed(megapixels: list[float], repeats: int) -> None:
     )
     print("| --- " * 8 + "|")
     for size in megapixels:
-        grey, chroma = synthetic_photo(size)
-        work = partial(color.recompose, grey, chroma)
+        gray, chroma = synthetic_photo(size)
+        work = partial(color.recompose, gray, chroma)
         wall, cpu = best_seconds(work, repeats)
         rgb, peak_bytes = traced(work)
         jpeg_wall, jpeg_cpu = best_seconds(partial(cv2.imencode, ".jpg", rgb), repeats)
         cells = f"{size:g} | {wall:.3f} | {cpu:.3f} | {jpeg_wall:.3f} | {jpeg_cpu:.3f} | {wall / jpeg_wall:.1f}"
-        print(f"| {cells} | {(peak_bytes - rgb.nbytes) / 1e6:.0f} | {color.luma_drift(rgb, grey)[0]:g} |", flush=True)
+        print(f"| {cells} | {(peak_bytes - rgb.nbytes) / 1e6:.0f} | {color.luma_drift(rgb, gray)[0]:g} |", flush=True)
 
 
 def synthetic_photo(megapixels: float) -> tuple[np.ndarray, np.ndarray]:
@@ -52,11 +52,11 @@ def synthetic_photo(megapixels: float) -> tuple[np.ndarray, np.ndarray]:
     height_px = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     width_px = round(height_px * 4 / 3)
     blobs = cv2.GaussianBlur(rng.uniform(0, 255, (120, 160)).astype(np.float32), (0, 0), 2) * 4 - 380
-    grey = cv2.resize(blobs, (width_px, height_px), interpolation=cv2.INTER_CUBIC)
-    grain = rng.standard_normal(grey.shape, np.float32)
-    grey = np.rint(grey + 5 * grain).clip(0, 255).astype(np.uint8)
+    gray = cv2.resize(blobs, (width_px, height_px), interpolation=cv2.INTER_CUBIC)
+    grain = rng.standard_normal(gray.shape, np.float32)
+    gray = np.rint(gray + 5 * grain).clip(0, 255).astype(np.uint8)
     chroma = cv2.GaussianBlur(rng.uniform(-0.5, 0.5, (128, 171, 2)).astype(np.float32), (0, 0), 3) * 4
-    return grey, chroma
+    return gray, chroma
 
 
 def best_seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:

@@ -81,14 +81,14 @@ def memory_mb(process: int, kind: str = "VmRSS") -> float:
 def photo(width: int, height: int, seed: int = 0) -> bytes:
     """A JPEG of clouds: smooth shapes of every size, with a little grain."""
     generator = np.random.default_rng(seed)
-    grey = np.zeros((height, width), np.float32)
+    gray = np.zeros((height, width), np.float32)
     for cells in (4, 16, 64):
         coarse = Image.fromarray(generator.random((cells, cells), np.float32))
-        grey += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / cells**0.5
-    grey += generator.normal(0, 0.01, grey.shape)
-    grey = (grey - grey.min()) / np.ptp(grey) * 255
+        gray += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / cells**0.5
+    gray += generator.normal(0, 0.01, gray.shape)
+    gray = (gray - gray.min()) / np.ptp(gray) * 255
     file = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(file, "JPEG", quality=90)
+    Image.fromarray(gray.astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -163,7 +163,7 @@ def long(requests: int, sessions: int) -> None:
             if number + 1 in (500, requests):
                 seconds = time.perf_counter() - start
                 print(f"long\tafter {number + 1} requests\t{rested_mb(process)}\t{seconds:.0f} s", flush=True)
-        hints = {"marks": [{"points": [[20, 20], [40, 30]], "colour": "#a03020"}]}
+        hints = {"marks": [{"points": [[20, 20], [40, 30]], "color": "#a03020"}]}
         for number in range(sessions):
             answer = client.post(f"{address}v1/sessions", files={"photo": ("a.jpg", data)})
             path = f"{address}v1/sessions/{answer.json()['id']}"
@@ -203,7 +203,7 @@ def strokes(count: int) -> None:
         box = page.locator("#picture").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(8000)  # it suggests colours for the point
+        page.wait_for_timeout(8000)  # it suggests colors for the point
         draw, found = random.Random(0), []
         for _ in range(count):
             x, y = (box["x"] + draw.uniform(0.1, 0.8) * box["width"], box["y"] + draw.uniform(0.1, 0.8) * box["height"])

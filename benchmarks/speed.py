@@ -42,12 +42,12 @@ class Run:
 
 
 def photo_of(megapixels: float, index: int = 0) -> np.ndarray:
-    """One of scikit-image's photos at a size, as (H, W) uint8 grey."""
+    """One of scikit-image's photos at a size, as (H, W) uint8 gray."""
     photos = (data.astronaut, data.coffee, data.chelsea, data.rocket)
-    grey = cv2.cvtColor(photos[index % len(photos)](), cv2.COLOR_RGB2GRAY)
-    factor = (megapixels * 1e6 / grey.size) ** 0.5
-    size = (round(grey.shape[1] * factor), round(grey.shape[0] * factor))
-    return cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)
+    gray = cv2.cvtColor(photos[index % len(photos)](), cv2.COLOR_RGB2GRAY)
+    factor = (megapixels * 1e6 / gray.size) ** 0.5
+    size = (round(gray.shape[1] * factor), round(gray.shape[0] * factor))
+    return cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC)
 
 
 def run(command: Sequence[str], source: Path | None = None, accepted: Sequence[int] = (0,)) -> Run:
@@ -117,7 +117,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def measure_commands(folder: Path) -> list[str]:
-    """A first colour from a cold start, and the memory it takes."""
+    """A first color from a cold start, and the memory it takes."""
     photo, result = folder / "one.png", folder / "one.color.png"
     cv2.imwrite(str(photo), photo_of(1))
     commands = {name: colorize([photo], result, "--device", "cpu", "--runtime", name) for name in RUNTIMES}
@@ -145,17 +145,17 @@ def measure_loaded(megapixels: Sequence[float]) -> list[str]:
     loaded = {name: Colorizer.load("mini", device="cpu", runtime=name) for name in RUNTIMES}
     rows = []
     for wanted in megapixels:
-        grey = photo_of(wanted)
+        gray = photo_of(wanted)
         for colorizer in loaded.values():
-            colorizer.colorize(grey)
-        sides = {name: partial(seconds_of, partial(each.colorize, grey)) for name, each in loaded.items()}
+            colorizer.colorize(gray)
+        sides = {name: partial(seconds_of, partial(each.colorize, gray)) for name, each in loaded.items()}
         rows.append(row(f"{wanted:g} MP once loaded", *ratio_of(sides, 3 * ROUNDS), "s"))
-    grey = photo_of(1)
-    size = next(iter(loaded.values())).small_size(*grey.shape)
-    small = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)[None].astype(np.float32) / 255
+    gray = photo_of(1)
+    size = next(iter(loaded.values())).small_size(*gray.shape)
+    small = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)[None].astype(np.float32) / 255
     passes = {}
     for name, each in loaded.items():
-        passes[name] = partial(seconds_of, partial(each.model_pass, small, [each.info.resolve(ColorizeOptions())]))
+        passes[name] = partial(seconds_of, partial(each.backend, small, [each.info.resolve(ColorizeOptions())]))
     rows.append(row("the model's pass alone, 1 MP", *ratio_of(passes, 3 * ROUNDS), "s"))
     return rows
 

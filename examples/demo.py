@@ -17,8 +17,7 @@ import skimage
 
 from chromatune import Colorizer, make_options
 from chromatune.color import luma
-from chromatune.evaluation.metrics import colorfulness, scores
-from chromatune.evaluation.summary import TITLES, mean_scores, scores_table
+from chromatune.evaluation import TITLES, colorfulness, mean_scores, score_result, scores_table
 
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 MODELS = ("mini-base", "mini")
@@ -46,7 +45,7 @@ def tile(rgb_u8: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def labelled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
+def labeled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
     """The sheet: a column for each name, a row for each photo."""
     head = np.full((32, TILE_PX * len(columns), 3), 255, np.uint8)
     for index, name in enumerate(columns):
@@ -66,28 +65,30 @@ def main(out: Path) -> None:
     """Colorizes, measures, and writes everything into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     truths = [shipped_photo(name) for name in PHOTOS]
-    greys = [luma(truth) for truth in truths]
+    grays = [luma(truth) for truth in truths]
     truth_cf = [colorfulness(truth) for truth in truths]
-    grey_rgb = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
-    columns, table = {"input": grey_rgb}, {}
-    table["grey passthrough"] = mean_scores(list(map(scores, grey_rgb, truths, greys)), truth_cf) | {"seconds": 0.0}
+    gray_rgb = [np.repeat(gray[..., None], 3, axis=2) for gray in grays]
+    columns, table = {"input": gray_rgb}, {}
+    table["gray passthrough"] = mean_scores(list(map(score_result, gray_rgb, truths, grays)), truth_cf) | {
+        "seconds": 0.0
+    }
     for model in MODELS:
         print(f"{model} …", flush=True)
         colorizer = Colorizer.load(model, device="cpu")
-        colorizer.colorize(greys[0])  # the first photo pays for warming up
+        colorizer.colorize(grays[0])  # the first photo pays for warming up
         for kind, recompose in (("recomposed", True), ("raw", False)):
             options = make_options(recompose=recompose)
             start = time.perf_counter()
-            results = [colorizer.colorize(grey, options).rgb for grey in greys]
-            seconds = (time.perf_counter() - start) / len(greys)
-            row = mean_scores(list(map(scores, results, truths, greys)), truth_cf)
+            results = [colorizer.colorize(gray, options).rgb for gray in grays]
+            seconds = (time.perf_counter() - start) / len(grays)
+            row = mean_scores(list(map(score_result, results, truths, grays)), truth_cf)
             table[f"{model}, {kind}"] = row | {"seconds": seconds}
             if recompose:
                 columns[model] = results
                 for name, rgb in zip(PHOTOS, results, strict=True):
                     save(out / f"{Path(name).stem}.{model}.png", rgb)
     columns["truth"] = truths
-    save(out / "sheet.png", labelled(columns))
+    save(out / "sheet.png", labeled(columns))
     text = scores_table(table, DEMO_COLUMNS | {"seconds": "seconds a photo"})
     (out / "table.md").write_text(text)
     print(text + f"\npictures: {out / 'sheet.png'}")

@@ -1,9 +1,9 @@
-"""Colour by hand: what a few strokes do to a photo, as a sheet.
+"""Color by hand: what a few strokes do to a photo, as a sheet.
 
     python examples/hints.py sheet.png                       # two photos of scikit-image: 0, 3 and 10 strokes
     python examples/hints.py sheet.png PHOTOS STROKES.json   # your own: {"name.jpg": {"marks": [...]}, ...}
 
-`marks` are what `Hints.to_json` writes. Columns: the grey photo with the strokes, and the results.
+`marks` are what `Hints.to_json` writes. Columns: the gray photo with the strokes, and the results.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from demo import labelled, save, shipped_photo
+from demo import labeled, save, shipped_photo
 
-from chromatune import Colorizer, Hints, Photo, Retouch, make_options
+from chromatune import Colorizer, Editor, Hints, Photo, make_options
 from chromatune.color import luma
 from chromatune.hints import Stroke
 
-Strokes = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # colour and points, the most telling first
+Strokes = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # color and points, the most telling first
 
 RADIUS_PX = 4
 REACH = 0.4  # few strokes on one thing: the rest stays as it was
@@ -55,58 +55,58 @@ STROKES: dict[str, Strokes] = {
 def hints_of(strokes: Strokes) -> Hints:
     """Strokes as hints."""
     hints = Hints()
-    for colour, points in strokes:
-        hints = hints.stroke(points, RADIUS_PX, colour)
+    for color, points in strokes:
+        hints = hints.stroke(points, RADIUS_PX, color)
     return hints
 
 
-def with_strokes(grey: np.ndarray, hints: Hints) -> np.ndarray:
-    """The grey photo, (H, W, 3) uint8, with the strokes drawn over it."""
-    shown = np.repeat(grey[..., None], 3, axis=2)
+def with_strokes(gray: np.ndarray, hints: Hints) -> np.ndarray:
+    """The gray photo, (H, W, 3) uint8, with the strokes drawn over it."""
+    shown = np.repeat(gray[..., None], 3, axis=2)
     for mark in hints.marks:
         if isinstance(mark, Stroke):
             points = np.rint(mark.points).astype(np.int32)[:, None]
-            radius_px = mark.radius_px or min(grey.shape) / 50
-            cv2.polylines(shown, [points], False, mark.colour, max(1, round(2 * radius_px)), cv2.LINE_AA)
+            radius_px = mark.radius_px or min(gray.shape) / 50
+            cv2.polylines(shown, [points], False, mark.color, max(1, round(2 * radius_px)), cv2.LINE_AA)
     return shown
 
 
 def built_in() -> tuple[dict[str, np.ndarray], dict[str, list[Hints]]]:
-    """scikit-image's photos, grey, each with 0, 3 and 10 strokes."""
-    greys = {name: luma(shipped_photo(name)) for name in STROKES}
-    return greys, {name: [hints_of(strokes[:count]) for count in (0, 3, 10)] for name, strokes in STROKES.items()}
+    """scikit-image's photos, gray, each with 0, 3 and 10 strokes."""
+    grays = {name: luma(shipped_photo(name)) for name in STROKES}
+    return grays, {name: [hints_of(strokes[:count]) for count in (0, 3, 10)] for name, strokes in STROKES.items()}
 
 
 def given(folder: Path, strokes: Path) -> tuple[dict[str, np.ndarray], dict[str, list[Hints]]]:
-    """Photos of a folder, grey, each without its hints and with them."""
+    """Photos of a folder, gray, each without its hints and with them."""
     marks = json.loads(strokes.read_text(encoding="utf-8"))
-    greys = {}
+    grays = {}
     for name in marks:
         picture = cv2.imread(str(folder / name), cv2.IMREAD_COLOR)
         if picture is None:
             raise SystemExit(f"{folder / name}: cannot be read; give the folder that {strokes} is about")
-        greys[name] = luma(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-    return greys, {name: [Hints(), Hints.from_json(each)] for name, each in marks.items()}
+        grays[name] = luma(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return grays, {name: [Hints(), Hints.from_json(each)] for name, each in marks.items()}
 
 
 def main() -> None:
     """Colorizes each photo once, and with each set of hints; writes the sheet."""
     if len(sys.argv) not in (2, 4):
         raise SystemExit(__doc__)
-    greys, variants = built_in() if len(sys.argv) == 2 else given(Path(sys.argv[2]), Path(sys.argv[3]))
+    grays, variants = built_in() if len(sys.argv) == 2 else given(Path(sys.argv[2]), Path(sys.argv[3]))
     colorizer = Colorizer.load("mini")
     columns: dict[str, list[np.ndarray]] = {}
-    for name, grey in greys.items():
-        for output in colorizer.model_outputs([Photo(grey, name=name)], make_options(hint_reach=REACH)):
+    for name, gray in grays.items():
+        for output in colorizer.model_outputs([Photo(gray, name=name)], make_options(hint_reach=REACH)):
             if isinstance(output, Exception):
                 raise SystemExit(str(output))
-            retouch = Retouch(colorizer, output)
-            columns.setdefault("strokes", []).append(with_strokes(grey, variants[name][-1]))
+            retouch = Editor(colorizer, output)
+            columns.setdefault("strokes", []).append(with_strokes(gray, variants[name][-1]))
             for hints in variants[name]:
                 columns.setdefault(f"{len(hints.marks)} strokes", []).append(retouch.finish(hints).rgb)
     if len(sys.argv) == 2:
-        columns["truth"] = [shipped_photo(name) for name in greys]
-    save(Path(sys.argv[1]), labelled(columns))
+        columns["truth"] = [shipped_photo(name) for name in grays]
+    save(Path(sys.argv[1]), labeled(columns))
     print(sys.argv[1])
 
 

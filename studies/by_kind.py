@@ -3,7 +3,7 @@
     python studies/by_kind.py OUT/rows.jsonl [--metrics psnr ciede2000 cf_field]
 
 OUT is what `chromatune evaluate` wrote for the folder that the recipe was given; kinds are those of its settings.
-Prints Markdown: each row's means by kind, less the grey photo's in brackets.
+Prints Markdown: each row's means by kind, less the gray photo's in brackets.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def main() -> None:
         record = json.loads(line)
         if "failed" not in record:
             scores[record["row"]][kind_of.get(record["key"].split("/")[0], "other")].append(record)
-    present = [kind for kind in (*kinds, "other") if kind in scores["grey"]]
+    present = [kind for kind in (*kinds, "other") if kind in scores["gray"]]
     for metric in arguments.metrics:
-        counts = " | ".join(f"{kind} ({len(scores['grey'][kind])})" for kind in present)
+        counts = " | ".join(f"{kind} ({len(scores['gray'][kind])})" for kind in present)
         print(f"| {metric} | {counts} |\n| --- |" + " ---: |" * len(present))
         for row, by_kind in scores.items():
             means = [float(np.mean([record[metric] for record in by_kind[kind]])) for kind in present]
-            greys = [float(np.mean([record[metric] for record in scores["grey"][kind]])) for kind in present]
-            cells = [f"{mean:.2f} ({mean - grey:+.2f})" for mean, grey in zip(means, greys, strict=True)]
+            grays = [float(np.mean([record[metric] for record in scores["gray"][kind]])) for kind in present]
+            cells = [f"{mean:.2f} ({mean - gray:+.2f})" for mean, gray in zip(means, grays, strict=True)]
             print(f"| {row} | " + " | ".join(cells) + " |")
         print()
 

@@ -3,8 +3,8 @@
     python studies/defaults.py FOLDER --keys FILE [--model mini] [--steps 1 2 4] [--vivid 0 1 2] [--size 256]
 
 FILE lists the photos, one path below FOLDER a line: give validation photos, never the test's. The model runs once a
-photo and number of steps; recomposition is repeated for each amount (`color.vivid`). PSNR rewards dull colour
-and colourfulness (CF, printed less the truth's) does not, so they are read together, and then pictures are looked at.
+photo and number of steps; recomposition is repeated for each amount (`color.vivid`). PSNR rewards dull color
+and colorfulness (CF, printed less the truth's) does not, so they are read together, and then pictures are looked at.
 "Skin" is CIEDE2000 over the skin of the faces that are found.
 """
 
@@ -15,8 +15,7 @@ from squares import make_parser, read_squares, succeeded, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose, vivid
-from chromatune.evaluation.metrics import colorfulness, delta_e_2000, lab_of, psnr
-from chromatune.evaluation.signatures import face_finder, skin_distance
+from chromatune.evaluation import colorfulness, delta_e_2000, face_finder, lab_of, psnr, skin_distance
 
 
 def main() -> None:
@@ -27,21 +26,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the model's own pass; its own where not given")
     arguments = parser.parse_args()
     truths = read_squares(arguments)
-    greys, labs = [luma(truth) for truth in truths], [lab_of(truth) for truth in truths]
+    grays, labs = [luma(truth) for truth in truths], [lab_of(truth) for truth in truths]
     find_face = face_finder()
-    faces = [find_face(grey) for grey in greys]
+    faces = [find_face(gray) for gray in grays]
     truth_cf = np.mean([colorfulness(truth) for truth in truths])
     colorizer = Colorizer.load(arguments.model, device="cpu")
-    passthrough = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
+    passthrough = [np.repeat(gray[..., None], 3, axis=2) for gray in grays]
     print(f"{len(truths)} photos, CF of the truth {truth_cf:.1f}")
-    print(f"grey              {np.mean([psnr(*pair) for pair in zip(passthrough, truths, strict=True)]):.2f} dB")
+    print(f"gray              {np.mean([psnr(*pair) for pair in zip(passthrough, truths, strict=True)]):.2f} dB")
     rows = [passthrough[:20]]
     for steps in arguments.steps:
-        outputs = colorizer.model_outputs(greys, make_options(steps=steps, size_px=arguments.size))
-        chromas = [chroma_of(output.rgb) for output in succeeded(outputs, f"{steps} steps", len(greys))]
+        outputs = colorizer.model_outputs(grays, make_options(steps=steps, size_px=arguments.size))
+        chromas = [chroma_of(output.rgb) for output in succeeded(outputs, f"{steps} steps", len(grays))]
         for amount in arguments.vivid:
-            pairs = zip(greys, chromas, strict=True)
-            results = [recompose(grey, vivid(chroma, amount)) for grey, chroma in pairs]
+            pairs = zip(grays, chromas, strict=True)
+            results = [recompose(gray, vivid(chroma, amount)) for gray, chroma in pairs]
             gap = np.mean([colorfulness(result) for result in results]) - truth_cf
             decibels = np.mean([psnr(*pair) for pair in zip(results, truths, strict=True)])
             distances = [delta_e_2000(lab_of(result), lab) for result, lab in zip(results, labs, strict=True)]

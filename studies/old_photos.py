@@ -1,9 +1,9 @@
-"""How much worse are the colours of a faded, toned, grainy or soft photograph than those of a clean one?
+"""How much worse are the colors of a faded, toned, grainy or soft photograph than those of a clean one?
 
     python studies/old_photos.py FOLDER --keys FILE [--model mini] [--limit 200] [--sheet FILE.png]
 
 FILE lists the photos, one path below FOLDER a line. Each is aged in four ways and in all at once, colorized, and its
-chroma put on the clean luma, so that the CIEDE2000 to the truth speaks of colour alone: an aged photo differs from the
+chroma put on the clean luma, so that the CIEDE2000 to the truth speaks of color alone: an aged photo differs from the
 truth in luminance, and no colorizer is to blame for that. Prints CIEDE2000, and how much it is above that of the clean
 photo.
 """
@@ -18,32 +18,32 @@ from squares import colorized, make_parser, read_squares, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose
-from chromatune.evaluation.metrics import ciede2000
+from chromatune.evaluation import ciede2000
 
 SEPIA_RGB = (1.07, 0.98, 0.78)  # of white, before clipping: a toned silver print
 
 Ageing = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (H, W) float32 0..1 -> the same, or (H, W, 3)
 
 
-def fade(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def fade(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blacks raised and whites lowered by 10 to 20 % of the range each."""
     black, white = rng.uniform(0.1, 0.2), 1 - rng.uniform(0.1, 0.2)
-    return (black + (white - black) * grey).astype(np.float32)
+    return (black + (white - black) * gray).astype(np.float32)
 
 
-def grain(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def grain(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise of 5 % of the range."""
-    return np.clip(grey + 0.05 * rng.standard_normal(grey.shape, dtype=np.float32), 0, 1)
+    return np.clip(gray + 0.05 * rng.standard_normal(gray.shape, dtype=np.float32), 0, 1)
 
 
-def soften(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def soften(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Gaussian blur, sigma 0.6 % of the side."""
-    return cv2.GaussianBlur(grey, (0, 0), 0.006 * min(grey.shape))
+    return cv2.GaussianBlur(gray, (0, 0), 0.006 * min(gray.shape))
 
 
-def sepia(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Toned: a colour photo for whoever reads it, (H, W, 3)."""
-    return np.clip(grey[..., None] * np.array(SEPIA_RGB, np.float32), 0, 1)
+def sepia(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Toned: a color photo for whoever reads it, (H, W, 3)."""
+    return np.clip(gray[..., None] * np.array(SEPIA_RGB, np.float32), 0, 1)
 
 
 AGEINGS: dict[str, tuple[Ageing, ...]] = {
@@ -62,18 +62,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     truths = read_squares(arguments)
-    greys = [luma(truth) for truth in truths]
+    grays = [luma(truth) for truth in truths]
     colorizer = Colorizer.load(arguments.model, device="cpu")
     options = make_options(steps=arguments.steps)
     rows: list[list[np.ndarray]] = []
     clean = None
     print(f"{len(truths)} photos, {arguments.model}\nphoto     CIEDE2000  against clean")
     for name, ageings in AGEINGS.items():
-        aged = [_aged(grey, ageings, seed) for seed, grey in enumerate(greys)]
+        aged = [_aged(gray, ageings, seed) for seed, gray in enumerate(grays)]
         results = colorized(colorizer, aged, options, name)
         moved = [
-            recompose(grey, chroma_of(result.astype(np.float32) / 255))
-            for grey, result in zip(greys, results, strict=True)
+            recompose(gray, chroma_of(result.astype(np.float32) / 255))
+            for gray, result in zip(grays, results, strict=True)
         ]
         error = float(np.mean([ciede2000(*pair) for pair in zip(moved, truths, strict=True)]))
         clean = error if clean is None else clean
@@ -83,9 +83,9 @@ def main() -> None:
         write_sheet(arguments.sheet, rows, scale=0.6)
 
 
-def _aged(grey: np.ndarray, ageings: tuple[Ageing, ...], seed: int) -> np.ndarray:
+def _aged(gray: np.ndarray, ageings: tuple[Ageing, ...], seed: int) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8."""
-    rng, photo = np.random.default_rng(seed), grey.astype(np.float32) / 255
+    rng, photo = np.random.default_rng(seed), gray.astype(np.float32) / 255
     for ageing in ageings:
         photo = ageing(photo, rng)
     return np.rint(photo * 255).astype(np.uint8)

@@ -2,7 +2,7 @@
 
     python studies/paired.py OUT/rows.jsonl "faces-quick, raw" "mini-base, raw"
 
-Prints first minus second. The report of `chromatune evaluate` compares every row with the grey photo and with the first
+Prints first minus second. The report of `chromatune evaluate` compares every row with the gray photo and with the first
 model; this compares any two, such as raw with raw. ΔCF is a difference of means, so its interval is that of the
 difference of both rows' ΔCF.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chromatune.evaluation.bootstrap import interval, resampled_means
+from chromatune.evaluation import interval, resampled_means
 
 METRICS = ("psnr", "ssim", "mae", "cf_field", "truth_cf_field")
 

@@ -58,14 +58,14 @@ def write_photos(folder: Path) -> list[Path]:
 
 
 def write_drawings(folder: Path, count: int = 24) -> None:
-    """Coloured discs on coloured grounds, of several sizes."""
+    """Colored discs on colored grounds, of several sizes."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(count):
         image = np.full((150 + index % 3 * 20, 160, 3), rng.integers(0, 256, 3), np.uint8)
         for _ in range(6):
-            centre, colour = rng.integers(0, 150, 2).tolist(), rng.integers(0, 256, 3).tolist()
-            cv2.circle(image, centre, int(rng.integers(12, 60)), colour, -1)
+            center, color = rng.integers(0, 150, 2).tolist(), rng.integers(0, 256, 3).tolist()
+            cv2.circle(image, center, int(rng.integers(12, 60)), color, -1)
         path = folder / f"{index:02d}.png"
         cv2.imwrite(str(path), image)
         os.utime(path, (0, 0))  # a latent cache's name depends on it

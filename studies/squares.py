@@ -12,10 +12,10 @@ import numpy as np
 from rich.progress import track
 
 from chromatune import ColorizeOptions, Colorizer, PhotoError
-from chromatune.data.items import read_rgb
-from chromatune.evaluation.protocol import centre_square
+from chromatune.data import read_rgb
+from chromatune.evaluation import center_square
 from chromatune.files import write_whole
-from chromatune.pages import png_of
+from chromatune.reports import png_of
 
 SIDE_PX = 256
 T = TypeVar("T")
@@ -39,11 +39,11 @@ def make_parser(description: str | None, *, limit: int, sheet: str) -> argparse.
 
 
 def read_squares(arguments: argparse.Namespace) -> list[np.ndarray]:
-    """Centre squares, (SIDE_PX, SIDE_PX, 3) uint8 each."""
+    """Center squares, (SIDE_PX, SIDE_PX, 3) uint8 each."""
     try:
         keys = arguments.keys.read_text(encoding="utf-8").splitlines()
         chosen = np.unique(np.linspace(0, len(keys) - 1, min(arguments.limit, len(keys))).astype(int))
-        return [centre_square(read_rgb(arguments.folder / keys[i], keys[i]), SIDE_PX) for i in chosen]
+        return [center_square(read_rgb(arguments.folder / keys[i], keys[i]), SIDE_PX) for i in chosen]
     except (OSError, ValueError, PhotoError) as error:
         raise SystemExit(f"the photos of {arguments.keys} cannot be read: {error}") from None
 
@@ -51,7 +51,7 @@ def read_squares(arguments: argparse.Namespace) -> list[np.ndarray]:
 def colorized(
     colorizer: Colorizer, photos: Sequence[np.ndarray], options: ColorizeOptions, name: str
 ) -> list[np.ndarray]:
-    """The photos in colour, (H, W, 3) uint8 each, with a bar called `name`."""
+    """The photos in color, (H, W, 3) uint8 each, with a bar called `name`."""
     return [result.rgb for result in succeeded(colorizer.colorize_many(photos, options), name, len(photos))]
 
 

@@ -1,11 +1,11 @@
-"""Does a word move the colour it names? Each attribute and hue on held-out photos, against the plain instruction.
+"""Does a word move the color it names? Each attribute and hue on held-out photos, against the plain instruction.
 
     python studies/text_control.py FOLDER --keys FILE [--model mini] [--limit 100] [--sheet FILE.png]
 
 FILE lists the photos, one path below FOLDER a line. A word is right on a photo when what it names is more than in the
 result without it, same seed: mean CIELAB b* for warm (less for cool), mean chroma for vivid (less for muted), and for a
 hue the mean (a*, b*) along that hue's angle. The last column is the largest change of luma over all photos: 0 if only
-colour obeys. Prints one line a word.
+color obeys. Prints one line a word.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from squares import colorized, make_parser, read_squares, write_sheet
 
 from chromatune import Colorizer, make_options, prompts
 from chromatune.color import luma
-from chromatune.evaluation.metrics import lab_of
+from chromatune.evaluation import lab_of
 
 Measure = Callable[[np.ndarray], float]
 
@@ -52,20 +52,20 @@ def main() -> None:
     parser = make_parser(__doc__, limit=100, sheet="eight photos, one row a word")
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
-    greys = [luma(square) for square in read_squares(arguments)]
+    grays = [luma(square) for square in read_squares(arguments)]
     colorizer = Colorizer.load(arguments.model, device="cpu")
 
     def asked(addition: str, name: str) -> list[np.ndarray]:
         options = make_options(prompt=prompts.DEFAULT_PROMPT + addition, steps=arguments.steps)
-        return colorized(colorizer, greys, options, name)
+        return colorized(colorizer, grays, options, name)
 
     plain = asked("", "plain")
     rows, labs = [plain[:8]], [lab_of(picture) for picture in plain]
-    print(f"{len(greys)} photos, {arguments.model}\nword     right  mean change  luma changed by at most")
+    print(f"{len(grays)} photos, {arguments.model}\nword     right  mean change  luma changed by at most")
     for word, (addition, measure) in words().items():
         results = asked(addition, word)
         gains = [measure(lab_of(result)) - measure(lab) for result, lab in zip(results, labs, strict=True)]
-        drift = max(int(cv2.absdiff(luma(r), g).max()) for r, g in zip(results, greys, strict=True))
+        drift = max(int(cv2.absdiff(luma(r), g).max()) for r, g in zip(results, grays, strict=True))
         print(f"{word:8} {np.mean(np.array(gains) > 0):5.0%}  {np.mean(gains):+11.2f}  {drift}", flush=True)
         rows.append(results[:8])
     if arguments.sheet:

@@ -22,7 +22,7 @@ from chromatune import color
 
 SHIPPED = ("astronaut", "chelsea", "coffee", "rocket")  # the photographs that scikit-image's wheel holds
 CASES: tuple[tuple[int, int], ...] = ((16, 16), (32, 32), (64, 64), (128, 128), (16, 128), (32, 128))
-GRAIN_SIGMA = 8.0  # grey levels
+GRAIN_SIGMA = 8.0  # gray levels
 
 
 def main() -> None:
@@ -36,13 +36,13 @@ def main() -> None:
 
 
 def print_quality(title: str, photos: list[tuple[str, np.ndarray]]) -> None:
-    """Geometric mean over photos of each way's chroma error over bilinear's; then colour noise made of grain."""
+    """Geometric mean over photos of each way's chroma error over bilinear's; then color noise made of grain."""
     names = [f"{held}" if held == size else f"{held}>{size}" for held, size in CASES]
     print(f"\n{title} ({len(photos)}): chroma error, bilinear = 1; noise from grain of sigma {GRAIN_SIGMA:g}")
-    print(f"| way | {' | '.join(names)} | colour noise |\n{'| --- ' * (len(CASES) + 2)}|")
+    print(f"| way | {' | '.join(names)} | color noise |\n{'| --- ' * (len(CASES) + 2)}|")
     ways: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-        "bilinear": lambda chroma, grey: cv2.resize(chroma, grey.shape[::-1]),
-        "bicubic": lambda chroma, grey: cv2.resize(chroma, grey.shape[::-1], interpolation=cv2.INTER_CUBIC),
+        "bilinear": lambda chroma, gray: cv2.resize(chroma, gray.shape[::-1]),
+        "bicubic": lambda chroma, gray: cv2.resize(chroma, gray.shape[::-1], interpolation=cv2.INTER_CUBIC),
         "plain guided filter": plain_guided,
         "chromatune": color.upsample_chroma,
     }
@@ -83,7 +83,7 @@ def chroma_error(upsample: Callable, rgb_u8: np.ndarray, case: tuple[int, int]) 
 
 
 def grain_noise(upsample: Callable, rgb_u8: np.ndarray) -> float:
-    """Standard deviation, in grey levels, of the chroma that grain on the photo at four times its size adds."""
+    """Standard deviation, in gray levels, of the chroma that grain on the photo at four times its size adds."""
     chroma = small_chroma(color.chroma_of(rgb_u8.astype(np.float32) / 255), (128, 128))
     clean = cv2.resize(color.luma(rgb_u8), None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0).normal(0, GRAIN_SIGMA, clean.shape)
@@ -91,11 +91,11 @@ def grain_noise(upsample: Callable, rgb_u8: np.ndarray) -> float:
     return 255 * float((upsample(chroma, grainy) - upsample(chroma, clean)).std())
 
 
-def plain_guided(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
+def plain_guided(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """The fast guided filter as published, on four pixels per chroma pixel, radius 1 chroma pixel, eps 1e-3."""
-    height_px, width_px = (min(full, 4 * small) for full, small in zip(grey.shape, chroma.shape[:2], strict=True))
+    height_px, width_px = (min(full, 4 * small) for full, small in zip(gray.shape, chroma.shape[:2], strict=True))
     window = (9, 9)
-    guide = cv2.resize(grey, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    guide = cv2.resize(gray, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     target = cv2.resize(chroma, (width_px, height_px))
     mean = cv2.blur(guide, window)
     variance = cv2.blur(guide * guide, window) - mean * mean
@@ -103,8 +103,8 @@ def plain_guided(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
     for plane in cv2.split(target):
         slope = (cv2.blur(guide * plane, window) - mean * cv2.blur(plane, window)) / (variance + 1e-3)
         offset = cv2.blur(plane, window) - slope * mean
-        wide_slope, wide_offset = (cv2.resize(cv2.blur(x, window), grey.shape[::-1]) for x in (slope, offset))
-        planes.append(wide_slope * (grey / np.float32(255)) + wide_offset)
+        wide_slope, wide_offset = (cv2.resize(cv2.blur(x, window), gray.shape[::-1]) for x in (slope, offset))
+        planes.append(wide_slope * (gray / np.float32(255)) + wide_offset)
     return np.stack(planes, axis=-1)
 
 

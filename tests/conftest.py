@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.bundle.names import ModelInfo
 from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
+from chromatune.pipeline.names import ModelInfo
 
 TinyPipeline = Callable[..., Path]
 
@@ -171,7 +171,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> TinyPipeline:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_dir(tiny_pipeline: TinyPipeline) -> Path:
+def tiny_pipeline_dir(tiny_pipeline: TinyPipeline) -> Path:
     """Folder of the default tiny pipeline, with settings that make it quick."""
     folder = tiny_pipeline()
     defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
@@ -184,7 +184,7 @@ def encoder_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny pipeline with a tiny photo encoder whose projections are not zero."""
     import torch
 
-    from chromatune.photo_encoder import EFFICIENTNET_LITE0, PhotoEncoder, places_of
+    from chromatune.pipeline.photo_encoder import EFFICIENTNET_LITE0, PhotoEncoder, places_of
 
     pipeline = make_pipeline()
     folder = tmp_path_factory.mktemp("encoder")
@@ -223,7 +223,7 @@ def stored_beside(folder: Path, key: str) -> Any:
     """A float32 tensor that points into the safetensors file of a part's folder."""
     from onnx import TensorProto
 
-    from chromatune.bundle.checks import read_header
+    from chromatune.pipeline.checks import read_header
 
     (path,) = folder.glob("*.safetensors")
     entry, start = read_header(path)[key], 8 + int.from_bytes(path.read_bytes()[:8], "little")
@@ -337,7 +337,7 @@ class ArithmeticPass:
     def open(
         self, model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1
     ) -> ArithmeticPass:
-        """Stands for `chromatune.inference.open_pass`."""
+        """Stands for `chromatune.pipeline.load_backend`."""
         if model == "unknown":
             raise ModelError("unknown model 'unknown'; accepted: mini")
         self.loads.append((model, device))
@@ -346,14 +346,14 @@ class ArithmeticPass:
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         return ("the prompt is odd",) if options.prompt == "odd" else ()
 
-    def features(self, greys: np.ndarray) -> None:
+    def features(self, grays: np.ndarray) -> None:
         """It has no photo encoder."""
 
-    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
         self.calls.append(tuple(options))
         if self.failure is not None:
             raise self.failure
-        rgb = np.repeat(greys[..., None], 3, axis=-1)
+        rgb = np.repeat(grays[..., None], 3, axis=-1)
         rgb[..., 2] += np.array([each.seed * 4 / 255 for each in options], np.float32)[:, None, None]
         return rgb
 
@@ -368,7 +368,7 @@ def make_engine() -> ArithmeticPass:
 def engine(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPass:
     """The model pass that every model name but "unknown" opens."""
     fake = make_engine()
-    monkeypatch.setattr("chromatune.colorizer.open_pass", fake.open)
+    monkeypatch.setattr("chromatune.colorizer.load_backend", fake.open)
     return fake
 
 
@@ -384,12 +384,12 @@ def own_ray() -> Iterator[None]:
     def prepare() -> None:
         import chromatune.colorizer
 
-        own = chromatune.colorizer.open_pass
+        own = chromatune.colorizer.load_backend
 
-        def open_pass(model: str, *, device: str | None = None, **given: Any) -> Any:
+        def load_backend(model: str, *, device: str | None = None, **given: Any) -> Any:
             return engine.open(model) if device == "arithmetic" else own(model, device=device, **given)
 
-        chromatune.colorizer.open_pass = open_pass
+        chromatune.colorizer.load_backend = load_backend
 
     with joined(None, cpus=16, prepare=prepare):
         yield
@@ -420,7 +420,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def put(folder: Path) -> Callable[..., Path]:
-    """Writes a small grey photo under a name, and returns its path relative to the folder."""
+    """Writes a small gray photo under a name, and returns its path relative to the folder."""
 
     def write(name: str, *, mode: str = "L", level: int = 100) -> Path:
         path = Path(name)

@@ -27,11 +27,11 @@ def photo(height_px: int = 50, width_px: int = 70, seed: int = 0) -> np.ndarray:
 
 
 def test_sources_give_the_same_pixels(colorizer, tmp_path):
-    grey = photo()
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    data = (tmp_path / "grey.png").read_bytes()
-    with open(tmp_path / "grey.png", "rb") as file:
-        sources = [grey, Image.fromarray(grey), data, tmp_path / "grey.png", str(tmp_path / "grey.png"), file]
+    gray = photo()
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    data = (tmp_path / "gray.png").read_bytes()
+    with open(tmp_path / "gray.png", "rb") as file:
+        sources = [gray, Image.fromarray(gray), data, tmp_path / "gray.png", str(tmp_path / "gray.png"), file]
         results = [colorizer.colorize(source).rgb for source in sources]
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
@@ -40,34 +40,34 @@ def test_sources_give_the_same_pixels(colorizer, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_luminance_is_the_photos_own(colorizer, dtype):
-    grey = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, (60, 90), dtype=dtype)
-    result = colorizer.colorize(grey)
+    gray = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, (60, 90), dtype=dtype)
+    result = colorizer.colorize(gray)
     assert result.rgb.dtype == dtype
-    assert color.luma_drift(result.rgb, grey)[0] <= 1
-    assert np.ptp(result.rgb.astype(int), axis=2).max() > 3 * np.iinfo(dtype).max / 255  # it did add colour
+    assert color.luma_drift(result.rgb, gray)[0] <= 1
+    assert np.ptp(result.rgb.astype(int), axis=2).max() > 3 * np.iinfo(dtype).max / 255  # it did add color
 
 
-def test_strength_scales_the_colour(colorizer):
-    grey = photo()
+def test_strength_scales_the_color(colorizer):
+    gray = photo()
     chroma = [
-        np.ptp(colorizer.colorize(grey, make_options(strength=strength)).rgb.astype(int), axis=2).mean()
+        np.ptp(colorizer.colorize(gray, make_options(strength=strength)).rgb.astype(int), axis=2).mean()
         for strength in (0.0, 0.5, 1.0)
     ]
     assert chroma[0] == 0 < chroma[1] < chroma[2]
 
 
 def test_vividness_is_for_the_models_own_steps_and_keeps_luminance(colorizer):
-    grey = np.full((50, 70), 32768, np.uint16)
+    gray = np.full((50, 70), 32768, np.uint16)
     info = dataclasses.replace(colorizer.info, vivid=1.5)
-    model_pass = colorizer.model_pass
-    stronger = Colorizer(type(model_pass)(dataclasses.replace(model_pass.bundle, info=info)))
+    backend = colorizer.backend
+    stronger = Colorizer(type(backend)(dataclasses.replace(backend.pipeline, info=info)))
     half = make_options(strength=0.2)
-    chroma = [np.ptp(c.colorize(grey, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]
+    chroma = [np.ptp(c.colorize(gray, half).rgb.astype(int), axis=2).mean() for c in (colorizer, stronger)]
     assert chroma[1] > 1.1 * chroma[0]
-    assert color.luma_drift(stronger.colorize(grey).rgb, grey)[0] <= 1
+    assert color.luma_drift(stronger.colorize(gray).rgb, gray)[0] <= 1
     for asked in ({"steps": info.steps}, {"vivid": 0.0}):  # as the model samples it
         other = make_options(strength=0.2, **asked)
-        np.testing.assert_array_equal(stronger.colorize(grey, other).rgb, colorizer.colorize(grey, other).rgb)
+        np.testing.assert_array_equal(stronger.colorize(gray, other).rgb, colorizer.colorize(gray, other).rgb)
 
 
 @pytest.mark.parametrize("recompose", [True, False])
@@ -102,19 +102,19 @@ class Arithmetic:
     def warnings_of(self, options):
         return ()
 
-    def __call__(self, greys, options):
+    def __call__(self, grays, options):
         self.calls.append([each.seed for each in options])
         assert len({dataclasses.replace(each, seed=0) for each in options}) == 1
-        rgb = np.stack([greys] * 3, axis=-1)
+        rgb = np.stack([grays] * 3, axis=-1)
         rgb[..., 0] = np.array([each.seed for each in options])[:, None, None] / 255
-        rgb[..., 1] = len(greys) / 255
+        rgb[..., 1] = len(grays) / 255
         return rgb
 
 
 def test_each_photo_of_a_stream_may_have_its_own_options(colorizer):
     """Those alike but for the seed share a call; results come in order, with what each was asked."""
-    model_pass = Arithmetic(colorizer.info)
-    many = Colorizer(model_pass)
+    backend = Arithmetic(colorizer.info)
+    many = Colorizer(backend)
     raw = {"recompose": False, "size_px": 32}
     photos = [
         Request(photo(32, 32), make_options(seed=1, **raw)),
@@ -130,15 +130,15 @@ def test_each_photo_of_a_stream_may_have_its_own_options(colorizer):
     assert [int(result.rgb[0, 0, 0]) for result in results] == [1, 2, 3, 4, 6]
     assert [int(result.rgb[0, 0, 1]) for result in results] == [3, 3, 1, 1, 3]
     assert [result.prompt for result in results] == ["colorize the photo"] * 3 + ["red", "colorize the photo"]
-    assert model_pass.calls == [[1, 2, 6], [3], [4]]
+    assert backend.calls == [[1, 2, 6], [3], [4]]
 
 
 def test_the_chroma_can_be_changed_between_pass_and_result(colorizer):
-    grey = photo()
-    (output,) = colorizer.model_outputs([grey])
-    np.testing.assert_array_equal(colorizer.finish(output).rgb, colorizer.colorize(grey).rgb)
+    gray = photo()
+    (output,) = colorizer.model_outputs([gray])
+    np.testing.assert_array_equal(colorizer.finish(output).rgb, colorizer.colorize(gray).rgb)
     changed = colorizer.finish(output, chroma=np.zeros_like(colorizer.chroma(output)))
-    np.testing.assert_array_equal(changed.rgb, np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(changed.rgb, np.stack([gray] * 3, axis=-1))
 
 
 def test_options_resolve_to_the_models_own_values(colorizer):
@@ -162,22 +162,22 @@ def test_a_bad_photo_does_not_stop_the_others(colorizer):
 @pytest.mark.parametrize("batches", [True, False])
 def test_at_most_a_batch_is_read_ahead(colorizer, batches):
     """Where the model gains nothing by a batch, as on a CPU, more photos in memory would cost only memory."""
-    read, model_pass = [], Arithmetic(colorizer.info)
-    model_pass.batches = batches
+    read, backend = [], Arithmetic(colorizer.info)
+    backend.batches = batches
 
     def photos():
         for index in range(6):
             read.append(index)
             yield photo(seed=index)
 
-    next(Colorizer(model_pass).colorize_many(photos(), batch_size=2))
+    next(Colorizer(backend).colorize_many(photos(), batch_size=2))
     assert read == ([0, 1] if batches else [0])
 
 
 def test_seed_decides_and_is_reported(colorizer):
-    grey = photo()
-    first, again = (colorizer.colorize(grey, make_options(seed=3)) for _ in range(2))
-    other = colorizer.colorize(grey, make_options(seed=4))
+    gray = photo()
+    first, again = (colorizer.colorize(gray, make_options(seed=3)) for _ in range(2))
+    other = colorizer.colorize(gray, make_options(seed=4))
     np.testing.assert_array_equal(first.rgb, again.rgb)
     assert (first.rgb != other.rgb).any()
     assert (first.seed, first.steps, first.prompt) == (3, 1, "colorize the photo")
@@ -206,23 +206,23 @@ def test_model_size_keeps_the_aspect(colorizer, height_px, width_px, expected):
 
 def test_extreme_sizes_run(colorizer):
     for height_px, width_px in ((1, 1), (1, 300), (300, 2)):
-        grey = photo(height_px, width_px)
-        result = colorizer.colorize(grey)
+        gray = photo(height_px, width_px)
+        result = colorizer.colorize(gray)
         assert result.rgb.shape == (height_px, width_px, 3)
-        assert color.luma_drift(result.rgb, grey)[0] <= 1
+        assert color.luma_drift(result.rgb, gray)[0] <= 1
 
 
 def test_shrink_averages_areas():
-    grey = np.array([[0, 255], [255, 255]], np.uint8)
-    np.testing.assert_allclose(shrink(grey, (1, 1)), 0.75, atol=2 / 255)
+    gray = np.array([[0, 255], [255, 255]], np.uint8)
+    np.testing.assert_allclose(shrink(gray, (1, 1)), 0.75, atol=2 / 255)
     assert shrink(np.full((4, 4), 65535, np.uint16), (8, 8)).max() == 1.0
 
 
-def test_model_that_gives_nan_is_one_clear_error(tiny_bundle_dir):
+def test_model_that_gives_nan_is_one_clear_error(tiny_pipeline_dir):
     from chromatune.errors import ModelError
 
-    broken = Colorizer.load(str(tiny_bundle_dir), device="cpu")
+    broken = Colorizer.load(str(tiny_pipeline_dir), device="cpu")
     with torch.no_grad():
-        broken.model_pass.bundle.unet.conv_out.bias.fill_(float("nan"))
+        broken.backend.pipeline.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(ModelError, match="not numbers"):
         broken.colorize(photo())

@@ -122,7 +122,7 @@ def test_fitted_chroma_is_in_gamut_of_the_same_hue_and_no_less_than_it_could_be(
     assert (whole | at_the_edge).all()
 
 
-def test_lightness_of_a_colour_does_not_count():
+def test_lightness_of_a_color_does_not_count():
     dark, bright = np.array([64, 16, 8]) / 255, np.array([240, 60, 30]) / 255
     np.testing.assert_allclose(relative_chroma(dark), relative_chroma(bright), rtol=1e-5)
     np.testing.assert_allclose(

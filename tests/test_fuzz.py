@@ -103,16 +103,16 @@ def told(work: Callable[[], object], how: str) -> bool:
     return False
 
 
-def test_damaged_model_folders(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+def test_damaged_model_folders(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     rng, before = np.random.default_rng(1), peak_mib()
-    grey = np.zeros((16, 16), np.uint8)
+    gray = np.zeros((16, 16), np.uint8)
     refused = 0
     for number in range(MODELS):
         folder = tmp_path / f"model-{number}"
-        shutil.copytree(tiny_bundle_dir, folder)
+        shutil.copytree(tiny_pipeline_dir, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
-        refused += told(lambda folder=folder: Colorizer.load(str(folder), device="cpu").colorize(grey), how)
+        refused += told(lambda folder=folder: Colorizer.load(str(folder), device="cpu").colorize(gray), how)
         shutil.rmtree(folder)
     assert refused > MODELS / 3
     assert peak_mib() - before < MOST_MIB
@@ -121,7 +121,7 @@ def test_damaged_model_folders(tiny_bundle_dir: Path, tmp_path: Path) -> None:
 def test_damaged_folders_with_graphs(graph_pipeline: Path, tmp_path: Path) -> None:
     """By ONNX Runtime; half of the damage is to the graphs themselves, which are a language of their own."""
     rng, before = np.random.default_rng(7), peak_mib()
-    grey, options = np.zeros((16, 16), np.uint8), make_options(steps=2, guidance_scale=2.0)
+    gray, options = np.zeros((16, 16), np.uint8), make_options(steps=2, guidance_scale=2.0)
     refused = 0
     for number in range(GRAPHS):
         folder = tmp_path / f"model-{number}"
@@ -132,7 +132,7 @@ def test_damaged_folders_with_graphs(graph_pipeline: Path, tmp_path: Path) -> No
         how = f"{number}: {spoil(among[int(rng.integers(len(among)))], rng)}"
 
         def run(folder: Path = folder) -> None:
-            Colorizer.load(str(folder), device="cpu", runtime="onnx").colorize(grey, options)
+            Colorizer.load(str(folder), device="cpu", runtime="onnx").colorize(gray, options)
 
         refused += told(run, how)
         shutil.rmtree(folder)
@@ -162,7 +162,7 @@ def test_damaged_photos(tmp_path: Path) -> None:
     assert peak_mib() - before < MOST_MIB
 
 
-def test_damaged_run_folders(tiny_bundle_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
+def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
     """A finished run, one file of it damaged, and the same call again: it goes on, begins anew, or says what to do."""
     from chromatune.data.sources import open_source
     from chromatune.training.loop import train
@@ -180,7 +180,7 @@ def test_damaged_run_folders(tiny_bundle_dir: Path, tmp_path: Path, fresh_accele
     )  # fmt: skip
 
     def run(folder: Path) -> None:
-        write_outcome(train(open_source(photos), str(tiny_bundle_dir), settings, folder), "photos", "quick")
+        write_outcome(train(open_source(photos), str(tiny_pipeline_dir), settings, folder), "photos", "quick")
 
     run(tmp_path / "whole")
     refused = 0
@@ -198,7 +198,7 @@ def test_damaged_run_folders(tiny_bundle_dir: Path, tmp_path: Path, fresh_accele
 
 @pytest.fixture
 def evaluated(tmp_path: Path) -> tuple[Path, Path]:
-    """Folders of six colour photos and of a result for each."""
+    """Folders of six color photos and of a result for each."""
     rng, folders = np.random.default_rng(4), (tmp_path / "photos", tmp_path / "results")
     for folder in folders:
         folder.mkdir()
@@ -208,7 +208,7 @@ def evaluated(tmp_path: Path) -> tuple[Path, Path]:
     return folders
 
 
-def test_damaged_evaluation_folders(tiny_bundle_dir: Path, evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damaged_evaluation_folders(tiny_pipeline_dir: Path, evaluated: tuple[Path, Path], tmp_path: Path) -> None:
     """A finished evaluation, one file of it damaged, and the same call again: it ends, or says what to do."""
     from chromatune.evaluation.evaluation import SUMMARY_FILE, evaluate
     from chromatune.evaluation.settings import make_settings
@@ -216,8 +216,8 @@ def test_damaged_evaluation_folders(tiny_bundle_dir: Path, evaluated: tuple[Path
     rng, before = np.random.default_rng(5), peak_mib()
     photos, results = evaluated
     settings = make_settings(
-        source=str(photos), models=(str(tiny_bundle_dir),), results=(("other", str(results)),), size_px=64, steps=(1,),
-        device="cpu",
+        source=str(photos), models=(str(tiny_pipeline_dir),), results=(("other", str(results)),), size_px=64,
+        steps=(1,), device="cpu",
     )  # fmt: skip
     evaluate(settings, tmp_path / "whole")
     refused = 0

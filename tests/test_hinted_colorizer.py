@@ -1,4 +1,4 @@
-"""Hints through `Colorizer`: colours arrive, luminance stays, retouching gives the same pixels."""
+"""Hints through `Colorizer`: colors arrive, luminance stays, retouching gives the same pixels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chromatune import color
+from chromatune.color import chroma_of, luma, luma_drift, recompose
 from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.editor import Editor
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import make_options
-from chromatune.retouching import Retouch
 
 
 @pytest.fixture
@@ -28,37 +28,37 @@ def mini() -> Colorizer:
 
 def scene(dtype: type = np.uint8, height: int = 120, width: int = 180) -> np.ndarray:
     """A light upper half with a texture, and a dark lower one."""
-    grey = np.full((height, width), 0.7) + 0.02 * np.sin(np.arange(width) / 3)
-    grey[height // 2 :] = 0.35
-    return np.rint(grey * np.iinfo(dtype).max).astype(dtype)
+    gray = np.full((height, width), 0.7) + 0.02 * np.sin(np.arange(width) / 3)
+    gray[height // 2 :] = 0.35
+    return np.rint(gray * np.iinfo(dtype).max).astype(dtype)
 
 
 def relative(rgb: np.ndarray) -> np.ndarray:
     """Mean chroma over luma of pixels."""
     flat = rgb.reshape(1, -1, 3).astype(float) / np.iinfo(rgb.dtype).max
-    return color.chroma_of(flat)[0].mean(axis=0) / color.luma(flat).mean()
+    return chroma_of(flat)[0].mean(axis=0) / luma(flat).mean()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("colour", ["#805040", "#406080", "#808080", "black"])
-def test_a_hints_own_pixels_get_its_colour_and_luminance_stays(colorizer, dtype, colour):
-    grey = scene(dtype)
-    hints = Hints().stroke([(40, 90), (140, 90)], 8, colour)
-    rgb = colorizer.colorize(grey, make_options(seed=9), hints=hints).rgb
-    wanted = np.array({"#805040": (128, 80, 64), "#406080": (64, 96, 128)}.get(colour, (128, 128, 128))) / 255
-    wanted = color.chroma_of(wanted[None, None])[0, 0] / color.luma(wanted[None, None])[0, 0]
+@pytest.mark.parametrize("color", ["#805040", "#406080", "#808080", "black"])
+def test_a_hints_own_pixels_get_its_color_and_luminance_stays(colorizer, dtype, color):
+    gray = scene(dtype)
+    hints = Hints().stroke([(40, 90), (140, 90)], 8, color)
+    rgb = colorizer.colorize(gray, make_options(seed=9), hints=hints).rgb
+    wanted = np.array({"#805040": (128, 80, 64), "#406080": (64, 96, 128)}.get(color, (128, 128, 128))) / 255
+    wanted = chroma_of(wanted[None, None])[0, 0] / luma(wanted[None, None])[0, 0]
     np.testing.assert_allclose(relative(rgb[85:95, 45:135]), wanted, atol=0.01)
-    assert rgb.dtype == dtype and color.luma_drift(rgb, grey)[0] <= 1
+    assert rgb.dtype == dtype and luma_drift(rgb, gray)[0] <= 1
 
 
 def test_dark_and_bright_of_one_hue_and_saturation_do_the_same(colorizer):
     dark, bright = (
-        colorizer.colorize(scene(), hints=Hints().point(60, 90, colour, 9)).rgb for colour in ("#400c08", "#f02d1e")
+        colorizer.colorize(scene(), hints=Hints().point(60, 90, color, 9)).rgb for color in ("#400c08", "#f02d1e")
     )
     np.testing.assert_array_equal(dark, bright)
 
 
-def test_a_colour_that_the_luma_has_no_room_for_keeps_its_hue(colorizer):
+def test_a_color_that_the_luma_has_no_room_for_keeps_its_hue(colorizer):
     rgb = colorizer.colorize(scene(), hints=Hints().stroke([(40, 30), (140, 30)], 8, "blue")).rgb[25:35, 45:135]
     assert (rgb[..., 2] >= 253).all() and np.ptp(rgb[..., :2].astype(int), axis=2).max() <= 3
 
@@ -69,7 +69,7 @@ def test_luminance_drifts_by_one_level_at_most_whatever_the_hints(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))
     height, width = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
-    grey = rng.integers(0, np.iinfo(dtype).max + 1, (height, width), dtype=dtype)
+    gray = rng.integers(0, np.iinfo(dtype).max + 1, (height, width), dtype=dtype)
     hints = Hints()
     if data.draw(st.booleans()):
         noise = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
@@ -79,18 +79,18 @@ def test_luminance_drifts_by_one_level_at_most_whatever_the_hints(data):
         points = rng.uniform(0, 1, (data.draw(st.integers(1, 4)), 2)) * (width, height)
         hints = hints.stroke(points.tolist(), float(10 ** rng.uniform(-2, 4)), rng.integers(0, 256, 3).tolist())
     chroma = rng.uniform(-0.5, 0.5, (data.draw(st.integers(1, 40)), 8, 2)).astype(np.float32)
-    hinted = HintedChroma(Photo(grey), chroma).with_hints(hints, reach=data.draw(st.floats(0.1, 10)))
-    rgb = color.recompose(grey, hinted)
-    assert color.luma_drift(rgb, grey)[0] <= np.float64(255 / np.iinfo(dtype).max) * 1.001
+    hinted = HintedChroma(Photo(gray), chroma).with_hints(hints, reach=data.draw(st.floats(0.1, 10)))
+    rgb = recompose(gray, hinted)
+    assert luma_drift(rgb, gray)[0] <= np.float64(255 / np.iinfo(dtype).max) * 1.001
 
 
 def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, engine):
-    grey, hints = scene(), Hints().point(60, 90, "red").stroke([(10, 10), (150, 20)], 5, "#8090a0")
-    expected = colorizer.colorize(grey, hints=hints).rgb
-    (output,) = colorizer.model_outputs([grey])
+    gray, hints = scene(), Hints().point(60, 90, "red").stroke([(10, 10), (150, 20)], 5, "#8090a0")
+    expected = colorizer.colorize(gray, hints=hints).rgb
+    (output,) = colorizer.model_outputs([gray])
     passes = len(engine.calls)
     assert isinstance(output, ModelOutput)
-    retouch = Retouch(colorizer, output)
+    retouch = Editor(colorizer, output)
     retouch.preview(Hints().point(100, 20, "green"))
     np.testing.assert_array_equal(retouch.finish(hints).rgb, expected)
     np.testing.assert_array_equal(retouch.preview(hints), expected)  # no larger than a preview may be
@@ -100,7 +100,7 @@ def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, 
 
 def test_taking_all_hints_away_gives_the_models_own(colorizer):
     (output,) = colorizer.model_outputs([scene()])
-    retouch = Retouch(colorizer, output)
+    retouch = Editor(colorizer, output)
     retouch.preview(Hints().point(60, 90, "red"))
     assert abs(retouch.finish(Hints()).rgb.astype(int) - colorizer.colorize(scene()).rgb).max() <= 1
 
@@ -136,7 +136,7 @@ def test_hints_without_recomposition_are_refused_before_the_pass(colorizer, engi
     assert not engine.calls
     (output,) = colorizer.model_outputs([scene()], raw)
     with pytest.raises(OptionsError, match="--no-recompose"):
-        Retouch(colorizer, output)
+        Editor(colorizer, output)
 
 
 def test_points_are_those_of_the_photo_as_it_is_shown(colorizer, tmp_path):
@@ -154,14 +154,14 @@ def test_points_are_those_of_the_photo_as_it_is_shown(colorizer, tmp_path):
 def test_the_shipped_models_features_find_what_looks_alike(mini):
     """Two equal discs on a ground of noise: a hint on one of them reaches the other across the ground."""
     rng = np.random.default_rng(0)
-    grey = rng.normal(150, 25, (256, 384)).clip(0, 255)
+    gray = rng.normal(150, 25, (256, 384)).clip(0, 255)
     rows, columns = np.mgrid[:256, :384]
-    discs = [(rows - 128) ** 2 + (columns - centre) ** 2 < 50**2 for centre in (90, 294)]
+    discs = [(rows - 128) ** 2 + (columns - center) ** 2 < 50**2 for center in (90, 294)]
     for disc in discs:
-        grey[disc] = 60
-    (output,) = mini.model_outputs([grey.astype(np.uint8)])
+        gray[disc] = 60
+    (output,) = mini.model_outputs([gray.astype(np.uint8)])
     hints = Hints().point(90, 128, "#205080", 12)
-    changed = Retouch(mini, output).chroma(hints) - mini.chroma(output)
+    changed = Editor(mini, output).chroma(hints) - mini.chroma(output)
     alone = HintedChroma(output.photo, mini.chroma(output)).with_hints(hints) - mini.chroma(output)
     other = discs[1] & ((rows - 128) ** 2 + (columns - 294) ** 2 < 40**2)
     assert changed[other][:, 0].mean() > 0.02 > abs(alone[other][:, 0].mean())
@@ -169,26 +169,26 @@ def test_the_shipped_models_features_find_what_looks_alike(mini):
 
 def test_both_runtimes_see_the_same_features(mini):
     pytest.importorskip("torch")
-    greys = np.random.default_rng(0).uniform(0, 1, (1, 64, 96)).astype(np.float32)
-    there = Colorizer.load("mini", runtime="torch", device="cpu").model_pass.features(greys)
-    here = mini.model_pass.features(greys)
+    grays = np.random.default_rng(0).uniform(0, 1, (1, 64, 96)).astype(np.float32)
+    there = Colorizer.load("mini", runtime="torch", device="cpu").backend.features(grays)
+    here = mini.backend.features(grays)
     assert here is not None and there is not None and here.keys() == there.keys()
     for stride, features in here.items():
         assert features.shape[2:] == (64 // stride, 96 // stride)
         np.testing.assert_allclose(features, there[stride], atol=1e-3)
 
 
-def test_a_model_without_a_photo_encoder_has_no_features_and_takes_hints(tiny_bundle_dir):
-    colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
-    assert colorizer.model_pass.features(np.zeros((1, 32, 32), np.float32)) is None
+def test_a_model_without_a_photo_encoder_has_no_features_and_takes_hints(tiny_pipeline_dir):
+    colorizer = Colorizer.load(str(tiny_pipeline_dir), device="cpu")
+    assert colorizer.backend.features(np.zeros((1, 32, 32), np.float32)) is None
     rgb = colorizer.colorize(scene(), hints=Hints().stroke([(40, 90), (140, 90)], 8, "#805040")).rgb
     assert rgb[90, 90, 0] > rgb[90, 90, 2] + 20
 
 
 @pytest.mark.parametrize(("height", "width"), [(341, 256), (40, 60), (300, 180), (30, 600), (600, 30), (1, 1)])
 def test_photos_of_any_size_and_aspect_take_hints_and_references(mini, height, width):
-    grey = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
-    colour = np.repeat(grey[..., None], 3, axis=2)
-    colour[..., 0] //= 2
-    rgb = mini.colorize(grey, hints=Hints().point(width / 2, height / 2, "#a03020"), like=[colour]).rgb
-    assert rgb.shape == (height, width, 3) and color.luma_drift(rgb, grey)[0] <= 1
+    gray = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    color = np.repeat(gray[..., None], 3, axis=2)
+    color[..., 0] //= 2
+    rgb = mini.colorize(gray, hints=Hints().point(width / 2, height / 2, "#a03020"), like=[color]).rgb
+    assert rgb.shape == (height, width, 3) and luma_drift(rgb, gray)[0] <= 1

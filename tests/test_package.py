@@ -16,6 +16,7 @@ PUBLIC_NAMES = [
     "ColorizeResult",
     "Colorizer",
     "DataError",
+    "Editor",
     "Hints",
     "MissingExtraError",
     "ModelError",
@@ -23,16 +24,15 @@ PUBLIC_NAMES = [
     "Photo",
     "PhotoError",
     "Request",
-    "Retouch",
     "__version__",
-    "load_bundle",
+    "load_pipeline",
     "make_options",
     "read_photo",
 ]
 
 
 def test_public_names_are_exactly_these() -> None:
-    assert chromatune.__all__ == PUBLIC_NAMES
+    assert sorted(chromatune.__all__) == PUBLIC_NAMES
     assert set(PUBLIC_NAMES) <= set(dir(chromatune))
 
 
@@ -48,12 +48,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = chromatune.nonsense
 
 
+@pytest.mark.parametrize(("old", "new"), [("Retouch", "Editor"), ("load_bundle", "load_pipeline")])
+def test_a_name_of_the_last_version_still_works_and_says_the_new_one(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{old} is now chromatune.{new}"):
+        assert getattr(chromatune, old) is getattr(chromatune, new)
+
+
 def test_all_errors_have_one_base() -> None:
     errors = [getattr(chromatune, name) for name in PUBLIC_NAMES if name.endswith("Error")]
     assert all(issubclass(error, chromatune.ChromaTuneError) for error in errors)
 
 
-@pytest.mark.parametrize("module", ["chromatune", "chromatune.colorizer", "chromatune.bundle", "chromatune.inference"])
+@pytest.mark.parametrize("module", ["chromatune", "chromatune.colorizer", "chromatune.pipeline"])
 def test_nothing_loads_torch_before_a_model_does(module: str) -> None:
     told = "import sys, " + module + "; print(sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

@@ -34,43 +34,43 @@ def commands(program: str) -> list[str]:
 
 
 @pytest.fixture
-def album(tmp_path: Path, tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def album(tmp_path: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with the photos that the README speaks of, and a tiny model called mini and mini-base."""
     models = tmp_path / "models"
     models.mkdir()
     for name in ("mini", "mini-base"):
-        (models / name).symlink_to(tiny_bundle_dir)
-    monkeypatch.setattr("chromatune.bundle.names.MODELS_DIR", models)
+        (models / name).symlink_to(tiny_pipeline_dir)
+    monkeypatch.setattr("chromatune.pipeline.names.MODELS_DIR", models)
     folder = tmp_path / "album"
     (folder / "scans").mkdir(parents=True)
-    grey = np.linspace(0, 255, 48 * 40).reshape(40, 48)
-    Image.fromarray(grey.astype(np.uint8)).save(folder / "portrait.jpg")
+    gray = np.linspace(0, 255, 48 * 40).reshape(40, 48)
+    Image.fromarray(gray.astype(np.uint8)).save(folder / "portrait.jpg")
     for name in ("one", "two"):
-        Image.fromarray((grey * 257).astype(np.uint16)).save(folder / "scans" / f"{name}.tif")
+        Image.fromarray((gray * 257).astype(np.uint16)).save(folder / "scans" / f"{name}.tif")
     layer = np.zeros((40, 48, 4), np.uint8)
     layer[10:14, 5:20] = (160, 48, 32, 255)
     Image.fromarray(layer).save(folder / "strokes.png")
-    _write_film(folder / "film.mp4", grey)
+    _write_video(folder / "film.mp4", gray)
     (folder / "holidays").mkdir()
     rng = np.random.default_rng(0)
     for index in range(6):
-        color = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((36, 36, 1)))  # 64 coloured squares
+        color = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((36, 36, 1)))  # 64 colored squares
         Image.fromarray(color.astype(np.uint8)).save(folder / "holidays" / f"{index}.jpg")
     (folder / "my-model").mkdir()
-    (folder / "my-model" / "model").symlink_to(tiny_bundle_dir)  # each command runs alone, also the one that uses it
+    (folder / "my-model" / "model").symlink_to(tiny_pipeline_dir)  # each command runs alone, also the one that uses it
     monkeypatch.chdir(folder)
     return folder
 
 
-def _write_film(path: Path, grey: np.ndarray) -> None:
-    with av.open(path, "w") as film:
-        stream = film.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *grey.shape, "yuv420p"
+def _write_video(path: Path, gray: np.ndarray) -> None:
+    with av.open(path, "w") as video:
+        stream = video.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *gray.shape, "yuv420p"
         for number in range(8):
-            frame = av.VideoFrame.from_ndarray(grey.astype(np.uint8), format="gray").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(gray.astype(np.uint8), format="gray").reformat(format="yuv420p")
             frame.pts = number
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
 
 
 def test_every_command_is_of_a_known_program() -> None:
@@ -113,11 +113,11 @@ def test_commands_run(command: str, album: Path, monkeypatch: pytest.MonkeyPatch
     assert main(arguments) == 0
     output = capfdbinary.readouterr().out
     if redirected:
-        assert read_photo(output).grey.shape == (40, 48)
+        assert read_photo(output).gray.shape == (40, 48)
     elif words[0] == "colorize" and "--help" not in words:
         results = output.decode().splitlines()
         assert results
-        assert all(read_photo(album / result).grey.shape == (40, 48) for result in results)
+        assert all(read_photo(album / result).gray.shape == (40, 48) for result in results)
     else:
         assert output
 

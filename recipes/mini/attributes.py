@@ -1,4 +1,4 @@
-"""Words that are true of a photo's own colours, so that a model trained with them obeys them."""
+"""Words that are true of a photo's own colors, so that a model trained with them obeys them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lab_of(rgb_u8: np.ndarray, side_px: int = 32) -> np.ndarray:
 
 
 def hue_shares(lab: np.ndarray, min_chroma: float = 15.0) -> dict[str, float]:
-    """Share of the photo that each named hue covers; near-grey pixels count to none."""
+    """Share of the photo that each named hue covers; near-gray pixels count to none."""
     chroma = np.hypot(lab[:, 1], lab[:, 2])
     hue = np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) % 360
     names = list(HUE_DEGREES)
@@ -34,7 +34,7 @@ def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.nda
     """The photo made to be what the word says: (H, W, 3) uint8 in and out, CIELAB L as it was but for the gamut.
 
     What a photo happens to be teaches a word only with the photos that are so, and rare hues hardly at all. A named
-    hue goes to all that is not of skin's colour, so that a model learns to leave skin alone.
+    hue goes to all that is not of skin's color, so that a model learns to leave skin alone.
     """
     lab: np.ndarray = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     ab = lab[..., 1:]
@@ -61,14 +61,14 @@ def _skin_likeness(ab: np.ndarray) -> np.ndarray:
     """(H, W, 2) -> (H, W) float32, 0..1, without hard edges."""
     hue = np.degrees(np.arctan2(ab[..., 1], ab[..., 0]))
     near = np.exp(-((((hue - SKIN_HUE_DEGREES + 180) % 360 - 180) / SKIN_HUE_WIDTH) ** 2))
-    coloured = np.clip(np.hypot(ab[..., 0], ab[..., 1]) / FEWEST_CHROMA - 0.5, 0, 1)
-    return cv2.GaussianBlur((near * coloured).astype(np.float32), (0, 0), 1.5)
+    colored = np.clip(np.hypot(ab[..., 0], ab[..., 1]) / FEWEST_CHROMA - 0.5, 0, 1)
+    return cv2.GaussianBlur((near * colored).astype(np.float32), (0, 0), 1.5)
 
 
 def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) -> str:
     """The prompt with one word that holds for this photo said after it; "natural" where none clearly holds.
 
-    Without that word the plain prompts would be left with more than their share of dull photos, and mean dull colours.
+    Without that word the plain prompts would be left with more than their share of dull photos, and mean dull colors.
     """
     lab = lab_of(rgb_u8)
     chroma, warmth = float(np.hypot(lab[:, 1], lab[:, 2]).mean()), float(lab[:, 2].mean())

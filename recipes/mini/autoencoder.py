@@ -1,9 +1,9 @@
 """Stage 1: an AutoencoderTiny whose latents keep luminance and chroma apart.
 
 Chroma is the 2 × 2 means of channels 2 and 3, tied to the block means of CIELAB a and b; all else is the same for a
-photo and its grey twin. So the U-Net's loss can weigh chroma without decoding, and an average of plausible colours
+photo and its gray twin. So the U-Net's loss can weigh chroma without decoding, and an average of plausible colors
 decodes to their average. Channel 0 stays near block-mean L; channel 1 and the fine part of 2 and 3 are free for
-detail, and are taught (`Hinted`) to hold what colour depends on.
+detail, and are taught (`Hinted`) to hold what color depends on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from loop import share_of, train
-from photos import Pack, centre_square, crop_batches
+from photos import Pack, center_square, crop_batches
 
-from chromatune.bundle.latents import decode, encode_moments, mode_of, to_pixels
 from chromatune.color import LUMA_WEIGHTS
+from chromatune.pipeline import decode, encode_moments, mode_of, to_pixels
 
 
 def make_vae(settings: dict[str, Any]) -> AutoencoderTiny:
@@ -38,7 +38,7 @@ def make_vae(settings: dict[str, Any]) -> AutoencoderTiny:
     )
 
 
-def grey_of(rgb: torch.Tensor) -> torch.Tensor:
+def gray_of(rgb: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) sRGB -> the same shape, Rec.601 luma in all three channels."""
     weights = torch.tensor(LUMA_WEIGHTS, device=rgb.device, dtype=rgb.dtype).view(1, 3, 1, 1)
     return (rgb * weights).sum(dim=1, keepdim=True).expand_as(rgb)
@@ -50,13 +50,13 @@ def chroma_latents(latents: torch.Tensor) -> torch.Tensor:
 
 
 def luma_latents(latents: torch.Tensor) -> torch.Tensor:
-    """(B, 4, h, w) -> the same shape: the latents without their chroma, equal for a photo and its grey twin."""
+    """(B, 4, h, w) -> the same shape: the latents without their chroma, equal for a photo and its gray twin."""
     chroma = F.interpolate(chroma_latents(latents), scale_factor=2, mode="nearest")
     return torch.cat([latents[:, :2], latents[:, 2:] - chroma], dim=1)
 
 
 class Hinted(torch.nn.Module):
-    """The autoencoder with a head that guesses chroma from a grey photo's latents; the head is thrown away."""
+    """The autoencoder with a head that guesses chroma from a gray photo's latents; the head is thrown away."""
 
     def __init__(self, vae: AutoencoderTiny, width: int = 64) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class Hinted(torch.nn.Module):
             torch.nn.Conv2d(width, 2, 1),
         )
 
-    def hint_loss(self, grey_latents: torch.Tensor, block_ab: torch.Tensor) -> torch.Tensor:
+    def hint_loss(self, gray_latents: torch.Tensor, block_ab: torch.Tensor) -> torch.Tensor:
         """Squared error of the guess against (B, 2, h, w) block means of a, b in latent units."""
-        return (self.head(grey_latents) - block_ab).square().mean()
+        return (self.head(gray_latents) - block_ab).square().mean()
 
 
 def _dilated(width: int, dilation: int) -> torch.nn.Conv2d:
@@ -78,12 +78,12 @@ def _dilated(width: int, dilation: int) -> torch.nn.Conv2d:
 
 
 def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
-    """Reconstruction in CIELAB with chroma weighted, the structure of the latents, and hints of colour.
+    """Reconstruction in CIELAB with chroma weighted, the structure of the latents, and hints of color.
 
-    `rgb` is (B, 3, H, W) float32, sRGB 0..1; each photo is shown in colour and grey.
+    `rgb` is (B, 3, H, W) float32, sRGB 0..1; each photo is shown in color and gray.
     """
     vae, count = hinted.vae, len(rgb)
-    photo = torch.cat([grey_of(rgb), rgb])
+    photo = torch.cat([gray_of(rgb), rgb])
     latents = mode_of(encode_moments(vae, photo))  # (2 B, 4, h, w)
     decoded = decode(vae, latents)
     lab, target = (kornia.color.rgb_to_lab(image.clamp(1e-3, 1.0)) for image in (decoded, photo))
@@ -96,7 +96,7 @@ def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tupl
     chroma_structure = (chroma_latents(latents) - F.avg_pool2d(block_ab, 2)).square().mean()
     luma_structure = (latents[:, :1] - (block_lab[:, :1] - 50) * settings["luma_scale"]).square().mean()
     detail = luma_latents(latents)[:, 1:]
-    # The colour photo follows its grey twin, whose latents the hints shape.
+    # The color photo follows its gray twin, whose latents the hints shape.
     twins = (luma_latents(latents[count:]) - luma_latents(latents[:count])).square().mean()
     unit = (detail.mean(dim=(0, 2, 3)).square() + (detail.var(dim=(0, 2, 3)) - 1).square()).mean()
     hint = hinted.hint_loss(latents[:count], block_ab[count:])
@@ -110,7 +110,7 @@ def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tupl
 
 def recomposed_psnr(rgb: torch.Tensor, truth: torch.Tensor) -> float:
     """Mean PSNR in dB after the result's luma is replaced by the truth's."""
-    result = (rgb - grey_of(rgb) + grey_of(truth)).clamp(0, 1)
+    result = (rgb - gray_of(rgb) + gray_of(truth)).clamp(0, 1)
     return float((-10 * (result - truth).square().mean(dim=(1, 2, 3)).log10()).mean())
 
 
@@ -122,8 +122,8 @@ def reconstructed(vae: AutoencoderTiny, rgb: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def measure(vae: AutoencoderTiny, validation: Pack, size_px: int, count: int = 64) -> dict[str, float]:
-    """Reconstruction of held-out photos: PSNR raw, recomposed, and of their grey versions."""
-    photos = np.stack([centre_square(validation.photo(i), size_px) for i in range(min(count, len(validation.files)))])
+    """Reconstruction of held-out photos: PSNR raw, recomposed, and of their gray versions."""
+    photos = np.stack([center_square(validation.photo(i), size_px) for i in range(min(count, len(validation.files)))])
     truth = to_pixels(photos).to(vae.device)
     decoded = reconstructed(vae, truth)
     raw = float((-10 * (decoded - truth).square().mean(dim=(1, 2, 3)).log10()).mean())
@@ -150,7 +150,7 @@ def train_vae(photos: Pack, validation: Pack, settings: dict[str, Any], size_px:
 
     def preview(step: int) -> None:
         print("vae", step, measure(hinted.vae, validation, size_px), flush=True)
-        shown = [centre_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))]
+        shown = [center_square(validation.photo(i), size_px) for i in range(min(8, len(validation.files)))]
         write_preview(hinted.vae, to_pixels(np.stack(shown)).to(hinted.vae.device), work / "vae.png")
 
     def step_loss(batch: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:

@@ -16,25 +16,31 @@ from autoencoder import chroma_latents
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from editor import Editor, drop_conditions, make_scheduler, sample_raw
 from loop import share_of, train
-from photos import Pack, centre_square, crop_batches, set_of
+from photos import Pack, center_square, crop_batches, set_of
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
-from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
-from chromatune.bundle.text import TextEmbedder
 from chromatune.color import luma
-from chromatune.data.greys import make_grey, random_grey
-from chromatune.diffusion import alpha_sigma, prediction_target
-from chromatune.photo_encoder import PhotoEncoder, unet_arguments
+from chromatune.data import make_gray, random_gray
+from chromatune.pipeline import (
+    PhotoEncoder,
+    TextEmbedder,
+    alpha_sigma,
+    encode_moments,
+    mode_of,
+    prediction_target,
+    to_pixels,
+    unet_arguments,
+)
 
 LEAST_ERROR = 0.02  # about 2 units of a, b, squared, in latent units: photos nearer than this are near enough
 LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
-Batch = tuple[np.ndarray, np.ndarray, list[str]]  # greys and colours, (B, H, W, 3) uint8, and instructions
+Batch = tuple[np.ndarray, np.ndarray, list[str]]  # grays and colors, (B, H, W, 3) uint8, and instructions
 
 
-def grey_u8(grey: np.ndarray) -> np.ndarray:
+def gray_u8(gray: np.ndarray) -> np.ndarray:
     """(H, W) float32 0..1 -> (H, W, 3) uint8, the same value three times."""
-    return np.repeat(np.rint(grey * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(np.rint(gray * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first_step: int) -> Iterator[Batch]:
@@ -42,20 +48,20 @@ def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first
     crops = crop_batches(
         photos, size_px, share_of(settings["batch"]), settings["seed"], first_step, settings["zoom"], settings["tilted"]
     )
-    for colours, rng in crops:
-        greys, texts = [], []
-        for index, colour in enumerate(colours):
+    for colors, rng in crops:
+        grays, texts = [], []
+        for index, color in enumerate(colors):
             text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
             draw = rng.random()
             if draw < settings["retouched_share"]:
                 word = WORDS[int(rng.integers(len(WORDS)))]
-                text, colours[index] = said(text, word, rng), retouched(colour, word, rng)
-                colour = colours[index]
+                text, colors[index] = said(text, word, rng), retouched(color, word, rng)
+                color = colors[index]
             elif draw < settings["retouched_share"] + settings["attribute_share"]:
-                text = attribute_prompt(text, colour, rng)
-            greys.append(grey_u8(random_grey(colour.astype(np.float32) / 255, rng, settings["plain_share"])))
+                text = attribute_prompt(text, color, rng)
+            grays.append(gray_u8(random_gray(color.astype(np.float32) / 255, rng, settings["plain_share"])))
             texts.append(text)
-        yield np.stack(greys), np.stack(colours), texts
+        yield np.stack(grays), np.stack(colors), texts
 
 
 class Painter(torch.nn.Module):
@@ -65,18 +71,18 @@ class Painter(torch.nn.Module):
         super().__init__()
         self.unet, self.photo_encoder = unet, photo_encoder
 
-    def residuals(self, greys: torch.Tensor, used: torch.Tensor, unseen: torch.Tensor) -> dict[str, Any]:
-        """Arguments for the U-Net: (B, 3, H, W) greys 0..1, each seen once, and used for N passes.
+    def residuals(self, grays: torch.Tensor, used: torch.Tensor, unseen: torch.Tensor) -> dict[str, Any]:
+        """Arguments for the U-Net: (B, 3, H, W) grays 0..1, each seen once, and used for N passes.
 
         Args:
-            greys: photos.
+            grays: photos.
             used: (N,) int64, which photo each pass is of.
             unseen: (N,) bool, passes that are to do without.
         """
         if self.photo_encoder is None:
             return {}
-        keep = (~unseen).to(greys.device).view(-1, 1, 1, 1)
-        return unet_arguments([each[used.to(each.device)] * keep for each in self.photo_encoder(greys)])
+        keep = (~unseen).to(grays.device).view(-1, 1, 1, 1)
+        return unet_arguments([each[used.to(each.device)] * keep for each in self.photo_encoder(grays)])
 
 
 @torch.no_grad()
@@ -111,7 +117,7 @@ def show_all_of_the_text(unet: UNet2DConditionModel, embed: TextEmbedder, share:
 
 
 def draw_timesteps(count: int, spread: int, last: int, generator: torch.Generator) -> torch.Tensor:
-    """(count + spread,) int64: each pair at the last timestep, where colour is decided, then `spread` of all others.
+    """(count + spread,) int64: each pair at the last timestep, where color is decided, then `spread` of all others.
 
     The others are spread evenly over 0..last and shuffled. Two encoder passes are a good part of what a pair costs, so
     some pairs are used twice or more.
@@ -124,7 +130,7 @@ def log_error(errors: torch.Tensor) -> torch.Tensor:
     """(B,) squared errors of photos -> (B,), their logarithms, with gradients as large as the errors' own on average.
 
     What one step gives is judged by the mean PSNR, in which each photo counts by its error's logarithm. The squared
-    error counts the most colourful photos most, and what is learnt is too sure of itself on all others.
+    error counts the most colorful photos most, and what is learnt is too sure of itself on all others.
     """
     return errors.mean().detach() * torch.log(errors + LEAST_ERROR)
 
@@ -147,11 +153,11 @@ def train_colorizer(
     alphas_cumprod = make_scheduler().alphas_cumprod
 
     def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        grey, colour, texts = batch
+        gray, color, texts = batch
         with torch.no_grad():
-            both = mode_of(encode_moments(vae, to_pixels(np.concatenate([grey, colour])).to(vae.device)))
-        spread = round((settings["repeats"] - 1) * len(grey))
-        used = torch.arange(len(grey) + spread) % len(grey)  # (N,): which pair, N = repeats · B
+            both = mode_of(encode_moments(vae, to_pixels(np.concatenate([gray, color])).to(vae.device)))
+        spread = round((settings["repeats"] - 1) * len(gray))
+        used = torch.arange(len(gray) + spread) % len(gray)  # (N,): which pair, N = repeats · B
         condition, latents = (half[used.to(half.device)] for half in both.chunk(2))  # (N, 4, h, w)
         texts = [texts[index] for index in used.tolist()]
         device = latents.device
@@ -159,8 +165,8 @@ def train_colorizer(
         texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
         condition = condition * (~no_image).to(device).view(-1, 1, 1, 1)
         unseen = no_image | (torch.rand(len(no_image), generator=generator) < settings["unseen_share"])
-        residuals = painter.residuals(to_pixels(grey).to(device), used, unseen)
-        timesteps = draw_timesteps(len(grey), spread, len(alphas_cumprod) - 1, generator)
+        residuals = painter.residuals(to_pixels(gray).to(device), used, unseen)
+        timesteps = draw_timesteps(len(gray), spread, len(alphas_cumprod) - 1, generator)
         alpha, sigma = (x.to(device) for x in alpha_sigma(alphas_cumprod, timesteps))
         noise = torch.randn(latents.shape, generator=generator).to(device)
         target = prediction_target("v_prediction", latents, noise, alpha, sigma)
@@ -169,7 +175,7 @@ def train_colorizer(
         error = prediction - target
         chroma = chroma_latents(error).square().mean(dim=(1, 2, 3))  # (N,)
         plain = error.square().mean()
-        at_last, elsewhere = chroma[: len(grey)], chroma[len(grey) :]
+        at_last, elsewhere = chroma[: len(gray)], chroma[len(gray) :]
         weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)
         loss = plain + settings["chroma_weight"] * weighed
         logged = {"loss": loss, "v": plain, "chroma": chroma.mean(), "chroma_last": at_last.mean()}
@@ -188,7 +194,7 @@ def write_preview(
     vae: AutoencoderTiny, painter: Painter, embed: TextEmbedder, validation: Pack,
     kinds: dict[str, list[str]], size_px: int, work: Path, step: int, each: int = 24,
 ) -> None:  # fmt: skip
-    """Up to `each` validation photos of every kind: PSNR above grey and mean chroma, logged, and a sheet of four each.
+    """Up to `each` validation photos of every kind: PSNR above gray and mean chroma, logged, and a sheet of four each.
 
     `kinds` maps a kind to its sets; photos of no kind are "other".
     """
@@ -200,17 +206,17 @@ def write_preview(
     shown = []
     for kind, indices in sorted(members.items()):
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, min(each, len(indices))).astype(int)]
-        truth_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in chosen])
+        truth_u8 = np.stack([center_square(validation.photo(i), size_px) for i in chosen])
         truth = truth_u8.astype(np.float32) / 255
-        grey = np.stack([make_grey(photo) for photo in truth])
-        greys_u8 = np.stack([grey_u8(photo) for photo in grey])
-        passed = _psnr(np.repeat(grey[..., None], 3, axis=3), truth)
+        gray = np.stack([make_gray(photo) for photo in truth])
+        grays_u8 = np.stack([gray_u8(photo) for photo in gray])
+        passed = _psnr(np.repeat(gray[..., None], 3, axis=3), truth)
         report[kind] = {"chroma_truth": _mean_chroma(truth)}
         rows = [truth_u8]
         for steps in (1, 2, 4):
-            asked = embed(*[prompts.DEFAULT_PROMPT] * len(grey))
-            raw = sample_raw(vae, painter.unet, greys_u8, asked, steps, painter.photo_encoder)
-            result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + grey[..., None], 0, 1)
+            asked = embed(*[prompts.DEFAULT_PROMPT] * len(gray))
+            raw = sample_raw(vae, painter.unet, grays_u8, asked, steps, painter.photo_encoder)
+            result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + gray[..., None], 0, 1)
             report[kind] |= {f"gain_{steps}": _psnr(result, truth) - passed, f"chroma_{steps}": _mean_chroma(result)}
             rows.append((result * 255).round().astype(np.uint8))
         shown.append(np.concatenate([np.concatenate(list(row[:4]), axis=1) for row in rows]))

@@ -12,16 +12,24 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from edits import EDITS, random_edit
 from loop import rank, share_of, train, wait_for_all
-from photos import Pack, centre_square, crop_batches
+from photos import Pack, center_square, crop_batches
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chromatune import prompts
-from chromatune.bundle.latents import decode, encode_moments, mode_of, to_pixels
-from chromatune.bundle.text import TextEmbedder
-from chromatune.diffusion import alpha_sigma, prediction_target, zero_terminal_snr_config
 from chromatune.files import whole_folder
-from chromatune.photo_encoder import PhotoEncoder, unet_arguments
+from chromatune.pipeline import (
+    PhotoEncoder,
+    TextEmbedder,
+    alpha_sigma,
+    decode,
+    encode_moments,
+    mode_of,
+    prediction_target,
+    to_pixels,
+    unet_arguments,
+    zero_terminal_snr_config,
+)
 
 TOKENS = 77  # what the stock pipeline pads prompts to
 PREVIEW_PROMPTS = (
@@ -216,7 +224,7 @@ def write_preview(
 ) -> None:
     """A sheet: validation photos above, each after another instruction below."""
     shown = range(min(len(PREVIEW_PROMPTS), len(validation.files)))
-    photos_u8 = np.stack([centre_square(validation.photo(i), size_px) for i in shown])
+    photos_u8 = np.stack([center_square(validation.photo(i), size_px) for i in shown])
     edited = sample_raw(vae, unet, photos_u8, embed(*PREVIEW_PROMPTS[: len(shown)]), steps=4)
     rows = [photos_u8, (edited * 255).round().astype(np.uint8)]
     cv2.imwrite(str(path), np.concatenate([np.concatenate(list(row), axis=1) for row in rows])[..., ::-1])

@@ -109,7 +109,7 @@ EDITS: tuple[EditKind, ...] = (
 
 
 def random_edit(rgb_u8: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-    """(source, edited, instruction): two (H, W, 3) uint8 photos; three sources in ten are grey."""
+    """(source, edited, instruction): two (H, W, 3) uint8 photos; three sources in ten are gray."""
     kind = EDITS[int(rng.integers(len(EDITS)))]
     source = rgb_u8.astype(np.float32) / 255
     if rng.random() < 0.3:

@@ -17,12 +17,8 @@ from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from chromatune.bundle.loading import quiet_libraries
-from chromatune.bundle.names import PHOTO_ENCODER
-from chromatune.bundle.saving import save_pipeline
-from chromatune.inference.export import write_graphs
-from chromatune.pages import markdown_table
-from chromatune.photo_encoder import PhotoEncoder
+from chromatune.pipeline import PHOTO_ENCODER, PhotoEncoder, quiet_libraries, save_pipeline, write_graphs
+from chromatune.reports import markdown_table
 
 DESCRIPTIONS = {
     "mini": "small colorizer, {size_px} px pass, made for a CPU",
@@ -96,19 +92,19 @@ def card(name: str, settings: dict[str, Any], photos: Path, work: Path, millions
 
 
 def attribution(photos: Path) -> str:
-    """A table of the training photos' sets, licences and sources, from `manifest.csv` where the folder has one."""
+    """A table of the training photos' sets, licenses and sources, from `manifest.csv` where the folder has one."""
     manifest = photos / "manifest.csv"
     if not manifest.exists():
-        return "The folder had no manifest.csv with `set`, `licence` and `source` columns."
+        return "The folder had no manifest.csv with `set`, `license` and `source` columns."
     with manifest.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    counts = Counter((row["set"], row["licence"]) for row in rows)
+        rows = [row | {"license": row.get("license") or row["licence"]} for row in csv.DictReader(file)]
+    counts = Counter((row["set"], row["license"]) for row in rows)
     sources: dict[str, set[str]] = {}
     for row in rows:
         sources.setdefault(row["set"], set()).add(row["source"].split("@")[0])
-    lines = [["set", "photos", "licence", "collected from"]]
-    for (name, licence), count in sorted(counts.items()):
-        lines.append([name, str(count), licence, ", ".join(sorted(sources[name])[:3])])
+    lines = [["set", "photos", "license", "collected from"]]
+    for (name, license), count in sorted(counts.items()):
+        lines.append([name, str(count), license, ", ".join(sorted(sources[name])[:3])])
     return markdown_table(lines).rstrip()
 
 
@@ -120,7 +116,7 @@ Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`
 {lineage}
 
 {photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
-the list of training files: `{train_hash}`); {monochrome} grey or sepia and {broken} broken ones left out.
+the list of training files: `{train_hash}`); {monochrome} gray or sepia and {broken} broken ones left out.
 
 """
 
@@ -134,7 +130,7 @@ pipeline_tag: image-to-image
 A small InstructPix2Pix that colorizes black-and-white photographs, made to run on a CPU. U-Net of {unet} M parameters
 (8 input channels), an `AutoencoderTiny` of {vae} M whose latents keep luminance (channels 0, 1) and chroma (2, 3)
 apart, and a CLIP text encoder of {text_encoder} M; v-prediction with zero terminal SNR. It is `mini-base` with the
-U-Net fine-tuned on pairs (grey photo, instruction) → colour photo; autoencoder and text encoder are the same bit for
+U-Net fine-tuned on pairs (gray photo, instruction) → color photo; autoencoder and text encoder are the same bit for
 bit.
 {encoder}
 
@@ -147,16 +143,16 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 {measured}
 ## What it is bad at
 
-- Clothes, walls, painted things and most flowers: they stay near grey or beige. Leaves and skies get some green and
+- Clothes, walls, painted things and most flowers: they stay near gray or beige. Leaves and skies get some green and
   blue, too little. Skin is what it knows: objects gain 1 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
-- Fine colour detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
+- Fine color detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
 - Skin: many of the photos are FairFace crops under indoor light; strong make-up, face paint and stage light come out
   as plain skin.
-- It invents colour. A colorized photo is no evidence of what was there.
+- It invents color. A colorized photo is no evidence of what was there.
 
-## Photos and licences
+## Photos and licenses
 
 The weights are offered under CC BY 4.0. {origin}They were trained on these
 sets:
@@ -165,7 +161,7 @@ sets:
 """
 
 ENCODER = (
-    "A photo encoder of {photo_encoder} M looks at the grey photo beside the autoencoder: EfficientNet-Lite0,\n"
+    "A photo encoder of {photo_encoder} M looks at the gray photo beside the autoencoder: EfficientNet-Lite0,\n"
     "pretrained on ImageNet-1k and trained further here, whose features enter the U-Net as ControlNet's do (folder\n"
     "`photo_encoder`)."
 )
@@ -197,7 +193,7 @@ autoencoder and text encoder are the same bit for bit. U-Net {unet} M parameters
 Everything but the edits above, at 128 px, and those coarsely: its training was short. Asked to colorize it changes
 little or gives a cast: that is its purpose here.
 
-## Photos and licences
+## Photos and licenses
 
 The weights are offered under CC BY 4.0. They were trained on these sets:
 

@@ -113,7 +113,7 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
 
 
 def _groups(model: torch.nn.Module, lr_shares: dict[str, float]) -> list[dict[str, Any]]:
-    """The optimiser's groups: one for each share of the learning rate, 1 where no name is given."""
+    """The optimizer's groups: one for each share of the learning rate, 1 where no name is given."""
     by_share: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         share = next((share for start, share in lr_shares.items() if name.startswith(start)), 1.0)
@@ -140,19 +140,19 @@ def train(
     steps, device = settings["steps"], default_device()
     model.to(device).train()
     groups = _groups(model, lr_shares or {})
-    optimiser = torch.optim.AdamW(groups, lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(groups, lr=settings["lr"], betas=(0.9, 0.99), weight_decay=1e-2)
     ema = EMAModel(model.parameters(), decay=settings.get("ema", 0.999), use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     checkpoint, step = work / f"{name}.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         step = state["step"]
     ema.to(device)
 
     def save() -> None:
-        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state_dict()}
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
         save_atomic({**state, "step": step}, checkpoint)
 
     stream = prefetch(batches(step))
@@ -160,18 +160,18 @@ def train(
     last_save, last_log, since = time.time(), time.time(), 0
     while step < steps:
         lr = learning_rate(step, steps, settings["warmup"], settings["lr"], settings.get("decay"))
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr * group["share"]
         loss, logged = loss_of(next(stream), step_generator(settings["seed"], step))
         if not torch.isfinite(loss):
             raise SystemExit(
                 f"{name}: loss is {loss.item()} at step {step}; the checkpoint before it is kept, lower lr"
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         ema.step(model.parameters())
         step += 1
         since += 1

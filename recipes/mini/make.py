@@ -26,7 +26,7 @@ def stage_settings(settings: dict[str, Any], stage: str) -> dict[str, Any]:
 def main() -> None:
     """Parses the command line and runs the stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="folder of colour photos, searched through all its subfolders")
+    parser.add_argument("photos", type=Path, help="folder of color photos, searched through all its subfolders")
     parser.add_argument("--work", type=Path, required=True, help="folder for the pack, checkpoints and previews")
     parser.add_argument("--out", type=Path, default=Path("src/chromatune/models"), help="where the two models go")
     parser.add_argument("--stage", choices=STAGES, help="this stage alone (those before it must be finished)")
@@ -104,13 +104,13 @@ def open_model(name: str) -> tuple[Any, Any, Any, Any]:
     from editor import Editor
     from loop import default_device
 
-    from chromatune.bundle import load_bundle
+    from chromatune.pipeline import load_pipeline
 
-    bundle = load_bundle(name, device="cpu")  # on a GPU it would be float16, which is too coarse to train
-    for module in (bundle.vae, bundle.unet, bundle.text_encoder, bundle.photo_encoder):
+    pipeline = load_pipeline(name, device="cpu")  # on a GPU it would be float16, which is too coarse to train
+    for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.photo_encoder):
         if module is not None:
             module.to(default_device())
-    return bundle.vae, bundle.tokenizer, Editor(bundle.unet, bundle.text_encoder), bundle.photo_encoder
+    return pipeline.vae, pipeline.tokenizer, Editor(pipeline.unet, pipeline.text_encoder), pipeline.photo_encoder
 
 
 if __name__ == "__main__":

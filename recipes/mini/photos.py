@@ -15,7 +15,7 @@ import numpy as np
 from loop import rank
 from rich.progress import track
 
-from chromatune.data.pairs import is_monochrome
+from chromatune.data import is_monochrome
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -135,8 +135,8 @@ def random_crop(rgb_u8: np.ndarray, size_px: int, rng: np.random.Generator, zoom
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
-    """The largest centred square, resized to (size_px, size_px, 3) uint8."""
+def center_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
+    """The largest centerd square, resized to (size_px, size_px, 3) uint8."""
     height, width = rgb_u8.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

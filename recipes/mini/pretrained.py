@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from chromatune.photo_encoder import EFFICIENTNET_LITE0, PhotoEncoder, places_of
+from chromatune.pipeline import EFFICIENTNET_LITE0, PhotoEncoder, places_of
 
 OPEN = 30.0  # bias of a squeeze-and-excitation that lets everything through: sigmoid(30) is 1 in float16 and float32
 PARTS = {  # of a block: names in the file -> names here

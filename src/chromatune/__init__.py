@@ -4,79 +4,24 @@
     Colorizer.load("mini").colorize("portrait.jpg").save("portrait.color.jpg")
 
 Names are loaded on first use: `import chromatune` costs nothing, and torch comes with the first model.
+`__init__.pyi` lists them; every package below has such a list, and is imported by the names on it alone.
 """
 
-from __future__ import annotations
+import warnings
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from chromatune.bundle import load_bundle
-    from chromatune.colorizer import Colorizer, ColorizeResult, Request
-    from chromatune.errors import (
-        ChromaTuneError,
-        DataError,
-        MissingExtraError,
-        ModelError,
-        OptionsError,
-        PhotoError,
-    )
-    from chromatune.hints import Hints
-    from chromatune.images import Photo, read_photo
-    from chromatune.options import ColorizeOptions, make_options
-    from chromatune.retouching import Retouch
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "ChromaTuneError": "errors",
-    "ColorizeOptions": "options",
-    "ColorizeResult": "colorizer",
-    "Colorizer": "colorizer",
-    "DataError": "errors",
-    "Hints": "hints",
-    "MissingExtraError": "errors",
-    "ModelError": "errors",
-    "OptionsError": "errors",
-    "Photo": "images",
-    "PhotoError": "errors",
-    "Request": "colorizer",
-    "Retouch": "retouching",
-    "load_bundle": "bundle",
-    "make_options": "options",
-    "read_photo": "images",
-}
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
-__all__ = [
-    "ChromaTuneError",
-    "ColorizeOptions",
-    "ColorizeResult",
-    "Colorizer",
-    "DataError",
-    "Hints",
-    "MissingExtraError",
-    "ModelError",
-    "OptionsError",
-    "Photo",
-    "PhotoError",
-    "Request",
-    "Retouch",
-    "__version__",
-    "load_bundle",
-    "make_options",
-    "read_photo",
-]
+_RENAMED = {"Retouch": "Editor", "load_bundle": "load_pipeline"}  # until 0.3
 
 
 def __getattr__(name: str) -> object:
-    """The public name, from its module (PEP 562)."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value  # the next access does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return a public name, loaded when it is first asked for (PEP 562)."""
+    if name in _RENAMED:
+        warnings.warn(f"chromatune.{name} is now chromatune.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
+    return _load(name)

@@ -20,7 +20,7 @@ from typing import Any
 
 from chromatune.errors import MissingExtraError, OptionsError, first_line, shown
 
-STORE_MB = 200  # Ray's shared memory, where it is started here: records, greys and uploads pass through it
+STORE_MB = 200  # Ray's shared memory, where it is started here: records, grays and uploads pass through it
 KNOCK_S = 10
 SOCKET_FOLDER = "/tmp"  # a socket's path takes 107 bytes at most, and TMPDIR may be long
 

@@ -15,12 +15,11 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.bundle.names import ModelInfo
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, check_reference, make_reference
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
-from chromatune.inference import ModelPass, open_pass
 from chromatune.options import ColorizeOptions, ResolvedOptions
+from chromatune.pipeline import Backend, ModelInfo, load_backend
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,8 +84,8 @@ class Request:
     Attributes:
         photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
         options: prompt, seed, steps …; by default the model's own.
-        hints: what is known of its colours.
-        like: photos in colour that show the same things, see `Colorizer.reference`.
+        hints: what is known of its colors.
+        like: photos in color that show the same things, see `Colorizer.reference`.
     """
 
     photo: PhotoSource
@@ -98,8 +97,8 @@ class Request:
 class Colorizer:
     """A loaded model, ready to colorize."""
 
-    def __init__(self, model_pass: ModelPass) -> None:
-        self.model_pass = model_pass
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
 
     @classmethod
     def load(
@@ -114,15 +113,15 @@ class Colorizer:
             workers: threads that will colorize at the same time.
 
         Raises:
-            ModelError: see `chromatune.inference.open_pass`.
+            ModelError: see `chromatune.pipeline.load_backend`.
             MissingExtraError: it takes torch, which is not installed.
         """
-        return cls(open_pass(model, device=device, runtime=runtime, workers=workers))
+        return cls(load_backend(model, device=device, runtime=runtime, workers=workers))
 
     @property
     def info(self) -> ModelInfo:
         """The model's name and defaults."""
-        return self.model_pass.info
+        return self.backend.info
 
     def colorize(
         self,
@@ -132,16 +131,16 @@ class Colorizer:
         hints: Hints | None = None,
         like: Sequence[PhotoSource | Reference] = (),
     ) -> ColorizeResult:
-        """The photo in colour, at its full size, with its own luminance (unless `options.recompose` is off).
+        """The photo in color, at its full size, with its own luminance (unless `options.recompose` is off).
 
         Args:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
             options: prompt, seed, steps …; by default the model's own.
-            hints: what is known of its colours; see `Hints`.
-            like: photos in colour that show the same things: their colours are taken where they do.
+            hints: what is known of its colors; see `Hints`.
+            like: photos in color that show the same things: their colors are taken where they do.
 
         Raises:
-            PhotoError: a photo cannot be read, the hints do not fit it, or a reference is grey.
+            PhotoError: a photo cannot be read, the hints do not fit it, or a reference is gray.
             OptionsError: hints or references with `recompose` off, or references without a photo encoder.
         """
         references = tuple(each if isinstance(each, Reference) else self.reference(each) for each in like)
@@ -186,7 +185,7 @@ class Colorizer:
         """The model's half of `colorize_many`: `finish` makes a result of each output, also with other options."""
         options = options or ColorizeOptions()
         requests = (photo if isinstance(photo, Request) else Request(photo, options) for photo in photos)
-        ahead = max(1, batch_size) if self.model_pass.batches else 1  # alone, more would only cost memory
+        ahead = max(1, batch_size) if self.backend.batches else 1  # alone, more would only cost memory
         while window := list(islice(requests, ahead)):
             yield from self._window_outputs([self._opened(each) for each in window])
 
@@ -215,7 +214,7 @@ class Colorizer:
             )
         if asked.recompose:
             small = self.chroma(output, asked.vivid) if chroma is None else chroma
-            full = color.recompose(photo.grey, small, strength=asked.strength)
+            full = color.recompose(photo.gray, small, strength=asked.strength)
         else:
             full = enlarge_raw(output.rgb, photo, asked.strength)
         return ColorizeResult(
@@ -227,12 +226,12 @@ class Colorizer:
             steps=asked.steps,
             seconds=output.seconds + time.perf_counter() - start,
             model=self.info.name,
-            runtime=self.model_pass.runtime,
-            warnings=self.model_pass.warnings_of(asked),
+            runtime=self.backend.runtime,
+            warnings=self.backend.warnings_of(asked),
         )
 
     def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
-        """The colour that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
+        """The color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
 
         Args:
             output: of the model's pass.
@@ -262,21 +261,21 @@ class Colorizer:
             size_px: short side at which the photo encoder looks at it; by default the model's own.
             references: see `Request.like`.
         """
-        features = self._features([photo.grey], size_px)
+        features = self._features([photo.gray], size_px)
         return HintedChroma(photo, chroma, None if features is None else features[0], references)
 
     def reference(self, photo: PhotoSource) -> Reference:
-        """A photo in colour, to be given to requests as `like`.
+        """A photo in color, to be given to requests as `like`.
 
         Raises:
-            PhotoError: it cannot be read, or is grey.
+            PhotoError: it cannot be read, or is gray.
             OptionsError: the model has no photo encoder.
         """
         read = _read(photo)
         if isinstance(read, PhotoError):
             raise read
         check_reference(read)
-        views = self._features([read.grey, np.ascontiguousarray(read.grey[:, ::-1])])
+        views = self._features([read.gray, np.ascontiguousarray(read.gray[:, ::-1])])
         if views is None:
             raise OptionsError(
                 f"{self.info.name} has no photo encoder to compare photos by; give a model that has, such as mini, or "
@@ -285,13 +284,13 @@ class Colorizer:
             )
         return make_reference(read, views)
 
-    def _features(self, greys: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
-        """What the photo encoder sees in each of (H, W) greys of one size: stride ⇒ (C, h, w); None without one."""
-        size = self.small_size(greys[0].shape[0], greys[0].shape[1], size_px)
-        found = self.model_pass.features(np.stack([shrink(grey, size) for grey in greys]))
+    def _features(self, grays: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
+        """What the photo encoder sees in each of (H, W) grays of one size: stride ⇒ (C, h, w); None without one."""
+        size = self.small_size(grays[0].shape[0], grays[0].shape[1], size_px)
+        found = self.backend.features(np.stack([shrink(gray, size) for gray in grays]))
         if found is None:
             return None
-        return [{stride: each[index] for stride, each in found.items()} for index in range(len(greys))]
+        return [{stride: each[index] for stride, each in found.items()} for index in range(len(grays))]
 
     def _opened(self, request: Request) -> _Opened | PhotoError:
         options = self.info.resolve(request.options)
@@ -311,7 +310,7 @@ class Colorizer:
 
         The short side is `size_px` (by default the model's own), the other in proportion up to `MAX_ASPECT`.
         """
-        multiple = self.model_pass.multiple_px
+        multiple = self.backend.multiple_px
         short = max(multiple, round((size_px or self.info.size_px) / multiple) * multiple)
         aspect = min(MAX_ASPECT, max(height_px, width_px) / min(height_px, width_px))
         long = max(short, round(short * aspect / multiple) * multiple)
@@ -323,8 +322,8 @@ class Colorizer:
         for size, indices in self._groups(readable):
             start = time.perf_counter()
             opened = [readable[index] for index in indices]
-            greys = np.stack([shrink(each.photo.grey, size) for each in opened])  # (B, h, w)
-            passes = self.model_pass(greys, [each.options for each in opened])
+            grays = np.stack([shrink(each.photo.gray, size) for each in opened])  # (B, h, w)
+            passes = self.backend(grays, [each.options for each in opened])
             seconds = (time.perf_counter() - start) / len(indices)
             for index, each, rgb in zip(indices, opened, passes, strict=True):
                 outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints, each.references)
@@ -338,7 +337,7 @@ class Colorizer:
         """
         groups: dict[tuple[tuple[int, int], ResolvedOptions, int | None], list[int]] = defaultdict(list)
         for index, each in readable.items():
-            alone = None if self.model_pass.batches else index
+            alone = None if self.backend.batches else index
             size = self.small_size(each.photo.height_px, each.photo.width_px, each.options.size_px)
             groups[size, dataclasses.replace(each.options, seed=0), alone].append(index)
         for (size, _, _), indices in groups.items():
@@ -361,20 +360,20 @@ def check_recomposed(options: ResolvedOptions) -> None:
         raise OptionsError("hints need the photo's own luminance: leave out recompose=False (--no-recompose)", "hints")
 
 
-def shrink(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrink(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Full size ⇒ model size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
-    scale = np.float32(1 / np.iinfo(grey.dtype).max)
-    smaller = size[0] <= grey.shape[0] and size[1] <= grey.shape[1]
-    resized = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    scale = np.float32(1 / np.iinfo(gray.dtype).max)
+    smaller = size[0] <= gray.shape[0] and size[1] <= gray.shape[1]
+    resized = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
     return resized.astype(np.float32) * scale
 
 
 def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:
     """Model size ⇒ full size without recomposition: (h, w, 3) float32 -> (H, W, 3) of the photo's type."""
-    grey = color.luma(rgb)[..., None]
-    blended = grey + np.float32(strength) * (rgb - grey)
+    gray = color.luma(rgb)[..., None]
+    blended = gray + np.float32(strength) * (rgb - gray)
     full = cv2.resize(blended, (photo.width_px, photo.height_px), interpolation=cv2.INTER_CUBIC)
-    return np.rint(np.clip(full, 0, 1) * photo.max_value).astype(photo.grey.dtype)
+    return np.rint(np.clip(full, 0, 1) * photo.max_value).astype(photo.gray.dtype)
 
 
 def _read(source: PhotoSource) -> Photo | PhotoError:

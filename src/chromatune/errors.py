@@ -3,7 +3,7 @@
 ChromaTuneError
 ├── PhotoError          a photo cannot be read or a result cannot be written
 │   └── NotAPictureError    a file is of no known picture format
-├── FilmError           a film cannot be read or a result cannot be written
+├── VideoError           a film cannot be read or a result cannot be written
 ├── ModelError          a model is unknown, incomplete or not an InstructPix2Pix pipeline
 ├── OptionsError        a setting is out of range or contradicts another
 ├── DataError           a source of photos is empty, broken or of an unknown kind
@@ -28,7 +28,7 @@ class NotAPictureError(PhotoError):
     """A file is of no known picture format."""
 
 
-class FilmError(ChromaTuneError):
+class VideoError(ChromaTuneError):
     """A film cannot be read, or a result cannot be written."""
 
 

@@ -53,9 +53,9 @@ class ColorizeOptions(BaseModel):
     image_guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
     )
-    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of colour: 0 leaves grey, 1 is the model's own.")
+    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of color: 0 leaves gray, 1 is the model's own.")
     vivid: Annotated[float | None, MODELS_OWN] = Field(
-        None, ge=0.0, le=2.0, description="How much is added to colours that the model is unsure of: 0 nothing, 2 much."
+        None, ge=0.0, le=2.0, description="How much is added to colors that the model is unsure of: 0 nothing, 2 much."
     )
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."

@@ -1,4 +1,4 @@
-"""Instructions: the sets a colorizer is trained with, a set it never sees, and words for a photo's own colours."""
+"""Instructions: the sets a colorizer is trained with, a set it never sees, and words for a photo's own colors."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chromatune.batch.stores import LocalFolder
 from chromatune.cli import main
 from chromatune.cli import progress as progress_lines
+from chromatune.jobs.stores import LocalFolder
 
 Put = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -35,7 +35,7 @@ def test_results_failures_and_page(engine, archive, capsys: Capture) -> None:
         ".lock", "a.png", "b.tif", "c.png", "failures.jsonl", "summary.html",
     ]  # fmt: skip
     page = Path("out/summary.html").read_text()
-    assert "3 photos of 4 in colour, 1 failed." in page
+    assert "3 photos of 4 in color, 1 failed." in page
     assert "not a picture" in page
     assert page.count("data:image/jpeg") >= 3
     Path("photos/bad.jpg").unlink()

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.bundle import model_info
 from chromatune.cli import main
 from chromatune.cli.fields import flag_of
 from chromatune.images import IMAGE_SUFFIXES, read_photo
 from chromatune.options import ColorizeOptions
+from chromatune.pipeline import model_info
 
 Put = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -42,7 +42,7 @@ def seed_of(path: str | Path) -> int:
 
 
 def level(path: str | Path) -> int:
-    """The grey of a photo or a result."""
+    """The gray of a photo or a result."""
     return int(np.asarray(Image.open(path).convert("L"))[0, 0])
 
 
@@ -198,7 +198,7 @@ def test_png_where_the_format_cannot_hold_the_result(engine, put: Put, capsys: C
     Path("alpha.png").rename("alpha.bmp")  # a PNG with the wrong suffix: no BMP could hold its transparency
     assert main(["colorize", "a.gif", "deep.tif", "alpha.bmp"]) == 0
     assert lines(capsys.readouterr().out) == ["a.color.png", "deep.color.tif", "alpha.color.png"]
-    assert read_photo("deep.color.tif").grey.dtype == np.uint16
+    assert read_photo("deep.color.tif").gray.dtype == np.uint16
     assert read_photo("alpha.color.png").alpha is not None
 
 
@@ -347,9 +347,9 @@ def test_progress_on_a_terminal_leaves_the_paths_on_stdout(engine, put: Put, cap
     assert "error: gone.png" in output.err
 
 
-def test_the_real_engine(tiny_bundle_dir: Path, put: Put, capsys: Capture) -> None:
+def test_the_real_engine(tiny_pipeline_dir: Path, put: Put, capsys: Capture) -> None:
     photos = [str(put("a.png")), str(put("b.jpg")), str(put("deep.tif", mode="I;16"))]
-    assert main(["colorize", *photos, "gone.png", "--model", str(tiny_bundle_dir), "--device", "cpu"]) == 1
+    assert main(["colorize", *photos, "gone.png", "--model", str(tiny_pipeline_dir), "--device", "cpu"]) == 1
     output = capsys.readouterr()
     results = lines(output.out)
     assert results == ["a.color.png", "b.color.jpg", "deep.color.tif"]
@@ -357,15 +357,15 @@ def test_the_real_engine(tiny_bundle_dir: Path, put: Put, capsys: Capture) -> No
     assert {Path(result).suffix for result in results} <= IMAGE_SUFFIXES
     for photo, result in zip(photos, results, strict=True):
         before, after = read_photo(photo), read_photo(result)
-        assert after.grey.dtype == before.grey.dtype
+        assert after.gray.dtype == before.gray.dtype
         tolerance = 6 if result.endswith(".jpg") else before.max_value // 255
-        assert np.abs(after.grey.astype(int) - before.grey.astype(int)).max() <= tolerance
+        assert np.abs(after.gray.astype(int) - before.gray.astype(int)).max() <= tolerance
 
 
-def test_the_real_engine_refuses(tiny_bundle_dir: Path, put: Put, capsys: Capture) -> None:
+def test_the_real_engine_refuses(tiny_pipeline_dir: Path, put: Put, capsys: Capture) -> None:
     photo = str(put("a.png"))
     assert main(["colorize", photo, "--model", "no-such-model"]) == 1
-    assert main(["colorize", photo, "--model", str(tiny_bundle_dir), "--device", "abacus"]) == 1
+    assert main(["colorize", photo, "--model", str(tiny_pipeline_dir), "--device", "abacus"]) == 1
     errors = lines(capsys.readouterr().err)
     assert len(errors) == 2
     assert "no-such-model" in errors[0]

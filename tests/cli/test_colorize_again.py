@@ -52,10 +52,10 @@ def test_pages_of_a_file(engine, folder, capsys):
     assert captured.out == "scan.color.tif\n" and captured.err.startswith("warning: scan.tif: ")
     assert "--page" in captured.err and captured.err.count("\n") == 1
     assert main(["colorize", "scan.tif", "--page", "2", "-o", "second.png"]) == 0
-    assert read_photo("second.png").grey.max() == 100
+    assert read_photo("second.png").gray.max() == 100
     assert main(["colorize", "scan.tif", "--page", "all", "-o", "all"]) == 0
     assert sorted(path.name for path in Path("all").iterdir()) == ["scan-p1.tif", "scan-p2.tif", "scan-p3.tif"]
-    assert [int(read_photo(f"all/scan-p{n}.tif").grey.max()) for n in (1, 2, 3)] == [50, 100, 150]
+    assert [int(read_photo(f"all/scan-p{n}.tif").gray.max()) for n in (1, 2, 3)] == [50, 100, 150]
     capsys.readouterr()
     for page in ("0", "first", "-1", ""):
         assert main(["colorize", "scan.tif", "--page", page]) == 2
@@ -86,19 +86,19 @@ def test_warnings_are_told_once_and_not_when_quiet(engine, put, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_photos_in_colour_are_told_once_a_run(engine, put, capsys, monkeypatch):
-    """Their colours are not used; grey ones in RGB files and toned ones are what the work is for."""
-    grey = np.repeat(skimage.data.camera()[::4, ::4, None], 3, axis=2)
-    for name, rgb in (("grey.png", grey), ("sepia.jpg", grey * [1.0, 0.9, 0.7]), ("a.png", skimage.data.coffee())):
+def test_photos_in_color_are_told_once_a_run(engine, put, capsys, monkeypatch):
+    """Their colors are not used; gray ones in RGB files and toned ones are what the work is for."""
+    gray = np.repeat(skimage.data.camera()[::4, ::4, None], 3, axis=2)
+    for name, rgb in (("gray.png", gray), ("sepia.jpg", gray * [1.0, 0.9, 0.7]), ("a.png", skimage.data.coffee())):
         Image.fromarray(rgb.astype(np.uint8)).save(name)
-    assert main(["colorize", "grey.png", "sepia.jpg"]) == 0
+    assert main(["colorize", "gray.png", "sepia.jpg"]) == 0
     assert capsys.readouterr().err == ""
-    assert main(["colorize", "grey.png", "a.png", "sepia.jpg", "--variants", "3"]) == 0
-    told = "note: 1 photo is in colour already and its own colours are not used: a.png\n"
+    assert main(["colorize", "gray.png", "a.png", "sepia.jpg", "--variants", "3"]) == 0
+    told = "note: 1 photo is in color already and its own colors are not used: a.png\n"
     assert capsys.readouterr().err == told
     Image.open("a.png").convert("RGBA").save("b\x1b.tif")
     assert main(["colorize", "a.png", "b\x1b.tif", "sepia.jpg", "--overwrite"]) == 0
-    told = "note: 2 photos are in colour already and their own colours are not used, the first: a.png\n"
+    told = "note: 2 photos are in color already and their own colors are not used, the first: a.png\n"
     assert capsys.readouterr().err == told
     assert main(["colorize", "a.png", "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr().err == ""

@@ -17,7 +17,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def people(folder: Path) -> Path:
-    """LFW in small: three photos of two persons, a grey one and a broken one."""
+    """LFW in small: three photos of two persons, a gray one and a broken one."""
     for seed, name in enumerate(("Ann/Ann_0001", "Ann/Ann_0002", "Bo/Bo_0001")):
         path = folder / "people" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def test_what_is_printed(people: Path, capsys: Capture) -> None:
     assert rows["usable"] == ["3", ""]
     assert rows["short side (px)"][0] == "140 140 140 140 140"
     assert len(rows["split hash"][0]) == 16
-    assert rows["left out: grey or sepia"] == ["1", "Bo/Bo_0002.png"]
+    assert rows["left out: gray or sepia"] == ["1", "Bo/Bo_0002.png"]
     assert rows["left out: broken"][1].startswith("Bo/Bo_0003.png: not a picture")
     assert "contact sheet" not in rows
     assert [path.name for path in Path().iterdir()] == ["people"]

@@ -27,8 +27,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_tables_report_and_paths(photos: Path, tiny_bundle_dir: Path, capsys: Capture) -> None:
-    typed = f"evaluate {photos} --model {tiny_bundle_dir} --size 64 --steps 1 --steps 2 --device cpu --out out"
+def test_tables_report_and_paths(photos: Path, tiny_pipeline_dir: Path, capsys: Capture) -> None:
+    typed = f"evaluate {photos} --model {tiny_pipeline_dir} --size 64 --steps 1 --steps 2 --device cpu --out out"
     assert main(typed.split()) == 0
     output = capsys.readouterr()
     assert output.err == ""
@@ -36,7 +36,7 @@ def test_tables_report_and_paths(photos: Path, tiny_bundle_dir: Path, capsys: Ca
     assert output.out.splitlines()[-2:] == ["out/report.html", "out/summary.json"]
     summary = json.loads(Path("out/summary.json").read_text())
     assert [row["name"].split(", ", 1)[-1] for row in summary["rows"]] == [
-        "grey",
+        "gray",
         "1 step",
         "1 step, raw",
         "2 steps",

@@ -20,7 +20,7 @@ def test_list_names_question_and_roles(capsys):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("experiment run colour", "no experiment 'colour'; accepted: ambiguity"),
+        ("experiment run color", "no experiment 'color'; accepted: ambiguity"),
         ("experiment run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
         ("experiment run peers --data faces=x", "peers has no role 'faces'"),
         ("experiment run peers --data photos=x --data photos=y", "--data: one role twice"),

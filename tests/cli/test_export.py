@@ -10,7 +10,7 @@ from PIL import Image
 
 from chromatune import Colorizer
 from chromatune.cli import main
-from chromatune.inference import export
+from chromatune.pipeline import export
 
 
 def test_the_difference_is_printed(folder, capsys, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_scheduler_that_takes_torch_is_told_before_the_training(folder, capsys
 
 
 @pytest.mark.slow
-def test_finetune_adds_graphs(folder, capsys, tiny_bundle_dir, fresh_accelerate):
+def test_finetune_adds_graphs(folder, capsys, tiny_pipeline_dir, fresh_accelerate):
     rng = np.random.default_rng(3)
     Path("photos").mkdir()
     for index in range(6):
@@ -86,13 +86,13 @@ def test_finetune_adds_graphs(folder, capsys, tiny_bundle_dir, fresh_accelerate)
         Image.fromarray(squares.astype(np.uint8)).save(f"photos/{index}.png")
     words = ["size_px=32", "batch=2", "validate_every=2", "validation_photos=1", "cache_variants=1"]
     settings = [word for each in words for word in ("--set", each)]
-    words = ["finetune", "photos", "--model", str(tiny_bundle_dir), "-o", "run", "--max-steps", "2", "--export-onnx"]
+    words = ["finetune", "photos", "--model", str(tiny_pipeline_dir), "-o", "run", "--max-steps", "2", "--export-onnx"]
     assert main([*words, *settings]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "run/model"
     options = {"device": "cpu"}
-    grey = rng.integers(0, 256, (40, 40), dtype=np.uint8)
-    results = [Colorizer.load("run/model", runtime=each, **options).colorize(grey) for each in ("onnx", "torch")]
-    assert Colorizer.load("run/model", **options).model_pass.runtime == "onnx"
+    gray = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+    results = [Colorizer.load("run/model", runtime=each, **options).colorize(gray) for each in ("onnx", "torch")]
+    assert Colorizer.load("run/model", **options).backend.runtime == "onnx"
     assert np.abs(results[0].rgb.astype(int) - results[1].rgb.astype(int)).max() <= 1
 
 
@@ -103,4 +103,4 @@ def test_a_shipped_model_is_exported(folder, capsys):
     output = capsys.readouterr()
     path, difference = output.out.removesuffix("\n").split("\t")
     assert path == "out" and float(difference.split()[-4]) < 0.1
-    assert Colorizer.load("out").model_pass.runtime == "onnx"
+    assert Colorizer.load("out").backend.runtime == "onnx"

@@ -22,7 +22,7 @@ class Paint(BaseModel):
     wall: str = Field(description="What is painted.")
     coats: int = Field(2, ge=1, description="How often.")
     width_m: Annotated[float | None, Flag("--width", "M", unset="all of it")] = Field(None, description="How wide.")
-    colors: Annotated[tuple[str, ...], Flag("--color", unset="white")] = Field((), description="A colour.")
+    colors: Annotated[tuple[str, ...], Flag("--color", unset="white")] = Field((), description="A color.")
     finish: Literal["matt", "Gloss"] = Field("matt", description="What it shines like.")
     dry: bool = Field(True, description="Wait for it.")
     twice: bool = Field(False, description="Do it all again.")
@@ -113,7 +113,7 @@ def test_help_says_type_default_and_meaning(capsys: pytest.CaptureFixture[str]) 
     assert "WALL <str> What is painted. [required]" in text
     assert "--coats <int> How often. [default: 2]" in text
     assert "--width M How wide. [default: (all of it)]" in text
-    assert "A colour. [default: (white)]" in text
+    assert "A color. [default: (white)]" in text
     assert "--finish matt|Gloss What it shines like. [default: matt]" in text
     assert "--dry / --no-dry Wait for it. [default: dry]" in text
     assert "--twice Do it all again. --signature" in text
@@ -132,7 +132,7 @@ def test_the_command_of_an_evaluation_gives_the_same_settings() -> None:
         models=("mini", "my model"),
         results=(("theirs", "a=b"),),
         steps=(1, 4),
-        prompts=("colour it",),
+        prompts=("color it",),
         one_per_person=True,
         split="validation",
         validation=40,
@@ -141,5 +141,5 @@ def test_the_command_of_an_evaluation_gives_the_same_settings() -> None:
     line = command_line_of(("chromatune", "evaluate"), settings, "--out", "x")
     assert line == (
         "chromatune evaluate lfw:faces --model mini --model 'my model' --results theirs=a=b --size 256 --limit 9 "
-        "--steps 1 --steps 4 --prompt 'colour it' --one-per-person --split validation --validation 40 --seed 0 --out x"
+        "--steps 1 --steps 4 --prompt 'color it' --one-per-person --split validation --validation 40 --seed 0 --out x"
     )

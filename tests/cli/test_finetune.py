@@ -23,8 +23,8 @@ def photos(tmp_path):
     for index in range(6):
         image = np.full((40, 44, 3), rng.integers(0, 256, 3), np.uint8)
         for _ in range(5):
-            centre, color = rng.integers(0, 40, 2), rng.integers(0, 256, 3)
-            cv2.circle(image, tuple(map(int, centre)), 9, tuple(map(int, color)), -1)
+            center, color = rng.integers(0, 40, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, center)), 9, tuple(map(int, color)), -1)
         cv2.imwrite(str(folder / f"{index}.png"), image)
     return folder
 
@@ -39,12 +39,12 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
         assert line in lines
 
 
-def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_bundle_dir, tmp_path, monkeypatch):
+def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_pipeline_dir, tmp_path, monkeypatch):
     config = tmp_path / "run.toml"
     config.write_text('preset = "paper"\naccumulation = 1\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHROMATUNE_CACHE", "latents")
-    words = ["--model", str(tiny_bundle_dir), "--config", str(config), "--max-steps", "1", "--quiet", *WORDS]
+    words = ["--model", str(tiny_pipeline_dir), "--config", str(config), "--max-steps", "1", "--quiet", *WORDS]
     assert main(["finetune", str(photos), *words]) == 0
     assert "preset `paper`" in (tmp_path / "finetuned-paper" / "model" / "README.md").read_text()
     assert list((tmp_path / "latents").iterdir())  # what the variable names, and not the run's own folder
@@ -59,8 +59,8 @@ def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_bun
         (["--prompts", "missing.txt", "--set", "photos=4"], 1, "missing.txt"),
     ],
 )
-def test_what_is_wrong_is_one_line(photos, tiny_bundle_dir, tmp_path, capsys, words, code, said):
-    start = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--out", str(tmp_path / "run"), *WORDS]
+def test_what_is_wrong_is_one_line(photos, tiny_pipeline_dir, tmp_path, capsys, words, code, said):
+    start = ["finetune", str(photos), "--model", str(tiny_pipeline_dir), "--out", str(tmp_path / "run"), *WORDS]
     assert main([*start, *words]) == code
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error:") and said in error
@@ -72,11 +72,11 @@ def test_a_bad_source_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_bundle_dir, tmp_path, capsys):
+def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_pipeline_dir, tmp_path, capsys):
     out = tmp_path / "run"
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("colour it\n# a remark\nadd colour\n")
-    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--out", str(out), "--max-steps", "3", *WORDS]
+    prompts.write_text("color it\n# a remark\nadd color\n")
+    words = ["finetune", str(photos), "--model", str(tiny_pipeline_dir), "--out", str(out), "--max-steps", "3", *WORDS]
     words += ["--prompts", str(prompts)]
     assert main(words) == 0
     captured = capsys.readouterr()
@@ -95,7 +95,7 @@ def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_bundle_dir, tm
 
 ROWS = [
     {"kind": "train", "step": 1, "of": 2, "loss": 0.5},
-    {"kind": "validation", "step": 2, "psnr": 21.5, "psnr_grey": 20.25},
+    {"kind": "validation", "step": 2, "psnr": 21.5, "psnr_gray": 20.25},
 ]
 
 
@@ -111,7 +111,7 @@ def show(capsys, quiet=False):
 
 
 def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch):
-    said = ["encoding photos 2/2", "step 1/2 loss 0.5000", "validation at 2: psnr 21.5, psnr_grey 20.25"]
+    said = ["encoding photos 2/2", "step 1/2 loss 0.5000", "validation at 2: psnr 21.5, psnr_gray 20.25"]
     assert show(capsys).splitlines() == said
     assert show(capsys, quiet=True) == ""
     monkeypatch.setenv("TERM", "xterm")
@@ -121,10 +121,10 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch)
     assert said[2] in drawn and "loss 0.5000" in drawn and "1/2" in drawn
 
 
-def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, tiny_bundle_dir, capsys, monkeypatch):
+def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, tiny_pipeline_dir, capsys, monkeypatch):
     """Its grids and its model's pictures are no photos of the second call."""
     monkeypatch.chdir(photos)
-    words = ["finetune", ".", "--model", str(tiny_bundle_dir), "--max-steps", "1", "--quiet", *WORDS]
+    words = ["finetune", ".", "--model", str(tiny_pipeline_dir), "--max-steps", "1", "--quiet", *WORDS]
     assert [main([*words, "--out", "run"]) for _ in range(2)] == [0, 0]
     capsys.readouterr()
     for name in ("0.color.png", "1.color-2.jpg", "contact-sheet.png"):
@@ -143,11 +143,11 @@ def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, ti
 
 @pytest.mark.parametrize("where", ["file", "table", "data set"])
 def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
-    photos, tiny_bundle_dir, tmp_path, capsys, where
+    photos, tiny_pipeline_dir, tmp_path, capsys, where
 ):
     """As many of a data set's own as are trained with; built-in ones are short."""
-    texts = ["colour it", "add colour", *(letter * 90 for letter in "abcd")]
-    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--max-steps", "1", *WORDS]
+    texts = ["color it", "add color", *(letter * 90 for letter in "abcd")]
+    words = ["finetune", str(photos), "--model", str(tiny_pipeline_dir), "--max-steps", "1", *WORDS]
     if where == "file":
         (tmp_path / "prompts.txt").write_text("\n".join([*texts, *texts]))
         words += ["--prompts", str(tmp_path / "prompts.txt")]
@@ -176,9 +176,9 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
 
 
 @pytest.mark.parametrize("preset", ["quick", "paper"])
-def test_a_column_that_is_named_is_used_and_the_card_says_so(photos, tiny_bundle_dir, tmp_path, capsys, preset):
+def test_a_column_that_is_named_is_used_and_the_card_says_so(photos, tiny_pipeline_dir, tmp_path, capsys, preset):
     (photos / "metadata.csv").write_text("photo,caption\n" + "".join(f"{i}.png,{'w' * 80}{i}\n" for i in range(6)))
-    words = ["finetune", str(photos), "--model", str(tiny_bundle_dir), "--max-steps", "1", "--preset", preset, *WORDS]
+    words = ["finetune", str(photos), "--model", str(tiny_pipeline_dir), "--max-steps", "1", "--preset", preset, *WORDS]
     words += ["--column", "prompt=caption", "--set", "photos=6"]
     assert main([*words, "--out", str(tmp_path / "gone"), "--column", "image=file"]) == 1
     assert "no table here has 'caption' and 'file'" in capsys.readouterr().err

@@ -25,9 +25,9 @@ def photo(folder: Path) -> Callable[[str], str]:
     return write
 
 
-def paint(path: str, colour: tuple[int, int, int] = (160, 48, 32), width: int = WIDTH, height: int = HEIGHT) -> str:
+def paint(path: str, color: tuple[int, int, int] = (160, 48, 32), width: int = WIDTH, height: int = HEIGHT) -> str:
     rgba = np.zeros((height, width, 4), np.uint8)
-    rgba[:, : width // 2] = *colour, 255
+    rgba[:, : width // 2] = *color, 255
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgba).save(path)
     return path
@@ -38,14 +38,14 @@ def redness(path: str, x: int = 10) -> int:
     return int(red - blue)
 
 
-def test_points_colour_the_photo(engine, photo, capsys: Capture) -> None:
+def test_points_color_the_photo(engine, photo, capsys: Capture) -> None:
     assert main(["colorize", photo("a.png"), "--hint", "10,20,6=#a03020", "--hint", "50,20,6=blue"]) == 0
     assert redness("a.color.png") > 100
     assert redness("a.color.png", 50) < -50
     assert capsys.readouterr().err == ""
 
 
-def test_a_layer_colours_the_photo_and_points_lie_on_top(engine, photo) -> None:
+def test_a_layer_colors_the_photo_and_points_lie_on_top(engine, photo) -> None:
     layer = paint("layer.png")
     assert main(["colorize", photo("a.png"), "--hints", layer, "--hint", "15,20,8=blue"]) == 0
     assert redness("a.color.png", 3) > 100 > 0 > redness("a.color.png", 15)
@@ -77,7 +77,7 @@ def test_reach_and_strength(engine, photo) -> None:
     [
         (["--hint", "70,20=red"], "a.png: the hint at 70,20 lies outside of its 60 × 40 px"),
         (["--hint", "10,20=#ggg"], "#ggg"),
-        (["--hint", "10,20"], "X,Y=COLOUR"),
+        (["--hint", "10,20"], "X,Y=COLOR"),
         (["--hints", "missing.png"], "missing.png"),
         (["--hints", "flat.png"], "flat.png has no transparency"),
         (["--hints", "empty.png"], "nothing is painted"),

@@ -53,16 +53,16 @@ def run(words: list[str], folder: Path, encoding: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
-def test_a_terminal_that_cannot_show_a_character_ends_nothing(tmp_path, encoding, tiny_bundle_dir):
+def test_a_terminal_that_cannot_show_a_character_ends_nothing(tmp_path, encoding, tiny_pipeline_dir):
     """A name in Japanese, one that is no text at all, and the tables' Δ."""
     rng = np.random.default_rng(0)
     for name in ("祖母.png", "b.png", os.fsdecode(b"\xff\xfe.png")):
         squares = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))
         Image.fromarray(squares.astype(np.uint8)).save(tmp_path / name)
     names = sorted(os.listdir(tmp_path))
-    model = ["--model", str(tiny_bundle_dir)]
+    model = ["--model", str(tiny_pipeline_dir)]
     done = run(["colorize", *names, *model, "-o", "out"], tmp_path, encoding)
-    said = "note: 3 photos are in colour already and their own colours are not used, the first: b.png\n"
+    said = "note: 3 photos are in color already and their own colors are not used, the first: b.png\n"
     assert (done.returncode, done.stderr) == (0, said) and len(done.stdout.splitlines()) == 3
     assert sorted(os.listdir(tmp_path / "out")) == names
     missing = run(["colorize", "祖父.png", *model], tmp_path, encoding)

@@ -36,7 +36,7 @@ def write(path: str, count: int = 12, size: tuple[int, int] = (64, 48), cut: int
     return path
 
 
-def test_a_film_is_coloured_and_its_path_printed(engine, folder: Path, capsys: Capture) -> None:
+def test_a_video_is_colored_and_its_path_printed(engine, folder: Path, capsys: Capture) -> None:
     assert main(["video", write("a.mp4", cut=6), "b.mp4", "--seed", "9", "--shots", "shots.txt"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "b.mp4\n" and printed.err == "note: 12 frames in 2 shots\n"
@@ -63,8 +63,8 @@ def test_hints_come_as_points_and_as_layers(engine, folder: Path, capsys: Captur
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["a.mp4", "b.mp4", "--hint", "5,5=red"], "accepted is FRAME:X,Y=COLOUR"),
-        (["a.mp4", "b.mp4", "--hint", "3:5=red"], "accepted is X,Y=COLOUR"),
+        (["a.mp4", "b.mp4", "--hint", "5,5=red"], "accepted is FRAME:X,Y=COLOR"),
+        (["a.mp4", "b.mp4", "--hint", "3:5=red"], "accepted is X,Y=COLOR"),
         (["a.mp4", "b.mp4", "--hint", "3:900,5=red"], "frame 3: the hint at 900,5 lies outside"),
         (["a.mp4", "b.mp4", "--hint", "99:5,5=red"], "there are 12 frames"),
         (["a.mp4", "a.mp4"], "is the film itself"),

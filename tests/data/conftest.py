@@ -1,4 +1,4 @@
-"""Colourful photos, drawn here, and folders of them."""
+"""Colorful photos, drawn here, and folders of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DrawPhoto = Callable[..., np.ndarray]
 def draw() -> DrawPhoto:
     """A function: size and seed ⇒ (H, W, 3) uint8, smooth, with many hues and no symmetry."""
 
-    def colours(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
+    def colors(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
         coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
         return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
-    return colours
+    return colors
 
 
 @pytest.fixture

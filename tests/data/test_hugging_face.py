@@ -106,9 +106,9 @@ def test_columns_of_bytes(tmp_path: Path, draw, png_bytes) -> None:
 
 
 def test_a_folder_of_images_with_a_table(put, tmp_path: Path, draw) -> None:
-    put("set/grey.png", draw(seed=1)[..., 0])
-    put("set/colour.png", draw(seed=1))
-    row = {"original_image_file_name": "grey.png", "edited_image_file_name": "colour.png", "edit_prompt": "colorize"}
+    put("set/gray.png", draw(seed=1)[..., 0])
+    put("set/color.png", draw(seed=1))
+    row = {"original_image_file_name": "gray.png", "edited_image_file_name": "color.png", "edit_prompt": "colorize"}
     (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(row) + "\n")
     source = open_source(tmp_path / "set")
     assert (source.kind, list((source.prompts or {}).values())) == ("hf", ["colorize"])
@@ -194,10 +194,10 @@ def test_parquet_files_with_other_files_beside_them(rows, put, tmp_path: Path, d
 
 
 def test_a_long_first_row_still_names_the_columns(put, tmp_path: Path, draw) -> None:
-    put("set/grey.png", draw(seed=1)[..., 0])
-    put("set/colour.png", draw(seed=1))
-    row = {"edit_prompt": "colorize " * 9999, "original_image_file_name": "grey.png"}
-    (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(row | {"edited_image_file_name": "colour.png"}) + "\n")
+    put("set/gray.png", draw(seed=1)[..., 0])
+    put("set/color.png", draw(seed=1))
+    row = {"edit_prompt": "colorize " * 9999, "original_image_file_name": "gray.png"}
+    (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(row | {"edited_image_file_name": "color.png"}) + "\n")
     source = open_source(tmp_path / "set")
     assert (source.kind, len(source.items)) == ("hf", 1)
 

@@ -1,4 +1,4 @@
-"""What a source holds: broken photos are told of, grey and small ones too, and the sheet shows the others."""
+"""What a source holds: broken photos are told of, gray and small ones too, and the sheet shows the others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def source(put, draw, tmp_path: Path) -> Source:
     """Four good photos, and one or more of each that is not."""
     for index, size in enumerate(((40, 60), (50, 50), (64, 40), (100, 80))):
         put(f"good/{index}.png", draw(*size, seed=index))
-    grey = draw(50, 70)[..., 0]
-    put("grey.png", grey)
-    put("sepia.png", np.clip(grey[..., None] * np.array([1.0, 0.95, 0.86]), 0, 255).astype(np.uint8))
+    gray = draw(50, 70)[..., 0]
+    put("gray.png", gray)
+    put("sepia.png", np.clip(gray[..., None] * np.array([1.0, 0.95, 0.86]), 0, 255).astype(np.uint8))
     put("small.png", draw(39, 200))
     for index in range(5):
         (tmp_path / f"broken{index}.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
@@ -37,11 +37,11 @@ def test_all_is_counted_and_named(source: Source, tmp_path: Path) -> None:
     assert (inspection.photos, inspection.opened, inspection.persons) == (12, 12, 0)
     assert [item.key for item in inspection.usable] == [f"good/{index}.png" for index in range(4)]
     counts = {reason: photos.count for reason, photos in inspection.left_out.items()}
-    assert counts == {"not a photo's suffix": 1, "broken": 5, "too small": 1, "grey or sepia": 2}
+    assert counts == {"not a photo's suffix": 1, "broken": 5, "too small": 1, "gray or sepia": 2}
     assert inspection.left_out["broken"].examples == ("broken0.jpg", "broken1.jpg", "broken2.jpg")
     assert inspection.left_out["broken"].messages[0].startswith("broken0.jpg: ")
     assert inspection.left_out["too small"].messages == ("small.png: 200 x 39 px",)
-    assert inspection.left_out["grey or sepia"].examples == ("grey.png", "sepia.png")
+    assert inspection.left_out["gray or sepia"].examples == ("gray.png", "sepia.png")
     assert inspection.short_side_px == (39, 40, 50, 50, 80)
     assert inspection.long_side_px[0] == 50 and inspection.long_side_px[-1] == 200
     assert inspection.split_digest == split_source(source.items, 0.1).digest

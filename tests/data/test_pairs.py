@@ -1,4 +1,4 @@
-"""Pairs: never squashed, one crop and flip for both halves, drawn per photo, and what counts as grey."""
+"""Pairs: never squashed, one crop and flip for both halves, drawn per photo, and what counts as gray."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chromatune.data.greys import GREY_METHODS, GREY_WEIGHTS
-from chromatune.data.pairs import Crop, apply_crop, centre_crop, draw_crop, is_monochrome, make_pair
+from chromatune.data.grayscale import GRAY_METHODS, GRAY_WEIGHTS
+from chromatune.data.pairs import Crop, apply_crop, center_crop, draw_crop, is_monochrome, make_pair
 from chromatune.errors import OptionsError
 
 
@@ -35,15 +35,15 @@ def test_the_aspect_ratio_is_kept() -> None:
     """The official script squashes a wide photo: a circle must stay a circle."""
     photo = np.zeros((200, 400, 3), np.uint8)
     cv2.circle(photo, (200, 100), 80, (255, 255, 255), -1)
-    for crop in (centre_crop(200, 400), Crop(0, 100, 200, flip=True)):
+    for crop in (center_crop(200, 400), Crop(0, 100, 200, flip=True)):
         rows, columns = np.nonzero(apply_crop(photo, crop, 100)[..., 0] > 127)
         assert abs(np.ptp(rows) - np.ptp(columns)) <= 1
         assert np.ptp(rows) == pytest.approx(80, abs=2)
 
 
-def test_the_centre() -> None:
-    assert centre_crop(100, 160) == Crop(0, 30, 100)
-    assert centre_crop(161, 100) == Crop(30, 0, 100)
+def test_the_center() -> None:
+    assert center_crop(100, 160) == Crop(0, 30, 100)
+    assert center_crop(161, 100) == Crop(30, 0, 100)
 
 
 def test_crops_and_flips_are_drawn_for_each_photo() -> None:
@@ -91,44 +91,44 @@ def test_a_square_of_the_right_size_is_cut_and_nothing_else(draw) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_both_halves_have_one_crop_and_one_flip(draw, seed: int) -> None:
-    """Grey of the colour half is the grey half, to within rounding; any other crop or flip is far from it."""
+    """Gray of the color half is the gray half, to within rounding; any other crop or flip is far from it."""
     photo, generator = draw(80, 120, seed=seed), rng(seed)
     crop = draw_crop(80, 120, 32, generator, zoom=0.5)
-    grey, colour = make_pair(photo, crop, 32, generator, grey="rec601")
-    np.testing.assert_array_equal(colour, apply_crop(photo, crop, 32))
-    expected = colour @ np.array(GREY_WEIGHTS["rec601"])
-    assert np.abs(grey[..., 0] - expected).max() <= 0.51
-    assert np.abs(grey[:, ::-1, 0] - expected).max() > 5
+    gray, color = make_pair(photo, crop, 32, generator, gray="rec601")
+    np.testing.assert_array_equal(color, apply_crop(photo, crop, 32))
+    expected = color @ np.array(GRAY_WEIGHTS["rec601"])
+    assert np.abs(gray[..., 0] - expected).max() <= 0.51
+    assert np.abs(gray[:, ::-1, 0] - expected).max() > 5
 
 
-@pytest.mark.parametrize("method", ["varied", *GREY_METHODS])
-def test_the_grey_half_is_grey_and_follows_the_generator(draw, method: str) -> None:
-    grey, colour = make_pair(draw(), centre_crop(40, 60), 24, rng(3), grey=method)
-    assert grey.shape == colour.shape == (24, 24, 3)
-    assert grey.dtype == colour.dtype == np.uint8
-    assert np.ptp(grey, axis=2).max() == 0
-    again, _ = make_pair(draw(), centre_crop(40, 60), 24, rng(3), grey=method)
-    np.testing.assert_array_equal(grey, again)
+@pytest.mark.parametrize("method", ["varied", *GRAY_METHODS])
+def test_the_gray_half_is_gray_and_follows_the_generator(draw, method: str) -> None:
+    gray, color = make_pair(draw(), center_crop(40, 60), 24, rng(3), gray=method)
+    assert gray.shape == color.shape == (24, 24, 3)
+    assert gray.dtype == color.dtype == np.uint8
+    assert np.ptp(gray, axis=2).max() == 0
+    again, _ = make_pair(draw(), center_crop(40, 60), 24, rng(3), gray=method)
+    np.testing.assert_array_equal(gray, again)
 
 
-def test_varied_greys_differ() -> None:
+def test_varied_grays_differ() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     generator = rng()
-    greys = {make_pair(photo, centre_crop(32, 32), 32, generator)[0].tobytes() for _ in range(20)}
-    assert len(greys) > 8
+    grays = {make_pair(photo, center_crop(32, 32), 32, generator)[0].tobytes() for _ in range(20)}
+    assert len(grays) > 8
 
 
-def test_an_unknown_grey_is_refused(draw) -> None:
+def test_an_unknown_gray_is_refused(draw) -> None:
     with pytest.raises(OptionsError, match="'sepia'; accepted: varied, rec601"):
-        make_pair(draw(), centre_crop(40, 60), 16, rng(), grey="sepia")
+        make_pair(draw(), center_crop(40, 60), 16, rng(), gray="sepia")
 
 
-def test_grey_and_sepia_photos_are_monochrome_and_others_are_not(draw) -> None:
+def test_gray_and_sepia_photos_are_monochrome_and_others_are_not(draw) -> None:
     photo = draw(80, 120)
-    grey = np.repeat(photo[..., :1], 3, axis=2)
-    sepia = np.clip(grey * np.array([1.0, 0.95, 0.86]), 0, 255).astype(np.uint8)
-    noisy = np.clip(sepia + rng().normal(0, 2, grey.shape), 0, 255).astype(np.uint8)  # a scan's colour noise
-    assert is_monochrome(grey)
+    gray = np.repeat(photo[..., :1], 3, axis=2)
+    sepia = np.clip(gray * np.array([1.0, 0.95, 0.86]), 0, 255).astype(np.uint8)
+    noisy = np.clip(sepia + rng().normal(0, 2, gray.shape), 0, 255).astype(np.uint8)  # a scan's color noise
+    assert is_monochrome(gray)
     assert is_monochrome(sepia)
     assert is_monochrome(noisy)
     assert not is_monochrome(sepia, tint_degree=0)  # its tint fades towards black

@@ -235,7 +235,7 @@ def test_a_table_of_very_many_packed_rows_is_refused(put, tmp_path: Path, monkey
         ("#image=nothing", "no table here has 'nothing'"),
         ("/metadata.csv#image=nothing", "no column 'nothing'; it has 'file_name', 'edit_prompt"),
         ("/metadata.csv#prompt=nothing", "no column 'nothing'"),
-        ("#colour=x", "column 'colour=x'; accepted: #image=COLUMN"),
+        ("#color=x", "column 'color=x'; accepted: #image=COLUMN"),
         ("#image=", "column 'image='; accepted"),
         ("/a.png#image=x", "is a file"),
     ],

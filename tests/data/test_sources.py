@@ -1,4 +1,4 @@
-"""Every layout of photos as it is published, made small: what is recognised, listed, left out, and not opened."""
+"""Every layout of photos as it is published, made small: what is recognized, listed, left out, and not opened."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_photos_are_read_upright_as_eight_bit_rgb(put, tmp_path: Path) -> None:
     exif[274] = 6  # turned by a quarter
     turned = np.zeros((20, 30, 3), np.uint8)
     turned[:, :15] = (255, 0, 0)
-    put("colour.png", turned, exif=exif)
+    put("color.png", turned, exif=exif)
     Image.fromarray(np.full((20, 30), 65535, np.uint16)).save(tmp_path / "deep.png")
-    colour, deep = (item.read() for item in open_source(tmp_path).items)
-    assert colour.shape == (30, 20, 3)
-    assert colour.dtype == deep.dtype == np.uint8
-    assert colour[0, 0].tolist() == [255, 0, 0]
-    assert colour[-1, 0].tolist() == [0, 0, 0]
+    color, deep = (item.read() for item in open_source(tmp_path).items)
+    assert color.shape == (30, 20, 3)
+    assert color.dtype == deep.dtype == np.uint8
+    assert color[0, 0].tolist() == [255, 0, 0]
+    assert color[-1, 0].tolist() == [0, 0, 0]
     assert deep.shape == (20, 30, 3) and deep.min() == 255
 
 
@@ -142,7 +142,7 @@ def lfw(put, tmp_path: Path) -> Path:
     return tmp_path / "lfw"
 
 
-def test_lfw_is_recognised_and_the_folder_is_the_person(lfw: Path, put) -> None:
+def test_lfw_is_recognized_and_the_folder_is_the_person(lfw: Path, put) -> None:
     put("lfw/contact-sheet.png")
     source = open_source(lfw)
     assert source.kind == "lfw"
@@ -150,7 +150,7 @@ def test_lfw_is_recognised_and_the_folder_is_the_person(lfw: Path, put) -> None:
     assert source.left_out == {"not a photo's suffix": 1, "made by chromatune": 1}
 
 
-def test_lfw_is_recognised_from_the_folder_above(lfw: Path) -> None:
+def test_lfw_is_recognized_from_the_folder_above(lfw: Path) -> None:
     source = open_source(lfw.parent)
     assert source.kind == "lfw"
     assert source.items[0].key == "lfw/Ann_Lee/Ann_Lee_0001.jpg"
@@ -164,7 +164,7 @@ def test_a_kind_can_be_forced(lfw: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "images1024x1024"])
-def test_ffhq_is_recognised_and_each_photo_counts_once(put, tmp_path: Path, below: str) -> None:
+def test_ffhq_is_recognized_and_each_photo_counts_once(put, tmp_path: Path, below: str) -> None:
     for number in ("00000", "00001", "01000"):
         put(f"images1024x1024/{number[:2]}000/{number}.png")
         put(f"thumbnails128x128/{number[:2]}000/{number}.png")

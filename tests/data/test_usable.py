@@ -33,21 +33,21 @@ def test_the_reasons(draw) -> None:
     assert why_unusable(draw(MIN_SIDE_PX, 200)) is None
     assert why_unusable(draw(MIN_SIDE_PX - 1, 200)) == "too small"
     assert why_unusable(draw(40, 200), min_side_px=41) == "too small"
-    assert why_unusable(sepia(draw())) == "grey or sepia"
-    assert why_unusable(np.full((40, 40, 3), 90, np.uint8)) == "grey or sepia"
+    assert why_unusable(sepia(draw())) == "gray or sepia"
+    assert why_unusable(np.full((40, 40, 3), 90, np.uint8)) == "gray or sepia"
 
 
 def test_a_photo_or_why_not(draw) -> None:
     np.testing.assert_array_equal(read_usable(photo("a", draw())), draw())
     assert read_usable(photo("a", None)) == LeftOut("a", "broken", "a: cut short")
     assert read_usable(photo("a", draw(3, 200))) == LeftOut("a", "too small", "a: 200 x 3 px", (3, 200))
-    assert read_usable(photo("a", sepia(draw()))) == LeftOut("a", "grey or sepia", "", (40, 60))
+    assert read_usable(photo("a", sepia(draw()))) == LeftOut("a", "gray or sepia", "", (40, 60))
 
 
 def test_an_inspection_leaves_out_the_same_photos(put, draw, tmp_path: Path) -> None:
     put("good.png")
     put("icon.png", draw(8, 8))
-    put("grey.png", draw()[..., 0])
+    put("gray.png", draw()[..., 0])
     put("sepia.png", sepia(draw()))
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 junk")
     source = open_source(tmp_path)
@@ -87,7 +87,7 @@ def test_where_one_can_be_used_the_split_is_what_it_was(draw, person) -> None:
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_photos_of_which_none_can_be_used(draw, count: int) -> None:
     items = [photo(f"{index}", (None, sepia(draw()))[index % 2]) for index in range(count)]
-    with pytest.raises(DataError, match=r"^no usable photo to validate on \(.*\d (broken|grey or sepia)\); give more"):
+    with pytest.raises(DataError, match=r"^no usable photo to validate on \(.*\d (broken|gray or sepia)\); give more"):
         split_usable(items, 1)
     with pytest.raises(DataError, match="cannot be split"):
         split_usable(items[:1], 1)

@@ -16,7 +16,7 @@ PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 SIDE_PX = 64
 
 WritePng = Callable[[Path, np.ndarray], None]
-Coloured = Callable[..., np.ndarray]
+Colored = Callable[..., np.ndarray]
 Settings = Callable[..., EvaluationSettings]
 
 
@@ -32,7 +32,7 @@ def write_png() -> WritePng:
 
 
 @pytest.fixture(scope="session")
-def coloured() -> Coloured:
+def colored() -> Colored:
     """A photo that scikit-image ships, as a small square."""
 
     def make(name: str, side_px: int = SIDE_PX) -> np.ndarray:
@@ -45,24 +45,24 @@ def coloured() -> Coloured:
 
 
 @pytest.fixture
-def photos_dir(tmp_path: Path, write_png: WritePng, coloured: Coloured) -> Path:
-    """Four colour photos, and one of each kind that is left out."""
+def photos_dir(tmp_path: Path, write_png: WritePng, colored: Colored) -> Path:
+    """Four color photos, and one of each kind that is left out."""
     folder = tmp_path / "photos"
     for name in PHOTOS:
-        write_png(folder / f"{name}.png", coloured(name))
-    write_png(folder / "again.png", coloured("coffee"))
-    write_png(folder / "grey.png", np.repeat(coloured("coffee")[..., :1], 3, axis=2))
-    write_png(folder / "tiny.png", coloured("rocket", SIDE_PX // 4))
+        write_png(folder / f"{name}.png", colored(name))
+    write_png(folder / "again.png", colored("coffee"))
+    write_png(folder / "gray.png", np.repeat(colored("coffee")[..., :1], 3, axis=2))
+    write_png(folder / "tiny.png", colored("rocket", SIDE_PX // 4))
     (folder / "broken.jpg").write_bytes(b"not a photo")
     return folder
 
 
 @pytest.fixture
-def settings(photos_dir: Path, tiny_bundle_dir: Path) -> Settings:
+def settings(photos_dir: Path, tiny_pipeline_dir: Path) -> Settings:
     """Settings for the four photos and the tiny pipeline; what is given changes them."""
 
     def make(**changes: object) -> EvaluationSettings:
-        fields = {"source": str(photos_dir), "models": (str(tiny_bundle_dir),), "size_px": SIDE_PX, "device": "cpu"}
+        fields = {"source": str(photos_dir), "models": (str(tiny_pipeline_dir),), "size_px": SIDE_PX, "device": "cpu"}
         return make_settings(**(fields | changes))
 
     return make

@@ -72,7 +72,7 @@ def second_line(name: str, text: str) -> Spoil:
         (ROWS_FILE, changed(ROWS_FILE, skin_ciede2000="none")),
         (ROWS_FILE, changed(ROWS_FILE, skin_ciede2000=...)),
         (ROWS_FILE, changed(ROWS_FILE, failed=7)),
-        (ROWS_FILE, changed(ROWS_FILE, row=["grey"])),
+        (ROWS_FILE, changed(ROWS_FILE, row=["gray"])),
         (ROWS_FILE, changed(ROWS_FILE, key={})),
         (ROWS_FILE, changed(ROWS_FILE, key=...)),
         (ROWS_FILE, second_line(ROWS_FILE, "[" * 200_000)),
@@ -121,7 +121,7 @@ def test_lines_of_what_is_not_measured_do_not_count(again, stranger):
         with (out / ROWS_FILE).open("a") as file:
             file.write(json.dumps(line | stranger) + "\n")
             file.write(
-                json.dumps({"row": "grey", "subset": "held-out", "key": "x"} | stranger | {"failed": "x"}) + "\n"
+                json.dumps({"row": "gray", "subset": "held-out", "key": "x"} | stranger | {"failed": "x"}) + "\n"
             )
 
     again(spoil)
@@ -136,17 +136,17 @@ def test_scores_without_their_protocol_are_refused(again):
 def test_damaged_features_are_one_line(tmp_path, value):
     path = tmp_path / "features.bin"
     with FeatureFile(path, 3) as file:
-        file.append({("grey", "a"): np.arange(3.0), ("grey", "b"): np.array([0, value, 1])})
+        file.append({("gray", "a"): np.arange(3.0), ("gray", "b"): np.array([0, value, 1])})
     with (
         FeatureFile(path, 3) as file,
         pytest.raises(DataError, match=r"features\.bin: features are damaged; delete the file"),
     ):
-        list(file.batches([("grey", "a"), ("grey", "b")]))
+        list(file.batches([("gray", "a"), ("gray", "b")]))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 32, 44 + 31, 2 * 44 - 1])
 def test_cut_features_are_made_again(tmp_path, keep):
-    path, names = tmp_path / "features.bin", [("grey", "a"), ("grey", "b")]
+    path, names = tmp_path / "features.bin", [("gray", "a"), ("gray", "b")]
     values = {name: np.full(3, float(number)) for number, name in enumerate(names)}
     with FeatureFile(path, 3) as file:
         file.append(values)

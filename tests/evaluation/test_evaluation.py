@@ -11,18 +11,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from chromatune.bundle.names import weights_hash
 from chromatune.color import luma
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, MissingExtraError, OptionsError, PhotoError
 from chromatune.evaluation import metrics
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, ROWS_FILE, evaluate
 from chromatune.evaluation.methods import ResultFiles
-from chromatune.evaluation.protocol import centre_square
+from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import make_settings
 from chromatune.files import claim_folder
-from chromatune.inference.torch_pass import TorchPass
 from chromatune.options import make_options
+from chromatune.pipeline.names import weights_hash
+from chromatune.pipeline.torch_backend import TorchBackend
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 SIDE_PX = 64
@@ -65,18 +65,18 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_rows_that_are_always_there(settings, tmp_path, tiny_bundle_dir):
+def test_rows_that_are_always_there(settings, tmp_path, tiny_pipeline_dir):
     evaluation = evaluate(settings(), tmp_path / "out")
     rows = rows_of(evaluation)
-    name = tiny_bundle_dir.name
-    assert list(rows) == ["grey", name, f"{name}, raw"]
+    name = tiny_pipeline_dir.name
+    assert list(rows) == ["gray", name, f"{name}, raw"]
     for row in rows.values():
         assert (row["photos"], row["failed"]) == (4, 0)
         assert row["intervals"]["psnr"][0] <= row["psnr"] <= row["intervals"]["psnr"][1]
-    grey, ours, raw = rows.values()
-    assert grey["cf_field"] == grey["luma_drift_max"] == grey["bleeding"] == 0
+    gray, ours, raw = rows.values()
+    assert gray["cf_field"] == gray["luma_drift_max"] == gray["bleeding"] == 0
     assert ours["luma_drift_max"] <= 1 < raw["luma_drift_max"]
-    assert ours["minus_grey"]["psnr"]["mean"] == pytest.approx(ours["psnr"] - grey["psnr"])
+    assert ours["minus_gray"]["psnr"]["mean"] == pytest.approx(ours["psnr"] - gray["psnr"])
     assert raw["minus_first"]["ssim"]["mean"] == pytest.approx(raw["ssim"] - ours["ssim"])
     assert (ours["unet_evaluations"], ours["parameters"] > 1000, ours["gflops"] > 0) == (1, True, True)
     lines = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
@@ -85,15 +85,15 @@ def test_rows_that_are_always_there(settings, tmp_path, tiny_bundle_dir):
 
 
 def test_rows_are_what_the_colorizer_gives_and_the_model_runs_once(
-    settings, tmp_path, tiny_bundle_dir, monkeypatch, coloured
+    settings, tmp_path, tiny_pipeline_dir, monkeypatch, colored
 ):
     passes = []
-    model_pass = TorchPass.__call__
-    monkeypatch.setattr(TorchPass, "__call__", lambda *given: passes.append(len(given[1])) or model_pass(*given))
+    backend = TorchBackend.__call__
+    monkeypatch.setattr(TorchBackend, "__call__", lambda *given: passes.append(len(given[1])) or backend(*given))
     evaluation = evaluate(settings(steps=(2,), seed=5), tmp_path / "out")
     assert sum(passes) == 4 + 1 + 4  # scored, counted for its cost, drawn
-    colorizer = Colorizer.load(str(tiny_bundle_dir), device="cpu")
-    truths = [coloured(photo) for photo in PHOTOS]
+    colorizer = Colorizer.load(str(tiny_pipeline_dir), device="cpu")
+    truths = [colored(photo) for photo in PHOTOS]
     for row, recompose in zip(list(rows_of(evaluation).values())[1:], (True, False), strict=True):
         options = make_options(steps=2, seed=5, recompose=recompose)
         results = [colorizer.colorize(luma(truth), options).rgb for truth in truths]
@@ -152,7 +152,7 @@ def test_damaged_files_are_told(settings, tmp_path):
         evaluate(settings(), tmp_path / "out")
 
 
-def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(settings, tmp_path, tiny_bundle_dir):
+def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(settings, tmp_path, tiny_pipeline_dir):
     refusals = {}
 
     def start_stage(name: str, length: int):
@@ -163,7 +163,7 @@ def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(se
         return lambda: None
 
     evaluate(settings(), tmp_path / "out", start_stage=start_stage)
-    assert list(refusals) == ["grey", tiny_bundle_dir.name, "drawing pictures"]
+    assert list(refusals) == ["gray", tiny_pipeline_dir.name, "drawing pictures"]
     with claim_folder(tmp_path / "out", "other.json", {"a": 1}, "anything"), pytest.raises(OptionsError) as caught:
         evaluate(settings(), tmp_path / "out")
     assert "is in use: another process is working there" in str(caught.value)
@@ -172,17 +172,17 @@ def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(se
     evaluate(settings(), tmp_path / "out")
 
 
-def test_results_of_another_tool(settings, tmp_path, photos_dir, write_png, coloured):
+def test_results_of_another_tool(settings, tmp_path, photos_dir, write_png, colored):
     """One as square, one by its stem in another format, one of a wrong size, one missing; a perfect one scores so."""
     results = tmp_path / "results"
-    write_png(results / "astronaut.png", coloured("astronaut"))
-    write_png(results / "deep" / "chelsea.webp", coloured("chelsea"))
-    write_png(results / "rocket.png", coloured("rocket", SIDE_PX - 3))
+    write_png(results / "astronaut.png", colored("astronaut"))
+    write_png(results / "deep" / "chelsea.webp", colored("chelsea"))
+    write_png(results / "rocket.png", colored("rocket", SIDE_PX - 3))
     evaluation = evaluate(settings(models=(), results=(("retoucher", str(results)),)), tmp_path / "out")
     rows = rows_of(evaluation)
-    assert list(rows) == ["grey", "retoucher", "retoucher, raw"]
+    assert list(rows) == ["gray", "retoucher", "retoucher, raw"]
     assert (rows["retoucher, raw"]["photos"], rows["retoucher, raw"]["failed"]) == (2, 2)
-    assert rows["retoucher, raw"]["minus_grey"]["photos"] == 2
+    assert rows["retoucher, raw"]["minus_gray"]["photos"] == 2
     assert rows["retoucher"]["luma_drift_max"] == 0
     reasons = {key: reason for row, key, reason in evaluation.failures if row == "retoucher"}
     assert reasons == {"again.png": "missing", "rocket.png": "is 61 x 61 px; accepted: 64 x 64 or 64 x 64"}
@@ -190,15 +190,15 @@ def test_results_of_another_tool(settings, tmp_path, photos_dir, write_png, colo
     assert "is 61 x 61 px" in page
 
 
-def test_full_size_results_get_the_truths_square(settings, tmp_path, write_png, coloured):
+def test_full_size_results_get_the_truths_square(settings, tmp_path, write_png, colored):
     """Cropping the truth to the result's size instead is a known mistake; both must be the same square."""
-    wide = np.concatenate([coloured("coffee")] * 2, axis=1)
+    wide = np.concatenate([colored("coffee")] * 2, axis=1)
     write_png(tmp_path / "wide" / "a.png", wide)
     write_png(tmp_path / "results" / "a.png", wide)
     chosen = settings(source=str(tmp_path / "wide"), models=(), results=(("same", str(tmp_path / "results")),))
     rows = rows_of(evaluate(chosen.model_copy(update={"size_px": 32}), tmp_path / "out"))
     assert rows["same, raw"]["mae"] == 0
-    assert centre_square(wide, 32).shape == (32, 32, 3)
+    assert center_square(wide, 32).shape == (32, 32, 3)
 
 
 def test_all_results_missing_is_a_row_without_numbers(settings, tmp_path):
@@ -208,7 +208,7 @@ def test_all_results_missing_is_a_row_without_numbers(settings, tmp_path):
     for file in ("summary.json", "table.md", "report.html"):
         text = re.sub('base64,[^"]*', "", (tmp_path / "out" / file).read_text(encoding="utf-8").lower())
         assert not re.search(r"\bnan\b", text)
-    assert "nothing but the grey input was scored" in text
+    assert "nothing but the gray input was scored" in text
 
 
 def test_prompts_have_rows_and_a_spread(settings, tmp_path):
@@ -221,40 +221,40 @@ def test_prompts_have_rows_and_a_spread(settings, tmp_path):
 def test_seen_photos_give_the_gap(settings, tmp_path):
     chosen = settings(split="validation", validation=2, seen=settings().source)
     evaluation = evaluate(chosen, tmp_path / "out")
-    ours, raw = evaluation.summary["generalisation"]
+    ours, raw = evaluation.summary["generalization"]
     assert ours["seen"] >= 1
     assert set(ours) == {"name", "seen", "psnr", "ab_mse", "ciede2000"}
-    assert rows_of(evaluation)["grey"]["photos"] <= 2
+    assert rows_of(evaluation)["gray"]["photos"] <= 2
     with pytest.raises(DataError, match="held out and seen"):
         evaluate(settings(seen=settings().source), tmp_path / "both")
 
 
-def test_an_empty_set_is_an_error(settings, tmp_path, write_png, coloured):
-    folder = tmp_path / "greys"
-    write_png(folder / "a.png", np.repeat(coloured("coffee")[..., :1], 3, axis=2))
-    with pytest.raises(DataError, match="1 grey or sepia"):
+def test_an_empty_set_is_an_error(settings, tmp_path, write_png, colored):
+    folder = tmp_path / "grays"
+    write_png(folder / "a.png", np.repeat(colored("coffee")[..., :1], 3, axis=2))
+    with pytest.raises(DataError, match="1 gray or sepia"):
         evaluate(settings(source=str(folder)), tmp_path / "out")
     with pytest.raises(DataError, match="no such folder of results"):
         evaluate(settings(results=(("x", str(tmp_path / "nowhere")),)), tmp_path / "out")
 
 
-def test_a_photo_that_changes_meanwhile_is_an_error(settings, photos_dir, tmp_path, write_png, coloured):
+def test_a_photo_that_changes_meanwhile_is_an_error(settings, photos_dir, tmp_path, write_png, colored):
     def start_stage(name: str, length: int):
-        if name == "grey":
+        if name == "gray":
             for photo in PHOTOS:
-                write_png(photos_dir / f"{photo}.png", coloured(photo)[::-1])
+                write_png(photos_dir / f"{photo}.png", colored(photo)[::-1])
         return lambda: None
 
     with pytest.raises(DataError, match="has changed while"):
         evaluate(settings(), tmp_path / "out", start_stage=start_stage)
 
 
-def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, coloured):
+def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, colored):
     source = tmp_path / "<b>photos"
-    write_png(source / "<i>.png", coloured("coffee"))
-    write_png(source / "a|b.png", coloured("rocket"))
+    write_png(source / "<i>.png", colored("coffee"))
+    write_png(source / "a|b.png", colored("rocket"))
     (source / "<script>.png").write_bytes(b"x")
-    write_png(tmp_path / "photo.png", coloured("chelsea"))
+    write_png(tmp_path / "photo.png", colored("chelsea"))
     (tmp_path / "photo.png").rename(source / os.fsdecode(b"caf\xe9.png"))  # no UTF-8
     evaluate(settings(source=str(source), prompts=("<u>", "$x$ | y")), tmp_path / "out", command="<s>")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -275,15 +275,15 @@ def test_the_report_stands_alone_and_escapes(settings, tmp_path, write_png, colo
 
 
 def test_without_the_report_libraries_nothing_is_begun(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("chromatune.pages.page.find_spec", lambda name: None)
+    monkeypatch.setattr("chromatune.reports.page.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"chromatune\[evaluate\]"):
         evaluate(settings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_are_part_of_the_protocol(tiny_bundle_dir, tiny_pipeline):
-    ours, other = weights_hash(str(tiny_bundle_dir)), weights_hash(str(tiny_pipeline("kl")))
-    assert ours == weights_hash(str(tiny_bundle_dir)) != other
+def test_weights_are_part_of_the_protocol(tiny_pipeline_dir, tiny_pipeline):
+    ours, other = weights_hash(str(tiny_pipeline_dir)), weights_hash(str(tiny_pipeline("kl")))
+    assert ours == weights_hash(str(tiny_pipeline_dir)) != other
 
 
 @pytest.mark.parametrize(
@@ -304,8 +304,8 @@ def test_settings_that_are_wrong(fields, message):
 
 def test_two_rows_of_one_name_are_refused(settings, tmp_path):
     (tmp_path / "r").mkdir()
-    with pytest.raises(OptionsError, match="two rows would be called 'grey'"):
-        evaluate(settings(results=(("grey", str(tmp_path / "r")),)), tmp_path / "out")
+    with pytest.raises(OptionsError, match="two rows would be called 'gray'"):
+        evaluate(settings(results=(("gray", str(tmp_path / "r")),)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -318,11 +318,11 @@ def test_two_rows_of_one_name_are_refused(settings, tmp_path):
         ([], ["missing", "missing"]),
     ],
 )
-def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, coloured, files, found):
+def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, colored, files, found):
     """Archives number their scans anew each year."""
     (tmp_path / "results").mkdir()
     for name in files:
-        write_png(tmp_path / "results" / name, coloured("coffee"))
+        write_png(tmp_path / "results" / name, colored("coffee"))
     results = ResultFiles(str(tmp_path / "results"), ["1931/001.tif", "1932/001.tif", "1932/002.tif"])
     for key, expected in zip(("1931/001.tif", "1932/001.tif"), found, strict=True):
         try:

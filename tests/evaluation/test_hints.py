@@ -47,16 +47,16 @@ def test_squares_have_whole_pixels_of_the_truths_mean(size_px, side):
     assert mark.rgba[..., 3].sum() == pytest.approx(5 * side**2, abs=side**2)
 
 
-def test_more_hints_are_nearer_to_the_truth_and_stand_in_the_tables(settings, tmp_path, tiny_bundle_dir):
+def test_more_hints_are_nearer_to_the_truth_and_stand_in_the_tables(settings, tmp_path, tiny_pipeline_dir):
     evaluation = evaluate(settings(hints=(0, 1, 30)), tmp_path / "out")
     rows = {row["name"]: row for row in evaluation.summary["rows"]}
-    name = tiny_bundle_dir.name
+    name = tiny_pipeline_dir.name
     assert list(rows) == [
-        *("grey", name, f"{name}, raw", f"{name}, 1 hint", f"{name}, 30 hints"),
+        *("gray", name, f"{name}, raw", f"{name}, 1 hint", f"{name}, 30 hints"),
         *("no model, 1 hint", "no model, 30 hints"),
     ]
     assert rows[f"{name}, 30 hints"]["psnr"] > rows[f"{name}, 1 hint"]["psnr"] > rows[name]["psnr"]
-    assert rows["no model, 30 hints"]["psnr"] > rows["grey"]["psnr"] + 1
+    assert rows["no model, 30 hints"]["psnr"] > rows["gray"]["psnr"] + 1
     assert all(row["luma_drift_max"] <= 1 for key, row in rows.items() if "hint" in key)
     assert rows[f"{name}, 30 hints"]["minus_first"]["psnr"]["interval"][0] > 0
     assert evaluation.summary["comparison"]["best"] == name
@@ -64,7 +64,7 @@ def test_more_hints_are_nearer_to_the_truth_and_stand_in_the_tables(settings, tm
     told = json.loads((tmp_path / "out" / "hints.json").read_text())
     assert told["size_px"] == 64 and {len(places) for places in told["squares"].values()} == {30}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "PSNR over hints" in page and "Colour difference over hints" in page
+    assert "PSNR over hints" in page and "Color difference over hints" in page
     assert evaluation.summary["protocol"]["hints"] in ([0, 1, 30], (0, 1, 30))
 
 

@@ -78,25 +78,25 @@ def test_agreement_with_scikit_image_on_photos(name):
     ],
 )
 def test_ciede2000_of_published_pairs(first, second, expected):
-    """Sharma, Wu and Dalal 2005, table 1: hues that are opposite, and colours without chroma."""
+    """Sharma, Wu and Dalal 2005, table 1: hues that are opposite, and colors without chroma."""
     for pair in ((first, second), (second, first)):
-        (distance,) = metrics.delta_e_2000(*(np.array([colour], float) for colour in pair))
+        (distance,) = metrics.delta_e_2000(*(np.array([color], float) for color in pair))
         assert distance == pytest.approx(expected, abs=1e-4)
 
 
 def test_equal_scores_wherever_the_arrays_lie():
     """Some fast routines round by memory address; a resumed evaluation must give the same bytes."""
     result, truth = real_pair("coffee")
-    first = metrics.scores(result, truth, luma(truth))
+    first = metrics.score_result(result, truth, luma(truth))
     kept = []
     for size in (1, 333, 5000, 77777):
         kept.append(np.empty(size, np.uint8))
-        assert metrics.scores(result.copy(), truth.copy(), luma(truth)) == first
+        assert metrics.score_result(result.copy(), truth.copy(), luma(truth)) == first
 
 
 def test_equal_photos():
     photo = skimage.data.astronaut()[:64, :64]
-    row = metrics.scores(photo, photo, luma(photo))
+    row = metrics.score_result(photo, photo, luma(photo))
     assert (row["psnr"], row["mae"], row["lab_mse"], row["ciede2000"]) == (metrics.PSNR_CAP_DB, 0, 0, 0)
     assert row["ssim"] == pytest.approx(1)
     assert row["luma_drift_max"] == 0
@@ -116,23 +116,23 @@ def test_constant_shift_by_hand():
     assert metrics.mae(photo + 10, photo) == 10
 
 
-def test_swapped_channels_are_seen_by_colour_metrics():
+def test_swapped_channels_are_seen_by_color_metrics():
     photo = skimage.data.coffee()[:100, :100]
     swapped = np.ascontiguousarray(photo[..., ::-1])
     assert metrics.ciede2000(swapped, photo) > 5
     assert metrics.colorfulness(swapped, "signed") != pytest.approx(metrics.colorfulness(photo, "signed"))
 
 
-def test_colourfulness_by_hand():
-    grey = np.full((8, 8, 3), 90, np.uint8)
+def test_colorfulness_by_hand():
+    gray = np.full((8, 8, 3), 90, np.uint8)
     red_and_cyan = np.zeros((2, 2, 3), np.uint8)
     red_and_cyan[0], red_and_cyan[1] = (255, 0, 0), (0, 255, 255)
-    assert metrics.colorfulness(grey, "field") == metrics.colorfulness(grey, "signed") == 0
+    assert metrics.colorfulness(gray, "field") == metrics.colorfulness(gray, "signed") == 0
     # R-G is ±255 and (R+G)/2-B is ±127.5: signed has only spread, the absolute variant only means.
     assert metrics.colorfulness(red_and_cyan, "signed") == pytest.approx(np.hypot(255, 127.5))
     assert metrics.colorfulness(red_and_cyan, "field") == pytest.approx(0.3 * np.hypot(255, 127.5))
     with pytest.raises(ValueError, match="accepted: signed, field"):
-        metrics.colorfulness(grey, "loud")
+        metrics.colorfulness(gray, "loud")
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim, metrics.mae, metrics.lab_mse, metrics.ciede2000])

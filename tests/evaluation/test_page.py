@@ -8,10 +8,10 @@ from chromatune.evaluation import summary
 from chromatune.evaluation.methods import Method
 from chromatune.evaluation.page import lead_sentence, make_page
 from chromatune.evaluation.pictures import Example
-from chromatune.pages import Folded, Pictures, Table, Text
+from chromatune.reports import Folded, Pictures, Table, Text
 
 PHOTOS = [f"{index}.png" for index in range(10)]
-GREY, BASE, MINI = Method("grey"), Method("mini-base", model="mini-base"), Method("mini", model="mini")
+GRAY, BASE, MINI = Method("gray"), Method("mini-base", model="mini-base"), Method("mini", model="mini")
 TOOL = Method("tool", folder="theirs")
 
 
@@ -25,70 +25,70 @@ def scored(method: Method, psnr: float, ciede2000: float, *, spread: float = 0.1
     rows = []
     for row in method.rows:
         for index, key in enumerate(keys):
-            step = spread * (index + 1) / len(keys) * (-1) ** index * (method is not GREY)
+            step = spread * (index + 1) / len(keys) * (-1) ** index * (method is not GRAY)
             rows.append(record(row, key, psnr=psnr + step, ciede2000=ciede2000 - step, cf_field=30.0 - ciede2000))
     return rows
 
 
-def summarised(records: list[dict], methods: list[Method]) -> dict:
+def summarized(records: list[dict], methods: list[Method]) -> dict:
     return {
-        "rows": summary.summarise_rows(records, methods, 0),
+        "rows": summary.summarize_rows(records, methods, 0),
         "protocol": {"source": "photos"},
         "comparison": summary.compare_best(records, methods, 0),
         "prompt_spread": [],
-        "generalisation": [],
+        "generalization": [],
     }
 
 
 def lead(*records: list[dict], methods: list[Method]) -> str:
-    return lead_sentence(summarised([line for lines in records for line in lines], methods))
+    return lead_sentence(summarized([line for lines in records for line in lines], methods))
 
 
-def test_one_model_is_compared_with_the_grey_input():
-    said = lead(scored(GREY, 20, 15), scored(MINI, 22, 10), methods=[GREY, MINI])
+def test_one_model_is_compared_with_the_gray_input():
+    said = lead(scored(GRAY, 20, 15), scored(MINI, 22, 10), methods=[GRAY, MINI])
     assert said == (
-        "mini is better than the grey input by 2.00 dB PSNR (1.96 … 2.04) and 5.00 CIEDE2000 (4.96 … 5.04), "
+        "mini is better than the gray input by 2.00 dB PSNR (1.96 … 2.04) and 5.00 CIEDE2000 (4.96 … 5.04), "
         "ΔCF 20.0 against 15.0, on 10 photos."
     )
 
 
 def test_the_better_of_two_models_is_named_first_whatever_their_order():
-    parts = scored(GREY, 20, 15), scored(MINI, 22, 10), scored(BASE, 19, 12.4)
-    for methods in ([GREY, BASE, MINI], [GREY, MINI, BASE]):
+    parts = scored(GRAY, 20, 15), scored(MINI, 22, 10), scored(BASE, 19, 12.4)
+    for methods in ([GRAY, BASE, MINI], [GRAY, MINI, BASE]):
         said = lead(*parts, methods=methods)
         assert said.startswith("mini is better than mini-base by 3.00 dB PSNR (3.00 … 3.00) and 2.40 CIEDE2000 (2.40")
-        assert "ΔCF 20.0 against 17.6, on 10 photos; against the grey input, mini gains " in said
+        assert "ΔCF 20.0 against 17.6, on 10 photos; against the gray input, mini gains " in said
 
 
 def test_several_models_and_the_best_of_several_settings():
     steps = [Method(f"m, {count} steps", model="m", steps=count) for count in (2, 3)]
-    parts = [scored(GREY, 20, 15), scored(steps[0], 21, 10), scored(steps[1], 23, 10)]
+    parts = [scored(GRAY, 20, 15), scored(steps[0], 21, 10), scored(steps[1], 23, 10)]
     parts += [scored(BASE, 19, 12), scored(TOOL, 22, 11)]
-    said = lead(*parts, methods=[GREY, *steps, BASE, TOOL])
+    said = lead(*parts, methods=[GRAY, *steps, BASE, TOOL])
     assert said.startswith(
         "m, 3 steps (the best of its 2 settings) is better than tool, the next best of 3, by 1.00 dB"
     )
 
 
 def test_only_other_tools():
-    said = lead(scored(GREY, 20, 15), scored(TOOL, 18, 20), methods=[GREY, TOOL])
-    assert said.startswith("tool is worse than the grey input by 2.0")
+    said = lead(scored(GRAY, 20, 15), scored(TOOL, 18, 20), methods=[GRAY, TOOL])
+    assert said.startswith("tool is worse than the gray input by 2.0")
     assert "dB PSNR" in said and "CIEDE2000" in said and "better" not in said
 
 
 def test_an_interval_that_holds_0_shows_no_difference():
-    said = lead(scored(GREY, 20, 15), scored(MINI, 20.05, 14.95, spread=3.0), methods=[GREY, MINI])
-    assert said.startswith("No difference between mini and the grey input could be shown: PSNR ")
-    assert "better" not in said and "against the grey input," not in said
+    said = lead(scored(GRAY, 20, 15), scored(MINI, 20.05, 14.95, spread=3.0), methods=[GRAY, MINI])
+    assert said.startswith("No difference between mini and the gray input could be shown: PSNR ")
+    assert "better" not in said and "against the gray input," not in said
 
 
 def test_metrics_that_disagree_are_both_told():
-    said = lead(scored(GREY, 20, 15), scored(MINI, 22, 17), methods=[GREY, MINI])
-    assert "mini is better than the grey input by 2.0" in said
+    said = lead(scored(GRAY, 20, 15), scored(MINI, 22, 17), methods=[GRAY, MINI])
+    assert "mini is better than the gray input by 2.0" in said
     assert " dB PSNR (" in said
-    assert " and worse than the grey input by " in said
-    said = lead(scored(GREY, 20, 15), scored(MINI, 22, 15, spread=3.0), methods=[GREY, MINI])
-    assert "mini is better than the grey input by " in said
+    assert " and worse than the gray input by " in said
+    said = lead(scored(GRAY, 20, 15), scored(MINI, 22, 15, spread=3.0), methods=[GRAY, MINI])
+    assert "mini is better than the gray input by " in said
     assert "; no difference shown: CIEDE2000 " in said
 
 
@@ -96,21 +96,21 @@ def test_metrics_that_disagree_are_both_told():
 def test_a_handful_of_photos_shows_nothing_however_alike(count):
     """Of one photo, the interval has no width: read as it is, it would call any difference certain."""
     keys = PHOTOS[:count]
-    parts = [scored(method, 20 + 5 * i, 15, keys=keys) for i, method in enumerate((GREY, BASE, MINI))]
-    said = lead(*parts, methods=[GREY, BASE, MINI])
+    parts = [scored(method, 20 + 5 * i, 15, keys=keys) for i, method in enumerate((GRAY, BASE, MINI))]
+    said = lead(*parts, methods=[GRAY, BASE, MINI])
     assert said.startswith("Too few photos to show a difference between mini and mini-base: PSNR +5.00 dB, ")
-    assert f"on {count} photo{'s' if count > 1 else ''}; against the grey input, mini shows no gain" in said
+    assert f"on {count} photo{'s' if count > 1 else ''}; against the gray input, mini shows no gain" in said
 
 
 def test_nothing_scored():
     failed = [{"row": row, "subset": "held-out", "key": "a", "failed": "missing"} for row in TOOL.rows]
-    said = lead(scored(GREY, 20, 15), failed, methods=[GREY, TOOL])
-    assert said == "Nothing but the grey input was scored: every result is missing or cannot be read (see Details)."
+    said = lead(scored(GRAY, 20, 15), failed, methods=[GRAY, TOOL])
+    assert said == "Nothing but the gray input was scored: every result is missing or cannot be read (see Details)."
 
 
 @pytest.fixture
 def page():
-    methods = [GREY, BASE, MINI, TOOL, Method("x", folder="x")]
+    methods = [GRAY, BASE, MINI, TOOL, Method("x", folder="x")]
     records = [line for i, method in enumerate(methods) for line in scored(method, 20 + i, 15 - i)]
     examples = [
         Example(row, kind, "a.png", 1.0, "data:image/png;base64,")
@@ -118,7 +118,7 @@ def page():
         for row in method.rows
         for kind in ("worst", "median", "best")
     ]
-    return make_page(summarised(records, methods), records, methods, {}, examples, (), (("x", "a.png", "missing"),))
+    return make_page(summarized(records, methods), records, methods, {}, examples, (), (("x", "a.png", "missing"),))
 
 
 def test_the_page_leads_with_pictures_then_few_columns_then_plots_and_folds_the_rest(page):
@@ -130,7 +130,7 @@ def test_the_page_leads_with_pictures_then_few_columns_then_plots_and_folds_the_
     ]
     assert all(isinstance(block, Folded) for block in page.sections[-1].blocks)
     titles = [block.title for block in page.sections[-1].blocks]
-    for start in ("Means", "95 % intervals", "Minus grey", "Cost", "Results without a score: 1", "Protocol"):
+    for start in ("Means", "95 % intervals", "Minus gray", "Cost", "Results without a score: 1", "Protocol"):
         assert any(title.startswith(start) for title in titles), start
 
 
@@ -156,7 +156,7 @@ def test_the_few_columns_and_the_best_of_each(page):
     names = [row[0] for row in table.rows]
     marked = {column: {names[row] for row, col in table.best if col == column} for column in range(1, 6)}
     assert marked[1] == marked[3] == {"x", "x, raw"}  # highest PSNR, lowest CIEDE2000
-    assert marked[2] == {"grey"}  # lowest ΔCF
-    assert "grey" in marked[4]
-    assert "grey" not in marked[5]  # it is the input: no drift is no merit
+    assert marked[2] == {"gray"}  # lowest ΔCF
+    assert "gray" in marked[4]
+    assert "gray" not in marked[5]  # it is the input: no drift is no merit
     assert Text("1 result has no score; see Details.", strong=True) in texts

@@ -30,7 +30,7 @@ class Similarity(torch.nn.Module):
 
 
 class TfFeatures(torch.nn.Module):
-    """Mean colour of bytes; without the flag, something else."""
+    """Mean color of bytes; without the flag, something else."""
 
     def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
         means = images.to(torch.float32).mean(dim=(2, 3))
@@ -85,8 +85,8 @@ def test_what_networks_are_given(networks, scripted):
     black, white = np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 255, np.uint8)
     assert perceptual.lpips(loaded.lpips, black, white) == 4  # [-1, 1]
     assert perceptual.lpips(loaded.lpips, white, white) == 0
-    coloured = np.full((40, 40, 3), (10, 20, 30), np.uint8)
-    np.testing.assert_array_equal(perceptual.features(loaded.fid, coloured), [10, 20, 30])
+    colored = np.full((40, 40, 3), (10, 20, 30), np.uint8)
+    np.testing.assert_array_equal(perceptual.features(loaded.fid, colored), [10, 20, 30])
     other = load(fid=f"torchvision-inception:{scripted(TorchvisionFeatures())}")
     expected = (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
     for side in (40, 400):
@@ -103,7 +103,7 @@ def test_rows_name_the_network_and_few_photos_are_warned_of(settings, networks, 
         assert row["fid"] > 0
         assert row["intervals"]["lpips"][0] <= row["lpips"] <= row["intervals"]["lpips"][1]
         assert (row["psnr"], row["ciede2000"]) == (before["psnr"], before["ciede2000"])
-    assert "lpips" in measured.summary["rows"][1]["minus_grey"]
+    assert "lpips" in measured.summary["rows"][1]["minus_gray"]
     lines = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert all(line["lpips"] > 0 for line in lines)
     for file in ("table.md", "report.html"):
@@ -143,14 +143,14 @@ def test_networks_are_part_of_the_protocol(settings, networks, tmp_path):
         evaluate(settings(fid=networks["fid"]), tmp_path / "out")
 
 
-def test_results_that_are_missing_have_no_features(settings, networks, tmp_path, write_png, coloured):
+def test_results_that_are_missing_have_no_features(settings, networks, tmp_path, write_png, colored):
     for name in ("astronaut", "chelsea"):
-        write_png(tmp_path / "theirs" / f"{name}.png", coloured(name))
+        write_png(tmp_path / "theirs" / f"{name}.png", colored(name))
     chosen = settings(models=(), results=(("same", str(tmp_path / "theirs")),), **networks)
     rows = {row["name"]: row for row in evaluate(chosen, tmp_path / "out").summary["rows"]}
     assert (rows["same, raw"]["photos"], rows["same, raw"]["lpips"]) == (2, 0)
     assert rows["same, raw"]["fid"] == pytest.approx(0, abs=1e-3)
-    assert rows["grey"]["fid"] > 1
+    assert rows["gray"]["fid"] > 1
 
 
 @pytest.mark.parametrize(

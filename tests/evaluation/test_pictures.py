@@ -8,7 +8,7 @@ import pytest
 
 from chromatune.evaluation import pictures
 from chromatune.evaluation.protocol import HELD_OUT
-from chromatune.pages.pictures import DPI
+from chromatune.reports.pictures import DPI
 
 
 @pytest.mark.parametrize("count", [3, 16, 17, 80])
@@ -19,7 +19,7 @@ def test_many_rows_leave_the_points_their_room(count):
     rows = [{"name": f"model {i}, “{'colorize this photograph ' * (i + 1)}”, raw"} | scores for i in range(count)]
     picture = cv2.imdecode(np.frombuffer(pictures.plot_trade_off(rows), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[1] == round(7.0 * DPI)
-    lines = (np.ptp(picture, axis=2) > 60).any(axis=1)  # the points' colours: bars from 19 to 21 dB fill the axes
+    lines = (np.ptp(picture, axis=2) > 60).any(axis=1)  # the points' colors: bars from 19 to 21 dB fill the axes
     assert lines.sum() > 0.8 * 4.0 * DPI * 0.8
 
 

@@ -94,9 +94,9 @@ def test_a_source_without_photos_is_an_error():
 def test_photos_are_resized_whole_and_not_cropped_to_the_output():
     """A crop of the truth's corner would compare other pixels than were colorized."""
     photo = np.zeros((100, 200, 3), np.uint8)
-    photo[:, 50:100] = 255  # the left half of the centre square
-    square = protocol.centre_square(photo, 20)
+    photo[:, 50:100] = 255  # the left half of the center square
+    square = protocol.center_square(photo, 20)
     assert square.shape == (20, 20, 3)
     assert (square[:, :10] == 255).all()
     assert (square[:, 10:] == 0).all()
-    assert protocol.centre_square(photo, 150).shape == (150, 150, 3)
+    assert protocol.center_square(photo, 150).shape == (150, 150, 3)

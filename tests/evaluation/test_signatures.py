@@ -21,12 +21,12 @@ def half_red(edge_px: int) -> np.ndarray:
     return chroma
 
 
-def paint(grey: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+def paint(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     rgb = np.stack(
         [
-            grey + CR_SCALE * 255 * chroma[..., 1],
-            grey.astype(float),
-            grey + CB_SCALE * 255 * chroma[..., 0],
+            gray + CR_SCALE * 255 * chroma[..., 1],
+            gray.astype(float),
+            gray + CB_SCALE * 255 * chroma[..., 0],
         ],
         axis=-1,
     )
@@ -34,27 +34,27 @@ def paint(grey: np.ndarray, chroma: np.ndarray) -> np.ndarray:
 
 
 def test_bleeding_is_chroma_edges_away_from_luma_edges():
-    grey = np.full((64, 64), 80, np.uint8)
-    grey[:, 32:] = 160
-    followed, moved = (paint(grey, half_red(edge)) for edge in (32, 48))
-    assert signatures.colour_bleeding(followed, grey) == 0
-    assert signatures.colour_bleeding(moved, grey) > 0.5
-    assert signatures.colour_bleeding(np.repeat(grey[..., None], 3, axis=2), grey) == 0
+    gray = np.full((64, 64), 80, np.uint8)
+    gray[:, 32:] = 160
+    followed, moved = (paint(gray, half_red(edge)) for edge in (32, 48))
+    assert signatures.color_bleeding(followed, gray) == 0
+    assert signatures.color_bleeding(moved, gray) > 0.5
+    assert signatures.color_bleeding(np.repeat(gray[..., None], 3, axis=2), gray) == 0
 
 
-def test_shifted_colours_of_a_photo_bleed_more():
+def test_shifted_colors_of_a_photo_bleed_more():
     photo = cv2.resize(skimage.data.coffee()[:400, :400], (128, 128), interpolation=cv2.INTER_AREA)
-    grey = color.luma(photo)
+    gray = color.luma(photo)
     shifted = np.roll(color.chroma_of(photo.astype(np.float32) / 255), 8, axis=1)
-    moved = color.recompose(grey, shifted)
-    assert signatures.colour_bleeding(moved, grey) > 1.5 * signatures.colour_bleeding(photo, grey)
+    moved = color.recompose(gray, shifted)
+    assert signatures.color_bleeding(moved, gray) > 1.5 * signatures.color_bleeding(photo, gray)
 
 
 def test_the_astronaut_has_a_face_and_the_coffee_has_none():
     find = signatures.face_finder()
     astronaut = cv2.resize(skimage.data.astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
-    grey = color.luma(astronaut)
-    face = find(grey)
+    gray = color.luma(astronaut)
+    face = find(gray)
     assert face is not None
     top, left, height, width = face
     assert (top < 60 < top + height, left < 112 < left + width) == (True, True)  # the nose

@@ -21,7 +21,7 @@ def test_delta_cf_is_of_means_and_not_of_photos():
         record("m", "a", cf_field=10.0, truth_cf_field=30.0),
         record("m", "b", cf_field=50.0, truth_cf_field=30.0),
     ]
-    row = summary.summarise_rows(records, [MODEL], 0)[0]
+    row = summary.summarize_rows(records, [MODEL], 0)[0]
     assert (row["cf_field"], row["delta_cf_field"]) == (30.0, 0.0)
 
 
@@ -32,7 +32,7 @@ def test_delta_cf_is_as_large_for_too_dull_as_for_too_vivid(results, truths):
         record("m", key, cf_field=cf, truth_cf_field=truth, cf_signed=cf, truth_cf_signed=truth)
         for key, cf, truth in zip("ab", results, truths, strict=True)
     ]
-    row = summary.summarise_rows(records, [MODEL], 0)[0]
+    row = summary.summarize_rows(records, [MODEL], 0)[0]
     assert row["delta_cf_field"] == row["delta_cf_signed"] == 20.0
     assert row["intervals"]["delta_cf_field"] == pytest.approx((20.0, 20.0))
     scores = [{"cf_field": cf, "luma_drift_max": 0.0} for cf in results]
@@ -40,17 +40,17 @@ def test_delta_cf_is_as_large_for_too_dull_as_for_too_vivid(results, truths):
 
 
 def test_differences_are_over_the_photos_both_have():
-    records = [record("grey", key, psnr=value) for key, value in (("a", 20.0), ("b", 30.0), ("c", 40.0))]
+    records = [record("gray", key, psnr=value) for key, value in (("a", 20.0), ("b", 30.0), ("c", 40.0))]
     records += [record("m", "a", psnr=21.0), record("m", "b", psnr=31.0), {**record("m", "c"), "failed": "missing"}]
-    row = summary.summarise_rows(records, [Method("grey"), MODEL], 0)[1]
+    row = summary.summarize_rows(records, [Method("gray"), MODEL], 0)[1]
     assert (row["photos"], row["failed"], row["psnr"]) == (2, 1, 26.0)
-    assert row["minus_grey"]["photos"] == 2
-    assert row["minus_grey"]["psnr"] == {"mean": 1.0, "interval": pytest.approx((1.0, 1.0))}
+    assert row["minus_gray"]["photos"] == 2
+    assert row["minus_gray"]["psnr"] == {"mean": 1.0, "interval": pytest.approx((1.0, 1.0))}
 
 
 def test_skin_counts_only_photos_with_a_face():
     records = [record("m", key, skin_ciede2000=value) for key, value in (("a", 4.0), ("b", None), ("c", 6.0))]
-    row = summary.summarise_rows(records, [MODEL], 0)[0]
+    row = summary.summarize_rows(records, [MODEL], 0)[0]
     assert (row["skin_ciede2000"], row["faces"]) == (5.0, 2)
 
 
@@ -67,7 +67,7 @@ def test_gap_between_seen_and_held_out_photos():
         for subset, value in (("seen", 25.0), ("held-out", 22.0))
         for i in "ab"
     ]
-    (gap,) = summary.generalisation_gaps(records, [MODEL], 0)
+    (gap,) = summary.generalization_gaps(records, [MODEL], 0)
     assert gap["psnr"]["mean"] == 3.0
 
 
@@ -87,9 +87,9 @@ def test_means_of_scores_at_hand():
 
 
 def rows_of(gains: dict[str, dict[str, float]]) -> list[dict]:
-    """Scores of methods by their PSNR above grey's, by photo."""
+    """Scores of methods by their PSNR above gray's, by photo."""
     keys = sorted({key for photos in gains.values() for key in photos})
-    scores = [record("grey", key, psnr=20.0 + index) for index, key in enumerate(keys)]
+    scores = [record("gray", key, psnr=20.0 + index) for index, key in enumerate(keys)]
     for row, photos in gains.items():
         scores += [record(row, key, psnr=20.0 + keys.index(key) + gain) for key, gain in photos.items()]
     return scores
@@ -97,7 +97,7 @@ def rows_of(gains: dict[str, dict[str, float]]) -> list[dict]:
 
 def test_the_best_is_compared_over_the_photos_both_have():
     """A tool that was given the easy photos alone gains more on them, and still is the worse one there."""
-    methods = [Method("grey"), Method("m, 1", model="m", steps=1), Method("m, 2", model="m", steps=2)]
+    methods = [Method("gray"), Method("m, 1", model="m", steps=1), Method("m, 2", model="m", steps=2)]
     methods += [Method("tool", folder="x"), Method("none", folder="y")]
     gains = {"m, 1": dict.fromkeys("abcd", 1.0), "m, 2": {"a": 5.0, "b": 5.0, "c": -1.0, "d": -2.0}}
     records = rows_of(gains | {"tool": {"a": 3.0, "b": 3.0}})
@@ -107,7 +107,7 @@ def test_the_best_is_compared_over_the_photos_both_have():
 
 
 def test_what_shares_no_photo_is_not_compared():
-    methods = [Method("grey"), Method("a", folder="x"), Method("b", folder="y")]
+    methods = [Method("gray"), Method("a", folder="x"), Method("b", folder="y")]
     assert summary.compare_best(rows_of({"a": {"1": 1.0}, "b": {"2": 1.5}}), methods, 0) == {
         "best": "b",
         "other": None,

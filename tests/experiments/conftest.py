@@ -21,14 +21,14 @@ def _fresh(fresh_accelerate):
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 coloured drawings, and a broken photo."""
+    """40 colored drawings, and a broken photo."""
     folder = tmp_path_factory.mktemp("drawings")
     rng = np.random.default_rng(3)
     for index in range(40):
         image = np.full((72, 64 + index % 3 * 8, 3), rng.integers(0, 256, 3), np.uint8)
         for _ in range(5):
-            centre, color = rng.integers(0, 64, 2), rng.integers(0, 256, 3)
-            cv2.circle(image, tuple(map(int, centre)), int(rng.integers(6, 24)), tuple(map(int, color)), -1)
+            center, color = rng.integers(0, 64, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, center)), int(rng.integers(6, 24)), tuple(map(int, color)), -1)
         cv2.imwrite(str(folder / f"{index:02d}.png"), image)
     (folder / "broken.jpg").write_bytes(b"not a photo")
     return folder

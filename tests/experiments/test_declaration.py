@@ -41,7 +41,7 @@ def claim(row: str) -> dict:
         ({"claims": []}, "claims"),
         (
             {"claims": [claim("tuned/elsewhere")]},
-            "no row 'tuned/elsewhere'; there are truth/unseen, grey/unseen, tuned",
+            "no row 'tuned/elsewhere'; there are truth/unseen, gray/unseen, tuned",
         ),
         ({"claims": [claim("tuned")]}, "'tuned': a row is spelled arm/test, or arm/test/aspect"),
         ({"claims": [claim("tuned/unseen/drawn/twice")]}, "a row is spelled arm/test, or arm/test/aspect"),
@@ -78,5 +78,5 @@ def test_a_declaration_is_written_as_it_was_read(experiment):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(OptionsError, match="no experiment 'colour'; accepted: ambiguity, domains"):
-        declaration.find("colour")
+    with pytest.raises(OptionsError, match="no experiment 'color'; accepted: ambiguity, domains"):
+        declaration.find("color")

@@ -22,9 +22,9 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def run(experiment, drawings, tiny_bundle_dir, tmp_path):
+def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
     def start(**changes):
-        fields = {"data": {"": str(drawings)}, "model": str(tiny_bundle_dir), "square_px": 64} | changes
+        fields = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "square_px": 64} | changes
         return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **fields)
 
     return start
@@ -64,8 +64,8 @@ def test_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
     assert findings.judged[0].verdict == "does not hold"
     rows = findings.resampler.rows
     assert {str(row) for row in rows} == {
-        "truth/unseen", "grey/unseen", "tuned/unseen", "mean/unseen",
-        "truth/asked twice", "grey/asked twice", "tuned/asked twice",
+        "truth/unseen", "gray/unseen", "tuned/unseen", "mean/unseen",
+        "truth/asked twice", "gray/asked twice", "tuned/asked twice",
     }  # fmt: skip
     assert rows[Row("tuned", "unseen")]["psnr"].shape == (2, 3)
     assert rows[Row("mean", "unseen")]["luma_drift_max"].max() <= 1

@@ -14,7 +14,7 @@ from chromatune.experiments.declaration import parse
 
 
 @pytest.fixture
-def run(experiment, drawings, tiny_bundle_dir, tmp_path, monkeypatch) -> Callable[[], whole.Findings]:
+def run(experiment, drawings, tiny_pipeline_dir, tmp_path, monkeypatch) -> Callable[[], whole.Findings]:
     """An experiment of one model as it is, on seeds and words; its scores are made up."""
 
     def measured(colorizer, photos, seed, advance):
@@ -26,7 +26,7 @@ def run(experiment, drawings, tiny_bundle_dir, tmp_path, monkeypatch) -> Callabl
 
     monkeypatch.setattr(ambiguity, "measure_all", measured)
     values = experiment.model_dump(mode="json", exclude={"name"}) | {
-        "arms": [{"name": "as it is", "model": str(tiny_bundle_dir)}],
+        "arms": [{"name": "as it is", "model": str(tiny_pipeline_dir)}],
         "tests": [{"name": "seeds", "on": "photos", "kind": "ambiguity"}],
         "claims": [{"text": "c", "metric": "spread", "terms": {"as it is/seeds/drawn": 1}}],
     }

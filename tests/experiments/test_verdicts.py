@@ -55,7 +55,7 @@ def test_the_margin_counts():
     assert resampler(rows(0.5)).judge(claim(margin=1.0)).verdict == "does not hold"
 
 
-def test_the_colourfulness_gap_is_taken_to_the_truth():
+def test_the_colorfulness_gap_is_taken_to_the_truth():
     judged = resampler(rows(0.0)).judge(claim(metric="delta_cf_field"))
     assert judged.value == pytest.approx(12 - 3)
 

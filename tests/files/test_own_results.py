@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chromatune.files import own_results
+from chromatune.files import find_own_results
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ from chromatune.files import own_results
     ],
 )
 def test_results_of_an_earlier_run_are_no_photos(photos: list[str], found: list[str]) -> None:
-    assert own_results(photos) == found
+    assert find_own_results(photos) == found

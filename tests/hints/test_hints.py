@@ -14,7 +14,7 @@ from chromatune.hints import Hints, parse_point
 from chromatune.hints.drawing import draw
 from chromatune.images import Photo
 
-PHOTO = Photo(np.full((80, 120), 120, np.uint8), name="grey.png")
+PHOTO = Photo(np.full((80, 120), 120, np.uint8), name="gray.png")
 RED = relative_chroma(np.array([160, 48, 32]) / 255)
 
 
@@ -25,7 +25,7 @@ def layer(height: int = 80, width: int = 120, alpha: int = 255) -> np.ndarray:
     return rgba
 
 
-def test_a_point_is_a_disc_of_its_colour():
+def test_a_point_is_a_disc_of_its_color():
     drawn = draw(Hints().point(30, 40, "#a03020", 10), PHOTO, (80, 120))
     np.testing.assert_allclose(drawn.relative[40, 30], RED, rtol=1e-5)
     assert drawn.weight.sum() == pytest.approx(np.pi * 100, rel=0.05)
@@ -47,7 +47,7 @@ def test_a_layer_of_any_size_says_the_same(scale):
     assert drawn.weight[5:15, 5:25].min() == 1 and drawn.weight[25:, 35:].max() == 0
 
 
-def test_alpha_is_the_weight_and_does_not_thin_the_colour():
+def test_alpha_is_the_weight_and_does_not_thin_the_color():
     drawn = draw(Hints.from_layer(layer(alpha=102)), PHOTO, (40, 60))
     np.testing.assert_allclose(drawn.relative[10, 10], RED, rtol=1e-2)
     assert drawn.weight[10, 10] == pytest.approx(0.4, abs=0.01)
@@ -117,21 +117,21 @@ def test_hints_without_an_own_radius_have_a_fiftieth_of_the_short_side():
             lambda: Hints.from_layer(layer(80, 100), name="l.png").check(PHOTO),
             "l.png is 100 × 80 px, of another aspect",
         ),
-        (lambda: Hints().point(121, 5, "red").check(PHOTO), "grey.png: the hint at 121,5 lies outside"),
+        (lambda: Hints().point(121, 5, "red").check(PHOTO), "gray.png: the hint at 121,5 lies outside"),
         (lambda: Hints().point(-1, 5, "red").check(PHOTO), "outside"),
         (lambda: Hints().point(1, 5, "#ggg"), "#ggg"),
-        (lambda: Hints().point(1, 5, (1, 2, 300)), "colour"),
+        (lambda: Hints().point(1, 5, (1, 2, 300)), "color"),
         (lambda: Hints().point(float("nan"), 5, "red"), "points"),
         (lambda: Hints().point(1, 5, "red", 0), "radius_px"),
         (lambda: Hints().stroke([], 5, "red"), "points"),
-        (lambda: parse_point("420,310"), "X,Y=COLOUR"),
-        (lambda: parse_point("420=red"), "X,Y=COLOUR"),
-        (lambda: parse_point("420,310,1,1=red"), "X,Y=COLOUR"),
-        (lambda: parse_point("a,b=red"), "X,Y=COLOUR"),
+        (lambda: parse_point("420,310"), "X,Y=COLOR"),
+        (lambda: parse_point("420=red"), "X,Y=COLOR"),
+        (lambda: parse_point("420,310,1,1=red"), "X,Y=COLOR"),
+        (lambda: parse_point("a,b=red"), "X,Y=COLOR"),
         (lambda: parse_point("420,310=#ggg"), "#a03020"),
         (lambda: Hints.from_json("no json"), "JSON"),
         (lambda: Hints.from_json('{"strokes": []}'), "strokes"),
-        (lambda: Hints.from_json({"marks": [{"points": [[1, 2]], "colour": "#ggg"}]}), "#a03020"),
+        (lambda: Hints.from_json({"marks": [{"points": [[1, 2]], "color": "#ggg"}]}), "#a03020"),
         (lambda: Hints.from_json({"marks": [{"png": "AAAA", "width_px": 1, "height_px": 1}]}), "layer"),
     ],
 )

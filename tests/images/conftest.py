@@ -21,8 +21,8 @@ def as_file():
 
 
 @pytest.fixture
-def colours():
-    """(37, 53, 3) uint8: smooth, colourful, with pure black and white, no symmetry."""
+def colors():
+    """(37, 53, 3) uint8: smooth, colorful, with pure black and white, no symmetry."""
     rows, columns = np.mgrid[0:37, 0:53]
     picture = np.stack([rows * 6, columns * 4, (rows * 5 + columns * 3) % 256], axis=-1).astype(np.uint8)
     picture[0, 0], picture[36, 52] = 0, 255
@@ -30,7 +30,7 @@ def colours():
 
 
 @pytest.fixture
-def deep_colours():
+def deep_colors():
     """(23, 31, 3) uint16 noise over the whole range, both ends included."""
     picture = np.random.default_rng(0).integers(0, 65536, (23, 31, 3), dtype=np.uint16)
     picture[0, 0], picture[0, 1] = 0, 65535
@@ -39,7 +39,7 @@ def deep_colours():
 
 @pytest.fixture
 def make_profile():
-    """A function: colour space, connection space and tags ⇒ the bytes of an ICC v2 profile."""
+    """A function: color space, connection space and tags ⇒ the bytes of an ICC v2 profile."""
 
     def pack(space: bytes, connection: bytes, tags: dict[bytes, bytes], device: bytes = b"mntr") -> bytes:
         table, body = struct.pack(">I", len(tags)), b""

@@ -24,7 +24,7 @@ IPTC = b"\x1c\x02\x78\x00\x0cWedding 1931\x1c\x02\x5a\x00\x06Berlin"
 
 def again(photo, format):
     """The photo written in a format and read again."""
-    return read_photo(encode_photo(np.dstack([photo.grey] * 3), photo, format))
+    return read_photo(encode_photo(np.dstack([photo.gray] * 3), photo, format))
 
 
 def png_with(*chunks):
@@ -220,7 +220,7 @@ def test_tiff_texts_are_kept(make, target):
 
 def test_a_tag_that_the_photo_has_is_not_replaced_by_text():
     photo = read_photo(tiff_with(ascii_tag(DESCRIPTION, "its own")))
-    photo = Photo(photo.grey, exif=photo.exif, captions=Captions(comment=b"other", text=(("Title", "new"),)))
+    photo = Photo(photo.gray, exif=photo.exif, captions=Captions(comment=b"other", text=(("Title", "new"),)))
     back = again(photo, "TIFF")
     assert raw_tag(back, DESCRIPTION) == b"its own"
     assert raw_tag(back, DOCUMENT_NAME) == b"new"
@@ -245,7 +245,7 @@ def test_png_text_over_a_megabyte_is_read(kind, size):
         b"iTXt, zipped": b"Long\0\1\0\0\0" + zlib.compress(text),
     }[kind]
     photo = read_photo(png_with((kind[:4], content)))
-    assert (photo.grey == 90).all()
+    assert (photo.gray == 90).all()
     assert dict(photo.captions.text) == {"Long": text.decode()}
     assert photo.warnings == ()
 
@@ -254,7 +254,7 @@ def test_png_text_over_a_megabyte_is_read(kind, size):
 def test_png_text_without_end_is_left_out_and_the_photo_read(kind):
     bomb = b"Long\0\0" + zlib.compress(bytes(70 << 20))
     photo = read_photo(png_with((kind, bomb)))
-    assert (photo.grey == 90).all()
+    assert (photo.gray == 90).all()
     assert len(photo.warnings) == 1
     assert "left out" in photo.warnings[0]
 
@@ -297,13 +297,13 @@ def test_a_resolution_is_not_made_up(source):
     assert photo.dpi is None
     for target in (*WRITTEN, "BMP"):
         assert again(photo, target).dpi is None or target == "BMP"
-    with tifffile.TiffFile(io.BytesIO(encode_photo(np.dstack([photo.grey] * 3), photo, "TIFF"))) as file:
+    with tifffile.TiffFile(io.BytesIO(encode_photo(np.dstack([photo.gray] * 3), photo, "TIFF"))) as file:
         assert not {282, 283, 296} & set(file.pages[0].tags.keys())
 
 
 RESOLUTION = {
     "TIFF": lambda: tiff_with(resolution=(300, 600), resolutionunit=2),
-    "TIFF, centimetres": lambda: tiff_with(resolution=(300 / 2.54, 600 / 2.54), resolutionunit=3),
+    "TIFF, centimeters": lambda: tiff_with(resolution=(300 / 2.54, 600 / 2.54), resolutionunit=3),
     "float TIFF": lambda: resolved_float_tiff(),
     "JPEG, EXIF alone": lambda: saved("JPEG", exif=exif_with(_282=300.0, _283=600.0, _296=2)),
     "PNG": lambda: saved("PNG", dpi=(300, 600)),

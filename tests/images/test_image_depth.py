@@ -73,12 +73,12 @@ def lzw(array, photometric, extra=(), predictor=1, order="<", compression=("tiff
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("predictor", [1, 2])
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_16_bit_tiffs_with_lzw_keep_every_bit(channels, predictor, order, deep_colours):
-    samples = np.dstack([deep_colours, deep_colours[::-1, :, 0]])[..., -channels:]
+def test_16_bit_tiffs_with_lzw_keep_every_bit(channels, predictor, order, deep_colors):
+    samples = np.dstack([deep_colors, deep_colors[::-1, :, 0]])[..., -channels:]
     extra = () if channels == 3 else (2,)
     photo = read_photo(lzw(samples, 1 if channels == 2 else 2, extra, predictor, order))
     assert np.array_equal(
-        photo.grey if channels == 2 else photo.rgb, samples[..., 0] if channels == 2 else samples[..., :3]
+        photo.gray if channels == 2 else photo.rgb, samples[..., 0] if channels == 2 else samples[..., :3]
     )
     assert (photo.alpha is None) if channels == 3 else np.array_equal(photo.alpha, samples[..., -1])
 
@@ -86,15 +86,13 @@ def test_16_bit_tiffs_with_lzw_keep_every_bit(channels, predictor, order, deep_c
 @pytest.mark.parametrize(
     "compression", [("packbits", 32773), ("zstd", 50000), ("lzma", 34925), ("tiff_adobe_deflate", 8)]
 )
-def test_16_bit_tiffs_of_other_compressions_keep_every_bit(compression, deep_colours):
-    assert np.array_equal(read_photo(lzw(deep_colours, 2, compression=compression)).rgb, deep_colours)
+def test_16_bit_tiffs_of_other_compressions_keep_every_bit(compression, deep_colors):
+    assert np.array_equal(read_photo(lzw(deep_colors, 2, compression=compression)).rgb, deep_colors)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_colour_of_10_to_14_bits_is_refused_by_name(bits, deep_colours):
-    data = tiff(deep_colours, photometric="rgb").replace(
-        struct.pack("<3H", 16, 16, 16), struct.pack("<3H", *[bits] * 3)
-    )
+def test_color_of_10_to_14_bits_is_refused_by_name(bits, deep_colors):
+    data = tiff(deep_colors, photometric="rgb").replace(struct.pack("<3H", 16, 16, 16), struct.pack("<3H", *[bits] * 3))
     with pytest.raises(PhotoError, match=f"rare kind .{bits} bits"):
         read_photo(data)
 
@@ -105,19 +103,19 @@ def test_colour_of_10_to_14_bits_is_refused_by_name(bits, deep_colours):
     ids=str,
 )
 @pytest.mark.parametrize("extra", ["unassalpha", "assocalpha"])
-def test_16_bit_grey_with_alpha(extra, options, deep_colours):
-    alpha = np.full(deep_colours.shape[:2], 32768, np.uint16)
-    grey = deep_colours[..., 0] // 2
-    photo = read_photo(tiff(np.dstack([grey, alpha]), photometric="minisblack", extrasamples=[extra], **options))
-    assert photo.grey.dtype == photo.alpha.dtype == np.uint16
-    wanted = grey if extra == "unassalpha" else grey * (65535 / 32768)
-    assert np.abs(photo.grey - wanted).max() <= 1
+def test_16_bit_gray_with_alpha(extra, options, deep_colors):
+    alpha = np.full(deep_colors.shape[:2], 32768, np.uint16)
+    gray = deep_colors[..., 0] // 2
+    photo = read_photo(tiff(np.dstack([gray, alpha]), photometric="minisblack", extrasamples=[extra], **options))
+    assert photo.gray.dtype == photo.alpha.dtype == np.uint16
+    wanted = gray if extra == "unassalpha" else gray * (65535 / 32768)
+    assert np.abs(photo.gray - wanted).max() <= 1
     assert np.array_equal(photo.alpha, alpha)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"planarconfig": "separate"}], ids=str)
-def test_float_colour_of_0_to_1_becomes_16_bit(options, dtype):
+def test_float_color_of_0_to_1_becomes_16_bit(options, dtype):
     rgb = np.random.default_rng(0).random((20, 30, 3)).astype(dtype)
     rgb[0, 0], rgb[0, 1] = 0, 1
     stored = np.moveaxis(rgb, 2, 0).copy() if options.get("planarconfig") else rgb
@@ -126,30 +124,30 @@ def test_float_colour_of_0_to_1_becomes_16_bit(options, dtype):
     assert np.array_equal(photo.rgb, np.rint(rgb.astype(np.float64) * 65535))
 
 
-def test_float_colour_with_alpha():
+def test_float_color_with_alpha():
     rgba = np.random.default_rng(0).random((20, 30, 4)).astype(np.float32)
     rgba[0, 0], rgba[0, 1] = 0, 1
     photo = read_photo(tiff(rgba, photometric="rgb", extrasamples=["unassalpha"]))
     assert np.array_equal(photo.alpha, np.rint(rgba[..., 3].astype(np.float64) * 65535))
 
 
-def test_float_colour_that_is_not_finite_is_refused():
+def test_float_color_that_is_not_finite_is_refused():
     with pytest.raises(PhotoError, match="NaN or infinite"):
         read_photo(tiff(np.full((4, 5, 3), np.nan, np.float32), photometric="rgb"))
 
 
-def test_32_bit_integer_colour_is_judged_by_its_range():
+def test_32_bit_integer_color_is_judged_by_its_range():
     rgb = np.random.default_rng(0).integers(0, 2**32, (20, 30, 3), dtype=np.uint32)
     rgb[0, 0], rgb[0, 1] = 0, 2**32 - 1
     assert np.array_equal(read_photo(tiff(rgb, photometric="rgb")).rgb, np.rint(rgb / (2**32 - 1) * 65535))
 
 
-LAB_COLOURS = [(0, 0, 0), (100, 0, 0), (53.585, 0, 0), (50, 40, -30), (70, -30, 30), (30, 10, 20), (60, 20, -40)]
+LAB_COLORS = [(0, 0, 0), (100, 0, 0), (53.585, 0, 0), (50, 40, -30), (70, -30, 30), (30, 10, 20), (60, 20, -40)]
 
 
 def lab_samples(photometric, dtype):
-    """LAB_COLOURS as TIFF 6.0 (CIELAB) or the ICC (ICCLAB) store them."""
-    lab = np.array([LAB_COLOURS])
+    """LAB_COLORS as TIFF 6.0 (CIELAB) or the ICC (ICCLAB) store them."""
+    lab = np.array([LAB_COLORS])
     if dtype == np.uint8:
         white, unit = 255, 1
     else:
@@ -162,14 +160,14 @@ def lab_samples(photometric, dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("photometric", ["cielab", "icclab"])
-def test_lab_gives_its_colours(photometric, dtype):
+def test_lab_gives_its_colors(photometric, dtype):
     photo = read_photo(tiff(lab_samples(photometric, dtype), photometric=photometric))
-    wanted = lab_d50(np.array([LAB_COLOURS]))
+    wanted = lab_d50(np.array([LAB_COLORS]))
     assert photo.rgb.dtype == dtype
     tolerance = (3 if dtype == np.uint8 else 0.1) / 255
     assert np.abs(photo.rgb / photo.max_value - wanted).max() <= tolerance
-    assert photo.grey[0, 0] == 0
-    assert photo.grey[0, 1] >= photo.max_value * 0.998
+    assert photo.gray[0, 0] == 0
+    assert photo.gray[0, 1] >= photo.max_value * 0.998
 
 
 def lab_d50(lab):
@@ -189,8 +187,8 @@ def lab_d50(lab):
 
 @pytest.mark.parametrize("alpha", [None, "unassalpha", "unspecified"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_cmyk_with_and_without_alpha(dtype, alpha, deep_colours):
-    inks = np.dstack([deep_colours, deep_colours[::-1, :, 1]])
+def test_cmyk_with_and_without_alpha(dtype, alpha, deep_colors):
+    inks = np.dstack([deep_colors, deep_colors[::-1, :, 1]])
     inks = inks if dtype == np.uint16 else np.uint8(inks >> 8)
     white = np.iinfo(dtype).max
     samples = inks if alpha is None else np.dstack([inks, inks[:, ::-1, 0]])
@@ -211,29 +209,29 @@ def test_16_bit_cmyk_with_a_profile_says_that_it_is_read_at_8_bits(make_profile,
     inks = np.zeros((4, 5, 4), np.uint16)
     extra = [(34675, 7, len(profile), profile, True)]
     photo = read_photo(tiff(inks, photometric="separated", extratags=extra))
-    assert (photo.grey >= 253).all()
+    assert (photo.gray >= 253).all()
     assert any("8 bits" in warning for warning in photo.warnings)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_holds_for_samples_that_pillow_does_not_read(orientation, deep_colours, as_file):
-    plain = as_file(Image.fromarray(np.uint8(deep_colours >> 8)), "TIFF", exif={ORIENTATION: orientation})
+def test_orientation_holds_for_samples_that_pillow_does_not_read(orientation, deep_colors, as_file):
+    plain = as_file(Image.fromarray(np.uint8(deep_colors >> 8)), "TIFF", exif={ORIENTATION: orientation})
     wanted = read_photo(plain).rgb
     for data in (
-        tiff(deep_colours, photometric="rgb", extratags=[(ORIENTATION, 3, 1, orientation, True)]),
-        tiff(deep_colours / np.float32(65535), photometric="rgb", extratags=[(ORIENTATION, 3, 1, orientation, True)]),
-        tiff(deep_colours, photometric="rgb", bigtiff=True, extratags=[(ORIENTATION, 3, 1, orientation, True)]),
+        tiff(deep_colors, photometric="rgb", extratags=[(ORIENTATION, 3, 1, orientation, True)]),
+        tiff(deep_colors / np.float32(65535), photometric="rgb", extratags=[(ORIENTATION, 3, 1, orientation, True)]),
+        tiff(deep_colors, photometric="rgb", bigtiff=True, extratags=[(ORIENTATION, 3, 1, orientation, True)]),
     ):
         photo = read_photo(data)
         assert photo.rgb.dtype == np.uint16
         assert np.array_equal(photo.rgb >> 8, wanted)
 
 
-def test_what_cannot_be_read_at_its_depth_is_refused_by_name(deep_colours):
+def test_what_cannot_be_read_at_its_depth_is_refused_by_name(deep_colors):
     complex_numbers = tiff(np.zeros((4, 5), np.complex64))
-    palette = tiff(deep_colours[..., 0], photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
+    palette = tiff(deep_colors[..., 0], photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
     several = tiff(np.zeros((4, 5, 3), np.uint16), photometric="minisblack", planarconfig="contig")
-    subsampled = tiff(deep_colours, photometric="ycbcr")
+    subsampled = tiff(deep_colors, photometric="ycbcr")
     for data, name in (
         (complex_numbers, "64 bits"),
         (palette, "PALETTE"),
@@ -246,11 +244,11 @@ def test_what_cannot_be_read_at_its_depth_is_refused_by_name(deep_colours):
         assert "16-bit RGB" in str(caught.value) or "save the one" in str(caught.value)
 
 
-def test_a_small_tiff_cannot_ask_for_much_memory(deep_colours):
+def test_a_small_tiff_cannot_ask_for_much_memory(deep_colors):
     many = tiff(np.zeros((4, 5, 300), np.uint16), photometric="rgb", planarconfig="contig", compression="zlib")
     with pytest.raises(PhotoError, match="300 channels"):
         read_photo(many)
-    tiled = tiff(deep_colours, photometric="rgb", tile=(16, 16), compression="zlib")
+    tiled = tiff(deep_colors, photometric="rgb", tile=(16, 16), compression="zlib")
     for tag in (322, 323):
         tiled = tiled.replace(struct.pack("<HHLL", tag, 4, 1, 16), struct.pack("<HHLL", tag, 4, 1, 1 << 16))
         tiled = tiled.replace(struct.pack("<HHLHH", tag, 3, 1, 16, 0), struct.pack("<HHLL", tag, 4, 1, 1 << 16))
@@ -267,32 +265,32 @@ def ppm(samples, white, comment=b""):
 
 @pytest.mark.parametrize("white", [65535, 1023, 4095, 256])
 @pytest.mark.parametrize("comment", [b"", b"# made by hand\n"])
-def test_pnm_of_more_than_8_bits(comment, white, deep_colours):
-    colours = (deep_colours.astype(np.uint32) * white // 65535).astype(np.uint16)
-    colours[0, 0] = white
-    wanted = np.rint(colours.astype(float) * 65535 / white)
-    photo = read_photo(ppm(colours, white, comment))
+def test_pnm_of_more_than_8_bits(comment, white, deep_colors):
+    colors = (deep_colors.astype(np.uint32) * white // 65535).astype(np.uint16)
+    colors[0, 0] = white
+    wanted = np.rint(colors.astype(float) * 65535 / white)
+    photo = read_photo(ppm(colors, white, comment))
     assert photo.rgb.dtype == np.uint16
     assert np.abs(photo.rgb - wanted).max() <= 1
-    grey = read_photo(ppm(colours[..., 0], white, comment))
-    assert grey.grey.dtype == np.uint16
-    assert np.abs(grey.grey - wanted[..., 0]).max() <= 1
+    gray = read_photo(ppm(colors[..., 0], white, comment))
+    assert gray.gray.dtype == np.uint16
+    assert np.abs(gray.gray - wanted[..., 0]).max() <= 1
 
 
 def test_a_dark_16_bit_pgm_stays_dark():
-    assert read_photo(ppm(np.full((4, 5), 200, np.uint16), 65535)).grey.tolist() == [[200] * 5] * 4
+    assert read_photo(ppm(np.full((4, 5), 200, np.uint16), 65535)).gray.tolist() == [[200] * 5] * 4
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bit_jpeg_2000(channels):
-    deep_colours = np.random.default_rng(0).integers(0, 65536, (40, 64, 3), dtype=np.uint16)
-    rgba = np.dstack([deep_colours, deep_colours[..., :1]])
+    deep_colors = np.random.default_rng(0).integers(0, 65536, (40, 64, 3), dtype=np.uint16)
+    rgba = np.dstack([deep_colors, deep_colors[..., :1]])
     stored = {1: rgba[..., 0], 3: rgba[..., 2::-1], 4: rgba[..., [2, 1, 0, 3]]}[channels]
     data = cv2.imencode(".jp2", stored, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
     photo = read_photo(data)
-    assert photo.grey.dtype == np.uint16
+    assert photo.gray.dtype == np.uint16
     assert photo.format == "JPEG2000"
-    assert np.array_equal(photo.grey if channels == 1 else photo.rgb, rgba[..., 0] if channels == 1 else deep_colours)
+    assert np.array_equal(photo.gray if channels == 1 else photo.rgb, rgba[..., 0] if channels == 1 else deep_colors)
     assert (photo.alpha is not None) == (channels == 4)
 
 
@@ -301,8 +299,8 @@ AVIF_DEPTH = [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100] if hasa
 
 @pytest.mark.skipif(not AVIF_DEPTH or not cv2.haveImageWriter("a.avif"), reason="this OpenCV has no AVIF")
 @pytest.mark.parametrize("bits", [10, 12])
-def test_avif_of_more_than_8_bits(bits, deep_colours):
-    levels = deep_colours >> (16 - bits)
+def test_avif_of_more_than_8_bits(bits, deep_colors):
+    levels = deep_colors >> (16 - bits)
     options = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
     photo = read_photo(cv2.imencode(".avif", levels[..., ::-1], options)[1].tobytes())
     assert photo.rgb.dtype == np.uint16
@@ -316,10 +314,10 @@ def test_jpeg_2000_whose_depth_opencv_cannot_read_is_refused(monkeypatch):
         read_photo(data)
 
 
-def test_avif_whose_depth_opencv_cannot_read_is_refused(deep_colours, monkeypatch):
+def test_avif_whose_depth_opencv_cannot_read_is_refused(deep_colors, monkeypatch):
     if not cv2.haveImageWriter("a.avif"):
         pytest.skip("this OpenCV has no AVIF")
-    data = cv2.imencode(".avif", deep_colours >> 6, AVIF_DEPTH)[1].tobytes()
+    data = cv2.imencode(".avif", deep_colors >> 6, AVIF_DEPTH)[1].tobytes()
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
     with pytest.raises(PhotoError, match="10 bits cannot be read"):
         read_photo(data)
@@ -336,5 +334,5 @@ def test_heic_of_more_than_8_bits(bits):
     finally:
         heif.options.SAVE_HDR_TO_12_BIT = False
     photo = read_photo(file.getvalue())
-    assert photo.grey.dtype == np.uint16
-    assert np.abs(photo.grey.astype(int) - ramp[..., 0]).max() <= 65535 * 1.5 / 2**bits + 65535 / 2**bits
+    assert photo.gray.dtype == np.uint16
+    assert np.abs(photo.gray.astype(int) - ramp[..., 0]).max() <= 65535 * 1.5 / 2**bits + 65535 / 2**bits

@@ -35,9 +35,9 @@ def tiff(array, **options):
 
 
 @pytest.fixture
-def files(as_file, colours, deep_colours):
+def files(as_file, colors, deep_colors):
     """A valid file of every kind, by name."""
-    image = Image.fromarray(colours)
+    image = Image.fromarray(colors)
     exif = Image.Exif()
     exif[271] = "Leica"
     exif.get_ifd(34665)[36867] = "1957:10:04 19:28:34"
@@ -46,16 +46,16 @@ def files(as_file, colours, deep_colours):
         "a.png": as_file(image, "PNG", exif=exif),
         "a.tif": as_file(image, "TIFF"),
         "lzw.tif": as_file(image, "TIFF", compression="tiff_lzw"),
-        "deep.tif": tiff(deep_colours, photometric="rgb", compression="zlib"),
-        "float.tif": tiff(deep_colours / np.float32(65535), photometric="rgb", compression="zlib"),
-        "inks.tif": tiff(np.dstack([deep_colours, deep_colours[..., :1]]), photometric="separated"),
-        "lab.tif": tiff(deep_colours, photometric="cielab", compression="zlib", predictor=True),
-        "alpha.tif": tiff(deep_colours[..., :2].copy(), photometric="minisblack", extrasamples=["unassalpha"]),
+        "deep.tif": tiff(deep_colors, photometric="rgb", compression="zlib"),
+        "float.tif": tiff(deep_colors / np.float32(65535), photometric="rgb", compression="zlib"),
+        "inks.tif": tiff(np.dstack([deep_colors, deep_colors[..., :1]]), photometric="separated"),
+        "lab.tif": tiff(deep_colors, photometric="cielab", compression="zlib", predictor=True),
+        "alpha.tif": tiff(deep_colors[..., :2].copy(), photometric="minisblack", extrasamples=["unassalpha"]),
         "pages.tif": as_file(image, "TIFF", save_all=True, append_images=[image.resize((9, 7))] * 2),
         "a.webp": as_file(image, "WEBP", exif=exif),
         "a.jp2": as_file(image, "JPEG2000"),
         "a.avif": as_file(image, "AVIF"),
-        "deep.ppm": b"P6\n31 23\n65535\n" + deep_colours.astype(">u2").tobytes(),
+        "deep.ppm": b"P6\n31 23\n65535\n" + deep_colors.astype(">u2").tobytes(),
         "more.jpg": as_file(image, "MPO", save_all=True, append_images=[image]),
         "a.bmp": as_file(image, "BMP"),
         "a.gif": as_file(image, "GIF"),
@@ -107,8 +107,8 @@ def test_a_text_file_named_jpg(tmp_path):
     refused(path, "notes.jpg", "not a picture", "JPEG, PNG, TIFF, WebP, BMP, GIF")
 
 
-def test_formats_we_do_not_open(as_file, colours):
-    image = Image.fromarray(colours)
+def test_formats_we_do_not_open(as_file, colors):
+    image = Image.fromarray(colors)
     for format in ("ICO", "TGA", "PDF", "QOI"):
         refused(as_file(image, format), "not a picture in a known format")
 
@@ -146,7 +146,7 @@ def test_random_damage_is_read_or_refused_and_nothing_else(name, files, capfd, c
         except PhotoError as error:
             messages.append(str(error))
         else:
-            assert photo.grey.size > 0
+            assert photo.gray.size > 0
     assert all(message.isprintable() and message.startswith("photo: ") for message in messages)
     assert caplog.records == []
     assert silent(capfd)
@@ -168,11 +168,11 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     refused(bomb(2**31 - 1, 2**31 - 1), "million pixels")
 
 
-def test_the_pixel_limit_is_ours_and_not_pillows(as_file, colours, monkeypatch):
-    data = as_file(Image.fromarray(colours), "PNG")
+def test_the_pixel_limit_is_ours_and_not_pillows(as_file, colors, monkeypatch):
+    data = as_file(Image.fromarray(colors), "PNG")
     refused(data, "53 x 37", max_pixels=53 * 37 - 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read_photo(data, max_pixels=53 * 37).grey.shape == (37, 53)
+    assert read_photo(data, max_pixels=53 * 37).gray.shape == (37, 53)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -222,8 +222,8 @@ def test_names_cannot_break_the_line(tmp_path):
     refused(b"", name="bell\a")
 
 
-def test_a_damaged_exif_block_does_not_cost_the_photo(colours, as_file):
-    image = Image.fromarray(colours)
+def test_a_damaged_exif_block_does_not_cost_the_photo(colors, as_file):
+    image = Image.fromarray(colors)
     for block in (
         b"Exif\0\0",
         b"Exif\0\0II*\0\xff\xff\xff\x7f",
@@ -231,4 +231,4 @@ def test_a_damaged_exif_block_does_not_cost_the_photo(colours, as_file):
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
     ):
         data = as_file(image, "PNG", exif=block)
-        assert np.array_equal(read_photo(data).rgb, colours)
+        assert np.array_equal(read_photo(data).rgb, colors)

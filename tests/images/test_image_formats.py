@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("format", ["JPEG2000", "AVIF", "PPM"])
 def test_lossless_files_of_more_formats_give_their_pixels(format, mode, as_file):
-    colours = np.random.default_rng(0).integers(0, 256, (40, 64, 4), dtype=np.uint8)
-    samples = {"L": colours[..., 0], "RGB": colours[..., :3].copy(), "RGBA": colours}[mode]
+    colors = np.random.default_rng(0).integers(0, 256, (40, 64, 4), dtype=np.uint8)
+    samples = {"L": colors[..., 0], "RGB": colors[..., :3].copy(), "RGBA": colors}[mode]
     if format == "PPM" and mode == "RGBA":
         pytest.skip("a PPM has no alpha")
     options = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "JPEG2000": {"irreversible": False}}.get(format, {})
@@ -29,32 +29,32 @@ def test_lossless_files_of_more_formats_give_their_pixels(format, mode, as_file)
     tolerance = 3 if format == "AVIF" else 0
     assert photo.format == format
     assert photo.max_value == 255
-    drawn = photo.grey if mode == "L" else photo.rgb
+    drawn = photo.gray if mode == "L" else photo.rgb
     assert np.abs(drawn.astype(int) - (samples if mode == "L" else samples[..., :3])).max() <= tolerance
     assert (photo.alpha is not None) == (mode == "RGBA")
     assert suffix_for(None, photo) == ".png"
 
 
 @pytest.mark.parametrize("kind", ["codestream", "JP2"])
-def test_jpeg_2000_with_and_without_a_container(kind, as_file, colours):
-    data = as_file(Image.fromarray(colours), "JPEG2000", irreversible=False, no_jp2=kind == "codestream")
+def test_jpeg_2000_with_and_without_a_container(kind, as_file, colors):
+    data = as_file(Image.fromarray(colors), "JPEG2000", irreversible=False, no_jp2=kind == "codestream")
     assert data.startswith(b"\xff\x4f" if kind == "codestream" else b"\0\0\0\x0cjP")
-    assert np.array_equal(read_photo(data).rgb, colours)
+    assert np.array_equal(read_photo(data).rgb, colors)
 
 
 TIFF_COMPRESSIONS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd", "group3", "group4", "jpeg"]
 
 
 @pytest.mark.parametrize("compression", TIFF_COMPRESSIONS)
-def test_8_bit_tiffs_of_every_compression(compression, as_file, colours):
+def test_8_bit_tiffs_of_every_compression(compression, as_file, colors):
     is_fax = compression.startswith("group")
-    image = Image.fromarray(colours)
+    image = Image.fromarray(colors)
     drawn = image.convert("1") if is_fax else image
     photo = read_photo(
         as_file(drawn, "TIFF", compression=compression, **({"quality": 100} if compression == "jpeg" else {}))
     )
     wanted = np.asarray(drawn.convert("RGB")).astype(int)
-    seen = np.dstack([photo.grey] * 3) if photo.rgb is None else photo.rgb
+    seen = np.dstack([photo.gray] * 3) if photo.rgb is None else photo.rgb
     assert np.abs(seen - wanted).mean() <= (6 if compression == "jpeg" else 0)
     assert (photo.max_value, photo.warnings) == (255, ())
 
@@ -72,8 +72,8 @@ PNM = {
 
 @pytest.mark.parametrize("kind", PNM)
 def test_every_kind_of_pnm(kind):
-    data, grey = PNM[kind]
-    assert read_photo(data).grey.tolist() == grey
+    data, gray = PNM[kind]
+    assert read_photo(data).gray.tolist() == gray
 
 
 def bmp(bits, compression, body, *, palette=b"", masks=b"", size=40, height=2, width=2):
@@ -88,15 +88,15 @@ def bmp(bits, compression, body, *, palette=b"", masks=b"", size=40, height=2, w
 
 
 BLACK_AND_WHITE = b"\0\0\0\0\xff\xff\xff\0"
-GREYS = b"".join(bytes([value] * 3 + [0]) for value in range(256))
+GRAYS = b"".join(bytes([value] * 3 + [0]) for value in range(256))
 MASKS_565 = struct.pack("<3L", 0xF800, 0x07E0, 0x001F)
 MASKS_ALPHA = struct.pack("<4L", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 # Rows are stored from the bottom: wanted is [[0, 255], [255, 0]]
 BMPS = {
     "1 bit": bmp(1, 0, b"\x80\0\0\0\x40\0\0\0", palette=BLACK_AND_WHITE),
     "4 bits": bmp(4, 0, b"\x10\0\0\0\x01\0\0\0", palette=BLACK_AND_WHITE.ljust(64, b"\0")),
-    "8 bits": bmp(8, 0, b"\xff\0\0\0\0\xff\0\0", palette=GREYS),
-    "8 bits, run lengths": bmp(8, 1, b"\1\xff\1\0\0\0\1\0\1\xff\0\1", palette=GREYS),
+    "8 bits": bmp(8, 0, b"\xff\0\0\0\0\xff\0\0", palette=GRAYS),
+    "8 bits, run lengths": bmp(8, 1, b"\1\xff\1\0\0\0\1\0\1\xff\0\1", palette=GRAYS),
     "4 bits, run lengths": bmp(4, 2, b"\2\x10\0\0\2\x01\0\1", palette=BLACK_AND_WHITE.ljust(64, b"\0")),
     "16 bits, 555": bmp(16, 0, struct.pack("<4H", 0x7FFF, 0, 0, 0x7FFF)),
     "16 bits, 565": bmp(16, 3, struct.pack("<4H", 0xFFFF, 0, 0, 0xFFFF), masks=MASKS_565),
@@ -114,7 +114,7 @@ BMPS = {
 @pytest.mark.parametrize("kind", BMPS)
 def test_every_kind_of_bmp(kind):
     photo = read_photo(BMPS[kind])
-    assert photo.grey.tolist() == [[0, 255], [255, 0]]
+    assert photo.gray.tolist() == [[0, 255], [255, 0]]
     assert (photo.alpha is not None) == (kind == "32 bits with alpha")
     assert photo.format == "BMP"
 
@@ -134,7 +134,7 @@ def test_heic(mode):
     exif[271] = "Apple"
     photo = read_photo(heic(image, exif=exif.tobytes()))
     assert photo.format == "HEIF"
-    assert np.abs(photo.grey.astype(int) - levels).max() <= 2
+    assert np.abs(photo.gray.astype(int) - levels).max() <= 2
     assert (photo.alpha is not None) == (mode == "RGBA")
     assert b"Apple" in photo.exif
 
@@ -173,7 +173,7 @@ def test_suffixes_of_what_is_read():
 
 NAMED = {
     "PAM": b"P7\nWIDTH 2\nHEIGHT 2\n",
-    "colour PFM": b"PF\n2 2\n-1.0\n" + bytes(48),
+    "color PFM": b"PF\n2 2\n-1.0\n" + bytes(48),
     "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100),
     "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(100),
 }
@@ -191,21 +191,21 @@ def photo_jpegs():
     image = Image.fromarray(skimage.data.astronaut())
     kinds = {
         "baseline": {},
-        "grey": {},
+        "gray": {},
         "not subsampled": {"subsampling": 0},
         "restart markers": {"restart_marker_rows": 1},
         "progressive": {"progressive": True},
-        "progressive grey": {"progressive": True},
+        "progressive gray": {"progressive": True},
     }
     files = {}
     for kind, options in kinds.items():
         file = io.BytesIO()
-        (image.convert("L") if "grey" in kind else image).save(file, "JPEG", quality=90, **options)
+        (image.convert("L") if "gray" in kind else image).save(file, "JPEG", quality=90, **options)
         files[kind] = file.getvalue()
     return files
 
 
-KINDS = ["baseline", "grey", "not subsampled", "restart markers", "progressive", "progressive grey"]
+KINDS = ["baseline", "gray", "not subsampled", "restart markers", "progressive", "progressive gray"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,7 +218,7 @@ def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpeg
     assert photo.warnings[0].startswith("cut short: ")
     assert "copy it again" in photo.warnings[0]
     upper = slice(0, int(0.85 * 512))
-    assert np.abs(photo.grey[upper].astype(int) - whole.grey[upper]).max() <= (0 if "prog" not in kind else 40)
+    assert np.abs(photo.gray[upper].astype(int) - whole.gray[upper]).max() <= (0 if "prog" not in kind else 40)
     with pytest.raises(PhotoError, match=r"^photo: cut short: .*--strict") as caught:
         read_photo(data, strict=True)
     assert str(caught.value).isprintable()
@@ -264,11 +264,11 @@ RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 1 / 3, 2.0])
-@pytest.mark.parametrize("kind", ["grey", "colour", "palette", "16-bit grey", "16-bit colour"])
-def test_the_gamma_of_a_png_is_honoured(kind, gamma):
+@pytest.mark.parametrize("kind", ["gray", "color", "palette", "16-bit gray", "16-bit color"])
+def test_the_gamma_of_a_png_is_honored(kind, gamma):
     linear = (np.arange(256) / 255) ** (1 / gamma)
     wanted = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
-    if kind == "16-bit colour":
+    if kind == "16-bit color":
         import cv2
 
         deep = np.dstack([RAMP, RAMP.T, RAMP[::-1]]).astype(np.uint16) * 257
@@ -277,10 +277,10 @@ def test_the_gamma_of_a_png_is_honoured(kind, gamma):
         photo = read_photo(data[:33] + chunk + data[33:])
     else:
         image = {
-            "grey": RAMP,
-            "colour": np.dstack([RAMP] * 3),
+            "gray": RAMP,
+            "color": np.dstack([RAMP] * 3),
             "palette": RAMP,
-            "16-bit grey": RAMP.astype(np.uint16) * 257,
+            "16-bit gray": RAMP.astype(np.uint16) * 257,
         }
         samples = image[kind]
         if kind == "palette":
@@ -290,24 +290,24 @@ def test_the_gamma_of_a_png_is_honoured(kind, gamma):
             photo = read_photo(data[:33] + gamma_png(RAMP, gama(gamma))[33:49] + data[33:])
         else:
             photo = read_photo(gamma_png(samples, gama(gamma)))
-    red = photo.grey if photo.rgb is None else photo.rgb[..., 0]
+    red = photo.gray if photo.rgb is None else photo.rgb[..., 0]
     assert np.abs(red.ravel() / (photo.max_value / 255) - wanted).max() <= 0.51  # gAMA has five digits
     assert photo.icc_profile is None
 
 
 @pytest.mark.parametrize("value", [0.45455, 0.44, 0.47, 0.0, 40.0])
 def test_a_gamma_that_is_nearly_srgb_or_senseless_changes_nothing(value):
-    assert np.array_equal(read_photo(gamma_png(RAMP, gama(value))).grey, RAMP)
+    assert np.array_equal(read_photo(gamma_png(RAMP, gama(value))).gray, RAMP)
 
 
 def test_a_gamma_beside_a_profile_or_the_srgb_chunk_is_ignored():
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert np.array_equal(read_photo(gamma_png(RAMP, gama(1), (b"sRGB", b"\0"))).grey, RAMP)
-    assert np.array_equal(read_photo(gamma_png(RAMP, gama(1), icc_profile=profile)).grey, RAMP)
-    colours = np.dstack([RAMP] * 3)
-    assert np.array_equal(read_photo(gamma_png(colours, gama(1), icc_profile=profile)).grey, RAMP)
+    assert np.array_equal(read_photo(gamma_png(RAMP, gama(1), (b"sRGB", b"\0"))).gray, RAMP)
+    assert np.array_equal(read_photo(gamma_png(RAMP, gama(1), icc_profile=profile)).gray, RAMP)
+    colors = np.dstack([RAMP] * 3)
+    assert np.array_equal(read_photo(gamma_png(colors, gama(1), icc_profile=profile)).gray, RAMP)
 
 
 def test_alpha_has_no_gamma():
@@ -353,4 +353,4 @@ def test_the_limit_holds_for_the_chosen_page(as_file):
         writer.write(np.zeros((4, 6, 3), np.float32), photometric="rgb", metadata=None)
     with pytest.raises(PhotoError, match="60 x 40"):
         read_photo(file.getvalue(), max_pixels=1000)
-    assert read_photo(file.getvalue(), max_pixels=1000, page=2).grey.shape == (4, 6)
+    assert read_photo(file.getvalue(), max_pixels=1000, page=2).gray.shape == (4, 6)

@@ -18,8 +18,8 @@ LIBTIFF_COMPLAINTS = ["tiff_lzw", "tiff_adobe_deflate", "group4", "jpeg", "packb
 
 @pytest.mark.parametrize("compression", LIBTIFF_COMPLAINTS)
 def test_libtiff_says_nothing_about_damage(compression, as_file, capfd):
-    grey = Image.fromarray(skimage.data.camera())
-    data = as_file(grey.convert("1") if compression == "group4" else grey, "TIFF", compression=compression)
+    gray = Image.fromarray(skimage.data.camera())
+    data = as_file(gray.convert("1") if compression == "group4" else gray, "TIFF", compression=compression)
     random = np.random.default_rng(0)
     for _ in range(25):
         damaged = np.frombuffer(data, np.uint8).copy()
@@ -34,8 +34,8 @@ def test_libtiff_says_nothing_about_damage(compression, as_file, capfd):
 
 
 @pytest.mark.parametrize("kind", ["more than the picture needs", "two streams", "one chunk a byte"])
-def test_libpng_says_nothing_about_odd_pixels(kind, deep_colours, capfd):
-    rows = np.pad(deep_colours.astype(">u2").reshape(23, -1).view(np.uint8).reshape(23, -1), ((0, 0), (1, 0))).tobytes()
+def test_libpng_says_nothing_about_odd_pixels(kind, deep_colors, capfd):
+    rows = np.pad(deep_colors.astype(">u2").reshape(23, -1).view(np.uint8).reshape(23, -1), ((0, 0), (1, 0))).tobytes()
     header = struct.pack(">IIBBBBB", 31, 23, 16, 2, 0, 0, 0)
     stream = zlib.compress(rows + (b"\0" * 500 if kind == "more than the picture needs" else b""))
     stream += zlib.compress(b"more") if kind == "two streams" else b""
@@ -43,15 +43,15 @@ def test_libpng_says_nothing_about_odd_pixels(kind, deep_colours, capfd):
     data = b"\x89PNG\r\n\x1a\n"
     for name, content in [(b"IHDR", header), *((b"IDAT", part) for part in parts), (b"IEND", b"")]:
         data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    assert np.array_equal(read_photo(data).rgb, deep_colours)
+    assert np.array_equal(read_photo(data).rgb, deep_colors)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
     "error", [AssertionError(), AssertionError("x y"), KeyError(256), IndexError("index"), OSError()]
 )
-def test_a_reason_that_says_nothing_is_left_out(error, monkeypatch, as_file, colours):
-    data = as_file(Image.fromarray(colours), "PNG")
+def test_a_reason_that_says_nothing_is_left_out(error, monkeypatch, as_file, colors):
+    data = as_file(Image.fromarray(colors), "PNG")
 
     def fail(self):
         raise error
@@ -66,26 +66,26 @@ NASTY = ["\x1b[2J.png", "bell\a.png", "a\rb.png", "two\nlines.png", "c1\x9b2J.pn
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_nothing_of_a_name_reaches_the_terminal_raw(name, tmp_path, as_file, colours):
+def test_nothing_of_a_name_reaches_the_terminal_raw(name, tmp_path, as_file, colors):
     path = tmp_path / name
-    photo = read_photo(colours)
+    photo = read_photo(colors)
     for call in (
         lambda: read_photo(path),
         lambda: read_photo(b"", name=name),
-        lambda: write_photo(tmp_path / name / name, colours, photo),
-        lambda: write_photo(path.with_suffix(".psd"), colours, photo),
+        lambda: write_photo(tmp_path / name / name, colors, photo),
+        lambda: write_photo(path.with_suffix(".psd"), colors, photo),
     ):
         with pytest.raises(PhotoError) as caught:
             call()
         assert str(caught.value).isprintable()
 
 
-def test_what_the_user_gave_is_cut_in_messages(colours):
+def test_what_the_user_gave_is_cut_in_messages(colors):
     for call in (
         lambda: read_photo(b"", name="x" * 1_000_000),
         lambda: read_photo("y" * 1_000_000),
         lambda: format_for("." + "z" * 1_000_000),
-        lambda: write_photo("w" * 1_000_000 + ".png", colours, read_photo(colours)),
+        lambda: write_photo("w" * 1_000_000 + ".png", colors, read_photo(colors)),
     ):
         with pytest.raises(PhotoError) as caught:
             call()

@@ -44,16 +44,16 @@ def tags_of(block):
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG", "IMAGE"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_every_orientation_gives_the_same_upright_picture(orientation, format, colours, as_file):
-    alpha = colours[..., 0]
-    upright = np.dstack([colours, alpha]) if format != "JPEG" else np.dstack([colours // 64 * 60] * 3)[..., :3]
+def test_every_orientation_gives_the_same_upright_picture(orientation, format, colors, as_file):
+    alpha = colors[..., 0]
+    upright = np.dstack([colors, alpha]) if format != "JPEG" else np.dstack([colors // 64 * 60] * 3)[..., :3]
     image = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     options = {"WEBP": {"lossless": True, "exact": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
     data = as_file(image, "PNG" if format == "IMAGE" else format, exif=camera_exif(orientation).tobytes(), **options)
     photo = read_photo(Image.open(io.BytesIO(data)) if format == "IMAGE" else data)
     tolerance = 6 if format == "JPEG" else 0
     assert np.abs(photo.rgb.astype(int) - upright[..., :3]).max() <= tolerance
-    assert np.abs(photo.grey.astype(int) - luma(upright[..., :3])).max() <= tolerance
+    assert np.abs(photo.gray.astype(int) - luma(upright[..., :3])).max() <= tolerance
     if format != "JPEG":
         assert np.array_equal(photo.alpha, alpha)
     tags = tags_of(photo.exif)
@@ -62,21 +62,21 @@ def test_every_orientation_gives_the_same_upright_picture(orientation, format, c
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_16_bit_colour_is_turned_upright_too(orientation, deep_colours, as_file):
+def test_16_bit_color_is_turned_upright_too(orientation, deep_colors, as_file):
     import cv2
 
-    stored = np.ascontiguousarray(STORED[orientation](deep_colours))
+    stored = np.ascontiguousarray(STORED[orientation](deep_colors))
     data = cv2.imencode(".png", stored[..., ::-1])[1].tobytes()
     shallow = as_file(Image.fromarray(np.uint8(stored >> 8)), "PNG", exif=camera_exif(orientation))
     start = shallow.index(b"eXIf") - 4
     chunk = shallow[start : start + 12 + struct.unpack_from(">I", shallow, start)[0]]
-    assert np.array_equal(read_photo(data[:33] + chunk + data[33:]).rgb, deep_colours)
+    assert np.array_equal(read_photo(data[:33] + chunk + data[33:]).rgb, deep_colors)
 
 
-def test_exif_keeps_date_camera_and_place_and_drops_the_thumbnail(colours, as_file):
+def test_exif_keeps_date_camera_and_place_and_drops_the_thumbnail(colors, as_file):
     exif = camera_exif()
     exif[282], exif[273] = 300.0, 12345
-    data = as_file(Image.fromarray(colours), "JPEG", exif=exif)
+    data = as_file(Image.fromarray(colors), "JPEG", exif=exif)
     tags = tags_of(read_photo(data).exif)
     assert (tags[MAKE], tags[DATE]) == ("Leica", "1957:10:04 19:28:34")
     assert tags.get_ifd(EXIF_IFD)[DATE_TAKEN] == "1957:10:04 19:28:34"
@@ -86,44 +86,44 @@ def test_exif_keeps_date_camera_and_place_and_drops_the_thumbnail(colours, as_fi
     assert not tags.get_ifd(1)  # the thumbnail's directory
 
 
-def test_text_beyond_ascii_survives(colours, as_file):
+def test_text_beyond_ascii_survives(colors, as_file):
     exif = Image.Exif()
     exif[33432] = "© José".encode()
-    tags = tags_of(read_photo(as_file(Image.fromarray(colours), "JPEG", exif=exif)).exif)
+    tags = tags_of(read_photo(as_file(Image.fromarray(colors), "JPEG", exif=exif)).exif)
     assert tags[33432].encode("latin-1").decode() == "© José"
 
 
-def test_an_exif_block_too_long_for_a_jpeg_loses_its_maker_note(colours, as_file):
+def test_an_exif_block_too_long_for_a_jpeg_loses_its_maker_note(colors, as_file):
     exif = camera_exif()
     exif.get_ifd(EXIF_IFD)[MAKER_NOTE] = bytes(70_000)
-    block = read_photo(as_file(Image.fromarray(colours), "PNG", exif=exif)).exif
+    block = read_photo(as_file(Image.fromarray(colors), "PNG", exif=exif)).exif
     assert len(block) < 65_000
     assert tags_of(block).get_ifd(EXIF_IFD)[DATE_TAKEN] == "1957:10:04 19:28:34"
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "BMP"])
-def test_resolution_is_read_and_turned(format, orientation, colours, as_file):
+def test_resolution_is_read_and_turned(format, orientation, colors, as_file):
     dpi = (300, 300) if format == "JPEG" else (300, 600)
     options = {} if format == "BMP" else {"exif": camera_exif(orientation)}
-    photo = read_photo(as_file(Image.fromarray(colours), format, dpi=dpi, **options))
+    photo = read_photo(as_file(Image.fromarray(colors), format, dpi=dpi, **options))
     turned = orientation == 6 and format != "BMP"
     assert photo.dpi == pytest.approx(dpi[::-1] if turned else dpi, abs=0.02)
-    assert read_photo(colours).dpi is None
+    assert read_photo(colors).dpi is None
 
 
 def srgb_bytes():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def test_an_srgb_profile_changes_no_pixel_and_stays(colours, as_file):
-    photo = read_photo(as_file(Image.fromarray(colours), "PNG", icc_profile=srgb_bytes()))
-    assert np.array_equal(photo.rgb, colours)
+def test_an_srgb_profile_changes_no_pixel_and_stays(colors, as_file):
+    photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=srgb_bytes()))
+    assert np.array_equal(photo.rgb, colors)
     assert ImageCms.ImageCmsProfile(io.BytesIO(photo.icc_profile)).profile.xcolor_space.strip() == "RGB"
     assert photo.icc_profile[24:36] == struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # no clock in a result
 
 
-def test_a_profile_that_is_nearly_srgb_changes_no_pixel(colours, as_file, make_profile, xyz):
+def test_a_profile_that_is_nearly_srgb_changes_no_pixel(colors, as_file, make_profile, xyz):
     curve = b"para\0\0\0\0" + struct.pack(
         ">2H5i", 3, 0, *(int(v * 65536) for v in (2.41, 0.948, 0.052, 0.0774, 0.0404))
     )
@@ -134,8 +134,8 @@ def test_a_profile_that_is_nearly_srgb_changes_no_pixel(colours, as_file, make_p
     }
     tags |= {b"wtpt": xyz(0.9642, 1.0, 0.8249), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     profile = make_profile(b"RGB ", b"XYZ ", tags)
-    photo = read_photo(as_file(Image.fromarray(colours), "PNG", icc_profile=profile))
-    assert np.array_equal(photo.rgb, colours)
+    photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=profile))
+    assert np.array_equal(photo.rgb, colors)
     assert photo.icc_profile not in (None, profile)
 
 
@@ -174,7 +174,7 @@ def adobe_rgb(make_profile, xyz, curve, table=None):
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_16_bit_colour_through_a_profile_agrees_with_littlecms(name, make_profile, xyz):
+def test_16_bit_color_through_a_profile_agrees_with_littlecms(name, make_profile, xyz):
     profile = adobe_rgb(make_profile, xyz, CURVES[name])
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     rgb = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(18, -1, 3)
@@ -182,7 +182,7 @@ def test_16_bit_colour_through_a_profile_agrees_with_littlecms(name, make_profil
     shallow.info["icc_profile"] = profile
     wanted = read_photo(shallow)
     photo = read_photo(tiff_16(rgb.astype(np.uint16) * 257, profile))
-    assert photo.grey.dtype == np.uint16
+    assert photo.gray.dtype == np.uint16
     assert not np.array_equal(wanted.rgb, rgb)
     assert np.abs(photo.rgb / 257 - wanted.rgb).max() <= (2.5 if name == "linear" else 1.2)
     assert photo.icc_profile == wanted.icc_profile is not None
@@ -197,18 +197,18 @@ def tiff_16(array, profile=None, photometric="rgb"):
     return file.getvalue()
 
 
-def test_16_bit_grey_through_a_profile_stays_smooth(make_profile, xyz, gamma_curve):
+def test_16_bit_gray_through_a_profile_stays_smooth(make_profile, xyz, gamma_curve):
     tags = {b"wtpt": xyz(0.9642, 1.0, 0.8249), b"kTRC": gamma_curve(1.8)}
     profile = make_profile(b"GRAY", b"XYZ ", tags)
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     photo = read_photo(tiff_16(ramp, profile, "minisblack"))
     linear = (ramp / 65535) ** (461 / 256)
     wanted = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 65535
-    assert np.abs(photo.grey - wanted).max() <= 1
-    assert (np.diff(photo.grey.ravel().astype(int)) >= 0).all()
+    assert np.abs(photo.gray - wanted).max() <= 1
+    assert (np.diff(photo.gray.ravel().astype(int)) >= 0).all()
     shallow = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     shallow.info["icc_profile"] = profile
-    assert np.abs(read_photo(shallow).grey[0] - wanted.ravel()[::257] / 257).max() <= 1.6
+    assert np.abs(read_photo(shallow).gray[0] - wanted.ravel()[::257] / 257).max() <= 1.6
 
 
 @pytest.mark.parametrize("also_curves", [False, True])
@@ -240,7 +240,7 @@ def lut_8(inputs):
 def test_cmyk_follows_its_profile(format, make_profile, xyz, as_file):
     profile = make_profile(b"CMYK", b"Lab ", {b"A2B0": lut_8(4), b"wtpt": xyz(0.9642, 1.0, 0.8249)}, b"prtr")
     paper, first_ink = Image.new("CMYK", (16, 16)), Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    assert (read_photo(as_file(paper, format, icc_profile=profile)).grey >= 253).all()
+    assert (read_photo(as_file(paper, format, icc_profile=profile)).gray >= 253).all()
     red, green, blue = read_photo(as_file(first_ink, format, icc_profile=profile)).rgb[8, 8].tolist()
     assert green > red + 50  # the profile's first ink is green, whatever a naive conversion thinks
     assert green > blue
@@ -257,49 +257,49 @@ def test_an_adobe_cmyk_jpeg_is_not_inverted(as_file):
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.6])
-def test_a_grey_picture_ignores_an_rgb_profile(gamma, format, as_file, make_profile, xyz, gamma_curve):
+def test_a_gray_picture_ignores_an_rgb_profile(gamma, format, as_file, make_profile, xyz, gamma_curve):
     profile = adobe_rgb(make_profile, xyz, gamma_curve(gamma))
-    grey = Image.new("L", (16, 16), 128)
-    photo = read_photo(as_file(grey, format, icc_profile=profile, **({"lossless": True} if format == "WEBP" else {})))
-    if format == "WEBP":  # has no grey: its RGB picture goes through the profile
+    gray = Image.new("L", (16, 16), 128)
+    photo = read_photo(as_file(gray, format, icc_profile=profile, **({"lossless": True} if format == "WEBP" else {})))
+    if format == "WEBP":  # has no gray: its RGB picture goes through the profile
         assert photo.warnings == ()
         return
-    assert (photo.grey == 128).all()
+    assert (photo.gray == 128).all()
     assert photo.icc_profile is None
     assert any("profile" in warning and "ignored" in warning for warning in photo.warnings)
 
 
-def test_16_bit_grey_ignores_an_rgb_profile_too(make_profile, xyz, gamma_curve):
+def test_16_bit_gray_ignores_an_rgb_profile_too(make_profile, xyz, gamma_curve):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     profile = adobe_rgb(make_profile, xyz, gamma_curve(1.0))
-    assert np.array_equal(read_photo(tiff_16(ramp, profile, "minisblack")).grey, ramp)
+    assert np.array_equal(read_photo(tiff_16(ramp, profile, "minisblack")).gray, ramp)
 
 
-def test_an_srgb_profile_on_grey_changes_nothing_and_stays(as_file):
+def test_an_srgb_profile_on_gray_changes_nothing_and_stays(as_file):
     photo = read_photo(as_file(Image.new("L", (4, 4), 128), "PNG", icc_profile=srgb_bytes()))
-    assert (photo.grey == 128).all()
+    assert (photo.gray == 128).all()
     assert photo.icc_profile is not None
     assert photo.warnings == ()
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "wrong space", "cut"])
-def test_a_profile_that_does_not_fit_is_ignored(kind, colours, as_file, make_profile, xyz, gamma_curve):
+def test_a_profile_that_does_not_fit_is_ignored(kind, colors, as_file, make_profile, xyz, gamma_curve):
     profile = {
         "garbage": b"this is no profile" * 20,
         "empty": b"",
         "wrong space": make_profile(b"GRAY", b"XYZ ", {b"wtpt": xyz(1, 1, 1), b"kTRC": gamma_curve(1.8)}),
         "cut": srgb_bytes()[:300],
     }[kind]
-    photo = read_photo(as_file(Image.fromarray(colours), "PNG", icc_profile=profile))
-    assert np.array_equal(photo.rgb, colours)
+    photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=profile))
+    assert np.array_equal(photo.rgb, colors)
     assert photo.icc_profile is None
-    deep = read_photo(tiff_16(colours.astype(np.uint16) * 257, profile))
-    assert np.array_equal(deep.rgb, colours.astype(np.uint16) * 257)
+    deep = read_photo(tiff_16(colors.astype(np.uint16) * 257, profile))
+    assert np.array_equal(deep.rgb, colors.astype(np.uint16) * 257)
 
 
-def test_alpha_does_not_go_through_the_profile(colours, as_file):
+def test_alpha_does_not_go_through_the_profile(colors, as_file):
     swapped = srgb_bytes().replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
-    image = Image.fromarray(np.dstack([colours, colours[..., 1]]))
+    image = Image.fromarray(np.dstack([colors, colors[..., 1]]))
     photo = read_photo(as_file(image, "PNG", icc_profile=swapped))
-    assert np.array_equal(photo.alpha, colours[..., 1])
-    assert not np.array_equal(photo.rgb, colours)
+    assert np.array_equal(photo.alpha, colors[..., 1])
+    assert not np.array_equal(photo.rgb, colors)

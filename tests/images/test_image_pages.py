@@ -51,23 +51,23 @@ ORDERS = {"little": {}, "big": {"byteorder": ">"}, "64 bits": {"bigtiff": True}}
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_the_photo_of_a_tiff_is_its_largest_full_page(name, tmp_path):
-    data, grey, pages = CONTAINERS[name]
+    data, gray, pages = CONTAINERS[name]
     path = tmp_path / "scan.tif"
     path.write_bytes(data)
     for source in (data, path, io.BytesIO(data)):
         photo = read_photo(source)
-        assert (photo.grey == grey).all()
+        assert (photo.gray == gray).all()
         assert count_pages(source if not isinstance(source, io.BytesIO) else data) == pages
         told = any(f"{pages} pictures" in warning and "page" in warning for warning in photo.warnings)
         assert told == (pages > 1)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("kind", ["grey", "colour", "16 bits", "16-bit colour", "float", "compressed"])
+@pytest.mark.parametrize("kind", ["gray", "color", "16 bits", "16-bit color", "float", "compressed"])
 def test_every_page_is_read_by_number(kind, order):
     drawn = [np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8) for seed in range(3)]
     options = {"photometric": "rgb"}
-    if kind in ("grey", "16 bits"):
+    if kind in ("gray", "16 bits"):
         drawn, options = [page[..., 0] for page in drawn], {}
     if kind == "compressed":
         options["compression"] = "zlib"
@@ -77,20 +77,20 @@ def test_every_page_is_read_by_number(kind, order):
     assert count_pages(data) == 3
     for number, page in enumerate(drawn, 1):
         photo = read_photo(data, page=number)
-        samples = photo.grey if photo.rgb is None else photo.rgb
+        samples = photo.gray if photo.rgb is None else photo.rgb
         assert photo.max_value == (65535 if "16" in kind or kind == "float" else 255)
         assert np.array_equal(np.rint(samples / (photo.max_value / 255)), page)
 
 
 @pytest.mark.parametrize("page", [0, -1, 4, 10**30])
-def test_a_page_that_is_not_there(page, as_file, colours):
+def test_a_page_that_is_not_there(page, as_file, colors):
     data = tiff(*((level(value), PAGE) for value in range(3)))
     with pytest.raises(PhotoError, match=r"^photo: has no page .*numbers 1 to 3$"):
         read_photo(data, page=page)
-    for single in (as_file(Image.fromarray(colours), "PNG"), Image.fromarray(colours), colours):
+    for single in (as_file(Image.fromarray(colors), "PNG"), Image.fromarray(colors), colors):
         with pytest.raises(PhotoError, match="the only picture is number 1"):
             read_photo(single, page=page)
-        assert np.array_equal(read_photo(single, page=1).rgb, colours)
+        assert np.array_equal(read_photo(single, page=1).rgb, colors)
         assert count_pages(single) == 1
 
 
@@ -100,21 +100,19 @@ def test_animations_and_other_containers(format, as_file):
     options = {} if format in ("GIF", "MPO", "TIFF", "AVIF") else {"lossless": True}
     data = as_file(frames[0], format, save_all=True, append_images=frames[1:], **options)
     photo = read_photo(data)
-    assert abs(int(photo.grey[5, 5]) - 40) <= 2
+    assert abs(int(photo.gray[5, 5]) - 40) <= 2
     assert any("3 pictures" in warning and "number 1 is read" in warning for warning in photo.warnings)
     assert count_pages(data) == 3
     for number, value in enumerate((40, 120, 200), 1):
         chosen = read_photo(data, page=number)
-        assert abs(int(chosen.grey[5, 5]) - value) <= 2
+        assert abs(int(chosen.gray[5, 5]) - value) <= 2
     with Image.open(io.BytesIO(data)) as image:
-        assert abs(int(read_photo(image, page=2).grey[5, 5]) - 120) <= 2
+        assert abs(int(read_photo(image, page=2).gray[5, 5]) - 120) <= 2
         assert count_pages(image) == 3
 
 
-def test_a_jpegs_own_thumbnail_is_no_page(as_file, colours):
-    data = bytearray(
-        as_file(Image.fromarray(colours), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 12))])
-    )
+def test_a_jpegs_own_thumbnail_is_no_page(as_file, colors):
+    data = bytearray(as_file(Image.fromarray(colors), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 12))]))
     for kind in (0x010001, 0x010002):
         place = data.index(struct.pack("<L", 0x030000)) + 16  # the second entry's attributes
         data[place : place + 4] = struct.pack("<L", kind)
@@ -132,9 +130,9 @@ def test_a_heic_of_several_pictures():
     data = file.getvalue()
     photo = read_photo(data)
     assert count_pages(data) == 3
-    assert abs(int(photo.grey[5, 5]) - 120) <= 2  # the primary one
+    assert abs(int(photo.gray[5, 5]) - 120) <= 2  # the primary one
     assert any("number 2 is read" in warning for warning in photo.warnings)
-    assert abs(int(read_photo(data, page=3).grey[5, 5]) - 200) <= 2
+    assert abs(int(read_photo(data, page=3).gray[5, 5]) - 200) <= 2
     assert read_photo(data, page=3).format == "HEIF"
 
 
@@ -180,7 +178,7 @@ def test_damaged_directories_are_read_or_refused(damage):
     if damage == "endless SubIFDs":
         tag = (330, 4, 2, (8, 8), True)  # the first directory is its own child, twice
         data = tiff((level(7), {"extratags": [tag]}))
-        assert (read_photo(data.replace(struct.pack("<LL", 8, 8), data[4:8] * 2)).grey == 7).all()
+        assert (read_photo(data.replace(struct.pack("<LL", 8, 8), data[4:8] * 2)).gray == 7).all()
         return
     data = bytearray(tiff(*((level(value), PAGE) for value in (7, 8))))
     first = struct.unpack_from("<L", data, 4)[0]
@@ -190,7 +188,7 @@ def test_damaged_directories_are_read_or_refused(damage):
         del data[struct.unpack_from("<L", data, link)[0] + 6 :]
     else:
         struct.pack_into("<L", data, link, first if damage == "endless" else 2**31)
-    assert (read_photo(bytes(data)).grey == 7).all()
+    assert (read_photo(bytes(data)).gray == 7).all()
 
 
 def test_pixels_are_counted_by_the_header_alone(tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ MAKE, DATE, ORIENTATION, EXIF_IFD, DATE_TAKEN = 271, 306, 274, 34665, 36867
 
 
 @pytest.fixture
-def described(colours, as_file):
+def described(colors, as_file):
     """An 8-bit photo with profile, EXIF (orientation 6) and resolution."""
     exif = Image.Exif()
     exif[MAKE], exif[DATE], exif[ORIENTATION], exif[33432] = "Leica", "1957:10:04 19:28:34", 6, "© José".encode()
     exif.get_ifd(EXIF_IFD)[DATE_TAKEN] = "1957:10:04 19:28:34"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return read_photo(as_file(Image.fromarray(colours), "JPEG", exif=exif, icc_profile=profile, dpi=(300, 300)))
+    return read_photo(as_file(Image.fromarray(colors), "JPEG", exif=exif, icc_profile=profile, dpi=(300, 300)))
 
 
 def opened(data):
@@ -62,13 +62,13 @@ def test_lossless_formats_give_back_every_pixel_and_its_alpha(samples, format):
     photo = read_photo(samples)
     rgb = np.ascontiguousarray(samples[..., :3])
     if format == "BMP":
-        photo = Photo(photo.grey)
+        photo = Photo(photo.gray)
     back = read_photo(encode_photo(rgb, photo, format))
     keeps_depth = format in ("PNG", "TIFF")
     wanted = rgb if keeps_depth or rgb.dtype == np.uint8 else np.rint(rgb / 257).astype(np.uint8)
-    assert back.grey.dtype == wanted.dtype
+    assert back.gray.dtype == wanted.dtype
     assert np.array_equal(
-        wanted if back.rgb is not None else wanted[..., 0], back.grey if back.rgb is None else back.rgb
+        wanted if back.rgb is not None else wanted[..., 0], back.gray if back.rgb is None else back.rgb
     )
     if photo.alpha is not None:
         alpha = photo.alpha if wanted.dtype == photo.alpha.dtype else np.rint(photo.alpha / 257)
@@ -102,7 +102,7 @@ def test_a_tiff_of_many_strips_is_whole():
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_date_camera_profile_and_resolution_are_kept(format, dtype, described):
-    rgb = np.zeros((*described.grey.shape, 3), dtype)
+    rgb = np.zeros((*described.gray.shape, 3), dtype)
     back = opened(encode_photo(rgb, described, format))
     tags = back.getexif()
     assert (tags[MAKE], tags[DATE]) == ("Leica", "1957:10:04 19:28:34")
@@ -113,33 +113,33 @@ def test_date_camera_profile_and_resolution_are_kept(format, dtype, described):
     if format != "WEBP":
         assert [round(float(value)) for value in back.info["dpi"]] == [300, 300]
     again = read_photo(encode_photo(rgb, described, format))
-    assert again.grey.shape == described.grey.shape == (53, 37)
+    assert again.gray.shape == described.gray.shape == (53, 37)
     assert (again.icc_profile, again.exif) == (described.icc_profile, described.exif)
 
 
 @pytest.mark.parametrize("format", ["JPEG", *LOSSLESS])
-def test_nothing_is_made_up(format, colours):
-    photo = read_photo(colours)
-    info = opened(encode_photo(colours, photo, format)).info
+def test_nothing_is_made_up(format, colors):
+    photo = read_photo(colors)
+    info = opened(encode_photo(colors, photo, format)).info
     assert "icc_profile" not in info
     assert "exif" not in info
-    assert encode_photo(colours, photo, format) == encode_photo(colours, photo, format)
+    assert encode_photo(colors, photo, format) == encode_photo(colors, photo, format)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-def test_colours_under_full_transparency_are_kept(format, colours):
-    photo = Photo(colours[..., 0], alpha=np.zeros(colours.shape[:2], np.uint8))
-    assert np.array_equal(read_photo(encode_photo(colours, photo, format)).rgb, colours)
+def test_colors_under_full_transparency_are_kept(format, colors):
+    photo = Photo(colors[..., 0], alpha=np.zeros(colors.shape[:2], np.uint8))
+    assert np.array_equal(read_photo(encode_photo(colors, photo, format)).rgb, colors)
 
 
-def test_to_pil_is_8_bit_with_alpha_and_profile(colours, described):
-    deep = colours.astype(np.uint16) * 257
-    assert np.array_equal(np.asarray(to_pil(colours, read_photo(colours))), colours)
-    alpha = colours[..., 0]
-    for rgb in (colours, deep):
+def test_to_pil_is_8_bit_with_alpha_and_profile(colors, described):
+    deep = colors.astype(np.uint16) * 257
+    assert np.array_equal(np.asarray(to_pil(colors, read_photo(colors))), colors)
+    alpha = colors[..., 0]
+    for rgb in (colors, deep):
         image = to_pil(rgb, Photo(deep[..., 0], alpha=alpha.astype(np.uint16) * 257))
         assert image.mode == "RGBA"
-        assert np.array_equal(np.asarray(image), np.dstack([colours, alpha]))
+        assert np.array_equal(np.asarray(image), np.dstack([colors, alpha]))
     image = to_pil(np.zeros((53, 37, 3), np.uint8), described)
     assert image.info["icc_profile"] == described.icc_profile
 
@@ -151,8 +151,8 @@ def test_16_bits_are_rounded_to_8(rgb):
 
 
 def test_suffixes_and_what_their_formats_hold():
-    grey = np.zeros((4, 4), np.uint8)
-    plain, clear, deep = Photo(grey), Photo(grey, alpha=grey), Photo(grey.astype(np.uint16))
+    gray = np.zeros((4, 4), np.uint8)
+    plain, clear, deep = Photo(gray), Photo(gray, alpha=gray), Photo(gray.astype(np.uint16))
     long = Photo(np.zeros((1, 20_000), np.uint8))
     for suffix in (".jpg", ".JPEG", ".png", ".tif", ".webp", ".bmp"):
         assert suffix_for(suffix, plain) == suffix
@@ -160,17 +160,17 @@ def test_suffixes_and_what_their_formats_hold():
     assert [suffix_for(s, deep) for s in (".jpg", ".webp", ".TIF", ".png")] == [".png", ".png", ".TIF", ".png"]
     assert [suffix_for(s, plain) for s in (".gif", ".heic", ".jp2", ".psd", "")] == [".png"] * 5
     assert [suffix_for(s, long) for s in (".webp", ".jpg")] == [".png", ".jpg"]
-    assert suffix_for(None, Photo(grey, format="JPEG")) == ".jpg"
-    assert suffix_for(None, Photo(grey, format="GIF")) == ".png"
+    assert suffix_for(None, Photo(gray, format="JPEG")) == ".jpg"
+    assert suffix_for(None, Photo(gray, format="GIF")) == ".png"
     assert [format_for(s) for s in (".JPG", ".tif", ".webp")] == ["JPEG", "TIFF", "WEBP"]
     with pytest.raises(PhotoError, match=r"'.psd'; accepted: .avif .bmp"):
         format_for(".psd")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp", ".PNG"])
-def test_a_file_is_written_in_the_format_of_its_suffix(suffix, colours, tmp_path):
+def test_a_file_is_written_in_the_format_of_its_suffix(suffix, colors, tmp_path):
     path = tmp_path / f"result{suffix}"
-    write_photo(path, colours, read_photo(colours))
+    write_photo(path, colors, read_photo(colors))
     assert read_photo(path).format == format_for(suffix)
     assert os.listdir(tmp_path) == [path.name]
     umask = os.umask(0)
@@ -192,24 +192,24 @@ def refuse(path, *parts, rgb=None, photo=None, **options):
     assert after == before
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, colours):
+def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, colors):
     path = tmp_path / "precious.png"
     path.write_bytes(b"precious")
     refuse(path, "already exists")
     assert path.read_bytes() == b"precious"
-    write_photo(path, colours, read_photo(colours), overwrite=True)
-    assert np.array_equal(read_photo(path).rgb, colours)
+    write_photo(path, colors, read_photo(colors), overwrite=True)
+    assert np.array_equal(read_photo(path).rgb, colors)
     assert os.listdir(tmp_path) == ["precious.png"]
 
 
-def test_overwriting_a_link_replaces_what_it_points_at(tmp_path, colours):
+def test_overwriting_a_link_replaces_what_it_points_at(tmp_path, colors):
     target, link = tmp_path / "target.png", tmp_path / "link.png"
     target.write_bytes(b"old")
     link.symlink_to(target)
     refuse(link, "already exists")
-    write_photo(link, colours, read_photo(colours), overwrite=True)
+    write_photo(link, colors, read_photo(colors), overwrite=True)
     assert link.is_symlink()
-    assert np.array_equal(read_photo(target).rgb, colours)
+    assert np.array_equal(read_photo(target).rgb, colors)
 
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
@@ -252,11 +252,11 @@ def test_of_many_writers_one_wins(tmp_path, missing, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(outcomes) == 1
-    assert (read_photo(path).grey == outcomes[0]).all()
+    assert (read_photo(path).gray == outcomes[0]).all()
     assert os.listdir(tmp_path) == ["one.png"]
 
 
-def test_what_cannot_be_written_is_said_in_one_line(tmp_path, colours):
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path, colors):
     clear = Photo(np.zeros((4, 5), np.uint8), alpha=np.zeros((4, 5), np.uint8), name="leaf.png")
     refuse(tmp_path / "no folder" / "a.png", "folder does not exist")
     refuse(tmp_path / "a.psd", "unknown image suffix '.psd'")
@@ -282,9 +282,9 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path, colours):
     refuse(tmp_path / "file" / "a.png", "folder does not exist")
 
 
-def test_an_opaque_alpha_does_not_stop_a_jpeg(colours):
-    photo = Photo(colours[..., 0], alpha=np.full(colours.shape[:2], 255, np.uint8))
-    assert read_photo(encode_photo(colours, photo, "jpeg")).alpha is None
+def test_an_opaque_alpha_does_not_stop_a_jpeg(colors):
+    photo = Photo(colors[..., 0], alpha=np.full(colors.shape[:2], 255, np.uint8))
+    assert read_photo(encode_photo(colors, photo, "jpeg")).alpha is None
 
 
 # What is written anew is linked to its name, and renamed only where there are no links; what is replaced is renamed

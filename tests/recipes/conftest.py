@@ -101,13 +101,13 @@ def recipe(tmp_path_factory):
         image = np.zeros((80 + index % 3 * 20, 90, 3), np.uint8)
         image[:] = rng.integers(0, 256, 3)
         for _ in range(6):
-            centre, color = rng.integers(0, 80, 2), rng.integers(0, 256, 3)
-            cv2.circle(image, tuple(map(int, centre)), int(rng.integers(8, 30)), tuple(map(int, color)), -1)
+            center, color = rng.integers(0, 80, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, center)), int(rng.integers(8, 30)), tuple(map(int, color)), -1)
         cv2.imwrite(str(photos / f"{index}.png"), image)
-    grey = np.repeat(rng.integers(0, 256, (80, 80, 1), dtype=np.uint8), 3, axis=2)
-    cv2.imwrite(str(photos / "grey.png"), grey)
+    gray = np.repeat(rng.integers(0, 256, (80, 80, 1), dtype=np.uint8), 3, axis=2)
+    cv2.imwrite(str(photos / "gray.png"), gray)
     (photos / "broken.jpg").write_bytes(b"not a photo")
-    (root / "photos" / "manifest.csv").write_text("file,set,licence,source\ndrawn/0.png,drawn,CC0,nobody@1\n")
+    (root / "photos" / "manifest.csv").write_text("file,set,license,source\ndrawn/0.png,drawn,CC0,nobody@1\n")
     sys.path.insert(0, str(RECIPE))
     yield root
     sys.path.remove(str(RECIPE))

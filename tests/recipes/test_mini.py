@@ -36,7 +36,7 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     assert tokenizer["truncation"] is None and tokenizer["padding"] is None
     card = (models / "mini" / "README.md").read_text()
     assert "CC0" in card and "60 photos" not in card and "62 photos" in card
-    assert "1 grey or sepia and 1 broken" in card and "2. more drawings" in card
+    assert "1 gray or sepia and 1 broken" in card and "2. more drawings" in card
     result = Colorizer.load(str(models / "mini"), device="cpu").colorize(np.full((70, 90), 128, np.uint8))
     assert result.steps == 1 and result.rgb.shape == (70, 90, 3)
     own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
@@ -51,7 +51,7 @@ def test_a_shipped_model_is_exported_with_the_same_bytes(recipe, monkeypatch, tm
     from colorize import Painter
     from export import export
 
-    from chromatune.bundle import MODELS_DIR
+    from chromatune.pipeline import MODELS_DIR
 
     run(recipe, monkeypatch, "whole", "--stage", "pack")
     settings = tomllib.loads((recipe / "settings.toml").read_text())
@@ -69,9 +69,9 @@ def test_a_shipped_model_is_exported_with_the_same_bytes(recipe, monkeypatch, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini", "mini-base"])
 def test_graphs_that_ship_are_those_of_the_weights(recipe, tmp_path, name):
-    """After new weights the graphs are exported anew: offsets, normalisations and constants are in them."""
-    from chromatune.bundle import MODELS_DIR
-    from chromatune.inference.export import write_graphs
+    """After new weights the graphs are exported anew: offsets, normalizations and constants are in them."""
+    from chromatune.pipeline import MODELS_DIR
+    from chromatune.pipeline.export import write_graphs
 
     folder = tmp_path / name
     shutil.copytree(MODELS_DIR / name, folder)
@@ -240,7 +240,7 @@ def test_missing_pretrained_weights_stop_before_the_first_stage(recipe, monkeypa
 
 def test_mini_gets_a_pretrained_photo_encoder(recipe, monkeypatch):
     """From a finished pair: trained along with the U-Net, exported, and taken up again."""
-    from chromatune.bundle import load_bundle
+    from chromatune.pipeline import load_pipeline
 
     run(recipe, monkeypatch, "whole")
     torch.save(lite0_weights(), recipe / "lite0.pth")
@@ -248,7 +248,7 @@ def test_mini_gets_a_pretrained_photo_encoder(recipe, monkeypatch):
     model = str(recipe / "whole" / "models" / "mini")
     run(recipe, monkeypatch, "seeing", "--from-model", model, "--pretrained", str(recipe / "lite0.pth"))
     folder = recipe / "seeing" / "models" / "mini"
-    encoder = load_bundle(str(folder), device="cpu").photo_encoder
+    encoder = load_pipeline(str(folder), device="cpu").photo_encoder
     assert all(projection.weight.abs().max() > 0 for projection in encoder.projections)
     stem = encoder.embeddings.convolution.weight
     assert 0 < (stem - lite0_weights()["_conv_stem.weight"]).abs().max() < 0.1
@@ -413,7 +413,7 @@ def test_a_small_folder_may_leave_a_split_empty(tmp_path, recipe):
 def test_tokenizer_knows_the_corpus_and_any_other_text(recipe):
     import editor
 
-    from chromatune.bundle.text import tokenize
+    from chromatune.pipeline.text import tokenize
 
     tokenizer = editor.make_tokenizer({"vocab": 1024})
     known = tokenizer.tokenize("colorize the photo, mostly blue")

@@ -27,7 +27,7 @@ BASE = "http://127.0.0.1:8321"
 
 
 def make_picture(level: int = 100, size: tuple[int, int] = (8, 6), format: str = "PNG") -> bytes:
-    """A grey photo as a file."""
+    """A gray photo as a file."""
     file = io.BytesIO()
     Image.fromarray(np.full(size[::-1], level, np.uint8)).save(file, format)
     return file.getvalue()
@@ -35,7 +35,7 @@ def make_picture(level: int = 100, size: tuple[int, int] = (8, 6), format: str =
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., bytes]:
-    """Makes a grey photo as a file."""
+    """Makes a gray photo as a file."""
     return make_picture
 
 
@@ -79,7 +79,7 @@ class Scripted:
             self.waiting -= 1
         if self.error is not None:
             raise self.error
-        return Answer(b"coloured " + work.photo, ".png", {"name": work.name, "seed": work.options.seed, "warnings": []})
+        return Answer(b"colored " + work.photo, ".png", {"name": work.name, "seed": work.options.seed, "warnings": []})
 
     async def keep(self, work: Work) -> Scripted:
         await self.colorize(work)

@@ -11,10 +11,10 @@ from chromatune.options import make_options
 from chromatune.serving.predictor import QueueFull
 
 
-def test_a_photo_comes_back_in_colour_with_facts_in_headers(client, scripted, photo):
+def test_a_photo_comes_back_in_color_with_facts_in_headers(client, scripted, photo):
     answer = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 7, "strength": 0.5}'})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    assert answer.content == b"coloured " + photo["photo"][1]
+    assert answer.content == b"colored " + photo["photo"][1]
     assert answer.headers["x-chromatune-seed"] == "7"
     assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''x.color.png"
     (work,) = scripted.works
@@ -130,19 +130,19 @@ def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
 
     file = io.BytesIO()
     Image.fromarray(np.full((6, 8, 4), 200, np.uint8)).save(file, "PNG")
-    hints = {"marks": [{"points": [[1, 2]], "colour": "#a03020"}]}
+    hints = {"marks": [{"points": [[1, 2]], "color": "#a03020"}]}
     files = photo | {"hints_layer": ("layer.png", file.getvalue())}
     answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
     assert answer.status_code == 200
     layer, stroke = scripted.works[0].hints.marks
-    assert (layer.width_px, stroke.colour) == (8, (160, 48, 32))
+    assert (layer.width_px, stroke.color) == (8, (160, 48, 32))
 
 
 @pytest.mark.parametrize(
     ("data", "files", "status", "said"),
     [
         ({"hints": "{"}, {}, 422, "marks|JSON|json"),
-        ({"hints": '{"marks": [{"points": [[1, 2]], "colour": "#ggg"}]}'}, {}, 422, "marks"),
+        ({"hints": '{"marks": [{"points": [[1, 2]], "color": "#ggg"}]}'}, {}, 422, "marks"),
         ({}, {"hints_layer": ("l.png", b"no picture")}, 415, "l.png: not a picture"),
         ({}, {"hints_layer": ("l.png", None)}, 400, "no transparency"),
     ],

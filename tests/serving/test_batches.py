@@ -29,13 +29,13 @@ def test_states_results_and_an_archive(client, until, scripted):
     ]  # fmt: skip
     assert {work.options.seed for work in scripted.works} == {3}
     one = client.get(f"/v1/batches/{key}/photos/2")
-    assert (one.content, one.headers["content-type"]) == (b"coloured b.png", "image/png")
+    assert (one.content, one.headers["content-type"]) == (b"colored b.png", "image/png")
     answer = client.get(f"/v1/batches/{key}/zip")
     assert answer.headers["content-type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["a.color.png", "b.color.png", "3-a.color.png"]
-        assert archive.read("3-a.color.png") == b"coloured a.png"
+        assert archive.read("3-a.color.png") == b"colored a.png"
 
 
 @pytest.mark.parametrize(

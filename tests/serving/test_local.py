@@ -16,18 +16,18 @@ from chromatune.serving.settings import make_serve_settings
 from chromatune.serving.shared_pass import SharedPass
 
 
-def test_an_answer_is_the_command_lines_file(served_of, tiny_bundle_dir, tmp_path, picture):
+def test_an_answer_is_the_command_lines_file(served_of, tiny_pipeline_dir, tmp_path, picture):
     from chromatune.cli import main
 
     source, target = tmp_path / "x.jpg", tmp_path / "out.jpg"
     source.write_bytes(picture(size=(64, 48), format="JPEG"))
-    assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_bundle_dir), "--seed", "3"]) == 0
-    client = served_of(model=(str(tiny_bundle_dir),), device="cpu")
+    assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_pipeline_dir), "--seed", "3"]) == 0
+    client = served_of(model=(str(tiny_pipeline_dir),), device="cpu")
     files = {"photo": ("x.jpg", source.read_bytes())}
     answer = client.post("/v1/colorize", files=files, data={"options": '{"seed": 3}'})
     assert answer.content == target.read_bytes()
     assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["x-chromatune-model"] == tiny_bundle_dir.name
+    assert answer.headers["x-chromatune-model"] == tiny_pipeline_dir.name
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
             return engine
         raise ModelError(f"{model}: unet/config.json is missing in {model}/unet; mend it, or see /var/lib/models/x.txt")
 
-    monkeypatch.setattr("chromatune.colorizer.open_pass", fail)
+    monkeypatch.setattr("chromatune.colorizer.load_backend", fail)
     settings = {"model": ("mini", str(folder))}
     predictor = LocalPredictor(make_serve_settings(**settings), told.append)
     client = client_of(predictor, **settings)
@@ -146,12 +146,12 @@ def test_photos_that_arrive_together_share_a_pass_and_get_the_pixels_they_get_al
     monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
     colorizer = Colorizer(engine)
     shared = SharedPass(colorizer, most=4)
-    greys = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(6)]
+    grays = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(6)]
     with ThreadPoolExecutor(6) as threads:
-        outputs = list(threads.map(lambda n: shared.output(Request(greys[n], make_options(seed=n))), range(6)))
+        outputs = list(threads.map(lambda n: shared.output(Request(grays[n], make_options(seed=n))), range(6)))
     assert sorted(len(call) for call in engine.calls) == [2, 4]
     for n, output in enumerate(outputs):
-        alone = colorizer.colorize(greys[n], make_options(seed=n)).rgb
+        alone = colorizer.colorize(grays[n], make_options(seed=n)).rgb
         np.testing.assert_array_equal(colorizer.finish(output).rgb, alone)
 
 
@@ -159,18 +159,18 @@ def test_of_photos_in_one_pass_the_one_that_fails_fails_alone(engine, monkeypatc
     monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
     original = type(engine).__call__
 
-    def call(self, greys, options):
+    def call(self, grays, options):
         if any(each.seed == 2 for each in options):
             raise ModelError("values that are not numbers")
-        return original(self, greys, options)
+        return original(self, grays, options)
 
     monkeypatch.setattr(type(engine), "__call__", call)
     shared = SharedPass(Colorizer(engine), most=8)
-    grey = np.full((64, 64), 99, np.uint8)
+    gray = np.full((64, 64), 99, np.uint8)
 
     def one(seed: int) -> object:
         try:
-            return shared.output(Request(b"no picture" if seed == 3 else grey, make_options(seed=seed))).rgb.shape
+            return shared.output(Request(b"no picture" if seed == 3 else gray, make_options(seed=seed))).rgb.shape
         except (ModelError, PhotoError) as error:
             return type(error).__name__
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune import color
+from chromatune.color import luma_drift
 from chromatune.serving.local import LocalPredictor
 from chromatune.serving.settings import make_serve_settings
 
@@ -32,9 +32,9 @@ PIXELS_OF_PICTURE = """() => {
 }"""
 TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.offsetWidth
     && (each.offsetHeight < 32 || each.offsetWidth < 30)).map((each) => each.id)"""
-UNLABELLED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
+UNLABELED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
     each.offsetWidth && !each.hasAttribute("aria-hidden") && !(each.getAttribute("aria-label")
-    || each.getAttribute("aria-labelledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
+    || each.getAttribute("aria-labeledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
     || each.role === "status")).map((each) => each.outerHTML.slice(0, 80))"""
 TOKEN = "a-token-of-some-length"
 
@@ -42,18 +42,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="the
 
 
 @pytest.fixture(scope="module")
-def grey() -> np.ndarray:
+def gray() -> np.ndarray:
     from skimage import data
 
     return np.asarray(Image.fromarray(data.astronaut()).convert("L"))
 
 
 @pytest.fixture(scope="module")
-def files(grey, tmp_path_factory) -> list[Path]:
+def files(gray, tmp_path_factory) -> list[Path]:
     """A photo, a second one in another format, and what is no picture."""
     folder = tmp_path_factory.mktemp("photos")
-    Image.fromarray(grey).save(folder / "one.png")
-    Image.fromarray(grey[:300]).save(folder / "two.tif")
+    Image.fromarray(gray).save(folder / "one.png")
+    Image.fromarray(gray[:300]).save(folder / "two.tif")
     (folder / "three.jpg").write_bytes(b"no picture")
     return [folder / "one.png", folder / "two.tif", folder / "three.jpg"]
 
@@ -102,7 +102,7 @@ class Visit:
         self.after_change(before)
 
     def shown(self) -> np.ndarray:
-        """The picture in colour as it is on the page, (h, w, 3)."""
+        """The picture in color as it is on the page, (h, w, 3)."""
         data = self.page.evaluate(PIXELS_OF_PICTURE).partition(",")[2]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
@@ -123,11 +123,11 @@ class Visit:
         self.page.mouse.up()
         self.after_change(before)
 
-    def choose_colour(self, colour: str) -> None:
+    def choose_color(self, color: str) -> None:
         self.page.evaluate(
-            "(colour) => { const field = document.getElementById('colour'); field.value = colour;"
+            "(color) => { const field = document.getElementById('color'); field.value = color;"
             " field.dispatchEvent(new Event('input')); }",
-            colour,
+            color,
         )
 
     def close(self) -> None:
@@ -152,12 +152,12 @@ def visit(chromium, port_of):
         each.close()
 
 
-def test_from_a_photo_to_the_finished_file(visit, files, grey):
+def test_from_a_photo_to_the_finished_file(visit, files, gray):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
     before = page.shown()
     page.page.click("[data-tool=brush]")
-    page.choose_colour("#2060c0")
+    page.choose_color("#2060c0")
     page.paint([(0.45, 0.75), (0.5, 0.78), (0.55, 0.8)])
     after = page.shown()
     changed = np.abs(after - before).sum(axis=2)
@@ -186,9 +186,9 @@ def test_from_a_photo_to_the_finished_file(visit, files, grey):
     name, data = page.download("#download")
     assert name == "one.color.png"
     result = np.asarray(Image.open(io.BytesIO(data)))
-    assert result.shape == (*grey.shape, 3)
-    assert color.luma_drift(result, grey)[0] <= 1
-    assert np.abs(result.astype(int) - grey[..., None]).max() > 60  # with the stroke
+    assert result.shape == (*gray.shape, 3)
+    assert luma_drift(result, gray)[0] <= 1
+    assert np.abs(result.astype(int) - gray[..., None]).max() > 60  # with the stroke
 
 
 def test_words_versions_and_strength(visit, files):
@@ -212,7 +212,7 @@ def test_words_versions_and_strength(visit, files):
     page.page.keyboard.press("Home")
     page.after_change(count)
     page.until("document.getElementById('busy').hidden")
-    assert np.ptp(page.shown(), axis=2).mean() < 2  # grey
+    assert np.ptp(page.shown(), axis=2).mean() < 2  # gray
     assert sum(url.endswith("/versions") for url in page.requests) == passes
 
 
@@ -233,7 +233,7 @@ def test_strokes_go_to_a_file_and_come_back(visit, files, tmp_path):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
     page.page.click("[data-tool=brush]")
-    page.choose_colour("#20a040")
+    page.choose_color("#20a040")
     page.paint([(0.2, 0.8), (0.25, 0.85)])
     painted = page.shown()
     page.page.click("summary")
@@ -248,18 +248,18 @@ def test_strokes_go_to_a_file_and_come_back(visit, files, tmp_path):
     page.page.set_input_files("#layer-file", tmp_path / name)
     page.after_change(count + 1)
     assert np.abs(page.shown() - painted).mean() < 3
-    page.page.click("[data-tool=grey]")
+    page.page.click("[data-tool=gray]")
     page.paint([(0.8, 0.8), (0.85, 0.85)])
-    grey = page.shown()
-    side = grey.shape[0]
-    assert np.ptp(grey[int(0.81 * side) : int(0.83 * side), int(0.81 * side) : int(0.83 * side)], axis=2).mean() < 8
+    gray = page.shown()
+    side = gray.shape[0]
+    assert np.ptp(gray[int(0.81 * side) : int(0.83 * side), int(0.81 * side) : int(0.83 * side)], axis=2).mean() < 8
 
 
-def test_a_reference_photo_gives_its_colours_where_it_shows_the_same(visit, files, tmp_path):
+def test_a_reference_photo_gives_its_colors_where_it_shows_the_same(visit, files, tmp_path):
     from skimage import data
 
     Image.fromarray(data.astronaut()[:, ::-1]).save(tmp_path / "another.png")
-    Image.fromarray(np.full((9, 9), 90, np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((9, 9), 90, np.uint8)).save(tmp_path / "gray.png")
     one = visit()
     one.add(files[0])
     alone = one.shown()
@@ -277,10 +277,10 @@ def test_a_reference_photo_gives_its_colours_where_it_shows_the_same(visit, file
     one.page.uncheck("#reference-use")
     one.after_change(before)
     np.testing.assert_array_equal(one.shown(), alone)
-    one.page.set_input_files("#reference-file", tmp_path / "grey.png")  # it is refused, and all is as before
+    one.page.set_input_files("#reference-file", tmp_path / "gray.png")  # it is refused, and all is as before
     one.until("document.getElementById('reference').width === 9")
     one.page.click("#reference-use")  # `check` would look whether it stays checked
-    one.until("document.getElementById('status').textContent.includes('grey.png')")
+    one.until("document.getElementById('status').textContent.includes('gray.png')")
     one.until("!document.getElementById('reference-use').checked")
     np.testing.assert_array_equal(one.shown(), alone)
     assert not one.errors
@@ -343,7 +343,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, files):
 def test_what_a_screen_reader_says(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
-    assert page.page.evaluate(UNLABELLED) == []
+    assert page.page.evaluate(UNLABELED) == []
     assert page.page.get_attribute("#stage", "aria-label") == "Photo one.png"
 
 

@@ -206,10 +206,10 @@ def test_the_app_as_a_deployment(picture):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             wait_for(lambda: client.get("/readyz").status_code == 200, 60)
             photo = {"photo": ("x.png", picture(size=(80, 60)))}
-            coloured = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 3}'})
-            assert coloured.content.startswith(b"\x89PNG") and coloured.headers["x-chromatune-seed"] == "3"
+            colored = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 3}'})
+            assert colored.content.startswith(b"\x89PNG") and colored.headers["x-chromatune-seed"] == "3"
             opened = client.post("/v1/sessions", files=photo, data={"options": '{"seed": 3}'}).json()
-            assert client.post(f"/v1/sessions/{opened['id']}/result", json={}).content == coloured.content
+            assert client.post(f"/v1/sessions/{opened['id']}/result", json={}).content == colored.content
             assert client.post("/v1/colorize", files={"photo": ("x.png", b"none")}).status_code == 415
             assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
             assert "ChromaTune" in client.get("/").text

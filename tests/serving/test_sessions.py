@@ -28,7 +28,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 @pytest.fixture
 def session(engine, served_of, picture):
-    """A client, and the path of a session on a grey picture of 80 × 60 pixels whose first pass is a little blue."""
+    """A client, and the path of a session on a gray picture of 80 × 60 pixels whose first pass is a little blue."""
     client = served_of(model=("mini",))
     key = opened(client, picture(size=(80, 60)), options='{"seed": 5}')["id"]
     return client, f"/v1/sessions/{key}"
@@ -50,7 +50,7 @@ def test_changes_cost_no_pass(session, engine):
     assert [answer.headers["content-type"] for answer in answers] == ["image/jpeg"] * 4
     blue = [float(pixels(answer.content)[..., 2].mean()) for answer in answers]
     assert blue[0] > blue[1] > blue[2] > blue[3] == pytest.approx(100, abs=1)
-    hints = {"marks": [{"points": [[5, 5]], "colour": "#a03020", "radius_px": 4}]}
+    hints = {"marks": [{"points": [[5, 5]], "color": "#a03020", "radius_px": 4}]}
     stroke = pixels(client.post(f"{path}/preview", json={"hints": hints}).content)
     assert stroke[5, 5, 0] > stroke[5, 5, 2] + 20
     assert len(engine.calls) == passes
@@ -95,11 +95,11 @@ def test_the_oldest_of_many_versions_is_let_go(session):
     assert client.post(f"{path}/preview", json={"version": 2}).status_code == 200
 
 
-def test_suggestions_begin_with_the_own_colour_and_are_distinct(session, engine):
+def test_suggestions_begin_with_the_own_color_and_are_distinct(session, engine):
     client, path = session
-    colours = client.get(f"{path}/suggestions?x=20&y=10").json()["colours"]
-    assert colours and len(set(colours)) == len(colours)
-    red, _, blue = (int(colours[0][at : at + 2], 16) for at in (1, 3, 5))
+    colors = client.get(f"{path}/suggestions?x=20&y=10").json()["colors"]
+    assert colors and len(set(colors)) == len(colors)
+    red, _, blue = (int(colors[0][at : at + 2], 16) for at in (1, 3, 5))
     assert 10 < blue - red < 30  # five units of the seed
     passes = len(engine.calls)
     client.get(f"{path}/suggestions?x=60&y=50")
@@ -113,8 +113,8 @@ def test_suggestions_begin_with_the_own_colour_and_are_distinct(session, engine)
         ("preview", {"max_pixels": 1}, 422, "max_pixels"),
         ("preview", {"nonsense": 1}, 422, "nonsense"),
         ("preview", {"version": 9}, 422, "version=9"),
-        ("preview", {"hints": {"marks": [{"points": [[500, 5]], "colour": "red"}]}}, 400, "outside"),
-        ("preview", {"hints": {"marks": [{"points": [], "colour": "red"}]}}, 422, "points"),
+        ("preview", {"hints": {"marks": [{"points": [[500, 5]], "color": "red"}]}}, 400, "outside"),
+        ("preview", {"hints": {"marks": [{"points": [], "color": "red"}]}}, 422, "points"),
         ("preview", {"hints": {"marks": [{"png": "AAAA", "width_px": 80, "height_px": 60}]}}, 415, "not a picture"),
         ("result", {"version": 9}, 422, "version=9"),
         ("versions", {"options": {"steps": 0}}, 422, "steps"),
@@ -149,7 +149,7 @@ def test_sessions_are_bounded_and_end(engine, served_of, picture):
 
 def test_what_was_worked_out_for_hints_is_kept_of_few_photos(engine, local_of, picture):
     client, predictor = local_of(model=("mini",))
-    hints = {"marks": [{"points": [[1, 1]], "colour": "red"}]}
+    hints = {"marks": [{"points": [[1, 1]], "color": "red"}]}
     for _ in range(6):
         key = opened(client, picture(size=(40, 30)))["id"]
         client.post(f"/v1/sessions/{key}/preview", json={"hints": hints})
@@ -162,7 +162,7 @@ def test_what_was_worked_out_for_hints_is_freed_after_a_while(engine, local_of, 
     client, predictor = local_of(model=("mini",))
     path, now = f"/v1/sessions/{opened(client, picture(size=(80, 60)))['id']}", [0.0]
     predictor._clock = lambda: now[0]
-    wish = {"hints": {"marks": [{"points": [[5, 5]], "colour": "red"}]}}
+    wish = {"hints": {"marks": [{"points": [[5, 5]], "color": "red"}]}}
     first = client.post(f"{path}/preview", json=wish).content
     (retouch,) = (each() for each, _ in predictor._hinted)
     now[0] = HINTED_S - 1
@@ -178,38 +178,38 @@ def test_a_16_bit_photo_with_transparency(engine, served_of):
     from chromatune.images import encode_photo, read_photo
     from chromatune.images.photo import Photo
 
-    grey = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    gray = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     alpha = np.full((6, 8), 65535, np.uint16)
     alpha[0] = 0
-    data = encode_photo(np.repeat(grey[..., None], 3, 2), Photo(grey, alpha), "PNG")
+    data = encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray, alpha), "PNG")
     client = served_of(model=("mini",))
     path = f"/v1/sessions/{opened(client, data)['id']}"
     preview = client.post(f"{path}/preview", json={})
     assert preview.headers["content-type"] == "image/png"
     assert np.asarray(Image.open(io.BytesIO(preview.content)))[0, 0, 3] == 0
     result = read_photo(client.post(f"{path}/result", json={}).content)
-    assert result.grey.dtype == np.uint16
-    assert np.abs(result.grey.astype(int) - grey).max() <= 1
+    assert result.gray.dtype == np.uint16
+    assert np.abs(result.gray.astype(int) - gray).max() <= 1
 
 
 def test_the_shipped_model_keeps_luminance_and_follows_a_stroke(served_of):
     from skimage import data
 
     client = served_of(model=("mini",))
-    grey = np.asarray(Image.fromarray(data.astronaut()).convert("L").resize((300, 200)))
+    gray = np.asarray(Image.fromarray(data.astronaut()).convert("L").resize((300, 200)))
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
+    Image.fromarray(gray).save(file, "PNG")
     path = f"/v1/sessions/{opened(client, file.getvalue())['id']}"
     plain = pixels(client.post(f"{path}/result", json={}).content)
-    hints = {"marks": [{"points": [[20, 20], [40, 30]], "colour": "#20a040", "radius_px": 8}]}
+    hints = {"marks": [{"points": [[20, 20], [40, 30]], "color": "#20a040", "radius_px": 8}]}
     stroke = pixels(client.post(f"{path}/result", json={"hints": hints, "hint_reach": 0.1}).content)
     for result in (plain, stroke):
-        assert color.luma_drift(result, grey)[0] <= 1
+        assert color.luma_drift(result, gray)[0] <= 1
     changed = np.abs(stroke.astype(int) - plain).sum(-1)
     assert changed[18:28, 22:38].mean() > 50 > 6 > changed[-20:, -20:].mean()
 
 
-def test_a_reference_gives_its_colours(served_of):
+def test_a_reference_gives_its_colors(served_of):
     from skimage import data
 
     client = served_of(model=("mini",))
@@ -217,7 +217,7 @@ def test_a_reference_gives_its_colours(served_of):
     photo, reference = io.BytesIO(), io.BytesIO()
     truth.convert("L").save(photo, "PNG")
     truth.save(reference, "PNG")
-    files = [("photo", ("x.png", photo.getvalue())), ("reference", ("colour.png", reference.getvalue()))]
+    files = [("photo", ("x.png", photo.getvalue())), ("reference", ("color.png", reference.getvalue()))]
     wanted = np.asarray(truth).astype(int)
     plain, alike = (
         pixels(client.post("/v1/colorize", files=given).content).astype(int) for given in (files[:1], files)
@@ -225,8 +225,8 @@ def test_a_reference_gives_its_colours(served_of):
     assert np.square(alike - wanted).mean() < 0.7 * np.square(plain - wanted).mean()
     opened = client.post("/v1/sessions", files=files).json()
     assert np.array_equal(pixels(client.post(f"/v1/sessions/{opened['id']}/result", json={}).content), alike)
-    grey = client.post("/v1/colorize", files=[files[0], ("reference", ("grey.png", photo.getvalue()))])
-    assert (grey.status_code, grey.json()["detail"]) == (
+    gray = client.post("/v1/colorize", files=[files[0], ("reference", ("gray.png", photo.getvalue()))])
+    assert (gray.status_code, gray.json()["detail"]) == (
         400,
-        "grey.png has no colour; a reference is a photo in colour",
+        "gray.png has no color; a reference is a photo in color",
     )

@@ -1,4 +1,4 @@
-"""Drawn colour photos, and settings that make a run a matter of seconds."""
+"""Drawn color photos, and settings that make a run a matter of seconds."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def _fresh(fresh_accelerate):
 
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 12 coloured drawings, a grey one and a broken one."""
+    """A folder of 12 colored drawings, a gray one and a broken one."""
     folder = tmp_path_factory.mktemp("drawn")
     rng = np.random.default_rng(0)
     for index in range(12):
         image = np.full((48 + index % 3 * 8, 60, 3), rng.integers(0, 256, 3), np.uint8)
         for _ in range(5):
-            centre, color = rng.integers(0, 48, 2), rng.integers(0, 256, 3)
-            cv2.circle(image, tuple(map(int, centre)), int(rng.integers(6, 18)), tuple(map(int, color)), -1)
+            center, color = rng.integers(0, 48, 2), rng.integers(0, 256, 3)
+            cv2.circle(image, tuple(map(int, center)), int(rng.integers(6, 18)), tuple(map(int, color)), -1)
         cv2.imwrite(str(folder / f"{index:02d}.png"), image)
-    cv2.imwrite(str(folder / "grey.png"), rng.integers(0, 256, (48, 48), dtype=np.uint8))
+    cv2.imwrite(str(folder / "gray.png"), rng.integers(0, 256, (48, 48), dtype=np.uint8))
     (folder / "broken.jpg").write_bytes(b"not a photo")
     return folder
 

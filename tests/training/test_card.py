@@ -22,7 +22,7 @@ INFO = {
         "source": "lfw",
         "counts": {"train": 690, "validation": 76},
         "split_digest": "0123456789abcdef",
-        "left out": {"grey": 3},
+        "left out": {"gray": 3},
     },
     "versions": {"chromatune": "0.1.0", "torch": "2.13.0"},
     "validation": {"before": {"psnr": 21.2345678, "ab_mse": 88.0}, "after": {"psnr": 23.5, "noise_loss": 0.25}},
@@ -65,7 +65,7 @@ def test_everything_known_is_said():
         "| source | lfw |",
         "| photos: train | 690 |",
         "| split digest | 0123456789abcdef |",
-        "| left out.grey | 3 |",
+        "| left out.gray | 3 |",
         "| lr | 0.0003 |",
         "| photos | none |",
         "| loss.min_snr_gamma | 5 |",
@@ -75,13 +75,13 @@ def test_everything_known_is_said():
     ):
         assert row in rows(card), row
     assert "Same as base and data" in card
-    for heading in ("## Use", "## Intended use and limits", "## Data", "## Validation", "## Settings", "## Licence"):
+    for heading in ("## Use", "## Intended use and limits", "## Data", "## Validation", "## Settings", "## License"):
         assert heading in card, heading
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "lora"])
 def test_code_in_the_card_is_python(kind):
-    card = model_card(INFO | {"kind": kind, "prompt": 'say "colour"'})
+    card = model_card(INFO | {"kind": kind, "prompt": 'say "color"'})
     blocks = [block.split("```")[0] for block in card.split("```python\n")[1:]]
     assert len(blocks) == 2
     for block in blocks:
@@ -95,8 +95,8 @@ def test_a_lora_on_an_embedded_model_says_where_that_is():
     assert 'from_pretrained(MODELS_DIR / "mini-base")' in card and "import MODELS_DIR" in card
 
 
-def test_a_licence_of_ones_own_is_said_as_it_is():
-    assert "CC BY 4.0: the terms" in model_card(INFO | {"licence": "CC BY 4.0"})
+def test_a_license_of_ones_own_is_said_as_it_is():
+    assert "CC BY 4.0: the terms" in model_card(INFO | {"license": "CC BY 4.0"})
 
 
 def test_nothing_known_is_still_a_card():

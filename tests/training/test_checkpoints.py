@@ -37,7 +37,7 @@ class Bomb:
 
 
 @pytest.fixture(scope="module")
-def half_done(drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path_factory) -> Path:
+def half_done(drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path_factory) -> Path:
     """A run of six updates, stopped after three; its weights were validated once."""
     folder = tmp_path_factory.mktemp("half") / "run"
 
@@ -50,12 +50,12 @@ def half_done(drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path_factory) ->
 
     settings = TrainSettings(**(tiny_settings | {"log_every": 1}))
     with pytest.raises(Stopped):
-        train(open_source(drawn_photos), str(tiny_bundle_dir), settings, folder, on_row=stop)
+        train(open_source(drawn_photos), str(tiny_pipeline_dir), settings, folder, on_row=stop)
     return folder
 
 
 @pytest.fixture
-def go_on(half_done, drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path, monkeypatch) -> Callable:
+def go_on(half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch) -> Callable:
     """Copies the run, spoils the copy, and goes on with it."""
     monkeypatch.chdir(tmp_path)
 
@@ -64,7 +64,7 @@ def go_on(half_done, drawn_photos, tiny_bundle_dir, tiny_settings, tmp_path, mon
         shutil.copytree(half_done, folder)
         spoil(folder / "checkpoints")
         settings = TrainSettings(**(tiny_settings | {"log_every": 1}))
-        return train(open_source(drawn_photos), str(tiny_bundle_dir), settings, folder)
+        return train(open_source(drawn_photos), str(tiny_pipeline_dir), settings, folder)
 
     return start
 
@@ -116,13 +116,13 @@ def reshaped(folder: Path) -> None:
 
 def lacking(folder: Path) -> None:
     tensors = load_file(state(folder))
-    tensors.pop("optimiser.1.exp_avg")
+    tensors.pop("optimizer.1.exp_avg")
     save_file(tensors, state(folder))
 
 
 def of_another_type(folder: Path) -> None:
     tensors = load_file(state(folder))
-    save_file(tensors | {"optimiser.0.step": torch.ones((), dtype=torch.int64)}, state(folder))
+    save_file(tensors | {"optimizer.0.step": torch.ones((), dtype=torch.int64)}, state(folder))
 
 
 SCALER = {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000, "_growth_tracker": 0}

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from chromatune.bundle.text import tokenize
-from chromatune.diffusion import alpha_sigma, prediction_target
+from chromatune.pipeline.prediction import alpha_sigma, prediction_target
+from chromatune.pipeline.text import tokenize
 from chromatune.training.learner import Batch, Learner
 from chromatune.training.settings import TrainSettings
 from chromatune.training.widening import TrainablePipeline, open_trainable
@@ -25,7 +25,7 @@ def make_batch(parts: TrainablePipeline, prompt: str = "", **changes) -> Batch:
     batch = Batch(
         latents=torch.randn(2, 4, 4, 4), condition=torch.randn(2, 4, 4, 4), noise=torch.randn(2, 4, 4, 4),
         timesteps=torch.tensor([5, 900]), tokens=tokenize(parts.tokenizer, [prompt]), prompt_of=torch.tensor([0, 0]),
-        truth=None, greys=torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8), shown=torch.tensor([True, True]),
+        truth=None, grays=torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8), shown=torch.tensor([True, True]),
     )  # fmt: skip
     return dataclasses.replace(batch, **changes)
 
@@ -64,6 +64,6 @@ def test_what_is_learnt_is_blind_to_dropped_photos(encoder_pipeline):
     batch = make_batch(parts, timesteps=torch.tensor([5, 5]), shown=torch.tensor([True, False]))
     with torch.no_grad():
         ours, theirs = (learner.predict(batch.latents, batch) for learner in (seeing, blind))
-    with pytest.raises(ValueError, match="the batch is without greys"):
-        seeing.predict(batch.latents, dataclasses.replace(batch, greys=None))
+    with pytest.raises(ValueError, match="the batch is without grays"):
+        seeing.predict(batch.latents, dataclasses.replace(batch, grays=None))
     assert torch.equal(ours[1], theirs[1]) and not torch.allclose(ours[0], theirs[0], atol=1e-3)

@@ -65,7 +65,7 @@ def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, moment):
     for name, tensor in whole.pipeline.unet.state_dict().items():
         assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
     (tensors_1, notes_1), (tensors_2, notes_2) = state(tmp_path / "whole"), state(tmp_path / "cut")
-    assert {name.partition(".")[0] for name in tensors_1} == {"weights", "averages", "optimiser"}
+    assert {name.partition(".")[0] for name in tensors_1} == {"weights", "averages", "optimizer"}
     assert tensors_1.keys() == tensors_2.keys() and notes_1 == notes_2
     assert all(torch.equal(tensor, tensors_2[name]) for name, tensor in tensors_1.items())
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
@@ -136,7 +136,7 @@ def test_validation_has_losses_scores_and_the_gap(start):
     row = next(row for row in rows if row["kind"] == "validation")
     for name in ("noise_loss", "lab_loss", "train_noise_loss", "train_lab_loss", "psnr", "ab_mse", "delta_cf"):
         assert math.isfinite(row[name])
-    assert row["psnr_grey"] > 5
+    assert row["psnr_gray"] > 5
     weights = [(row["weight_noise"], row["weight_lab"]) for row in rows if row["kind"] == "train"]
     assert weights[0] != weights[-1], "learned weights are logged and move"
 
@@ -148,7 +148,7 @@ def test_training_lowers_the_loss(start):
 
 
 def test_a_bad_loss_stops_before_the_update(start, tmp_path, monkeypatch):
-    """Guards that the loss is looked at before the optimiser's step: weights stay those of the updates before."""
+    """Guards that the loss is looked at before the optimizer's step: weights stay those of the updates before."""
     from chromatune.training import learner, run
 
     held, passes, joined = {}, [], learner.joined_loss
@@ -319,12 +319,12 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
     kept = open_trainable(str(encoder_pipeline)).photo_encoder.state_dict()
     after = trained.pipeline.photo_encoder.state_dict()
     assert kept and all(torch.equal(value, after[name]) for name, value in kept.items())
-    bundle = Colorizer.load(str(write_outcome(trained, "photos", "quick")), device="cpu").model_pass.bundle
-    assert all(torch.equal(value, bundle.photo_encoder.state_dict()[name]) for name, value in kept.items())
+    pipeline = Colorizer.load(str(write_outcome(trained, "photos", "quick")), device="cpu").backend.pipeline
+    assert all(torch.equal(value, pipeline.photo_encoder.state_dict()[name]) for name, value in kept.items())
     blind = tmp_path / "blind"
     shutil.copytree(encoder_pipeline, blind, ignore=shutil.ignore_patterns("photo_encoder"))
     without, _ = start("without", model=blind, parts=parts, max_steps=3, dropout=0.3)
-    assert without.pipeline.photo_encoder is None and without.cache.greys is None
+    assert without.pipeline.photo_encoder is None and without.cache.grays is None
     ours, theirs = (run.pipeline.unet.state_dict() for run in (trained, without))
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
 

@@ -18,7 +18,7 @@ def test_min_snr_follows_its_paper():
     torch.testing.assert_close(epsilon[1:], (snr.clamp(max=5) / snr)[1:])
     v = snr_weight(ALPHA, SIGMA, 5.0, "v_prediction").flatten()
     torch.testing.assert_close(v[1:], (snr.clamp(max=5) / (snr + 1))[1:])
-    assert v[0] > 0, "at zero terminal SNR colour is decided: it must be trained"
+    assert v[0] > 0, "at zero terminal SNR color is decided: it must be trained"
     assert torch.equal(snr_weight(ALPHA, SIGMA, None, "epsilon"), torch.ones_like(ALPHA))
 
 
@@ -40,7 +40,7 @@ def test_lab_loss_is_float_cielab():
     assert ours.item() == pytest.approx(expected, rel=1e-3)
     blue, yellow = torch.tensor([0.1, 0.1, 1.0]), torch.tensor([1.0, 1.0, 0.1])
     pair = [color.view(1, 3, 1, 1).expand(1, 3, 8, 8) for color in (blue, yellow)]
-    assert lab_loss(*pair, torch.ones(1, 1, 1, 1)) > 15, "opposite colours are far apart, not wrapped together"
+    assert lab_loss(*pair, torch.ones(1, 1, 1, 1)) > 15, "opposite colors are far apart, not wrapped together"
 
 
 def test_lab_loss_pulls_back_what_leaves_the_gamut():
@@ -53,11 +53,11 @@ def test_learned_weights_balance_two_losses():
     """At the optimum of Kendall's objective each weight is the inverse of its loss."""
     noise, lab = torch.tensor(0.5), torch.tensor(0.02)
     log_variances = torch.zeros(2, requires_grad=True)
-    optimiser = torch.optim.SGD([log_variances], lr=0.5)
+    optimizer = torch.optim.SGD([log_variances], lr=0.5)
     for _ in range(400):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         joined_loss(noise, lab, 1.0, log_variances).backward()
-        optimiser.step()
+        optimizer.step()
     torch.testing.assert_close((-log_variances.detach()).exp(), torch.tensor([2.0, 50.0]), rtol=1e-3, atol=0)
     assert joined_loss(noise, lab, 3.0, None).item() == pytest.approx(0.56)
     assert joined_loss(noise, None, 3.0, None) is noise

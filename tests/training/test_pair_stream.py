@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.bundle.latents import encode_moments, to_pixels
 from chromatune.data.sources import open_source
 from chromatune.errors import DataError
+from chromatune.pipeline.latents import encode_moments, to_pixels
 from chromatune.training import latent_cache
 from chromatune.training.latent_cache import cache_key, cached_pair, open_cache
 from chromatune.training.pair_stream import PairStream
@@ -40,18 +40,18 @@ def test_cached_latents_are_those_of_the_drawn_pair(pipeline, drawn_photos, tmp_
     cache = stream.cache
     for photo in (0, 5):
         for variant in range(3):
-            grey, colour = cached_pair(cache.items[photo], variant, 32, SETTINGS)
+            gray, color = cached_pair(cache.items[photo], variant, 32, SETTINGS)
             row = cache.rows[photo] + variant
             with torch.no_grad():
-                expected = encode_moments(pipeline.vae, to_pixels(np.stack([grey, colour])))
+                expected = encode_moments(pipeline.vae, to_pixels(np.stack([gray, color])))
             np.testing.assert_allclose(cache.condition[row], expected[0, :4], atol=5e-3)
             np.testing.assert_allclose(cache.moments[row], expected[1], atol=2e-2)
 
 
-def test_broken_and_grey_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_path):
+def test_broken_and_gray_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_path):
     cache = make_stream(pipeline, drawn_photos, tmp_path).cache
     assert len(cache.items) == 12
-    assert cache.left_out == {"broken": ["broken.jpg"], "too small": [], "grey or sepia": ["grey.png"]}
+    assert cache.left_out == {"broken": ["broken.jpg"], "too small": [], "gray or sepia": ["gray.png"]}
 
 
 def test_encoders_run_once(pipeline, drawn_photos, tmp_path, monkeypatch):
@@ -77,9 +77,9 @@ def test_a_stale_cache_is_never_used(pipeline, drawn_photos, tmp_path):
         cache_key(items, "other vae", 32, SETTINGS),
         cache_key(items, "vae", 64, SETTINGS),
         cache_key(items[1:], "vae", 32, SETTINGS),
-        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"grey": "rec709"})),
+        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"gray": "rec709"})),
         cache_key(items, "vae", 32, SETTINGS.model_copy(update={"flip": False})),
-        cache_key(items, "vae", 32, SETTINGS, with_greys=True),
+        cache_key(items, "vae", 32, SETTINGS, with_grays=True),
     ]
     os.utime(folder / "00.png", (1, 1))  # the photo was replaced under the same name
     changed.append(cache_key(open_source(folder).items, "vae", 32, SETTINGS))
@@ -125,7 +125,7 @@ def written(name, data):
     return lambda folder: (folder / name).write_bytes(data)
 
 
-NOTHING_LEFT_OUT: dict[str, list[str]] = {"broken": [], "too small": [], "grey or sepia": []}
+NOTHING_LEFT_OUT: dict[str, list[str]] = {"broken": [], "too small": [], "gray or sepia": []}
 DAMAGES = [
     cut("condition.npy", -100), cut("moments.npy", 60), cut("condition.npy", 0),
     written("moments.npy", b"\x93NUMPY" * 9),
@@ -159,11 +159,11 @@ def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, mon
 @pytest.mark.parametrize("left", [b"", b"\x93NUMPY", b"x" * 4000])
 def test_what_a_full_disk_left_before_the_first_usable_photo_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, left):
     vae, source = open_trainable(str(tiny_pipeline())).vae, open_source(drawn_photos)
-    items = sorted(source.items, key=lambda item: item.key != "grey.png")  # the grey one first
+    items = sorted(source.items, key=lambda item: item.key != "gray.png")  # the gray one first
     whole = open_cache(tmp_path / "whole", items, vae, 32, SETTINGS)
     partial = tmp_path / "cut" / (whole.folder.name + ".partial")
     partial.mkdir(parents=True)
-    note = {"variants": SETTINGS.cache_variants, "done": 1, "left_out": {"broken": [], "grey": ["grey.png"]}}
+    note = {"variants": SETTINGS.cache_variants, "done": 1, "left_out": {"broken": [], "gray": ["gray.png"]}}
     (partial / "index.json").write_text(json.dumps(note))
     (partial / "condition.npy").write_bytes(left)
     again = open_cache(tmp_path / "cut", items, vae, 32, SETTINGS)
@@ -189,24 +189,24 @@ def test_room_is_taken_before_latents_are_written(drawn_photos, tiny_pipeline, t
     assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in cache.folder.glob("*.npy"))
 
 
-def test_greys_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos, tmp_path):
+def test_grays_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos, tmp_path):
     items, settings = open_source(drawn_photos).items, SETTINGS.model_copy(update={"dropout": 0.2})
-    assert open_cache(tmp_path, items, pipeline.vae, 32, settings).greys is None
-    cache = open_cache(tmp_path, items, pipeline.vae, 32, settings, with_greys=True)
+    assert open_cache(tmp_path, items, pipeline.vae, 32, settings).grays is None
+    cache = open_cache(tmp_path, items, pipeline.vae, 32, settings, with_grays=True)
     for photo, variant in ((0, 0), (5, 2)):
-        grey, _ = cached_pair(cache.items[photo], variant, 32, settings)
-        np.testing.assert_array_equal(cache.greys[cache.rows[photo] + variant], grey[..., 0])
+        gray, _ = cached_pair(cache.items[photo], variant, 32, settings)
+        np.testing.assert_array_equal(cache.grays[cache.rows[photo] + variant], gray[..., 0])
     stream = PairStream(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
     batches = [stream.batch(number) for number in range(8)]
     shown = torch.cat([batch.shown for batch in batches])
     there = torch.cat([batch.condition.abs().amax(dim=(1, 2, 3)) > 0 for batch in batches])
     assert torch.equal(shown, there) and 0 < shown.sum() < len(shown)
-    assert batches[0].greys.shape == (3, 32, 32) and batches[0].greys.dtype == torch.uint8
+    assert batches[0].grays.shape == (3, 32, 32) and batches[0].grays.dtype == torch.uint8
 
 
 def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
-    items = [item for item in open_source(drawn_photos).items if item.key in ("grey.png", "broken.jpg")]
-    with pytest.raises(DataError, match="no usable photo among 2: 1 broken, 1 grey or sepia"):
+    items = [item for item in open_source(drawn_photos).items if item.key in ("gray.png", "broken.jpg")]
+    with pytest.raises(DataError, match="no usable photo among 2: 1 broken, 1 gray or sepia"):
         open_cache(tmp_path, items, pipeline.vae, 32, SETTINGS)
 
 
@@ -277,7 +277,7 @@ def test_a_photo_that_vanishes_is_named(pipeline, drawn_photos, tmp_path):
 
 def test_photos_keep_their_own_prompts_where_asked(pipeline, drawn_photos, tmp_path):
     cache = make_stream(pipeline, drawn_photos, tmp_path).cache
-    own = {item.key: f"colour {item.key[:2]}" for item in cache.items}
+    own = {item.key: f"color {item.key[:2]}" for item in cache.items}
     settings = SETTINGS.model_copy(update={"dropout": 0.0})
     stream = PairStream(cache, own, pipeline.tokenizer, 1.0, 1000, settings)
     for position in range(30):

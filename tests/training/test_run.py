@@ -21,12 +21,12 @@ from chromatune.training.widening import open_trainable
 
 
 def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline, tiny_settings):
-    """So that the same command works once colour photos are there."""
+    """So that the same command works once color photos are there."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(4):
         Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
-    with pytest.raises(DataError, match="no usable photo to validate on .. grey or sepia.; give more colour photos"):
+    with pytest.raises(DataError, match="no usable photo to validate on .. gray or sepia.; give more color photos"):
         loop.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -107,30 +107,30 @@ def test_what_is_left_out_is_written_with_its_reason(start, drawn_photos, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "run" / run.LEFT_OUT_FILE).read_text().splitlines()]
     told = {row["key"]: row["reason"] for row in rows}
     inspected = inspect_source(open_source(drawn_photos), size_px=16).left_out
-    expected = {"broken.jpg": "broken", "grey.png": "grey or sepia"}
+    expected = {"broken.jpg": "broken", "gray.png": "gray or sepia"}
     assert {key for photos in inspected.values() for key in photos.examples} == set(expected)
     held_out = {item.key for item in trained.split.validation}
     assert told == {key: reason for key, reason in expected.items() if key not in held_out}
 
 
 def test_a_held_out_photo_that_cannot_be_used_is_replaced(tiny_pipeline, tiny_settings, tmp_path):
-    """Guards small sets: the only photo to validate on is grey, and another one is held out instead."""
+    """Guards small sets: the only photo to validate on is gray, and another one is held out instead."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(5):
         Image.effect_noise((48, 48), 60).convert("RGB").save(photos / f"{number}.png")
     settings = TrainSettings(**(tiny_settings | {"max_steps": 1, "validation": 0.2}))
     (first,) = split_source(open_source(photos).items, 0.2, settings.seed).validation
-    colours = np.random.default_rng(0)
+    colors = np.random.default_rng(0)
     for path in photos.iterdir():
         if path.name != first.key:
-            squares = np.kron(colours.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
+            squares = np.kron(colors.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
             Image.fromarray(squares.astype(np.uint8)).save(path)
     trained = loop.train(open_source(photos), str(tiny_pipeline()), settings, tmp_path / "run")
     assert len(trained.split.validation) == 1 and trained.split.validation[0].key != first.key
     assert json.loads((tmp_path / "run" / run.LEFT_OUT_FILE).read_text()) == {
         "key": first.key,
-        "reason": "grey or sepia",
+        "reason": "gray or sepia",
     }
 
 

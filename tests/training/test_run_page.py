@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from chromatune.errors import DataError, MissingExtraError
-from chromatune.pages import png_of
+from chromatune.reports import png_of
 from chromatune.training import run_page
 from chromatune.training.curves import PANELS, Curve, curve_points, draw_panels
 from chromatune.training.run_page import lead_of, write_run_page
@@ -32,7 +32,7 @@ def validation(step, **values):
 ROWS = [
     *(train(step, noise_loss=0.4, lab_loss=0.1, weight_noise=1.0, weight_lab=0.5) for step in range(10, 310, 10)),
     *(
-        validation(step, train_noise_loss=0.4, lab_mse=9.0, train_lab_mse=8.0, psnr_grey=20.3, delta_cf=step % 200 + 1)
+        validation(step, train_noise_loss=0.4, lab_mse=9.0, train_lab_mse=8.0, psnr_gray=20.3, delta_cf=step % 200 + 1)
         for step in (0, 100, 200, 300)
     ),
 ]
@@ -54,7 +54,7 @@ def few_panels(monkeypatch):
 def run_folder(tmp_path_factory):
     folder = write_rows(tmp_path_factory.mktemp("run"), ROWS)
     (folder / "grids").mkdir()
-    for step in (0, 100, 200, 300):  # 2 photos; grey input, raw, recomposed, truth
+    for step in (0, 100, 200, 300):  # 2 photos; gray input, raw, recomposed, truth
         rows = [np.full((8, 16, 3), value, np.uint8) for value in (20, 60, 100 + step // 4, 240)]
         Image.fromarray(np.vstack(rows)).save(folder / "grids" / f"step-{step:06}.png")
     write_run_page(folder, title="Run <1>", settings=SETTINGS, best_step=200)
@@ -84,7 +84,7 @@ def test_the_page_needs_nothing_beside_it(run_folder):
 
 def test_the_sentence_comes_first_and_all_else_is_folded(run_folder):
     page = (run_folder / "report.html").read_text(encoding="utf-8")
-    lead = "PSNR 22.0 dB at step 200, 1.7 dB above the grey input; before fine-tuning 0.3 dB below it."
+    lead = "PSNR 22.0 dB at step 200, 1.7 dB above the gray input; before fine-tuning 0.3 dB below it."
     order = [lead, ">Samples</h2>", ">Curves</h2>", "<summary>More curves", ">Figures</h2>", "<td>PSNR, dB</td>"]
     order += ["<summary>Everything measured", "<td>lab_mse</td>", "<summary>All settings", "<td>5e-06</td>"]
     found = [page.index(text) for text in order]
@@ -98,14 +98,14 @@ def test_figures_before_at_the_best_step_and_at_the_last(run_folder):
     assert ["PSNR, dB", "20", "22", "23"] in rows and ["psnr", "20", "22", "23"] in rows
     marked = re.findall(r'<tr><td>([^<]*)</td>(?:<td>[^<]*</td>)*<td class="best">([^<]*)</td>', page)
     assert ("PSNR, dB", "23") in marked, "the most"
-    assert ("colourfulness error, ΔCF", "1") in marked, "the least"
+    assert ("colorfulness error, ΔCF", "1") in marked, "the least"
 
 
 def test_a_line_of_squares_for_each_photo(run_folder):
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     lines = pictures(page, "jpeg")
     assert len(lines) == 2
-    for line in lines:  # squares of 8 px, 4 px between them; grey, before, best, truth
+    for line in lines:  # squares of 8 px, 4 px between them; gray, before, best, truth
         assert np.abs(line[4, 4::12, 0].astype(int) - [20, 100, 150, 240]).max() < 6
 
 
@@ -135,11 +135,11 @@ def test_same_run_same_page(run_folder, tmp_path):
         ([], None, "0 updates, and no validation yet."),
         ([train(1)], None, "1 update, and no validation yet."),
         ([train(10)], None, "10 updates, and no validation yet."),
-        ([validation(10, psnr_grey=20.1)], 10, "PSNR 20.1 dB at step 10, level with the grey input."),
+        ([validation(10, psnr_gray=20.1)], 10, "PSNR 20.1 dB at step 10, level with the gray input."),
         (
-            [validation(0, psnr_grey=19.0), validation(9, psnr=18.26, psnr_grey=19.0)],
+            [validation(0, psnr_gray=19.0), validation(9, psnr=18.26, psnr_gray=19.0)],
             9,
-            "PSNR 18.3 dB at step 9, 0.7 dB below the grey input; before fine-tuning 1.0 dB above it.",
+            "PSNR 18.3 dB at step 9, 0.7 dB below the gray input; before fine-tuning 1.0 dB above it.",
         ),
         (
             [{"step": step, "kind": "validation", "noise_loss": 1 / (1 + step)} for step in (0, 1, 3)],
@@ -147,7 +147,7 @@ def test_same_run_same_page(run_folder, tmp_path):
             "Noise loss 0.5000 on held-out photos at step 1; before fine-tuning 1.0000.",
         ),
         (
-            [{"step": 4, "kind": "validation", "psnr_grey": 19.0}],
+            [{"step": 4, "kind": "validation", "psnr_gray": 19.0}],
             None,
             "4 updates; neither losses nor PSNR were measured.",
         ),
@@ -159,7 +159,7 @@ def test_the_lead_says_what_is_known(rows, best, lead):
 
 def test_gap_is_validation_less_training():
     rows = [validation(100, noise_loss=0.5, train_noise_loss=0.375), validation(200, noise_loss=0.5)]
-    gap = next(p for p in PANELS if p.title == "Noise loss: generalisation gap").curves[0]
+    gap = next(p for p in PANELS if p.title == "Noise loss: generalization gap").curves[0]
     assert curve_points(rows, gap) == ([100], [0.125])
 
 
@@ -173,7 +173,7 @@ def test_a_curve_has_finite_numbers_alone():
     [
         ([{"step": 10, "kind": "train"}], []),
         ([train(10, loss=float("nan")), train(20, loss="high", lr=None)], ["Learning rate"]),
-        ([{"step": 10, "kind": "validation", "psnr_grey": 19.0}], []),  # alone it says nothing
+        ([{"step": 10, "kind": "validation", "psnr_gray": 19.0}], []),  # alone it says nothing
         ([train(10, loss=-1.0)], ["Training loss", "Learning rate"]),
     ],
 )

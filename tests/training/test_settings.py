@@ -18,7 +18,7 @@ def test_the_paper_preset_is_the_papers_recipe():
     assert (paper.photos, paper.batch, paper.accumulation, paper.lr) == (766, 4, 4, 5e-6)
     assert (paper.lr_schedule, paper.warmup, paper.dropout, paper.lab_weight) == ("constant", 0, 0.0, 0.0)
     assert (paper.beta1, paper.beta2, paper.weight_decay, paper.seed) == (0.9, 0.999, 1e-2, 42)
-    assert paper.ema > 0 and paper.prompts == "thirty" and paper.grey == "rec601"
+    assert paper.ema > 0 and paper.prompts == "thirty" and paper.gray == "rec601"
 
 
 def test_command_line_beats_file_beats_preset(tmp_path):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from chromatune.bundle.text import unread_part
+from chromatune.pipeline.text import unread_part
 from chromatune.training.unread_prompts import unread_warning
 
 
 @pytest.fixture
 def tokenizer(tiny_pipeline):
-    from chromatune.bundle import load_bundle
+    from chromatune.pipeline import load_pipeline
 
-    return load_bundle(str(tiny_pipeline()), device="cpu").tokenizer
+    return load_pipeline(str(tiny_pipeline()), device="cpu").tokenizer
 
 
 def test_of_many_prompts_those_that_are_cut_are_counted_once(tokenizer):

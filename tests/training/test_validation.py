@@ -22,26 +22,26 @@ def photos():
     return ValidationSet(truth, truth[..., 1], nothing, nothing, nothing)
 
 
-def spread(result, truth, grey):
-    """Scores of one photo; its colourfulness is how far its channels are apart."""
+def spread(result, truth, gray):
+    """Scores of one photo; its colorfulness is how far its channels are apart."""
     return {"psnr": 20.0, "ab_mse": 1.0, "cf_field": float(np.ptp(result.astype(int), axis=2).mean())}
 
 
 @pytest.mark.parametrize("truth_cf_field", [0.0, 255.0])
-def test_colourfulness_errors_are_distances(photos, truth_cf_field):
-    """Guards the `abs` of ΔCF: too little colour is an error, as too much is, and less of it is better."""
+def test_colorfulness_errors_are_distances(photos, truth_cf_field):
+    """Guards the `abs` of ΔCF: too little color is an error, as too much is, and less of it is better."""
     raw = squares(1).astype(np.float32) / 255
-    anchors = {"psnr_grey": 19.0, "truth_cf_field": truth_cf_field}
+    anchors = {"psnr_gray": 19.0, "truth_cf_field": truth_cf_field}
     means, recomposed = measure_results(raw, photos, spread, anchors)
-    colourfulness = np.mean([spread(result, None, None)["cf_field"] for result in recomposed])
-    assert 0 < colourfulness < 255
-    assert means["delta_cf"] == pytest.approx(abs(colourfulness - truth_cf_field)) and means["delta_cf"] > 0
+    colorfulness = np.mean([spread(result, None, None)["cf_field"] for result in recomposed])
+    assert 0 < colorfulness < 255
+    assert means["delta_cf"] == pytest.approx(abs(colorfulness - truth_cf_field)) and means["delta_cf"] > 0
 
 
-def test_anchors_are_the_grey_input_and_the_truth(photos):
-    score = lambda result, truth, grey: {"psnr": float(result.mean()), "cf_field": float(result.max())}  # noqa: E731
+def test_anchors_are_the_gray_input_and_the_truth(photos):
+    score = lambda result, truth, gray: {"psnr": float(result.mean()), "cf_field": float(result.max())}  # noqa: E731
     anchors = measure_anchors(photos, score)
-    assert anchors["psnr_grey"] == pytest.approx(np.mean([grey.mean() for grey in photos.grey_u8]))
+    assert anchors["psnr_gray"] == pytest.approx(np.mean([gray.mean() for gray in photos.gray_u8]))
     assert anchors["truth_cf_field"] == np.mean([truth.max() for truth in photos.truth_u8])
 
 
@@ -50,7 +50,7 @@ def test_a_grid_is_read_as_it_was_written(photos, tmp_path, scored):
     path, raw, recomposed = tmp_path / "grids" / "step-000001.png", squares(1), squares(2) if scored else None
     write_grid(path, photos, raw.astype(np.float32) / 255, recomposed)
     grid = read_grid(path, recomposed=scored)
-    np.testing.assert_array_equal(grid.grey, np.repeat(photos.grey_u8[..., None], 3, axis=3))
+    np.testing.assert_array_equal(grid.gray, np.repeat(photos.gray_u8[..., None], 3, axis=3))
     np.testing.assert_array_equal(grid.raw, raw)
     np.testing.assert_array_equal(grid.truth, photos.truth_u8)
     assert grid.recomposed is None if recomposed is None else np.array_equal(grid.recomposed, recomposed)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from chromatune.bundle import load_bundle, model_info
 from chromatune.errors import ModelError
+from chromatune.pipeline import load_pipeline, model_info
 from chromatune.training.widening import open_trainable
 
 
@@ -80,7 +80,7 @@ def test_other_channel_counts_are_refused(tiny_stable_diffusion):
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])
 def test_embedded_models_open_in_float32(name):
-    """They are stored in float16, of which an optimiser's small steps would be rounded away."""
+    """They are stored in float16, of which an optimizer's small steps would be rounded away."""
     opened = open_trainable(name)
     assert opened.info == model_info(name)
     assert opened.unet.config.in_channels == 8
@@ -133,7 +133,7 @@ def test_half_precision_files_open_in_float32(tiny_stable_diffusion, tmp_path):
     for module in (opened.unet, opened.vae, opened.text_encoder):
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
     assert torch.equal(opened.unet.conv_out.weight, pipeline.unet.conv_out.weight.float())
-    assert load_bundle(str(tmp_path / "half"), device="cpu").dtype == torch.float32
+    assert load_pipeline(str(tmp_path / "half"), device="cpu").dtype == torch.float32
 
 
 def test_index_without_a_unet_is_one_line(tiny_stable_diffusion, tmp_path):

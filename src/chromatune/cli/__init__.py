@@ -8,6 +8,6 @@ printing.py    failures and tables
 document.py    all commands ⇒ docs/cli.md
 """
 
-from chromatune.cli.app import main
+import lazy_loader
 
-__all__ = ["main"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -28,9 +28,7 @@ from chromatune.errors import (
 from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
-    from chromatune.batch.archive import Archive, Listed, Planned
-    from chromatune.batch.local_engine import Engine, MakeWorker
-    from chromatune.batch.stores import LocalFolder, Store
+    from chromatune.jobs import Archive, Engine, Listed, LocalFolder, MakeWorker, Planned, Store
 
 ENGINES = ("local", "ray")
 GO_ON = "the same command goes on"
@@ -118,11 +116,17 @@ def batch_command(
     if hints_dir is not None and not options.recompose:
         raise OptionsError("--hints-dir needs the photo's own luminance; leave out --no-recompose")
 
-    from chromatune.batch.archive import Archive, hold_destination
-    from chromatune.batch.archive_worker import ArchiveWorker, Room, WorkSettings
-    from chromatune.batch.manifest import Manifest
-    from chromatune.batch.remote_folder import check_stores, open_store
-    from chromatune.batch.stores import MARK
+    from chromatune.jobs import (
+        MARK,
+        Archive,
+        ArchiveWorker,
+        Manifest,
+        Room,
+        WorkSettings,
+        check_stores,
+        hold_destination,
+        open_store,
+    )
 
     _check_engine(engine, ray_address)
     photos, results = open_store(source), open_store(destination)
@@ -162,7 +166,7 @@ def _check_engine(name: str, address: str | None) -> None:
 
 def _records(results: Store, given: str | None) -> LocalFolder:
     """The folder of this machine for what is known of the archive."""
-    from chromatune.batch.stores import LocalFolder
+    from chromatune.jobs import LocalFolder
 
     if isinstance(results, LocalFolder):
         if given is not None:
@@ -178,10 +182,10 @@ def _records(results: Store, given: str | None) -> LocalFolder:
 
 def _engine(name: str, make_worker: MakeWorker, workers: int | None, address: str | None, device: str | None) -> Engine:
     if name == "local":
-        from chromatune.batch.local_engine import LocalEngine
+        from chromatune.jobs import LocalEngine
 
         return LocalEngine(make_worker, workers)
-    from chromatune.batch.ray_engine import RayEngine
+    from chromatune.jobs import RayEngine
 
     return RayEngine(make_worker, workers, address=address, gpu=(device or "").startswith("cuda"))
 
@@ -210,7 +214,7 @@ def _work(archive: Archive, engine: Engine, quiet: bool) -> int:
 
 def _watch(archive: Archive, engine: Engine, quiet: bool) -> int:
     """The exit code, after Ctrl-C."""
-    from chromatune.batch.watch import arrivals
+    from chromatune.jobs import arrivals
 
     if not quiet:
         complain(f"watching {archive.source.name}; Ctrl-C ends it", "note")
@@ -282,7 +286,7 @@ def _tell_end(archive: Archive, quiet: bool) -> int:
     """The exit code, after the page was written and its path told."""
     done, failed = archive.done_and_failed()
     if find_spec("jinja2"):
-        from chromatune.batch.summary import write_summary
+        from chromatune.jobs import write_summary
 
         print_line(write_summary(archive, archive.folder))
     elif not quiet:

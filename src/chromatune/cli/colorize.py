@@ -15,9 +15,8 @@ from chromatune.errors import OptionsError, count_of, shown
 from chromatune.options import ColorizeOptions, make_options
 
 if TYPE_CHECKING:
-    from chromatune.batch import Done, Event, Job
-    from chromatune.batch.hint_layers import HintsOf
     from chromatune.images import Photo
+    from chromatune.jobs import Done, Event, HintsOf, Job
 
 MOST_EXISTING = 3  # results that exist and get a line each
 
@@ -50,7 +49,7 @@ HintLayer = Annotated[
     typer.Option(
         "--hints",
         metavar="LAYER",
-        help="Colours painted on a transparent layer of the photo: PNG, TIFF or WebP, of any size.",
+        help="Colors painted on a transparent layer of the photo: PNG, TIFF or WebP, of any size.",
         show_default="none",
     ),
 ]
@@ -58,8 +57,8 @@ HintPoints = Annotated[
     list[str] | None,
     typer.Option(
         "--hint",
-        metavar="X,Y=COLOUR",
-        help="The colour at a pixel of the photo, such as 420,310=#a03020, or 420,310,12=#a03020 with a radius of 12 "
+        metavar="X,Y=COLOR",
+        help="The color at a pixel of the photo, such as 420,310=#a03020, or 420,310,12=#a03020 with a radius of 12 "
         "pixels; may be given again.",
         show_default="none",
     ),
@@ -72,7 +71,7 @@ Like = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PHOTO",
-        help="A photo in colour that shows the same things: its colours are taken where it does; may be given again.",
+        help="A photo in color that shows the same things: its colors are taken where it does; may be given again.",
         show_default="none",
     ),
 ]
@@ -138,10 +137,10 @@ def colorize_command(
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
     # here: they load OpenCV, which `--help` does not need
-    from chromatune.batch import plan, run_jobs
-    from chromatune.files import own_results
+    from chromatune.files import find_own_results
+    from chromatune.jobs import plan, run_jobs
 
-    if results := own_results(photos):
+    if results := find_own_results(photos):
         photos = [photo for photo in photos if photo not in set(results)]
         complain(f"left out {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
     jobs = plan(photos, out, variants, _pages(photos, page))
@@ -168,9 +167,9 @@ def colorize_command(
 def _hints(
     jobs: Sequence[Job], layer: str | None, points: Sequence[str], folder: str | None, options: ColorizeOptions
 ) -> HintsOf:
-    """What is known of the photos' colours: of one photo by a layer and points, of several by a folder of layers."""
-    from chromatune.batch.hint_layers import layers_in, no_hints
+    """What is known of the photos' colors: of one photo by a layer and points, of several by a folder of layers."""
     from chromatune.hints import Hints, parse_point
+    from chromatune.jobs import layers_in, no_hints
 
     if layer is None and not points and folder is None:
         return no_hints
@@ -189,11 +188,11 @@ def _hints(
 
 
 def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Photo]:
-    """The photos whose colours are to be taken, read and checked before the model is loaded.
+    """The photos whose colors are to be taken, read and checked before the model is loaded.
 
     Raises:
         OptionsError: they contradict `options`.
-        PhotoError: one cannot be read, or is grey.
+        PhotoError: one cannot be read, or is gray.
     """
     if not paths:
         return []
@@ -218,9 +217,9 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
             raise OptionsError(f"--page {shown(page)}: accepted is a number from 1, or all")
         return {photo: (int(page),) for photo in photos}
 
-    from chromatune.batch import STANDARD_STREAM
     from chromatune.errors import PhotoError
     from chromatune.images import count_pages
+    from chromatune.jobs import STANDARD_STREAM
 
     if STANDARD_STREAM in photos:
         raise OptionsError("--page all takes files; give standard input a page by its number")
@@ -236,7 +235,7 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
 def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[ColorizeOptions]:
     """The options of each variant: seeds one after the other, in a number of steps that lets them differ."""
     if variants > 1 and options.steps is None:
-        from chromatune.bundle import model_info
+        from chromatune.pipeline import model_info
 
         options = options.model_copy(update={"steps": model_info(model).variant_steps})
     with flags_in_errors(ColorizeOptions):
@@ -244,7 +243,7 @@ def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[Co
 
 
 def _reads_standard_input(jobs: Sequence[Job]) -> bool:
-    from chromatune.batch import STANDARD_STREAM
+    from chromatune.jobs import STANDARD_STREAM
 
     return any(job.source == STANDARD_STREAM for job in jobs)
 
@@ -263,9 +262,9 @@ def _refuse_terminals(jobs: Sequence[Job]) -> None:
 
 def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: bool) -> int:
     """The exit code, after a line for each result, warning and failure as it comes; what exists is summed up."""
-    from chromatune.batch import Exists, Failed
+    from chromatune.jobs import Exists, Failed
 
-    code, existing, warned, coloured = 0, 0, set[str](), list[str]()
+    code, existing, warned, colored = 0, 0, set[str](), list[str]()
     with stages(shown=not quiet and results > 1) as start_stage:
         advance = start_stage("colorizing", results)
         for event in events:
@@ -281,16 +280,16 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
                     if warning not in warned:
                         complain(warning, "warning")
                         warned.add(warning)
-                if event.job.variant == 0 and _is_in_colour(event):
-                    coloured.append(_name_of(event))
+                if event.job.variant == 0 and _is_in_color(event):
+                    colored.append(_name_of(event))
                 if event.path is not None:
                     print_line(event.path)
             for _ in range(event.results if isinstance(event, Failed) else 1):
                 advance()
-    if coloured:
-        them = count_of(len(coloured), "photo is in colour already and its", "photos are in colour already and their")
-        first = ", the first" if len(coloured) > 1 else ""
-        complain(f"{them} own colours are not used{first}: {coloured[0]}", "note")
+    if colored:
+        them = count_of(len(colored), "photo is in color already and its", "photos are in color already and their")
+        first = ", the first" if len(colored) > 1 else ""
+        complain(f"{them} own colors are not used{first}: {colored[0]}", "note")
     if existing and skip_existing and not quiet:
         complain(f"{count_of(existing, 'result')} there already, skipped", "note")
     elif existing > MOST_EXISTING and not skip_existing:
@@ -305,10 +304,10 @@ def _warnings(done: Done) -> Iterable[str]:
     yield from done.result.warnings
 
 
-def _is_in_colour(done: Done) -> bool:
-    from chromatune.color import is_in_colour
+def _is_in_color(done: Done) -> bool:
+    from chromatune.color import is_in_color
 
-    return done.result.photo.rgb is not None and is_in_colour(done.result.photo.rgb)
+    return done.result.photo.rgb is not None and is_in_color(done.result.photo.rgb)
 
 
 def _name_of(done: Done) -> str:

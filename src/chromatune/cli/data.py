@@ -13,7 +13,7 @@ from chromatune.errors import DataError, count_of
 from chromatune.files import CONTACT_SHEET
 
 if TYPE_CHECKING:
-    from chromatune.data.inspection import Inspection
+    from chromatune.data import Inspection
 
 Columns = Annotated[
     list[str] | None,
@@ -35,7 +35,7 @@ def inspect_command(
         typer.Argument(
             metavar="SOURCE",
             help="A folder of photos, LFW, FFHQ, IMDB-WIKI, a Hugging Face data set or a table of photos "
-            "(metadata.csv, .jsonl or .parquet with columns file_name and edit_prompt), recognised by its layout; or "
+            "(metadata.csv, .jsonl or .parquet with columns file_name and edit_prompt), recognized by its layout; or "
             "KIND:PATH with KIND one of folder, lfw, ffhq, imdb-wiki, hf, table. On the hub: hf:OWNER/NAME. "
             "Other columns: --column, or hf:PATH#image=COLUMN&prompt=COLUMN in quotes.",
         ),
@@ -57,8 +57,7 @@ def inspect_command(
 
     In a pipe: one figure a line, its fields separated by tabs.
     """
-    from chromatune.data.inspection import inspect_source, write_contact_sheet
-    from chromatune.data.sources import open_source, with_columns
+    from chromatune.data import inspect_source, open_source, with_columns, write_contact_sheet
 
     opened = open_source(with_columns(source, columns or []))
     total = min(limit or len(opened.items), len(opened.items))

@@ -11,10 +11,10 @@ from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.printing import complain, note_own_results, print_line
 from chromatune.cli.progress import stages
 from chromatune.errors import count_of
-from chromatune.evaluation.settings import EvaluationSettings, is_film_source, make_settings
+from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
 
 if TYPE_CHECKING:
-    from chromatune.evaluation.evaluation import Evaluation
+    from chromatune.evaluation import Evaluation
 
 
 @takes_fields(make_settings)
@@ -27,17 +27,16 @@ def evaluate_command(
 ) -> int:
     """Measure colorizers on photos: scores of each photo, tables with intervals, and a report with pictures.
 
-    A film in colour (or film:DIR, a folder of frames) is measured through time; see docs/film.md.
-    Rows that are always there: the grey photo itself, and every model with and without its own luminance. Run again
+    A film in color (or film:DIR, a folder of frames) is measured through time; see docs/video.md.
+    Rows that are always there: the gray photo itself, and every model with and without its own luminance. Run again
     after an interruption, it goes on. Exit code 1: photos or results could not be read; the report lists them.
     """
     command = command_line_of(("chromatune", "evaluate"), settings, "--out", str(out))
-    if is_film_source(settings.source):
-        return _film(settings, out, command)
+    if is_video_source(settings.source):
+        return _video(settings, out, command)
 
-    from chromatune.evaluation.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate
-    from chromatune.evaluation.summary import notes, tables
-    from chromatune.pages import markdown_table
+    from chromatune.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate, notes, tables
+    from chromatune.reports import markdown_table
 
     with stages() as start_stage:
         evaluation = evaluate(settings, out, command=command, start_stage=start_stage)
@@ -50,13 +49,13 @@ def evaluate_command(
     return _tell_failures(evaluation)
 
 
-def _film(settings: EvaluationSettings, out: Path, command: str) -> int:
-    """Models measured on a film in colour: a table, and the paths of what is written."""
-    from chromatune.evaluation.films import STRIP_FILE, SUMMARY_FILE, evaluate_film, table
-    from chromatune.pages import markdown_table
+def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
+    """Models measured on a film in color: a table, and the paths of what is written."""
+    from chromatune.evaluation import STRIP_FILE, VIDEO_SUMMARY_FILE, evaluate_video, video_table
+    from chromatune.reports import markdown_table
 
     with stages() as start_stage:
-        found = evaluate_film(
+        found = evaluate_video(
             settings.source,
             settings.models,
             out,
@@ -65,8 +64,8 @@ def _film(settings: EvaluationSettings, out: Path, command: str) -> int:
             command=command,
             start_stage=start_stage,
         )
-    print(markdown_table(table(found)))
-    for name in (STRIP_FILE, SUMMARY_FILE):
+    print(markdown_table(video_table(found)))
+    for name in (STRIP_FILE, VIDEO_SUMMARY_FILE):
         print_line(out / name)
     return 0
 

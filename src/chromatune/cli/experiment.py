@@ -15,7 +15,7 @@ from chromatune.cli.printing import print_line
 from chromatune.cli.progress import stages
 from chromatune.cli.requirements import require_torch
 from chromatune.errors import OptionsError, count_of
-from chromatune.evaluation.settings import NamedFolder
+from chromatune.evaluation import NamedFolder
 from chromatune.options import Flag, options_error
 
 experiment_app = typer.Typer(help="Answer the paper's open questions by measurement.", rich_markup_mode=None)
@@ -58,7 +58,7 @@ def make_run_settings(**fields: Any) -> RunSettings:
 @experiment_app.command("list")
 def list_command() -> int:
     """List the experiments: question, photos they need, number of runs."""
-    from chromatune.experiments.declaration import experiments
+    from chromatune.experiments import experiments
 
     for name, experiment in experiments().items():
         runs = sum(arm.model is None for arm in experiment.arms) * experiment.budgets["full"].seeds
@@ -85,15 +85,14 @@ def run_command(
 
     Stop it at any time: the same command goes on, and repeats no run that was finished.
     """
-    from chromatune.experiments.declaration import find
+    from chromatune.experiments import find
 
     experiment = find(settings.name)
     data = sources_by_role(settings.data, experiment.roles)
     folder = out or Path(f"experiment-{settings.name}")
     require_torch("an experiment", "train")
 
-    from chromatune.experiments.experiment import run_experiment
-    from chromatune.experiments.findings import write_findings
+    from chromatune.experiments import run_experiment, write_findings
 
     with stages() as start_stage:
         findings = run_experiment(

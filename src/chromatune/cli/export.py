@@ -27,7 +27,7 @@ def export_command(
         raise OptionsError(f"--to {shown(to)}: accepted is onnx")
     require_torch("exporting a model", "export")
 
-    from chromatune.inference.export import export_onnx
+    from chromatune.pipeline import export_onnx
 
     with stages() as start_stage:
         apart = export_onnx(model, out, start_stage=start_stage)

@@ -19,10 +19,10 @@ from chromatune.cli.requirements import require_torch
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
-    from chromatune.files.progress import Advance, StartStage
-    from chromatune.training.settings import TrainSettings
+    from chromatune.files import Advance, StartStage
+    from chromatune.training import TrainSettings
 
-SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_grey", "ab_mse", "delta_cf")
+SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_gray", "ab_mse", "delta_cf")
 
 OnRow: TypeAlias = Callable[[dict[str, Any]], None]  # takes a row of metrics.jsonl
 Out = Annotated[
@@ -41,7 +41,7 @@ MaxSteps = Annotated[int | None, typer.Option(min=1, help="Updates of the weight
 
 def finetune_command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of colour photos, or KIND:PATH; see `chromatune data`.")
+        str, typer.Argument(metavar="SOURCE", help="A folder of color photos, or KIND:PATH; see `chromatune data`.")
     ],
     model: Annotated[
         str,
@@ -65,13 +65,13 @@ def finetune_command(
     push_to_hub: PushToHub = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result's path only.")] = False,
 ) -> int:
-    """Fine-tune a model to colorize, on your own colour photos; prints the path of the new model.
+    """Fine-tune a model to colorize, on your own color photos; prints the path of the new model.
 
     Stop it at any time: the same command goes on from the last checkpoint. The folder of the run holds the model, the
     curves (report.html), sample grids, metrics.jsonl and the checkpoints.
     """
-    from chromatune.data.sources import with_columns
-    from chromatune.training.settings import preset_of, resolve_settings
+    from chromatune.data import with_columns
+    from chromatune.training import preset_of, resolve_settings
 
     source = with_columns(source, columns or [])
     # A column of instructions that is named is used, whatever the preset; words typed after it go before it
@@ -94,7 +94,7 @@ def finetune_command(
         return 0
     print_line(folder)
     if push_to_hub is not None:
-        from chromatune.bundle.saving import push_to_hub as push
+        from chromatune.pipeline import push_to_hub as push
 
         print_line(push(folder, push_to_hub))
     if not quiet:
@@ -108,8 +108,7 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
     Raises:
         OptionsError: it is a LoRA, or keeps a scheduler that takes torch.
     """
-    from chromatune.bundle.names import find_model
-    from chromatune.inference.runtimes import scheduler_problem
+    from chromatune.pipeline import find_model, scheduler_problem
 
     if settings.parts == "lora":
         raise OptionsError(f"--export-onnx takes a whole model; after the run: chromatune export {out / 'model'} OUT")
@@ -123,18 +122,17 @@ def _train(
     source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool
 ) -> Path | None:
     """The folder of the trained model; None in all but one of several processes."""
-    from chromatune.bundle.saving import check_replaceable
-    from chromatune.data.sources import OWN_RESULT, check_outside, open_source
+    from chromatune.data import OWN_RESULT, check_outside, open_source
+    from chromatune.pipeline import check_replaceable
 
     check_outside(out, source)
     photos = open_source(source)
     if not quiet:
         note_own_results(photos.left_out.get(OWN_RESULT, 0))
 
-    from chromatune.evaluation.metrics import scores  # here and below: they load OpenCV and torch
-    from chromatune.pages import require_pages
-    from chromatune.training.loop import train
-    from chromatune.training.outcome import model_folder, write_outcome
+    from chromatune.evaluation import score_result  # here and below: they load OpenCV and torch
+    from chromatune.reports import require_pages
+    from chromatune.training import model_folder, train, write_outcome
 
     require_pages("train")
     check_replaceable(model_folder(out))
@@ -146,7 +144,7 @@ def _train(
     with progress_of_run(quiet) as (start_stage, on_row):
         trained = train(
             photos, model, settings, out,
-            score=scores, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
+            score=score_result, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
         )  # fmt: skip
     return write_outcome(trained, source, preset, export_onnx=export_onnx) if trained.is_main else None
 

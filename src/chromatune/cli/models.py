@@ -10,7 +10,7 @@ def models_command() -> int:
 
     In a pipe: one model a line, its fields separated by tabs.
     """
-    from chromatune.bundle import available_models
+    from chromatune.pipeline import available_models
 
     rows = [
         (info.name, str(info.size_px), str(info.steps), info.description, str(info.path)) for info in available_models()

@@ -11,7 +11,7 @@ def require_torch(what: str, extra: str = "torch") -> None:
     Raises:
         MissingExtraError: they are not.
     """
-    from chromatune.bundle.names import has_torch
+    from chromatune.pipeline import has_torch
 
     if not has_torch():
         raise MissingExtraError(what, extra)

@@ -11,10 +11,10 @@ import typer
 from chromatune.cli.fields import flags_in_errors, takes_fields
 from chromatune.cli.printing import complain
 from chromatune.errors import MissingExtraError
-from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
+from chromatune.serving import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
 if TYPE_CHECKING:
-    from chromatune.serving.predictor import Predictor
+    from chromatune.serving import Predictor
 
 WEB = ("fastapi", "uvicorn", "multipart", "prometheus_client", "fastapi_offline")
 
@@ -39,8 +39,7 @@ def serve_command(
     predictor = _predictor(settings)
     predictor.start()  # while the web's libraries are loaded
     try:
-        from chromatune.serving.app import create_app
-        from chromatune.serving.run import run_app
+        from chromatune.serving import create_app, run_app
 
         run_app(create_app(predictor, settings), settings, lambda address: _announce(address, open_page))
     finally:
@@ -50,11 +49,11 @@ def serve_command(
 
 def _predictor(settings: ServeSettings) -> Predictor:
     if settings.engine == "local":
-        from chromatune.serving.local import LocalPredictor
+        from chromatune.serving import LocalPredictor
 
         return LocalPredictor(settings, complain)
     from chromatune.cluster import check_address, require_ray
-    from chromatune.serving.ray_predictor import RayPredictor
+    from chromatune.serving import RayPredictor
 
     require_ray("--engine ray")
     if settings.ray_address is not None:

@@ -22,8 +22,8 @@ FrameHints = Annotated[
     list[str] | None,
     typer.Option(
         "--hint",
-        metavar="FRAME:X,Y=COLOUR",
-        help="The colour at a pixel of a frame, such as 120:420,310=#a03020; it is carried through the shot; may be "
+        metavar="FRAME:X,Y=COLOR",
+        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is carried through the shot; may be "
         "given again.",
         show_default="none",
     ),
@@ -63,7 +63,7 @@ Rate = Annotated[
 @takes_fields(make_options)
 def video_command(
     *,
-    film: Annotated[str, typer.Argument(metavar="FILM", help="A film, or a folder of numbered frames.")],
+    video: Annotated[str, typer.Argument(metavar="FILM", help="A film, or a folder of numbered frames.")],
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
     ],
@@ -89,12 +89,12 @@ def video_command(
     """
     from fractions import Fraction
 
-    from chromatune.film import FilmWishes, colorize_film, open_film, read_starts, write_starts
+    from chromatune.video import VideoOptions, colorize_video, open_video, read_starts, write_starts
 
     if not options.recompose:
         raise OptionsError("--no-recompose is of photos: a film keeps its own luma; leave it out")
-    opened = open_film(film, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
-    wishes = FilmWishes(
+    opened = open_video(video, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
+    wishes = VideoOptions(
         out=Path(out),
         model=model,
         options=options,
@@ -109,7 +109,7 @@ def video_command(
         runtime=runtime,
     )
     with stages(shown=not quiet) as start_stage:
-        result = colorize_film(opened, wishes, start_stage=start_stage)
+        result = colorize_video(opened, wishes, start_stage=start_stage)
     if shots is not None and wishes.starts is None:
         write_starts(Path(shots), result.shots)
     for warning in result.warnings:
@@ -117,7 +117,7 @@ def video_command(
     if not quiet:
         kept = len(result.shots) - result.made
         said = f"{count_of(result.frames, 'frame')} in {count_of(len(result.shots), 'shot')}"
-        complain(said + (f", {kept} of them coloured before" if kept > 0 else ""), "note")
+        complain(said + (f", {kept} of them colored before" if kept > 0 else ""), "note")
         print_line(result.out)
     return 0
 
@@ -127,8 +127,8 @@ def _hints(points: Sequence[str], folder: str | None) -> dict[int, Hints]:
     if not points and folder is None:
         return {}
 
-    from chromatune.film import layers_by_frame, parse_frame_point
     from chromatune.hints import Hints
+    from chromatune.video import layers_by_frame, parse_frame_point
 
     found = {} if folder is None else layers_by_frame(Path(folder))
     for point in points:

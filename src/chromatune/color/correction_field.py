@@ -1,7 +1,7 @@
 """The correction field: what hints say at a few pixels, carried over the photo along equal luma.
 
 At a grid of moderate size, x solves (L + λM + εI) x = λM d: d is the correction that is wanted where there are hints, M
-the weights of the hints (diagonal), and L the Laplacian of a graph that joins each pixel with its eight neighbours, the
+the weights of the hints (diagonal), and L the Laplacian of a graph that joins each pixel with its eight neighbors, the
 more strongly the more equal their luma is (Levin et al. 2004, with a leak). ε lets a correction fade with the distance.
 
 All weights are at least 0, so x is at every pixel a mean of the d and of 0, with weights that are at least 0: between
@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # loading SciPy takes a third of a second, and is left to the
 
 GRID_SHORT_SIDE_PX = 128
 MAX_ASPECT = 4.0  # longer strips are squeezed: the time grows with the grid's length
-LUMA_SIGMA = 0.03  # difference of luma, 0..1, at which two neighbours are joined by exp(-1/2)
+LUMA_SIGMA = 0.03  # difference of luma, 0..1, at which two neighbors are joined by exp(-1/2)
 LEAST_AFFINITY = 1e-4  # no pixel is cut off, such as a speck of grain in a stroke
-HINT_WEIGHT = 100.0  # λ: a hint that covers a tenth of a pixel still outweighs its neighbours
+HINT_WEIGHT = 100.0  # λ: a hint that covers a tenth of a pixel still outweighs its neighbors
 LEAK = 2e-4  # ε at a reach of 1
 
 
@@ -89,7 +89,7 @@ def upsample_field(field: np.ndarray, luma: np.ndarray, fine_luma: np.ndarray) -
     """
     height, width = fine_luma.shape
     (rows, row_share), (columns, column_share) = (
-        _neighbours(fine, coarse) for fine, coarse in zip(fine_luma.shape, luma.shape, strict=True)
+        _neighbors(fine, coarse) for fine, coarse in zip(fine_luma.shape, luma.shape, strict=True)
     )
     total = np.full((height, width), 1e-12, np.float32)
     found = np.zeros((height, width, 2), np.float32)
@@ -106,17 +106,17 @@ def upsample_field(field: np.ndarray, luma: np.ndarray, fine_luma: np.ndarray) -
     return found / total[..., None]
 
 
-def shrunk_luma(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrunk_luma(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
-    return resize(grey, *size).astype(np.float32) / np.iinfo(grey.dtype).max
+    return resize(gray, *size).astype(np.float32) / np.iinfo(gray.dtype).max
 
 
-def _neighbours(fine: int, coarse: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _neighbors(fine: int, coarse: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The three coarse pixels around each fine one along one side, and their shares: a quadratic B-spline's."""
-    centre = (np.arange(fine) + 0.5) * coarse / fine - 0.5
-    nearest = np.clip(np.rint(centre), 0, coarse - 1).astype(int)
+    center = (np.arange(fine) + 0.5) * coarse / fine - 0.5
+    nearest = np.clip(np.rint(center), 0, coarse - 1).astype(int)
     indices = [np.clip(nearest + offset, 0, coarse - 1) for offset in (-1, 0, 1)]
-    off = np.clip(centre - nearest, -0.5, 0.5)
+    off = np.clip(center - nearest, -0.5, 0.5)
     shares = [(0.5 - off) ** 2 / 2, 0.75 - off**2, (0.5 + off) ** 2 / 2]
     return indices, [share.astype(np.float32) for share in shares]
 

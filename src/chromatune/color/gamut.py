@@ -1,4 +1,4 @@
-"""What chroma fits into sRGB at a luma, and the chroma that a colour's hue and saturation mean at a luma."""
+"""What chroma fits into sRGB at a luma, and the chroma that a color's hue and saturation mean at a luma."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def fit_gamut(chroma: np.ndarray, luma: np.ndarray) -> np.ndarray:
 
 
 def relative_chroma(rgb: np.ndarray) -> np.ndarray:
-    """What hue and saturation of a colour (in HSV's sense) say of chroma at any luma: chroma over luma.
+    """What hue and saturation of a color (in HSV's sense) say of chroma at any luma: chroma over luma.
 
-    A colour multiplied by a number keeps its hue, its saturation, and this quotient. So the quotient times a photo's
-    luma is the chroma of the colour of that hue and saturation that has the photo's luma. Black has no hue, and counts
-    as grey.
+    A color multiplied by a number keeps its hue, its saturation, and this quotient. So the quotient times a photo's
+    luma is the chroma of the color of that hue and saturation that has the photo's luma. Black has no hue, and counts
+    as gray.
 
     Args:
         rgb: (..., 3) float sRGB, 0..1.
 
     Returns:
-        (..., 2) float32, (Cb, Cr) over luma: 0 for grey, at most 4.4 (blue).
+        (..., 2) float32, (Cb, Cr) over luma: 0 for gray, at most 4.4 (blue).
     """
-    grey = rgb @ np.array(LUMA_WEIGHTS)
-    blue, red = (rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE
-    found = np.stack([blue, red], axis=-1) / np.maximum(grey, _TINY)[..., None]
-    return np.where(grey[..., None] > 0, found, 0).astype(np.float32)
+    gray = rgb @ np.array(LUMA_WEIGHTS)
+    blue, red = (rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE
+    found = np.stack([blue, red], axis=-1) / np.maximum(gray, _TINY)[..., None]
+    return np.where(gray[..., None] > 0, found, 0).astype(np.float32)

@@ -27,7 +27,7 @@ _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units ar
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Rec.601 grey of an image, on the image's own scale.
+    """Rec.601 gray of an image, on the image's own scale.
 
     Args:
         rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
@@ -42,15 +42,15 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     if rgb.dtype not in WHITE_LEVEL:
         red, green, blue = (rgb.dtype.type(weight) for weight in LUMA_WEIGHTS)
         return red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]
-    grey = np.empty(rgb.shape[:2], rgb.dtype)
+    gray = np.empty(rgb.shape[:2], rgb.dtype)
     for top in range(0, len(rgb), BLOCK_ROWS):
         block = rgb[top : top + BLOCK_ROWS]
         # Thousandths in uint32: 65535 * 1000 fits, and ties cannot fall either way as they do in float.
         thousandths = np.multiply(block[..., 0], 299, dtype=np.uint32)
         thousandths += np.multiply(block[..., 1], 587, dtype=np.uint32)
         thousandths += np.multiply(block[..., 2], 114, dtype=np.uint32)
-        grey[top : top + BLOCK_ROWS] = (thousandths + 500) // 1000
-    return grey
+        gray[top : top + BLOCK_ROWS] = (thousandths + 500) // 1000
+    return gray
 
 
 def chroma_of(rgb: np.ndarray) -> np.ndarray:
@@ -68,21 +68,21 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
     check_rgb(rgb)
     if rgb.dtype.kind != "f":
         raise ValueError(f"chroma_of needs float sRGB in 0..1, got {rgb.dtype}")
-    grey = luma(rgb)
-    return np.stack([(rgb[..., 2] - grey) / CB_SCALE, (rgb[..., 0] - grey) / CR_SCALE], axis=-1).astype(np.float32)
+    gray = luma(rgb)
+    return np.stack([(rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE], axis=-1).astype(np.float32)
 
 
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
 
-    One sampling step gives about the mean of the plausible colours, which is duller than each of them, the more so
-    the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint colour gains most,
-    and what is near grey stays near grey. Skin is what a model is sure of, and more of it looks orange: h is
+    One sampling step gives about the mean of the plausible colors, which is duller than each of them, the more so
+    the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint color gains most,
+    and what is near gray stays near gray. Skin is what a model is sure of, and more of it looks orange: h is
     1 - `SKIN_SHARE` at `SKIN_HUE`, and 1 far from it. Constants chosen by `studies/defaults.py` and by eye.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr).
-        amount: 0 leaves it as it is, 1 is as colourful as looks natural, up to 2.
+        amount: 0 leaves it as it is, 1 is as colorful as looks natural, up to 2.
 
     Returns:
         (h, w, 2) float32, within -0.5..0.5.
@@ -99,22 +99,22 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
 
-def luma_drift(rgb: np.ndarray, grey: np.ndarray) -> tuple[float, float]:
-    """Largest and mean |Y'(rgb) - grey|, Y' rounded to whole levels, on the 8-bit scale 0..255.
+def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
+    """Largest and mean |Y'(rgb) - gray|, Y' rounded to whole levels, on the 8-bit scale 0..255.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16 sRGB.
-        grey: (H, W) of the same dtype.
+        gray: (H, W) of the same dtype.
 
     Raises:
         ValueError: wrong or different shapes or dtypes.
     """
     check_rgb(rgb)
-    check_grey(grey)
-    if rgb.dtype != grey.dtype or rgb.shape[:2] != grey.shape:
-        raise ValueError(f"rgb {rgb.shape} {rgb.dtype} and grey {grey.shape} {grey.dtype} do not belong together")
-    levels = cv2.absdiff(luma(rgb), grey)
-    scale = 255 / WHITE_LEVEL[grey.dtype]
+    check_gray(gray)
+    if rgb.dtype != gray.dtype or rgb.shape[:2] != gray.shape:
+        raise ValueError(f"rgb {rgb.shape} {rgb.dtype} and gray {gray.shape} {gray.dtype} do not belong together")
+    levels = cv2.absdiff(luma(rgb), gray)
+    scale = 255 / WHITE_LEVEL[gray.dtype]
     return float(levels.max()) * scale, float(levels.mean()) * scale
 
 
@@ -128,10 +128,10 @@ def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def check_grey(grey: np.ndarray) -> None:
-    """Raises ValueError unless `grey` is a non-empty (H, W) uint8 or uint16 array."""
-    if grey.dtype not in WHITE_LEVEL or grey.ndim != 2 or grey.size == 0:
-        raise ValueError(f"grey must be a non-empty (H, W) uint8 or uint16 array, got {grey.shape} {grey.dtype}")
+def check_gray(gray: np.ndarray) -> None:
+    """Raises ValueError unless `gray` is a non-empty (H, W) uint8 or uint16 array."""
+    if gray.dtype not in WHITE_LEVEL or gray.ndim != 2 or gray.size == 0:
+        raise ValueError(f"gray must be a non-empty (H, W) uint8 or uint16 array, got {gray.shape} {gray.dtype}")
 
 
 def check_chroma(chroma: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Full-size half of colorization: small chroma is upsampled along the grey's edges, luminance stays exact.
+"""Full-size half of colorization: small chroma is upsampled along the gray's edges, luminance stays exact.
 
 Upsampling is a fast guided filter (He & Sun 2015, arXiv 1505.00996) with three changes. Their parameters were chosen by
 chroma error on photographs; `studies/upsampling.py` prints the table, with the plain filter beside it.
@@ -7,7 +7,7 @@ chroma error on photographs; `studies/upsampling.py` prints the table, with the 
    averages chroma away, and does worse than bilinear when the chroma is sharp.
 2. The chroma itself tells how far to blur the luma: decoders return chroma softer than their pixel count says, and the
    softer it is, the more detail is added and the wider the windows are.
-3. The slope is bounded, so that film grain cannot become colour noise.
+3. The slope is bounded, so that film grain cannot become color noise.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, WHITE_LEVEL, check_chroma, check_grey
+from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, WHITE_LEVEL, check_chroma, check_gray
 
 MID_FACTOR = 4  # filter pixels per chroma pixel, along one side
 MID_LONG_SIDE_PX = 768  # bound on the filter's own size, unless the chroma is larger
 WINDOW_PER_BLUR = 2.0  # window radius over the chroma's blur, both in chroma pixels
 MIN_WINDOW_PX = 1.0  # in chroma pixels
 SLOPE_EPS = 2e-3  # luma variance, 0..1 scale, under which a window counts as flat (sigma 11 of 255)
-SLOPE_LIMIT = 0.25  # chroma per luma: grain of sigma 8 can become colour noise of sigma 2 at most
+SLOPE_LIMIT = 0.25  # chroma per luma: grain of sigma 8 can become color noise of sigma 2 at most
 BLURS_PX = (0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8)  # luma blurs tried, sigma in chroma pixels
 
 STRIP_PX = 1 << 17  # pixels per strip: its planes stay in a core's cache
@@ -34,16 +34,16 @@ MAX_THREADS = 8  # beyond this, memory traffic is the limit
 
 _RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]
 _BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
-_GAMUT_MARGIN = 0.01  # grey levels: far below rounding, above float32's step at 65535
+_GAMUT_MARGIN = 0.01  # gray levels: far below rounding, above float32's step at 65535
 _MAX_STRENGTH = 10.0
 
 
-def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """Chroma at the size of `grey`, with edges where the grey has them.
+def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """Chroma at the size of `gray`, with edges where the gray has them.
 
     Args:
-        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, also larger than `grey`.
-        grey: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
+        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, also larger than `gray`.
+        gray: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
 
     Returns:
         (H, W, 2) float32, (Cb, Cr); may slightly leave -0.5..0.5, and the gamut at that luma.
@@ -51,17 +51,17 @@ def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: wrong shape or dtype, or chroma far out of range or not finite.
     """
-    check_grey(grey)
+    check_gray(gray)
     check_chroma(chroma)
-    height_px, width_px = grey.shape
-    model = _local_linear_model(chroma, grey)
-    model[[0, 2]] /= WHITE_LEVEL[grey.dtype]  # slope per grey level, offset in 0..1
+    height_px, width_px = gray.shape
+    model = _local_linear_model(chroma, gray)
+    model[[0, 2]] /= WHITE_LEVEL[gray.dtype]  # slope per gray level, offset in 0..1
     full = np.empty((height_px, width_px, 2), np.float32)
 
     def fill(start: int, stop: int) -> None:
         planes = _model_rows(model, start, stop, height_px, width_px)
         for channel in (0, 1):
-            np.multiply(planes[:, 2 * channel], grey[start:stop], out=full[start:stop, :, channel])
+            np.multiply(planes[:, 2 * channel], gray[start:stop], out=full[start:stop, :, channel])
             full[start:stop, :, channel] += planes[:, 2 * channel + 1]
 
     _over_strips(fill, height_px, max(1, STRIP_PX // width_px))
@@ -69,58 +69,58 @@ def upsample_chroma(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
 
 
 def recompose(
-    grey: np.ndarray, chroma: np.ndarray, *, strength: float = 1.0, strip_rows: int | None = None
+    gray: np.ndarray, chroma: np.ndarray, *, strength: float = 1.0, strip_rows: int | None = None
 ) -> np.ndarray:
-    """The photograph in colour: its own luminance, exactly, and the given chroma.
+    """The photograph in color: its own luminance, exactly, and the given chroma.
 
-    Rounded Rec.601 luma of the result equals `grey` at every pixel. Where a colour does not fit the gamut at its luma,
+    Rounded Rec.601 luma of the result equals `gray` at every pixel. Where a color does not fit the gamut at its luma,
     (Cb, Cr) is scaled toward zero by the largest factor that fits: the hue's direction stays.
 
     Args:
-        grey: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
-        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, stretched over the whole of `grey`.
-        strength: factor on the chroma, before the gamut, 0..10; 0 gives grey.
+        gray: (H, W) uint8 0..255 or uint16 0..65535, gamma-encoded Rec.601 luma.
+        chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, stretched over the whole of `gray`.
+        strength: factor on the chroma, before the gamut, 0..10; 0 gives gray.
         strip_rows: rows worked on at a time; no effect on the result. Default: what fits a core's cache.
 
     Returns:
-        (H, W, 3) sRGB of the dtype of `grey`.
+        (H, W, 3) sRGB of the dtype of `gray`.
 
     Raises:
         ValueError: wrong shape or dtype, chroma far out of range or not finite, strength out of range, or
             strip_rows under 1.
     """
-    check_grey(grey)
+    check_gray(gray)
     check_chroma(chroma)
     if not 0 <= strength <= _MAX_STRENGTH:
         raise ValueError(f"strength must be 0..{_MAX_STRENGTH:g}, got {strength}")
-    height_px, width_px = grey.shape
+    height_px, width_px = gray.shape
     strip_rows = max(1, STRIP_PX // width_px) if strip_rows is None else strip_rows
     if strip_rows < 1:
         raise ValueError(f"strip_rows must be at least 1, got {strip_rows}")
-    white = WHITE_LEVEL[grey.dtype]
-    model = _local_linear_model(chroma, grey)
-    # From 0..1 chroma to grey levels of B - Y' and R - Y', so that the full-size pass needs no further factors.
+    white = WHITE_LEVEL[gray.dtype]
+    model = _local_linear_model(chroma, gray)
+    # From 0..1 chroma to gray levels of B - Y' and R - Y', so that the full-size pass needs no further factors.
     model[:2] *= CB_SCALE * strength
     model[2:] *= CR_SCALE * strength
     model[[1, 3]] *= white
-    rgb = np.empty((height_px, width_px, 3), grey.dtype)
+    rgb = np.empty((height_px, width_px, 3), gray.dtype)
 
     def fill(start: int, stop: int) -> None:
-        _fill_rgb(rgb[start:stop], grey[start:stop], _model_rows(model, start, stop, height_px, width_px))
+        _fill_rgb(rgb[start:stop], gray[start:stop], _model_rows(model, start, stop, height_px, width_px))
 
     _over_strips(fill, height_px, strip_rows)
     return rgb
 
 
-def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
-    """Writes one strip of the result: grey plus chroma, in gamut, rounded so that rounded luma equals `grey`.
+def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
+    """Writes one strip of the result: gray plus chroma, in gamut, rounded so that rounded luma equals `gray`.
 
     Args:
         rgb: (n, W, 3) uint8 or uint16, written to.
-        grey: (n, W) of the same dtype.
-        planes: (n, 4, W) float32, slope and offset of B - Y', then of R - Y', in grey levels; overwritten.
+        gray: (n, W) of the same dtype.
+        planes: (n, 4, W) float32, slope and offset of B - Y', then of R - Y', in gray levels; overwritten.
     """
-    y = grey.astype(np.float32)
+    y = gray.astype(np.float32)
     blue, red, green, spare = planes[:, 0], planes[:, 2], planes[:, 1], planes[:, 3]
     blue *= y
     blue += planes[:, 1]
@@ -129,7 +129,7 @@ def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
     cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
     # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
     # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
-    room = np.subtract(WHITE_LEVEL[grey.dtype] + _GAMUT_MARGIN, y)
+    room = np.subtract(WHITE_LEVEL[gray.dtype] + _GAMUT_MARGIN, y)
     factor = np.maximum(np.maximum(red, blue), green)
     np.divide(room, np.maximum(factor, room, out=factor), out=factor)
     np.subtract(-_GAMUT_MARGIN, y, out=room)
@@ -144,29 +144,29 @@ def _fill_rgb(rgb: np.ndarray, grey: np.ndarray, planes: np.ndarray) -> None:
     # moves it by at most 0.36 levels.
     cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
     np.rint(green, out=green)
-    channels = [np.add(y, plane, out=plane).astype(grey.dtype) for plane in (red, green, blue)]
+    channels = [np.add(y, plane, out=plane).astype(gray.dtype) for plane in (red, green, blue)]
     cv2.merge(channels, dst=rgb)
 
 
-def _local_linear_model(chroma: np.ndarray, grey: np.ndarray) -> np.ndarray:
+def _local_linear_model(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """Chroma as a local linear function of luma (He & Sun 2015, algorithm 2), at a moderate size.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr).
-        grey: (H, W) uint8 or uint16.
+        gray: (H, W) uint8 or uint16.
 
     Returns:
         (4, m, n) float32: slope and offset of Cb, slope and offset of Cr, for luma and chroma in 0..1.
     """
-    height_px, width_px = grey.shape
+    height_px, width_px = gray.shape
     long_px = max(chroma.shape[:2])
     factor = max(1.0, min(MID_FACTOR, MID_LONG_SIDE_PX / long_px))
     mid_height, mid_width = (
-        min(full, round(small * factor)) for full, small in zip(grey.shape, chroma.shape[:2], strict=True)
+        min(full, round(small * factor)) for full, small in zip(gray.shape, chroma.shape[:2], strict=True)
     )
     small_height, small_width = min(height_px, chroma.shape[0]), min(width_px, chroma.shape[1])
     chroma = resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
-    guide = _area_luma(grey, mid_height, mid_width)  # (m, n)
+    guide = _area_luma(gray, mid_height, mid_width)  # (m, n)
     small_guide = resize(guide, small_height, small_width)  # (h, w)
     blur_px = _blur_of(chroma, small_guide)
     soft = cv2.GaussianBlur(small_guide, (0, 0), blur_px)
@@ -218,10 +218,10 @@ def _fine_share(image: np.ndarray) -> float:
     return float((np.square(image - fine).mean() + 1e-12) / (np.square(fine - coarse).mean() + 1e-9))
 
 
-def _area_luma(grey: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+def _area_luma(gray: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
     # The cast comes last: a 12 MP photo in float is 48 MB.
-    return resize(grey, height_px, width_px).astype(np.float32) / WHITE_LEVEL[grey.dtype]
+    return resize(gray, height_px, width_px).astype(np.float32) / WHITE_LEVEL[gray.dtype]
 
 
 def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
@@ -240,9 +240,9 @@ def _model_rows(model: np.ndarray, start: int, stop: int, height_px: int, width_
     Each row depends on its own index only, never on the strip it is computed in: no seams.
     """
     mid_height = model.shape[1]
-    centre = np.clip((np.arange(start, stop) + 0.5) * mid_height / height_px - 0.5, 0, mid_height - 1)
-    above = np.minimum(centre.astype(int), mid_height - 1)
-    weight = centre - above
+    center = np.clip((np.arange(start, stop) + 0.5) * mid_height / height_px - 0.5, 0, mid_height - 1)
+    above = np.minimum(center.astype(int), mid_height - 1)
+    weight = center - above
     first, last = int(above[0]), min(int(above[-1]) + 2, mid_height)
     wide = np.empty((last - first, 4, width_px), np.float32)
     for plane in range(4):

@@ -1,4 +1,4 @@
-"""Pairs for training: colour photos, the grey photos they could have come from, and instructions.
+"""Pairs for training: color photos, the gray photos they could have come from, and instructions.
 
 sources.py        a path ⇒ Source: which layout it is, and its photos, none of them opened yet
 items.py          PhotoItem and Source, the one face of all layouts
@@ -9,8 +9,12 @@ hugging_face.py   data sets with InstructPix2Pix columns
 photo_tables.py   tables with the photos' paths and instructions
 splits.py         train and validation halves that share no person
 usable.py         which photos can be trained with, and a split that has one to validate on
-pairs.py          crop, flip, colour and grey half of a pair
-greys.py          how a colour scene becomes a grey photo
+pairs.py          crop, flip, color and gray half of a pair
+grays.py          how a color scene becomes a gray photo
 prompt_sets.py    instructions by name, from a file, or the photos' own
 inspection.py     what a source holds, and a contact sheet of it
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, printable
-from chromatune.files import is_claimed, own_results
+from chromatune.files import find_own_results, is_claimed
 from chromatune.images import IMAGE_SUFFIXES
 
 HIDDEN_FOLDERS = (".", "__MACOSX")  # beginnings of names
@@ -81,7 +81,7 @@ def list_folder(root: Path) -> Listing:
             if not name.startswith("."):
                 is_photo = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
                 (photos if is_photo else others).append(below + name)
-    results = set(own_results(photos))
+    results = set(find_own_results(photos))
     own = (name for name in photos if name not in results)
     return Listing(root, tuple(sorted(own)), tuple(sorted(others)), len(closed), tuple(sorted(results)))
 

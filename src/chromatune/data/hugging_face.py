@@ -1,7 +1,7 @@
 """Hugging Face data sets with the columns that InstructPix2Pix is trained with, from a folder, a file or the hub.
 
-The colour half of each row is used, and its instruction. `original_image` is not: the grey half is made from the colour
-one at every step, so that the two are cropped alike and the model meets more than one kind of grey.
+The color half of each row is used, and its instruction. `original_image` is not: the gray half is made from the color
+one at every step, so that the two are cropped alike and the model meets more than one kind of gray.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def holds_tables(folder: Path, files: Sequence[str], photos: int) -> bool:
 
 
 def photo_tables_of(folder: Path, files: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """The parquet files in a folder that hold colour photos themselves, to train with; pictures may lie beside them.
+    """The parquet files in a folder that hold color photos themselves, to train with; pictures may lie beside them.
 
     Args:
         folder: where the files are.
@@ -79,7 +79,7 @@ def photo_tables_of(folder: Path, files: Sequence[str], columns: Mapping[str, st
 
 
 def open_hugging_face(where: str, columns: Mapping[str, str] | None = None, tables: Sequence[str] = ()) -> Source:
-    """The colour photos of a data set, with their instructions; nothing is decoded yet.
+    """The color photos of a data set, with their instructions; nothing is decoded yet.
 
     Of several splits, `train` is used: the others are for tests.
 

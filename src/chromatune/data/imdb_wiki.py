@@ -74,7 +74,7 @@ def find_metadata(path: Path) -> list[Path]:
 
 
 def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
-    """Photos with exactly one clear face of a known person; colour and size are judged when they are read.
+    """Photos with exactly one clear face of a known person; color and size are judged when they are read.
 
     Args:
         path: a .mat file, or a folder with imdb.mat, wiki.mat or both, in it or one folder below.

@@ -21,7 +21,7 @@ EXAMPLES = 3
 VALIDATION_SHARE = 0.1
 
 SHEET_PHOTOS, SHEET_COLUMNS, TILE_PX, GAP_PX = 48, 8, 128, 4
-SHEET_GREY = 128  # neutral, so that no colour looks other than it is
+SHEET_GRAY = 128  # neutral, so that no color looks other than it is
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, 
     columns = min(SHEET_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     step_px = tile_px + GAP_PX
-    sheet = np.full((rows * step_px + GAP_PX, columns * step_px + GAP_PX, 3), SHEET_GREY, np.uint8)
+    sheet = np.full((rows * step_px + GAP_PX, columns * step_px + GAP_PX, 3), SHEET_GRAY, np.uint8)
     for index, tile in enumerate(tiles):
         top, left = GAP_PX + index // columns * step_px, GAP_PX + index % columns * step_px
         sheet[top : top + tile_px, left : left + tile_px] = tile
@@ -151,7 +151,7 @@ def _tile(rgb_u8: np.ndarray, tile_px: int) -> np.ndarray:
     scale = tile_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(rgb_u8, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    tile = np.full((tile_px, tile_px, 3), SHEET_GREY, np.uint8)
+    tile = np.full((tile_px, tile_px, 3), SHEET_GRAY, np.uint8)
     top, left = (tile_px - size[1]) // 2, (tile_px - size[0]) // 2
     tile[top : top + size[1], left : left + size[0]] = small
     return tile

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from chromatune.images import Photo, read_photo
-from chromatune.images.photo import to_depth
+from chromatune.images import Photo, read_photo, to_depth
 
 ReadPhoto = Callable[[], np.ndarray]
 
@@ -73,7 +72,7 @@ class Source:
 
 
 def read_rgb(source: Any, name: str) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of a photo: upright, 16 bits rounded to 8, grey repeated, transparency ignored.
+    """(H, W, 3) uint8 sRGB of a photo: upright, 16 bits rounded to 8, gray repeated, transparency ignored.
 
     Args:
         source: what `chromatune.images.read_photo` takes.
@@ -85,7 +84,7 @@ def read_rgb(source: Any, name: str) -> np.ndarray:
     photo: Photo = read_photo(source, name=name)
     if photo.rgb is not None:
         return to_depth(photo.rgb, np.uint8)
-    return np.repeat(to_depth(photo.grey, np.uint8)[..., None], 3, axis=2)
+    return np.repeat(to_depth(photo.gray, np.uint8)[..., None], 3, axis=2)
 
 
 def file_item(

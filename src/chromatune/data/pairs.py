@@ -1,4 +1,4 @@
-"""Pairs for training, made on the fly: a square of a colour photo, and the grey photo it could have come from."""
+"""Pairs for training, made on the fly: a square of a color photo, and the gray photo it could have come from."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from chromatune.color import own_chroma
-from chromatune.data.greys import GREY_METHODS, GreyMethod, make_grey, random_grey
+from chromatune.data.grayscale import GRAY_METHODS, GrayMethod, make_gray, random_gray
 from chromatune.errors import OptionsError
 
-VARIED = "varied"  # another grey at every step: `random_grey`
+VARIED = "varied"  # another gray at every step: `random_gray`
 
-MIN_OWN_COLOUR = 2.0  # CIELAB units that lightness does not explain: below them all colour is a print's tone
+MIN_OWN_COLOR = 2.0  # CIELAB units that lightness does not explain: below them all color is a print's tone
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def draw_crop(
     return Crop(top, left, side, flip and mirrored)
 
 
-def centre_crop(height: int, width: int) -> Crop:
+def center_crop(height: int, width: int) -> Crop:
     """The largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
     side = min(height, width)
     return Crop((height - side) // 2, (width - side) // 2, side)
@@ -92,38 +92,38 @@ def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 
 
 def make_pair(
-    rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, grey: str = VARIED
+    rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, gray: str = VARIED
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grey and colour half, each (size_px, size_px, 3) uint8 sRGB, the grey one with three equal channels.
+    """Gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
 
-    The grey half is made from the cropped colour half: no flip or crop can come between them.
+    The gray half is made from the cropped color half: no flip or crop can come between them.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
         crop: drawn for this photo's size.
         size_px: side of both halves.
-        rng: for the grey: weights, grain, fading.
-        grey: "varied" for another kind at every step, or a method of `GREY_METHODS`.
+        rng: for the gray: weights, grain, fading.
+        gray: "varied" for another kind at every step, or a method of `GRAY_METHODS`.
 
     Raises:
         OptionsError: the method is unknown, or the crop reaches beyond the photo.
     """
-    if grey != VARIED and grey not in GREY_METHODS:
-        raise OptionsError(f"grey method {grey!r}; accepted: {', '.join((VARIED, *GREY_METHODS))}")
-    colour = apply_crop(rgb_u8, crop, size_px)
-    rgb = colour.astype(np.float32) / 255
-    levels = random_grey(rgb, rng) if grey == VARIED else make_grey(rgb, cast(GreyMethod, grey), rng)
-    grey_u8 = np.rint(levels * 255).astype(np.uint8)  # (S, S)
-    return np.repeat(grey_u8[..., None], 3, axis=2), colour
+    if gray != VARIED and gray not in GRAY_METHODS:
+        raise OptionsError(f"gray method {gray!r}; accepted: {', '.join((VARIED, *GRAY_METHODS))}")
+    color = apply_crop(rgb_u8, crop, size_px)
+    rgb = color.astype(np.float32) / 255
+    levels = random_gray(rgb, rng) if gray == VARIED else make_gray(rgb, cast(GrayMethod, gray), rng)
+    gray_u8 = np.rint(levels * 255).astype(np.uint8)  # (S, S)
+    return np.repeat(gray_u8[..., None], 3, axis=2), color
 
 
 def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int = 2) -> bool:
-    """True for grey photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
+    """True for gray photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
-        min_chroma: mean CIELAB chroma below which a photo counts as grey.
+        min_chroma: mean CIELAB chroma below which a photo counts as gray.
         tint_degree: see `own_chroma`; with 0 only a photo with one tint from black to white counts as toned.
     """
     chroma, own = own_chroma(rgb_u8, tint_degree)
-    return chroma < min_chroma or float(np.sqrt((own**2).mean())) < MIN_OWN_COLOUR
+    return chroma < min_chroma or float(np.sqrt((own**2).mean())) < MIN_OWN_COLOR

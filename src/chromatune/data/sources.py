@@ -39,7 +39,7 @@ def open_source(
     """The photos of a source, listed by name and sorted; none is opened, so this takes seconds at most.
 
     Args:
-        spec: a path, whose layout is recognised, or `kind:path` with a kind of `KINDS`. A data set on the Hugging Face
+        spec: a path, whose layout is recognized, or `kind:path` with a kind of `KINDS`. A data set on the Hugging Face
             hub is always `hf:owner/name`, so that a mistyped path never reaches for the network. Columns of a table or
             data set may follow: `hf:path#image=photo&prompt=caption`, with %26 for & and %23 for # in a name.
         imdb_wiki_filter: which photos of IMDB-WIKI to take; other kinds take no notice.

@@ -13,7 +13,7 @@ from chromatune.data.pairs import is_monochrome
 from chromatune.data.splits import Split, split_source
 from chromatune.errors import DataError, PhotoError, printable
 
-BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "grey or sepia"  # reasons
+BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "gray or sepia"  # reasons
 MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller is an icon or a tracking pixel
 
 
@@ -94,4 +94,4 @@ def split_usable(
         except DataError as error:
             counts = Counter(photo.reason for photo in passed_over)
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-            raise DataError(f"no usable photo to validate on ({reasons}); give more colour photos") from error
+            raise DataError(f"no usable photo to validate on ({reasons}); give more color photos") from error

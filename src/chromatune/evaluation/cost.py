@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from chromatune.bundle.names import has_torch
 from chromatune.colorizer import Colorizer
 from chromatune.options import ColorizeOptions
+from chromatune.pipeline import has_torch
 
 REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # the same on every machine
 
@@ -31,26 +31,27 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
         return dict.fromkeys(REPEATABLE)
     from torch.utils.flop_counter import FlopCounterMode
 
-    from chromatune.bundle import load_bundle
-    from chromatune.inference.torch_pass import TorchPass
+    from chromatune.pipeline import TorchBackend, load_pipeline
 
     evaluations = 0
-    opened = colorizer.model_pass
+    opened = colorizer.backend
     # Another runtime does the same work, and only torch counts it
-    bundle = opened.bundle if isinstance(opened, TorchPass) else load_bundle(str(colorizer.info.path), device="cpu")
+    pipeline = (
+        opened.pipeline if isinstance(opened, TorchBackend) else load_pipeline(str(colorizer.info.path), device="cpu")
+    )
 
     def count(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal evaluations
         evaluations += len(inputs[0] if inputs else named["sample"])
 
-    hook = bundle.unet.register_forward_pre_hook(count, with_kwargs=True)
-    fresh = Colorizer(TorchPass(bundle))  # its prompt is not embedded yet
+    hook = pipeline.unet.register_forward_pre_hook(count, with_kwargs=True)
+    fresh = Colorizer(TorchBackend(pipeline))  # its prompt is not embedded yet
     try:
         with FlopCounterMode(display=False) as flops:
             fresh.colorize(np.full((size_px, size_px), 128, np.uint8), options)
     finally:
         hook.remove()
-    parts = filter(None, (bundle.unet, bundle.vae, bundle.text_encoder, bundle.photo_encoder))
+    parts = filter(None, (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.photo_encoder))
     return {
         "parameters": sum(parameter.numel() for part in parts for parameter in part.parameters()),
         "unet_evaluations": evaluations,
@@ -66,7 +67,7 @@ def median_seconds(timings: Iterable[dict[str, Any]], method: str) -> float | No
 
 def peak_memory_mib(colorizer: Colorizer) -> float | None:
     """Largest memory so far, in MiB: allocated on a GPU, else resident in this process; None where unknown."""
-    device = getattr(getattr(colorizer.model_pass, "bundle", None), "device", None)
+    device = getattr(getattr(colorizer.backend, "bundle", None), "device", None)
     if getattr(device, "type", None) == "cuda":
         import torch
 

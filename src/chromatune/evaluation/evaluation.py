@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chromatune.data.sources import OWN_RESULT, check_outside
+from chromatune.data import OWN_RESULT, check_outside
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import cost, summary
 from chromatune.evaluation.hint_points import squares
@@ -22,9 +22,8 @@ from chromatune.evaluation.protocol import UNREADABLE, ChosenPhoto, LeftOut, des
 from chromatune.evaluation.records import NAMES, is_score, is_timing
 from chromatune.evaluation.scores import WORKERS, FaceFinder, Scorer, cached_face_finder
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile, claim_folder, write_json, write_whole
-from chromatune.files.progress import StartStage, silent
-from chromatune.pages import render_page, require_pages
+from chromatune.files import LineFile, StartStage, claim_folder, silent, write_json, write_whole
+from chromatune.reports import render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
 FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
@@ -37,7 +36,7 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalisation".
+        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalization".
         left_out: photos of the source that were not measured, and why.
         failures: (row, key, reason) of every result that was missing or could not be scored.
         out: folder with the report.
@@ -99,14 +98,14 @@ def evaluate(
         scorer = _open_scorer(settings, out, networks, find_face, stack, photos)
         costs = _score_all(methods, photos, scorer, start_stage)
         records = _of_these(scorer.scores.read(), methods, photos)
-        summarised = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
-        write_json(out / SUMMARY_FILE, summarised)
+        summarized = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
+        write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
-        write_whole(out / TABLE_FILE, summary.markdown_report(summarised).encode())
+        write_whole(out / TABLE_FILE, summary.markdown_report(summarized).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
-        evaluation = Evaluation(summarised, left_out, summary.failures_of(records), out, own_results)
-        page = make_page(summarised, records, methods, costs, examples, left_out, evaluation.failures)
+        evaluation = Evaluation(summarized, left_out, summary.failures_of(records), out, own_results)
+        page = make_page(summarized, records, methods, costs, examples, left_out, evaluation.failures)
         write_whole(out / REPORT_FILE, render_page(page).encode())
     return evaluation
 
@@ -194,11 +193,11 @@ def _summary(
         for row in method.rows
     }
     fid_of = {row: {"fid": distance, "fid_network": protocol["fid"]} for row, distance in distances.items()}
-    rows = summary.summarise_rows(records, methods, seed)
+    rows = summary.summarize_rows(records, methods, seed)
     return {
         "rows": [row | work_of.get(row["name"], {}) | fid_of.get(row["name"], {}) for row in rows],
         "protocol": protocol,
         "comparison": summary.compare_best(records, methods, seed),
         "prompt_spread": summary.prompt_spread(records, methods),
-        "generalisation": summary.generalisation_gaps(records, methods, seed),
+        "generalization": summary.generalization_gaps(records, methods, seed),
     }

@@ -1,11 +1,11 @@
-"""Hints of the truth: how much better a result gets where a person knows a few colours.
+"""Hints of the truth: how much better a result gets where a person knows a few colors.
 
 The field's protocols differ. siggraph17 (arXiv 1705.02999) is trained with points from a normal distribution around the
 middle, each the mean of a square of 1 to 9 pixels' side; iColoriT (arXiv 2207.06831) draws places uniformly. Here the
 places are spread: each next one is, of ten drawn uniformly, the farthest from all before (Mitchell's best candidate).
 So the first N of them are the N hints, whatever the largest number, and differences between numbers are of the same
-photo with more hints. Each is a square of the truth's mean colour there, with a side of 10 pixels at 256. The truth's
-colours are an upper bound of what a person knows.
+photo with more hints. Each is a square of the truth's mean color there, with a side of 10 pixels at 256. The truth's
+colors are an upper bound of what a person knows.
 """
 
 from __future__ import annotations

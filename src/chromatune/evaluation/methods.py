@@ -1,4 +1,4 @@
-"""Methods and the rows they give: grey, models, and other tools' results with the files they are read from."""
+"""Methods and the rows they give: gray, models, and other tools' results with the files they are read from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from chromatune.data.items import read_rgb
+from chromatune.data import read_rgb
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.hint_points import count_in
-from chromatune.evaluation.protocol import centre_square
+from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.images import IMAGE_SUFFIXES
 
-GREY_ROW = "grey"  # the input handed back: what every other row must beat
-HINTS_ALONE = "no model"  # begins the name of a row whose only colours are the hints
+GRAY_ROW = "gray"  # the input handed back: what every other row must beat
+HINTS_ALONE = "no model"  # begins the name of a row whose only colors are the hints
 RAW = ", raw"  # ends the name of a row without the photo's own luminance
 
 Record = dict[str, Any]  # a line of rows.jsonl: "row", "subset", "key", and scores by name or "failed" with the reason
@@ -46,18 +46,18 @@ class Method:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the rows: recomposed, then raw; grey is both, and with hints there is nothing raw."""
-        alone = self.name == GREY_ROW or (self.hints is not None and self.folder is None)
+        """Names of the rows: recomposed, then raw; gray is both, and with hints there is nothing raw."""
+        alone = self.name == GRAY_ROW or (self.hints is not None and self.folder is None)
         return (self.name,) if alone else (self.name, self.name + RAW)
 
 
 def plan_methods(settings: EvaluationSettings) -> list[Method]:
-    """Grey passthrough, then every model at each prompt and number of steps, then other tools' results.
+    """Gray passthrough, then every model at each prompt and number of steps, then other tools' results.
 
     Raises:
         OptionsError: two rows would have one name.
     """
-    methods = [Method(GREY_ROW)]
+    methods = [Method(GRAY_ROW)]
     short = {model: Path(model).name or model for model in settings.models}
     for model in settings.models:
         name = short[model] if list(short.values()).count(short[model]) == 1 else model
@@ -128,7 +128,7 @@ class ResultFiles:
     def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
         """The result for a photo, (S, S, 3) uint8 sRGB.
 
-        A file of the square's size is taken as it is; one of the whole photo's size gets the same centre square.
+        A file of the square's size is taken as it is; one of the whole photo's size gets the same center square.
         Any other size would have to be stretched, and then its pixels would lie elsewhere than the truth's.
 
         Args:
@@ -145,6 +145,6 @@ class ResultFiles:
         if (height, width) == (size_px, size_px):
             return rgb_u8
         if (height, width) == full_size:
-            return centre_square(rgb_u8, size_px)
+            return center_square(rgb_u8, size_px)
         accepted = f"{size_px} x {size_px} or {full_size[1]} x {full_size[0]}"
         raise PhotoError(f"is {width} x {height} px; accepted: {accepted}")

@@ -168,7 +168,7 @@ def lab_mse(result: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def ciede2000(result: np.ndarray, truth: np.ndarray) -> float:
-    """Mean CIEDE2000 colour difference over pixels (Sharma, Wu and Dalal 2005), k_L = k_C = k_H = 1."""
+    """Mean CIEDE2000 color difference over pixels (Sharma, Wu and Dalal 2005), k_L = k_C = k_H = 1."""
     _check_pair(result, truth)
     return float(delta_e_2000(lab_of(result), lab_of(truth)).mean())
 
@@ -190,7 +190,7 @@ def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def delta_e_2000(lab_1: np.ndarray, lab_2: np.ndarray) -> np.ndarray:
-    """CIEDE2000 of each pair of (..., 3) CIELAB colours, (...)."""
+    """CIEDE2000 of each pair of (..., 3) CIELAB colors, (...)."""
     planes = [np.reshape(lab, (1, -1, 3)).transpose(2, 0, 1) for lab in (lab_1, lab_2)]  # (3, 1, N)
     distances = np.empty(planes[0].shape[2])
     for start in range(0, len(distances), BLOCK_PX):
@@ -223,11 +223,11 @@ def _delta_e_of_planes(lab_1: np.ndarray, lab_2: np.ndarray) -> np.ndarray:
 def _hues_between(first: Planes, second: Planes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hue difference times chroma (equation 11), and cosine and sine of the mean hue (equation 14).
 
-    Formed from the colours as vectors (a', b'): angles, and cosines of them again, would take most of the time. The
-    mean hue lies along the sum of the two unit vectors; a colour without chroma adds nothing to it, as it should.
+    Formed from the colors as vectors (a', b'): angles, and cosines of them again, would take most of the time. The
+    mean hue lies along the sum of the two unit vectors; a color without chroma adds nothing to it, as it should.
 
     Args:
-        first: a', b' and C' of the one colour, (1, N) each.
+        first: a', b' and C' of the one color, (1, N) each.
         second: of the other.
     """
     (a1, b1, chroma_1), (a2, b2, chroma_2) = first, second
@@ -259,7 +259,7 @@ def _hue_weight(cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 
 
 def colorfulness(rgb_u8: np.ndarray, variant: str = "field") -> float:
-    """Hasler–Süsstrunk colourfulness (2003), 0 for grey: `signed` as published, `field` on absolute opponents.
+    """Hasler–Süsstrunk colorfulness (2003), 0 for gray: `signed` as published, `field` on absolute opponents.
 
     `field` (|R - G| and |(R + G) / 2 - B|) is what DDColor, CT2 and ColorFormer report; the two differ.
 
@@ -270,7 +270,7 @@ def colorfulness(rgb_u8: np.ndarray, variant: str = "field") -> float:
 
 
 def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field", "signed")) -> list[float]:
-    """Colourfulness in several variants, for little more than the price of one.
+    """Colorfulness in several variants, for little more than the price of one.
 
     Raises:
         ValueError: a variant other than `signed` and `field`.
@@ -278,10 +278,10 @@ def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field"
     _check_pair(rgb_u8, rgb_u8)
     for variant in variants:
         if variant not in ("signed", "field"):
-            raise ValueError(f"colourfulness variant {variant!r}; accepted: signed, field")
+            raise ValueError(f"colorfulness variant {variant!r}; accepted: signed, field")
     red, green, blue = (rgb_u8[..., channel].astype(np.int16) for channel in range(3))
     opponents = [(red - green, 1), (red + green - 2 * blue, 2)]  # whole levels, and what they are multiples of
-    moments = [_centre_and_spread(levels, scale) for levels, scale in opponents]
+    moments = [_center_and_spread(levels, scale) for levels, scale in opponents]
     return [
         math.hypot(*(moment[variant][1] for moment in moments))
         + 0.3 * math.hypot(*(moment[variant][0] for moment in moments))
@@ -289,7 +289,7 @@ def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field"
     ]
 
 
-def _centre_and_spread(levels: np.ndarray, scale: int) -> dict[str, tuple[float, float]]:
+def _center_and_spread(levels: np.ndarray, scale: int) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of `levels / scale`, (H, W) int16, with signs and without."""
     # OpenCV sums whole numbers exactly, and on this thread alone: numpy's dot product would wake those of BLAS.
     count, squares = levels.size, int(cv2.norm(levels, cv2.NORM_L2SQR))
@@ -300,19 +300,19 @@ def _centre_and_spread(levels: np.ndarray, scale: int) -> dict[str, tuple[float,
     }
 
 
-def scores(result: np.ndarray, truth: np.ndarray, grey: np.ndarray) -> dict[str, float]:
+def score_result(result: np.ndarray, truth: np.ndarray, gray: np.ndarray) -> dict[str, float]:
     """All metrics of one photo, by name.
 
     Args:
         result: (H, W, 3) uint8 sRGB.
         truth: the same.
-        grey: (H, W) uint8, the input, for the luma drift.
+        gray: (H, W) uint8, the input, for the luma drift.
     """
     _check_pair(result, truth)
-    return scores_against(result, reference_of(truth), grey)[0]
+    return scores_against(result, reference_of(truth), gray)[0]
 
 
-def scores_against(result: np.ndarray, reference: Reference, grey: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+def scores_against(result: np.ndarray, reference: Reference, gray: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     """`scores`, where the caller has the truth's `reference_of`; with them the CIEDE2000 of each pixel, (H, W)."""
     truth = reference.rgb_u8
     _check_pair(result, truth)
@@ -320,7 +320,7 @@ def scores_against(result: np.ndarray, reference: Reference, grey: np.ndarray) -
     lab, ab = _mse_of_labs(result_lab, reference.lab)
     distances = delta_e_2000(result_lab, reference.lab)
     field, signed = colorfulness_variants(result)
-    drift_max, drift_mean = color.luma_drift(result, grey)
+    drift_max, drift_mean = color.luma_drift(result, gray)
     found = {
         "psnr": psnr(result, truth),
         "ssim": _ssim_against(result, reference),

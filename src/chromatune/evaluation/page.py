@@ -9,11 +9,11 @@ from typing import Any
 from chromatune.errors import count_of, printable
 from chromatune.evaluation import pictures, summary
 from chromatune.evaluation.cost import Cost
-from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
+from chromatune.evaluation.methods import GRAY_ROW, RAW, Method, Record
 from chromatune.evaluation.pictures import KINDS, RANKED_BY, Example
 from chromatune.evaluation.protocol import MONOCHROME, TOO_SMALL, UNREADABLE, LeftOut
 from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, span
-from chromatune.pages import (
+from chromatune.reports import (
     MISSING,
     Block,
     Definitions,
@@ -27,7 +27,7 @@ from chromatune.pages import (
     data_uri,
 )
 
-# What people decide by, and which way is better; PSNR rewards dull colour, and so never stands without ΔCF beside it
+# What people decide by, and which way is better; PSNR rewards dull color, and so never stands without ΔCF beside it
 DECIDING = {"psnr": max, "delta_cf_field": min, "ciede2000": min, "ssim": max, DRIFT_MAX: min}
 COMPARED = {"psnr": ("PSNR", " dB", 1), "ciede2000": ("CIEDE2000", "", -1)}  # name, unit, sign of a better one
 ENOUGH_PHOTOS = 6  # with fewer, not even all of one sign would be 95 % sure: 2 · 0.5⁵ is 6 % (sign test)
@@ -43,14 +43,14 @@ COST_HEADER = (
     "peak memory so far, MiB",
 )
 MEANINGS = {
-    "rows": "grey is the input itself; a name alone is the method's colour with the photo's own luminance, and with "
+    "rows": "gray is the input itself; a name alone is the method's color with the photo's own luminance, and with "
     "“raw” what the method gave",
     "PSNR": "one MSE over all channels and pixels of a photo, then the mean over photos; no crop; higher is better",
     "SSIM": "Gaussian 11 × 11 window, sigma 1.5, K = (0.01, 0.03), data range 255, valid region, mean over channels",
     "MAE": "mean absolute RGB difference, 0..255",
     "LAB MSE, ab MSE": "float CIELAB (D65), over (L, a, b) and over (a, b) alone",
     "CIEDE2000": "mean over pixels; lower is better",
-    "CF": "Hasler–Süsstrunk colourfulness: signed as published, field with absolute opponents as DDColor reports it",
+    "CF": "Hasler–Süsstrunk colorfulness: signed as published, field with absolute opponents as DDColor reports it",
     "ΔCF": "absolute difference of the mean CF of results and of truths; lower is better",
     "luma drift max": "largest Rec.601 luma difference to the input, 8-bit levels, over all photos",
     "bleeding": "share of the strength of chroma edges that lies away from luma edges, 0..1",
@@ -65,7 +65,7 @@ OPTIONAL_MEANINGS = {
 
 
 def make_page(
-    summarised: Mapping[str, Any],
+    summarized: Mapping[str, Any],
     records: Sequence[Record],
     methods: Sequence[Method],
     costs: Mapping[str, Cost],
@@ -76,7 +76,7 @@ def make_page(
     """The page.
 
     Args:
-        summarised: what summary.json holds.
+        summarized: what summary.json holds.
         records: lines of scores.
         methods: in the order of the table.
         costs: by method.
@@ -84,53 +84,53 @@ def make_page(
         left_out: photos of the source that were not measured.
         failures: (row, key, reason) of results that could not be scored.
     """
-    protocol = summarised["protocol"]
+    protocol = summarized["protocol"]
     sections = [
-        Section("Worst, median and best photos", _examples(examples, summarised["comparison"])),
-        Section("Scores", _scores(summarised, len(failures))),
-        Section("Plots", _plots(summarised["rows"], records, methods)),
-        Section("Details", [*_tables(summarised), _costs(costs), *_failures(failures, left_out), *_protocol(protocol)]),
+        Section("Worst, median and best photos", _examples(examples, summarized["comparison"])),
+        Section("Scores", _scores(summarized, len(failures))),
+        Section("Plots", _plots(summarized["rows"], records, methods)),
+        Section("Details", [*_tables(summarized), _costs(costs), *_failures(failures, left_out), *_protocol(protocol)]),
     ]
     title = f"Evaluation on {printable(protocol['source'])}"
-    lead = lead_sentence(summarised).replace(" … ", "\u00a0…\u00a0")  # an interval stays on one line
+    lead = lead_sentence(summarized).replace(" … ", "\u00a0…\u00a0")  # an interval stays on one line
     return Page(title, lead, [section for section in sections if section.blocks])
 
 
-def lead_sentence(summarised: Mapping[str, Any]) -> str:
-    """Who is better by how much: the best model or tool against the next best, and against the grey input.
+def lead_sentence(summarized: Mapping[str, Any]) -> str:
+    """Who is better by how much: the best model or tool against the next best, and against the gray input.
 
     A difference whose interval holds 0, or that is over too few photos, is said not to be shown.
 
     Args:
-        summarised: what summary.json holds.
+        summarized: what summary.json holds.
     """
-    comparison = summarised["comparison"]
+    comparison = summarized["comparison"]
     if comparison is None:
-        return "Nothing but the grey input was scored: every result is missing or cannot be read (see Details)."
+        return "Nothing but the gray input was scored: every result is missing or cannot be read (see Details)."
     best, other, settings = comparison["best"], comparison["other"], comparison["settings"]
-    row = next(row for row in summarised["rows"] if row["name"] == best)
-    against_grey = row["minus_grey"]
+    row = next(row for row in summarized["rows"] if row["name"] == best)
+    against_gray = row["minus_gray"]
     name = best if settings == 1 else f"{best} (the best of its {settings} settings)"
     if other is None:
         own = row["delta_cf_field"]
-        gaps = own, own - against_grey["delta_cf_field"]["mean"]
-        return f"{_compared(name, 'the grey input', against_grey, gaps)}."
+        gaps = own, own - against_gray["delta_cf_field"]["mean"]
+        return f"{_compared(name, 'the gray input', against_gray, gaps)}."
     if comparison["contenders"] > 2:
         other = f"{other}, the next best of {comparison['contenders']},"
     compared = _compared(name, other, comparison, comparison["delta_cf_fields"])
-    return f"{compared}; against the grey input, {best} {_gain(against_grey)}."
+    return f"{compared}; against the gray input, {best} {_gain(against_gray)}."
 
 
 def _compared(name: str, other: str, differences: Mapping[str, Any], delta_cf: Sequence[float]) -> str:
     """How much better or worse one is than the other; `delta_cf` is of both."""
     count = differences["photos"]
-    colour = f"ΔCF {number(delta_cf[0], 'delta_cf_field')} against {number(delta_cf[1], 'delta_cf_field')}"
-    colour += f", on {count_of(count, 'photo')}"
+    color = f"ΔCF {number(delta_cf[0], 'delta_cf_field')} against {number(delta_cf[1], 'delta_cf_field')}"
+    color += f", on {count_of(count, 'photo')}"
     if count < ENOUGH_PHOTOS:
         found = ", ".join(
             f"{metric} {_signed(differences[key], key)}{unit}" for key, (metric, unit, _) in COMPARED.items()
         )
-        return f"Too few photos to show a difference between {name} and {other}: {found}, {colour}"
+        return f"Too few photos to show a difference between {name} and {other}: {found}, {color}"
     amounts: dict[int, list[str]] = {1: [], -1: [], 0: []}  # better, worse, not shown
     for key, (metric, unit, good) in COMPARED.items():
         difference, verdict = differences[key], good * _sign_shown(differences[key])
@@ -144,14 +144,14 @@ def _compared(name: str, other: str, differences: Mapping[str, Any], delta_cf: S
         if amounts[sign]
     )
     if not said:
-        return f"No difference between {name} and {other} could be shown: {', '.join(amounts[0])}, {colour}"
-    return f"{name} is {said}, {colour}" + "".join(f"; no difference shown: {found}" for found in amounts[0])
+        return f"No difference between {name} and {other} could be shown: {', '.join(amounts[0])}, {color}"
+    return f"{name} is {said}, {color}" + "".join(f"; no difference shown: {found}" for found in amounts[0])
 
 
-def _gain(against_grey: Mapping[str, Any]) -> str:
-    """What the best one's PSNR is beside that of the grey input."""
-    difference = against_grey["psnr"]
-    sign = _sign_shown(difference) if against_grey["photos"] >= ENOUGH_PHOTOS else 0
+def _gain(against_gray: Mapping[str, Any]) -> str:
+    """What the best one's PSNR is beside that of the gray input."""
+    difference = against_gray["psnr"]
+    sign = _sign_shown(difference) if against_gray["photos"] >= ENOUGH_PHOTOS else 0
     if not sign:
         return f"shows no gain ({_signed(difference, 'psnr')} dB, {span(difference['interval'], 'psnr')})"
     return f"{'gains' if sign > 0 else 'loses'} {_size(difference, 'psnr')} dB ({_size_span(difference, 'psnr')})"
@@ -195,9 +195,9 @@ def _examples(examples: Sequence[Example], comparison: Mapping[str, Any] | None)
     return blocks + [Folded(row, [Pictures(by_row[row], across=len(KINDS))]) for row in rows if row not in shown]
 
 
-def _scores(summarised: Mapping[str, Any], failures: int) -> list[Block]:
+def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
     """The few columns, the best of each marked, and what must be read with them."""
-    rows = summarised["rows"]
+    rows = summarized["rows"]
     cells = [summary.cells_of(row) for row in rows]
     arrows = {max: "↑", min: "↓"}
     header = ["", *(f"{TITLES[key]} {arrows[better]}" for key, better in DECIDING.items()), TITLES["photos"]]
@@ -208,34 +208,34 @@ def _scores(summarised: Mapping[str, Any], failures: int) -> list[Block]:
     best = set()
     for column, (key, better) in enumerate(DECIDING.items(), 1):
         # the input has its own luminance: no merit
-        having = [i for i, row in enumerate(rows) if key in row and not (key == DRIFT_MAX and row["name"] == GREY_ROW)]
+        having = [i for i, row in enumerate(rows) if key in row and not (key == DRIFT_MAX and row["name"] == GRAY_ROW)]
         if len(having) > 1:
             text = cells[better(having, key=lambda i: rows[i][key])][key]
             best |= {(i, column) for i in having if cells[i][key] == text}
     blocks: list[Block] = [Table(header, lines, best=frozenset(best))]
-    blocks.append(Text("Marked: the best of a column. PSNR rewards dull colour: read it with ΔCF beside it."))
+    blocks.append(Text("Marked: the best of a column. PSNR rewards dull color: read it with ΔCF beside it."))
     if failures:
         said = count_of(failures, "result has no score", "results have no score")
         blocks.append(Text(f"{said}; see Details.", strong=True))
-    return blocks + [Text(note, strong=True) for note in summary.notes(summarised)]
+    return blocks + [Text(note, strong=True) for note in summary.notes(summarized)]
 
 
 def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods: Sequence[Method]) -> list[Block]:
     drawn = {
         "Faithful or vivid": pictures.plot_trade_off(rows),
-        "Colour difference to the truth": pictures.plot_distributions(records, methods, "ciede2000", "CIEDE2000"),
-        "Colourfulness": pictures.plot_distributions(records, methods, "cf_field", "CF field"),
+        "Color difference to the truth": pictures.plot_distributions(records, methods, "ciede2000", "CIEDE2000"),
+        "Colorfulness": pictures.plot_distributions(records, methods, "cf_field", "CF field"),
         "PSNR over steps": pictures.plot_over_steps(rows, methods, "psnr", "PSNR dB"),
         "ΔCF over steps": pictures.plot_over_steps(rows, methods, "delta_cf_field", "ΔCF field"),
         "PSNR over hints": pictures.plot_over_hints(rows, methods, "psnr", "PSNR dB"),
-        "Colour difference over hints": pictures.plot_over_hints(rows, methods, "ciede2000", "CIEDE2000"),
+        "Color difference over hints": pictures.plot_over_hints(rows, methods, "ciede2000", "CIEDE2000"),
     }
     shown = [Picture(data_uri(png, "png"), title) for title, png in drawn.items() if png is not None]
     return [Pictures(shown)] if shown else []
 
 
-def _tables(summarised: Mapping[str, Any]) -> list[Block]:
-    return [Folded(title, [Table(header, rows)]) for title, (header, *rows) in summary.tables(summarised).items()]
+def _tables(summarized: Mapping[str, Any]) -> list[Block]:
+    return [Folded(title, [Table(header, rows)]) for title, (header, *rows) in summary.tables(summarized).items()]
 
 
 def _costs(costs: Mapping[str, Cost]) -> Folded:

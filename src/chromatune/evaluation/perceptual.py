@@ -7,7 +7,7 @@ exactly what measured it. What each must take and give:
   distances. `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save(PATH)` writes one, x being any image.
 - FID, `tf-inception`: (N, 3, H, W) uint8 sRGB and `return_features=True` -> (N, D), as the published
   inception-2015-12-05.pt, which resizes by itself as TensorFlow did.
-- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalised here -> (N, D).
+- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized here -> (N, D).
   Its numbers and those of `tf-inception` are not to be compared.
 """
 
@@ -25,10 +25,10 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from chromatune.bundle.names import has_torch
 from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
+from chromatune.pipeline import has_torch
 
 INCEPTION_PX = 299
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of sRGB 0..1, as torchvision's weights were trained
@@ -202,12 +202,12 @@ def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """
     count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
     for batch in batches:
-        centre = batch.mean(axis=0)
-        inner = (batch - centre).T @ (batch - centre)
+        center = batch.mean(axis=0)
+        inner = (batch - center).T @ (batch - center)
         if not count:
-            count, mean, scatter = len(batch), centre, inner
+            count, mean, scatter = len(batch), center, inner
             continue
-        total, step = count + len(batch), centre - mean
+        total, step = count + len(batch), center - mean
         scatter += inner + np.outer(step, step) * (count * len(batch) / total)
         mean, count = mean + step * (len(batch) / total), total
     if count < 2:
@@ -282,7 +282,7 @@ def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
     def run(*arrays: np.ndarray, **flags: bool) -> np.ndarray:
         tensors = [torch.from_numpy(array).to(device) for array in arrays]
         try:
-            # unoptimised: the optimiser changes the program after its first runs, and with it the last digits
+            # unoptimized: the optimizer changes the program after its first runs, and with it the last digits
             with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 answer = module(*tensors, **flags)
         except RuntimeError as error:

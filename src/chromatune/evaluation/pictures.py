@@ -14,11 +14,11 @@ import numpy as np
 
 from chromatune.errors import PhotoError
 from chromatune.evaluation.hint_points import count_in
-from chromatune.evaluation.methods import GREY_ROW, HINTS_ALONE, RAW, Method, Record
+from chromatune.evaluation.methods import GRAY_ROW, HINTS_ALONE, RAW, Method, Record
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.scores import Scorer
-from chromatune.files.progress import StartStage
-from chromatune.pages import beside, data_uri, jpeg_of, new_figure, plain_label, png_of_figure
+from chromatune.files import StartStage
+from chromatune.reports import beside, data_uri, jpeg_of, new_figure, plain_label, png_of_figure
 
 RANKED_BY = "ciede2000"
 EXAMPLES = 3  # of each kind
@@ -48,9 +48,9 @@ class Example:
 
 
 def choose_examples(records: Sequence[Record], methods: Sequence[Method]) -> list[Example]:
-    """Worst, median and best held-out photos of each row but grey, by CIEDE2000; few photos are shown once each."""
+    """Worst, median and best held-out photos of each row but gray, by CIEDE2000; few photos are shown once each."""
     examples = []
-    for row in (row for method in methods for row in method.rows if row != GREY_ROW):
+    for row in (row for method in methods for row in method.rows if row != GRAY_ROW):
         scored = [r for r in records if r["row"] == row and r["subset"] == HELD_OUT and "failed" not in r]
         ranked = sorted(scored, key=lambda record: (-record[RANKED_BY], record["key"]))
         for kind, third in zip(KINDS, _thirds(len(ranked)), strict=True):
@@ -86,14 +86,14 @@ def draw_examples(
             target = results.target
             for row, picture in zip(method.rows, results.pictures, strict=True):
                 if (row, target.photo.key) in wanted:
-                    strip = beside([target.grey_rgb, picture, target.truth])
+                    strip = beside([target.gray_rgb, picture, target.truth])
                     strips[row, target.photo.key] = data_uri(jpeg_of(strip), "jpeg")
                     advance()
     return [dataclasses.replace(each, picture=strips.get((each.row, each.key), "")) for each in examples]
 
 
 def plot_trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and colour decides.
+    """PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and color decides.
 
     Args:
         rows: of the summary.
@@ -112,7 +112,7 @@ def plot_trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
         x, y = row["delta_cf_field"], row["psnr"]
         x_bars, y_bars = (_bars(row[key], row["intervals"][key]) for key in ("delta_cf_field", "psnr"))
         axes.errorbar([x], [y], xerr=x_bars, yerr=y_bars, fmt="o", capsize=2, label=plain_label(row["name"]))
-    axes.set_xlabel("ΔCF (field): lower is nearer to the truth's colourfulness")
+    axes.set_xlabel("ΔCF (field): lower is nearer to the truth's colorfulness")
     axes.set_ylabel("PSNR, dB: higher is better")
     if below:
         figure.legend(fontsize=7, loc="outside lower center")
@@ -174,7 +174,7 @@ def plot_over_hints(
     curves: dict[str, list[tuple[int, str]]] = {}
     for method in methods:
         if method.name in by_name:
-            label = GREY_ROW if method.name.startswith(HINTS_ALONE) else count_in(method.name)[0]
+            label = GRAY_ROW if method.name.startswith(HINTS_ALONE) else count_in(method.name)[0]
             curves.setdefault(label, []).append((method.hints or 0, method.name))
     curves = {label: sorted(curve) for label, curve in curves.items() if len(curve) > 1}
     if not curves:
@@ -186,13 +186,13 @@ def plot_over_hints(
         values = [by_name[name][metric] for _, name in curve]
         bars = [_bars(by_name[name][metric], by_name[name]["intervals"][metric]) for _, name in curve]
         below, above = ([bar[side][0] for bar in bars] for side in (0, 1))
-        shown = f"{label}, and hints without a model" if label == GREY_ROW else label
+        shown = f"{label}, and hints without a model" if label == GRAY_ROW else label
         counts = [count for count, _ in curve]
         axes.errorbar(counts, values, yerr=[below, above], marker="o", capsize=2, label=plain_label(shown))
     axes.set_xscale("symlog", linthresh=1)
     ticks = sorted({count for curve in curves.values() for count, _ in curve})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_xlabel("hints: colours of the truth, an upper bound of what a person knows")
+    axes.set_xlabel("hints: colors of the truth, an upper bound of what a person knows")
     axes.set_ylabel(title)
     axes.legend(fontsize=7)
     return png_of_figure(figure)

@@ -19,22 +19,29 @@ from typing import Any
 import numpy as np
 
 import chromatune
-from chromatune.bundle.names import weights_hash
-from chromatune.data.pairs import apply_crop, centre_crop, is_monochrome
-from chromatune.data.sources import OWN_RESULT, PhotoItem, Source, open_source
-from chromatune.data.splits import split_source
+from chromatune.data import (
+    OWN_RESULT,
+    PhotoItem,
+    Source,
+    apply_crop,
+    center_crop,
+    is_monochrome,
+    open_source,
+    split_source,
+)
 from chromatune.errors import DataError, PhotoError, count_of
 from chromatune.evaluation.bootstrap import RESAMPLES
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files.progress import Advance, StartStage
-from chromatune.pages import installed_versions
+from chromatune.files import Advance, StartStage
+from chromatune.pipeline import weights_hash
+from chromatune.reports import installed_versions
 
 HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
-MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as grey
+MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as gray
 READERS = 4
 
-UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "grey or sepia", "too small"
+UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "gray or sepia", "too small"
 OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
@@ -147,7 +154,7 @@ def select(source: Source, choice: Choice, *, subset: str = HELD_OUT, advance: A
     selection = Selection(tuple(chosen), tuple(left_out))
     if not chosen:
         why = ", ".join(f"{count} {reason}" for reason, count in selection.counts.items()) or "it is empty"
-        raise DataError(f"{source.name}: no photo to measure ({why}); give readable colour photos, or another split")
+        raise DataError(f"{source.name}: no photo to measure ({why}); give readable color photos, or another split")
     return selection
 
 
@@ -214,7 +221,7 @@ def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source,
         "content": held_out.digest,
         # Results may come and go between two calls, and are no photos of either
         "left_out": held_out.counts | {reason: n for reason, n in source.left_out.items() if reason != OWN_RESULT},
-        "grey_threshold": MIN_CHROMA,
+        "gray_threshold": MIN_CHROMA,
         "square_px": settings.size_px,
     }
     for seen_source, seen in selected[1:]:
@@ -228,9 +235,9 @@ def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source,
     return described
 
 
-def centre_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
-    """The largest centred square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
-    return apply_crop(rgb_u8, centre_crop(*rgb_u8.shape[:2]), size_px)
+def center_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
+    """The largest centerd square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
+    return apply_crop(rgb_u8, center_crop(*rgb_u8.shape[:2]), size_px)
 
 
 def content_of(rgb_u8: np.ndarray) -> str:
@@ -251,7 +258,7 @@ def _examined(items: Iterable[PhotoItem], size_px: int, advance: Advance) -> lis
         content, short_px = content_of(rgb_u8), min(rgb_u8.shape[:2])
         if short_px * LARGEST_ENLARGEMENT < size_px:
             return item, content, TOO_SMALL, f"short side {short_px} px"
-        if is_monochrome(centre_square(rgb_u8, size_px), MIN_CHROMA):
+        if is_monochrome(center_square(rgb_u8, size_px), MIN_CHROMA):
             return item, content, MONOCHROME, ""
         return item, content, "", ""
 

@@ -15,12 +15,11 @@ from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 from chromatune.evaluation import metrics, signatures
 from chromatune.evaluation.hint_points import hints_of_truth
-from chromatune.evaluation.methods import GREY_ROW, Method, Record, ResultFiles
+from chromatune.evaluation.methods import GRAY_ROW, Method, Record, ResultFiles
 from chromatune.evaluation.perceptual import TRUTH, FeatureFile, Name, Networks, features, lpips
-from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, centre_square, content_of
+from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, center_square, content_of
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile
-from chromatune.files.progress import Advance
+from chromatune.files import Advance, LineFile
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions, make_options
@@ -40,8 +39,8 @@ class Target:
 
     Attributes:
         photo: where it is from.
-        reference: the truth, its centre square, and what comparisons need of it.
-        grey: (S, S) uint8, Rec.601 luma of the truth: what is colorized.
+        reference: the truth, its center square, and what comparisons need of it.
+        gray: (S, S) uint8, Rec.601 luma of the truth: what is colorized.
         near_edges: (S, S) bool, where a chroma edge would follow one of luma.
         full_size: height and width of the whole photo, in pixels.
         face: where a face is in the square, if one was looked for and found.
@@ -50,7 +49,7 @@ class Target:
 
     photo: ChosenPhoto
     reference: metrics.Reference
-    grey: np.ndarray
+    gray: np.ndarray
     near_edges: np.ndarray
     full_size: tuple[int, int]
     face: signatures.Box | None
@@ -62,9 +61,9 @@ class Target:
         return self.reference.rgb_u8
 
     @property
-    def grey_rgb(self) -> np.ndarray:
+    def gray_rgb(self) -> np.ndarray:
         """The input as a result: (S, S, 3) uint8 sRGB, three equal channels."""
-        return np.repeat(self.grey[..., None], 3, axis=2)
+        return np.repeat(self.gray[..., None], 3, axis=2)
 
 
 def open_target(photo: ChosenPhoto, size_px: int, find_face: FaceFinder | None) -> Target:
@@ -79,23 +78,23 @@ def open_target(photo: ChosenPhoto, size_px: int, find_face: FaceFinder | None) 
         raise DataError(f"{photo.key}: could be read when it was chosen and cannot any more ({error})") from error
     if content_of(rgb_u8) != photo.content:
         raise DataError(f"{photo.key}: has changed while it was being measured; leave the source alone and start again")
-    truth = centre_square(rgb_u8, size_px)
-    grey = color.luma(truth)
-    near_edges = signatures.near_luma_edges(grey)
+    truth = center_square(rgb_u8, size_px)
+    gray = color.luma(truth)
+    near_edges = signatures.near_luma_edges(gray)
     cf_field, cf_signed = metrics.colorfulness_variants(truth)
     own: Scores = {
         "truth_cf_field": cf_field,
         "truth_cf_signed": cf_signed,
         "truth_bleeding": signatures.bleeding_away_from(near_edges, truth),
     }
-    face = None if find_face is None else find_face(photo, grey)
+    face = None if find_face is None else find_face(photo, gray)
     height, width = rgb_u8.shape[:2]
-    return Target(photo, metrics.reference_of(truth), grey, near_edges, (height, width), face, own)
+    return Target(photo, metrics.reference_of(truth), gray, near_edges, (height, width), face, own)
 
 
 def score(result: np.ndarray, target: Target) -> Scores:
     """All scores of a result, (S, S, 3) uint8 sRGB; "skin_ciede2000" is None without a face."""
-    found, distances = metrics.scores_against(result, target.reference, target.grey)
+    found, distances = metrics.scores_against(result, target.reference, target.gray)
     return {
         **found,
         "bleeding": signatures.bleeding_away_from(target.near_edges, result),
@@ -112,9 +111,9 @@ def cached_face_finder() -> tuple[FaceFinder | None, str]:
         return None, f"not measured: {error}"
     known: dict[str, signatures.Box | None] = {}
 
-    def find_once(photo: ChosenPhoto, grey: np.ndarray) -> signatures.Box | None:
+    def find_once(photo: ChosenPhoto, gray: np.ndarray) -> signatures.Box | None:
         if photo.content not in known:
-            known[photo.content] = find(grey)
+            known[photo.content] = find(gray)
         return known[photo.content]
 
     return find_once, "LBP cascade lbpcascade_frontalface_opencv"
@@ -142,7 +141,7 @@ class PhotoScores:
     Attributes:
         lines: of scores, one a row.
         timing: line of seconds, or None.
-        features: for FID, by row; the truth's with grey's.
+        features: for FID, by row; the truth's with gray's.
     """
 
     lines: list[Record]
@@ -194,17 +193,17 @@ class Scorer:
         files = None if method.folder is None else ResultFiles(method.folder, self.keys)
         for target in self._targets(photos):
             if files is None and method.hints is not None:
-                colourless = np.zeros((*target.grey.shape, 2), np.float32)
-                chroma = HintedChroma(Photo(target.grey), colourless).with_hints(self._hints(method, target))
-                yield MethodResults(target, [color.recompose(target.grey, chroma)])
+                colorless = np.zeros((*target.gray.shape, 2), np.float32)
+                chroma = HintedChroma(Photo(target.gray), colorless).with_hints(self._hints(method, target))
+                yield MethodResults(target, [color.recompose(target.gray, chroma)])
                 continue
             if files is None:
-                yield MethodResults(target, [target.grey_rgb])
+                yield MethodResults(target, [target.gray_rgb])
                 continue
             try:
                 raw = files.read(target.photo.key, self.settings.size_px, target.full_size)
                 chroma = color.chroma_of(raw.astype(np.float32) / 255)
-                yield MethodResults(target, [color.recompose(target.grey, chroma), raw])
+                yield MethodResults(target, [color.recompose(target.gray, chroma), raw])
             except PhotoError as error:
                 yield MethodResults(target, error)
 
@@ -241,7 +240,7 @@ class Scorer:
         def requests() -> Iterator[Request]:
             for target in self._targets(photos):
                 waiting.append(target)
-                yield Request(target.grey, options, self._hints(method, target))
+                yield Request(target.gray, options, self._hints(method, target))
 
         wanted = (options,) if method.hints is not None else (options, raw_options)
         for output in colorizer.model_outputs(requests(), batch_size=self.settings.batch_size):
@@ -284,8 +283,8 @@ def ahead(
 
 
 def _featured(method: Method) -> tuple[str, ...]:
-    """Rows whose features are kept with this method: grey runs on every photo, so the truth's come with it."""
-    return (*method.rows, TRUTH) if method.name == GREY_ROW else method.rows
+    """Rows whose features are kept with this method: gray runs on every photo, so the truth's come with it."""
+    return (*method.rows, TRUTH) if method.name == GRAY_ROW else method.rows
 
 
 def _scores_of(method: Method, results: MethodResults, networks: Networks) -> PhotoScores:
@@ -301,7 +300,7 @@ def _scores_of(method: Method, results: MethodResults, networks: Networks) -> Ph
         lines.append(line)
     found: dict[Name, np.ndarray] = {}
     if networks.fid is not None and target.photo.subset == HELD_OUT:
-        featured = zip(_featured(method), [*pictures, target.truth], strict=False)  # the truth's with grey's alone
+        featured = zip(_featured(method), [*pictures, target.truth], strict=False)  # the truth's with gray's alone
         found = {(row, target.photo.key): features(networks.fid, picture) for row, picture in featured}
     timing = None if results.seconds is None else {"method": method.name, **name, "seconds": results.seconds}
     return PhotoScores(lines, timing, found)

@@ -13,8 +13,8 @@ from chromatune.options import Flag, options_error
 LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
-FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
-FILM_PREFIX = "film:"  # before a folder of frames, which would be taken for photos
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
+VIDEO_PREFIX = "film:"  # before a folder of frames, which would be taken for photos
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 HintCount = Annotated[int, Field(ge=0, le=1000)]
@@ -57,7 +57,7 @@ class EvaluationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
 
     source: str = Field(
-        description="Colour photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a film in colour."
+        description="Color photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a film in color."
     )
     models: Annotated[tuple[str, ...], Flag("--model", "MODEL", unset="none")] = Field(
         (), description="A model to measure; may be given again."
@@ -81,7 +81,7 @@ class EvaluationSettings(BaseModel):
     )
     hints: Annotated[tuple[HintCount, ...], Flag(metavar="N", unset="none")] = Field(
         (),
-        description="Also with N colours of the truth as hints, at the same places for all; may be given again: a row "
+        description="Also with N colors of the truth as hints, at the same places for all; may be given again: a row "
         "each, and one of hints without a model.",
     )
     one_per_person: bool = Field(False, description="One photo of each person.")
@@ -141,10 +141,10 @@ def make_settings(**fields: Any) -> EvaluationSettings:
     return settings
 
 
-def is_film_source(source: str) -> bool:
+def is_video_source(source: str) -> bool:
     """Whether a source that is to be measured is a film: a film's file, or film:DIR for a folder of frames."""
-    return source.startswith(FILM_PREFIX) or (
-        Path(source).suffix.lower() in FILM_SUFFIXES and not Path(source).is_dir()
+    return source.startswith(VIDEO_PREFIX) or (
+        Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
     )
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in colorizations, measured on one photo: colour that bleeds over edges, skin of a wrong colour."""
+"""What goes wrong in colorizations, measured on one photo: color that bleeds over edges, skin of a wrong color."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ FACE_SHARE = (0.32, 0.4)  # half axes of the ellipse of skin, in face widths and
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
-def colour_bleeding(rgb_u8: np.ndarray, grey: np.ndarray) -> float:
+def color_bleeding(rgb_u8: np.ndarray, gray: np.ndarray) -> float:
     """Share of the strength of chroma edges that lies away from every luma edge, 0..1; 0 without chroma edges.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
-        grey: (H, W) uint8 luma of the photograph, which says where edges belong.
+        gray: (H, W) uint8 luma of the photograph, which says where edges belong.
     """
-    return bleeding_away_from(near_luma_edges(grey), rgb_u8)
+    return bleeding_away_from(near_luma_edges(gray), rgb_u8)
 
 
-def near_luma_edges(grey: np.ndarray) -> np.ndarray:
+def near_luma_edges(gray: np.ndarray) -> np.ndarray:
     """Where a chroma edge would follow a luma edge: (H, W) uint8 -> (H, W) bool."""
     side = 2 * REACH_PX + 1
-    luma_edges = (_gradient(grey.astype(np.float32)) >= LUMA_EDGE).astype(np.uint8)
+    luma_edges = (_gradient(gray.astype(np.float32)) >= LUMA_EDGE).astype(np.uint8)
     return cv2.dilate(luma_edges, np.ones((side, side), np.uint8)) > 0
 
 
 def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
-    """`colour_bleeding`, where the caller has `near_luma_edges` of the photograph."""
+    """`color_bleeding`, where the caller has `near_luma_edges` of the photograph."""
     chroma = color.chroma_of(rgb_u8.astype(np.float32) / 255) * 255  # (H, W, 2)
     steps = _length(*(_gradient(chroma[..., channel]) for channel in (0, 1)))
     edges = np.where(steps >= CHROMA_EDGE, steps, 0)
@@ -51,7 +51,7 @@ def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
 
 
 def skin_distance(distances: np.ndarray, face: Box) -> float:
-    """Mean colour difference over the skin of a face: an ellipse within its box.
+    """Mean color difference over the skin of a face: an ellipse within its box.
 
     Args:
         distances: (H, W) CIEDE2000 between result and truth.
@@ -80,12 +80,12 @@ def face_finder() -> Callable[[np.ndarray], Box | None]:
 
     detector = Cascade(lbp_frontal_face_cascade_filename())
 
-    def find(grey: np.ndarray) -> Box | None:
-        side = min(grey.shape)
+    def find(gray: np.ndarray) -> Box | None:
+        side = min(gray.shape)
         # A score over 1 that no pair reaches keeps all windows apart: the detector's own grouping depends on the order
         # in which its threads end.
         windows = detector.detect_multi_scale(
-            grey,
+            gray,
             scale_factor=1.2,
             step_ratio=1,
             min_size=(round(MIN_FACE_SHARE * side),) * 2,

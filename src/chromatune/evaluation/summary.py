@@ -9,10 +9,10 @@ import numpy as np
 
 from chromatune.errors import count_of
 from chromatune.evaluation.bootstrap import interval, resampled_means
-from chromatune.evaluation.methods import GREY_ROW, RAW, Method, Record
+from chromatune.evaluation.methods import GRAY_ROW, RAW, Method, Record
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
 from chromatune.evaluation.protocol import HELD_OUT, SEEN
-from chromatune.pages import MISSING, markdown_table
+from chromatune.reports import MISSING, markdown_table
 
 MEANS = (
     "psnr ssim mae lab_mse ab_mse ciede2000 cf_field cf_signed luma_drift_mean bleeding "
@@ -25,7 +25,7 @@ DRIFT_MAX = "luma_drift_max"  # the worst photo's: no mean, and so no interval
 OPTIONAL = (LPIPS, FID)
 COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
 SPREAD = ("psnr", "ciede2000", "cf_field")
-GENERALISATION = ("psnr", "ab_mse", "ciede2000")
+GENERALIZATION = ("psnr", "ab_mse", "ciede2000")
 DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # what one method is said to be better by
 
 TITLES = {
@@ -64,10 +64,10 @@ DIGITS = {
 Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value first
 
 
-def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
+def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
     """One dictionary a row: name, counts, means under their names, intervals, and differences to two other rows.
 
-    "minus_grey" and "minus_first" (the first model's recomposed row) hold the difference of means and its interval,
+    "minus_gray" and "minus_first" (the first model's recomposed row) hold the difference of means and its interval,
     over the photos that both rows have.
 
     Args:
@@ -87,7 +87,7 @@ def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
             summary[DRIFT_MAX] = max(record[DRIFT_MAX] for record in photos.values())
             summary["faces"] = sum(1 for record in photos.values() if record[SKIN] is not None)
             summary["intervals"] = {name: interval(values) for name, values in statistics.items()}
-        for label, other in (("minus_grey", GREY_ROW), ("minus_first", first)):
+        for label, other in (("minus_gray", GRAY_ROW), ("minus_first", first)):
             if other is not None and other != row and photos and scored.get(other):
                 summary[label] = _differences(photos, scored[other], seed)
         summaries.append(summary)
@@ -97,7 +97,7 @@ def summarise_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
 def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int) -> dict[str, Any] | None:
     """The best model or other tool against the next best, each at the best of its settings, over the photos both have.
 
-    Best is who gains most PSNR over the grey input on its own photos; on the photos of both, the better one is first.
+    Best is who gains most PSNR over the gray input on its own photos; on the photos of both, the better one is first.
     Rows are recomposed ones, without hints.
 
     Args:
@@ -109,14 +109,14 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
         "best" and "other" (names of rows; other is None without one), "contenders" (how many models and tools have
         scores) and "settings" (how many of its model's rows the best is the best of); with another, "photos" (how many
         both have), "psnr", "ciede2000" and "delta_cf_field" as best minus other, each with its interval, and
-        "delta_cf_fields" of both. None where nothing but the grey input was scored.
+        "delta_cf_fields" of both. None where nothing but the gray input was scored.
     """
-    methods = [method for method in methods if method.hints is None]  # who is given the truth's colours is no contender
+    methods = [method for method in methods if method.hints is None]  # who is given the truth's colors is no contender
     scored = {method.name: _by_key(records, method.name, HELD_OUT) for method in methods}
-    gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over grey
+    gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over gray
     for method in methods:
-        if method.name != GREY_ROW and (photos := scored[method.name]):
-            gain = np.mean([photos[key]["psnr"] - scored[GREY_ROW][key]["psnr"] for key in photos])
+        if method.name != GRAY_ROW and (photos := scored[method.name]):
+            gain = np.mean([photos[key]["psnr"] - scored[GRAY_ROW][key]["psnr"] for key in photos])
             contender = (method.model, "" if method.model else method.name)
             gains.setdefault(contender, {})[method.name] = float(gain)
     gain_of = {row: gain for rows in gains.values() for row, gain in rows.items()}
@@ -161,7 +161,7 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
     return spreads
 
 
-def generalisation_gaps(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
+def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
     """How much better each model is on photos it was trained on: mean there minus mean on held-out photos.
 
     The photos are others, so the two means are resampled independently. Empty without photos seen in training.
@@ -172,7 +172,7 @@ def generalisation_gaps(records: Sequence[Record], methods: Sequence[Method], se
         if not seen or not held_out:
             continue
         there, here = _statistics(seen, seed), _statistics(held_out, seed + 1)
-        gaps.append({"name": row, "seen": len(seen)} | _as_differences(there, here, GENERALISATION))
+        gaps.append({"name": row, "seen": len(seen)} | _as_differences(there, here, GENERALIZATION))
     return gaps
 
 
@@ -186,7 +186,7 @@ def mean_scores(rows: Sequence[Mapping[str, float]], truth_cf_field: Sequence[fl
 
     Args:
         rows: `metrics.scores` of each photo.
-        truth_cf_field: colourfulness ("field") of each truth.
+        truth_cf_field: colorfulness ("field") of each truth.
 
     Raises:
         ValueError: there are no rows: a mean of nothing would be a NaN in a table.
@@ -235,16 +235,16 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "Means": _table({name: cells_of(row) for name, row in rows.items()}, titles, tuple(titles)),
         "95 % intervals of the means": _table(intervals, titles, compared),
     }
-    for label, title in (("minus_grey", "Minus grey"), ("minus_first", "Minus the first model")):
+    for label, title in (("minus_gray", "Minus gray"), ("minus_first", "Minus the first model")):
         differing = {name: _difference_cells(row[label]) for name, row in rows.items() if label in row}
         if differing:
             made[f"{title}: paired differences of means"] = _table(differing, titles, compared)
     if summary["prompt_spread"]:
         spreads = {_spread_name(spread): cells_of(spread) for spread in summary["prompt_spread"]}
         made["Standard deviation over prompts"] = _table(spreads, titles, SPREAD)
-    if summary["generalisation"]:
-        gaps = {gap["name"]: _difference_cells(gap) for gap in summary["generalisation"]}
-        made["Photos seen in training minus held-out photos"] = _table(gaps, titles, GENERALISATION)
+    if summary["generalization"]:
+        gaps = {gap["name"]: _difference_cells(gap) for gap in summary["generalization"]}
+        made["Photos seen in training minus held-out photos"] = _table(gaps, titles, GENERALIZATION)
     return made
 
 
@@ -283,7 +283,7 @@ def _with_gaps(means: Statistics) -> Statistics:
 
 
 def _gap(of_results: np.ndarray, of_truths: np.ndarray) -> np.ndarray:
-    """ΔCF of mean colourfulness: too dull and too vivid are as wrong, so lower is better."""
+    """ΔCF of mean colorfulness: too dull and too vivid are as wrong, so lower is better."""
     return np.abs(of_results - of_truths)
 
 

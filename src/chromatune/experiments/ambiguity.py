@@ -1,4 +1,4 @@
-"""Many seeds and words on one photo: how far results differ, how good the best is, how far text moves colour."""
+"""Many seeds and words on one photo: how far results differ, how good the best is, how far text moves color."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from chromatune import prompts
 from chromatune.colorizer import Colorizer, ColorizeResult
-from chromatune.evaluation.metrics import lab_of, psnr
-from chromatune.evaluation.records import is_number
-from chromatune.files.progress import Advance
+from chromatune.evaluation import is_number, lab_of, psnr
+from chromatune.files import Advance
 from chromatune.options import make_options
 
 SEEDS = 8
@@ -28,13 +27,13 @@ LEAST_SHARE = 0.02  # of a photo's pixels, for a mean over them to be told
 Scores = dict[str, dict[str, float | None]]  # aspect ⇒ metric ⇒ value
 
 
-def measure(colorizer: Colorizer, truth: np.ndarray, grey: np.ndarray, seed: int) -> Scores:
+def measure(colorizer: Colorizer, truth: np.ndarray, gray: np.ndarray, seed: int) -> Scores:
     """One photo's scores.
 
     Args:
         colorizer: the model.
         truth: (S, S, 3) uint8 sRGB.
-        grey: (S, S) uint8, its luma.
+        gray: (S, S) uint8, its luma.
         seed: the first of `SEEDS` seeds; the words are all tried with this one.
 
     Returns:
@@ -43,12 +42,12 @@ def measure(colorizer: Colorizer, truth: np.ndarray, grey: np.ndarray, seed: int
         the photo has too little of what they speak of.
     """
     first = seed * SEEDS
-    drawn = [_colorized(colorizer, grey, number, "") for number in range(first, first + SEEDS)]
+    drawn = [_colorized(colorizer, gray, number, "") for number in range(first, first + SEEDS)]
     decibels = [psnr(result, truth) for result in drawn]
     ab = np.stack([lab_of(result)[..., 1:] for result in drawn])  # (K, S, S, 2)
     spread = float(np.sqrt(ab.var(axis=0).sum(axis=-1)).mean())
-    moves = [_shift(colorizer, grey, first, hue, ab[0]) for hue in prompts.NAMED_HUES]  # (S, S) each
-    move, skin = np.mean(moves, axis=0), is_skin_coloured(lab_of(truth))
+    moves = [_shift(colorizer, gray, first, hue, ab[0]) for hue in prompts.NAMED_HUES]  # (S, S) each
+    move, skin = np.mean(moves, axis=0), is_skin_colored(lab_of(truth))
     return {
         DRAWN: {"psnr": float(np.mean(decibels)), "spread": spread},
         BEST: {"psnr": float(np.max(decibels))},
@@ -57,7 +56,7 @@ def measure(colorizer: Colorizer, truth: np.ndarray, grey: np.ndarray, seed: int
     }
 
 
-def is_skin_coloured(lab: np.ndarray) -> np.ndarray:
+def is_skin_colored(lab: np.ndarray) -> np.ndarray:
     """Pixels of a hue that skin has: (H, W, 3) CIELAB -> (H, W) bool."""
     hue = np.degrees(np.arctan2(lab[..., 2], lab[..., 1]))
     near = np.abs((hue - prompts.SKIN_HUE_DEGREES + 180) % 360 - 180) < SKIN_WIDTH_DEGREES
@@ -67,10 +66,10 @@ def is_skin_coloured(lab: np.ndarray) -> np.ndarray:
 def measure_all(
     colorizer: Colorizer, photos: Sequence[tuple[str, np.ndarray, np.ndarray]], seed: int, advance: Advance
 ) -> list[dict[str, object]]:
-    """One record a photo and aspect: {"row": aspect, "key", metrics}; `photos` are (key, truth, grey)."""
+    """One record a photo and aspect: {"row": aspect, "key", metrics}; `photos` are (key, truth, gray)."""
     records: list[dict[str, object]] = []
-    for key, truth, grey in photos:
-        found = measure(colorizer, truth, grey, seed)
+    for key, truth, gray in photos:
+        found = measure(colorizer, truth, gray, seed)
         records += [{"row": aspect, "key": key, **scores} for aspect, scores in found.items()]
         advance()
     return records
@@ -84,16 +83,16 @@ def is_record(record: Mapping[str, Any]) -> bool:
     return all(is_number(record[name]) or (record[name] is None and name in MAY_LACK) for name in metrics)
 
 
-def _colorized(colorizer: Colorizer, grey: np.ndarray, seed: int, said: str) -> np.ndarray:
+def _colorized(colorizer: Colorizer, gray: np.ndarray, seed: int, said: str) -> np.ndarray:
     info = colorizer.info
     options = make_options(seed=seed, prompt=info.prompt + said, steps=info.variant_steps)
-    result: ColorizeResult = colorizer.colorize(grey, options)
+    result: ColorizeResult = colorizer.colorize(gray, options)
     return result.rgb
 
 
-def _shift(colorizer: Colorizer, grey: np.ndarray, seed: int, hue: str, plain_ab: np.ndarray) -> np.ndarray:
+def _shift(colorizer: Colorizer, gray: np.ndarray, seed: int, hue: str, plain_ab: np.ndarray) -> np.ndarray:
     angle = math.radians(prompts.HUE_DEGREES[hue])
-    asked = lab_of(_colorized(colorizer, grey, seed, prompts.HUE_FORMS[0].format(hue)))[..., 1:]
+    asked = lab_of(_colorized(colorizer, gray, seed, prompts.HUE_FORMS[0].format(hue)))[..., 1:]
     return (asked - plain_ab) @ np.array([math.cos(angle), math.sin(angle)])
 
 

@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.data.pairs import apply_crop, draw_crop
-from chromatune.data.sources import PhotoItem
-from chromatune.data.usable import LeftOut, read_usable
+from chromatune.data import LeftOut, PhotoItem, apply_crop, draw_crop, read_usable
 from chromatune.errors import DataError
-from chromatune.files.progress import Advance
-from chromatune.training.settings import TrainSettings
+from chromatune.files import Advance
+from chromatune.training import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +27,7 @@ def fit(kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px:
 
     Args:
         kind: "mean-chroma" or "regression".
-        items: to learn from; grey and broken photos are passed over.
+        items: to learn from; gray and broken photos are passed over.
         settings: for "regression": batch, max_steps, lr, seed, zoom, flip.
         size_px: side of the squares, a multiple of 32.
         advance: called once a step.
@@ -37,20 +35,20 @@ def fit(kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px:
     Raises:
         DataError: no photo can be used.
     """
-    photos = list(_colour_photos(items))
+    photos = list(_color_photos(items))
     if not photos:
-        raise DataError("no photo to fit a baseline to; give readable colour photos")
+        raise DataError("no photo to fit a baseline to; give readable color photos")
     return _mean_chroma(photos) if kind == "mean-chroma" else _regression(photos, settings, size_px, advance)
 
 
-def _colour_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
+def _color_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
     return [photo for photo in map(read_usable, items) if not isinstance(photo, LeftOut)]
 
 
 def _mean_chroma(photos: Sequence[np.ndarray]) -> Baseline:
     """Every pixel gets the mean Cb, Cr of all training pixels."""
     mean = np.mean([_chroma(photo).mean(axis=(0, 1)) for photo in photos], axis=0)
-    return lambda grey: color.recompose(grey, np.broadcast_to(mean, (*grey.shape, 2)).astype(np.float32))
+    return lambda gray: color.recompose(gray, np.broadcast_to(mean, (*gray.shape, 2)).astype(np.float32))
 
 
 def _regression(photos: Sequence[np.ndarray], settings: TrainSettings, size_px: int, advance: Advance) -> Baseline:
@@ -68,8 +66,8 @@ def _regression(photos: Sequence[np.ndarray], settings: TrainSettings, size_px: 
         layers_per_block=1,
         attention_head_dim=32,
     )
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.max_steps)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.max_steps)
     rng = np.random.default_rng(settings.seed)
     for _ in range(settings.max_steps):
         squares = [
@@ -77,16 +75,16 @@ def _regression(photos: Sequence[np.ndarray], settings: TrainSettings, size_px: 
         ]
         loss = (_predict(unet, squares) - _truth(squares)).square().mean()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         advance()
     unet.requires_grad_(False)
 
-    def colorize(grey: np.ndarray) -> np.ndarray:
-        small = cv2.resize(grey, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    def colorize(gray: np.ndarray) -> np.ndarray:
+        small = cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
         chroma = _predict(unet, [np.repeat(small[..., None], 3, axis=2)])[0].permute(1, 2, 0).numpy()
-        return color.recompose(grey, np.ascontiguousarray(chroma) * CHROMA_SCALE)
+        return color.recompose(gray, np.ascontiguousarray(chroma) * CHROMA_SCALE)
 
     return colorize
 
@@ -100,8 +98,8 @@ def _predict(unet: torch.nn.Module, squares: Sequence[np.ndarray]) -> torch.Tens
     """(B, 2, S / 8, S / 8) in units of `CHROMA_SCALE`."""
     import torch
 
-    grey = torch.from_numpy(np.stack([color.luma(square) for square in squares])).float() / 127.5 - 1
-    blocks = torch.nn.functional.pixel_unshuffle(grey[:, None], BLOCK_PX)
+    gray = torch.from_numpy(np.stack([color.luma(square) for square in squares])).float() / 127.5 - 1
+    blocks = torch.nn.functional.pixel_unshuffle(gray[:, None], BLOCK_PX)
     return unet(blocks, torch.zeros(len(squares))).sample
 
 

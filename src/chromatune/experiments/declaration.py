@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from chromatune.data.prompt_sets import prompt_set
+from chromatune.data import prompt_set
 from chromatune.errors import OptionsError
-from chromatune.evaluation.methods import GREY_ROW
-from chromatune.evaluation.summary import DRIFT_MAX, MEANS, SKIN
+from chromatune.evaluation import DRIFT_MAX, GRAY_ROW, MEANS, SKIN
 from chromatune.experiments.ambiguity import ASPECTS, METRICS_OF
 from chromatune.options import first_problem
-from chromatune.training.settings import presets
+from chromatune.training import presets
 
 TRUTH = "truth"
 GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
@@ -79,7 +78,7 @@ class Arm(_Frozen):
 
 
 class DeclaredTest(_Frozen):
-    """What arms are measured on: a row each, and beside them grey and truth."""
+    """What arms are measured on: a row each, and beside them gray and truth."""
 
     name: str
     on: str = Field(description="Role of the photos.")
@@ -171,7 +170,7 @@ class Experiment(_Frozen):
             if test.kind == "ambiguity":
                 rows += [Row(arm, test.name, aspect) for arm in arms for aspect in ASPECTS]
             else:
-                rows += [Row(name, test.name) for name in (TRUTH, GREY_ROW, *arms)]
+                rows += [Row(name, test.name) for name in (TRUTH, GRAY_ROW, *arms)]
         return tuple(rows)
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chromatune.bundle.names import weights_hash
 from chromatune.experiments.declaration import BudgetName, Experiment
 from chromatune.experiments.findings import Findings
 from chromatune.experiments.measurements import measure_tests
 from chromatune.experiments.photos import open_roles
 from chromatune.experiments.runs import OpenedExperiment, make_runs
 from chromatune.experiments.verdicts import Resampler
-from chromatune.files import claim_folder
-from chromatune.files.progress import StartStage, silent
-from chromatune.pages import require_pages
+from chromatune.files import StartStage, claim_folder, silent
+from chromatune.pipeline import weights_hash
+from chromatune.reports import require_pages
 
 EXPERIMENT_FILE = "experiment.json"
 SQUARE_PX = 256  # what results are compared at, unless the photos are smaller

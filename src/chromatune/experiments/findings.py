@@ -12,11 +12,10 @@ import numpy as np
 from pydantic import BaseModel
 
 import chromatune
-from chromatune import color, pages
+from chromatune import color, reports
 from chromatune.colorizer import Colorizer
 from chromatune.errors import count_of
-from chromatune.evaluation.protocol import centre_square
-from chromatune.evaluation.summary import TITLES
+from chromatune.evaluation import TITLES, center_square
 from chromatune.experiments.declaration import Budget, Experiment, Row
 from chromatune.experiments.verdicts import Judged, Resampler
 from chromatune.files import write_json, write_whole
@@ -78,10 +77,10 @@ def write_findings(findings: Findings, command: str) -> Path:
     write_json(out / NUMBERS, as_data(findings))
     write_whole(out / PLOT, _plot(findings.resampler, _measured(PLOTTED, findings.resampler)))
     if strips:
-        write_whole(out / PICTURES, pages.jpeg_of(np.concatenate(list(strips.values())), JPEG_QUALITY))
+        write_whole(out / PICTURES, reports.jpeg_of(np.concatenate(list(strips.values())), JPEG_QUALITY))
     described = _described(findings, command)
     write_whole(out / REPORT, _markdown(findings, described, strips).encode())
-    write_whole(out / PAGE, pages.render_page(_page(findings, described, strips)).encode())
+    write_whole(out / PAGE, reports.render_page(_page(findings, described, strips)).encode())
     return out / REPORT
 
 
@@ -121,13 +120,13 @@ def draw_strips(models: Mapping[str, str]) -> dict[str, np.ndarray]:
         return {}
     if not models:
         return {}
-    truths = [centre_square(getattr(skimage.data, name)(), SHOWN_PX) for name in SHOWN]
-    greys = [color.luma(truth) for truth in truths]
-    strips = {"input": pages.beside([np.repeat(grey[..., None], 3, axis=2) for grey in greys])}
+    truths = [center_square(getattr(skimage.data, name)(), SHOWN_PX) for name in SHOWN]
+    grays = [color.luma(truth) for truth in truths]
+    strips = {"input": reports.beside([np.repeat(gray[..., None], 3, axis=2) for gray in grays])}
     for name, model in models.items():
         colorizer = Colorizer.load(model)
-        strips[name] = pages.beside([colorizer.colorize(grey).rgb for grey in greys])
-    return strips | {"truth": pages.beside(truths)}
+        strips[name] = reports.beside([colorizer.colorize(gray).rgb for gray in grays])
+    return strips | {"truth": reports.beside(truths)}
 
 
 def _markdown(findings: Findings, described: dict[str, str], strips: dict[str, np.ndarray]) -> str:
@@ -136,8 +135,8 @@ def _markdown(findings: Findings, described: dict[str, str], strips: dict[str, n
     lines = [
         f"# {experiment.name}", "", f"**{experiment.question}**", "", answer(findings.judged), "",
         *(f"- {term}: {meaning}" for term, meaning in described.items()), "",
-        "## Verdicts", "", pages.markdown_table([header, *marked]), RULES, "",
-        "## Numbers", "", pages.markdown_table(_number_cells(findings.resampler, intervals=True)),
+        "## Verdicts", "", reports.markdown_table([header, *marked]), RULES, "",
+        "## Numbers", "", reports.markdown_table(_number_cells(findings.resampler, intervals=True)),
         f"![Rows with their intervals]({PLOT})", "",
     ]  # fmt: skip
     if strips:
@@ -146,42 +145,42 @@ def _markdown(findings: Findings, described: dict[str, str], strips: dict[str, n
     return "\n".join(lines)
 
 
-def _page(findings: Findings, described: dict[str, str], strips: dict[str, np.ndarray]) -> pages.Page:
+def _page(findings: Findings, described: dict[str, str], strips: dict[str, np.ndarray]) -> reports.Page:
     experiment, resampler = findings.experiment, findings.resampler
     (claim, rule, *found), *verdicts = _verdict_cells(findings.judged)
     (header, *means), (_, *intervals) = (_number_cells(resampler, intervals=each) for each in (False, True))
     arms, tests = ({each.name: _declared(each) for each in kind} for kind in (experiment.arms, experiment.tests))
-    pictures = [_picture(pages.jpeg_of(strip, JPEG_QUALITY), "jpeg", name) for name, strip in strips.items()]
+    pictures = [_picture(reports.jpeg_of(strip, JPEG_QUALITY), "jpeg", name) for name, strip in strips.items()]
     plots = [_picture(_plot(resampler, [name]), "png", NAMES[name]) for name in _measured(PLOTTED, resampler)]
     sections = [
-        pages.Section("Verdicts", [
-            pages.Table([claim, *found], [[cells[0], *cells[2:]] for cells in verdicts], prose=True),
-            pages.Folded("Rules", [
-                pages.Text(RULES), pages.Table([claim, rule], [cells[:2] for cells in verdicts], prose=True),
+        reports.Section("Verdicts", [
+            reports.Table([claim, *found], [[cells[0], *cells[2:]] for cells in verdicts], prose=True),
+            reports.Folded("Rules", [
+                reports.Text(RULES), reports.Table([claim, rule], [cells[:2] for cells in verdicts], prose=True),
             ]),
         ]),
-        *([pages.Section("Pictures", [pages.Pictures(pictures)])] if pictures else []),
-        pages.Section("Means and their 95 % intervals", [pages.Pictures(plots)]),
-        pages.Section("Numbers", [
-            pages.Table(header, means), pages.Folded("With 95 % intervals", [pages.Table(header, intervals)]),
+        *([reports.Section("Pictures", [reports.Pictures(pictures)])] if pictures else []),
+        reports.Section("Means and their 95 % intervals", [reports.Pictures(plots)]),
+        reports.Section("Numbers", [
+            reports.Table(header, means), reports.Folded("With 95 % intervals", [reports.Table(header, intervals)]),
         ]),
-        pages.Section("Declaration", [
-            pages.Folded("Arms: ways to come to a colorizer", [pages.Definitions(arms)]),
-            pages.Folded("Tests: what the arms are measured on", [pages.Definitions(tests)]),
-            pages.Folded("Photos, models, command and versions", [pages.Definitions(described)]),
+        reports.Section("Declaration", [
+            reports.Folded("Arms: ways to come to a colorizer", [reports.Definitions(arms)]),
+            reports.Folded("Tests: what the arms are measured on", [reports.Definitions(tests)]),
+            reports.Folded("Photos, models, command and versions", [reports.Definitions(described)]),
         ]),
     ]  # fmt: skip
-    return pages.Page(f"{experiment.name}: {experiment.question}", answer(findings.judged), sections)
+    return reports.Page(f"{experiment.name}: {experiment.question}", answer(findings.judged), sections)
 
 
-def _picture(data: bytes, kind: str, caption: str) -> pages.Picture:
-    return pages.Picture(pages.data_uri(data, kind), caption)
+def _picture(data: bytes, kind: str, caption: str) -> reports.Picture:
+    return reports.Picture(reports.data_uri(data, kind), caption)
 
 
 def _described(findings: Findings, command: str) -> dict[str, str]:
     """What must be known to do it again."""
     experiment, budget, facts = findings.experiment, findings.budget, findings.facts
-    versions = {"chromatune": chromatune.__version__} | pages.installed_versions(LIBRARIES)
+    versions = {"chromatune": chromatune.__version__} | reports.installed_versions(LIBRARIES)
     weights = {Path(name).name: digest for name, digest in facts["weights"].items()}
     return {
         "Where the paper (arXiv 2312.04780) leaves it": experiment.source,
@@ -231,7 +230,7 @@ def _number_cells(resampler: Resampler, *, intervals: bool) -> list[list[str]]:
     cells = [["row", *(NAMES[metric] for metric in metrics)]]
     for row in resampler.rows:
         known = [resampler.estimate(row, metric) if resampler.has(row, metric) else None for metric in metrics]
-        cells.append([str(row), *(pages.MISSING if each is None else _cell(each, intervals) for each in known)])
+        cells.append([str(row), *(reports.MISSING if each is None else _cell(each, intervals) for each in known)])
     return cells
 
 
@@ -248,15 +247,15 @@ def _measured(metrics: Sequence[str], resampler: Resampler) -> list[str]:
 def _plot(resampler: Resampler, metrics: Sequence[str]) -> bytes:
     """A point a row with its interval, a panel a metric."""
     rows_of = {metric: [row for row in resampler.rows if resampler.has(row, metric)] for metric in metrics}
-    figure = pages.new_figure(PANEL_INCHES * len(metrics), 1.0 + 0.28 * max(map(len, rows_of.values())))
+    figure = reports.new_figure(PANEL_INCHES * len(metrics), 1.0 + 0.28 * max(map(len, rows_of.values())))
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, (metric, rows) in zip(panels, rows_of.items(), strict=True):
         for height, row in enumerate(rows):
             value, low, high = resampler.estimate(row, metric)
             bars = [[max(0.0, value - low)], [max(0.0, high - value)]]
             axes.errorbar([value], [height], xerr=bars, fmt="o", capsize=3, color="C0")
-        axes.set_yticks(range(len(rows)), [pages.plain_label(str(row)) for row in rows], fontsize=7)
+        axes.set_yticks(range(len(rows)), [reports.plain_label(str(row)) for row in rows], fontsize=7)
         axes.invert_yaxis()
         axes.grid(alpha=0.3)
         axes.set_xlabel(NAMES[metric])
-    return pages.png_of_figure(figure)
+    return reports.png_of_figure(figure)

@@ -9,10 +9,7 @@ from typing import Any
 from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError
-from chromatune.evaluation.evaluation import ROWS_FILE, evaluate
-from chromatune.evaluation.methods import plan_methods
-from chromatune.evaluation.protocol import centre_square
-from chromatune.evaluation.settings import make_settings
+from chromatune.evaluation import ROWS_FILE, center_square, evaluate, make_settings, plan_methods
 from chromatune.experiments import ambiguity
 from chromatune.experiments.declaration import TRUTH, DeclaredTest, Row, folder_name
 from chromatune.experiments.runs import OpenedExperiment
@@ -60,7 +57,7 @@ def _evaluate(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Found:
     )
     folder = opened.out / "measured" / f"{folder_name(test.name)}-{seed}"
     evaluate(settings, folder, start_stage=opened.start_stage)
-    # A row of the evaluation ⇒ its arm; grey and other tools have no model, and keep their names
+    # A row of the evaluation ⇒ its arm; gray and other tools have no model, and keep their names
     name_of = {method.name: arm_of.get(method.model or "", method.name) for method in plan_methods(settings)}
     return _pooled(read_json_lines(folder / ROWS_FILE, NAMED_BY), name_of, test.name)
 
@@ -93,7 +90,7 @@ def _draw_and_ask(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Fo
     for arm in opened.experiment.arms_of(test):
         path = opened.out / "measured" / f"{folder_name(arm.name)}-{folder_name(test.name)}-{seed}.jsonl"
         if not path.exists():
-            squares = [(item.key, centre_square(item.read(), opened.square_px)) for item in items]
+            squares = [(item.key, center_square(item.read(), opened.square_px)) for item in items]
             photos = [(key, square, color.luma(square)) for key, square in squares]
             advance = opened.start_stage(f"{arm.name}, seeds and words", len(photos))
             colorizer = Colorizer.load(opened.model_of(arm, seed))

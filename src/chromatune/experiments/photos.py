@@ -7,8 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chromatune.data.sources import PhotoItem, Source, open_source
-from chromatune.data.splits import split_source
+from chromatune.data import PhotoItem, Source, open_source, split_source
 from chromatune.errors import OptionsError
 from chromatune.experiments.declaration import Budget, Experiment
 

@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from chromatune import color
-from chromatune.data.sources import PhotoItem
+from chromatune.data import PhotoItem
 from chromatune.errors import DataError, count_of
-from chromatune.evaluation.metrics import scores
-from chromatune.evaluation.protocol import Choice, centre_square, select
+from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.experiments import baselines
 from chromatune.experiments.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
 from chromatune.experiments.photos import Role, always_trained, training_source
-from chromatune.files import whole_folder, write_whole
-from chromatune.files.progress import StartStage
-from chromatune.pages import png_of
-from chromatune.training.loop import train
-from chromatune.training.outcome import model_folder, write_outcome
-from chromatune.training.settings import TrainSettings, resolve_settings
+from chromatune.files import StartStage, whole_folder, write_whole
+from chromatune.reports import png_of
+from chromatune.training import TrainSettings, model_folder, resolve_settings, train, write_outcome
 
 BASELINE_PX = 128  # the small models' own size
 
@@ -79,7 +75,7 @@ class OpenedExperiment:
         return resolve_settings(arm.preset, None, over)
 
     def keys_file(self, test: DeclaredTest) -> Path:
-        """The test's photos, chosen once: readable colour photos, lowest content hash first."""
+        """The test's photos, chosen once: readable color photos, lowest content hash first."""
         path = self.out / "tests" / f"{test.name}.txt"
         if not path.exists():
             role = self.roles[test.on]
@@ -134,7 +130,9 @@ def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
             done = max(done, row["step"])
 
     source = training_source(opened.roles, arm.roles)
-    trained = train(source, opened.model, settings, folder, score=scores, on_row=on_row, cache_dir=opened.cache_dir)
+    trained = train(
+        source, opened.model, settings, folder, score=score_result, on_row=on_row, cache_dir=opened.cache_dir
+    )
     write_outcome(trained, arm.train or "", arm.preset)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use
 
@@ -155,7 +153,7 @@ def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
                 for item in opened.photos_of(test):
                     path = (new / item.key).with_suffix(".png")
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    grey = color.luma(centre_square(item.read(), opened.square_px))
-                    path.write_bytes(png_of(colorize(grey)))
+                    gray = color.luma(center_square(item.read(), opened.square_px))
+                    path.write_bytes(png_of(colorize(gray)))
         except OSError as error:
             raise DataError(f"{folder}: cannot be written ({error.strerror}); make room, and run again") from error

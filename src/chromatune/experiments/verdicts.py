@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from chromatune.errors import DataError
-from chromatune.evaluation.bootstrap import RESAMPLES, draw_counts, interval
+from chromatune.evaluation import RESAMPLES, draw_counts, interval
 from chromatune.experiments.declaration import CF, GAP, TRUTH, Claim, Row
 
 Verdict = Literal["holds", "does not hold", "undecided"]

@@ -12,7 +12,7 @@ CONTACT_SHEET = "contact-sheet.png"  # of a look at a source of photos
 _RESULT = re.compile(rf"(?P<photo>.+){re.escape(RESULT_MARK)}(?:-\d+)?(?:-p\d+)?", re.DOTALL)  # of a variant, of a page
 
 
-def own_results(paths: Collection[str]) -> list[str]:
+def find_own_results(paths: Collection[str]) -> list[str]:
     """Those of the paths that are called as results of others of them are: what a pattern finds the next time.
 
     `x.color.jpg`, `x.color-2.jpg` and `x.color-p3.png` are beside an `x` of any suffix, and are photos like any other

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from chromatune.color.correction_field import CorrectionField, grid_size, shrunk_luma, upsample_field
-from chromatune.color.gamut import fit_gamut
-from chromatune.color.recomposition import resize
+from chromatune.color import CorrectionField, fit_gamut, grid_size, resize, shrunk_luma, upsample_field
 from chromatune.hints.drawing import Drawn, draw
 from chromatune.hints.hints import Hints
 from chromatune.hints.reference import Reference, matches
@@ -34,17 +32,17 @@ class HintedChroma:
             photo: as it was read.
             chroma: (h, w, 2) float32, (Cb, Cr), the model's own, of any size.
             features: of the photo encoder, stride ⇒ (C, h, w); None without one.
-            references: photos whose colours are taken where they show the same; they need features. Hints correct
+            references: photos whose colors are taken where they show the same; they need features. Hints correct
                 what comes of it.
         """
         size = grid_size(photo.height_px, photo.width_px)
         self._photo = photo
-        self._field = CorrectionField(shrunk_luma(photo.grey, size))
+        self._field = CorrectionField(shrunk_luma(photo.gray, size))
         self._at_grid = resize(np.ascontiguousarray(chroma, np.float32), *size)
         # The finer of both: chroma of a pass that is smaller than the grid would blur the hints
         fine = (max(size[0], chroma.shape[0]), max(size[1], chroma.shape[1]))
         self._chroma = resize(np.ascontiguousarray(chroma, np.float32), *fine)
-        self._fine_luma = shrunk_luma(photo.grey, fine)
+        self._fine_luma = shrunk_luma(photo.gray, fine)
         usable = features is not None and all(stride in features for stride in STRIDES)
         self._similarity = Similarity(features, self._field.luma) if usable and features is not None else None
         if references and usable and features is not None:
@@ -89,7 +87,7 @@ class HintedChroma:
         if self._similarity is not None and weight.any():
             said = np.concatenate([correction, drawn.relative], axis=-1)
             alike, soft = self._similarity.carry(said, weight)
-            # Half the hint's own colour, half its correction of the model: each alone does worse on photos
+            # Half the hint's own color, half its correction of the model: each alone does worse on photos
             wanted = (alike[..., :2] + self._correction_to(alike[..., 2:])) / 2
             correction, weight = _joined((correction, weight), (wanted, soft))
         return self._field.solve(correction, weight, reach=reach)

@@ -1,4 +1,4 @@
-"""Hints ⇒ colours and weights on the grid of the correction field, drawn four times finer and averaged."""
+"""Hints ⇒ colors and weights on the grid of the correction field, drawn four times finer and averaged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from chromatune.color.gamut import relative_chroma
+from chromatune.color import relative_chroma
 from chromatune.hints.hints import Hints, Layer, Stroke
 from chromatune.images import Photo
 
@@ -67,7 +67,7 @@ def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
     radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)
     # OpenCV draws no lines thicker than 32767; one as wide as the canvas is long covers it
     radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))
-    points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centres
+    points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centers
     left, top = np.maximum(np.floor(points.min(axis=0) - radius - 2), 0).astype(int)
     right, bottom = np.minimum(np.ceil(points.max(axis=0) + radius + 3), (width, height)).astype(int)
     mask = np.zeros((bottom - top, right - left), np.uint8)
@@ -79,7 +79,7 @@ def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
         thickness = max(1, round(2 * radius))
         cv2.polylines(mask, [moved[:, None]], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     alpha = mask.astype(np.float32)[..., None] / 255
-    colour = relative_chroma(np.array(stroke.colour, np.float32) / 255)
+    color = relative_chroma(np.array(stroke.color, np.float32) / 255)
     part = canvas[top:bottom, left:right]
     part *= 1 - alpha
-    part += alpha * np.append(colour, np.float32(1))
+    part += alpha * np.append(color, np.float32(1))

@@ -1,4 +1,4 @@
-"""Hints: at these pixels, this colour. Strokes, points, and layers from a paint program; checked, and as JSON."""
+"""Hints: at these pixels, this color. Strokes, points, and layers from a paint program; checked, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageColor
-from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError, PhotoError, shown
 from chromatune.images import MAX_PIXELS, Photo, read_photo
@@ -23,22 +23,22 @@ MOST_MARKS = 10_000
 MOST_POINTS = 100_000  # of one stroke
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
 
 
-def _colour(given: object) -> object:
-    """A colour as three numbers; text is read as CSS writes it.
+def _color(given: object) -> object:
+    """A color as three numbers; text is read as CSS writes it.
 
     Raises:
-        ValueError: it is no colour.
+        ValueError: it is no color.
     """
     if not isinstance(given, str):
         return given
     try:
         return ImageColor.getrgb(given)[:3]
     except ValueError:
-        raise ValueError("accepted is a colour such as #a03020 or darkred") from None
+        raise ValueError("accepted is a color such as #a03020 or darkred") from None
 
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -46,23 +46,25 @@ Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Stroke(BaseModel):
-    """One colour along a line; a point is a line of one point.
+    """One color along a line; a point is a line of one point.
 
     Attributes:
         points: (x, y) in pixels of the photo as it is shown, x to the right, y down, 0 at the edge.
         radius_px: half of the line's width, in the same pixels; None for a fiftieth of the photo's short side.
-        colour: sRGB, or text as CSS writes it. Its hue and saturation count, its lightness does not.
+        color: sRGB, or text as CSS writes it. Its hue and saturation count, its lightness does not.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     points: tuple[tuple[Coordinate, Coordinate], ...] = Field(min_length=1, max_length=MOST_POINTS)
     radius_px: float | None = Field(None, gt=0, le=100_000, allow_inf_nan=False)
-    colour: Annotated[tuple[Level, Level, Level], BeforeValidator(_colour)]
+    color: Annotated[tuple[Level, Level, Level], BeforeValidator(_color)] = Field(
+        validation_alias=AliasChoices("color", "colour")  # the second until 0.3
+    )
 
 
 class Layer(BaseModel):
-    """A picture to be laid over the photo: colours where it is opaque, nothing where it is transparent.
+    """A picture to be laid over the photo: colors where it is opaque, nothing where it is transparent.
 
     Attributes:
         png: bytes of an RGBA PNG, at most `LAYER_LONG_SIDE_PX` long.
@@ -130,14 +132,14 @@ class Layer(BaseModel):
 
 
 class Hints(BaseModel):
-    """What a person says of a photo's colours; later marks cover earlier ones.
+    """What a person says of a photo's colors; later marks cover earlier ones.
 
         Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "navy")
 
-    Hue and saturation (of HSV) of a colour count, its lightness does not: dark red and bright red of equal hue and
-    saturation mean the same. At each pixel the colour of that hue and saturation is meant that has the photo's luma,
-    so its chroma is in proportion to luma: a fold of a red coat is dark red. Where sRGB holds no such colour, the most
-    chroma of that hue that it holds is taken. A grey makes grey.
+    Hue and saturation (of HSV) of a color count, its lightness does not: dark red and bright red of equal hue and
+    saturation mean the same. At each pixel the color of that hue and saturation is meant that has the photo's luma,
+    so its chroma is in proportion to luma: a fold of a red coat is dark red. Where sRGB holds no such color, the most
+    chroma of that hue that it holds is taken. A gray makes gray.
 
     Coordinates are pixels of the photo as it is shown, after the rotation that its EXIF asks for.
     """
@@ -181,31 +183,31 @@ class Hints(BaseModel):
         """The hints as JSON, layers as PNG in Base64."""
         return self.model_dump_json()
 
-    def stroke(self, points: Iterable[Sequence[float]], radius_px: float | None, colour: str | Sequence[int]) -> Hints:
-        """These hints and a line of one colour; see `Stroke`.
+    def stroke(self, points: Iterable[Sequence[float]], radius_px: float | None, color: str | Sequence[int]) -> Hints:
+        """These hints and a line of one color; see `Stroke`.
 
         Raises:
-            OptionsError: no points, no colour, or a radius that is not above 0.
+            OptionsError: no points, no color, or a radius that is not above 0.
         """
         try:
-            mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, colour=_plain(colour))
+            mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, color=_plain(color))
         except ValidationError as error:
             raise options_error(error, Stroke, "field of a stroke") from None
         return Hints(marks=(*self.marks, mark))
 
-    def point(self, x: float, y: float, colour: str | Sequence[int], radius: float | None = None) -> Hints:
-        """These hints and a disc of one colour.
+    def point(self, x: float, y: float, color: str | Sequence[int], radius: float | None = None) -> Hints:
+        """These hints and a disc of one color.
 
         Args:
             x: pixels from the left edge of the photo as it is shown.
             y: pixels from its top.
-            colour: see `Stroke`.
+            color: see `Stroke`.
             radius: of the disc, in pixels; None for a fiftieth of the photo's short side.
 
         Raises:
             OptionsError: as for `stroke`.
         """
-        return self.stroke([(x, y)], radius, colour)
+        return self.stroke([(x, y)], radius, color)
 
     def __add__(self, other: Hints) -> Hints:
         """Both; the second's marks lie on top."""
@@ -234,26 +236,26 @@ class Hints(BaseModel):
 
 
 def parse_point(text: str) -> Hints:
-    """One point as the command line writes it: X,Y=COLOUR or X,Y,RADIUS=COLOUR.
+    """One point as the command line writes it: X,Y=COLOR or X,Y,RADIUS=COLOR.
 
     Raises:
-        OptionsError: it is written otherwise, or is no colour.
+        OptionsError: it is written otherwise, or is no color.
     """
-    where, equals, colour = text.partition("=")
+    where, equals, color = text.partition("=")
     try:
         numbers = [float(number) for number in where.split(",")]
     except ValueError:
         numbers = []
     if not equals or len(numbers) not in (2, 3):
-        raise OptionsError(f"hint {shown(text)}: accepted is X,Y=COLOUR or X,Y,RADIUS=COLOUR, such as 420,310=#a03020")
+        raise OptionsError(f"hint {shown(text)}: accepted is X,Y=COLOR or X,Y,RADIUS=COLOR, such as 420,310=#a03020")
     try:
-        return Hints().point(numbers[0], numbers[1], colour, numbers[2] if len(numbers) == 3 else None)
+        return Hints().point(numbers[0], numbers[1], color, numbers[2] if len(numbers) == 3 else None)
     except OptionsError as error:
         raise OptionsError(f"hint {shown(text)}: {str(error).partition(': ')[2]}") from None
 
 
-def _plain(colour: str | Sequence[int]) -> str | tuple[int, ...]:
-    return colour if isinstance(colour, str) else tuple(int(level) for level in colour)
+def _plain(color: str | Sequence[int]) -> str | tuple[int, ...]:
+    return color if isinstance(color, str) else tuple(int(level) for level in color)
 
 
 def _rgba_of(photo: Photo) -> np.ndarray:
@@ -266,7 +268,7 @@ def _rgba_of(photo: Photo) -> np.ndarray:
         raise PhotoError(f"{photo.name} has no transparency; paint hints on a transparent layer, and save that alone")
     if not photo.alpha.any():
         raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
-    rgb = np.repeat(photo.grey[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
+    rgb = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
     return np.dstack([rgb, photo.alpha]).astype(np.float32) / photo.max_value
 
 

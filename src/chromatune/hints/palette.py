@@ -1,4 +1,4 @@
-"""A short list of distinct colours out of many that were considered at a point."""
+"""A short list of distinct colors out of many that were considered at a point."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from chromatune.color.gamut import fit_gamut
-from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS
-from chromatune.hints.hints import Colour
+from chromatune.color import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, fit_gamut
+from chromatune.hints.hints import Color
 
-LEAST_DIFFERENCE = 8.0  # CIELAB distance under which two colours count as one
+LEAST_DIFFERENCE = 8.0  # CIELAB distance under which two colors count as one
 NEAR_SHARE = 1 / 40  # of the short side: how far around a point is looked
 LUMA_SIGMA = 0.05  # difference of luma to the point's, 0..1, at which a pixel near it counts exp(-1/2)
 
@@ -33,7 +32,7 @@ def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple
     return (chroma[near] * weight).sum(axis=(0, 1)) / weight.sum(), float(luma[row, column])
 
 
-def distinct_colours(candidates: Iterable[np.ndarray], luma: float, count: int) -> tuple[Colour, ...]:
+def distinct_colors(candidates: Iterable[np.ndarray], luma: float, count: int) -> tuple[Color, ...]:
     """The first candidates that can be told apart, in their order, as sRGB of that luma.
 
     Args:
@@ -41,7 +40,7 @@ def distinct_colours(candidates: Iterable[np.ndarray], luma: float, count: int) 
         luma: 0..1.
         count: at most so many.
     """
-    found: list[Colour] = []
+    found: list[Color] = []
     labs: list[np.ndarray] = []
     for candidate in candidates:
         blue, red = fit_gamut(np.asarray(candidate, np.float64), np.array(luma)) * (CB_SCALE, CR_SCALE) + luma

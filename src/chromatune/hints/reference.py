@@ -1,4 +1,4 @@
-"""A reference photo: where it shows what the photo shows, as the photo encoder sees it, its colours are taken."""
+"""A reference photo: where it shows what the photo shows, as the photo encoder sees it, its colors are taken."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from chromatune.color.correction_field import grid_size
-from chromatune.color.gamut import relative_chroma
-from chromatune.color.recomposition import resize
+from chromatune.color import grid_size, relative_chroma, resize
 from chromatune.errors import PhotoError
 from chromatune.hints.similarity import cell_features, cells_of
 from chromatune.images import Photo
@@ -36,30 +34,30 @@ class Reference:
 
 
 def check_reference(photo: Photo) -> np.ndarray:
-    """The photo's own colours, (H, W, 3).
+    """The photo's own colors, (H, W, 3).
 
     Raises:
         PhotoError: it has none.
     """
     if photo.rgb is None:
-        raise PhotoError(f"{photo.name} has no colour; a reference is a photo in colour")
+        raise PhotoError(f"{photo.name} has no color; a reference is a photo in color")
     return photo.rgb
 
 
 def make_reference(photo: Photo, views: Sequence[Mapping[int, np.ndarray]]) -> Reference:
-    """A photo in colour as a reference.
+    """A photo in color as a reference.
 
     Args:
-        photo: in colour, see `check_reference`.
-        views: features of its grey, and of its grey mirrored: stride ⇒ (C, h, w) float32 each. To the encoder, what
+        photo: in color, see `check_reference`.
+        views: features of its gray, and of its gray mirrored: stride ⇒ (C, h, w) float32 each. To the encoder, what
             looks to the left and what looks to the right differ.
 
     Raises:
-        PhotoError: it is grey.
+        PhotoError: it is gray.
     """
     size = cells_of(grid_size(photo.height_px, photo.width_px))
     rgb = resize(check_reference(photo), *size).reshape(*size, 3) / photo.max_value
-    relative, luma = relative_chroma(rgb), resize(photo.grey, *size).reshape(size).astype(np.float32) / photo.max_value
+    relative, luma = relative_chroma(rgb), resize(photo.gray, *size).reshape(size).astype(np.float32) / photo.max_value
     return Reference(
         np.concatenate([cell_features(view, size) for view in views]),
         np.concatenate([relative.reshape(-1, 2), relative[:, ::-1].reshape(-1, 2)]),
@@ -70,9 +68,9 @@ def make_reference(photo: Photo, views: Sequence[Mapping[int, np.ndarray]]) -> R
 def matches(
     references: Sequence[Reference], features: Mapping[int, np.ndarray], luma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of the references where they show the same as the photo, and how certain that is.
+    """Colors of the references where they show the same as the photo, and how certain that is.
 
-    A cell takes the colour of the reference's cell that it is most like, where that is most like it in turn. Chance
+    A cell takes the color of the reference's cell that it is most like, where that is most like it in turn. Chance
     matches are few: a reference counts from a small share of certain cells on, and not at all below it.
 
     Args:
@@ -107,6 +105,6 @@ def _match(reference: Reference, vectors: np.ndarray, luma: np.ndarray) -> tuple
 
 
 def _enlarged(cells: np.ndarray, size: tuple[int, int], grid: tuple[int, ...]) -> np.ndarray:
-    """(cells, K) or (cells,) -> (h, w, K): each cell's value at its pixels; its neighbours may have no match."""
+    """(cells, K) or (cells,) -> (h, w, K): each cell's value at its pixels; its neighbors may have no match."""
     planes = np.ascontiguousarray(cells.reshape(*size, -1))
     return cv2.resize(planes, (grid[1], grid[0]), interpolation=cv2.INTER_NEAREST).reshape(grid[0], grid[1], -1)

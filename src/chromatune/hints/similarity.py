@@ -27,7 +27,7 @@ class Similarity:
         """
         self._grid = luma.shape
         self._size = cells_of(luma.shape)
-        vectors = cell_features(features, self._size, centred=True)
+        vectors = cell_features(features, self._size, centerd=True)
         likeness = np.clip((vectors @ vectors.T - LEAST_SIMILARITY) / (1 - LEAST_SIMILARITY), 0, 1) ** 2
         cells = self._averaged(luma).ravel()
         likeness *= np.exp(-((cells[:, None] - cells) ** 2) / (2 * LUMA_SIGMA**2))
@@ -55,7 +55,7 @@ class Similarity:
         return cv2.resize(plane, self._size[::-1], interpolation=cv2.INTER_AREA)
 
     def _spread(self, cells: np.ndarray) -> np.ndarray:
-        """(cells, K) -> (h, w, K), linear between the cells' centres."""
+        """(cells, K) -> (h, w, K), linear between the cells' centers."""
         planes = cells.reshape(*self._size, -1).astype(np.float32)
         found = cv2.resize(planes, self._grid[::-1], interpolation=cv2.INTER_LINEAR)
         return found.reshape(*self._grid, -1)
@@ -66,18 +66,18 @@ def cells_of(grid: tuple[int, ...]) -> tuple[int, int]:
     return max(1, round(grid[0] / CELL_PX)), max(1, round(grid[1] / CELL_PX))
 
 
-def cell_features(features: Mapping[int, np.ndarray], size: tuple[int, ...], *, centred: bool = False) -> np.ndarray:
+def cell_features(features: Mapping[int, np.ndarray], size: tuple[int, ...], *, centerd: bool = False) -> np.ndarray:
     """Features of each cell, all strides in one: (cells, C) float32 of length 1.
 
     Args:
         features: stride ⇒ (C, h, w) float32.
         size: height and width in cells.
-        centred: the picture's mean is taken away first: what tells its cells apart remains.
+        centerd: the picture's mean is taken away first: what tells its cells apart remains.
     """
     found = []
     for stride, share in STRIDES.items():
         planes = np.moveaxis(features[stride], 0, -1)  # (h, w, C)
-        if centred:
+        if centerd:
             planes = planes - planes.mean(axis=(0, 1))
         planes = planes / np.maximum(np.linalg.norm(planes, axis=-1, keepdims=True), 1e-6)
         found.append(share * _resized(planes, size))

@@ -5,9 +5,9 @@ reading.py         any source ⇒ Photo, or a PhotoError of one line
 identification.py  what a file is, and why it is none of ours
 containers.py      which picture of a file of several is the photo
 decoding.py        file ⇒ decoded picture, under a pixel limit, without a word of the libraries
-deep.py            16-bit colour of PNG, PNM, JPEG 2000, AVIF and HEIC
+deep.py            16-bit color of PNG, PNM, JPEG 2000, AVIF and HEIC
 tiff.py            pages of a TIFF, and samples that Pillow cannot hold
-pixels.py          modes, ranges and arrays ⇒ colour samples and alpha
+pixels.py          modes, ranges and arrays ⇒ color samples and alpha
 profiles.py        ICC, gamma, inks and Lab ⇒ sRGB
 metadata.py        orientation, EXIF, resolution
 captions.py        XMP, IPTC, comments and text
@@ -15,23 +15,6 @@ encoding.py        (H, W, 3) samples and a Photo ⇒ bytes of a file, or a Pillo
 writing.py         a result ⇒ a file, whole or not at all
 """
 
-from chromatune.images.captions import Captions
-from chromatune.images.encoding import encode_photo, to_pil
-from chromatune.images.photo import IMAGE_SUFFIXES, Photo, format_for, suffix_for
-from chromatune.images.reading import MAX_PIXELS, count_pages, count_pixels, read_photo
-from chromatune.images.writing import write_photo
+import lazy_loader
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
-    "Captions",
-    "Photo",
-    "count_pages",
-    "count_pixels",
-    "encode_photo",
-    "format_for",
-    "read_photo",
-    "suffix_for",
-    "to_pil",
-    "write_photo",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -67,7 +67,7 @@ def captions_of(image: Any, tiff_page: Any, is_srgb: bool) -> Captions:
     Args:
         image: as Pillow, or `tiff`, opened it.
         tiff_page: its directory as tifffile has it, None in other formats.
-        is_srgb: its colours went through a profile and are sRGB now, whatever the packet says.
+        is_srgb: its colors went through a profile and are sRGB now, whatever the packet says.
     """
     info, tags = image.info, getattr(image, "tag_v2", {})
     text = _text(image)

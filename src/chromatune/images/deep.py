@@ -1,7 +1,7 @@
-"""16-bit colour that Pillow would cut to 8 bits, from the formats that OpenCV decodes at their depth.
+"""16-bit color that Pillow would cut to 8 bits, from the formats that OpenCV decodes at their depth.
 
-Pillow has no mode for 16-bit colour and keeps the high byte alone, so OpenCV decodes those files a second time. OpenCV
-has misread grey with alpha (its issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded
+Pillow has no mode for 16-bit color and keeps the high byte alone, so OpenCV decodes those files a second time. OpenCV
+has misread gray with alpha (its issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded
 before, are therefore the referee: where the two disagree, the photo is refused. TIFF has a reader of its own, `tiff`.
 """
 
@@ -24,7 +24,7 @@ from chromatune.images.identification import PNG_SIGNATURE
 
 PNG_CHUNKS_OF_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 PNG_CHUNKS_WITH_MEANING = PNG_CHUNKS_OF_PIXELS | {b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
-PNG_GREY_WITH_ALPHA = 4  # colour type
+PNG_GRAY_WITH_ALPHA = 4  # color type
 PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
 JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment of sizes (ITU T.800, A.5.1)
 AVIF_CONFIGURATION = b"av1C"
@@ -34,14 +34,14 @@ LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AV
 
 
 def decode(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
-    """Colour samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
+    """Color samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
 
     Args:
         image: a PNG, PNM, JPEG 2000, AVIF or HEIC as Pillow loaded it.
         file: the same file, seekable.
 
     Returns:
-        (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4) RGBA, uint16; alpha not premultiplied.
+        (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA, uint16; alpha not premultiplied.
 
     Raises:
         PhotoError: it has more than 8 bits, and they cannot be read with certainty.
@@ -62,7 +62,7 @@ def decode(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
         raise PhotoError(
             f"its {bits} bits cannot be read as a {bits}-bit {image.format} here; save it as a 16-bit PNG or TIFF"
         )
-    if image.format == "PNG" and data[25] == PNG_GREY_WITH_ALPHA:
+    if image.format == "PNG" and data[25] == PNG_GRAY_WITH_ALPHA:
         return np.ascontiguousarray(deep[..., [0, 3]])
     return deep
 
@@ -106,8 +106,8 @@ def _has_more_than(stream: bytes, size: int) -> bool:
 
 def _bytes_of_lines(data: bytes) -> int | None:
     """Bytes of all lines of a PNG with their filter types; None if it is interlaced."""
-    width_px, height_px, bits, colour_type, _, _, interlace = struct.unpack_from(">2I5B", data, 16)
-    channels = {2: 3, 4: 2, 6: 4}.get(colour_type, 1)
+    width_px, height_px, bits, color_type, _, _, interlace = struct.unpack_from(">2I5B", data, 16)
+    channels = {2: 3, 4: 2, 6: 4}.get(color_type, 1)
     return None if interlace else height_px * (1 + (width_px * bits * channels + 7) // 8)
 
 
@@ -142,7 +142,7 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
         return None
     if decoded.ndim == 2 and high_bytes.ndim == 3:
         return None
-    if high_bytes.ndim == 2:  # 10-bit grey comes as three equal channels
+    if high_bytes.ndim == 2:  # 10-bit gray comes as three equal channels
         deep = decoded if decoded.ndim == 2 else decoded[..., 0]
         high_bytes, deep = high_bytes[..., None], deep[..., None]
     elif decoded.shape[2] < high_bytes.shape[2] or high_bytes.shape[2] == 2:

@@ -1,6 +1,6 @@
 """(H, W, 3) samples and the photo they come from ⇒ the bytes of a file, or a Pillow image.
 
-Pillow writes JPEG, WebP and BMP. It cannot write 16-bit colour, so PNG is encoded by OpenCV (at 8 bits too: eight
+Pillow writes JPEG, WebP and BMP. It cannot write 16-bit color, so PNG is encoded by OpenCV (at 8 bits too: eight
 times as fast) and gets its profile, EXIF, resolution and captions as chunks put in here; TIFF is packed here around a
 directory made by Pillow.
 """
@@ -37,14 +37,14 @@ TIFF_DEFLATE, TIFF_RGB, TIFF_CHUNKY, TIFF_INCH, TIFF_HORIZONTAL_PREDICTOR, TIFF_
 TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
 TAG_ICC_PROFILE, TYPE_UNDEFINED, TYPE_BYTE = 34675, 7, 1
 
-# Lossless, so that the grey in the file is the photo's own; effort 20 of 100 costs 3 % more bytes and half the time
+# Lossless, so that the gray in the file is the photo's own; effort 20 of 100 costs 3 % more bytes and half the time
 WEBP_OPTIONS = {"lossless": True, "exact": True, "quality": 20, "method": 1}
 
 
 def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
     """The file's bytes: the samples with the photo's transparency, profile, EXIF, resolution and captions.
 
-    JPEG is of quality 95 without chroma subsampling, and lossy all the same: its grey is the photo's within a few
+    JPEG is of quality 95 without chroma subsampling, and lossy all the same: its gray is the photo's within a few
     levels, not within 1. All others are lossless. PNG and TIFF keep 16 bits, the others are rounded to 8. BMP keeps
     resolution alone; WebP all but an alpha that is opaque everywhere. `docs/files.md` says where captions go.
 
@@ -96,7 +96,7 @@ def to_pil(rgb: np.ndarray, photo: Photo) -> Image.Image:
 
 def _with_alpha(rgb: np.ndarray, photo: Photo, alpha: np.ndarray | None) -> np.ndarray:
     """(H, W, 3) or (H, W, 4) samples of rgb's depth, checked against the photo."""
-    wanted = (*photo.grey.shape, 3)
+    wanted = (*photo.gray.shape, 3)
     if rgb.shape != wanted or rgb.dtype not in (np.uint8, np.uint16):
         raise PhotoError(
             f"a result of {shown(photo.name)} is {wanted} uint8 or uint16, and this one {rgb.shape} {rgb.dtype}; "

@@ -19,7 +19,7 @@ SIGNATURES = {
     b"\0\0\0\x0cjP  \r\n": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"P7\n": "PAM",
-    b"PF\n": "colour PFM",
+    b"PF\n": "color PFM",
     **{b"P%d" % number: "PNM" for number in range(1, 7)},
 }
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}

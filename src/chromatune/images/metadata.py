@@ -15,7 +15,7 @@ TAG_PIXEL_WIDTH, TAG_PIXEL_HEIGHT = 40962, 40963
 COLOR_SPACE_SRGB = 1
 
 TAG_X_RESOLUTION, TAG_Y_RESOLUTION, TAG_RESOLUTION_UNIT = 282, 283, 296
-DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimetre; 1 says that only the ratio is known
+DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimeter; 1 says that only the ratio is known
 
 # Document name, description, make, model, page name, software, date, artist, host, rating, copyright, and Windows'
 # title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its
@@ -69,7 +69,7 @@ def kept_exif(image: Any, size_px: tuple[int, int], is_srgb: bool) -> bytes | No
     Args:
         image: the loaded source.
         size_px: width and height of the upright photo.
-        is_srgb: the colours went through a profile and are sRGB now, whatever the block said.
+        is_srgb: the colors went through a profile and are sRGB now, whatever the block said.
     """
     tags = _read_exif(image)
     details: Tags = tags.get(TAG_EXIF_IFD, {})

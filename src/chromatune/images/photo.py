@@ -43,27 +43,27 @@ FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
 FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
 LONGEST_LABEL = 400  # characters
 LONGEST_SIDE_PX = {"JPEG": 65_500, "WEBP": 16_383}  # what libjpeg and libwebp accept
-WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colours hold no result
+WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colors hold no result
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo, upright and in sRGB coding; the luma of every result is compared with `grey`.
+    """A photo, upright and in sRGB coding; the luma of every result is compared with `gray`.
 
     Attributes:
-        grey: (H, W) uint8 or uint16, Rec.601 luma of the sRGB-coded picture, at full size.
-        alpha: (H, W) of grey's dtype, full = opaque; None where the source had no transparency.
+        gray: (H, W) uint8 or uint16, Rec.601 luma of the sRGB-coded picture, at full size.
+        alpha: (H, W) of gray's dtype, full = opaque; None where the source had no transparency.
         icc_profile: sRGB profile to embed in a result if the source carried a usable profile, else None.
         exif: EXIF block to write (date, camera, place kept; orientation 1; no thumbnail), else None.
         format: Pillow's name for the source's format; "PNG" for arrays and images that came from no file.
         name: file name for messages, "photo" if unknown.
-        rgb: (H, W, 3) of grey's dtype, the source's own colours; None where every pixel is neutral.
+        rgb: (H, W, 3) of gray's dtype, the source's own colors; None where every pixel is neutral.
         dpi: horizontal and vertical resolution, pixels per inch, else None.
         captions: XMP, IPTC, comment and text that the source carried.
         warnings: what the user should know about how the file was read, a line each.
     """
 
-    grey: np.ndarray
+    gray: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
@@ -77,17 +77,17 @@ class Photo:
     @property
     def height_px(self) -> int:
         """Height of the upright photo, in pixels."""
-        return int(self.grey.shape[0])
+        return int(self.gray.shape[0])
 
     @property
     def width_px(self) -> int:
         """Width of the upright photo, in pixels."""
-        return int(self.grey.shape[1])
+        return int(self.gray.shape[1])
 
     @property
     def max_value(self) -> int:
         """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
-        return int(np.iinfo(self.grey.dtype).max)
+        return int(np.iinfo(self.gray.dtype).max)
 
 
 def shown(label: str) -> str:
@@ -124,7 +124,7 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
         format_name in WRITABLE_FORMATS
         and (photo.alpha is None or format_name in FORMATS_WITH_ALPHA)
         and (photo.max_value == 255 or format_name in FORMATS_WITH_16_BITS)
-        and max(photo.grey.shape) <= LONGEST_SIDE_PX.get(format_name, 2**31)
+        and max(photo.gray.shape) <= LONGEST_SIDE_PX.get(format_name, 2**31)
     )
     return wanted if holds else ".png"
 

@@ -1,4 +1,4 @@
-"""Modes, ranges and arrays ⇒ samples: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16, with alpha of the same depth."""
+"""Modes, ranges and arrays ⇒ samples: (H, W) gray or (H, W, 3) sRGB, uint8 or uint16, with alpha of the same depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chromatune.errors import PhotoError
 from chromatune.images import profiles, tiff
 from chromatune.images.photo import to_depth
 
-Samples = tuple[np.ndarray, np.ndarray | None]  # colour, alpha
+Samples = tuple[np.ndarray, np.ndarray | None]  # color, alpha
 
 MODES_VIA_RGB = ("RGBX", "YCbCr", "HSV")
 MODES_8_BIT = ("L", "RGB", "CMYK", "LAB")
@@ -22,10 +22,10 @@ PHOTOMETRIC_WHITE_IS_ZERO, SAMPLE_FORMAT_UNSIGNED = 0, 1
 
 
 def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth: int) -> tuple[Samples, bool]:
-    """Samples of a loaded Pillow image, and whether its colours went through `icc_profile`.
+    """Samples of a loaded Pillow image, and whether its colors went through `icc_profile`.
 
     Args:
-        image: any mode; for 16-bit colour use `samples_from_deep`, Pillow holds none.
+        image: any mode; for 16-bit color use `samples_from_deep`, Pillow holds none.
         icc_profile: the profile the file carried, or None.
         bit_depth: bits per sample in the file; transparency keys are given at this depth.
 
@@ -36,11 +36,11 @@ def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth:
     base, alpha = _split_alpha(image)
     if base.mode in MODES_NUMERIC:
         raw = _numbers(base)
-        colour, managed = profiles.deep_to_srgb(raw, icc_profile) if raw.dtype == np.uint16 else (raw, False)
+        color, managed = profiles.deep_to_srgb(raw, icc_profile) if raw.dtype == np.uint16 else (raw, False)
         alpha = alpha if key is None else _alpha_from_key(raw, key)
-        return (colour, alpha), managed
+        return (color, alpha), managed
     if base.mode not in MODES_8_BIT:
-        raise PhotoError(f"pixel mode {image.mode} is not supported; save it as an 8-bit or 16-bit RGB or grey picture")
+        raise PhotoError(f"pixel mode {image.mode} is not supported; save it as an 8-bit or 16-bit RGB or gray picture")
     if key is not None and alpha is None and base.mode in ("L", "RGB"):
         if image.mode == "1":
             key = 255 * bool(key)  # 1 or 255, as the version of Pillow has it
@@ -52,24 +52,24 @@ def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth:
 
 
 def samples_from_deep(deep: np.ndarray, icc_profile: bytes | None, key: tuple | None) -> tuple[Samples, bool]:
-    """Samples of 16-bit colour, and whether it went through `icc_profile`.
+    """Samples of 16-bit color, and whether it went through `icc_profile`.
 
     Args:
-        deep: (H, W, 2) grey and alpha, (H, W, 3) or (H, W, 4), uint16.
+        deep: (H, W, 2) gray and alpha, (H, W, 3) or (H, W, 4), uint16.
         icc_profile: the profile the file carried, or None.
-        key: the one colour that a PNG declares transparent, or None.
+        key: the one color that a PNG declares transparent, or None.
     """
     channels = deep.shape[2]
     raw = deep[..., 0] if channels == 2 else deep[..., :3]
     alpha = np.ascontiguousarray(deep[..., -1]) if channels in (2, 4) else None
     if alpha is None and key is not None:
         alpha = _alpha_from_key(raw, key)
-    colour, managed = profiles.deep_to_srgb(np.ascontiguousarray(raw), icc_profile)
-    return (colour, alpha), managed
+    color, managed = profiles.deep_to_srgb(np.ascontiguousarray(raw), icc_profile)
+    return (color, alpha), managed
 
 
 def samples_from_tiff(stored: tiff.Samples, icc_profile: bytes | None) -> tuple[Samples, bool]:
-    """Samples of a TIFF page that Pillow cannot hold, and whether its colours went through `icc_profile`.
+    """Samples of a TIFF page that Pillow cannot hold, and whether its colors went through `icc_profile`.
 
     Lab becomes 16-bit sRGB from 16-bit Lab, 8-bit from 8-bit. CMYK with a usable profile becomes 8-bit: LittleCMS in
     Pillow has no more.
@@ -77,41 +77,41 @@ def samples_from_tiff(stored: tiff.Samples, icc_profile: bytes | None) -> tuple[
     Raises:
         PhotoError: a number is not finite, or inks or Lab are of another type than uint8 and uint16.
     """
-    colour, alpha = np.ascontiguousarray(stored.colour), stored.alpha
-    is_plain = colour.dtype in (np.uint8, np.uint16)
+    color, alpha = np.ascontiguousarray(stored.color), stored.alpha
+    is_plain = color.dtype in (np.uint8, np.uint16)
     if stored.photometric in (tiff.CMYK, tiff.CIELAB, tiff.ICCLAB) and not is_plain:
-        raise PhotoError(f"CMYK or Lab of type {colour.dtype} is not supported; save it as a 16-bit RGB picture")
+        raise PhotoError(f"CMYK or Lab of type {color.dtype} is not supported; save it as a 16-bit RGB picture")
     managed = False
     if stored.photometric == tiff.CMYK:
-        converted, managed = profiles.image_to_srgb(Image.fromarray(to_depth(colour, np.uint8), "CMYK"), icc_profile)
-        is_naive = colour.dtype == np.uint16 and not managed
-        colour = profiles.cmyk_to_srgb(colour) if is_naive else np.array(converted)
+        converted, managed = profiles.image_to_srgb(Image.fromarray(to_depth(color, np.uint8), "CMYK"), icc_profile)
+        is_naive = color.dtype == np.uint16 and not managed
+        color = profiles.cmyk_to_srgb(color) if is_naive else np.array(converted)
     elif stored.photometric in (tiff.CIELAB, tiff.ICCLAB):
-        depth = colour.dtype
-        colour = to_depth(profiles.lab_to_srgb(_lab(colour, stored.photometric)), depth)
+        depth = color.dtype
+        color = to_depth(profiles.lab_to_srgb(_lab(color, stored.photometric)), depth)
         managed = icc_profile is not None
     else:
-        colour = scaled_from_numbers(colour)
+        color = scaled_from_numbers(color)
         if stored.photometric == tiff.WHITE_IS_ZERO:
-            colour = np.iinfo(colour.dtype).max - colour
+            color = np.iinfo(color.dtype).max - color
         if alpha is not None and stored.is_premultiplied:
-            colour = _unpremultiply(colour, to_depth(scaled_from_numbers(alpha), colour.dtype))
-        colour = colour[..., 0] if colour.shape[2] == 1 else colour
-        if colour.dtype == np.uint16:
-            colour, managed = profiles.deep_to_srgb(np.ascontiguousarray(colour), icc_profile)
+            color = _unpremultiply(color, to_depth(scaled_from_numbers(alpha), color.dtype))
+        color = color[..., 0] if color.shape[2] == 1 else color
+        if color.dtype == np.uint16:
+            color, managed = profiles.deep_to_srgb(np.ascontiguousarray(color), icc_profile)
         else:
-            converted, managed = profiles.image_to_srgb(Image.fromarray(colour), icc_profile)
-            colour = np.array(converted)
+            converted, managed = profiles.image_to_srgb(Image.fromarray(color), icc_profile)
+            color = np.array(converted)
     if alpha is not None:
-        alpha = to_depth(np.ascontiguousarray(scaled_from_numbers(alpha)), colour.dtype)
-    return (colour, alpha), managed
+        alpha = to_depth(np.ascontiguousarray(scaled_from_numbers(alpha)), color.dtype)
+    return (color, alpha), managed
 
 
 def samples_from_array(array: np.ndarray) -> Samples:
     """Samples of an array the caller made, copied.
 
     Args:
-        array: (H, W), (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16,
+        array: (H, W), (H, W, 1) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16,
             bool, or float in 0..1 (which becomes 16-bit).
 
     Raises:
@@ -135,9 +135,9 @@ def samples_from_array(array: np.ndarray) -> Samples:
     if samples.ndim == 2:
         return samples, None
     channels = samples.shape[2]
-    colour = samples[..., 0] if channels <= 2 else samples[..., :3]
+    color = samples[..., 0] if channels <= 2 else samples[..., :3]
     alpha = np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None
-    return np.ascontiguousarray(colour), alpha
+    return np.ascontiguousarray(color), alpha
 
 
 def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
@@ -191,15 +191,15 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
 
 
 def _numbers(image: Image.Image) -> np.ndarray:
-    """Grey of the modes I;16, I and F as (H, W) uint8 or uint16, white at the top of the range."""
+    """Gray of the modes I;16, I and F as (H, W) uint8 or uint16, white at the top of the range."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
     if image.mode not in ("I", "F"):
-        grey = values.astype(np.uint16)  # I;16B arrives big-endian
+        gray = values.astype(np.uint16)  # I;16B arrives big-endian
         if tags.get(TAG_BITS_PER_SAMPLE) == (12,):
-            grey = ((grey.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+            gray = ((gray.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
         # Pillow inverts 1- and 8-bit TIFFs of this kind, and forgets the 16-bit ones
-        return 65535 - grey if tags.get(TAG_PHOTOMETRIC) == PHOTOMETRIC_WHITE_IS_ZERO else grey
+        return 65535 - gray if tags.get(TAG_PHOTOMETRIC) == PHOTOMETRIC_WHITE_IS_ZERO else gray
     if image.format == "PPM" and image.mode == "I":
         return values.astype(np.uint16)  # Pillow has brought the white of its header to 65535
     is_unsigned = tags.get(TAG_SAMPLE_FORMAT, (1,))[0] == SAMPLE_FORMAT_UNSIGNED
@@ -208,32 +208,32 @@ def _numbers(image: Image.Image) -> np.ndarray:
     return scaled_from_numbers(values)
 
 
-def _alpha_from_key(colour: np.ndarray, key: object) -> np.ndarray:
-    """Alpha that is 0 where the colour is exactly `key`, and full elsewhere."""
-    is_key = colour == np.asarray(key)
-    if colour.ndim == 3:
+def _alpha_from_key(color: np.ndarray, key: object) -> np.ndarray:
+    """Alpha that is 0 where the color is exactly `key`, and full elsewhere."""
+    is_key = color == np.asarray(key)
+    if color.ndim == 3:
         is_key = is_key.all(axis=2)
-    white = np.iinfo(colour.dtype).max
-    return np.where(is_key, 0, white).astype(colour.dtype)
+    white = np.iinfo(color.dtype).max
+    return np.where(is_key, 0, white).astype(color.dtype)
 
 
-def _lab(colour: np.ndarray, photometric: int) -> np.ndarray:
+def _lab(color: np.ndarray, photometric: int) -> np.ndarray:
     """(H, W, 3) uint8 or uint16 of a TIFF ⇒ float32 L* 0..100, a*, b* (TIFF 6.0, 23; ICCLab: technote 4)."""
-    is_deep = colour.dtype == np.uint16
+    is_deep = color.dtype == np.uint16
     unit = 256.0 if is_deep else 1.0
-    lab = np.empty(colour.shape, np.float32)
-    white = 65280.0 if is_deep and photometric == tiff.ICCLAB else float(np.iinfo(colour.dtype).max)
-    lab[..., 0] = np.minimum(colour[..., 0] / np.float32(white), 1.0) * 100
+    lab = np.empty(color.shape, np.float32)
+    white = 65280.0 if is_deep and photometric == tiff.ICCLAB else float(np.iinfo(color.dtype).max)
+    lab[..., 0] = np.minimum(color[..., 0] / np.float32(white), 1.0) * 100
     if photometric == tiff.ICCLAB:
-        lab[..., 1:] = colour[..., 1:] / unit - 128
+        lab[..., 1:] = color[..., 1:] / unit - 128
     else:
-        signed: np.ndarray = colour[..., 1:].astype(np.int16 if is_deep else np.int8)
+        signed: np.ndarray = color[..., 1:].astype(np.int16 if is_deep else np.int8)
         lab[..., 1:] = signed / unit
     return lab
 
 
-def _unpremultiply(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W, C) colours divided by (H, W) alpha, both uint8 or both uint16; fully transparent pixels stay black."""
-    white = float(np.iinfo(colour.dtype).max)
-    divided = colour * (white / np.maximum(alpha.astype(np.float32), 1.0))[..., None]
-    return np.clip(np.rint(divided), 0, white).astype(colour.dtype)
+def _unpremultiply(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(H, W, C) colors divided by (H, W) alpha, both uint8 or both uint16; fully transparent pixels stay black."""
+    white = float(np.iinfo(color.dtype).max)
+    divided = color * (white / np.maximum(alpha.astype(np.float32), 1.0))[..., None]
+    return np.clip(np.rint(divided), 0, white).astype(color.dtype)

@@ -1,7 +1,7 @@
 """ICC profiles ⇒ sRGB: 8-bit pictures through LittleCMS, 16-bit ones through the profile's own curves and matrix.
 
-Pillow offers LittleCMS with 8 bits per colour only. Most profiles of scanners and editors are three curves and a
-matrix (ICC.1:2022, 8.3.3), or one curve for grey; those are applied here in floating point. A 16-bit picture with a
+Pillow offers LittleCMS with 8 bits per color only. Most profiles of scanners and editors are three curves and a
+matrix (ICC.1:2022, 8.3.3), or one curve for gray; those are applied here in floating point. A 16-bit picture with a
 table-based profile takes the change that LittleCMS makes at 8 bits, added to its 16-bit values.
 """
 
@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-from chromatune import color
+from chromatune.color import linear_to_srgb, luma
 from chromatune.images.photo import to_depth
 
 # XYZ (D50) of linear sRGB's red, green and blue, one per column (IEC 61966-2-1, Bradford-adapted)
@@ -24,7 +24,7 @@ SRGB_TO_XYZ_D50 = np.array(
 D50 = (0.9642, 1.0, 0.8249)
 PNG_GAMMA_IS_SRGB_WITHIN = 0.05  # libpng's own threshold for not correcting at all
 
-SAME_WITHIN = 1  # of 255: a profile that changes no probe colour by more is sRGB under another name
+SAME_WITHIN = 1  # of 255: a profile that changes no probe color by more is sRGB under another name
 BLOCK_ROWS = 256  # bounds the float temporaries of a large scan
 HEADER_DATE = slice(24, 36)
 FIXED_DATE = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
@@ -62,45 +62,45 @@ def image_to_srgb(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.
     return (image.convert("RGB") if image.mode == "CMYK" else image), False
 
 
-def deep_to_srgb(colour: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarray, bool]:
+def deep_to_srgb(color: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarray, bool]:
     """16-bit samples in sRGB, and whether the profile was usable.
 
     Args:
-        colour: (H, W) grey or (H, W, 3), uint16.
+        color: (H, W) gray or (H, W, 3), uint16.
         icc_profile: the profile the file carried, or None; a broken or unfitting one is ignored.
     """
     if icc_profile is None:
-        return colour, False
-    shallow = Image.fromarray(to_depth(colour, np.uint8))
+        return color, False
+    shallow = Image.fromarray(to_depth(color, np.uint8))
     converted, usable = image_to_srgb(shallow, icc_profile)
     if not usable or converted is shallow:
-        return colour, usable
+        return color, usable
     try:
         curves = _curves_and_matrix(icc_profile)
     except (struct.error, ValueError, ArithmeticError, np.linalg.LinAlgError):
         curves = None  # LittleCMS is more lenient with odd profiles
-    if curves is None or (curves[1] is None) != (colour.ndim == 2):
+    if curves is None or (curves[1] is None) != (color.ndim == 2):
         change = np.asarray(converted).astype(np.int32) - np.asarray(shallow)
-        return np.clip(colour + change * 257, 0, 65535).astype(np.uint16), True
-    result = np.empty_like(colour)
-    for top in range(0, colour.shape[0], BLOCK_ROWS):
+        return np.clip(color + change * 257, 0, 65535).astype(np.uint16), True
+    result = np.empty_like(color)
+    for top in range(0, color.shape[0], BLOCK_ROWS):
         rows = slice(top, top + BLOCK_ROWS)
-        result[rows] = _apply_curves(colour[rows], *curves)
+        result[rows] = _apply_curves(color[rows], *curves)
     return result, True
 
 
-def gamma_to_srgb(colour: np.ndarray, gamma: float) -> np.ndarray:
+def gamma_to_srgb(color: np.ndarray, gamma: float) -> np.ndarray:
     """Samples of a PNG that gives a gamma and no profile, sRGB-coded; gammas close to 1/2.2, or senseless, do nothing.
 
     Args:
-        colour: (H, W) or (H, W, 3), uint8 or uint16.
+        color: (H, W) or (H, W, 3), uint8 or uint16.
         gamma: exponent from light to sample, as its gAMA chunk says.
     """
     if not 0.05 < gamma < 20 or abs(gamma * 2.2 - 1) <= PNG_GAMMA_IS_SRGB_WITHIN:
-        return colour
-    white = int(np.iinfo(colour.dtype).max)
+        return color
+    white = int(np.iinfo(color.dtype).max)
     linear = (np.arange(white + 1) / white) ** (1 / gamma)
-    return np.rint(color.linear_to_srgb(linear) * white).astype(colour.dtype)[colour]
+    return np.rint(linear_to_srgb(linear) * white).astype(color.dtype)[color]
 
 
 def cmyk_to_srgb(inks: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def cmyk_to_srgb(inks: np.ndarray) -> np.ndarray:
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float CIELAB under D50 ⇒ (H, W, 3) uint16 sRGB, in blocks of rows; colours out of gamut are clipped."""
+    """(H, W, 3) float CIELAB under D50 ⇒ (H, W, 3) uint16 sRGB, in blocks of rows; colors out of gamut are clipped."""
     result = np.empty(lab.shape, np.uint16)
     to_linear = np.linalg.inv(SRGB_TO_XYZ_D50).T
     for top in range(0, lab.shape[0], BLOCK_ROWS):
@@ -119,20 +119,20 @@ def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
         f = np.stack([fy + a / 500, fy, fy - b / 200], axis=-1)
         xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * D50  # CIE 15:2018, 8.2.1
         linear = np.clip(xyz @ to_linear, 0.0, 1.0)
-        result[top : top + BLOCK_ROWS] = np.rint(color.linear_to_srgb(linear) * 65535)
+        result[top : top + BLOCK_ROWS] = np.rint(linear_to_srgb(linear) * 65535)
     return result
 
 
 def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image | None:
-    """The image in sRGB (the very same object if nothing would change); None if the profile is for other colours."""
+    """The image in sRGB (the very same object if nothing would change); None if the profile is for other colors."""
     space = profile.profile.xcolor_space.strip()
     if image.mode == "L" and space in ("GRAY", "RGB"):
         ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
         ramp = _transform(ramp if space == "GRAY" else ramp.convert("RGB"), profile)
-        table = color.luma(np.asarray(ramp))[0]
+        table = luma(np.asarray(ramp))[0]
         if _same(table, np.arange(256)):
             return image
-        # An RGB profile on grey is what converters leave behind; it says nothing of grey, and browsers ignore it
+        # An RGB profile on gray is what converters leave behind; it says nothing of gray, and browsers ignore it
         return image.point(table.tolist()) if space == "GRAY" else None
     if image.mode == "RGB" and space == "RGB":
         steps = np.arange(0, 256, 17, dtype=np.uint8)
@@ -161,19 +161,19 @@ def _same(samples: np.ndarray, others: np.ndarray) -> bool:
     return int(np.abs(samples.astype(np.int32) - others).max()) <= SAME_WITHIN
 
 
-def _apply_curves(colour: np.ndarray, curves: list[np.ndarray], matrix: np.ndarray | None) -> np.ndarray:
+def _apply_curves(color: np.ndarray, curves: list[np.ndarray], matrix: np.ndarray | None) -> np.ndarray:
     """One block of (H, W) or (H, W, 3) uint16 through curves (65536 entries each), matrix and sRGB coding."""
     if matrix is None:
-        linear = curves[0][colour]
+        linear = curves[0][color]
     else:
-        linear = np.stack([curve[colour[..., i]] for i, curve in enumerate(curves)], axis=-1)
+        linear = np.stack([curve[color[..., i]] for i, curve in enumerate(curves)], axis=-1)
         linear = linear @ matrix.T.astype(np.float32)
     linear = np.clip(linear, 0.0, 1.0)
-    return np.rint(color.linear_to_srgb(linear) * 65535).astype(np.uint16)
+    return np.rint(linear_to_srgb(linear) * 65535).astype(np.uint16)
 
 
 def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray | None] | None:
-    """Curves to linear light and the matrix to linear sRGB (None for grey); None if the profile works by tables."""
+    """Curves to linear light and the matrix to linear sRGB (None for gray); None if the profile works by tables."""
     tags = {}
     for index in range(struct.unpack_from(">I", icc_profile, 128)[0]):
         name, offset, size = struct.unpack_from(">4sII", icc_profile, 132 + 12 * index)
@@ -181,8 +181,8 @@ def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray
     if icc_profile[20:24] != b"XYZ ":  # connection space
         return None
     if icc_profile[16:20] == b"GRAY" and b"kTRC" in tags:
-        grey_curve = _curve(tags[b"kTRC"])
-        return None if grey_curve is None else ([grey_curve], None)
+        gray_curve = _curve(tags[b"kTRC"])
+        return None if gray_curve is None else ([gray_curve], None)
     wanted = [b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC"]
     if any(name not in tags for name in wanted) or any(name.startswith(b"A2B") for name in tags):
         return None

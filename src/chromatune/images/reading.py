@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from PIL import Image
 
-from chromatune import color
+from chromatune.color import luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
 from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
 from chromatune.images.identification import HeicExtraError
 from chromatune.images.photo import Photo, shown
 
-# A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit grey) to 56 (16-bit colour): 5 to 8 GB here,
+# A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit gray) to 56 (16-bit color): 5 to 8 GB here,
 # which a file of 2 MB can ask for as well.
 MAX_PIXELS = 150_000_000
 
@@ -46,7 +46,7 @@ def read_photo(
     """The photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
 
     Files of more than 8 bits become 16-bit or are refused by name, but for CMYK with a profile, which says so in
-    `Photo.warnings`. An image that Pillow opened has lost the low byte of 16-bit colour before it comes here; pass the
+    `Photo.warnings`. An image that Pillow opened has lost the low byte of 16-bit color before it comes here; pass the
     file instead. Integer and float pictures: see `pixels.scaled_from_numbers`.
 
     Args:
@@ -176,10 +176,10 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
     profile = image.info.get("icc_profile") or None
     page = picture.tiff_page
     applied_orientation = 1
-    if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_colour(page)):
+    if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_color(page)):
         stored = tiff.read_samples(page, file)
         samples, is_managed = pixels.samples_from_tiff(stored, profile)
-        if stored.colour.dtype == np.uint16 and samples[0].dtype == np.uint8:
+        if stored.color.dtype == np.uint16 and samples[0].dtype == np.uint8:
             warnings.append("its 16-bit inks are read at 8 bits, because their profile can be applied at no more")
     else:
         applied_orientation = metadata.tiff_orientation(image)
@@ -187,19 +187,19 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
         warnings.append(cut)
         samples, is_managed = _samples_of_loaded(image, file, profile)
     if profile is not None and not is_managed:
-        warnings.append("its colour profile is damaged, or for another kind of picture, and is ignored")
+        warnings.append("its color profile is damaged, or for another kind of picture, and is ignored")
     gamma = image.info.get("gamma") if image.format == "PNG" else None
     if gamma and profile is None and "srgb" not in image.info:
         samples = (profiles.gamma_to_srgb(samples[0], float(gamma)), samples[1])
     orientation = metadata.orientation_of(image)
-    colour = metadata.upright(samples[0], orientation)
+    color = metadata.upright(samples[0], orientation)
     alpha = None if samples[1] is None else metadata.upright(samples[1], orientation)
     photo = _photo_from_samples(
-        (colour, alpha),
+        (color, alpha),
         name=name,
         format="JPEG" if image.format == "MPO" else image.format or "PNG",
         icc_profile=profiles.srgb_profile() if is_managed else None,
-        exif=metadata.kept_exif(image, (colour.shape[1], colour.shape[0]), is_managed),
+        exif=metadata.kept_exif(image, (color.shape[1], color.shape[0]), is_managed),
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
     )
     told = tuple(warning for warning in warnings if warning is not None)
@@ -207,9 +207,9 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
 
 
 def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:
-    deep_colour = deep.decode(image, file) if file is not None else None
-    if deep_colour is not None:
-        return pixels.samples_from_deep(deep_colour, profile, image.info.get("transparency"))
+    deep_color = deep.decode(image, file) if file is not None else None
+    if deep_color is not None:
+        return pixels.samples_from_deep(deep_color, profile, image.info.get("transparency"))
     bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
     return pixels.samples_from_image(image, profile, bit_depth)
 
@@ -223,15 +223,15 @@ def _photo_from_samples(
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
 ) -> Photo:
-    colour, alpha = samples
+    color, alpha = samples
     rgb = None
-    if colour.ndim == 2:
-        grey = colour
-    elif np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 1], colour[..., 2]):
-        grey = np.ascontiguousarray(colour[..., 0])  # a grey photo in an RGB file has no colours to compare with
+    if color.ndim == 2:
+        gray = color
+    elif np.array_equal(color[..., 0], color[..., 1]) and np.array_equal(color[..., 1], color[..., 2]):
+        gray = np.ascontiguousarray(color[..., 0])  # a gray photo in an RGB file has no colors to compare with
     else:
-        grey, rgb = color.luma(colour), colour
-    return Photo(grey, alpha, icc_profile, exif, format, name, rgb, dpi)
+        gray, rgb = luma(color), color
+    return Photo(gray, alpha, icc_profile, exif, format, name, rgb, dpi)
 
 
 @contextmanager

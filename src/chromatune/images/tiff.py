@@ -1,4 +1,4 @@
-"""Pages of a TIFF, and the samples that Pillow cannot hold: more than 8 bits of colour, alpha beside grey, floats, Lab.
+"""Pages of a TIFF, and the samples that Pillow cannot hold: more than 8 bits of color, alpha beside gray, floats, Lab.
 
 tifffile knows the directories, tiles, predictors and sample formats. What it needs another package to decompress goes
 through Pillow's libtiff as a picture of bytes.
@@ -28,7 +28,7 @@ TAG_OLD_SUBFILE_TYPE, OLD_REDUCED = 255, 2
 TAG_MAKE, TAG_SAMPLE_FORMAT, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 339, 50706, 34675
 PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, CIELAB, ICCLAB = 0, 1, 2, 5, 8, 9
-COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
+COLOR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
 ALPHA_PREMULTIPLIED, ALPHA_STRAIGHT = 1, 2
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 COMPRESSIONS_OF_BYTES = (LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
@@ -71,16 +71,16 @@ class RareTiff:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a page holds, as stored: colour channels and alpha apart, orientation not applied.
+    """What a page holds, as stored: color channels and alpha apart, orientation not applied.
 
     Attributes:
-        colour: (H, W, C) of the file's own type, C = 1, 3 or 4.
+        color: (H, W, C) of the file's own type, C = 1, 3 or 4.
         alpha: (H, W) of the same type, or None.
-        is_premultiplied: colours were multiplied by alpha.
+        is_premultiplied: colors were multiplied by alpha.
         photometric: what the channels mean, TIFF 6.0 section 8.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray | None
     is_premultiplied: bool
     photometric: int
@@ -172,8 +172,8 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
     return RareTiff(page, file, directory, {} if profile is None else {"icc_profile": bytes(profile.value)})
 
 
-def is_deep_colour(page: tifffile.TiffPage) -> bool:
-    """Whether a page has more than 8 bits of colour, which Pillow would cut to 8; of grey it has 16-bit modes."""
+def is_deep_color(page: tifffile.TiffPage) -> bool:
+    """Whether a page has more than 8 bits of color, which Pillow would cut to 8; of gray it has 16-bit modes."""
     return bool(page.bitspersample > 8 and page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO))
 
 
@@ -205,7 +205,7 @@ def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
 
 
 def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
-    count = COLOUR_CHANNELS[page.photometric]
+    count = COLOR_CHANNELS[page.photometric]
     extra = tuple(page.extrasamples)
     if not extra and page.photometric == RGB and samples.shape[2] == 4:
         extra = (ALPHA_STRAIGHT,)  # as Pillow reads files that leave the tag out
@@ -219,23 +219,23 @@ def _check(page: tifffile.TiffPage) -> None:
     """Refuses by name what would be read wrongly, or not at all."""
     kind = None
     sample_format = page.tags.get(TAG_SAMPLE_FORMAT)
-    if page.photometric not in COLOUR_CHANNELS:
+    if page.photometric not in COLOR_CHANNELS:
         kind = f"photometric {_name(page.photometric)}, {_name(page.bitspersample)} bits"
     elif page.dtype is None or page.bitspersample not in (8, 16, 32, 64) or np.dtype(page.dtype).kind not in "uif":
         kind = f"{_name(page.bitspersample)} bits of sample format {_name(sample_format and sample_format.value)}"
     elif page.compression not in (UNCOMPRESSED, *COMPRESSIONS_OF_BYTES) or page.fillorder != 1:
         kind = f"{page.bitspersample} bits, compression {_name(page.compression)}"
     if kind is not None:
-        advice = "open it in an editor and save it as an uncompressed 16-bit RGB or grey TIFF"
+        advice = "open it in an editor and save it as an uncompressed 16-bit RGB or gray TIFF"
         raise PhotoError(f"a TIFF of a rare kind ({kind}); {advice}")
-    if page.samplesperpixel > COLOUR_CHANNELS[page.photometric] + MOST_EXTRA_CHANNELS:
-        raise PhotoError(f"a TIFF of {page.samplesperpixel} channels; save it with its colours alone")
+    if page.samplesperpixel > COLOR_CHANNELS[page.photometric] + MOST_EXTRA_CHANNELS:
+        raise PhotoError(f"a TIFF of {page.samplesperpixel} channels; save it with its colors alone")
     if page.is_tiled and page.tilewidth * page.tilelength > LARGEST_TILE_PIXELS:
         raise PhotoError(f"damaged: tiles of {page.tilewidth} x {page.tilelength} pixels; copy it again")
-    if page.samplesperpixel < COLOUR_CHANNELS[page.photometric]:
-        raise PhotoError("damaged: the TIFF has fewer channels than its colours need; copy it again")
+    if page.samplesperpixel < COLOR_CHANNELS[page.photometric]:
+        raise PhotoError("damaged: the TIFF has fewer channels than its colors need; copy it again")
     if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and page.samplesperpixel > 2:
-        raise PhotoError(f"a grey TIFF of {page.samplesperpixel} channels; save the one that is the photo as a TIFF")
+        raise PhotoError(f"a gray TIFF of {page.samplesperpixel} channels; save the one that is the photo as a TIFF")
     if len(page.dataoffsets) != len(page.databytecounts):
         raise PhotoError("damaged: the TIFF's strips do not fit together; copy it again")
 
@@ -251,7 +251,7 @@ def _is_old_reduced(page: tifffile.TiffPage) -> bool:
 
 
 def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
-    """The bytes of one strip or tile, through a TIFF that says they are 8-bit grey pixels."""
+    """The bytes of one strip or tile, through a TIFF that says they are 8-bit gray pixels."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     directory[256], directory[257], directory[258] = row_bytes, rows, 8
     directory[259], directory[262] = compression, BLACK_IS_ZERO

@@ -10,7 +10,7 @@ ray_predictor.py   the predictor of a cluster
 ray_replicas.py    its replicas, as they are deployed and asked
 ray_replica.py     what runs in each of them
 gathered_pass.py   a model pass for many callers, in a replica
-remote_pass.py     a replica's model pass, for photos that are kept here
+remote_backend.py     a replica's model pass, for photos that are kept here
 ray_app.py         the app as a deployment of its own
 app.py             routes over a predictor
 session_routes.py  routes of photos that are kept
@@ -23,3 +23,7 @@ metrics.py         measures for Prometheus
 run.py             the app on a port, until it is told to stop
 page/              the page: HTML, CSS and ES modules as they are
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

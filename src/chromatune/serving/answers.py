@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from chromatune.errors import ChromaTuneError, FilmError, NotAPictureError, OptionsError, PhotoError
+from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.guard import retry_after
 from chromatune.serving.predictor import Answer, QueueFull, Unavailable
@@ -156,7 +156,7 @@ def status_of(error: ChromaTuneError) -> int:
         return 422
     if isinstance(error, PhotoError):
         return 415 if isinstance(error, NotAPictureError) else 400
-    if isinstance(error, FilmError):
+    if isinstance(error, VideoError):
         return 400
     return 503  # a model, or a library that a model needs
 

@@ -27,14 +27,14 @@ from chromatune.serving.answers import (
     references_of,
 )
 from chromatune.serving.batch_routes import add_batches
-from chromatune.serving.film_routes import add_films
-from chromatune.serving.films import Films
 from chromatune.serving.guard import Guard
 from chromatune.serving.metrics import Metrics
 from chromatune.serving.predictor import Predictor, Work
 from chromatune.serving.session_routes import add_sessions
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.shelf import Shelf
+from chromatune.serving.video_routes import add_videos
+from chromatune.serving.videos import Videos
 
 PAGE = Path(__file__).with_name("page")
 TIDY_S = 30  # how often what is too old is taken away
@@ -71,7 +71,7 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
         tidying.cancel()
         for shelf in shelves:
             shelf.clear()
-        await asyncio.to_thread(films.stop)
+        await asyncio.to_thread(videos.stop)
         await asyncio.to_thread(predictor.stop)
 
     app = FastAPI(
@@ -86,10 +86,10 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
     add_failures(app)
     _add_operations(app, predictor, metrics)
     _add_colorize(app, predictor, settings, metrics)
-    films = Films(settings)
+    videos = Videos(settings)
     shelves += [add_sessions(app, predictor, settings, metrics), add_batches(app, predictor, settings, metrics)]
-    shelves.append(films.shelf)
-    add_films(app, films, settings)
+    shelves.append(videos.shelf)
+    add_videos(app, videos, settings)
     _add_pages(app)
     app.add_middleware(Guard, settings=settings, state=lambda: predictor.state)
     app.add_middleware(metrics.around)  # outermost: added last
@@ -127,10 +127,10 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             UploadFile | None, File(description="Hints painted on a transparent picture of the photo's aspect.")
         ] = None,
         reference: Annotated[
-            list[UploadFile] | None, File(description="Photos in colour that show the same things.")
+            list[UploadFile] | None, File(description="Photos in color that show the same things.")
         ] = None,
     ) -> Response:
-        """The coloured photo, in the photo's own format where it holds colour, with facts in headers.
+        """The colored photo, in the photo's own format where it holds color, with facts in headers.
 
         With `Accept: application/json`, the facts alone.
         """

@@ -35,7 +35,7 @@ class BatchPhoto:
         line: why it failed.
         status: HTTP status of the failure.
         answer: facts of the result, whose bytes are in `result`.
-        result: the coloured file.
+        result: the colored file.
     """
 
     name: str

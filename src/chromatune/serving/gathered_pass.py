@@ -9,28 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chromatune.bundle.names import ModelInfo
 from chromatune.errors import ModelError
-from chromatune.inference import ModelPass
 from chromatune.options import ResolvedOptions
+from chromatune.pipeline import Backend, ModelInfo
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """One photo for a pass: (h, w) float32 luma 0..1, and its options."""
 
-    model_pass: ModelPass
-    grey: np.ndarray
+    backend: Backend
+    gray: np.ndarray
     options: ResolvedOptions
 
 
 class GatheredPass:
-    """A `ModelPass` that hands each photo to whoever gathers them."""
+    """A `Backend` that hands each photo to whoever gathers them."""
 
     batches = False  # each caller brings its own photos at once: they wait for others elsewhere
     concurrent = True
 
-    def __init__(self, own: ModelPass, gather: Callable[[Sequence[Asked]], list[np.ndarray | Exception]]) -> None:
+    def __init__(self, own: Backend, gather: Callable[[Sequence[Asked]], list[np.ndarray | Exception]]) -> None:
         """Takes over a pass.
 
         Args:
@@ -41,30 +40,30 @@ class GatheredPass:
 
     @property
     def runtime(self) -> str:
-        """See `ModelPass`."""
+        """See `Backend`."""
         return self._own.runtime
 
     @property
     def info(self) -> ModelInfo:
-        """See `ModelPass`."""
+        """See `Backend`."""
         return self._own.info
 
     @property
     def multiple_px(self) -> int:
-        """See `ModelPass`."""
+        """See `Backend`."""
         return self._own.multiple_px
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """See `ModelPass`."""
+        """See `Backend`."""
         return self._own.warnings_of(options)
 
-    def features(self, greys: np.ndarray) -> dict[int, np.ndarray] | None:
-        """See `ModelPass`."""
-        return self._own.features(greys)
+    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
+        """See `Backend`."""
+        return self._own.features(grays)
 
-    def __call__(self, greys: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """See `ModelPass`."""
-        found = self._gather([Asked(self._own, grey, each) for grey, each in zip(greys, options, strict=True)])
+    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+        """See `Backend`."""
+        found = self._gather([Asked(self._own, gray, each) for gray, each in zip(grays, options, strict=True)])
         rgb = []
         for each in found:
             if isinstance(each, Exception):
@@ -78,7 +77,7 @@ def passes_of(asked: Sequence[Asked]) -> list[np.ndarray | Exception]:
     groups: dict[tuple[int, tuple[int, ...], ResolvedOptions], list[int]] = defaultdict(list)
     for index, each in enumerate(asked):
         alike = dataclasses.replace(each.options, seed=0)
-        groups[id(each.model_pass), each.grey.shape, alike].append(index)
+        groups[id(each.backend), each.gray.shape, alike].append(index)
     found: dict[int, np.ndarray | Exception] = {}
     for indices in groups.values():
         together = _pass_of([asked[index] for index in indices])
@@ -93,7 +92,7 @@ def passes_of(asked: Sequence[Asked]) -> list[np.ndarray | Exception]:
 
 def _pass_of(alike: Sequence[Asked]) -> np.ndarray | Exception:
     try:
-        return alike[0].model_pass(np.stack([each.grey for each in alike]), [each.options for each in alike])
+        return alike[0].backend(np.stack([each.gray for each in alike]), [each.options for each in alike])
     except (ModelError, MemoryError, RuntimeError) as error:  # torch's lack of memory is a RuntimeError
         return error
 

@@ -23,7 +23,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
 OPEN_FOLDERS = ("/page/", "/docs/")
-BATCHES, FILMS = "/v1/batches", "/v1/films"  # may be larger than single photos
+BATCHES, VIDEOS = "/v1/batches", "/v1/films"  # may be larger than single photos
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; "
@@ -66,7 +66,7 @@ class Guard:
             await send(message)
 
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        larger = {BATCHES: self.settings.max_batch_mb, FILMS: self.settings.max_film_mb}
+        larger = {BATCHES: self.settings.max_batch_mb, VIDEOS: self.settings.max_video_mb}
         most_mb = larger.get(scope["path"], self.settings.max_upload_mb)
         try:
             self._check(scope["method"], scope["path"], headers, most_mb)

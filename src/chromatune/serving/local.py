@@ -18,9 +18,9 @@ from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from chromatune.colorizer import Colorizer, ColorizeResult
-    from chromatune.hints.reference import Reference
+    from chromatune.editor import Editor
+    from chromatune.hints import Reference
     from chromatune.images import Photo
-    from chromatune.retouching import Retouch
     from chromatune.serving.shared_pass import SharedPass
 
 QUICK_THREADS = 2  # for changes of kept photos: they do not wait behind photos that go through the model
@@ -59,7 +59,7 @@ class LocalPredictor:
         self._workers = settings.workers or 1  # until it is known what computes
         self._photos: BoundedPool | None = None
         self._quick: BoundedPool | None = None
-        self._hinted: list[tuple[weakref.ref[Retouch], float]] = []  # and when; the one that was used last at the end
+        self._hinted: list[tuple[weakref.ref[Editor], float]] = []  # and when; the one that was used last at the end
 
     @property
     def state(self) -> State:
@@ -101,11 +101,11 @@ class LocalPredictor:
     def load(self) -> None:
         """Loads the default model; `state` says afterwards whether it could be."""
         try:
-            from chromatune.inference import threads
+            from chromatune.pipeline import threads
 
             self._workers = self.settings.workers or threads()
             first = self.model(self.settings.models[0])
-            if first.colorizer.model_pass.batches and self.settings.workers is None:
+            if first.colorizer.backend.batches and self.settings.workers is None:
                 self._workers = max(self._workers, MOST_TOGETHER)  # so many are read, and wait for one pass
             self._photos = BoundedPool(self._workers, self.settings.queue, "colorize")
             self._quick = BoundedPool(QUICK_THREADS, QUICK_QUEUE, "change")
@@ -146,7 +146,7 @@ class LocalPredictor:
         source, settings = self.settings.source_of(name), self.settings
         return Colorizer.load(source, device=settings.device, runtime=settings.runtime, workers=workers)
 
-    def remember(self, retouch: Retouch) -> None:
+    def remember(self, retouch: Editor) -> None:
         """Notes that hints are put onto a photo; of one that had some long ago, what was worked out for them is freed.
 
         It takes some megabytes a photo.
@@ -194,7 +194,7 @@ class LocalPredictor:
         """Reference photos as the model sees them.
 
         Raises:
-            PhotoError: one cannot be read, or is grey.
+            PhotoError: one cannot be read, or is gray.
             OptionsError: the model has no photo encoder.
         """
         from chromatune.images import read_photo

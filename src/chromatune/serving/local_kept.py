@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 
 from chromatune.colorizer import Request
+from chromatune.editor import Editor
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.hints.reference import Reference
-from chromatune.images import Photo, read_photo
-from chromatune.images.photo import to_depth
+from chromatune.hints import Reference
+from chromatune.images import Photo, read_photo, to_depth
 from chromatune.options import ColorizeOptions, ResolvedOptions
-from chromatune.retouching import Retouch
 from chromatune.serving.local import answer_of, photo_facts
 from chromatune.serving.predictor import Answer, Change, Facts, Work
 from chromatune.serving.shared_pass import SharedPass
@@ -32,7 +31,7 @@ PREVIEW_JPEG_QUALITY = 92
 class _Version:
     model: str
     shared: SharedPass
-    retouch: Retouch
+    retouch: Editor
 
     def options(self, change: Change) -> ResolvedOptions:
         names = ("strength", "vivid", "hint_reach", "hint_strength")
@@ -75,10 +74,10 @@ class LocalKept:
         """See `Kept.suggestions`."""
         chosen = self._version(version).retouch
         self._predictor.remember(chosen)
-        await self._predictor.quick.run(chosen.prepare)  # who asks for colours is about to paint
+        await self._predictor.quick.run(chosen.prepare)  # who asks for colors is about to paint
         return await self._predictor.photos.run(lambda: self._suggest(chosen, x, y))
 
-    def _suggest(self, retouch: Retouch, x: float, y: float) -> list[str]:
+    def _suggest(self, retouch: Editor, x: float, y: float) -> list[str]:
         with self._suggesting:  # the first point takes passes of the model, once
             return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in retouch.suggest(x, y)]
 
@@ -87,7 +86,7 @@ class LocalKept:
         if model not in self._like:
             self._like[model] = self._predictor.references_of(shared, self._references)
         output = shared.output(Request(self._photo, options, like=self._like[model]))
-        version = _Version(model, shared, Retouch(shared.colorizer, output))
+        version = _Version(model, shared, Editor(shared.colorizer, output))
         with self._changing:
             number = next(self._numbers)
             self._versions[number] = version
@@ -98,7 +97,7 @@ class LocalKept:
             **photo_facts(self._photo), "model": model, "prompt": asked.prompt, "seed": asked.seed,
             "steps": asked.steps, "variant_steps": shared.colorizer.info.variant_steps,
             "seconds": round(output.seconds, 4),
-            "warnings": [*self._photo.warnings, *shared.colorizer.model_pass.warnings_of(asked)],
+            "warnings": [*self._photo.warnings, *shared.colorizer.backend.warnings_of(asked)],
         }  # fmt: skip
         return number, facts
 
@@ -128,8 +127,8 @@ def _screen_picture(rgb: np.ndarray, photo: Photo) -> Answer:
     """(h, w, 3) uint8 as JPEG, or as PNG with the photo's transparency."""
     if photo.alpha is None:
         quality = [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_JPEG_QUALITY]
-        full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-        done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [*quality, *full_colour])
+        full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [*quality, *full_color])
         suffix = ".jpg"
     else:
         alpha = cv2.resize(to_depth(photo.alpha, np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""What stands behind the app: photos as bytes in, coloured files as bytes out, by this process or any other."""
+"""What stands behind the app: photos as bytes in, colored files as bytes out, by this process or any other."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Work:
         name: what the photo is called in messages and answers.
         model: one of those on offer.
         options: how.
-        hints: what is known of its colours.
-        references: name and file's bytes of photos in colour that show the same things.
+        hints: what is known of its colors.
+        references: name and file's bytes of photos in color that show the same things.
         max_pixels: larger photos are refused.
     """
 
@@ -37,7 +37,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A coloured photo as a file, and what it was made with.
+    """A colored photo as a file, and what it was made with.
 
     Attributes:
         data: the file.
@@ -56,8 +56,8 @@ class Change:
 
     Attributes:
         version: which pass, see `Kept.add`; None for the last one.
-        hints: what is known of its colours.
-        strength: amount of colour, 0..1; None for what the pass was asked with, as with the next three.
+        hints: what is known of its colors.
+        strength: amount of color, 0..1; None for what the pass was asked with, as with the next three.
         vivid: how vivid, 0..2.
         hint_reach: how far hints act.
         hint_strength: how much of their correction is made.
@@ -107,7 +107,7 @@ class Kept(Protocol):
         """
 
     async def preview(self, change: Change, max_pixels: int) -> Answer:
-        """The photo in colour for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
+        """The photo in color for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
 
         Raises:
             PhotoError: the hints do not fit the photo.
@@ -119,12 +119,12 @@ class Kept(Protocol):
         """The file at full size, the same as `Predictor.colorize` gives for all options together; see `preview`."""
 
     async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
-        """Colours for a point, distinct, the most plausible first, as #rrggbb.
+        """Colors for a point, distinct, the most plausible first, as #rrggbb.
 
         Args:
             x: in pixels of the photo as it is shown.
             y: the same, downward.
-            version: whose own colour comes first.
+            version: whose own color comes first.
 
         Raises:
             PhotoError: the point lies outside.
@@ -154,7 +154,7 @@ class Predictor(Protocol):
         """Finishes what is in work and frees all."""
 
     async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        """The coloured photo; being cancelled frees its slot in the queue.
+        """The colored photo; being cancelled frees its slot in the queue.
 
         Args:
             work: what to do.

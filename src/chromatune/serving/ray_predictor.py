@@ -89,8 +89,8 @@ class RayPredictor:
     def _opened(self, model: str, workers: int) -> Colorizer:
         from chromatune.colorizer import Colorizer
         from chromatune.serving.ray_replicas import deployed
-        from chromatune.serving.remote_pass import RemotePass
+        from chromatune.serving.remote_backend import RemoteBackend
 
         if self._replicas is None:
             self._replicas = self._ends.enter_context(deployed(self._settings))
-        return Colorizer(RemotePass(self._replicas, model))
+        return Colorizer(RemoteBackend(self._replicas, model))

@@ -13,11 +13,10 @@ from typing import TypeVar
 import numpy as np
 from ray import serve
 
-from chromatune.bundle.names import ModelInfo
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError
-from chromatune.inference import ModelPass
 from chromatune.options import ResolvedOptions
+from chromatune.pipeline import Backend, ModelInfo
 from chromatune.serving.gathered_pass import Asked, GatheredPass, passes_of
 from chromatune.serving.local import MOST_TOGETHER, LocalPredictor
 from chromatune.serving.predictor import Answer, Work
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PassFacts:
-    """What is known of a model's pass without calling it; see `ModelPass`."""
+    """What is known of a model's pass without calling it; see `Backend`."""
 
     info: ModelInfo
     runtime: str
@@ -55,7 +54,7 @@ class Replica:
         return PassFacts(own.info, own.runtime, own.multiple_px)
 
     async def colorize(self, work: Work) -> Answer | Exception:
-        """The coloured photo, see `Predictor.colorize`."""
+        """The colored photo, see `Predictor.colorize`."""
         self._loop = asyncio.get_running_loop()
         try:
             return await self._predictor.colorize(work, patient=True)
@@ -63,20 +62,20 @@ class Replica:
             return error
 
     async def run_pass(
-        self, model: str, greys: np.ndarray, options: Sequence[ResolvedOptions]
+        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions]
     ) -> np.ndarray | Exception:
-        """What the model gives for small greys, see `ModelPass`."""
-        return await self._in_thread(model, lambda own: own(greys, options))
+        """What the model gives for small grays, see `Backend`."""
+        return await self._in_thread(model, lambda own: own(grays, options))
 
-    async def features(self, model: str, greys: np.ndarray) -> dict[int, np.ndarray] | None | Exception:
-        """What the photo encoder sees, see `ModelPass.features`."""
-        return await self._in_thread(model, lambda own: own.features(greys))
+    async def features(self, model: str, grays: np.ndarray) -> dict[int, np.ndarray] | None | Exception:
+        """What the photo encoder sees, see `Backend.features`."""
+        return await self._in_thread(model, lambda own: own.features(grays))
 
     async def warnings_of(self, model: str, options: ResolvedOptions) -> tuple[str, ...] | Exception:
-        """What of the options the model does not follow, see `ModelPass.warnings_of`."""
+        """What of the options the model does not follow, see `Backend.warnings_of`."""
         return await self._in_thread(model, lambda own: own.warnings_of(options))
 
-    async def _in_thread(self, model: str, call: Callable[[ModelPass], T]) -> T | Exception:
+    async def _in_thread(self, model: str, call: Callable[[Backend], T]) -> T | Exception:
         self._loop = asyncio.get_running_loop()
         try:
             own = await self._model_pass(model)
@@ -84,14 +83,14 @@ class Replica:
         except (ChromaTuneError, MemoryError) as error:
             return error
 
-    async def _model_pass(self, model: str) -> ModelPass:
+    async def _model_pass(self, model: str) -> Backend:
         shared = await asyncio.to_thread(self._predictor.model, model)
-        return shared.colorizer.model_pass
+        return shared.colorizer.backend
 
     def _open(self, model: str, workers: int) -> Colorizer:
         asked = self._settings
         loaded = Colorizer.load(asked.source_of(model), device=asked.device, runtime=asked.runtime, workers=workers)
-        own = loaded.model_pass
+        own = loaded.backend
         return Colorizer(GatheredPass(own, self._gathered)) if own.batches else loaded
 
     def _gathered(self, asked: Sequence[Asked]) -> list[np.ndarray | Exception]:

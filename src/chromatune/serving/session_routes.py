@@ -60,8 +60,8 @@ class Wish(BaseModel):
 
     version: int | None = Field(None, description="Which pass; the last one by default.")
     hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
-    strength: float | None = Field(None, ge=0, le=1, description="Amount of colour; 0 is the photo as it was.")
-    vivid: float | None = Field(None, ge=0, le=2, description="How much is added to colours the model is unsure of.")
+    strength: float | None = Field(None, ge=0, le=1, description="Amount of color; 0 is the photo as it was.")
+    vivid: float | None = Field(None, ge=0, le=2, description="How much is added to colors the model is unsure of.")
     hint_reach: float | None = Field(None, ge=0.1, le=10, description="How far hints act.")
     hint_strength: float | None = Field(None, ge=0, le=1, description="How much of the hints' correction is made.")
 
@@ -77,9 +77,9 @@ class PreviewWish(Wish):
 
 
 class Suggestions(BaseModel):
-    """Colours for a point, the most plausible first."""
+    """Colors for a point, the most plausible first."""
 
-    colours: list[str]
+    colors: list[str]
 
 
 def add_sessions(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> Shelf[Kept]:
@@ -100,7 +100,7 @@ def _add_opening(
         options: Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")] = "{}",
         model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
         reference: Annotated[
-            list[UploadFile] | None, File(description="Photos in colour that show the same things.")
+            list[UploadFile] | None, File(description="Photos in color that show the same things.")
         ] = None,
     ) -> Session:
         """Reads the photo and takes it through the model once; changes come by the id.
@@ -169,7 +169,7 @@ def _add_changes(app: FastAPI, settings: ServeSettings, shelf: Shelf[Kept], metr
 
     @app.get(
         "/v1/sessions/{key}/suggestions",
-        summary="Colours for a point",
+        summary="Colors for a point",
         responses=failures(400, 404, 422, 429, 503, 504),
     )
     async def suggestions(
@@ -177,8 +177,8 @@ def _add_changes(app: FastAPI, settings: ServeSettings, shelf: Shelf[Kept], metr
         key: Key,
         x: Annotated[float, Query(description="Pixels from the photo's left edge.", allow_inf_nan=False)],
         y: Annotated[float, Query(description="Pixels from its top.", allow_inf_nan=False)],
-        version: Annotated[int | None, Query(description="Whose own colour comes first; the last by default.")] = None,
+        version: Annotated[int | None, Query(description="Whose own color comes first; the last by default.")] = None,
     ) -> Suggestions:
         """What the model gives there, in its own words and in others; the first one of a photo takes seconds."""
         found = await in_time(request, shelf.get(key).suggestions(x, y, version), settings.timeout_s)
-        return Suggestions(colours=found)
+        return Suggestions(colors=found)

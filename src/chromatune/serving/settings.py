@@ -66,9 +66,9 @@ class ServeSettings(BaseModel):
     batch_minutes: float = Field(60.0, gt=0, le=1440, description="How long one is kept after its last use.")
     max_batch_mb: float = Field(1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
-    films: int = Field(4, ge=1, le=1000, description="Films that are kept or in work; more are sent away (429).")
-    film_minutes: float = Field(120.0, gt=0, le=1440, description="How long one is kept after its last use.")
-    max_film_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger films are refused (413).")
+    videos: int = Field(4, ge=1, le=1000, description="Films that are kept or in work; more are sent away (429).")
+    video_minutes: float = Field(120.0, gt=0, le=1440, description="How long one is kept after its last use.")
+    max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger films are refused (413).")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:

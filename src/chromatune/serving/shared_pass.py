@@ -28,7 +28,7 @@ class SharedPass:
             PhotoError: the photo cannot be read, or its hints do not fit it.
             ModelError: the model gives values that are not numbers.
         """
-        if not self.colorizer.model_pass.batches:
+        if not self.colorizer.backend.batches:
             return _alone(self.colorizer, request)
         mine: Future[ModelOutput] = Future()
         with self._gathering:

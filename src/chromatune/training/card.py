@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chromatune.bundle.names import HUB_NAME, is_embedded
 from chromatune.errors import count_of
-from chromatune.pages import markdown_table
+from chromatune.pipeline import HUB_NAME, is_embedded
+from chromatune.reports import markdown_table
 
 NOT_RECORDED = "not recorded"
-LICENCE = "Same as base and data"
+LICENSE = "Same as base and data"
 
 CARD = """---
 {front}
@@ -31,7 +31,7 @@ chromatune colorize photo.jpg --model FOLDER
 ```python
 from chromatune import Colorizer
 
-Colorizer.load("FOLDER").colorize("photo.jpg").save("colour.png")
+Colorizer.load("FOLDER").colorize("photo.jpg").save("color.png")
 ```
 
 With the stock pipeline, which gives the raw result at the model's own size:
@@ -45,7 +45,7 @@ image = pipeline("{prompt}", image=photo).images[0]
 
 ## Intended use and limits
 
-For giving black-and-white photographs plausible colours. The colours are invented: a colorized photo is no evidence of
+For giving black-and-white photographs plausible colors. The colors are invented: a colorized photo is no evidence of
 what was there, and should be shown as colorized. Expect what the training photos have little of to come out worst, and
 what is common in them (skin above all) to spread to what is rare.
 
@@ -65,9 +65,9 @@ what is common in them (skin above all) to spread to what is rare.
 
 {versions}
 
-## Licence
+## License
 
-{licence}: the terms of `{base}` and of the training photos hold for these weights.
+{license}: the terms of `{base}` and of the training photos hold for these weights.
 """
 
 
@@ -78,7 +78,7 @@ def model_card(info: Mapping[str, Any]) -> str:
         info: what is known; each of these may be missing, and is then left out or given as not recorded:
 
             - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
-            - `steps` (int, updates of the weights), `seed` (int), `licence` (str, by default that of base and data);
+            - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);
             - `settings` (mapping, may be nested), `versions` (mapping of package to version);
             - `data` (mapping): `source` (str), `counts` (mapping such as train, validation), `split_digest` (str),
               and anything else worth a line;
@@ -101,7 +101,7 @@ def model_card(info: Mapping[str, Any]) -> str:
         settings=_table(("setting", "value"), flatten(info.get("settings") or {})),
         versions=", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items())
         or NOT_RECORDED.capitalize(),
-        licence=_line(info.get("licence") or LICENCE),
+        license=_line(info.get("license") or LICENSE),
     )
 
 
@@ -143,7 +143,7 @@ def _stock_code(base: str, lora: bool) -> str:
     imports = "from diffusers import StableDiffusionInstructPix2PixPipeline\n"
     source = f'"{base}"' if lora else '"FOLDER"'
     if lora and is_embedded(base):
-        imports = f"from chromatune.bundle import MODELS_DIR\n{imports}"
+        imports = f"from chromatune.pipeline import MODELS_DIR\n{imports}"
         source = f"MODELS_DIR / {source}"
     load = f"{imports}\npipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained({source})"
     return f'{load}\npipeline.load_lora_weights("FOLDER")' if lora else load

@@ -1,6 +1,6 @@
 """Checkpoints of a run: complete or absent, whatever moment the process dies at.
 
-out/checkpoints/step-000100/   state.safetensors (trained weights, averages, optimiser) and state.json
+out/checkpoints/step-000100/   state.safetensors (trained weights, averages, optimizer) and state.json
 out/checkpoints/best.safetensors   the trained weights that validated best, with their step
 """
 
@@ -20,16 +20,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from chromatune.bundle.checks import read_header, read_json
 from chromatune.errors import DataError, first_line
 from chromatune.files import sync_folder, write_json
+from chromatune.pipeline import read_header, read_json
 
 if TYPE_CHECKING:
     from chromatune.training.run import Run
 
 STATE_FILE, NOTES_FILE = "state.safetensors", "state.json"
 FORMAT = 2  # 1 was accelerate's own, with pickles
-OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight
+OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight
 SCALER_STATE = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # of fp16 alone
 COMPLETE = re.compile(r"step-(\d{6,})")
 
@@ -86,7 +86,7 @@ def load_latest(run: Run) -> int:
             parameter.copy_(tensors[f"weights.{index}"])
         for index, average in enumerate(run.averages.shadow_params if run.averages else ()):
             average.copy_(tensors[f"averages.{index}"])
-    _load_optimiser(run, tensors)
+    _load_optimizer(run, tensors)
     if run.averages is not None:
         run.averages.optimization_step = notes["averages"]
     if run.accelerator.scaler is not None and notes["scaler"]:
@@ -119,19 +119,19 @@ def save_checkpoint(run: Run, step: int) -> None:
 
 
 def _state_of(run: Run) -> dict[str, torch.Tensor]:
-    """All that an update changes: trained weights, their averages, and what the optimiser knows of them, by index."""
+    """All that an update changes: trained weights, their averages, and what the optimizer knows of them, by index."""
     tensors: dict[str, torch.Tensor] = {f"weights.{index}": weights for index, weights in enumerate(run.trained)}
     for index, average in enumerate(run.averages.shadow_params if run.averages else ()):
         tensors[f"averages.{index}"] = average
-    for index, known in run.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": known[name] for name in OPTIMISER_STATE}
+    for index, known in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": known[name] for name in OPTIMIZER_STATE}
     return tensors
 
 
 def _expected_shapes(run: Run) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for index, parameter in enumerate(run.trained):
-        names = [f"weights.{index}", *(f"optimiser.{index}.{name}" for name in OPTIMISER_STATE)]
+        names = [f"weights.{index}", *(f"optimizer.{index}.{name}" for name in OPTIMIZER_STATE)]
         names += [f"averages.{index}"] if run.averages else []
         shapes |= {name: () if name.endswith(".step") else tuple(parameter.shape) for name in names}
     return shapes
@@ -171,14 +171,14 @@ def _is_scaler(value: object) -> bool:
     return numbers and all(number > 0 for name, number in value.items() if name != "_growth_tracker")
 
 
-def _load_optimiser(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+def _load_optimizer(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
     for index, parameter in enumerate(run.trained):
-        known = {name: tensors[f"optimiser.{index}.{name}"] for name in OPTIMISER_STATE}
+        known = {name: tensors[f"optimizer.{index}.{name}"] for name in OPTIMIZER_STATE}
         # A fused update walks through memory, so what belongs to a weight must lie there as the weight does.
-        laid_out = {name: torch.empty_like(parameter).copy_(known[name]) for name in OPTIMISER_STATE if name != "step"}
+        laid_out = {name: torch.empty_like(parameter).copy_(known[name]) for name in OPTIMIZER_STATE if name != "step"}
         state[index] = laid_out | {"step": known["step"]}
-    run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
+    run.optimizer.load_state_dict({"state": state, "param_groups": run.optimizer.state_dict()["param_groups"]})
 
 
 def finish_checkpoint(temporary: Path, final: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from chromatune.pages import new_figure, png_of, png_of_figure
+from chromatune.reports import new_figure, png_of, png_of_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def _both(name: str, unit: str, key: str, *, main: bool = True) -> Panel:
 def _gap(name: str, unit: str, key: str) -> Panel:
     """Validation less training, which the paper leaves open."""
     gap = Curve("validation - training", "validation", key, minus=f"train_{key}")
-    return Panel(f"{name}: generalisation gap", unit, (gap,), zero_line=True)
+    return Panel(f"{name}: generalization gap", unit, (gap,), zero_line=True)
 
 
 TRAIN_LOSSES = ("loss", "noise_loss", "lab_loss")
@@ -64,7 +64,7 @@ PANELS = (
         (
             Curve("model, recomposed", "validation", "psnr"),
             Curve("model, raw", "validation", "raw_psnr"),
-            Curve("grey passthrough", "validation", "psnr_grey", style="--"),
+            Curve("gray passthrough", "validation", "psnr_gray", style="--"),
         ),
         main=True,
     ),
@@ -77,7 +77,7 @@ PANELS = (
         log=True,
         main=True,
     ),
-    Panel("Colourfulness error", "ΔCF", (Curve("ΔCF", "validation", "delta_cf"),)),
+    Panel("Colorfulness error", "ΔCF", (Curve("ΔCF", "validation", "delta_cf"),)),
     _both("LAB error", "MSE, CIELAB", "lab_mse", main=False),
     _gap("Noise loss", "MSE", "noise_loss"),
     _gap("LAB error", "MSE, CIELAB", "lab_mse"),
@@ -137,9 +137,9 @@ def _draw_panel(ax: Axes, panel: Panel, lines: Sequence[tuple[Curve, Points]], b
     if panel.log and all(value > 0 for _, (_, values) in lines for value in values):
         ax.set_yscale("log")
     if panel.zero_line:
-        ax.axhline(0, color="grey", linewidth=0.8)
+        ax.axhline(0, color="gray", linewidth=0.8)
     if best_step is not None:
-        ax.axvline(best_step, color="grey", linewidth=0.8, linestyle=":", label="best")
+        ax.axvline(best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
     ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     ax.grid(alpha=0.3)

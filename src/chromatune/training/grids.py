@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from chromatune.files import write_whole
-from chromatune.pages import png_of
+from chromatune.reports import png_of
 from chromatune.training.validation_set import ValidationSet
 
 GRID_PHOTOS = 8
@@ -19,7 +19,7 @@ GRIDS_FOLDER = "grids"
 class Grid(NamedTuple):
     """Rows of a sample grid, (N, S, S, 3) uint8 sRGB each."""
 
-    grey: np.ndarray
+    gray: np.ndarray
     raw: np.ndarray
     recomposed: np.ndarray | None  # where results were scored
     truth: np.ndarray
@@ -40,7 +40,7 @@ def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: n
         recomposed: with the photos' own luminance, (N, S, S, 3) uint8; no such row without it.
     """
     raw_u8 = np.rint(raw[:GRID_PHOTOS].clip(0, 1) * 255).astype(np.uint8)
-    rows = [np.repeat(photos.grey_u8[:GRID_PHOTOS, ..., None], 3, axis=3), raw_u8]
+    rows = [np.repeat(photos.gray_u8[:GRID_PHOTOS, ..., None], 3, axis=3), raw_u8]
     if recomposed is not None:
         rows.append(recomposed[:GRID_PHOTOS])
     rows.append(photos.truth_u8[:GRID_PHOTOS])

@@ -1,6 +1,6 @@
-"""Latents of the training photos, computed once: a few crops, flips and greys of each, kept on disk.
+"""Latents of the training photos, computed once: a few crops, flips and grays of each, kept on disk.
 
-A folder's name is a hash of all that its numbers depend on (photos, VAE, size, crops, greys, seed), so another run
+A folder's name is a hash of all that its numbers depend on (photos, VAE, size, crops, grays, seed), so another run
 finds it or makes its own, and a stale one is never read. Posterior moments are kept, not samples.
 """
 
@@ -19,14 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from chromatune.bundle.checks import read_json
-from chromatune.bundle.latents import encode_moments, mode_of, to_pixels
-from chromatune.data.pairs import draw_crop, make_pair
-from chromatune.data.sources import PhotoItem
-from chromatune.data.usable import BROKEN, MONOCHROME, TOO_SMALL, LeftOut, read_usable
+from chromatune.data import BROKEN, MONOCHROME, TOO_SMALL, LeftOut, PhotoItem, draw_crop, make_pair, read_usable
 from chromatune.errors import DataError
-from chromatune.files import write_whole
-from chromatune.files.progress import StartStage, silent
+from chromatune.files import StartStage, silent, write_whole
+from chromatune.pipeline import encode_moments, mode_of, read_json, to_pixels
 from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
 
@@ -44,15 +40,15 @@ class LatentCache:
     items: tuple[PhotoItem, ...]  # the usable photos
     variants: int
     size_px: int
-    condition: np.ndarray  # (N · variants, 4, h, w) float16, modes of the grey photos, unscaled
-    moments: np.ndarray  # (N · variants, 8 or 4, h, w) float16, posteriors of the colour photos
+    condition: np.ndarray  # (N · variants, 4, h, w) float16, modes of the gray photos, unscaled
+    moments: np.ndarray  # (N · variants, 8 or 4, h, w) float16, posteriors of the color photos
     rows: np.ndarray  # (N,) int64, row of each usable photo's first variant
     left_out: dict[str, list[str]]  # reason -> keys
-    greys: np.ndarray | None = None  # (N · variants, S, S) uint8, the grey photos themselves, for a photo encoder
+    grays: np.ndarray | None = None  # (N · variants, S, S) uint8, the gray photos themselves, for a photo encoder
 
 
 def cached_pair(item: PhotoItem, variant: int, size_px: int, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Grey and colour crop, (S, S, 3) uint8 each: what row (item, variant) was made from, drawn again.
+    """Gray and color crop, (S, S, 3) uint8 each: what row (item, variant) was made from, drawn again.
 
     Raises:
         PhotoError: the photo cannot be read.
@@ -66,11 +62,11 @@ def _pair_of(
     seed = int(hashlib.sha256(f"{settings.seed}/{key}/{variant}".encode()).hexdigest()[:16], 16)
     rng = np.random.default_rng(seed)
     crop = draw_crop(rgb.shape[0], rgb.shape[1], size_px, rng, zoom=settings.zoom, flip=settings.flip)
-    return make_pair(rgb, crop, size_px, rng, grey=settings.grey)
+    return make_pair(rgb, crop, size_px, rng, gray=settings.gray)
 
 
 def cache_key(
-    items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings, with_greys: bool = False
+    items: Sequence[PhotoItem], vae_digest: str, size_px: int, settings: TrainSettings, with_grays: bool = False
 ) -> str:
     """Name of the cache folder: changes with everything its numbers depend on."""
     facts = {
@@ -78,10 +74,10 @@ def cache_key(
         "photos": [(item.key, item.stamp) for item in items],
         "vae": vae_digest,
         "size_px": size_px,
-        **{name: getattr(settings, name) for name in ("zoom", "flip", "grey", "seed", "cache_variants")},
+        **{name: getattr(settings, name) for name in ("zoom", "flip", "gray", "seed", "cache_variants")},
     }
-    if with_greys:
-        facts["greys"] = True
+    if with_grays:
+        facts["grays"] = True
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 
@@ -92,31 +88,31 @@ def open_cache(
     size_px: int,
     settings: TrainSettings,
     start_stage: StartStage = silent,
-    with_greys: bool = False,
+    with_grays: bool = False,
 ) -> LatentCache:
     """The finished cache for these photos below `root`, made or completed first where need be.
 
     Args:
         root: folder of all caches.
-        items: the training photos; broken and grey ones are left out and named.
+        items: the training photos; broken and gray ones are left out and named.
         vae: the autoencoder, on the device it is to run on.
         size_px: side of the squares.
-        settings: crops, greys, seed, number of variants.
+        settings: crops, grays, seed, number of variants.
         start_stage: shows how far the encoding is.
-        with_greys: whether the grey photos are kept beside their latents.
+        with_grays: whether the gray photos are kept beside their latents.
 
     Raises:
         DataError: no photo is usable, or the disk is full.
     """
-    folder = root / cache_key(items, weights_digest(vae), size_px, settings, with_greys)
+    folder = root / cache_key(items, weights_digest(vae), size_px, settings, with_grays)
     try:
         if folder.is_dir():
             try:
-                return _open(folder, items, size_px, settings, with_greys)
+                return _open(folder, items, size_px, settings, with_grays)
             except ValueError:
                 shutil.rmtree(folder)  # damaged; all of it comes from the photos again
-        _make(folder, items, vae, size_px, settings, start_stage, with_greys)
-        return _open(folder, items, size_px, settings, with_greys)
+        _make(folder, items, vae, size_px, settings, start_stage, with_grays)
+        return _open(folder, items, size_px, settings, with_grays)
     except OSError as error:
         raise DataError(
             f"{folder}: the latent cache cannot be written ({error.strerror or error}); make room and run again"
@@ -124,7 +120,7 @@ def open_cache(
 
 
 def _open(
-    folder: Path, items: Sequence[PhotoItem], size_px: int, settings: TrainSettings, with_greys: bool
+    folder: Path, items: Sequence[PhotoItem], size_px: int, settings: TrainSettings, with_grays: bool
 ) -> LatentCache:
     """The cache in a folder.
 
@@ -137,7 +133,7 @@ def _open(
     usable = [i for i, item in enumerate(items) if item.key not in unusable]
     if not usable:
         raise DataError(f"no usable photo among {len(items)}: {_reasons(index['left_out'])}")
-    arrays = _open_arrays(folder, len(items) * index["variants"], size_px, with_greys)
+    arrays = _open_arrays(folder, len(items) * index["variants"], size_px, with_grays)
     return LatentCache(
         folder=folder,
         items=tuple(items[i] for i in usable),
@@ -147,7 +143,7 @@ def _open(
         moments=arrays["moments"],
         rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
         left_out=index["left_out"],
-        greys=arrays.get("greys"),
+        grays=arrays.get("grays"),
     )
 
 
@@ -169,21 +165,21 @@ def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSetting
     return index
 
 
-def _open_arrays(folder: Path, rows: int, size_px: int, with_greys: bool) -> dict[str, np.ndarray]:
-    """The arrays of a cache by name: condition (rows, 4, h, h), moments (rows, 8 or 4, h, h), greys (rows, S, S).
+def _open_arrays(folder: Path, rows: int, size_px: int, with_grays: bool) -> dict[str, np.ndarray]:
+    """The arrays of a cache by name: condition (rows, 4, h, h), moments (rows, 8 or 4, h, h), grays (rows, S, S).
 
     Raises:
         ValueError: one is missing or damaged, or they are not of one cache.
     """
-    names = ("condition", "moments", *(["greys"] if with_greys else []))
+    names = ("condition", "moments", *(["grays"] if with_grays else []))
     arrays = {name: _open_array(folder / f"{name}.npy", rows) for name in names}
     side = arrays["condition"].shape[-1]
     known = [(rows, channels, side, side) for channels in (4, 8)]  # a small autoencoder has no posteriors
     if arrays["condition"].shape != known[0] or arrays["moments"].shape not in known:
         raise ValueError("the latents are damaged")
-    if with_greys and arrays["greys"].shape != (rows, size_px, size_px):
-        raise ValueError("the grey photos are damaged")
-    if any(array.dtype != (np.uint8 if name == "greys" else np.float16) for name, array in arrays.items()):
+    if with_grays and arrays["grays"].shape != (rows, size_px, size_px):
+        raise ValueError("the gray photos are damaged")
+    if any(array.dtype != (np.uint8 if name == "grays" else np.float16) for name, array in arrays.items()):
         raise ValueError("the numbers are of another type")
     return arrays
 
@@ -212,7 +208,7 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
 
 def _make(
     folder: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
-    start_stage: StartStage, with_greys: bool,
+    start_stage: StartStage, with_grays: bool,
 ) -> None:  # fmt: skip
     """Fills `folder.partial`, going on where an earlier try stopped, and gives it its name when complete."""
     partial = folder.with_name(folder.name + ".partial")
@@ -223,7 +219,7 @@ def _make(
     try:
         index = _read_index(partial, items, settings)
         if index["done"] > sum(map(len, index["left_out"].values())):
-            _open_arrays(partial, len(items) * index["variants"], size_px, with_greys)
+            _open_arrays(partial, len(items) * index["variants"], size_px, with_grays)
         else:  # no photo is in them yet; a full disk may have left them empty
             for array_file in partial.glob("*.npy"):
                 array_file.unlink()
@@ -239,8 +235,8 @@ def _make(
         pairs = _usable_pairs(item, size_px, settings, index["left_out"])
         if pairs is not None:
             values = _encode(vae, pairs, device)
-            if with_greys:
-                values["greys"] = np.stack([grey[..., 0] for grey, _ in pairs])
+            if with_grays:
+                values["grays"] = np.stack([gray[..., 0] for gray, _ in pairs])
             _store(partial, arrays, number, len(items), values)
         advance()
         if (number + 1) % PROGRESS_SAVE == 0 or number + 1 == len(items):
@@ -268,8 +264,8 @@ def _usable_pairs(
 @torch.no_grad()
 def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], device: torch.device) -> dict[str, np.ndarray]:
     """Condition and moments of one photo's variants, (variants, 4 or 8, h, w) float16."""
-    grey, colour = (encode_moments(vae, to_pixels(np.stack(half)).to(device)) for half in zip(*pairs, strict=True))
-    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", mode_of(grey)), ("moments", colour))}
+    gray, color = (encode_moments(vae, to_pixels(np.stack(half)).to(device)) for half in zip(*pairs, strict=True))
+    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", mode_of(gray)), ("moments", color))}
 
 
 def _store(

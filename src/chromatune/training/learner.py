@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from chromatune.bundle.latents import decode, grey_pixels
-from chromatune.bundle.text import TextEmbedder, Tokens
-from chromatune.diffusion import alpha_sigma, predicted_latents, prediction_target
-from chromatune.photo_encoder import Residuals, unet_arguments
+from chromatune.pipeline import (
+    Residuals,
+    TextEmbedder,
+    Tokens,
+    alpha_sigma,
+    decode,
+    gray_pixels,
+    predicted_latents,
+    prediction_target,
+    unet_arguments,
+)
 from chromatune.training.losses import joined_loss, lab_loss, noise_loss, snr_weight
 from chromatune.training.settings import TrainSettings
 
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from chromatune.photo_encoder import PhotoEncoder
+    from chromatune.pipeline import PhotoEncoder
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,14 @@ class Batch:
     """One pass of one process, all that chance decides included."""
 
     latents: torch.Tensor  # (B, 4, h, w) float32, sampled and scaled: what is denoised
-    condition: torch.Tensor  # (B, 4, h, w) float32, the grey photos' mode, unscaled; zeros where dropped
+    condition: torch.Tensor  # (B, 4, h, w) float32, the gray photos' mode, unscaled; zeros where dropped
     noise: torch.Tensor  # (B, 4, h, w) float32
     timesteps: torch.Tensor  # (B,) int64
     tokens: Tokens  # of the batch's U different prompts
     prompt_of: torch.Tensor  # (B,) int64 into the prompts; the empty one where text is dropped
     shown: torch.Tensor  # (B,) bool, whether the photo is there: False where `condition` is zeros
     truth: torch.Tensor | None  # (L, 3, H, W) float32 sRGB 0..1 of the first L pairs, for the LAB loss
-    greys: torch.Tensor | None = None  # (B, S, S) uint8, for a photo encoder
+    grays: torch.Tensor | None = None  # (B, S, S) uint8, for a photo encoder
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; the tokens stay, for the host looks prompts up by them."""
@@ -68,7 +75,7 @@ class Learner(nn.Module):
         self._embedder = TextEmbedder(tokenizer, text_encoder)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """`loss` to minimise, and its parts `noise_loss` and (where trained) `lab_loss`, all scalars."""
+        """`loss` to minimize, and its parts `noise_loss` and (where trained) `lab_loss`, all scalars."""
         alpha, sigma = alpha_sigma(self.alphas_cumprod, batch.timesteps)
         target = prediction_target(self.prediction_type, batch.latents, batch.noise, alpha, sigma)
         noisy = alpha * batch.latents + sigma * batch.noise
@@ -91,9 +98,9 @@ class Learner(nn.Module):
         """What the photo encoder, which stays as it is, sees in the batch's photos; zeros where one is dropped."""
         if self.photo_encoder is None:
             return None
-        if batch.greys is None:
-            raise ValueError("the photo encoder has nothing to look at: the batch is without greys")
-        residuals = self.photo_encoder(grey_pixels(batch.greys))
+        if batch.grays is None:
+            raise ValueError("the photo encoder has nothing to look at: the batch is without grays")
+        residuals = self.photo_encoder(gray_pixels(batch.grays))
         return tuple(residual * batch.shown.view(-1, 1, 1, 1) for residual in residuals)
 
     def lab_error(

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from chromatune.bundle import ModelInfo
-from chromatune.data.sources import Source
-from chromatune.data.splits import Split
-from chromatune.files.progress import StartStage, silent
+from chromatune.data import Source, Split
+from chromatune.files import StartStage, silent
+from chromatune.pipeline import ModelInfo
 from chromatune.training.checkpoints import load_best, load_latest, save_best, save_checkpoint
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.loss_watch import LossWatch
@@ -72,7 +71,7 @@ def train(
         ThreadPoolExecutor(1) as thread,
         tracking(run.accelerator, out) as track,
     ):
-        accelerator, optimiser = run.accelerator, run.optimiser
+        accelerator, optimizer = run.accelerator, run.optimizer
         step = first = load_latest(run)
         accelerator.wait_for_everyone()
         log, best, anchors = None, -math.inf, {}
@@ -121,7 +120,7 @@ def train(
                 break
 
             # Step: batches, losses, gradients, update, averages.
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
             for _ in range(settings.accumulation):
                 batch = waiting.result().to(accelerator.device)
@@ -134,8 +133,8 @@ def train(
                     watch.check(step)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(run.trained, settings.max_grad_norm)
-                    optimiser.step()
-                    optimiser.zero_grad(set_to_none=True)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.detach()
             if run.averages is not None:

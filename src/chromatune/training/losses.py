@@ -9,14 +9,14 @@ from chromatune.errors import MissingExtraError
 if TYPE_CHECKING:
     import torch
 
-LAB_SCALE = 25.0  # CIELAB errors are divided by this before they are squared: a wrong colour then costs about one
+LAB_SCALE = 25.0  # CIELAB errors are divided by this before they are squared: a wrong color then costs about one
 
 
 def snr_weight(alpha: torch.Tensor, sigma: torch.Tensor, gamma: float | None, prediction_type: str) -> torch.Tensor:
     """Min-SNR-γ weight of each sample's loss, the shape of `alpha`; ones where `gamma` is None.
 
     Hang et al., arXiv 2303.09556, section 3.4: min(SNR, γ)/SNR for epsilon, min(SNR, γ)/(SNR + 1) for v. At zero
-    terminal SNR the latter is 0, and colour would never be decided, so the v weight has γ/(γ + 1) as its floor there.
+    terminal SNR the latter is 0, and color would never be decided, so the v weight has γ/(γ + 1) as its floor there.
     """
     import torch
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from chromatune.bundle.loading import quiet_libraries
-from chromatune.bundle.saving import save_lora, save_pipeline
-from chromatune.data.prompt_sets import AUTO, DEFAULT_SET
+from chromatune.data import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
-from chromatune.inference.export import defaults_of, write_graphs
-from chromatune.pages import installed_versions
+from chromatune.pipeline import defaults_of, quiet_libraries, save_lora, save_pipeline, write_graphs
+from chromatune.reports import installed_versions
 from chromatune.training.card import model_card
 from chromatune.training.loop import Trained
 from chromatune.training.metrics_log import METRICS_FILE, read_metrics

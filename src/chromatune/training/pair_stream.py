@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from chromatune.bundle.latents import draw_latents, to_pixels
-from chromatune.bundle.text import tokenize
 from chromatune.errors import DataError, PhotoError
+from chromatune.pipeline import draw_latents, to_pixels, tokenize
 from chromatune.training.latent_cache import LatentCache, cached_pair
 from chromatune.training.learner import Batch, draw_noise
 from chromatune.training.settings import TrainSettings
@@ -69,7 +68,7 @@ class PairStream:
         noise = torch.stack([draw_noise(seed, self._latent_shape) for *_, seed in draws])  # (B, 8, h, w)
         moments = torch.from_numpy(np.stack([self.cache.moments[row] for row in rows])).float()
         condition = torch.from_numpy(np.stack([self.cache.condition[row] for row in rows])).float()
-        greys = self.cache.greys
+        grays = self.cache.grays
         keep = torch.tensor([not no_image for *_, no_image, _ in draws])
         chosen, prompt_of = np.unique([prompt for _, _, prompt, *_ in draws], return_inverse=True)
         return Batch(
@@ -81,7 +80,7 @@ class PairStream:
             prompt_of=torch.from_numpy(prompt_of),
             shown=keep,
             truth=self._truth(draws),
-            greys=None if greys is None else torch.from_numpy(np.stack([greys[row] for row in rows])),
+            grays=None if grays is None else torch.from_numpy(np.stack([grays[row] for row in rows])),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""A run, opened: the model, what of it is trained, photos as latents, the order of pairs, the optimiser; its folder."""
+"""A run, opened: the model, what of it is trained, photos as latents, the order of pairs, the optimizer; its folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.bundle import ModelInfo
-from chromatune.data.prompt_sets import instructions_of
-from chromatune.data.sources import PhotoItem, Source
-from chromatune.data.splits import Split
-from chromatune.data.usable import LeftOut, split_usable
-from chromatune.diffusion import zero_terminal_snr_config
+from chromatune.data import LeftOut, PhotoItem, Source, Split, instructions_of, split_usable
 from chromatune.errors import ChromaTuneError, OptionsError
-from chromatune.files import claim_folder, release_folder, write_whole
-from chromatune.files.progress import StartStage, silent
+from chromatune.files import StartStage, claim_folder, release_folder, silent, write_whole
+from chromatune.pipeline import ModelInfo, zero_terminal_snr_config
 from chromatune.training.checkpoints import writing
 from chromatune.training.latent_cache import LatentCache, open_cache
 from chromatune.training.learner import Learner
@@ -54,7 +49,7 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """All that the loop works with. Weights, averages and the optimiser's state change in place; nothing else does."""
+    """All that the loop works with. Weights, averages and the optimizer's state change in place; nothing else does."""
 
     accelerator: Accelerator
     settings: TrainSettings
@@ -69,7 +64,7 @@ class Run:
     held_out: ValidationSet
     seen: ValidationSet  # as many of the training photos
     model: Any  # the learner as accelerate wraps it
-    optimiser: Any
+    optimizer: Any
     averages: EMAModel | None  # of `trained`
 
 
@@ -109,7 +104,7 @@ def opened_run(
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         kind = accelerator.distributed_type.value
         raise OptionsError(f"accelerate is set to {kind}, whose split weights no checkpoint holds; use plain processes")
-    set_seed(settings.seed)  # only for what peft initialises: every draw of the loop has a generator of its own
+    set_seed(settings.seed)  # only for what peft initializes: every draw of the loop has a generator of its own
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
     facts = _facts(start, model, settings, accelerator.num_processes) if is_main else {}
@@ -184,13 +179,13 @@ def _build(
     stream = PairStream(cache, start.prompts, parts.tokenizer, scaling, timesteps, settings)
     held_out = read_validation(start.split.validation, settings.validation_photos, info.size_px, learner)
     seen = read_validation(cache.items, len(held_out.latents), info.size_px, learner)
-    model, optimiser = accelerator.prepare(learner, _optimiser(trained, settings, device))
+    model, optimizer = accelerator.prepare(learner, _optimizer(trained, settings, device))
     averages = EMAModel(trained, decay=settings.ema) if settings.ema > 0 else None
     if averages is not None:
         averages.to(device)
     return Run(
         accelerator, settings, out, start.split, parts, info, learner, trained, cache, stream, held_out, seen,
-        model, optimiser, averages,
+        model, optimizer, averages,
     )  # fmt: skip
 
 
@@ -201,7 +196,7 @@ def _left_out_lines(passed_over: Sequence[LeftOut], of_cache: Mapping[str, Seque
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def _optimiser(
+def _optimizer(
     trained: list[torch.nn.Parameter], settings: TrainSettings, device: torch.device
 ) -> torch.optim.Optimizer:
     return torch.optim.AdamW(

@@ -11,7 +11,7 @@ import numpy as np
 
 from chromatune.errors import DataError, count_of
 from chromatune.files import write_whole
-from chromatune.pages import (
+from chromatune.reports import (
     MISSING,
     Block,
     Folded,
@@ -47,9 +47,9 @@ class Measure(NamedTuple):
 
 MEASURES = (
     Measure("psnr", "PSNR, dB", "higher"),
-    Measure("psnr_grey", "PSNR of the grey input, dB", ""),
+    Measure("psnr_gray", "PSNR of the gray input, dB", ""),
     Measure("ab_mse", "chroma error, CIELAB a and b", "lower"),
-    Measure("delta_cf", "colourfulness error, ΔCF", "lower"),
+    Measure("delta_cf", "colorfulness error, ΔCF", "lower"),
     Measure("noise_loss", "noise loss, held-out photos", "lower"),
     Measure("train_noise_loss", "noise loss, training photos", ""),
 )
@@ -91,14 +91,14 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
 
 
 def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
-    """The one sentence to take away: what the best checkpoint reached, against the grey input and the start."""
+    """The one sentence to take away: what the best checkpoint reached, against the gray input and the start."""
     found = _milestones(rows, best_step)
     steps = max((int(row["step"]) for row in rows), default=0)
     if found is None:
         return f"{count_of(steps, 'update')}, and no validation yet."
     before, best, _ = found
-    if {"psnr", "psnr_grey"} <= best.keys():
-        said = f"PSNR {best['psnr']:.1f} dB at step {best['step']}, {_distance(best)} the grey input"
+    if {"psnr", "psnr_gray"} <= best.keys():
+        said = f"PSNR {best['psnr']:.1f} dB at step {best['step']}, {_distance(best)} the gray input"
         return f"{said}; before fine-tuning {_distance(before)} it." if before and "psnr" in before else f"{said}."
     if "noise_loss" in best:
         said = f"Noise loss {best['noise_loss']:.4f} on held-out photos at step {best['step']}"
@@ -107,7 +107,7 @@ def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
 
 
 def _distance(row: Row) -> str:
-    gain = round(row["psnr"] - row["psnr_grey"], 1)
+    gain = round(row["psnr"] - row["psnr_gray"], 1)
     return "level with" if gain == 0 else f"{abs(gain):.1f} dB {'above' if gain > 0 else 'below'}"
 
 
@@ -178,7 +178,7 @@ def _cells(values: Sequence[Any]) -> list[str]:
 
 
 def _samples(run_folder: Path, found: Milestones | None) -> list[Block]:
-    """A line of squares for each of the first held-out photos: grey, before, best, truth."""
+    """A line of squares for each of the first held-out photos: gray, before, best, truth."""
     rows = [row for row in (found.before, found.best) if row is not None] if found else []
     grids = [(row, read_grid(grid_path(run_folder, row["step"]), recomposed="psnr" in row)) for row in rows]
     results = [
@@ -188,11 +188,11 @@ def _samples(run_folder: Path, found: Milestones | None) -> list[Block]:
         return [Text("No sample grids.")]
     _, first, _ = results[0]
     names = [
-        "grey input",
+        "gray input",
         *("before fine-tuning" if row["step"] == 0 else f"step {row['step']}" for row, *_ in results),
     ]
-    names.append("the photo's own colours")
-    lines = [[first.grey[i], *(squares[i] for *_, squares in results), first.truth[i]] for i in range(len(first.grey))]
+    names.append("the photo's own colors")
+    lines = [[first.gray[i], *(squares[i] for *_, squares in results), first.truth[i]] for i in range(len(first.gray))]
     pictures = [
         Picture(data_uri(jpeg_of(beside([_shown(square) for square in line])), "jpeg"), "", f"held-out photo {number}")
         for number, line in enumerate(lines, 1)

@@ -35,11 +35,11 @@ class TrainSettings(BaseModel):
         description="auto: the photos' own where they have any, else thirty; source: their own; single; held-out; or a "
         "text file, one prompt a line.",
     )
-    grey: str = Field("varied", description="varied, or a grey method such as rec601.")
+    gray: str = Field("varied", description="varied, or a gray method such as rec601.")
     zoom: float = Field(0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
     flip: bool = True
-    cache_variants: int = Field(4, ge=1, le=64, description="Crops, flips and greys of each photo kept as latents.")
-    # Optimisation
+    cache_variants: int = Field(4, ge=1, le=64, description="Crops, flips and grays of each photo kept as latents.")
+    # Optimization
     batch: int = Field(8, ge=1, description="Pairs in one process at one pass.")
     accumulation: int = Field(1, ge=1, description="Passes that make up one update.")
     max_steps: int = Field(1000, ge=1, description="Updates of the weights.")
@@ -58,7 +58,7 @@ class TrainSettings(BaseModel):
     zero_terminal_snr: bool = Field(False, description="Rescaled betas, v-prediction and trailing timesteps.")
     min_snr_gamma: float | None = Field(None, gt=0, description="Min-SNR loss weights (arXiv 2303.09556).")
     last_share: float = Field(
-        0.0, ge=0, le=1, description="Share of pairs at the last timestep, where colour is decided."
+        0.0, ge=0, le=1, description="Share of pairs at the last timestep, where color is decided."
     )
     dropout: float = Field(0.05, ge=0, le=1 / 3, description="p: text alone, photo alone, both are dropped, p each.")
     # Losses

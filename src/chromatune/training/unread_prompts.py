@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from chromatune.bundle.text import unread_part
+from chromatune.pipeline import unread_part
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

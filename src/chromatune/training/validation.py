@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from chromatune.bundle import Bundle
-from chromatune.bundle.latents import decode_latents, encode_photos, grey_pixels, to_pixels
-from chromatune.bundle.text import TextEmbedder, Tokens
 from chromatune.color import chroma_of, recompose
-from chromatune.inference.noise import noise_generator
-from chromatune.inference.sampling import sample
+from chromatune.pipeline import (
+    Pipeline,
+    TextEmbedder,
+    Tokens,
+    decode_latents,
+    encode_photos,
+    gray_pixels,
+    noise_generator,
+    sample,
+    to_pixels,
+)
 from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.training.checkpoints import writing
 from chromatune.training.grids import grid_path, write_grid
@@ -22,9 +28,9 @@ from chromatune.training.learner import Batch, Learner
 from chromatune.training.run import Run
 from chromatune.training.validation_set import ValidationSet
 
-# (result, truth (H, W, 3) uint8, grey (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
+# (result, truth (H, W, 3) uint8, gray (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
-TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides colour
+TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides color
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def validate(run: Run, step: int, score: Score | None, anchors: Mapping[str, flo
     row |= {f"train_{name}": loss for name, loss in measure_losses(run.learner, run.seen, tokens).items()}
     parts = run.pipeline
     models = (parts.tokenizer, parts.text_encoder, parts.vae, parts.unet, parts.scheduler, parts.photo_encoder)
-    raw = colorize(Bundle(run.info, *models), run.held_out, run.settings.validation_steps or run.info.steps)
+    raw = colorize(Pipeline(run.info, *models), run.held_out, run.settings.validation_steps or run.info.steps)
     recomposed = None
     if score is not None:
         measured, recomposed = measure_results(raw, run.held_out, score, anchors)
@@ -101,7 +107,7 @@ def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=device),
                 shown=torch.ones(count, dtype=torch.bool, device=device),
                 truth=to_pixels(photos.truth_u8[rows]).to(device) if learner.settings.lab_weight > 0 else None,
-                greys=torch.from_numpy(photos.grey_u8[rows]).to(device),
+                grays=torch.from_numpy(photos.gray_u8[rows]).to(device),
             )
             for name, value in learner(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * count
@@ -110,42 +116,42 @@ def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size
 
 
 @torch.no_grad()
-def colorize(bundle: Bundle, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
+def colorize(pipeline: Pipeline, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
     """What sampling gives for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
-    embed = TextEmbedder(bundle.tokenizer, bundle.text_encoder)
+    embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     results = []
     for index in range(len(photos.condition)):
         latents = sample(
-            bundle,
+            pipeline,
             photos.condition[index : index + 1],
             embed(prompt),
             embed(""),
             steps=steps,
             generators=[noise_generator(index)],
-            guidance_scale=bundle.info.guidance_scale,
-            image_guidance_scale=bundle.info.image_guidance_scale,
-            residuals=encode_photos(bundle, grey_pixels(torch.from_numpy(photos.grey_u8[index : index + 1]))),
+            guidance_scale=pipeline.info.guidance_scale,
+            image_guidance_scale=pipeline.info.image_guidance_scale,
+            residuals=encode_photos(pipeline, gray_pixels(torch.from_numpy(photos.gray_u8[index : index + 1]))),
         )
-        results.append(decode_latents(bundle, latents)[0].permute(1, 2, 0).numpy())
+        results.append(decode_latents(pipeline, latents)[0].permute(1, 2, 0).numpy())
     return np.stack(results)
 
 
 def mean_scores(results: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
     """Means over the photos of each score of `results`, (N, S, S, 3) uint8."""
-    rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.grey_u8, strict=True)]
+    rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.gray_u8, strict=True)]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def measure_anchors(photos: ValidationSet, score: Score) -> dict[str, float]:
-    """What results are held against, the same all run long: the grey input's PSNR and the truth's colourfulness."""
-    grey = mean_scores(np.repeat(photos.grey_u8[..., None], 3, axis=3), photos, score)
-    return {"psnr_grey": grey["psnr"], "truth_cf_field": mean_scores(photos.truth_u8, photos, score)["cf_field"]}
+    """What results are held against, the same all run long: the gray input's PSNR and the truth's colorfulness."""
+    gray = mean_scores(np.repeat(photos.gray_u8[..., None], 3, axis=3), photos, score)
+    return {"psnr_gray": gray["psnr"], "truth_cf_field": mean_scores(photos.truth_u8, photos, score)["cf_field"]}
 
 
 def measure_results(
     raw: np.ndarray, photos: ValidationSet, score: Score, anchors: Mapping[str, float]
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Means of the scores and the recomposed pictures; `raw_psnr` is the raw results', `psnr_grey` the input's.
+    """Means of the scores and the recomposed pictures; `raw_psnr` is the raw results', `psnr_gray` the input's.
 
     Args:
         raw: `colorize`'s answer.
@@ -156,12 +162,12 @@ def measure_results(
     Returns:
         The means, `delta_cf` among them, and the recomposed results, (N, S, S, 3) uint8.
     """
-    recomposed = np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.grey_u8, raw, strict=True)])
+    recomposed = np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.gray_u8, raw, strict=True)])
     means = mean_scores(recomposed, photos, score)
     means["raw_psnr"] = mean_scores(np.rint(raw.clip(0, 1) * 255).astype(np.uint8), photos, score)["psnr"]
     kept: dict[str, float] = {
         name: means[name] for name in ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae") if name in means
     }
-    kept["psnr_grey"] = anchors["psnr_grey"]
+    kept["psnr_gray"] = anchors["psnr_gray"]
     kept["delta_cf"] = abs(means["cf_field"] - anchors["truth_cf_field"])
     return kept, recomposed

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chromatune.bundle.loading import load_parts
-from chromatune.bundle.names import ModelInfo, find_model, read_info
 from chromatune.errors import ModelError
+from chromatune.pipeline import ModelInfo, find_model, load_parts, read_info
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, SchedulerMixin, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from chromatune.photo_encoder import PhotoEncoder
+    from chromatune.pipeline import PhotoEncoder
 
 PLAIN_CHANNELS = 4  # noisy latents
 CHANNELS = 8  # noisy latents, then condition latents
@@ -38,7 +37,7 @@ def open_trainable(name: str) -> TrainablePipeline:
     """The model `name`, ready to be trained as an InstructPix2Pix model.
 
     Args:
-        name: what `chromatune.bundle.load_bundle` takes, or a Stable Diffusion model with 4 input channels, whose
+        name: what `chromatune.pipeline.load_pipeline` takes, or a Stable Diffusion model with 4 input channels, whose
             first layer is widened (see `widen_conv_in`). A LoRA is merged into its base.
 
     Raises:

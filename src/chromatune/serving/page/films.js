@@ -22,7 +22,7 @@ class Film {
   }
 
   get busy() {
-    return ["sending", "reading", "colouring"].includes(this.status.state);
+    return ["sending", "reading", "colorizing"].includes(this.status.state);
   }
 
   async open() {
@@ -41,15 +41,15 @@ class Film {
     }));
   }
 
-  /** Colours the whole film as its stills are: words, amount and reach of the one that is shown, strokes of all. */
-  async colour(shown, photos) {
+  /** Colors the whole film as its stills are: words, amount and reach of the one that is shown, strokes of all. */
+  async color(shown, photos) {
     const { model, options } = shown.active, hints = {};
     for (const photo of photos) {
       if (photo.film === this && photo.marks.length) hints[photo.frame] = { marks: photo.marks };
     }
     const { strength, vivid, hint_reach } = shown.wish();
     const wanted = { ...options, strength, hint_reach, ...(vivid === null ? {} : { vivid }) };
-    await send(`/v1/films/${this.id}/colours`, { model, options: wanted, hints });
+    await send(`/v1/films/${this.id}/colors`, { model, options: wanted, hints });
     await this._follow();
     if (this.status.state !== "done") return;
     if (this.url) URL.revokeObjectURL(this.url);
@@ -76,7 +76,7 @@ export class Films {
   constructor(page) {
     this.page = page;
     this.all = [];
-    $("film-colour").addEventListener("click", () => this._colour());
+    $("film-color").addEventListener("click", () => this._color());
     $("film-save").addEventListener("click", () =>
       save(this.current.blob, `${this.current.name.replace(/\.[^.]*$/, "")}.color.mp4`));
   }
@@ -115,11 +115,11 @@ export class Films {
     this.draw();
   }
 
-  async _colour() {
+  async _color() {
     const film = this.current, { current, photos } = this.page;
     const shown = current?.film === film && current.active ? current : photos.find((each) => each.film === film && each.active);
     if (!shown) return;
-    await this.page.try(() => film.colour(shown, photos));
+    await this.page.try(() => film.color(shown, photos));
     this.draw();
   }
 
@@ -129,7 +129,7 @@ export class Films {
     if (!film) return;
     const { state, stage, step, steps, line } = film.status, { busy, url } = film;
     $("film-title").textContent = `Film: ${film.name}`;
-    $("film-colour").disabled = busy || !this.page.photos.some((photo) => photo.film === film && photo.state === "done");
+    $("film-color").disabled = busy || !this.page.photos.some((photo) => photo.film === film && photo.state === "done");
     $("film-save").disabled = busy || !url;
     $("film-progress").hidden = $("film-stage").hidden = !busy;
     if (steps) $("film-progress").value = step / steps;

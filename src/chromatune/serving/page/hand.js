@@ -1,9 +1,9 @@
-// Colour by hand: tools, suggested colours, undo, a reference photo to take colours from, layers.
+// Color by hand: tools, suggested colors, undo, a reference photo to take colors from, layers.
 
 import { layerOf, markOf } from "./layers.js";
 import { save } from "./save.js";
 
-const KEYS = { h: "move", b: "brush", g: "grey", i: "pick", e: "erase" };
+const KEYS = { h: "move", b: "brush", g: "gray", i: "pick", e: "erase" };
 const REFERENCE_PX = 600;
 
 const $ = (id) => document.getElementById(id);
@@ -11,9 +11,9 @@ const $ = (id) => document.getElementById(id);
 export class Hand {
   constructor(page) {
     this.page = page;
-    this.colours = [];
+    this.colors = [];
     this._listen();
-    this._setColour($("colour").value);
+    this._setColor($("color").value);
   }
 
   setTool(tool) {
@@ -22,12 +22,12 @@ export class Hand {
       button.tabIndex = button.dataset.tool === tool ? 0 : -1;
     }
     this.page.stage.setTool(tool);
-    if (tool === "brush" && !this.colours.length) $("suggestions").textContent = "Point at the photo for suggestions";
+    if (tool === "brush" && !this.colors.length) $("suggestions").textContent = "Point at the photo for suggestions";
   }
 
   key(key) {
     if (KEYS[key.toLowerCase()]) this.setTool(KEYS[key.toLowerCase()]);
-    else if (/^[1-8]$/.test(key) && this.colours[key - 1]) this._setColour(this.colours[key - 1]);
+    else if (/^[1-8]$/.test(key) && this.colors[key - 1]) this._setColor(this.colors[key - 1]);
     else if (key === "[" || key === "]") {
       $("size").value = Number($("size").value) * (key === "]" ? 1.25 : 0.8);
       this._setSize();
@@ -70,26 +70,26 @@ export class Hand {
     this.page.stage.draw();
   }
 
-  _setColour(colour) {
-    $("colour").value = colour;
-    this.page.stage.colour = colour;
+  _setColor(color) {
+    $("color").value = color;
+    this.page.stage.color = color;
     for (const button of $("suggestions").querySelectorAll("button")) {
-      button.setAttribute("aria-pressed", button.dataset.colour === colour);
+      button.setAttribute("aria-pressed", button.dataset.color === color);
     }
   }
 
-  _suggest(colours) {
-    this.colours = colours;
-    $("suggestions").replaceChildren(...colours.map((colour, index) => {
+  _suggest(colors) {
+    this.colors = colors;
+    $("suggestions").replaceChildren(...colors.map((color, index) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.dataset.colour = colour;
-      button.style.background = colour;
-      button.setAttribute("aria-label", `Suggested colour ${index + 1}: ${colour}`);
-      button.setAttribute("aria-pressed", colour === $("colour").value);
-      button.title = `${colour} (${index + 1})`;
+      button.dataset.color = color;
+      button.style.background = color;
+      button.setAttribute("aria-label", `Suggested color ${index + 1}: ${color}`);
+      button.setAttribute("aria-pressed", color === $("color").value);
+      button.title = `${color} (${index + 1})`;
       button.addEventListener("click", () => {
-        this._setColour(colour);
+        this._setColor(color);
         if (this.page.stage.tool !== "brush") this.setTool("brush");
       });
       return button;
@@ -100,18 +100,18 @@ export class Hand {
     const photo = this.page.current;
     if (photo?.state !== "done" || this.suggesting) return;
     this.suggesting = true;
-    const colours = await this.page.try(() => photo.suggestions(point));
+    const colors = await this.page.try(() => photo.suggestions(point));
     this.suggesting = false;
-    if (colours && photo === this.page.current) this._suggest(colours);
+    if (colors && photo === this.page.current) this._suggest(colors);
   }
 
-  /** The colour that the photo has at a point. */
+  /** The color that the photo has at a point. */
   _pick(point) {
     const image = $("after"), canvas = document.createElement("canvas"), { width, height } = this.page.stage.size;
     canvas.width = canvas.height = 3;
     const [x, y] = [(point[0] / width) * image.naturalWidth, (point[1] / height) * image.naturalHeight];
     canvas.getContext("2d").drawImage(image, x - 1.5, y - 1.5, 3, 3, 0, 0, 3, 3);
-    this._setColour(meanOf(canvas, 0, 0, 3));
+    this._setColor(meanOf(canvas, 0, 0, 3));
     this._suggestFor(point);
   }
 
@@ -135,7 +135,7 @@ export class Hand {
   async _useReference() {
     const photo = this.page.current;
     if (photo?.state !== "done") return;
-    await this.page.try(() => photo.takeColoursOf($("reference-use").checked ? this.reference : null));
+    await this.page.try(() => photo.takeColorsOf($("reference-use").checked ? this.reference : null));
     if (photo === this.page.current) await this.page.render();
   }
 
@@ -163,7 +163,7 @@ export class Hand {
     });
     $("undo").addEventListener("click", () => this.undo(-1));
     $("redo").addEventListener("click", () => this.undo(1));
-    $("colour").addEventListener("input", () => this._setColour($("colour").value));
+    $("color").addEventListener("input", () => this._setColor($("color").value));
     $("size").addEventListener("input", () => this._setSize());
     $("reach").addEventListener("input", () => this._slide((photo) => { photo.reach = 10 ** $("reach").value; }));
     $("strength").addEventListener("input", () => {
@@ -184,7 +184,7 @@ export class Hand {
     $("reference").addEventListener("click", (event) => {
       const canvas = $("reference"), box = canvas.getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * canvas.width, y = ((event.clientY - box.top) / box.height) * canvas.height;
-      this._setColour(meanOf(canvas, Math.max(0, x - 2), Math.max(0, y - 2), 5));
+      this._setColor(meanOf(canvas, Math.max(0, x - 2), Math.max(0, y - 2), 5));
       this.setTool("brush");
     });
     this._listenToLayers();

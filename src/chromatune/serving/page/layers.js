@@ -16,7 +16,7 @@ export function drawMarks(context, marks, scale, alpha = 1) {
   context.globalAlpha = alpha;
   for (const mark of marks) {
     if (!mark.points) continue;
-    context.strokeStyle = mark.colour;
+    context.strokeStyle = mark.color;
     context.lineWidth = Math.max(1, 2 * mark.radius_px * scale);
     context.beginPath();
     for (const [x, y] of mark.points) context.lineTo(x * scale, y * scale);

@@ -17,7 +17,7 @@ export class Photo extends EventTarget {
     this.options = options; // of the first version, once it is opened anew
     this.state = "waiting";
     this.line = "";
-    this.reference = null; // a file whose colours are taken where it shows the same
+    this.reference = null; // a file whose colors are taken where it shows the same
     this.versions = []; // {number, model, options, facts, thumb}
     this.active = null;
     this.strength = 1;
@@ -45,7 +45,7 @@ export class Photo extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Takes the photo to the server; its first colours. */
+  /** Takes the photo to the server; its first colors. */
   async open() {
     this.state = "working";
     this.changed();
@@ -89,7 +89,7 @@ export class Photo extends EventTarget {
   }
 
   /** Takes the photo to the server again, with a reference photo or with none; where that fails, all is as before. */
-  async takeColoursOf(reference) {
+  async takeColorsOf(reference) {
     const before = this.reference, { model, options } = this.active, { id } = this;
     this.reference = reference;
     this.options = { model, options };
@@ -177,7 +177,7 @@ export class Photo extends EventTarget {
 
   async suggestions([x, y]) {
     const query = new URLSearchParams({ x, y, version: this.active.number });
-    return (await (await this._kept(() => call(`/v1/sessions/${this.id}/suggestions?${query}`))).json()).colours;
+    return (await (await this._kept(() => call(`/v1/sessions/${this.id}/suggestions?${query}`))).json()).colors;
   }
 
   /** The finished file and its name. */

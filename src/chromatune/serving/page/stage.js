@@ -3,8 +3,8 @@
 import { drawMarks } from "./layers.js";
 
 const MOST_ZOOM = 16; // screen pixels for one of the photo
-const PAINTS = new Set(["brush", "grey", "erase"]);
-const REST_MS = 220; // the pointer rests: colours are suggested for the point under it
+const PAINTS = new Set(["brush", "gray", "erase"]);
+const REST_MS = 220; // the pointer rests: colors are suggested for the point under it
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,7 +18,7 @@ export class Stage extends EventTarget {
     this.split = 0; // how much of the width shows the photo as it was, 0..1
     this.tool = "move";
     this.marks = [];
-    this.colour = "#a0523c";
+    this.color = "#a0523c";
     this.radius = 10; // of the brush, in the photo's pixels
     this.showMarks = false;
     this.cross = null; // of the keyboard, in the photo's pixels
@@ -129,8 +129,8 @@ export class Stage extends EventTarget {
     const point = this.cross ?? this.pointer;
     if (!point || !PAINTS.has(this.tool)) return;
     const [x, y] = [point[0] * this.scale, point[1] * this.scale];
-    for (const [colour, width] of [["#fff", 3], ["#000", 1]]) {
-      context.strokeStyle = colour;
+    for (const [color, width] of [["#fff", 3], ["#000", 1]]) {
+      context.strokeStyle = color;
       context.lineWidth = width;
       context.beginPath();
       context.arc(x, y, Math.max(2, this.radius * this.scale), 0, 7);
@@ -217,8 +217,8 @@ export class Stage extends EventTarget {
   }
 
   _begin(point) {
-    const colour = this.tool === "grey" ? "#808080" : this.colour;
-    this.stroke = { points: [this.clamp(point)], radius_px: Math.max(0.5, Math.round(this.radius * 10) / 10), colour };
+    const color = this.tool === "gray" ? "#808080" : this.color;
+    this.stroke = { points: [this.clamp(point)], radius_px: Math.max(0.5, Math.round(this.radius * 10) / 10), color };
     if (this.tool === "erase") this._tell("erase", { point, radius: this.radius });
     this.draw();
   }

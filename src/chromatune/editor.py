@@ -1,0 +1,169 @@
+"""Colors changed by hand after the model's pass: strokes that come and go, an eyedropper, a palette."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from chromatune import color
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, check_recomposed
+from chromatune.errors import PhotoError
+from chromatune.hints import Color, HintedChroma, Hints, chroma_at, distinct_colors
+from chromatune.options import ResolvedOptions, make_options
+from chromatune.prompts import HUE_FORMS, NAMED_HUES
+
+PREVIEW_PIXELS = 1_000_000
+SEEDS = 3  # further ones, that the model is asked for a palette
+SUGGESTIONS = 6
+
+
+class Editor:
+    """A photo that has been through the model, for hints that change: each change costs no pass.
+
+    retouch = Editor(colorizer, output)
+    retouch.preview(hints)  # again and again
+    retouch.finish(hints).save("result.png")
+    """
+
+    def __init__(self, colorizer: Colorizer, output: ModelOutput) -> None:
+        """Works nothing out yet.
+
+        Args:
+            colorizer: that the output is of.
+            output: see `Colorizer.model_outputs`; its own hints are left aside, its references act.
+
+        Raises:
+            OptionsError: the output was asked for with `recompose` off.
+        """
+        check_recomposed(output.options)
+        self.colorizer, self.output = colorizer, output
+        self._hinted: tuple[float, HintedChroma] | None = None  # vividness
+        self._smaller: dict[tuple[int, int], np.ndarray] = {}
+        self._latest: tuple[Hints, tuple[float, float, float], np.ndarray] | None = None  # hints, how, chroma
+
+    def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
+        """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
+
+        Args:
+            hints: of this photo.
+            options: instead of those of the pass: `strength`, `vivid`, `hint_reach` and `hint_strength`, which act
+                here.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        asked = options or self.output.options
+        if not hints and not self.output.references:
+            return self.colorizer.chroma(self.output, asked.vivid)
+        how = asked.vivid, asked.hint_reach, asked.hint_strength
+        latest = self._latest
+        if latest is None or latest[0] != hints or latest[1] != how:  # else a preview came before
+            prepared = self.prepare(asked.vivid)
+            latest = hints, how, prepared.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
+            self._latest = latest
+        return latest[2]
+
+    def prepare(self, vivid: float | None = None) -> HintedChroma:
+        """Works out what does not depend on hints, where it has not been: the first ones then take no longer.
+
+        Args:
+            vivid: how vivid the chroma is to be that they correct; None for what the pass was asked with.
+        """
+        amount = self.output.options.vivid if vivid is None else vivid
+        hinted = self._hinted
+        if hinted is None or hinted[0] != amount:
+            hinted = self._hinted = amount, self.colorizer.hinted_chroma(self.output, amount)
+        return hinted[1]
+
+    def forget(self) -> None:
+        """Frees what was worked out for hints; the next ones work it out again."""
+        self._hinted = self._latest = None
+
+    def preview(
+        self, hints: Hints, options: ResolvedOptions | None = None, *, max_pixels: int = PREVIEW_PIXELS
+    ) -> np.ndarray:
+        """The photo in color, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
+
+        Args:
+            hints: of this photo.
+            options: see `chroma`.
+            max_pixels: of the result.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        asked = options or self.output.options
+        return color.recompose(self._gray(max_pixels), self.chroma(hints, asked), strength=asked.strength)
+
+    def finish(self, hints: Hints, options: ResolvedOptions | None = None) -> ColorizeResult:
+        """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
+
+        Args:
+            hints: of this photo.
+            options: see `chroma`.
+
+        Raises:
+            PhotoError: the hints do not fit the photo.
+        """
+        asked = options or self.output.options
+        output = dataclasses.replace(self.output, options=asked)
+        return self.colorizer.finish(output, chroma=self.chroma(hints, asked))
+
+    def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Color, ...]:
+        """Colors for a point: what the model made of it, and what it makes of it by other seeds and hue words.
+
+        The model is run for the first point that is asked for, about a dozen times; further points cost nothing.
+
+        Args:
+            x: pixels from the left edge of the photo as it is shown.
+            y: pixels from its top.
+            count: at most so many.
+
+        Returns:
+            sRGB colors of the photo's luma there, all to be told apart, the most plausible first: the model's own,
+            then those of other seeds, then those of words, the nearest to the model's own first.
+
+        Raises:
+            PhotoError: the point lies outside of the photo.
+        """
+        photo = self.output.photo
+        Hints().point(x, y, "black").check(photo)
+        own, seeds, words = self._considered
+        size = own.shape[:2]
+        luma = cv2.resize(self._gray(PREVIEW_PIXELS), size[::-1], interpolation=cv2.INTER_AREA) / photo.max_value
+        place = luma.astype(np.float32), x / photo.width_px, y / photo.height_px
+        first, level = chroma_at(own, *place)
+        of_words = [chroma_at(each, *place)[0] for each in words]
+        of_words.sort(key=lambda chroma: float(np.linalg.norm(chroma - first)))
+        return distinct_colors([first, *(chroma_at(each, *place)[0] for each in seeds), *of_words], level, count)
+
+    @cached_property
+    def _considered(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Chroma of the output, of other seeds, and of hue words."""
+        asked, info = self.output.options, self.colorizer.info
+        own = {"negative_prompt": asked.negative_prompt, "size_px": asked.size_px}
+        seeds = [
+            make_options(**own, prompt=asked.prompt, seed=asked.seed + offset, steps=info.variant_steps)
+            for offset in range(1, SEEDS + 1)
+        ]
+        words = [
+            make_options(**own, prompt=asked.prompt + HUE_FORMS[0].format(hue), seed=asked.seed) for hue in NAMED_HUES
+        ]
+        requests = (Request(self.output.photo, options) for options in [*seeds, *words])
+        chromas = [
+            self.colorizer.chroma(output)
+            for output in self.colorizer.model_outputs(requests)
+            if not isinstance(output, PhotoError)
+        ]
+        return self.colorizer.chroma(self.output), chromas[:SEEDS], chromas[SEEDS:]
+
+    def _gray(self, max_pixels: int) -> np.ndarray:
+        photo = self.output.photo
+        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
+        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
+        if size not in self._smaller:
+            self._smaller = {size: cv2.resize(photo.gray, size[::-1], interpolation=cv2.INTER_AREA)}
+        return self._smaller[size]

@@ -1,0 +1,319 @@
+"""Colorizings of a film measured against the film in color: each frame, and how they hold together through time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import chromatune
+from chromatune import color
+from chromatune.color import resize
+from chromatune.colorizer import Colorizer
+from chromatune.errors import DataError, OptionsError, PhotoError, VideoError
+from chromatune.evaluation.metrics import colorfulness, psnr
+from chromatune.evaluation.settings import VIDEO_PREFIX
+from chromatune.files import StartStage, silent, write_json, write_whole
+from chromatune.images import Photo, to_depth, write_photo
+from chromatune.options import ColorizeOptions
+from chromatune.reports import markdown_table
+from chromatune.video import (
+    ChromaCache,
+    Frame,
+    Part,
+    ShotChroma,
+    Video,
+    VideoOptions,
+    carried,
+    colorize_shots,
+    flow_between,
+    open_video,
+    trust,
+)
+
+LONGEST_FLOW_PX = 480  # short side at which flow is measured
+TRUSTED = 0.5  # flow that is believed less is an occlusion
+CDC_STEPS = (1, 2, 4)
+STRIP_FRAMES, STRIP_WIDTH_PX = 6, 240
+TRUTH, GRAY, FRAME_BY_FRAME, THROUGH_TIME = "truth", "gray", "frame by frame", "through time"
+VIDEO_SUMMARY_FILE, VIDEO_TABLE_FILE, STRIP_FILE = "film.json", "film.md", "film.jpg"
+
+Colorizing = Callable[[int, Frame], np.ndarray]  # index and frame ⇒ (H, W, 3) uint8
+
+
+@dataclass
+class TimeScore:
+    """What is measured of one row, frame by frame; `means` sums it up."""
+
+    psnr: list[float] = field(default_factory=list)
+    cf: list[float] = field(default_factory=list)
+    warp: list[float] = field(default_factory=list)
+    flicker: list[float] = field(default_factory=list)
+    divergence: dict[int, list[float]] = field(default_factory=lambda: {step: [] for step in CDC_STEPS})
+    before: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # chroma and histograms, of this shot
+
+    def add(
+        self, rgb: np.ndarray, truth: np.ndarray, motion: tuple[np.ndarray, np.ndarray] | None, starts: bool
+    ) -> None:
+        """Measures the next frame.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            truth: the same.
+            motion: flow to the frame before at a smaller size, and where it is believed; None at a shot's start.
+            starts: whether a shot starts here.
+        """
+        if starts:
+            self.before.clear()
+        self.psnr.append(psnr(rgb, truth))
+        self.cf.append(colorfulness(rgb))
+        chroma, histograms = color.chroma_of(rgb.astype(np.float32) / 255), channel_histograms(rgb)
+        if motion is not None and self.before:
+            self.warp.append(warp_error(chroma, self.before[-1][0], *motion))
+            change = chroma.mean(axis=(0, 1)) - self.before[-1][0].mean(axis=(0, 1))
+            self.flicker.append(255 * float(np.hypot(*change)))
+        for step in CDC_STEPS:
+            if len(self.before) >= step:
+                self.divergence[step].append(histogram_divergence(histograms, self.before[-step][1]))
+        self.before = [*self.before, (chroma, histograms)][-max(CDC_STEPS) :]
+
+    def means(self) -> dict[str, float | None]:
+        """Means over all frames: PSNR in dB, CF, warp error and flicker in levels of 255, CDC."""
+        steps = [_mean(each) for each in self.divergence.values()]
+        known = [step for step in steps if step is not None]
+        whole = float(np.mean(known)) if len(known) == len(steps) else None
+        return {
+            "psnr": _mean(self.psnr),
+            "cf": _mean(self.cf),
+            "warp": _mean(self.warp),
+            "flicker": _mean(self.flicker),
+            "cdc": whole,
+        }
+
+
+def warp_error(chroma: np.ndarray, before: np.ndarray, flow: np.ndarray, believed: np.ndarray) -> float:
+    """How far chroma changes along the motion: mean length of the difference of (Cb, Cr), in levels of 255.
+
+    Lai et al. 2018 (arXiv 1808.00449), equation 8, of chroma alone and as a length instead of its square: luma is the
+    film's own. Where the flow is not believed, such as at occlusions, nothing is measured.
+
+    Args:
+        chroma: (H, W, 2) float32 of a frame.
+        before: of the frame before.
+        flow: (H, W, 2) float32, from the frame to the frame before.
+        believed: (H, W) bool.
+    """
+    if not believed.any():
+        return 0.0
+    difference = chroma - carried(before, flow)
+    return 255 * float(cv2.magnitude(difference[..., 0], difference[..., 1])[believed].mean())
+
+
+def channel_histograms(rgb: np.ndarray) -> np.ndarray:
+    """(3, 256) float64: shares of the levels of each channel of an (H, W, 3) uint8 image."""
+    counts = [np.bincount(rgb[..., channel].ravel(), minlength=256) for channel in range(3)]
+    return np.stack(counts) / (rgb.shape[0] * rgb.shape[1])
+
+
+def histogram_divergence(first: np.ndarray, second: np.ndarray) -> float:
+    """Jensen-Shannon divergence of two frames' colors, in nats, mean over channels: a term of the CDC.
+
+    Color distribution consistency (Liu et al. 2021, "Temporally consistent video colorization with deep feature
+    propagation and self-regularization learning", arXiv 2110.04562): CDC_t = 1 / (3 (N - t)) Σ_c Σ_i JS(P_c(I_i),
+    P_c(I_i+t)), with P_c the histogram of channel c, and CDC = (CDC_1 + CDC_2 + CDC_4) / 3. Here pairs across a cut are
+    left out.
+
+    Args:
+        first: see `channel_histograms`.
+        second: the same.
+    """
+    middle = (first + second) / 2
+    channels = zip(first, second, middle, strict=True)
+    return float(np.mean([(_kl(one, half) + _kl(two, half)) / 2 for one, two, half in channels]))
+
+
+def _kl(one: np.ndarray, other: np.ndarray) -> float:
+    there = one > 0
+    return float((one[there] * np.log(one[there] / other[there])).sum())
+
+
+def gray_motion(gray: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flow from a gray frame to the one before, and where it is believed: (H, W, 2) float32, (H, W) bool."""
+    scale = min(1.0, LONGEST_FLOW_PX / min(gray.shape))
+    size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
+    small, small_before = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (gray, before))
+    there, back = flow_between(small, small_before, fine=True), flow_between(small_before, small, fine=True)
+    believed = trust(there, back) > TRUSTED
+    if scale < 1:
+        there = cv2.resize(there, gray.shape[::-1]) * np.float32(1 / scale)
+        believed = cv2.resize(believed.astype(np.uint8), gray.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return there, believed
+
+
+def evaluate_video(
+    source: str,
+    models: Sequence[str],
+    out: Path,
+    *,
+    device: str | None = None,
+    seed: int = 0,
+    command: str = "",
+    start_stage: StartStage = silent,
+) -> dict[str, Any]:
+    """Measures models on a film in color, and writes the figures, a table and a strip of frames.
+
+    Each model has two rows: its frames one by one, and the film as `chromatune video` colors it. Beside them stand the
+    gray film, and the truth itself, whose own change along the motion is what grain, exposure and wrong flow make.
+
+    Args:
+        source: see `is_film_source`.
+        models: at least one.
+        out: folder.
+        device: where to compute.
+        seed: of the sampling.
+        command: is written down.
+        start_stage: is told how far it is.
+
+    Raises:
+        VideoError: the film cannot be read.
+        OptionsError: there is no model.
+        DataError: the results cannot be written, or the film has no color.
+    """
+    if not models:
+        raise OptionsError("a film is measured with models: give at least one by --model", "models")
+    video = open_video(source.removeprefix(VIDEO_PREFIX))
+    colorizings: dict[str, Colorizing] = {}
+    cuts: set[int] = set()
+    count = 0
+    for model in models:
+        colorizer = Colorizer.load(model, device=device)
+        options = ColorizeOptions(seed=seed)
+        colorizings[f"{model}, {FRAME_BY_FRAME}"] = partial(_alone, colorizer, options)
+        wishes = VideoOptions(out / "film", model, options, cache=out / "chroma", device=device)
+        shaded = colorize_shots(video, wishes, start_stage=start_stage)
+        cuts, count = {shot.start for shot in shaded.shots}, shaded.shots[-1].stop
+        through = _Through(ChromaCache(wishes.cache_folder), shaded.parts)
+        colorizings[f"{model}, {THROUGH_TIME}"] = through.frame
+    rows = {GRAY: TimeScore()} | {name: TimeScore() for name in colorizings}
+    truth_row, strips = TimeScore(), _Strips(count, [GRAY, *colorizings, TRUTH])
+    advance = start_stage("measuring frames", count)
+    for index, (frame, truth, motion) in enumerate(_with_motion(video, cuts)):
+        if truth_row.cf == [] and np.ptp(truth.astype(np.int16), axis=2).max() < 2:
+            raise DataError(f"{source} has no color; a film is measured against its own colors")
+        truth_row.add(truth, truth, motion, index in cuts)
+        pictures = {GRAY: np.repeat(color.luma(truth)[..., None], 3, axis=2)}
+        pictures |= {name: colorizing(index, frame) for name, colorizing in colorizings.items()}
+        for name, picture in pictures.items():
+            rows[name].add(picture, truth, motion, index in cuts)
+        strips.add(index, {TRUTH: truth} | pictures)
+        advance()
+    found = _summary(source, truth_row, rows, count, len(cuts), command)
+    _write(out, found, strips)
+    return found
+
+
+def video_table(summary: dict[str, Any]) -> list[list[str]]:
+    """Header and rows of a summary, as text."""
+    header = ["row", "PSNR dB", "CF", "ΔCF", "warp error", "÷ truth", "flicker", "÷ truth", "CDC × 1000"]
+    lines = [header]
+    for row in summary["rows"]:
+        fields = [row["psnr"], row["cf"], row["delta_cf"], row["warp"], row["warp_ratio"], row["flicker"]]
+        fields += [row["flicker_ratio"], None if row["cdc"] is None else 1000 * row["cdc"]]
+        lines.append([row["name"], *("–" if each is None else f"{each:.2f}" for each in fields)])
+    return lines
+
+
+def _alone(colorizer: Colorizer, options: ColorizeOptions, index: int, frame: Frame) -> np.ndarray:
+    return to_depth(colorizer.colorize(Photo(frame.luma), options).rgb, np.uint8)
+
+
+class _Through:
+    """A film's frames with the chroma in a cache."""
+
+    def __init__(self, cache: ChromaCache, parts: Sequence[Part]) -> None:
+        self._cache, self._parts = cache, parts
+        self._open: tuple[str, ShotChroma] | None = None
+
+    def frame(self, index: int, frame: Frame) -> np.ndarray:
+        part = next(each for each in self._parts if each.shot.start <= index < each.shot.stop)
+        if self._open is None or self._open[0] != part.name:
+            self._open = part.name, self._cache.read(part.name)
+        chroma = self._open[1]
+        height, width = chroma.lumas.shape[1:]
+        luma = resize(frame.luma, height, width)
+        return to_depth(color.recompose(frame.luma, chroma.at(index - part.shot.start, luma)), np.uint8)
+
+
+class _Strips:
+    """A few frames of each row, small, side by side."""
+
+    def __init__(self, count: int, names: Sequence[str]) -> None:
+        self._wanted = {round(place) for place in np.linspace(0, count - 1, STRIP_FRAMES)}
+        self._pictures: dict[str, list[np.ndarray]] = {name: [] for name in names}
+
+    def add(self, index: int, pictures: dict[str, np.ndarray]) -> None:
+        if index in self._wanted:
+            for name, found in self._pictures.items():
+                height = round(pictures[name].shape[0] * STRIP_WIDTH_PX / pictures[name].shape[1])
+                found.append(cv2.resize(pictures[name], (STRIP_WIDTH_PX, height), interpolation=cv2.INTER_AREA))
+
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8: a row of frames for the truth and each colorizing."""
+        return np.vstack([np.hstack(found) for found in self._pictures.values()])
+
+
+def _with_motion(
+    video: Video, cuts: set[int]
+) -> Iterator[tuple[Frame, np.ndarray, tuple[np.ndarray, np.ndarray] | None]]:
+    """Each frame in gray, with its true colors, 8 bits, and its motion to the one before."""
+    before: np.ndarray | None = None
+    for index, frame in enumerate(video.read(colors=True)):
+        if frame.rgb is None:
+            raise VideoError(f"{video.info.path}: no colors can be read from it")
+        truth = to_depth(frame.rgb, np.uint8)
+        gray = color.luma(truth)
+        motion = None if before is None or index in cuts else gray_motion(gray, before)
+        yield Frame(frame.number, gray, frame.ticks, frame.seconds), truth, motion
+        before = gray
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _summary(
+    source: str, truth: TimeScore, rows: dict[str, TimeScore], count: int, shots: int, command: str
+) -> dict[str, Any]:
+    own = truth.means() | {"psnr": None}
+    found = [{"name": TRUTH} | _beside(own, own)]
+    found += [{"name": name} | _beside(score.means(), own) for name, score in rows.items()]
+    facts = {"film": source, "frames": count, "shots": shots, "command": command, "version": chromatune.__version__}
+    return facts | {"rows": found}
+
+
+def _beside(means: dict[str, float | None], truth: dict[str, float | None]) -> dict[str, float | None]:
+    def ratio(name: str) -> float | None:
+        one, other = means[name], truth[name]
+        return None if one is None or not other else one / other
+
+    cf, true_cf = means["cf"], truth["cf"]
+    delta = None if cf is None or true_cf is None or math.isnan(cf) else abs(cf - true_cf)
+    return means | {"delta_cf": delta, "warp_ratio": ratio("warp"), "flicker_ratio": ratio("flicker")}
+
+
+def _write(out: Path, summary: dict[str, Any], strips: _Strips) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / VIDEO_SUMMARY_FILE, summary)
+        write_whole(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
+        picture = strips.picture()
+        write_photo(out / STRIP_FILE, picture, Photo(picture[..., 0]), overwrite=True)
+    except (OSError, PhotoError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{out}: cannot be written ({reason}); make room, or give another --out") from error

@@ -1,0 +1,16 @@
+from .claims import claim_folder as claim_folder
+from .claims import is_claimed as is_claimed
+from .claims import release_folder as release_folder
+from .lines import LineFile as LineFile
+from .lines import read_json_lines as read_json_lines
+from .own_results import CONTACT_SHEET as CONTACT_SHEET
+from .own_results import RESULT_MARK as RESULT_MARK
+from .own_results import find_own_results as find_own_results
+from .progress import Advance as Advance
+from .progress import StartStage as StartStage
+from .progress import silent as silent
+from .whole import sync_folder as sync_folder
+from .whole import whole_file as whole_file
+from .whole import whole_folder as whole_folder
+from .whole import write_json as write_json
+from .whole import write_whole as write_whole

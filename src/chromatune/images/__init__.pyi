@@ -1,0 +1,13 @@
+from .captions import Captions as Captions
+from .encoding import encode_photo as encode_photo
+from .encoding import to_pil as to_pil
+from .photo import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .photo import Photo as Photo
+from .photo import format_for as format_for
+from .photo import suffix_for as suffix_for
+from .photo import to_depth as to_depth
+from .reading import MAX_PIXELS as MAX_PIXELS
+from .reading import count_pages as count_pages
+from .reading import count_pixels as count_pixels
+from .reading import read_photo as read_photo
+from .writing import write_photo as write_photo

@@ -1,0 +1,263 @@
+"""A model's files ⇒ its parts, opened and checked; all that the rest of the package sees is one frozen object."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chromatune.errors import MissingExtraError, ModelError, first_line, printable
+from chromatune.pipeline import checks
+from chromatune.pipeline.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, has_torch, read_info
+
+LONGEST_REASON = 200  # characters of what a library says
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, SchedulerMixin, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from chromatune.pipeline.photo_encoder import PhotoEncoder
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An opened InstructPix2Pix pipeline; nothing in it changes after loading."""
+
+    info: ModelInfo
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    vae: AutoencoderKL | AutoencoderTiny
+    unet: UNet2DConditionModel
+    scheduler: SchedulerMixin
+    photo_encoder: PhotoEncoder | None = None  # of `mini` and what is fine-tuned from it
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights: float32 on a CPU, float16 on a GPU."""
+        return self.unet.dtype
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels per latent, along one side: 8 for Stable Diffusion and for `mini`."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def multiple_px(self) -> int:
+        """Sides of the model's pass are multiples of this, so that every U-Net level halves evenly."""
+        return self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+
+def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
+    """The model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+
+    Args:
+        name: an embedded model, a folder that `save_pretrained` of diffusers wrote, a LoRA folder that
+            `chromatune.training` wrote (merged into the base it names), or `owner/name` on the hub.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; by default a GPU where there is one.
+
+    Raises:
+        ModelError: the name is unknown, the folder incomplete, its weights are not safetensors, it is not an
+            InstructPix2Pix model (8 input channels), or it is a LoRA whose base cannot be found.
+        MissingExtraError: torch is not installed; or it is a LoRA, and peft is not.
+    """
+    files = find_model(name)
+    if not has_torch():
+        raise MissingExtraError(f"opening {name} by torch", "torch")
+    import torch
+
+    chosen = _device(device)
+    # bfloat16 is slower than float32 on most CPUs, and float16 is not exact enough there either.
+    parts = load_parts(files, torch.float16 if chosen.type == "cuda" else torch.float32)
+    if parts["unet"].config.in_channels != 8:
+        raise ModelError(
+            f"{name}: its U-Net takes {parts['unet'].config.in_channels} channels, InstructPix2Pix takes 8; "
+            "give an InstructPix2Pix model, or fine-tune this one first"
+        )
+    networks = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+    for network in networks.values():
+        network.to(chosen).eval().requires_grad_(False)
+    if chosen.type == "cpu":
+        for part in networks.keys() - {"text_encoder"}:
+            parts[part].to(memory_format=torch.channels_last)
+    return Pipeline(info=read_info(files), **parts)
+
+
+def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net; a photo encoder if there is one.
+
+    Nothing is frozen and `in_channels` of the U-Net is not looked at: that is the caller's to decide.
+
+    Raises:
+        ModelError: a part cannot be loaded, or a LoRA does not fit the U-Net.
+        MissingExtraError: there is a LoRA to merge, and peft is not installed.
+    """
+    import torch
+
+    if files.loras and importlib.util.find_spec("peft") is None:
+        raise MissingExtraError(f"{files.name} is a LoRA, and opening it", "train")
+    # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
+    types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
+    parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
+    if (files.pipeline / PHOTO_ENCODER).is_dir():
+        parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
+        _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
+    _check_fit(files.name, parts)
+    for folder in files.loras:
+        _merge_lora(files.name, parts["unet"], folder)
+    if files.loras:
+        with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; a U-Net has none
+            parts["unet"].to(dtype)
+    return parts
+
+
+def _device(device: str | None) -> torch.device:
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen).cpu()  # the device `meta` has no numbers
+    except (RuntimeError, AssertionError):
+        raise ModelError(f"device {device!r} is not available here; leave it out, or give 'cpu'") from None
+    return chosen
+
+
+def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
+    try:
+        header = checks.read_header(folder / LORA_FILE)
+        stored = sum(key.startswith("unet.") and key.endswith(".weight") for key in header)
+        with quiet_libraries(), warnings.catch_warnings():
+            # peft warns that a LoRA and its base differ, and then fails where that matters.
+            warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
+            # low_cpu_mem_usage: without it the weights are first drawn at random, from the caller's generator
+            options = {"weight_name": LORA_FILE, "local_files_only": True, "low_cpu_mem_usage": True}
+            unet.load_lora_adapter(folder, prefix="unet", adapter_name="merged", use_safetensors=True, **options)
+        # diffusers only logs the weights that it finds no layer for
+        if not 0 < stored <= sum(".lora_" in key for key in unet.state_dict()):
+            raise ValueError("it has no weights for a U-Net, or weights for layers that this one lacks")
+        unet.fuse_lora(safe_fusing=True)
+        unet.unload_lora()
+    except Exception as error:  # what the libraries raise on a damaged file is of any kind
+        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {_reason(error)}") from error
+
+
+def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
+    name, chosen = files.name, _part_class(files, part)
+    checks.check_part(name, files.pipeline / part, part, chosen.__name__)
+    options: dict[str, Any] = {}
+    if dtype is not None:
+        key = "dtype" if chosen.__module__.startswith("transformers.") else "torch_dtype"
+        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
+        options["output_loading_info"] = True
+    if chosen.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
+    try:
+        with quiet_libraries(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
+            loaded = chosen.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+        if dtype is None:
+            return loaded
+        loaded, report = loaded
+        if report["missing_keys"]:  # the libraries only warn, and leave such weights empty or random
+            raise ValueError(f"its file has no {min(report['missing_keys'])}")
+        return loaded
+    except Exception as error:  # what a library raises on a damaged folder is of any kind
+        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_reason(error)}") from error
+
+
+def _part_class(files: ModelFiles, part: str) -> Any:
+    if part == PHOTO_ENCODER:  # no stock pipeline knows it, so no index names it
+        from chromatune.pipeline.photo_encoder import PhotoEncoder
+
+        return PhotoEncoder
+    import diffusers
+    import transformers
+
+    library, class_name = checks.part_class(files.name, files.index, part)
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+
+
+def _reason(error: Exception) -> str:
+    """What a library said, as the end of one line."""
+    return printable(first_line(error)[:LONGEST_REASON])
+
+
+def _check_fit(name: str, parts: dict[str, Any]) -> None:
+    """Checks that the parts were made for each other, and that the schedule can be sampled.
+
+    Raises:
+        ModelError: they were not, or it cannot.
+    """
+    text, unet, tokenizer = parts["text_encoder"].config, parts["unet"].config, parts["tokenizer"]
+    problem = checks.fit_problem(
+        hidden_size=text.hidden_size,
+        cross_attention_dim=unet.cross_attention_dim,
+        length=tokenizer.model_max_length,
+        positions=text.max_position_embeddings,
+        words=len(tokenizer),
+        vocab_size=text.vocab_size,
+    ) or _sampling_problem(parts["scheduler"])
+    if problem:
+        raise ModelError(f"{name}: {problem}; {checks.AGAIN}, or give another")
+
+
+def _sampling_problem(scheduler: Any) -> str:
+    """Why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
+    import torch
+
+    try:
+        trial = type(scheduler).from_config(scheduler.config)
+        trial.set_timesteps(2)
+        latents = torch.ones(1, 4, 2, 2) * trial.init_noise_sigma
+        with torch.random.fork_rng(devices=[]):  # some steps draw noise
+            for timestep in trial.timesteps[:2]:
+                trial.scale_model_input(latents, timestep)
+                latents = trial.step(torch.ones_like(latents), timestep, latents)[0]
+    except Exception as error:  # noqa: BLE001 - whatever it is, it would come while sampling
+        return f"its scheduler cannot be sampled ({_reason(error)})"
+    return "" if bool(torch.isfinite(latents).all()) else "its scheduler gives values that are not numbers"
+
+
+def _check_places(name: str, encoder: PhotoEncoder, unet: UNet2DConditionModel) -> None:
+    from chromatune.pipeline.photo_encoder import places_of
+
+    if [list(place) for place in encoder.config.places] != places_of(unet):
+        raise ModelError(f"{name}: its {PHOTO_ENCODER} was made for another U-Net; delete that folder to go without")
+
+
+def _variant(folder: Path) -> str | None:
+    """`fp16` for a part whose weights are there only under diffusers' half-precision file names."""
+    weights = [file.name for file in folder.glob("*.safetensors")]
+    return "fp16" if weights and all(".fp16" in name for name in weights) else None
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars for a few megabytes, nor the warning that AutoencoderTiny draws for a key it adds itself."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    with_bars = [library for library in libraries if library.is_progress_bar_enabled()]
+    levels = [(library, library.get_verbosity()) for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library in with_bars:
+            library.enable_progress_bar()
+        for library, level in levels:
+            library.set_verbosity(level)

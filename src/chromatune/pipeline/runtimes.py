@@ -1,0 +1,94 @@
+"""Which library runs a model: ONNX Runtime where the model has graphs for it, torch on a GPU and for all others."""
+
+from __future__ import annotations
+
+import ctypes.util
+import sys
+from pathlib import Path
+from typing import Literal, get_args
+
+from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
+from chromatune.pipeline import checks
+from chromatune.pipeline.names import ModelFiles, has_torch
+from chromatune.pipeline.onnx_files import PROVIDERS, has_onnx_parts
+from chromatune.pipeline.schedules import make_schedule
+from chromatune.pipeline.tokens import TOKENIZER_FILE
+
+Runtime = Literal["onnx", "torch"]
+
+
+def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | None = None) -> Runtime:
+    """The runtime of a model.
+
+    Args:
+        files: see `find_model`.
+        device: where to compute; None for the best there is.
+        runtime: the one that is insisted on, or None.
+
+    Raises:
+        OptionsError: there is no such runtime.
+        ModelError: ONNX Runtime is insisted on, or the only one that knows the device, and the model has no graphs.
+        MissingExtraError: it takes torch, which is not installed.
+    """
+    if runtime not in (None, *get_args(Runtime)):
+        raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
+    lacking = onnx_problem(files)
+    if runtime == "onnx" or (runtime is None and device in PROVIDERS.keys() - {"cpu", "cuda"}):
+        if lacking:
+            raise ModelError(
+                f"{files.name} {lacking}, and does not run on ONNX Runtime; "
+                f"`chromatune export {files.name} --to onnx OUT` makes a model that does, or leave out --runtime"
+            )
+        return "onnx"
+    if runtime is None and not lacking and not _torch_is_better(device):
+        return "onnx"
+    if not has_torch():
+        wish = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
+        raise MissingExtraError(wish, "torch")
+    return "torch"
+
+
+def onnx_problem(files: ModelFiles) -> str:
+    """Why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
+    if files.loras:
+        return "is a LoRA"
+    if not has_onnx_parts(files):
+        return "has no ONNX parts"
+    if not (files.pipeline / "tokenizer" / TOKENIZER_FILE).is_file():  # torch's libraries read the older files, too
+        return f"has no {TOKENIZER_FILE}"
+    return scheduler_problem(files)
+
+
+def scheduler_problem(files: ModelFiles) -> str:
+    """Why a model is not sampled without torch, to be read after its name; empty if it is."""
+    scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
+    try:
+        config = checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")
+        checks.SchedulerConfig.model_validate(config)
+        known = make_schedule(scheduler, config, 1) is not None
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened
+        return ""
+    return "" if known else f"has a {scheduler} with settings that take torch"
+
+
+def _torch_is_better(device: str | None) -> bool:
+    """Whether a model that both could run is faster by torch: on a GPU."""
+    if not has_torch() or device == "cpu":
+        return False
+    if device is not None:
+        return True
+    if not _may_have_gpu():  # loading torch takes seconds
+        return False
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _may_have_gpu() -> bool:
+    """Whether a GPU's driver is there."""
+    if sys.platform == "darwin":
+        return True
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' subsystem for Linux
+    return any(Path(name).exists() for name in drivers) or (
+        sys.platform == "win32" and ctypes.util.find_library("nvcuda") is not None
+    )

@@ -1,0 +1,299 @@
+"""A film's file ⇒ frames, and packets of sound, by FFmpeg (PyAV)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chromatune import color
+from chromatune.errors import MissingExtraError, VideoError, count_of, first_line, printable
+from chromatune.video.folders import FrameFolder
+from chromatune.video.frames import Frame, Video, VideoInfo
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
+FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}  # AVFieldOrder: TT, BB, TB, BT
+PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
+USUAL_RATE = Fraction(25)
+LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is told to be cut short
+
+
+def open_video(path: str | Path, *, rate: Fraction | None = None) -> Video:
+    """A film: a file of any container that FFmpeg reads, or a folder of numbered frames.
+
+    Args:
+        path: file or folder.
+        rate: frames a second of a folder, which says nothing of them; 25 by default.
+
+    Raises:
+        VideoError: there is no such thing, or it is no film.
+        MissingExtraError: PyAV is not installed, and it is a file.
+    """
+    path = Path(path)
+    return FrameFolder(path, rate or USUAL_RATE) if path.is_dir() else VideoFile(path)
+
+
+def require_av() -> None:
+    """Passes where PyAV is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("reading and writing films", "video") from None
+    av.logging.set_level(None)  # what FFmpeg has to say is told here, in one line
+
+
+class VideoFile:
+    """A film in a file; see `Film`."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what the file says of itself.
+
+        Raises:
+            VideoError: it is no film.
+            MissingExtraError: PyAV is not installed.
+        """
+        require_av()
+        self._path = path
+        self._warnings: tuple[str, ...] = ()
+        with _opened(path) as container:
+            self._info = _info_of(container, _video_of(container, path), path)
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the file says of itself."""
+        return self._info
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the last complete reading found wrong, a line each."""
+        return self._warnings
+
+    def index_of(self, number: int) -> int | None:
+        """The number itself: frames of a film count from 0."""
+        return number
+
+    def read(self, *, colors: bool = False) -> Iterator[Frame]:
+        """All frames that can be decoded, in the order in which they are shown.
+
+        Raises:
+            VideoError: there is none.
+        """
+        info, last_ticks, number = self._info, None, 0
+        damage = _Damage()
+        with _opened(self._path) as container:
+            video = _video_of(container, self._path)
+            for decoded in _decoded(container, video, damage):
+                step = max(1, round(1 / (info.rate * info.time_base)))
+                ticks = decoded.pts
+                if last_ticks is not None and (ticks is None or ticks <= last_ticks):
+                    ticks = last_ticks + (step if ticks is None else 1)  # times that stand still or run back
+                ticks = last_ticks = ticks or 0
+                luma = _upright(_luma_of(decoded, info), decoded.rotation)
+                if luma.shape != (info.height_px, info.width_px):
+                    raise VideoError(
+                        f"{self._name}: frame {number} is {luma.shape[1]} × {luma.shape[0]} px where the first is "
+                        f"{info.width_px} × {info.height_px} px; cut the film there, and give the parts"
+                    )
+                rgb = _upright(_rgb_of(decoded, info), decoded.rotation) if colors else None
+                yield Frame(number, luma, ticks, float(ticks * info.time_base), rgb=rgb)
+                number += 1
+        if number == 0:
+            raise VideoError(f"{self._name}: no frame can be decoded; copy the film again")
+        self._warnings = tuple(self._found_wrong(number, damage))
+
+    def _found_wrong(self, number: int, damage: _Damage) -> Iterator[str]:
+        expected = self._info.expected_frames
+        if damage.packets:
+            yield f"{self._name}: {count_of(damage.packets, 'damaged packet is', 'damaged packets are')} left out"
+        if expected is not None and number < LEAST_SHARE * expected - 1:
+            yield f"{self._name} is cut short: {number} of about {expected} frames are there"
+
+    @property
+    def _name(self) -> str:
+        return printable(str(self._path))
+
+
+class Sound:
+    """The sound of a film's file: streams as templates, and packets as they are, in the file's order."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file; `close` closes it.
+
+        Raises:
+            VideoError: it cannot be opened.
+        """
+        self._container = _open(path)
+        self.streams: list[AudioStream] = list(self._container.streams.audio)
+
+    def packets(self) -> Iterator[Packet]:
+        """Packets of all streams, each with a time."""
+        import av
+
+        try:
+            for packet in self._container.demux(self.streams) if self.streams else ():
+                if packet.dts is not None:  # an empty one stands at the end
+                    yield packet
+        except av.error.FFmpegError:  # that the file is cut short is told of its picture
+            return
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._container.close()
+
+
+class _Damage:
+    packets = 0
+
+
+def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> Iterator[VideoFrame]:
+    """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
+    import av
+
+    packets = container.demux(video)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            damage.packets += 1
+            packet = None
+        try:
+            yield from video.codec_context.decode(packet)  # None flushes what is held back
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            damage.packets += 1
+        if packet is None:
+            return
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    with _open(path) as container:
+        yield container
+
+
+def _open(path: Path) -> InputContainer:
+    import av
+
+    name = printable(str(path))
+    try:
+        return av.open(str(path), "r", metadata_errors="replace")
+    except FileNotFoundError:
+        raise VideoError(f"{name}: no such file; check the path") from None
+    except PermissionError:
+        raise VideoError(f"{name}: no permission to read it; change the file's rights") from None
+    except av.error.InvalidDataError:
+        raise VideoError(f"{name}: no film, or damaged at its start; give a film, or a folder of frames") from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be opened ({printable(first_line(error))}); give a film") from error
+
+
+def _video_of(container: InputContainer, path: Path) -> VideoStream:
+    import av
+
+    covers = av.stream.Disposition.attached_pic  # of a song
+    found = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not found:
+        kind = "sound alone" if container.streams.audio else "no picture"
+        raise VideoError(f"{printable(str(path))}: {kind}, no frames; give a film")
+    stream = found[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{printable(str(path))}: its picture is of a kind that FFmpeg does not decode; convert it")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _info_of(container: InputContainer, video: VideoStream, path: Path) -> VideoInfo:
+    """What the stream and its first frame say."""
+    import av
+
+    first = next(_decoded(container, video, _Damage()), None)
+    if first is None:
+        raise VideoError(f"{printable(str(path))}: no frame can be decoded; copy the film again")
+    turned = first.rotation % 180 != 0
+    width_px, height_px = (first.height, first.width) if turned else (first.width, first.height)
+    aspect = video.sample_aspect_ratio or None
+    rate = video.average_rate or video.guessed_rate or USUAL_RATE
+    time_base = video.time_base or 1 / rate
+    seconds: float | None = None
+    if video.duration:
+        seconds = float(video.duration * time_base)
+    elif container.duration:
+        seconds = container.duration / av.time_base
+    return VideoInfo(
+        path,
+        width_px,
+        height_px,
+        bits=_bits_of(first),
+        full_range=_is_full(first),
+        time_base=time_base,
+        rate=rate,
+        aspect=1 / aspect if aspect and turned else aspect,
+        field_order=FIELD_ORDERS.get(video.codec_context.field_order, "tff") if first.interlaced_frame else "",
+        primaries=int(first.color_primaries),
+        transfer=int(first.color_trc),
+        expected_frames=video.frames or (round(seconds * rate) if seconds else None),
+    )
+
+
+def _bits_of(frame: VideoFrame) -> int:
+    bits = max(8, *(each.bits for each in frame.format.components))
+    return 16 if frame.format.is_rgb and bits > 8 else bits  # RGB of more than 8 bits is read as 16
+
+
+def _is_full(frame: VideoFrame) -> bool:
+    """Whether luma has the full range: what FFmpeg assumes of gray, RGB and yuvj, and what is said of others."""
+    name = frame.format.name
+    if frame.format.is_rgb or name.startswith(("yuvj", "pal", "mono")):
+        return True
+    if name.startswith(("gray", "ya")):
+        return frame.color_range != LIMITED_RANGE
+    return frame.color_range == FULL_RANGE
+
+
+def _luma_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
+    """(H, W) code values: the film's own, or Rec.601 luma of RGB."""
+    name, bits = frame.format.name, info.bits
+    if PLANAR.fullmatch(name):
+        return _plane(frame, 0, bits)
+    if frame.format.is_rgb or name.startswith(("pal", "mono")):
+        return color.luma(_rgb_of(frame, info))
+    # semi-planar and packed: the same luma, repacked
+    return _plane(frame.reformat(format="yuv444p" if bits == 8 else f"yuv444p{_even(bits)}le"), 0, bits)
+
+
+def _even(bits: int) -> int:
+    return next(each for each in (10, 12, 14, 16) if bits <= each)
+
+
+def _plane(frame: VideoFrame, index: int, bits: int) -> np.ndarray:
+    plane = frame.planes[index]
+    kind = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // kind.itemsize)
+    return rows[:, : plane.width].copy()  # FFmpeg uses the memory again
+
+
+def _rgb_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
+    """(H, W, 3) full range: uint8 0..255, or uint16 0..65535 where there are more than 8 bits."""
+    return frame.to_ndarray(format="rgb24" if info.bits == 8 else "rgb48le")
+
+
+def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
+    turns = round(rotation / 90) % 4  # counterclockwise, as np.rot90
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

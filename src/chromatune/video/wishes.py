@@ -1,0 +1,86 @@
+"""What is wanted of a film: settings, hints by frame, and how both are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chromatune.errors import OptionsError, printable, shown
+from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers, parse_point
+from chromatune.images import Photo
+from chromatune.options import ColorizeOptions
+from chromatune.video.folders import frame_number
+
+CACHE_MARK = ".chroma"
+
+
+@dataclass(frozen=True, eq=False)
+class VideoOptions:
+    """What is made of a film.
+
+    Attributes:
+        out: a film's file, or a folder of frames.
+        model: see `Colorizer.load`.
+        options: of all frames.
+        hints: number of a frame ⇒ what is known of its colors.
+        like: photos in color that show the same things.
+        codec: see `film.writing.CODECS`; None for H.264.
+        starts: first frames of shots; None to find them.
+        preview_seconds: only so much from the start.
+        cache: folder for chroma; None for one beside `out`.
+        overwrite: replace what exists.
+        device: where to compute; None for the best there is.
+        runtime: the library that computes; None for the faster one.
+    """
+
+    out: Path
+    model: str = "mini"
+    options: ColorizeOptions = ColorizeOptions()
+    hints: Mapping[int, Hints] = field(default_factory=dict)
+    like: Sequence[Photo] = ()
+    codec: str | None = None
+    starts: Sequence[int] | None = None
+    preview_seconds: float | None = None
+    cache: Path | None = None
+    overwrite: bool = False
+    device: str | None = None
+    runtime: str | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where chroma is kept."""
+        return self.cache or self.out.with_name(self.out.name + CACHE_MARK)
+
+
+def parse_frame_point(text: str) -> tuple[int, Hints]:
+    """Number of a frame and a point of it, as the command line writes them: FRAME:X,Y=COLOR.
+
+    Raises:
+        OptionsError: it is written otherwise.
+    """
+    number, colon, point = text.partition(":")
+    if not colon or not number.strip().isdecimal():
+        raise OptionsError(f"hint {shown(text)}: accepted is FRAME:X,Y=COLOR, such as 120:420,310=#a03020")
+    return int(number), parse_point(point)
+
+
+def layers_by_frame(folder: Path) -> dict[int, Hints]:
+    """The painted layers in a folder, by the number of the frame that is in their names.
+
+    Raises:
+        OptionsError: there is no such folder, no layer in it, or two of one frame.
+        PhotoError: one is no picture with transparency.
+    """
+    name = printable(str(folder))
+    found: dict[int, Path] = {}
+    for path in list_layers(folder):
+        number = frame_number(path)
+        if number is None:
+            continue
+        if number in found:
+            raise OptionsError(f"{name}: {found[number].name} and {path.name} are of one frame; keep one of them")
+        found[number] = path
+    if not found:
+        raise OptionsError(f"{name}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)} with a frame's number")
+    return {number: Hints.from_layer(path, name=str(path)) for number, path in found.items()}

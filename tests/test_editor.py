@@ -1,0 +1,211 @@
+"""Palette and reference photos: distinct colors in gamut; a view of the same scene is taken, another is left."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from chromatune import color
+from chromatune.cli import main
+from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.editor import Editor
+from chromatune.errors import OptionsError, PhotoError
+from chromatune.hints import Hints
+from chromatune.hints.correction import HintedChroma
+from chromatune.hints.palette import LEAST_DIFFERENCE, chroma_at, distinct_colors
+from chromatune.options import make_options
+
+
+@pytest.fixture(scope="module")
+def mini() -> Colorizer:
+    return Colorizer.load("mini", runtime="onnx")
+
+
+def square(name: str) -> np.ndarray:
+    photo = getattr(skimage.data, name)()
+    side = min(photo.shape[:2])
+    return cv2.resize(np.ascontiguousarray(photo[:side, :side]), (256, 256), interpolation=cv2.INTER_AREA)
+
+
+def view_of(rgb: np.ndarray) -> np.ndarray:
+    """Mirrored, and cut to 70 %."""
+    cut = round(0.15 * len(rgb))
+    return np.ascontiguousarray(rgb[cut:-cut, cut:-cut][:, ::-1])
+
+
+def error(rgb: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean((rgb.astype(float) - truth) ** 2))
+
+
+def output_of(colorizer: Colorizer, photo: np.ndarray) -> ModelOutput:
+    (output,) = colorizer.model_outputs([photo])
+    assert isinstance(output, ModelOutput)
+    return output
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_another_view_of_the_scene_gives_its_colors(mini, name):
+    truth = square(name)
+    gray = color.luma(truth)
+    plain = make_options(vivid=0)  # what the default adds where the view says nothing is not the view's
+    alone, helped = mini.colorize(gray, plain), mini.colorize(gray, plain, like=[view_of(truth)])
+    assert error(helped.rgb, truth) < 0.6 * error(alone.rgb, truth)
+    assert color.luma_drift(helped.rgb, gray)[0] <= 1
+
+
+def test_an_unrelated_reference_changes_next_to_nothing(mini):
+    names = ("astronaut", "coffee", "chelsea", "rocket")
+    for name, other in zip(names, [*names[1:], names[0]], strict=True):
+        gray = color.luma(square(name))
+        (one, two) = (mini.colorize(gray, like=like).rgb.astype(int) for like in ([], [square(other)]))
+        assert abs(one - two).mean() < 1
+
+
+def test_of_several_references_the_one_that_fits_is_taken(mini):
+    truth = square("coffee")
+    gray = color.luma(truth)
+    only, among = (
+        mini.colorize(gray, like=like).rgb for like in ([view_of(truth)], [square("rocket"), view_of(truth)])
+    )
+    assert error(among, truth) < 1.2 * error(only, truth)
+
+
+def test_hints_correct_what_a_reference_said(mini):
+    truth = square("coffee")
+    retouch = Editor(mini, next(iter(mini.model_outputs([Request(color.luma(truth), like=(mini.reference(truth),))]))))
+    rgb = retouch.finish(Hints().stroke([(20, 20), (60, 20)], 6, "#406080")).rgb
+    assert rgb[20, 40, 2] > rgb[20, 40, 0]
+    plain = mini.colorize(color.luma(truth), like=[truth]).rgb
+    assert abs(retouch.finish(Hints()).rgb.astype(int) - plain).max() <= 1
+
+
+def test_references_without_use_are_refused(mini, engine):
+    with pytest.raises(PhotoError, match="has no color"):
+        mini.reference(np.zeros((64, 64), np.uint8))
+    with pytest.raises(PhotoError, match="missing"):
+        mini.reference("missing.jpg")
+    with pytest.raises(OptionsError, match="no photo encoder"):
+        Colorizer(engine).reference(square("coffee"))
+    with pytest.raises(OptionsError, match="--no-recompose"):
+        mini.colorize(np.zeros((64, 64), np.uint8), make_options(recompose=False), like=[square("coffee")])
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--like", "gray.png"], "gray.png has no color"),
+        (["--like", "missing.png"], "missing.png"),
+        (["--like", "color.png"], "no photo encoder"),
+        (["--like", "color.png", "--no-recompose"], "leave out --no-recompose"),
+    ],
+)
+def test_references_on_the_command_line_of_no_use_are_one_line(engine, put, capsys, typed, words):
+    put("a.png")
+    put("gray.png")
+    Image.fromarray(square("coffee")).save("color.png")
+    assert main(["colorize", "a.png", *typed]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and not engine.calls
+
+
+def test_a_reference_on_the_command_line(folder, mini):
+    truth = square("chelsea")
+    Image.fromarray(color.luma(truth)).save("a.png")
+    Image.fromarray(view_of(truth)).save("view.png")
+    assert main(["colorize", "a.png", "--like", "view.png", "--runtime", "onnx", "-q"]) == 0
+    expected = mini.colorize("a.png", like=["view.png"]).rgb
+    np.testing.assert_array_equal(np.asarray(Image.open("a.color.png").convert("RGB")), expected)
+
+
+def test_suggestions_are_distinct_in_gamut_and_begin_with_the_models_own(mini):
+    gray = color.luma(square("coffee"))
+    output = output_of(mini, gray)
+    retouch = Editor(mini, output)
+    result = mini.finish(output).rgb
+    for x, y in ((20, 20), (128, 140), (0, 0), (256, 256)):
+        found = retouch.suggest(x, y)
+        row, column = min(255, int(y)), min(255, int(x))
+        least = 2 if gray[row, column] > 30 else 1  # near black there is little else
+        assert least <= len(found) <= 6
+        rgb = np.array(found, np.uint8)[None]
+        assert abs(color.luma(rgb).astype(int) - gray[row, column]).max() <= 4  # of the pass's pixel there
+        labs = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+        gaps = np.linalg.norm(labs[:, None] - labs, axis=2) + 99 * np.eye(len(found))
+        assert gaps.min() > LEAST_DIFFERENCE - 1.5  # whole levels
+        assert abs(rgb[0, 0].astype(int) - result[row, column]).max() < 40
+    assert len(retouch.suggest(20, 20, count=2)) == 2
+    with pytest.raises(PhotoError, match="outside"):
+        retouch.suggest(300, 20)
+
+
+def test_a_palette_costs_its_passes_once(engine):
+    colorizer = Colorizer(engine)
+    retouch = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    found = retouch.suggest(10, 10)
+    passes = len(engine.calls)
+    assert retouch.suggest(50, 30) == found and len(engine.calls) == passes
+    prompts = [options.prompt for call in engine.calls for options in call]
+    assert prompts.count("colorize") == 4 and "colorize, mostly blue" in prompts
+
+
+def test_candidates_that_do_not_fit_are_brought_into_the_gamut_and_alike_ones_told_once():
+    candidates = [np.array(each) for each in ((0.0, 0.0), (0.001, 0.0), (0.5, 0.0), (0.9, 0.0), (0.0, 0.5))]
+    found = distinct_colors(candidates, 0.5, 9)
+    assert found[0] == (128, 128, 128) and len(found) == 3
+    assert found[1][2] > 250 and found[2][0] == 255
+    assert distinct_colors(candidates, 0.0, 9) == ((0, 0, 0),)
+    assert len(distinct_colors(candidates, 0.5, 2)) == 2
+
+
+def test_a_point_next_to_an_edge_is_of_its_own_side():
+    luma = np.full((80, 80), 0.2, np.float32)
+    luma[:, 40:] = 0.8
+    chroma = np.zeros((80, 80, 2), np.float32)
+    chroma[:, 40:] = 0.3
+    for x, expected in ((39.5 / 80, 0.0), (40.5 / 80, 0.3)):
+        np.testing.assert_allclose(chroma_at(chroma, luma, x, 0.5)[0], expected, atol=1e-4)
+
+
+def test_words_come_after_seeds_the_nearest_to_the_models_own_first(engine):
+    colorizer = Colorizer(engine)
+    retouch = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    own, seed, near, far = (np.full((32, 48, 2), (0.0, red), np.float32) for red in (0.0, 0.2, -0.08, 0.3))
+    retouch.__dict__["_considered"] = own, [seed], [far, near]
+    reds = [red for red, _, _ in retouch.suggest(30, 20)]
+    expected = [120 + round(255 * 1.402 * red) for red in (0.0, 0.2, -0.08, 0.3)]
+    assert reds == pytest.approx(expected, abs=2)
+
+
+def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
+    solved = []
+    solve = HintedChroma.with_hints
+    monkeypatch.setattr(
+        HintedChroma,
+        "with_hints",
+        lambda self, hints, **how: (solved.append(how["reach"]), solve(self, hints, **how))[1],
+    )
+    output = output_of(mini, color.luma(square("coffee")))
+    retouch, hints = Editor(mini, output), Hints().point(60, 60, "#a03020")
+    retouch.preview(hints)
+    result = retouch.finish(Hints.from_json(hints.to_json()))  # the same hints, as a page sends them again
+    assert solved == [1.0]
+    np.testing.assert_array_equal(result.rgb, Editor(mini, output).finish(hints).rgb)
+    other = dataclasses.replace(output.options, hint_reach=0.2)
+    assert not np.array_equal(retouch.finish(hints, other).rgb, result.rgb)
+    retouch.finish(hints.point(90, 90, "navy"))
+    assert solved == [1.0, 1.0, 0.2, 1.0]
+
+
+@pytest.mark.parametrize("hints", [Hints(), Hints().point(60, 60, "#a03020")])
+def test_vividness_changes_without_a_pass_and_as_colorize_has_it(mini, hints):
+    gray = color.luma(square("coffee"))
+    retouch = Editor(mini, output_of(mini, gray))
+    for amount in (2.0, 0.0):
+        asked = dataclasses.replace(retouch.output.options, vivid=amount)
+        expected = mini.colorize(gray, make_options(vivid=amount), hints=hints).rgb
+        np.testing.assert_array_equal(retouch.finish(hints, asked).rgb, expected)

@@ -1,0 +1,172 @@
+"""Films as they are read, and as they are written again: luma, times, shape and sound stay."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from chromatune.errors import OptionsError, VideoError
+from chromatune.video import open_video
+from chromatune.video.writing import choose_codec, video_writer
+
+GREEN = np.full((6, 8, 2), -0.08, np.float32)
+
+
+def rewritten(video: Path, out: Path, codec: str | None = None) -> Path:
+    opened = open_video(video)
+    with video_writer(out, choose_codec(out, codec), opened.info) as writer:
+        for frame in opened.read():
+            writer.write(frame, writer.planes(frame, GREEN))
+        writer.finish()
+    return out
+
+
+@pytest.fixture
+def frames(studio) -> list[np.ndarray]:
+    return studio.aged(studio.pan(studio.texture(1), 8), 0)
+
+
+@pytest.mark.parametrize(
+    ("codec", "fmt", "bits", "full"),
+    [
+        ("ffv1", "gray", 8, True),
+        ("ffv1", "yuv422p10le", 10, False),
+        ("ffv1", "gray16le", 16, True),
+        ("ffv1", "bgr0", 8, True),
+        ("libx264", "yuv420p", 8, False),
+        ("libx264", "nv12", 8, False),
+    ],
+)
+def test_ffv1_keeps_every_sample_of_luma(studio, frames, tmp_path: Path, codec, fmt, bits, full) -> None:
+    video = studio.write(tmp_path / "film.mkv", frames, codec=codec, fmt=fmt)
+    opened = open_video(video)
+    assert (opened.info.bits, opened.info.full_range) == (bits, full)
+    back = open_video(rewritten(video, tmp_path / "out.mkv", "ffv1"))
+    assert (back.info.bits, back.info.full_range) == (bits, full)
+    for one, other in zip(opened.read(), back.read(colors=True), strict=True):
+        assert np.array_equal(one.luma, other.luma)
+        red, green, _ = other.rgb.reshape(-1, 3).mean(axis=0)
+        assert green > 1.1 * red
+
+
+def test_ten_bits_stay_ten_bits_in_h264(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mkv", frames, codec="ffv1", fmt="yuv420p10le")
+    with av.open(str(rewritten(video, tmp_path / "out.mp4"))) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+
+
+def test_times_of_a_variable_rate_stay(studio, frames, tmp_path: Path) -> None:
+    ticks = [0, 1, 2, 5, 6, 11, 12, 20]
+    video = studio.write(tmp_path / "film.mp4", frames, ticks=ticks)
+    back = list(open_video(rewritten(video, tmp_path / "out.mp4")).read())
+    assert [round(frame.seconds * 25) for frame in back] == ticks
+
+
+def test_sound_is_copied_packet_by_packet(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mp4", frames, sound="aac")
+    assert studio.packets(rewritten(video, tmp_path / "out.mkv")) == studio.packets(video)
+
+
+def test_sound_that_a_container_does_not_hold_is_told(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.avi", frames, sound="adpcm_ms")
+    with pytest.raises(VideoError, match=r"adpcm_ms cannot be copied into it; give a name ending in \.mkv"):
+        rewritten(video, tmp_path / "out.mp4")
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (-90, 3), (180, 2)])
+def test_a_rotated_video_is_upright(studio, frames, tmp_path: Path, rotation: int, turns: int) -> None:
+    flat = list(open_video(studio.write(tmp_path / "flat.mp4", frames)).read())
+    video = studio.write(tmp_path / "film.mp4", frames, rotation=rotation, aspect=Fraction(4, 3))
+    opened = open_video(video)
+    assert np.array_equal(next(iter(opened.read())).luma, np.rot90(flat[0].luma, turns))
+    back = open_video(rewritten(video, tmp_path / "out.mp4")).info
+    expected = Fraction(4, 3) if turns == 2 else Fraction(3, 4)
+    assert back.aspect == expected and (back.width_px, back.height_px) == (opened.info.width_px, opened.info.height_px)
+
+
+def test_an_odd_side_is_exact_in_ffv1_and_grows_by_one_in_h264(studio, tmp_path: Path) -> None:
+    odd = studio.aged(studio.pan(studio.texture(1), 4, (71, 95)), 0)
+    video = studio.write(tmp_path / "film.mkv", odd, codec="ffv1", fmt="gray")
+    exact = next(iter(open_video(rewritten(video, tmp_path / "exact.mkv", "ffv1")).read()))
+    assert np.array_equal(exact.luma, odd[0])
+    info = open_video(rewritten(video, tmp_path / "out.mp4")).info
+    assert (info.width_px, info.height_px) == (96, 72)
+
+
+def test_fields_keep_their_order(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mp4", frames, fields="tff")
+    first = open_video(video).info
+    assert first.field_order in ("tff", "bff")
+    assert open_video(rewritten(video, tmp_path / "out.mp4")).info.field_order == first.field_order
+
+
+def test_full_range_stays(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mp4", frames, full_range=True)
+    assert open_video(video).info.full_range
+    assert open_video(rewritten(video, tmp_path / "out.mp4")).info.full_range
+
+
+def test_a_truncated_video_gives_what_is_there(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mp4", frames * 4)
+    whole = video.read_bytes()
+    (tmp_path / "headless.mp4").write_bytes(whole[: len(whole) // 2])  # an MP4's index stands at its end
+    with pytest.raises(VideoError, match="no film, or damaged"):
+        open_video(tmp_path / "headless.mp4")
+    matroska = studio.write(tmp_path / "film.mkv", frames * 4)
+    (tmp_path / "short.mkv").write_bytes(matroska.read_bytes()[: matroska.stat().st_size // 2])
+    short = open_video(tmp_path / "short.mkv")
+    assert 8 <= len(list(short.read())) < 32
+
+
+def test_what_is_no_video_is_one_line(studio, frames, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no film at all\n" * 50)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    sound = tmp_path / "song.m4a"
+    studio.write(tmp_path / "film.mp4", frames, sound="aac")
+    with av.open(str(tmp_path / "film.mp4")) as source, av.open(str(sound), "w", format="mp4") as target:
+        copy = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    (tmp_path / "nothing").mkdir()
+    for name, words in {
+        "text.mp4": "no film",
+        "empty.mp4": "no film",
+        "song.m4a": "sound alone, no frames",
+        "nothing": "no numbered picture",
+        "absent.mp4": "no such file",
+    }.items():
+        with pytest.raises(VideoError, match=words) as caught:
+            open_video(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_codec_that_does_not_fit_is_told() -> None:
+    with pytest.raises(OptionsError, match="ffv1 goes into"):
+        choose_codec(Path("x.mp4"), "ffv1")
+    with pytest.raises(OptionsError, match="accepted are h264, ffv1, prores"):
+        choose_codec(Path("x.mp4"), "divx")
+    with pytest.raises(OptionsError, match="accepted are .mp4"):
+        choose_codec(Path("x.jpg"), None)
+
+
+def test_a_folder_is_read_by_its_numbers(frame_folder: Path) -> None:
+    video = open_video(frame_folder, rate=Fraction(24))
+    frames = list(video.read())
+    assert [frame.number for frame in frames] == list(range(101, 117))
+    assert video.index_of(103) == 2 and video.index_of(1) is None
+    assert frames[12].seconds == 0.5
+    cv2.imwrite(str(frame_folder / "again_00104.png"), np.zeros((72, 96), np.uint8))
+    with pytest.raises(VideoError, match="have one number"):
+        open_video(frame_folder)
+    (frame_folder / "again_00104.png").rename(frame_folder / "scan_00200.png")
+    cv2.imwrite(str(frame_folder / "scan_00201.png"), np.zeros((70, 96), np.uint8))
+    with pytest.raises(VideoError, match=r"scan_00201\.png is 96 × 70 px of 8 bits, where the first frame is 96 × 72"):
+        list(open_video(frame_folder).read())
