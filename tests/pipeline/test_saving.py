@@ -60,7 +60,7 @@ def answer(unet, inputs):
     return unet(*inputs).sample
 
 
-@pytest.mark.parametrize("in_channels", [4, 8])
+@pytest.mark.parametrize("in_channels", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_stock_pipeline_opens_the_result_in_float32(tiny_stable_diffusion, tmp_path, in_channels):
     parts = open_trainable(str(tiny_stable_diffusion(in_channels)))
     save_pipeline(parts, tmp_path / "runs" / "result", card="# card\n", defaults=DEFAULTS)
@@ -221,7 +221,7 @@ def test_lora_on_an_embedded_model_names_it(tmp_path, monkeypatch):
     unet = add_lora(open_trainable("mini").unet, zero=True)
     save_lora(unet, tmp_path / "lora", base="mini", card="", defaults={"steps": 4})
     assert json.loads((tmp_path / "lora" / "chromatune.json").read_text()) == {"steps": 4, "base": "mini"}
-    info = load_pipeline(str(tmp_path / "lora"), device="cpu").info
+    info = model_info(str(tmp_path / "lora"))
     assert (info.steps, info.size_px) == (4, model_info("mini").size_px)
 
 
