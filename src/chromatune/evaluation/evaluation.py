@@ -22,7 +22,7 @@ from chromatune.evaluation.protocol import UNREADABLE, ChosenPhoto, LeftOut, des
 from chromatune.evaluation.records import NAMES, is_score, is_timing
 from chromatune.evaluation.scores import WORKERS, FaceFinder, Scorer, cached_face_finder
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile, StartStage, claim_folder, silent, write_json, write_whole
+from chromatune.files import LineFile, StartStage, atomic_write, claim_folder, silent, write_json
 from chromatune.reports import render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
@@ -102,11 +102,11 @@ def evaluate(
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
-        write_whole(out / TABLE_FILE, summary.markdown_report(summarized).encode())
+        atomic_write(out / TABLE_FILE, summary.markdown_report(summarized).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
         evaluation = Evaluation(summarized, left_out, summary.failures_of(records), out, own_results)
         page = make_page(summarized, records, methods, costs, examples, left_out, evaluation.failures)
-        write_whole(out / REPORT_FILE, render_page(page).encode())
+        atomic_write(out / REPORT_FILE, render_page(page).encode())
     return evaluation
 
 

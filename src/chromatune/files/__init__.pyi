@@ -1,3 +1,8 @@
+from .atomic import atomic_file as atomic_file
+from .atomic import atomic_folder as atomic_folder
+from .atomic import atomic_write as atomic_write
+from .atomic import sync_folder as sync_folder
+from .atomic import write_json as write_json
 from .claims import claim_folder as claim_folder
 from .claims import is_claimed as is_claimed
 from .claims import release_folder as release_folder
@@ -9,8 +14,3 @@ from .own_results import find_own_results as find_own_results
 from .progress import Advance as Advance
 from .progress import StartStage as StartStage
 from .progress import silent as silent
-from .whole import sync_folder as sync_folder
-from .whole import whole_file as whole_file
-from .whole import whole_folder as whole_folder
-from .whole import write_json as write_json
-from .whole import write_whole as write_whole

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from chromatune.errors import DataError, OptionsError, shown
-from chromatune.files.whole import write_json
+from chromatune.files.atomic import write_json
 
 LOCK_FILE = ".lock"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chromatune.errors import PhotoError
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.images.encoding import encode_photo
 from chromatune.images.photo import Photo, format_for, shown
 
@@ -37,7 +37,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
         if not overwrite and os.path.lexists(target):
             raise FileExistsError
         data = encode_photo(rgb, photo, format_name)
-        write_whole(target, data, overwrite=overwrite)
+        atomic_write(target, data, overwrite=overwrite)
     except PhotoError as error:
         raise PhotoError(f"{label}: {error}") from error.__cause__
     except FileExistsError:

@@ -21,7 +21,7 @@ import torch
 
 from chromatune.data import BROKEN, MONOCHROME, TOO_SMALL, LeftOut, PhotoItem, draw_crop, make_pair, read_usable
 from chromatune.errors import DataError
-from chromatune.files import StartStage, silent, write_whole
+from chromatune.files import StartStage, atomic_write, silent
 from chromatune.pipeline import encode_moments, mode_of, read_json, to_pixels
 from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
@@ -243,7 +243,7 @@ def _make(
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
             index["done"] = number + 1
-            write_whole(note, json.dumps(index).encode())
+            atomic_write(note, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         shutil.rmtree(partial)
         raise DataError(f"no usable photo among {len(items)}: {_reasons(index['left_out'])}")

@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 
 from chromatune.data import LeftOut, PhotoItem, Source, Split, instructions_of, split_usable
 from chromatune.errors import ChromaTuneError, OptionsError
-from chromatune.files import StartStage, claim_folder, release_folder, silent, write_whole
+from chromatune.files import StartStage, atomic_write, claim_folder, release_folder, silent
 from chromatune.pipeline import ModelInfo, zero_terminal_snr_config
 from chromatune.training.checkpoints import writing
 from chromatune.training.latent_cache import LatentCache, open_cache
@@ -174,7 +174,7 @@ def _build(
         )
     if accelerator.is_main_process:
         with writing(out / LEFT_OUT_FILE):
-            write_whole(out / LEFT_OUT_FILE, _left_out_lines(start.passed_over, cache.left_out))
+            atomic_write(out / LEFT_OUT_FILE, _left_out_lines(start.passed_over, cache.left_out))
     scaling, timesteps = parts.vae.config.scaling_factor, len(learner.alphas_cumprod)
     stream = PairStream(cache, start.prompts, parts.tokenizer, scaling, timesteps, settings)
     held_out = read_validation(start.split.validation, settings.validation_photos, info.size_px, learner)
