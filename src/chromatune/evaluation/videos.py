@@ -19,9 +19,9 @@ from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError, PhotoError, VideoError
 from chromatune.evaluation.metrics import colorfulness, psnr
 from chromatune.evaluation.settings import VIDEO_PREFIX
-from chromatune.files import StartStage, atomic_write, silent, write_json
+from chromatune.files import atomic_write, write_json
 from chromatune.images import Photo, to_depth, write_photo
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.reports import markdown_table
 from chromatune.video import (
     ChromaCache,

@@ -23,7 +23,8 @@ from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.experiments import baselines
 from chromatune.experiments.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
 from chromatune.experiments.photos import Role, always_trained, training_source
-from chromatune.files import StartStage, atomic_folder, atomic_write
+from chromatune.files import atomic_folder, atomic_write
+from chromatune.options import StartStage
 from chromatune.reports import png_of
 from chromatune.training import TrainSettings, model_folder, resolve_settings, train, write_outcome
 

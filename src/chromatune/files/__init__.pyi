@@ -3,14 +3,8 @@ from .atomic import atomic_folder as atomic_folder
 from .atomic import atomic_write as atomic_write
 from .atomic import sync_folder as sync_folder
 from .atomic import write_json as write_json
-from .claims import claim_folder as claim_folder
-from .claims import is_claimed as is_claimed
-from .claims import release_folder as release_folder
 from .lines import LineFile as LineFile
 from .lines import read_json_lines as read_json_lines
-from .own_results import CONTACT_SHEET as CONTACT_SHEET
-from .own_results import RESULT_MARK as RESULT_MARK
-from .own_results import find_own_results as find_own_results
-from .progress import Advance as Advance
-from .progress import StartStage as StartStage
-from .progress import silent as silent
+from .run_folder import discard_run_folder as discard_run_folder
+from .run_folder import is_run_folder as is_run_folder
+from .run_folder import lock_run_folder as lock_run_folder

@@ -1,6 +1,7 @@
 """Photos in, photos out: every file format, mode and depth becomes one `Photo`, and a result becomes a file again.
 
-photo.py           Photo, which format a suffix means and what a format can hold
+photo_files.py     which format a suffix means, which files are results, what lies in a folder
+photo.py           Photo, and what a format can hold
 reading.py         any source ⇒ Photo, or a PhotoError of one line
 identification.py  what a file is, and why it is none of ours
 containers.py      which picture of a file of several is the photo

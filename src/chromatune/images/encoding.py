@@ -23,9 +23,9 @@ from chromatune.images.photo import (
     FORMATS_WITH_ALPHA,
     WRITABLE_FORMATS,
     Photo,
-    shown,
     to_depth,
 )
+from chromatune.images.photo_files import shown
 
 JPEG_QUALITY = 95
 INCHES_PER_METRE = 1 / 0.0254

@@ -6,42 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chromatune.errors import PhotoError, printable
 from chromatune.images.captions import Captions
+from chromatune.images.photo_files import FORMAT_OF_SUFFIX
 
-FORMAT_OF_SUFFIX = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".dib": "BMP",
-    ".gif": "GIF",
-    ".jp2": "JPEG2000",
-    ".j2k": "JPEG2000",
-    ".j2c": "JPEG2000",
-    ".jpx": "JPEG2000",
-    ".jpf": "JPEG2000",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-    ".hif": "HEIF",
-    ".pbm": "PPM",
-    ".pgm": "PPM",
-    ".ppm": "PPM",
-    ".pnm": "PPM",
-    ".pfm": "PPM",
-}
-IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, PNM"
 
 FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
 FORMATS_WITH_ALPHA = frozenset({"PNG", "TIFF", "WEBP"})
-LONGEST_LABEL = 400  # characters
 LONGEST_SIDE_PX = {"JPEG": 65_500, "WEBP": 16_383}  # what libjpeg and libwebp accept
 WRITABLE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # a GIF's 256 colors hold no result
 
@@ -88,24 +59,6 @@ class Photo:
     def max_value(self) -> int:
         """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
         return int(np.iinfo(self.gray.dtype).max)
-
-
-def shown(label: str) -> str:
-    """A source's or target's name as messages show it: printable, and cut where it is very long."""
-    return printable(label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…")
-
-
-def format_for(suffix: str) -> str:
-    """Pillow's format name for a file suffix such as ".JPG".
-
-    Raises:
-        PhotoError: the suffix is not one of `IMAGE_SUFFIXES`.
-    """
-    try:
-        return FORMAT_OF_SUFFIX[suffix.lower()]
-    except KeyError:
-        accepted = " ".join(sorted(IMAGE_SUFFIXES))
-        raise PhotoError(f"unknown image suffix {suffix[:20]!r}; accepted: {accepted}") from None
 
 
 def suffix_for(suffix: str | None, photo: Photo) -> str:

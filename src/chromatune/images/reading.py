@@ -17,7 +17,8 @@ from chromatune.color import luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
 from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
 from chromatune.images.identification import HeicExtraError
-from chromatune.images.photo import Photo, shown
+from chromatune.images.photo import Photo
+from chromatune.images.photo_files import shown
 
 # A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit gray) to 56 (16-bit color): 5 to 8 GB here,
 # which a file of 2 MB can ask for as well.

@@ -10,7 +10,8 @@ import numpy as np
 from chromatune.errors import PhotoError
 from chromatune.files import atomic_write
 from chromatune.images.encoding import encode_photo
-from chromatune.images.photo import Photo, format_for, shown
+from chromatune.images.photo import Photo
+from chromatune.images.photo_files import format_for, shown
 
 
 def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from chromatune.data import list_folder
 from chromatune.errors import OptionsError, PhotoError, printable
 from chromatune.files import atomic_write
+from chromatune.images import list_folder
 
 MARK = ".chromatune"  # folder of what a run keeps in its destination
 NOTE = f"{MARK}/archive.json"  # in a destination from the first moment on
