@@ -1,9 +1,4 @@
-from .captions import Captions as Captions
-from .encoding import encode_photo as encode_photo
-from .encoding import to_pil as to_pil
-from .photo import Photo as Photo
-from .photo import suffix_for as suffix_for
-from .photo import to_depth as to_depth
+from .metadata import Captions as Captions
 from .photo_files import CONTACT_SHEET as CONTACT_SHEET
 from .photo_files import HIDDEN_FOLDERS as HIDDEN_FOLDERS
 from .photo_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -12,8 +7,13 @@ from .photo_files import Listing as Listing
 from .photo_files import find_own_results as find_own_results
 from .photo_files import format_for as format_for
 from .photo_files import list_folder as list_folder
+from .pixels import to_depth as to_depth
 from .reading import MAX_PIXELS as MAX_PIXELS
+from .reading import Photo as Photo
 from .reading import count_pages as count_pages
 from .reading import count_pixels as count_pixels
 from .reading import read_photo as read_photo
+from .writing import encode_photo as encode_photo
+from .writing import suffix_for as suffix_for
+from .writing import to_pil as to_pil
 from .writing import write_photo as write_photo

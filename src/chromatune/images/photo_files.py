@@ -38,6 +38,7 @@ FORMAT_OF_SUFFIX = {
     ".pfm": "PPM",
 }
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
+READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, PNM"
 
 RESULT_MARK = ".color"  # between the name of a photo and the suffix of its result
 CONTACT_SHEET = "contact-sheet.png"  # that `chromatune data inspect` writes
