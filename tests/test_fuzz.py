@@ -164,7 +164,7 @@ def test_damaged_photos(tmp_path: Path) -> None:
 
 def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
     """A finished run, one file of it damaged, and the same call again: it goes on, begins anew, or says what to do."""
-    from chromatune.data.sources import open_source
+    from chromatune.data import open_source
     from chromatune.training.loop import train
     from chromatune.training.outcome import write_outcome
     from chromatune.training.settings import TrainSettings

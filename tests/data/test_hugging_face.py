@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import Source, open_source
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 
 
@@ -130,8 +130,13 @@ def test_a_data_set_of_something_else(tmp_path: Path) -> None:
 def test_a_hub_name_goes_to_the_library(rows, monkeypatch) -> None:
     import datasets
 
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or image_dataset(rows))
+    asked: list[str] = []
+
+    def load(name: str) -> datasets.Dataset:
+        asked.append(name)
+        return image_dataset(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
     assert open_source("hf:owner/name").name == "owner/name"
     assert asked == ["owner/name"]
     monkeypatch.setattr(datasets, "load_dataset", lambda name: image_dataset({"edited_image": []}))

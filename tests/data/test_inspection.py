@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import Source, open_source, split_source
 from chromatune.data.inspection import Inspection, inspect_source, write_contact_sheet
-from chromatune.data.sources import Source, open_source
-from chromatune.data.splits import split_source
 from chromatune.errors import DataError, PhotoError
 
 

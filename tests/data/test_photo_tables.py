@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromatune.data import photo_tables
-from chromatune.data.photo_tables import column_names
+from chromatune.data import Source, open_source, tables, with_columns
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source, with_columns
+from chromatune.data.tables import column_names
 from chromatune.errors import DataError, OptionsError
 
 FORMS = ("csv", "jsonl", "parquet")
@@ -216,7 +215,7 @@ def test_damaged_tables_are_one_line(put, tmp_path: Path, form: str, content: by
 def test_absurdly_large_tables_are_refused_unread(put, tmp_path: Path, form: str, monkeypatch) -> None:
     put("a.png")
     table = write_table(tmp_path / f"metadata.{form}", [{"file_name": "a.png", "edit_prompt": "x"}] * 3)
-    monkeypatch.setattr(photo_tables, "MAX_TABLE_BYTES", 8)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 8)
     with pytest.raises(DataError, match="more than 0 MiB"):
         open_source(table)
 
@@ -224,7 +223,7 @@ def test_absurdly_large_tables_are_refused_unread(put, tmp_path: Path, form: str
 def test_a_table_of_very_many_packed_rows_is_refused(put, tmp_path: Path, monkeypatch) -> None:
     put("a.png")
     table = write_table(tmp_path / "metadata.parquet", [{"file_name": "a.png", "edit_prompt": "x"}] * 3)
-    monkeypatch.setattr(photo_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
     with pytest.raises(DataError, match="3 rows; accepted: at most 2"):
         open_source(table)
 

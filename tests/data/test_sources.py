@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.data.sources import OWN_RESULT, Source, open_source
+from chromatune.data import OWN_RESULT, Source, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import lock_run_folder
 

@@ -10,8 +10,14 @@ import pytest
 from chromatune.data.inspection import inspect_source
 from chromatune.data.items import PhotoItem
 from chromatune.data.sources import open_source
-from chromatune.data.splits import split_source
-from chromatune.data.usable import MIN_SIDE_PX, SkippedPhoto, read_usable, split_usable, why_unusable
+from chromatune.data.splits import (
+    MIN_SIDE_PX,
+    SkippedPhoto,
+    read_usable,
+    split_source,
+    split_usable,
+    why_unusable,
+)
 from chromatune.errors import DataError, PhotoError
 
 
@@ -65,7 +71,7 @@ def test_a_held_out_half_that_cannot_be_used_is_drawn_anew(draw, bad: str, valid
     items = [photo(item.key, pixels) if item.key in held_out else item for item in good]
     split, skipped = split_usable(items, validation)
     assert {item.key for item in split.validation}.isdisjoint(held_out)
-    assert {skipped.key for skipped in skipped} == held_out
+    assert {each.key for each in skipped} == held_out
     assert len(split.train) + len(split.validation) + len(held_out) == 6
     assert split_usable(items[::-1], validation)[0].digest == split.digest
 

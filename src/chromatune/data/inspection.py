@@ -11,8 +11,7 @@ import numpy as np
 
 from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
-from chromatune.data.splits import split_source
-from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, SkippedPhoto, read_usable
+from chromatune.data.splits import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, SkippedPhoto, read_usable, split_source
 from chromatune.errors import DataError, PhotoError, printable
 from chromatune.images import Photo, write_photo
 
