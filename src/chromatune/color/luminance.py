@@ -1,4 +1,4 @@
-"""Luma and chroma of gamma-encoded sRGB, and the sRGB curve.
+"""Luma and chroma of gamma-encoded sRGB, what chroma fits into sRGB at a luma, and the sRGB curve.
 
 Full-range Rec.601 difference form: Y' = 0.299 R + 0.587 G + 0.114 B, Cb = (B - Y') / 1.772, Cr = (R - Y') / 1.402.
 Adding any (Cb, Cr) to any Y' leaves that Y' as it was, so the photograph keeps its own luminance whatever the model
@@ -15,6 +15,8 @@ import numpy as np
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # Rec.601, for gamma-encoded R, G, B
 CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
 CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
+RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]  # G - Y' = RED_IN_GREEN (R - Y') + BLUE_IN_GREEN (B - Y')
+BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
 WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
@@ -23,6 +25,7 @@ FAINT_CHROMA = 0.04  # length of (Cb, Cr) that gains most: a third of skin's
 SKIN_HUE = math.radians(123)  # angle of (Cb, Cr) that `mini` gives skin of every tone
 SKIN_SPREAD = math.radians(8)  # of what counts as that hue, as a standard deviation; arctan2's seam is far away
 SKIN_SHARE = 0.65  # of the gain that skin's hue goes without
+_TINY = 1e-9  # keeps 0 / 0 away
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
 
@@ -97,6 +100,43 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     others = 1 - SKIN_SHARE * np.exp(-0.5 * from_skin**2)
     factor = 1 + amount * FAINT_GAIN * faint * np.exp(1 - faint) * others
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
+
+
+def fit_gamut(chroma: np.ndarray, luma: np.ndarray) -> np.ndarray:
+    """Scale chroma toward zero by the largest factor in 0..1 at which sRGB holds it: hues stay.
+
+    Args:
+        chroma: (..., 2) float, (Cb, Cr), of any size.
+        luma: (...) float, Rec.601 luma 0..1 of gamma-encoded sRGB.
+
+    Returns:
+        (..., 2) of the chroma's type.
+    """
+    blue, red = CB_SCALE * chroma[..., 0], CR_SCALE * chroma[..., 1]  # B - Y', R - Y'
+    green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    factor = np.minimum((1 - luma) / np.maximum(highest, _TINY), luma / np.maximum(-lowest, _TINY))
+    return (chroma * np.clip(factor, 0, 1)[..., None]).astype(chroma.dtype)
+
+
+def relative_chroma(rgb: np.ndarray) -> np.ndarray:
+    """Return chroma over luma, which the hue and saturation of a color (in HSV's sense) determine.
+
+    A color multiplied by a number keeps its hue, its saturation, and this quotient. So the quotient times a photo's
+    luma is the chroma of the color of that hue and saturation that has the photo's luma. Black has no hue, and counts
+    as gray.
+
+    Args:
+        rgb: (..., 3) float sRGB, 0..1.
+
+    Returns:
+        (..., 2) float32, (Cb, Cr) over luma: 0 for gray, at most 4.4 (blue).
+    """
+    gray = rgb @ np.array(LUMA_WEIGHTS)
+    blue, red = (rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE
+    found = np.stack([blue, red], axis=-1) / np.maximum(gray, _TINY)[..., None]
+    return np.where(gray[..., None] > 0, found, 0).astype(np.float32)
 
 
 def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:

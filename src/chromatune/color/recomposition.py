@@ -19,7 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, WHITE_LEVEL, check_chroma, check_gray
+from chromatune.color.luminance import (
+    BLUE_IN_GREEN,
+    CB_SCALE,
+    CR_SCALE,
+    RED_IN_GREEN,
+    WHITE_LEVEL,
+    check_chroma,
+    check_gray,
+)
 
 MID_FACTOR = 4  # filter pixels per chroma pixel, along one side
 MID_LONG_SIDE_PX = 768  # bound on the filter's own size, unless the chroma is larger
@@ -32,8 +40,6 @@ BLURS_PX = (0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8)  # luma blurs tried, 
 STRIP_PX = 1 << 17  # pixels per strip: its planes stay in a core's cache
 MAX_THREADS = 8  # beyond this, memory traffic is the limit
 
-_RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]
-_BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
 _GAMUT_MARGIN = 0.01  # gray levels: far below rounding, above float32's step at 65535
 _MAX_STRENGTH = 10.0
 
@@ -126,7 +132,7 @@ def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
     blue += planes[:, 1]
     red *= y
     red += planes[:, 3]
-    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    cv2.addWeighted(red, RED_IN_GREEN, blue, BLUE_IN_GREEN, 0, dst=green)
     # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
     # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
     room = np.subtract(WHITE_LEVEL[gray.dtype] + _GAMUT_MARGIN, y)
@@ -142,7 +148,7 @@ def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
     # Green is formed from red and blue as rounded. It has the largest weight, so its own rounding moves luma by
     # at most 0.587 / 2 < 0.5 levels, and rounded luma is exact. Nor can it leave the gamut: the others' rounding
     # moves it by at most 0.36 levels.
-    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    cv2.addWeighted(red, RED_IN_GREEN, blue, BLUE_IN_GREEN, 0, dst=green)
     np.rint(green, out=green)
     channels = [np.add(y, plane, out=plane).astype(gray.dtype) for plane in (red, green, blue)]
     cv2.merge(channels, dst=rgb)
