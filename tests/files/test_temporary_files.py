@@ -1,4 +1,4 @@
-"""Whole files: what a kill leaves, where there are no hard links, and whose temporary files are deleted."""
+"""Atomic writes: what a kill leaves, where there are no hard links, and whose temporary files are deleted."""
 
 import errno
 import os
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -61,31 +63,41 @@ def test_what_may_be_in_use_is_never_swept(tmp_path):
 
 
 def test_the_name_says_which_process_writes_and_fits_every_file_system(tmp_path, monkeypatch):
-    seen = []
+    names: list[str] = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(old.name), replace(old, new)))
+
+    def noted(old: Path, new: Path) -> None:
+        names.append(old.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", noted)
     for name in ("a.png", "写" * 80 + ".png", "x" * 250 + ".png"):
         atomic_write(tmp_path / name, b"data")
-        found = atomic.PART_NAME.fullmatch(seen[-1])
+        found = atomic.PART_NAME.fullmatch(names[-1])
+        assert found is not None
         assert int(found["process"]) == os.getpid()
         assert found["machine"] == atomic._machine()
-        assert len(seen[-1].encode()) <= 255
+        assert len(names[-1].encode()) <= 255
 
 
 @pytest.mark.parametrize("missing", [["link"], ["link", "rename"]])
 def test_without_hard_links_no_empty_file_has_the_name_at_any_moment(missing, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     target = tmp_path / "a.png"
-    states = []
+    states: list[bool] = []
+
+    def watched(rename: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def run(old: Path, new: Path) -> None:
+            states.append(target.exists())
+            rename(old, new)
+
+        return run
+
     if "rename" in missing:
         monkeypatch.setattr(atomic, "_rename_without_replacing", no_links)
-        replace = os.replace
-        monkeypatch.setattr(os, "replace", lambda *given: (states.append(target.exists()), replace(*given)))
+        monkeypatch.setattr(os, "replace", watched(os.replace))
     else:
-        rename = atomic._rename_without_replacing
-        monkeypatch.setattr(
-            atomic, "_rename_without_replacing", lambda *given: (states.append(target.exists()), rename(*given))
-        )
+        monkeypatch.setattr(atomic, "_rename_without_replacing", watched(atomic._rename_without_replacing))
     atomic_write(target, b"data", overwrite=False)
     assert states == [False]
     assert target.read_bytes() == b"data"
