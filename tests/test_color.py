@@ -76,7 +76,7 @@ def test_luma_of_floats_stays_float():
     np.testing.assert_allclose(gray, rgb @ np.array(color.LUMA_WEIGHTS, np.float32), rtol=1e-5)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     rgb=npst.arrays(np.float32, (3, 4, 3), elements=st.floats(0, 1, width=32)),
     other=npst.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
@@ -96,7 +96,7 @@ def test_chroma_added_to_any_luma_leaves_that_luma(rgb, other):
 # recompose
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_luminance_is_exact_whatever_the_chroma(data):
     dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))

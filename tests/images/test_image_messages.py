@@ -18,7 +18,7 @@ LIBTIFF_COMPLAINTS = ["tiff_lzw", "tiff_adobe_deflate", "group4", "jpeg", "packb
 
 @pytest.mark.parametrize("compression", LIBTIFF_COMPLAINTS)
 def test_libtiff_says_nothing_about_damage(compression, as_file, capfd):
-    gray = Image.fromarray(skimage.data.camera())
+    gray = Image.fromarray(skimage.data.camera()[:200, :200])
     data = as_file(gray.convert("1") if compression == "group4" else gray, "TIFF", compression=compression)
     random = np.random.default_rng(0)
     for _ in range(25):

@@ -329,7 +329,7 @@ def test_numbers_without_a_written_white_are_judged_by_their_range():
     hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=3, max_side=4)),
     st.sampled_from([np.uint8, np.uint16, np.bool_, np.float16, np.float32, np.float64]),
 )
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 def test_arrays_of_every_accepted_shape_and_type(samples, dtype):
     array = (samples / 65535).astype(dtype) if np.issubdtype(dtype, np.floating) else samples.astype(dtype)
     photo = read_photo(array)

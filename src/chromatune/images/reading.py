@@ -210,7 +210,7 @@ def _photo_from_file(file: BinaryIO, label: str, name: str, options: ReadOptions
                 raise
         with opening.open_picture(decoding.without_text(file), options.page) as picture:
             photo = _photo_from_picture(picture, picture.file, name, options)
-        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was left out"))
+        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was skipped"))
 
 
 def _photo_from_picture(picture: opening.Picture, file: BinaryIO | None, name: str, options: ReadOptions) -> Photo:
