@@ -30,7 +30,7 @@ _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units ar
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Rec.601 gray of an image, on the image's own scale.
+    """Return the Rec.601 luma of an image, on the image's own scale.
 
     Args:
         rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
@@ -57,7 +57,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def chroma_of(rgb: np.ndarray) -> np.ndarray:
-    """Chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
+    """Return the chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
 
     Args:
         rgb: (h, w, 3) float, sRGB 0..1.
@@ -76,7 +76,7 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
-    """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
+    """Strengthen chroma without a change of hue: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
 
     One sampling step gives about the mean of the plausible colors, which is duller than each of them, the more so
     the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint color gains most,
@@ -140,7 +140,7 @@ def relative_chroma(rgb: np.ndarray) -> np.ndarray:
 
 
 def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
-    """Largest and mean |Y'(rgb) - gray|, Y' rounded to whole levels, on the 8-bit scale 0..255.
+    """Return the largest and mean |Y'(rgb) - gray|, Y' rounded to whole levels, on the 8-bit scale 0..255.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16 sRGB.
@@ -159,23 +159,23 @@ def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
 
 
 def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
-    """Linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    """Return linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    """Return gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def check_gray(gray: np.ndarray) -> None:
-    """Raises ValueError unless `gray` is a non-empty (H, W) uint8 or uint16 array."""
+    """Raise ValueError unless `gray` is a non-empty (H, W) uint8 or uint16 array."""
     if gray.dtype not in WHITE_LEVEL or gray.ndim != 2 or gray.size == 0:
         raise ValueError(f"gray must be a non-empty (H, W) uint8 or uint16 array, got {gray.shape} {gray.dtype}")
 
 
 def check_chroma(chroma: np.ndarray) -> None:
-    """Raises ValueError unless `chroma` is a non-empty (h, w, 2) float array in a sane range."""
+    """Raise ValueError unless `chroma` is a non-empty (h, w, 2) float array in a sane range."""
     if chroma.dtype.kind != "f" or chroma.ndim != 3 or chroma.shape[2] != 2 or chroma.size == 0:
         raise ValueError(f"chroma must be a non-empty (h, w, 2) float array, got {chroma.shape} {chroma.dtype}")
     if not np.abs(chroma).max() <= _MAX_CHROMA:  # written so that NaN fails too
@@ -183,7 +183,7 @@ def check_chroma(chroma: np.ndarray) -> None:
 
 
 def check_rgb(rgb: np.ndarray) -> None:
-    """Raises ValueError unless `rgb` is a non-empty (H, W, 3) uint8, uint16 or float array."""
+    """Raise ValueError unless `rgb` is a non-empty (H, W, 3) uint8, uint16 or float array."""
     known = rgb.dtype in WHITE_LEVEL or rgb.dtype.kind == "f"
     if not known or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"rgb must be a non-empty (H, W, 3) uint8, uint16 or float array, got {rgb.shape} {rgb.dtype}")

@@ -45,7 +45,7 @@ _MAX_STRENGTH = 10.0
 
 
 def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
-    """Chroma at the size of `gray`, with edges where the gray has them.
+    """Upsample chroma to the size of `gray`, with edges where the gray has them.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, also larger than `gray`.
@@ -77,7 +77,7 @@ def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
 def recompose(
     gray: np.ndarray, chroma: np.ndarray, *, strength: float = 1.0, strip_rows: int | None = None
 ) -> np.ndarray:
-    """The photograph in color: its own luminance, exactly, and the given chroma.
+    """Return the photograph in color: its own luminance, exactly, and the given chroma.
 
     Rounded Rec.601 luma of the result equals `gray` at every pixel. Where a color does not fit the gamut at its luma,
     (Cb, Cr) is scaled toward zero by the largest factor that fits: the hue's direction stays.
@@ -119,7 +119,7 @@ def recompose(
 
 
 def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
-    """Writes one strip of the result: gray plus chroma, in gamut, rounded so that rounded luma equals `gray`.
+    """Write one strip of the result: gray plus chroma, in gamut, rounded so that rounded luma equals `gray`.
 
     Args:
         rgb: (n, W, 3) uint8 or uint16, written to.
@@ -231,7 +231,7 @@ def _area_luma(gray: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """The image at another size: area means where it shrinks, bicubic where it grows."""
+    """Return the image at another size: area means where it shrinks, bicubic where it grows."""
     shrinks = height_px <= image.shape[0] and width_px <= image.shape[1]
     return cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
@@ -264,7 +264,7 @@ def _model_rows(model: np.ndarray, start: int, stop: int, height_px: int, width_
 
 
 def _over_strips(fill: Callable[[int, int], None], height_px: int, strip_rows: int) -> None:
-    """Calls `fill(start, stop)` for all rows, strip by strip, on as many threads as pay off."""
+    """Call `fill(start, stop)` for all rows, strip by strip, on as many threads as pay off."""
     starts = range(0, height_px, strip_rows)
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(starts))) as pool:
         # list() so that an error in a strip is raised here.

@@ -65,7 +65,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class ImdbWikiFilter:
-    """Which photos of IMDB-WIKI to take.
+    """Which photos of IMDB-WIKI to use.
 
     Attributes:
         count: how many, the same ones each time, drawn by the hash of their names; None takes all.
@@ -78,7 +78,7 @@ class ImdbWikiFilter:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A photo that the metadata lets through."""
+    """A photo that passes the filter."""
 
     key: str
     path: Path
@@ -88,7 +88,7 @@ class _Entry:
 
 
 def find_metadata(path: Path) -> list[Path]:
-    """imdb.mat and wiki.mat at a path, in the folder there or one folder below."""
+    """Return imdb.mat and wiki.mat at a path, in the folder there or one folder below."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".mat" else []
     names = [f"{name}.mat" for name in VARIABLES]
@@ -96,11 +96,11 @@ def find_metadata(path: Path) -> list[Path]:
 
 
 def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
-    """Photos with exactly one clear face of a known person; color and size are judged when they are read.
+    """Open the photos with exactly one clear face of a known person; color and size are judged when they are read.
 
     Args:
         path: a .mat file, or a folder with imdb.mat, wiki.mat or both, in it or one folder below.
-        wanted: what to take; by default `ImdbWikiFilter()`.
+        wanted: the filter; by default `ImdbWikiFilter()`.
 
     Raises:
         DataError: no metadata, damaged metadata, or no photo left.
@@ -151,7 +151,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str]) -> Iterator[_Entry]:
-    """What the metadata lets through; `skipped` counts the others by the first reason that holds."""
+    """Yield the photos that pass the filter; `skipped` counts the others by the first reason that holds."""
     data = read_struct(mat, VARIABLES, TEXT_FIELDS, NUMBER_FIELDS)
     try:
         paths, persons = data["full_path"], _persons(data)
@@ -181,7 +181,7 @@ def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str
 
 
 def _is_below(name: str) -> bool:
-    """Whether a photo's path stays below the metadata's folder, and can be hashed and written."""
+    """Return whether a photo's path stays below the metadata's folder, and can be hashed and written."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -191,7 +191,7 @@ def _is_below(name: str) -> bool:
 
 
 def _persons(data: dict[str, list[Any]]) -> list[str]:
-    """Who is on each photo, "" if unknown: by name, for imdb and wiki number people apart and share many of them."""
+    """Return who is on each photo, "" if unknown: by name, since imdb and wiki number the same people differently."""
     persons = data["name"]
     if "celeb_id" in data:
         known = data.get("celeb_names", [])
@@ -219,11 +219,11 @@ def _numbers(values: Sequence[float]) -> np.ndarray:
 def read_struct(
     path: Path, names: Sequence[str], text_fields: Sequence[str], number_fields: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """The fields of the one struct, each a flat list of texts or of floats; those that it lacks are not there.
+    """Read the fields of the one struct, each a flat list of texts or of floats; those that it lacks are missing.
 
     Args:
         path: a .mat file up to version 7.
-        names: of the variable; the first one that is there is taken.
+        names: of the variable; the first one that is there is read.
         text_fields: cell arrays of texts; an empty cell is "".
         number_fields: arrays of numbers.
 
@@ -257,7 +257,7 @@ def read_struct(
 
 
 def answer_read() -> None:
-    """Answers, in the process of its own, what is asked on standard input; both are JSON."""
+    """Read the file named on standard input, in a process of its own; request and answer are JSON."""
     path, names, text_fields, number_fields = json.loads(sys.stdin.buffer.read())
     _limit_memory()
     try:
@@ -272,7 +272,7 @@ def answer_read() -> None:
 def fields_of(
     path: str, names: Sequence[str], text_fields: Sequence[str], number_fields: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """What `read_struct` gives, read in this process.
+    """Read what `read_struct` returns in this process.
 
     Raises:
         DataError: with the reason alone.

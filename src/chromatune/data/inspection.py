@@ -25,11 +25,11 @@ SHEET_GRAY = 128  # neutral, so that no color looks other than it is
 
 @dataclass(frozen=True)
 class SkippedGroup:
-    """Photos that one reason keeps out of training.
+    """Photos that are skipped for one reason.
 
     Attributes:
         count: how many.
-        examples: keys of the first few; empty where the source itself left them out.
+        examples: keys of the first few; empty where the source itself skipped them.
         messages: why, for each of the examples, where there is more to say than the reason.
     """
 
@@ -74,12 +74,12 @@ def inspect_source(
     size_px: int = MIN_SIDE_PX,
     on_photo: Callable[[PhotoItem], None] = lambda item: None,
 ) -> Inspection:
-    """Counts, sizes, and the photos left out and why; a photo that cannot be read is counted, never fatal.
+    """Count photos, sizes, and the photos skipped and why; a photo that cannot be read is counted, never fatal.
 
     Args:
         source: what to look at.
         limit: open this many photos, evenly spread over the source; None opens all.
-        size_px: a photo whose shorter side has fewer pixels is too small; by default what training leaves out too.
+        size_px: a photo whose shorter side has fewer pixels is too small; by default what training skips too.
         on_photo: called after each photo.
     """
     items = _spread(source.items, limit)
@@ -112,13 +112,13 @@ def inspect_source(
 
 
 def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, tile_px: int = TILE_PX) -> int:
-    """How many photos are on the sheet written: up to 48, evenly spread, each whole, rows in the order given.
+    """Write a sheet of up to 48 photos, evenly spread and uncropped, in the order given; return how many there are.
 
     The file, a PNG, appears under its name only once it is complete; an older one is replaced.
 
     Args:
         path: where to, ending in .png.
-        items: photos; those that cannot be read are passed over.
+        items: photos; those that cannot be read are skipped.
         tile_px: longest side of each on the sheet.
 
     Raises:
@@ -129,7 +129,7 @@ def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, 
     for item in _spread(items, SHEET_PHOTOS):
         try:
             tiles.append(_tile(item.read(), tile_px))
-        except PhotoError:  # the inspection has told of it
+        except PhotoError:  # the inspection has reported it
             continue
     if not tiles:
         raise DataError(f"{printable(os.fspath(path))}: no photo to show; give a source with photos that can be read")

@@ -51,7 +51,7 @@ class Crop:
 def draw_crop(
     height: int, width: int, size_px: int, rng: np.random.Generator, zoom: float = 1.0, flip: bool = True
 ) -> Crop:
-    """A random square; the photo's aspect ratio is kept, since what does not fit is cut and never squashed.
+    """Draw a random square; the photo's aspect ratio stays, since what does not fit is cut and never squashed.
 
     The side is at least `zoom` of the short side, and at least `size_px` where the photo has as much: a smaller square
     would be enlarged. Four numbers are drawn whatever the settings, so that they do not shift what follows.
@@ -78,13 +78,13 @@ def draw_crop(
 
 
 def center_crop(height: int, width: int) -> Crop:
-    """The largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
+    """Return the largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
     side = min(height, width)
     return Crop((height - side) // 2, (width - side) // 2, side)
 
 
 def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
-    """The square of a photo, (size_px, size_px, 3) uint8 sRGB.
+    """Cut the square out of a photo, (size_px, size_px, 3) uint8 sRGB.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -108,7 +108,7 @@ def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 def make_pair(
     rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, gray: str = VARIED
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
+    """Return gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
 
     The gray half is made from the cropped color half: no flip or crop can come between them.
 
@@ -132,7 +132,7 @@ def make_pair(
 
 
 def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int = 2) -> bool:
-    """True for gray photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
+    """Return whether a photo is gray or toned (sepia): chroma low, or nearly all of it explained by lightness.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -144,7 +144,7 @@ def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int 
 
 
 def make_gray(rgb: np.ndarray, method: GrayMethod = "rec601", rng: np.random.Generator | None = None) -> np.ndarray:
-    """Gray of a color photo: (H, W, 3) float32 sRGB 0..1 -> (H, W) float32 0..1.
+    """Return the gray of a color photo: (H, W, 3) float32 sRGB 0..1 -> (H, W) float32 0..1.
 
     `random` draws the three weights from a Dirichlet distribution around Rec.601 and needs `rng`.
 
@@ -163,7 +163,7 @@ def make_gray(rgb: np.ndarray, method: GrayMethod = "rec601", rng: np.random.Gen
 
 
 def age(gray: np.ndarray, rng: np.random.Generator, amount: float = 1.0) -> np.ndarray:
-    """The gray photo after the years: (H, W) float32 0..1 in and out.
+    """Age a gray photo: (H, W) float32 0..1 in and out.
 
     In the order light meets them: lens blur, film contrast, grain, then fading of the print (raised blacks,
     lowered whites). `amount` scales all four; 0 changes nothing.
@@ -187,7 +187,7 @@ def age(gray: np.ndarray, rng: np.random.Generator, amount: float = 1.0) -> np.n
 
 
 def random_gray(rgb: np.ndarray, rng: np.random.Generator, plain_share: float = 0.4) -> np.ndarray:
-    """A training input, (H, W) float32 0..1: plain Rec.601 for `plain_share`, else other weights and an age."""
+    """Return a training input, (H, W) float32 0..1: plain Rec.601 for `plain_share`, else other weights and an age."""
     if rng.random() < plain_share:
         return make_gray(rgb, "rec601")
     gray = make_gray(rgb, "random", rng)

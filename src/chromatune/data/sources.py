@@ -45,13 +45,13 @@ def open_source(
     imdb_wiki_filter: ImdbWikiFilter | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Source:
-    """The photos of a source, listed by name and sorted; none is opened, so this takes seconds at most.
+    """Open a source of photos, listed by name and sorted; none is opened, so this takes seconds at most.
 
     Args:
         spec: a path, whose layout is recognized, or `kind:path` with a kind of `KINDS`. A data set on the Hugging Face
             hub is always `hf:owner/name`, so that a mistyped path never reaches for the network. Columns of a table or
             data set may follow: `hf:path#image=photo&prompt=caption`, with %26 for & and %23 for # in a name.
-        imdb_wiki_filter: which photos of IMDB-WIKI to take; other kinds take no notice.
+        imdb_wiki_filter: which photos of IMDB-WIKI to use; other kinds ignore it.
         columns: the same by "image" and "prompt"; they go before those of `spec`.
 
     Raises:
@@ -80,7 +80,7 @@ def open_source(
 
 
 def with_columns(spec: str, columns: Sequence[str]) -> str:
-    """The spec of a source with the columns of its table named in it, as `open_source` takes it.
+    """Return the spec of a source with the columns of its table in it, as `open_source` takes it.
 
     Args:
         spec: what `open_source` takes; columns that it names already stay, unless they are named again.
@@ -106,14 +106,14 @@ def with_columns(spec: str, columns: Sequence[str]) -> str:
 
 
 def check_outside(out: Path, spec: str) -> None:
-    """Refuses to write results into the very folder of the photos; a folder below it is left out of them.
+    """Refuse to write results into the very folder of the photos; a folder below it is not read as photos.
 
     Args:
         out: where results are to go.
         spec: what `open_source` takes.
 
     Raises:
-        OptionsError: it is that folder: results would be taken for photos, and the work could not be gone on with.
+        OptionsError: it is that folder: results would be read as photos, and the work could not be resumed.
     """
     kind, place = _kind_and_place(spec)
     where, _ = _columns_of(place)
@@ -125,7 +125,7 @@ def check_outside(out: Path, spec: str) -> None:
 
 
 def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str]) -> Source:
-    """A source whose files tell what it is; `kind` None asks them."""
+    """Open a folder; with `kind` None its files decide what it is."""
     if kind is None:
         metadata = _metadata(listing)
         if columns and tables.names_photos(metadata, columns):
@@ -149,7 +149,7 @@ def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str])
 
 
 def _is_photo_table(path: Path, columns: Mapping[str, str]) -> bool:
-    """Whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
+    """Return whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
     if not path.is_file():
         return False
     suffix = path.suffix.lower()
@@ -216,7 +216,7 @@ def _label(where: str) -> str:
 
 
 def open_folder(listing: Listing) -> Source:
-    """All photos below a folder; nobody says who is on them.
+    """Open all photos below a folder; who is on them is unknown.
 
     Raises:
         DataError: there are none.
@@ -226,7 +226,7 @@ def open_folder(listing: Listing) -> Source:
 
 
 def open_lfw(listing: Listing) -> Source:
-    """Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
+    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
 
     Raises:
         DataError: no photo is named so.
@@ -238,7 +238,7 @@ def open_lfw(listing: Listing) -> Source:
 
 
 def open_ffhq(listing: Listing) -> Source:
-    """Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
+    """Open Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
 
     `ffhq-dataset-v2.json` may lie beside them; it is not needed.
 
@@ -256,12 +256,12 @@ def open_ffhq(listing: Listing) -> Source:
 
 
 def looks_like_lfw(listing: Listing) -> bool:
-    """Whether most photos are named as in LFW; a contact sheet beside them does not matter."""
+    """Return whether most photos are named as in LFW; a contact sheet beside them does not matter."""
     return _is_most(listing, (key for key in listing.photos if LFW_NAME.search(key)))
 
 
 def looks_like_ffhq(listing: Listing) -> bool:
-    """Whether most photos are named as in FFHQ and lie in one of its folders: numbers alone say little."""
+    """Return whether most photos are named as in FFHQ and lie in one of its folders: numbers alone say little."""
     return _is_most(listing, (key for key in listing.photos if (match := _match_ffhq(listing, key)) and match["set"]))
 
 

@@ -38,7 +38,7 @@ class SkippedPhoto:
 
 
 def why_unusable(rgb_u8: np.ndarray, min_side_px: int = MIN_SIDE_PX) -> str | None:
-    """The reason why a photo cannot be trained with; None for one that can.
+    """Return why a photo cannot be trained with; None for one that can.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -50,7 +50,7 @@ def why_unusable(rgb_u8: np.ndarray, min_side_px: int = MIN_SIDE_PX) -> str | No
 
 
 def read_usable(item: PhotoItem, min_side_px: int = MIN_SIDE_PX) -> np.ndarray | SkippedPhoto:
-    """The photo, (H, W, 3) uint8 sRGB, or why it cannot be trained with."""
+    """Read a photo, (H, W, 3) uint8 sRGB, or return why it cannot be trained with."""
     try:
         rgb_u8 = item.read()
     except PhotoError as error:
@@ -66,10 +66,10 @@ def read_usable(item: PhotoItem, min_side_px: int = MIN_SIDE_PX) -> np.ndarray |
 def split_usable(
     items: Sequence[PhotoItem], validation: float | int, seed: int = 0, min_side_px: int = MIN_SIDE_PX
 ) -> tuple[Split, tuple[SkippedPhoto, ...]]:
-    """The split of `split_source` with a usable photo to validate on, and what was passed over to find it.
+    """Split a source so that a usable photo is there to validate on; return what was skipped to find it too.
 
     As long as one photo of the validation half can be used, the split is that of `split_source`: photos are opened up
-    to the first such one, and nothing is passed over. Else that half is left out and the others are split again.
+    to the first such one, and nothing is skipped. Else that half is skipped and the others are split again.
 
     Args:
         items: the photos, in any order.
@@ -116,10 +116,10 @@ class Split:
 
 
 def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int = 0) -> Split:
-    """Train and validation photos; all photos of a person go to one half, and a photo of nobody known goes alone.
+    """Split photos for training and validation; all photos of a person go to one half, those of nobody known singly.
 
     People are drawn in an order that the hash of their name and the seed gives. One with more photos than are still
-    wanted is passed over; if too few are found that way, the smallest of those is added.
+    wanted is skipped; if too few are found that way, the smallest of those is added.
 
     Args:
         items: the photos, in any order.
@@ -154,7 +154,7 @@ def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int 
 
 
 def split_digest(train: Sequence[PhotoItem], validation: Sequence[PhotoItem]) -> str:
-    """16 hexadecimal digits that change with any key of either half, and with a key that changes sides."""
+    """Return 16 hexadecimal digits that change with any key of either half, and with a key that changes sides."""
     keys = [*sorted(item.key for item in train), "", *sorted(item.key for item in validation)]
     return _sha256(*keys)[:DIGEST_LENGTH]
 

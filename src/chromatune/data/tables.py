@@ -68,7 +68,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def column_names(table: Path) -> tuple[str, ...]:
-    """The names of a table's columns, () where it is none or cannot be read; reads its first row only."""
+    """Return the names of a table's columns, () where it is none or cannot be read; reads its first row only."""
     try:
         if table.suffix.lower() == ".parquet":
             import pyarrow.parquet
@@ -86,7 +86,7 @@ def column_names(table: Path) -> tuple[str, ...]:
 
 
 def names_photos(tables: Sequence[Path], columns: Mapping[str, str]) -> bool:
-    """Whether a table has a path and an instruction for each photo, or a path and the columns that are asked for."""
+    """Return whether a table has a path and an instruction for each photo, or the path and columns that were given."""
     wanted = {columns.get("image", FILE_COLUMN)}
     if "prompt" in columns or not columns:
         wanted.add(columns.get("prompt", PROMPT_COLUMN))
@@ -96,7 +96,7 @@ def names_photos(tables: Sequence[Path], columns: Mapping[str, str]) -> bool:
 def open_photo_tables(
     root: Path, tables: Sequence[Path], columns: Mapping[str, str], photos: Sequence[str] = ()
 ) -> Source:
-    """The photos that tables name, keyed by their paths below `root`, with their instructions.
+    """Open the photos that tables name, keyed by their paths below `root`, with their instructions.
 
     A row without an instruction gets a drawn one, always the same; where no row has one, there are none.
 
@@ -236,12 +236,12 @@ def _json_lines(table: Path, wanted: Sequence[str]) -> tuple[list[str], list[dic
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` of a data set, or of a dict of them, wrote this folder."""
+    """Return whether `save_to_disk` of a data set, or of a dict of them, wrote this folder."""
     return any((folder / name).is_file() for name in SAVED_MARKERS)
 
 
 def holds_tables(folder: Path, files: Sequence[str], photos: int) -> bool:
-    """Whether a folder's files are a data set: tables alone, or photos that a table pairs as InstructPix2Pix does.
+    """Return whether a folder is a data set: tables alone, or photos that a table pairs as InstructPix2Pix does.
 
     Args:
         folder: where the files are.
@@ -255,7 +255,7 @@ def holds_tables(folder: Path, files: Sequence[str], photos: int) -> bool:
 
 
 def photo_tables_of(folder: Path, files: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """The parquet files in a folder that hold color photos themselves, to train with; pictures may lie beside them.
+    """Return the parquet files in a folder that hold color photos themselves; pictures may lie beside them.
 
     Args:
         folder: where the files are.
@@ -269,7 +269,7 @@ def photo_tables_of(folder: Path, files: Sequence[str], columns: Mapping[str, st
 
 
 def open_hugging_face(where: str, columns: Mapping[str, str] | None = None, tables: Sequence[str] = ()) -> Source:
-    """The color photos of a data set, with their instructions; nothing is decoded yet.
+    """Open the color photos of a data set, with their instructions; nothing is decoded yet.
 
     Of several splits, `train` is used: the others are for tests.
 
@@ -332,7 +332,7 @@ def _prompts(label: str, dataset: Any, keys: Sequence[str], columns: Mapping[str
 
 
 def _may_hold_text(feature: Any) -> bool:
-    """Whether a column may hold texts or lists of them: others, such as photos, would be decoded for nothing."""
+    """Return whether a column may hold texts or lists of them: others, such as photos, would be decoded for nothing."""
     inner = getattr(feature, "feature", feature)
     return "string" in str(getattr(inner, "dtype", ""))
 

@@ -160,7 +160,7 @@ def _missing_of_jpeg(image: Any, data: bytes) -> str | None:
 
 
 def _luma_of_scans(data: bytes) -> tuple[bool, bool]:
-    """Whether a JPEG is progressive, and whether the last bit of all its luma coefficients has at least begun.
+    """Return whether a JPEG is progressive, and whether the last bit of all its luma coefficients has at least begun.
 
     A progressive JPEG sends the coefficients 0 to 63 of each component in several scans, in the last of them down to
     bit 0 (ITU T.81, annex G.1.1.1); what comes after is chroma.
@@ -188,7 +188,7 @@ def _luma_of_scans(data: bytes) -> tuple[bool, bool]:
 
 
 def decode_deep(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
-    """Color samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
+    """Decode color samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
 
     Args:
         image: a PNG, PNM, JPEG 2000, AVIF or HEIC as Pillow loaded it.
@@ -257,10 +257,11 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
     if white != 65535:
         deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
     deep = np.ascontiguousarray(deep)
-    seen = deep >> 8
+    from_opencv = deep >> 8
     if image.format == "JPEG2000":
-        seen = (deep.astype(np.uint32) + 128) >> 8  # Pillow rounds those, and lets what is nearly white overflow to 0
-    difference = cv2.absdiff(seen.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
+        # Pillow rounds those, and lets what is nearly white overflow to 0
+        from_opencv = (deep.astype(np.uint32) + 128) >> 8
+    difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
     if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
         return None
     return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
@@ -284,13 +285,13 @@ def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
 
 
 def png_bit_depth(file: BinaryIO) -> int:
-    """Bits per sample in the header of a PNG file."""
+    """Return the bits per sample in the header of a PNG file."""
     file.seek(24)
     return file.read(1)[0]
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk of a PNG file as (type, the whole chunk with length and checksum)."""
+    """Yield each chunk of a PNG file as (type, the whole chunk with length and checksum)."""
     position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -299,7 +300,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def strip_png(data: bytes) -> bytes:
-    """The PNG file without what is not pixels, for libpng, which prints its complaints to stderr.
+    """Return the PNG file without what is not pixels, for libpng, which prints its complaints to stderr.
 
     Other chunks go, and pixel data beyond the end of the stream or of the picture is cut off.
     """
@@ -313,17 +314,17 @@ def strip_png(data: bytes) -> bytes:
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk with its length and checksum."""
+    """Return a chunk with its length and checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _has_more_than(stream: bytes, size: int) -> bool:
-    """Whether anything follows the first `size` bytes of a zlib stream, in it or after it."""
-    decompressor, seen, rest = zlib.decompressobj(), 0, stream
-    while rest and not decompressor.eof and seen <= size:
-        seen += len(decompressor.decompress(rest, PIECE_BYTES))
+    """Return whether anything follows the first `size` bytes of a zlib stream, in it or after it."""
+    decompressor, length, rest = zlib.decompressobj(), 0, stream
+    while rest and not decompressor.eof and length <= size:
+        length += len(decompressor.decompress(rest, PIECE_BYTES))
         rest = decompressor.unconsumed_tail
-    return seen > size or bool(decompressor.unused_data)
+    return length > size or bool(decompressor.unused_data)
 
 
 def _bytes_of_lines(data: bytes) -> int | None:
@@ -334,7 +335,7 @@ def _bytes_of_lines(data: bytes) -> int | None:
 
 
 def without_text(file: BinaryIO) -> BinaryIO:
-    """A PNG without its text and profile, in memory."""
+    """Return a PNG without its text and profile, in memory."""
     file.seek(0)
     kept = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
     return io.BytesIO(PNG_SIGNATURE + b"".join(kept))

@@ -80,19 +80,19 @@ Tags = dict[int, Any]
 
 
 def orientation_of(image: Any) -> int:
-    """EXIF orientation 1..8 still to be applied to a loaded image; Pillow applies that of a TIFF by itself."""
+    """Return the EXIF orientation 1..8 still to be applied to a loaded image; Pillow applies a TIFF's by itself."""
     value = _read_exif(image).get(TAG_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def tiff_orientation(image: Any) -> int:
-    """Orientation 1..8 that Pillow will apply by itself when it loads this image: a TIFF's, else 1."""
+    """Return the orientation 1..8 that Pillow will apply by itself when it loads this image: a TIFF's, else 1."""
     value = getattr(image, "tag_v2", {}).get(TAG_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W) or (H, W, C) samples as the camera saw them, contiguous; width and height swap for 5 to 8."""
+    """Return (H, W) or (H, W, C) samples as the camera saw them, contiguous; width and height swap for 5 to 8."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -102,8 +102,8 @@ def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(samples)
 
 
-def kept_exif(image: Any, size_px: tuple[int, int], is_srgb: bool) -> bytes | None:
-    """The EXIF block for results of this image: orientation 1, no thumbnail, sizes true; None if it had none.
+def exif_for_results(image: Any, size_px: tuple[int, int], is_srgb: bool) -> bytes | None:
+    """Return the EXIF block for results of this image: orientation 1, no thumbnail, sizes true; None if it had none.
 
     Args:
         image: the loaded source.
@@ -130,16 +130,16 @@ def kept_exif(image: Any, size_px: tuple[int, int], is_srgb: bool) -> bytes | No
 
 
 def tags_of_exif(block: bytes) -> Tags:
-    """Tags of an EXIF block, sub-directories as dicts, ready to be written into a TIFF's directory."""
+    """Return the tags of an EXIF block, sub-directories as dicts, ready to be written into a TIFF's directory."""
     exif = Image.Exif()
     exif.load(block)
     return _as_dict(exif)
 
 
 def dpi_of(image: Any, orientation: int) -> tuple[float, float] | None:
-    """Horizontal and vertical resolution of the upright photo, if the file itself says something sensible.
+    """Return the horizontal and vertical resolution of the upright photo, if the file itself says something sensible.
 
-    Pillow makes resolutions up: 1 for a TIFF without, 72 for a JPEG with EXIF and without. So both are asked here.
+    Pillow makes resolutions up: 1 for a TIFF without, 72 for a JPEG with EXIF and without. So both are read here.
     """
     if image.format == "TIFF":
         dpi = _dpi_of_tags(getattr(image, "tag_v2", {}))
@@ -151,7 +151,7 @@ def dpi_of(image: Any, orientation: int) -> tuple[float, float] | None:
 
 
 def with_tags(block: bytes | None, additions: Tags) -> bytes | None:
-    """The EXIF block with those tags added that it does not have; the block as it was if they cannot be packed."""
+    """Return the EXIF block with those tags added that it does not have; the block itself if they cannot be packed."""
     tags = tags_of_exif(block) if block else {}
     new = {tag: value for tag, value in additions.items() if not tags.get(tag)}
     if not new:
@@ -161,7 +161,7 @@ def with_tags(block: bytes | None, additions: Tags) -> bytes | None:
 
 
 def resolution_tags(dpi: tuple[float, float]) -> Tags:
-    """Resolution as EXIF and TIFF tags."""
+    """Return resolution as EXIF and TIFF tags."""
     return {TAG_X_RESOLUTION: dpi[0], TAG_Y_RESOLUTION: dpi[1], TAG_RESOLUTION_UNIT: 2}
 
 
@@ -244,7 +244,7 @@ class Captions:
 
 
 def captions_of(image: Any, tiff_page: Any, is_srgb: bool) -> Captions:
-    """What a loaded image says.
+    """Return the captions of a loaded image.
 
     Args:
         image: as Pillow, or `tiff`, opened it.
@@ -266,7 +266,7 @@ def captions_of(image: Any, tiff_page: Any, is_srgb: bool) -> Captions:
 
 
 def tags_beside(captions: Captions, *, with_lines: bool = True) -> dict[int, bytes]:
-    """PNG texts as EXIF or TIFF tags; the comment and texts of other keywords are the description if there is none.
+    """Return PNG texts as EXIF or TIFF tags; comment and texts of other keywords become a missing description.
 
     Args:
         captions: of the photo.
@@ -279,7 +279,7 @@ def tags_beside(captions: Captions, *, with_lines: bool = True) -> dict[int, byt
 
 
 def jpeg_comment(captions: Captions) -> bytes:
-    """The comment of a JPEG, with texts whose keyword has no EXIF tag; empty where there is none, or too much."""
+    """Return the comment of a JPEG, with texts whose keyword has no EXIF tag; empty where there is none, or too much."""
     lines = _other_lines(captions)
     return lines if len(lines) <= LONGEST_JPEG_SEGMENT else b""
 
@@ -292,7 +292,7 @@ def _other_lines(captions: Captions) -> bytes:
 
 
 def jpeg_segments(captions: Captions) -> bytes:
-    """The APP13 segment that holds IPTC in a JPEG; empty without."""
+    """Return the APP13 segment that holds IPTC in a JPEG; empty without."""
     if not captions.iptc:
         return b""
     content = PHOTOSHOP_START + _resource(captions.iptc)
@@ -302,7 +302,7 @@ def jpeg_segments(captions: Captions) -> bytes:
 
 
 def png_chunks_of(captions: Captions) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each chunk that holds them in a PNG."""
+    """Yield (type, content) of each chunk that holds them in a PNG."""
     if captions.xmp is not None:
         yield b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + captions.xmp
     if captions.iptc is not None:

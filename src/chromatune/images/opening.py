@@ -1,7 +1,7 @@
 """A file ⇒ which picture of it is the photo, opened and not decoded yet; or why the file is none.
 
-What a file is, its first bytes tell. Pages of a TIFF, frames of an animation and pictures of a JPEG or HEIC are told
-apart, and files that cannot be read are named in the message.
+The first bytes say what a file is. It may hold several pictures: pages of a TIFF, frames of an animation, pictures of a
+JPEG or HEIC. Files of kinds that cannot be read are refused by the name of their kind.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Picture:
 
 @contextmanager
 def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
-    """The photo among the pictures of a file.
+    """Open the photo among the pictures of a file.
 
     Args:
         file: seekable, at its start.
@@ -128,10 +128,10 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
         raise PhotoError("the file is empty (0 bytes); copy or download it again")
     kind = camera_raw_kind(start)
     if kind is not None:
-        raise refuse_camera_raw(kind)
+        raise camera_raw_error(kind)
     with ExitStack() as stack:
         if is_tiff(start):
-            pages = stack.enter_context(tiff.opened(file))
+            pages = stack.enter_context(tiff.open_pages(file))
             refuse_camera_raws(pages)
             if pages:
                 yield _tiff_picture(file, pages, page, stack)
@@ -139,12 +139,12 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
         try:
             image = open_heif(file) if is_heif(start) else open_image(file)
         except UnidentifiedImageError:
-            raise refuse_unidentified(start) from None
+            raise unidentified_error(start) from None
         yield _chosen(Picture(stack.enter_context(image), file), page)
 
 
 def frame_numbers(image: Image.Image) -> list[int]:
-    """Index of each picture that is one of its own: all frames but the thumbnails of a JPEG."""
+    """Return the index of each picture that is one of its own: all frames but the thumbnails of a JPEG."""
     indices = range(getattr(image, "n_frames", 1))
     entries = (getattr(image, "mpinfo", None) or {}).get(TAG_MPO_ENTRIES, ())
     if image.format != "MPO" or len(entries) != len(indices):
@@ -154,7 +154,7 @@ def frame_numbers(image: Image.Image) -> list[int]:
 
 
 def check_page(page: int | None, count: int) -> None:
-    """Nothing, for a page that is there, or None.
+    """Check that there is such a page; None always passes.
 
     Raises:
         PhotoError: there is no such page.
@@ -165,7 +165,7 @@ def check_page(page: int | None, count: int) -> None:
 
 
 def as_seekable(file: BinaryIO) -> BinaryIO:
-    """The file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
+    """Return the file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
     seekable = getattr(file, "seekable", None)
     if seekable is not None and seekable():
         return file
@@ -189,12 +189,12 @@ def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
 
 
 def open_image(file: BinaryIO) -> Image.Image:
-    """The file's header as a Pillow image, nothing decoded yet; only formats of `OPENED_FORMATS` are tried."""
+    """Open the file's header as a Pillow image, nothing decoded yet; only formats of `OPENED_FORMATS` are tried."""
     return Image.open(file, formats=OPENED_FORMATS)
 
 
 def open_heif(file: BinaryIO) -> Image.Image:
-    """The header of a HEIC photo as a Pillow image.
+    """Open the header of a HEIC photo as a Pillow image.
 
     Raises:
         HeicExtraError: `pillow-heif` is not installed; the message has no label yet.
@@ -207,12 +207,12 @@ def open_heif(file: BinaryIO) -> Image.Image:
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether a file begins like a TIFF, the one with 64-bit offsets included."""
+    """Return whether a file begins like a TIFF, the one with 64-bit offsets included."""
     return start.startswith(TIFF_SIGNATURES)
 
 
 def is_heif(start: bytes) -> bool:
-    """Whether a file begins like a HEIC photo; AVIF, the same container, is told apart."""
+    """Return whether a file begins like a HEIC photo; AVIF, in the same container, is not one."""
     if start[4:8] != b"ftyp":
         return False
     brands = {start[8:12], *(start[at : at + 4] for at in range(16, len(start) - 3, 4))}
@@ -220,7 +220,7 @@ def is_heif(start: bytes) -> bool:
 
 
 def camera_raw_kind(start: bytes) -> str | None:
-    """The kind of camera raw file that begins so, such as "CR3"; None for what is none, or a TIFF inside."""
+    """Return the kind of camera raw file that begins so, such as "CR3"; None for what is none, or a TIFF inside."""
     if start[4:12] == b"ftypcrx ":
         return "CR3"
     if start[:4] == b"II*\0" and start[8:10] == b"CR":
@@ -229,20 +229,20 @@ def camera_raw_kind(start: bytes) -> str | None:
 
 
 def camera_raw_of_maker(maker: str, is_dng: bool) -> str:
-    """The kind of a TIFF that holds sensor data, from the maker's name in it."""
+    """Return the kind of a TIFF that holds sensor data, from the maker's name in it."""
     if is_dng:
         return "DNG"
     known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.upper().startswith(name))
     return next(known, "TIFF with sensor data")
 
 
-def refuse_camera_raw(kind: str) -> PhotoError:
-    """The error for a camera raw file."""
+def camera_raw_error(kind: str) -> PhotoError:
+    """Return the error for a camera raw file."""
     return PhotoError(f"is a camera raw file ({kind}): develop it to TIFF first")
 
 
-def refuse_unidentified(start: bytes) -> PhotoError:
-    """The error for a file that no reader takes."""
+def unidentified_error(start: bytes) -> PhotoError:
+    """Return the error for a file that no reader takes."""
     if is_heif(start) or start[4:8] == b"ftyp":
         known: str | None = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
     else:
@@ -264,7 +264,7 @@ def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
     is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
     if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
         makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
-        raise refuse_camera_raw(camera_raw_of_maker(next(makers, ""), is_dng))
+        raise camera_raw_error(camera_raw_of_maker(next(makers, ""), is_dng))
 
 
 def _chosen(picture: Picture, page: int | None) -> Picture:

@@ -42,7 +42,7 @@ FIXED_DATE = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
 
 
 def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth: int) -> tuple[Samples, bool]:
-    """Samples of a loaded Pillow image, and whether its colors went through `icc_profile`.
+    """Return samples of a loaded Pillow image, and whether its colors went through `icc_profile`.
 
     Args:
         image: any mode; for 16-bit color use `samples_from_deep`, Pillow holds none.
@@ -72,7 +72,7 @@ def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth:
 
 
 def samples_from_deep(deep: np.ndarray, icc_profile: bytes | None, key: tuple | None) -> tuple[Samples, bool]:
-    """Samples of 16-bit color, and whether it went through `icc_profile`.
+    """Return samples of 16-bit color, and whether it went through `icc_profile`.
 
     Args:
         deep: (H, W, 2) gray and alpha, (H, W, 3) or (H, W, 4), uint16.
@@ -89,7 +89,7 @@ def samples_from_deep(deep: np.ndarray, icc_profile: bytes | None, key: tuple | 
 
 
 def samples_from_tiff(stored: tiff.Samples, icc_profile: bytes | None) -> tuple[Samples, bool]:
-    """Samples of a TIFF page that Pillow cannot hold, and whether its colors went through `icc_profile`.
+    """Return samples of a TIFF page that Pillow cannot hold, and whether its colors went through `icc_profile`.
 
     Lab becomes 16-bit sRGB from 16-bit Lab, 8-bit from 8-bit. CMYK with a usable profile becomes 8-bit: LittleCMS in
     Pillow has no more.
@@ -128,7 +128,7 @@ def samples_from_tiff(stored: tiff.Samples, icc_profile: bytes | None) -> tuple[
 
 
 def samples_from_array(array: np.ndarray) -> Samples:
-    """Samples of an array the caller made, copied.
+    """Return samples of an array the caller made, copied.
 
     Args:
         array: (H, W), (H, W, 1) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16,
@@ -161,7 +161,7 @@ def samples_from_array(array: np.ndarray) -> Samples:
 
 
 def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
-    """8- or 16-bit samples from integers or floats whose white is not written anywhere, judged by their range.
+    """Return 8- or 16-bit samples from integers or floats whose white is not written anywhere, judged by their range.
 
     uint8 and uint16 are what they are.
     Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is 255 if no value is larger, else 65535;
@@ -260,7 +260,7 @@ def _unpremultiply(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def to_depth(samples: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """The same samples as uint8 or uint16: 0 and white map to 0 and white, all between to the nearest."""
+    """Return the same samples as uint8 or uint16: 0 and white map to 0 and white, all between to the nearest."""
     if samples.dtype == dtype:
         return samples
     if dtype == np.uint16:
@@ -271,14 +271,14 @@ def to_depth(samples: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def srgb_profile() -> bytes:
-    """A small sRGB profile; its date is fixed, so that the same result is the same file."""
+    """Return a small sRGB profile; its date is fixed, so that the same result is the same file."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[HEADER_DATE] = FIXED_DATE
     return bytes(profile)
 
 
 def image_to_srgb(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, bool]:
-    """The image in sRGB, and whether its profile was usable; without one, the usual assumption for the mode.
+    """Return the image in sRGB, and whether its profile was usable; without one, the usual assumption for the mode.
 
     Args:
         image: mode L, RGB, CMYK or LAB.
@@ -302,7 +302,7 @@ def image_to_srgb(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.
 
 
 def deep_to_srgb(color: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarray, bool]:
-    """16-bit samples in sRGB, and whether the profile was usable.
+    """Return 16-bit samples in sRGB, and whether the profile was usable.
 
     Args:
         color: (H, W) gray or (H, W, 3), uint16.
@@ -329,7 +329,7 @@ def deep_to_srgb(color: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarr
 
 
 def gamma_to_srgb(color: np.ndarray, gamma: float) -> np.ndarray:
-    """Samples of a PNG that gives a gamma and no profile, sRGB-coded; gammas close to 1/2.2, or senseless, do nothing.
+    """Return samples of a PNG that gives a gamma and no profile, sRGB-coded; gammas close to 1/2.2, or senseless, do nothing.
 
     Args:
         color: (H, W) or (H, W, 3), uint8 or uint16.
@@ -343,7 +343,7 @@ def gamma_to_srgb(color: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def cmyk_to_srgb(inks: np.ndarray) -> np.ndarray:
-    """Naive conversion of (H, W, 4) uint16 inks, full = no light: (H, W, 3) uint16, as Pillow does it at 8 bits."""
+    """Convert naively (H, W, 4) uint16 inks, full = no light ⇒ (H, W, 3) uint16, as Pillow does it at 8 bits."""
     light = 65535 - inks.astype(np.uint32)
     return ((light[..., :3] * light[..., 3:] + 32767) // 65535).astype(np.uint16)
 

@@ -35,7 +35,7 @@ class Photo:
         gray: (H, W) uint8 or uint16, Rec.601 luma of the sRGB-coded picture, at full size.
         alpha: (H, W) of gray's dtype, full = opaque; None where the source had no transparency.
         icc_profile: sRGB profile to embed in a result if the source carried a usable profile, else None.
-        exif: EXIF block to write (date, camera, place kept; orientation 1; no thumbnail), else None.
+        exif: EXIF block to write (date, camera, place; orientation 1; no thumbnail), else None.
         format: Pillow's name for the source's format; "PNG" for arrays and images that came from no file.
         name: file name for messages, "photo" if unknown.
         rgb: (H, W, 3) of gray's dtype, the source's own colors; None where every pixel is neutral.
@@ -73,7 +73,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read: those arguments of `read_photo` that every kind of source takes."""
+    """The arguments of `read_photo` that hold for every kind of source."""
 
     max_pixels: int
     page: int | None
@@ -88,7 +88,7 @@ def read_photo(
     page: int | None = None,
     strict: bool = False,
 ) -> Photo:
-    """The photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
+    """Read the photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
 
     Files of more than 8 bits become 16-bit or are refused by name, but for CMYK with a profile, which says so in
     `Photo.warnings`. An image that Pillow opened has lost the low byte of 16-bit color before it comes here; pass the
@@ -125,7 +125,7 @@ def read_photo(
 
 
 def count_pages(source: Source, *, name: str | None = None) -> int:
-    """How many pictures a source holds that `read_photo(source, page=N)` reads, 1 for most.
+    """Count the pictures in a source that `read_photo(source, page=N)` reads, 1 for most.
 
     Smaller copies of another page, masks and a JPEG's thumbnails are not counted; the frames of an animation are.
 
@@ -151,7 +151,7 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
 
 
 def count_pixels(source: Source, *, name: str | None = None) -> int:
-    """How many pixels `read_photo(source)` will decode, by the file's header alone.
+    """Count the pixels that `read_photo(source)` will decode, by the file's header alone.
 
     Args:
         source: as for `read_photo`; a file opened in binary mode must be seekable, and is not read to its end.
@@ -180,7 +180,7 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
 
 @contextmanager
 def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str]]:
-    """A seekable file of the source, what to call it in messages, and the photo's name."""
+    """Yield a seekable file of the source, what to call it in messages, and the photo's name."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source), name or "photo", name or "photo"
     elif isinstance(source, str | os.PathLike):
@@ -244,11 +244,11 @@ def _photo_from_picture(picture: opening.Picture, file: BinaryIO | None, name: s
         name=name,
         format="JPEG" if image.format == "MPO" else image.format or "PNG",
         icc_profile=pixels.srgb_profile() if is_managed else None,
-        exif=metadata.kept_exif(image, (color.shape[1], color.shape[0]), is_managed),
+        exif=metadata.exif_for_results(image, (color.shape[1], color.shape[0]), is_managed),
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
     )
-    told = tuple(warning for warning in warnings if warning is not None)
-    return replace(photo, captions=metadata.captions_of(image, page, is_managed), warnings=told)
+    given = tuple(warning for warning in warnings if warning is not None)
+    return replace(photo, captions=metadata.captions_of(image, page, is_managed), warnings=given)
 
 
 def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:
@@ -297,7 +297,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _one_line(label: str) -> Iterator[None]:
-    """Every failure in the block as a `PhotoError` of one line that begins with the label."""
+    """Raise every failure in the block as a `PhotoError` of one line that begins with the label."""
     label = shown(label)
     try:
         yield

@@ -85,8 +85,8 @@ class Samples:
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
-    """All directories of a TIFF in file order, SubIFDs after their parent; empty where the first one is damaged."""
+def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
+    """Yield all directories of a TIFF in file order, SubIFDs after their parent; empty where the first one is damaged."""
     import tifffile  # here: a tenth of a second that other formats need not wait for
 
     log = logging.getLogger("tifffile")
@@ -119,13 +119,13 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
-    """The pages that are pictures of their own: neither a smaller copy of another one nor a mask; all, if none is."""
+    """Return the pages that are pictures of their own: neither a smaller copy of another one nor a mask; all if none is."""
     full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
     return full or list(pages)
 
 
 def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
-    """The same TIFF with the directory at `offset` as its first one, which is the one that every library opens."""
+    """Return the same TIFF with the directory at `offset` first, which is the one that every library opens."""
     file.seek(0)
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"
@@ -140,7 +140,7 @@ def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
 
 
 def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
-    """The header of a page that Pillow does not open.
+    """Read the header of a page that Pillow does not open.
 
     Args:
         page: the directory.
@@ -159,12 +159,12 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
 
 
 def is_deep_color(page: tifffile.TiffPage) -> bool:
-    """Whether a page has more than 8 bits of color, which Pillow would cut to 8; of gray it has 16-bit modes."""
+    """Return whether a page has more than 8 bits of color, which Pillow would cut to 8; of gray it has 16-bit modes."""
     return bool(page.bitspersample > 8 and page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO))
 
 
 def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
-    """All samples of a page at their full depth.
+    """Read all samples of a page at their full depth.
 
     Raises:
         PhotoError: nothing here reads pages of its kind.
@@ -202,7 +202,7 @@ def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
 
 
 def _check(page: tifffile.TiffPage) -> None:
-    """Refuses by name what would be read wrongly, or not at all."""
+    """Refuse by name what would be read wrongly, or not at all."""
     kind = None
     sample_format = page.tags.get(TAG_SAMPLE_FORMAT)
     if page.photometric not in COLOR_CHANNELS:

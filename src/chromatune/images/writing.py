@@ -82,7 +82,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
 
 
 def suffix_for(suffix: str | None, photo: Photo) -> str:
-    """Suffix a result of `photo` should have: `suffix` itself, or ".png" where that format cannot hold the result.
+    """Return the suffix that a result of `photo` should have: `suffix` itself, or ".png" where its format cannot hold it.
 
     Args:
         suffix: the wanted suffix, such as ".jpg" (kept as it is written); None means the photo's own format.
@@ -103,7 +103,7 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
 
 
 def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
-    """The file's bytes: the samples with the photo's transparency, profile, EXIF, resolution and captions.
+    """Encode a result: the samples with the photo's transparency, profile, EXIF, resolution and captions.
 
     JPEG is of quality 95 without chroma subsampling, and lossy all the same: its gray is the photo's within a few
     levels, not within 1. All others are lossless. PNG and TIFF keep 16 bits, the others are rounded to 8. BMP keeps
@@ -140,7 +140,7 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
 
 
 def to_pil(rgb: np.ndarray, photo: Photo) -> Image.Image:
-    """The result as an 8-bit Pillow image, mode RGB, or RGBA where the photo has transparency.
+    """Return the result as an 8-bit Pillow image, mode RGB, or RGBA where the photo has transparency.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16, sRGB-coded, of the photo's size.

@@ -71,7 +71,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what is to be said of each."""
+    """Terms and their explanations."""
 
     kind: ClassVar[str] = "definitions"
     terms: Mapping[str, str]
