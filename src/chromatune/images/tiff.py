@@ -119,7 +119,7 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
-    """Return the pages that are pictures of their own, no smaller copies of another one and no masks; all if none is."""
+    """Return the pages that are pictures of their own, no smaller copies of others and no masks; all if none is."""
     full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
     return full or list(pages)
 
