@@ -27,7 +27,7 @@ def test_states_results_and_an_archive(client, until, scripted):
     assert [(each["number"], each["name"], each["state"], each["line"]) for each in status["photos"]] == [
         (1, "a.png", "done", ""), (2, "b.png", "done", ""), (3, "a.png", "done", ""),
     ]  # fmt: skip
-    assert {work.options.seed for work in scripted.works} == {3}
+    assert {request.options.seed for request in scripted.requests} == {3}
     one = client.get(f"/v1/batches/{key}/photos/2")
     assert (one.content, one.headers["content-type"]) == (b"colored b.png", "image/png")
     answer = client.get(f"/v1/batches/{key}/zip")
@@ -78,7 +78,7 @@ def test_a_batch_that_is_deleted_stops_and_leaves_nothing(client, until, scripte
     until(lambda: scripted.waiting == 0)
     assert list(temporary_folder.iterdir()) == []
     assert client.delete(f"/v1/batches/{key}").status_code == 404
-    assert len(scripted.works) == 4
+    assert len(scripted.requests) == 4
 
 
 def test_finished_ones_give_way_and_those_in_work_do_not(client_of, until, scripted):

@@ -21,13 +21,13 @@ def test_more_than_may_wait_are_sent_away():
         pool, go = BoundedPool(1, 1, "test"), threading.Event()
         running = [asyncio.create_task(pool.run(go.wait)) for _ in range(2)]
         await settle()
-        assert pool.taken == 2
+        assert pool.in_use == 2
         with pytest.raises(QueueFull):
             await pool.run(go.wait)
         go.set()
         assert await asyncio.gather(*running) == [True, True]
         await settle()
-        assert pool.taken == 0
+        assert pool.in_use == 0
         pool.stop()
 
     asyncio.run(scenario())
@@ -38,7 +38,7 @@ def test_who_is_patient_gets_the_next_slot_before_anybody_who_comes_later():
         pool, go, on = BoundedPool(1, 0, "test"), threading.Event(), threading.Event()
         first = asyncio.create_task(pool.run(go.wait))
         await settle()
-        patient = asyncio.create_task(pool.run(on.wait, patient=True))
+        patient = asyncio.create_task(pool.run(on.wait, wait_for_slot=True))
         await settle()
         go.set()
         await first
@@ -61,10 +61,10 @@ def test_who_goes_away_before_its_turn_frees_the_slot_at_once_and_while_it_runs_
         waiting.cancel()
         running.cancel()
         await settle()
-        assert pool.taken == 1  # the thread still works
+        assert pool.in_use == 1  # the thread still works
         go.set()
         await settle()
-        assert (pool.taken, ran) == (0, [])
+        assert (pool.in_use, ran) == (0, [])
         pool.stop()
 
     asyncio.run(scenario())
@@ -75,18 +75,18 @@ def test_a_patient_one_that_goes_away_leaves_no_slot_behind():
         pool, go = BoundedPool(1, 0, "test"), threading.Event()
         running = asyncio.create_task(pool.run(go.wait))
         await settle()
-        gone, stays = (asyncio.create_task(pool.run(lambda: 5, patient=True)) for _ in range(2))
+        gone, stays = (asyncio.create_task(pool.run(lambda: 5, wait_for_slot=True)) for _ in range(2))
         await settle()
         gone.cancel()
         go.set()
         assert await stays == 5
         await running
         await settle()
-        assert pool.taken == 0
+        assert pool.in_use == 0
         pool.stop()
         with pytest.raises(QueueFull):
             await pool.run(lambda: 5)
-        assert pool.taken == 0
+        assert pool.in_use == 0
 
     asyncio.run(scenario())
 
@@ -96,12 +96,12 @@ def test_a_patient_one_that_goes_away_just_as_it_is_given_a_slot():
         pool, go = BoundedPool(1, 0, "test"), threading.Event()
         running = asyncio.create_task(pool.run(go.wait))
         await settle()
-        patient = asyncio.create_task(pool.run(lambda: 5, patient=True))
+        patient = asyncio.create_task(pool.run(lambda: 5, wait_for_slot=True))
         await settle()
-        pool._free()  # the slot is given, and before the task hears of it, it is cancelled
+        pool._release()  # the slot is given, and before the task hears of it, it is cancelled
         patient.cancel()
         await settle()
-        assert pool.taken == 0
+        assert pool.in_use == 0
         go.set()
         await running
         pool.stop()

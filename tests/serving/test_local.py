@@ -8,12 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from chromatune.colorizer import Colorizer, Request
-from chromatune.errors import ModelError, PhotoError
-from chromatune.options import make_options
+from chromatune.errors import ModelError
+from chromatune.serving.batcher import DynamicBatcher
 from chromatune.serving.local import LocalPredictor, without_paths
 from chromatune.serving.settings import make_serve_settings
-from chromatune.serving.shared_pass import SharedPass
 
 
 def test_an_answer_is_the_command_lines_file(served_of, tiny_pipeline_dir, tmp_path, picture):
@@ -142,55 +140,16 @@ def test_uploads_are_written_nowhere_but_into_the_temporary_folder_which_is_empt
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_photos_that_arrive_together_share_a_pass_and_get_the_pixels_they_get_alone(engine, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
-    colorizer = Colorizer(engine)
-    shared = SharedPass(colorizer, most=4)
-    grays = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(6)]
-    with ThreadPoolExecutor(6) as threads:
-        outputs = list(threads.map(lambda n: shared.output(Request(grays[n], make_options(seed=n))), range(6)))
-    assert sorted(len(call) for call in engine.calls) == [2, 4]
-    for n, output in enumerate(outputs):
-        alone = colorizer.colorize(grays[n], make_options(seed=n)).rgb
-        np.testing.assert_array_equal(colorizer.finish(output).rgb, alone)
-
-
-def test_of_photos_in_one_pass_the_one_that_fails_fails_alone(engine, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
-    original = type(engine).__call__
-
-    def call(self, grays, options):
-        if any(each.seed == 2 for each in options):
-            raise ModelError("values that are not numbers")
-        return original(self, grays, options)
-
-    monkeypatch.setattr(type(engine), "__call__", call)
-    shared = SharedPass(Colorizer(engine), most=8)
-    gray = np.full((64, 64), 99, np.uint8)
-
-    def one(seed: int) -> object:
-        try:
-            return shared.output(Request(b"no picture" if seed == 3 else gray, make_options(seed=seed))).rgb.shape
-        except (ModelError, PhotoError) as error:
-            return type(error).__name__
-
-    with ThreadPoolExecutor(5) as threads:
-        found = list(threads.map(one, range(5)))
-    assert found == [(32, 32, 3), (32, 32, 3), "ModelError", "NotAPictureError", (32, 32, 3)]
-
-
-def test_where_the_model_gains_nothing_each_photo_has_its_own_pass(engine):
-    engine.batches = False
-    shared = SharedPass(Colorizer(engine))
-    shared.output(Request(np.full((64, 64), 99, np.uint8)))
-    assert [len(call) for call in engine.calls] == [1]
-    with pytest.raises(PhotoError):
-        shared.output(Request(b"no picture"))
+@pytest.mark.parametrize("batches", [True, False])
+def test_photos_share_passes_where_the_model_gains_by_it(engine, local_of, batches):
+    engine.batches = batches
+    _, predictor = local_of(model=("mini",))
+    assert isinstance(predictor.model("mini").backend, DynamicBatcher) == batches
 
 
 def test_as_many_photos_are_read_as_go_through_together(engine, local_of):
     _, predictor = local_of(model=("mini",))
-    assert predictor.photos._slots == 8 + 32
+    assert predictor.photo_threads.slots == 8 + 32
     engine.batches = False
     _, predictor = local_of(model=("mini",), workers=3, queue=5)
-    assert predictor.photos._slots == 3 + 5
+    assert predictor.photo_threads.slots == 3 + 5

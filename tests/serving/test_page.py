@@ -34,7 +34,7 @@ TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.of
     && (each.offsetHeight < 32 || each.offsetWidth < 30)).map((each) => each.id)"""
 UNLABELED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
     each.offsetWidth && !each.hasAttribute("aria-hidden") && !(each.getAttribute("aria-label")
-    || each.getAttribute("aria-labeledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
+    || each.getAttribute("aria-labelledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
     || each.role === "status")).map((each) => each.outerHTML.slice(0, 80))"""
 TOKEN = "a-token-of-some-length"
 
@@ -79,8 +79,12 @@ class Visit:
         self.errors: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: "Content Security" in said.text and self.errors.append(said.text))
+        self.page.on("console", self._note)
         self.page.goto(self.address)
+
+    def _note(self, message) -> None:
+        if "Content Security" in message.text:
+            self.errors.append(message.text)
 
     def until(self, script: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds

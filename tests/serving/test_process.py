@@ -110,6 +110,16 @@ def test_wrong_usage_is_one_line(capsys, arguments, said):
     assert said in error and error.count("\n") == 1
 
 
+def test_flags_of_version_0_1(monkeypatch):
+    from chromatune.cli import main
+
+    served = []
+    monkeypatch.setattr("chromatune.serving.run.run_app", lambda app, settings, announce: served.append(settings))
+    monkeypatch.setattr("chromatune.serving.local.LocalPredictor.start", lambda self: None)
+    assert main(["serve", "--films", "7", "--film-minutes", "0.5", "--max-film-mb", "3"]) == 0
+    assert (served[0].videos, served[0].video_minutes, served[0].max_video_mb) == (7, 0.5, 3)
+
+
 def test_without_its_extra_it_says_how_to_install_it(capsys, monkeypatch):
     from chromatune.cli import main
 
@@ -127,6 +137,7 @@ def test_the_token_may_come_from_the_environment(monkeypatch, capsys):
     monkeypatch.setenv("CHROMATUNE_TOKEN", "a-token-of-some-length")
     served = []
     monkeypatch.setattr("chromatune.serving.run.run_app", lambda app, settings, announce: served.append(settings))
+    monkeypatch.setattr("chromatune.serving.local.LocalPredictor.start", lambda self: None)
     assert main(["serve", "--host", "0.0.0.0"]) == 0
     assert served[0].token == "a-token-of-some-length"
 

@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_by_the_local_engine(client_of,
 
 
 def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, picture, photo):
-    from chromatune.serving.answers import status_of
+    from chromatune.serving.responses import status_of
 
     class Lost:
         state, waiting = type("Ready", (), {"name": "ready", "reason": ""})(), 0
@@ -122,9 +122,9 @@ def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, pic
 
         def stop(self) -> None: ...
 
-        def tidy(self) -> None: ...
+        def free_idle(self) -> None: ...
 
-        async def colorize(self, work, *, patient: bool = False):
+        async def colorize(self, request, *, wait_for_slot: bool = False):
             raise Unavailable("what computes was lost on the way; come again in a moment")
 
     answer = client_of(Lost()).post("/v1/colorize", files=photo)

@@ -30,17 +30,17 @@ class PipelineParts(Protocol):
     """What a pipeline folder is made of: a `Pipeline`, or anything else that has the parts under these names."""
 
     @property
-    def tokenizer(self) -> Any: ...  # noqa: D102
+    def tokenizer(self) -> Any: ...
     @property
-    def text_encoder(self) -> Any: ...  # noqa: D102
+    def text_encoder(self) -> Any: ...
     @property
-    def vae(self) -> Any: ...  # noqa: D102
+    def vae(self) -> Any: ...
     @property
-    def unet(self) -> Any: ...  # noqa: D102
+    def unet(self) -> Any: ...
     @property
-    def scheduler(self) -> Any: ...  # noqa: D102
+    def scheduler(self) -> Any: ...
     @property
-    def photo_encoder(self) -> Any: ...  # noqa: D102
+    def photo_encoder(self) -> Any: ...
 
 
 def save_pipeline(

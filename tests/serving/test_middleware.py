@@ -28,7 +28,7 @@ def test_every_answer_says_that_nothing_comes_from_elsewhere(client):
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "127.0.0.1.evil.example", "192.168.0.9", ""])
 def test_a_foreign_host_is_refused(client, scripted, host, photo):
     answer = client.post("/v1/colorize", files=photo, headers={"host": host})
-    assert (answer.status_code, scripted.works) == (403, [])
+    assert (answer.status_code, scripted.requests) == (403, [])
     assert "--allow-host" in answer.json()["detail"]
 
 
@@ -47,7 +47,7 @@ def test_a_server_for_others_is_called_by_any_address_and_by_no_other_name(clien
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://"])
 def test_a_foreign_origin_is_refused(client, scripted, origin, photo):
     answer = client.post("/v1/colorize", files=photo, headers={"origin": origin})
-    assert (answer.status_code, scripted.works) == (403, [])
+    assert (answer.status_code, scripted.requests) == (403, [])
 
 
 def test_the_own_origin_comes_in(client, photo):
@@ -69,7 +69,7 @@ def test_without_the_token_nothing_is_done(client_of, scripted, given, photo):
         client.post(f"/v1/colorize?token={TOKEN}&authorization=Bearer {TOKEN}", files=photo, headers=headers),
     ):
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert scripted.works == []
+    assert scripted.requests == []
 
 
 def test_with_the_token_all_is_open_and_without_it_the_page_alone(client_of, scripted, photo):
@@ -89,10 +89,13 @@ def test_with_the_token_all_is_open_and_without_it_the_page_alone(client_of, scr
 
 
 def test_the_token_is_compared_in_constant_time(client_of, scripted, monkeypatch):
-    compared = []
-    monkeypatch.setattr(
-        "chromatune.serving.guard.hmac.compare_digest", lambda *pair: compared.append(pair) or pair[0] == pair[1]
-    )
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return given == token
+
+    monkeypatch.setattr("chromatune.serving.middleware.hmac.compare_digest", compare)
     client = client_of(scripted, token=TOKEN)
     client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     assert compared == [(b"wrong", TOKEN.encode())]
@@ -146,7 +149,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(port_of, scripted, length)
     port = port_of(scripted, max_upload_mb=2)
     answer = answer_of(request(port, "POST /v1/colorize HTTP/1.1", FORM, f"Content-Length: {length}"))
     assert b" 413 " in answer or b" 400 " in answer.splitlines()[0]
-    assert scripted.works == []
+    assert scripted.requests == []
 
 
 def test_a_body_of_unknown_length_is_read_no_further_than_allowed(port_of, scripted):
@@ -169,7 +172,7 @@ def test_a_body_of_unknown_length_is_read_no_further_than_allowed(port_of, scrip
     except OSError:
         answer = b" 413 "  # the reset has overtaken it
     assert b" 413 " in answer
-    assert scripted.works == []
+    assert scripted.requests == []
 
 
 def test_an_upload_that_takes_too_long_is_given_up(port_of, scripted):
