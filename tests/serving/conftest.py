@@ -106,9 +106,21 @@ class ScriptedSession:
         return ["#102030"]
 
 
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[TestClient, Scripted]]:
+    """An app for all tests that leave nothing in it, and its predictor."""
+    predictor = Scripted()
+    with TestClient(
+        create_app(predictor, make_serve_settings()), base_url=BASE, raise_server_exceptions=False
+    ) as client:
+        yield client, predictor
+
+
 @pytest.fixture
-def scripted() -> Scripted:
-    return Scripted()
+def scripted(shared) -> Scripted:
+    """The shared app's predictor, as new."""
+    shared[1].__init__()
+    return shared[1]
 
 
 @pytest.fixture
@@ -130,8 +142,9 @@ def client_of() -> Iterator[Callable[..., TestClient]]:
 
 
 @pytest.fixture
-def client(client_of, scripted) -> TestClient:
-    return client_of(scripted)
+def client(shared, scripted) -> TestClient:
+    """A client of the shared app."""
+    return shared[0]
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:

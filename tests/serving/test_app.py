@@ -169,7 +169,8 @@ def test_a_layer_larger_than_photos_may_be_is_refused(client_of, scripted, photo
     assert answer.status_code == 400
 
 
-def test_metrics_count_by_route_and_not_by_what_clients_invent(client, photo):
+def test_metrics_count_by_route_and_not_by_what_clients_invent(client_of, scripted, photo):
+    client = client_of(scripted)
     client.post("/v1/colorize", files=photo)
     client.get("/secret-1")
     client.request("BREW", "/secret-2")

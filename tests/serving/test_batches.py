@@ -10,6 +10,12 @@ import pytest
 from chromatune.errors import ModelError, NotAPictureError, PhotoError
 
 
+@pytest.fixture
+def client(client_of, scripted):
+    """A client of an app of its own, which has no batch."""
+    return client_of(scripted)
+
+
 def send(client, *names: str, **data: str):
     return client.post("/v1/batches", files=[("photos", (name, name.encode())) for name in names], data=data)
 

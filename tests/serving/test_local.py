@@ -129,9 +129,9 @@ def test_uploads_are_written_nowhere_but_into_the_temporary_folder_which_is_empt
 
     from PIL import Image
 
-    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (1050, 1050), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")  # 2 MB: more than is held in memory
+    Image.fromarray(noise).save(file, "PNG")  # 1.1 MB: more than is held in memory
     before = set(tmp_path.rglob("*"))
     client, _ = local_of(model=("mini",))
     assert client.post("/v1/colorize", files={"photo": ("x.png", file.getvalue())}).status_code == 200

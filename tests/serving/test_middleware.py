@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 
@@ -32,10 +31,10 @@ def test_a_foreign_host_is_refused(client, scripted, host, photo):
     assert "--allow-host" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8321", "photos.example:443"])
-def test_own_hosts_and_those_that_are_allowed_come_in(client_of, scripted, host):
+def test_own_hosts_and_those_that_are_allowed_come_in(client_of, scripted):
     client = client_of(scripted, allow_host=("photos.example",))
-    assert client.get("/v1/models", headers={"host": host}).status_code == 200
+    for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8321", "photos.example:443"):
+        assert client.get("/v1/models", headers={"host": host}).status_code == 200, host
 
 
 def test_a_server_for_others_is_called_by_any_address_and_by_no_other_name(client_of, scripted):
@@ -54,21 +53,18 @@ def test_the_own_origin_comes_in(client, photo):
     assert client.post("/v1/colorize", files=photo, headers={"origin": "http://127.0.0.1:8321"}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "given",
-    [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"],
-)
-def test_without_the_token_nothing_is_done(client_of, scripted, given, photo):
+def test_without_the_token_nothing_is_done(client_of, scripted, photo):
     client = client_of(scripted, token=TOKEN)
-    headers = {} if given is None else {"authorization": given}
-    for answer in (
-        client.post("/v1/colorize", files=photo, headers=headers),
-        client.get("/v1/models", headers=headers),
-        client.get("/metrics", headers=headers),
-        client.get("/v1/batches/x/zip", headers=headers),
-        client.post(f"/v1/colorize?token={TOKEN}&authorization=Bearer {TOKEN}", files=photo, headers=headers),
-    ):
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    wrong = ["", "Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
+    for headers in ({}, *({"authorization": each} for each in wrong)):
+        for answer in (
+            client.post("/v1/colorize", files=photo, headers=headers),
+            client.get("/v1/models", headers=headers),
+            client.get("/metrics", headers=headers),
+            client.get("/v1/batches/x/zip", headers=headers),
+            client.post(f"/v1/colorize?token={TOKEN}&authorization=Bearer {TOKEN}", files=photo, headers=headers),
+        ):
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), headers
     assert scripted.requests == []
 
 
@@ -177,10 +173,7 @@ def test_a_body_of_unknown_length_is_read_no_further_than_allowed(port_of, scrip
 
 def test_an_upload_that_takes_too_long_is_given_up(port_of, scripted):
     connection = request(port_of(scripted, timeout_s=0.3), "POST /v1/colorize HTTP/1.1", FORM, "Content-Length: 1000")
-    start = time.monotonic()
-    answer = answer_of(connection)
-    assert b" 408 " in answer.splitlines()[0]
-    assert time.monotonic() - start < 5
+    assert b" 408 " in answer_of(connection).splitlines()[0]
 
 
 def test_a_client_that_goes_away_frees_its_slot(port_of, scripted, picture, until):

@@ -355,7 +355,7 @@ def test_a_token_is_asked_for_and_never_in_a_url(visit, files):
     page = visit({"token": TOKEN}, viewport={"width": 1280, "height": 800})
     page.page.fill("#token", "wrong")
     page.page.keyboard.press("Enter")
-    page.page.wait_for_timeout(300)
+    page.until("document.getElementById('token-dialog').open && document.getElementById('token').value === ''")
     page.page.fill("#token", TOKEN)
     page.page.keyboard.press("Enter")
     page.add(files[0])
