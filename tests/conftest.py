@@ -17,7 +17,7 @@ from PIL import Image
 
 from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline.names import ModelInfo
+from chromatune.pipeline import BackendOutput, ModelInfo
 
 TinyPipeline = Callable[..., Path]
 
@@ -349,13 +349,15 @@ class ArithmeticPass:
     def features(self, grays: np.ndarray) -> None:
         """It has no photo encoder."""
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
         self.calls.append(tuple(options))
         if self.failure is not None:
             raise self.failure
         rgb = np.repeat(grays[..., None], 3, axis=-1)
         rgb[..., 2] += np.array([each.seed * 4 / 255 for each in options], np.float32)[:, None, None]
-        return rgb
+        return BackendOutput(rgb)
 
 
 def make_engine() -> ArithmeticPass:

@@ -13,12 +13,13 @@ from chromatune import color
 from chromatune.colorizer import Colorizer, Request, shrink
 from chromatune.errors import PhotoError
 from chromatune.options import make_options
+from chromatune.pipeline import BackendOutput
 
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
 def colorizer(request):
     """A tiny model of each runtime: their numbers differ, their promises do not."""
-    folder = request.getfixturevalue({"torch": "tiny_bundle_dir", "onnx": "graph_pipeline"}[request.param])
+    folder = request.getfixturevalue({"torch": "tiny_pipeline_dir", "onnx": "graph_pipeline"}[request.param])
     return Colorizer.load(str(folder), device="cpu", runtime=request.param)
 
 
@@ -102,13 +103,13 @@ class Arithmetic:
     def warnings_of(self, options):
         return ()
 
-    def __call__(self, grays, options):
+    def __call__(self, grays, options, with_features=False):
         self.calls.append([each.seed for each in options])
         assert len({dataclasses.replace(each, seed=0) for each in options}) == 1
         rgb = np.stack([grays] * 3, axis=-1)
         rgb[..., 0] = np.array([each.seed for each in options])[:, None, None] / 255
         rgb[..., 1] = len(grays) / 255
-        return rgb
+        return BackendOutput(rgb)
 
 
 def test_each_photo_of_a_stream_may_have_its_own_options(colorizer):

@@ -192,3 +192,28 @@ def test_photos_of_any_size_and_aspect_take_hints_and_references(mini, height, w
     color[..., 0] //= 2
     rgb = mini.colorize(gray, hints=Hints().point(width / 2, height / 2, "#a03020"), like=[color]).rgb
     assert rgb.shape == (height, width, 3) and luma_drift(rgb, gray)[0] <= 1
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_the_photo_encoder_runs_once_for_a_hinted_photo(monkeypatch, runtime):
+    """The pass hands on what it saw; a photo that is hinted only later, in an editor, is looked at once more."""
+    colorizer = Colorizer.load("mini", runtime=runtime, device="cpu")
+    encoder = type(colorizer.backend.pipeline.photo_encoder)
+    name = "run" if runtime == "onnx" else "features"
+    own, runs = getattr(encoder, name), []
+
+    def counted(self, *given):
+        if self is colorizer.backend.pipeline.photo_encoder:
+            runs.append(given)
+        return own(self, *given)
+
+    monkeypatch.setattr(encoder, name, counted)
+    reference = colorizer.reference(np.dstack([scene(), scene(), scene() // 2]))
+    runs.clear()
+    colorizer.colorize(scene(), hints=Hints().point(60, 90, "red"), like=[reference])
+    assert len(runs) == 1
+    (output,) = colorizer.model_outputs([scene()])
+    editor = Editor(colorizer, output)
+    editor.preview(Hints().point(60, 90, "red"))
+    editor.finish(Hints().point(10, 90, "red"))
+    assert len(runs) == 3

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
@@ -19,7 +19,7 @@ from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, check_reference, make_reference
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo, load_backend
+from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,6 +75,7 @@ class ModelOutput:
     seconds: float  # wall time of the pass; in a batch, this photo's share
     hints: Hints = Hints()  # that it was asked with
     references: tuple[Reference, ...] = ()  # the same
+    features: Mapping[int, np.ndarray] | None = None  # of the photo encoder in that pass, where hints need them
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +249,10 @@ class Colorizer:
             OptionsError: it was asked for with `recompose` off.
         """
         check_recomposed(output.options)
-        return self.hinted(output.photo, self.chroma(output, vivid), output.options.size_px, output.references)
+        chroma = self.chroma(output, vivid)
+        if output.features is not None:
+            return HintedChroma(output.photo, chroma, output.features, output.references)
+        return self.hinted(output.photo, chroma, output.options.size_px, output.references)
 
     def hinted(
         self, photo: Photo, chroma: np.ndarray, size_px: int | None = None, references: Sequence[Reference] = ()
@@ -288,9 +292,7 @@ class Colorizer:
         """What the photo encoder sees in each of (H, W) grays of one size: stride ⇒ (C, h, w); None without one."""
         size = self.small_size(grays[0].shape[0], grays[0].shape[1], size_px)
         found = self.backend.features(np.stack([shrink(gray, size) for gray in grays]))
-        if found is None:
-            return None
-        return [{stride: each[index] for stride, each in found.items()} for index in range(len(grays))]
+        return None if found is None else [_row(found, index) for index in range(len(grays))]
 
     def _opened(self, request: Request) -> _Opened | PhotoError:
         options = self.info.resolve(request.options)
@@ -323,10 +325,13 @@ class Colorizer:
             start = time.perf_counter()
             opened = [readable[index] for index in indices]
             grays = np.stack([shrink(each.photo.gray, size) for each in opened])  # (B, h, w)
-            passes = self.backend(grays, [each.options for each in opened])
+            found = self.backend(grays, [each.options for each in opened], any(each.hinted for each in opened))
             seconds = (time.perf_counter() - start) / len(indices)
-            for index, each, rgb in zip(indices, opened, passes, strict=True):
-                outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints, each.references)
+            for row, (index, each) in enumerate(zip(indices, opened, strict=True)):
+                features = _row(found.features, row) if found.features and each.hinted else None
+                outputs[index] = ModelOutput(
+                    each.photo, found.rgb[row], each.options, seconds, each.hints, each.references, features
+                )
         for index, given in enumerate(window):
             yield given if isinstance(given, PhotoError) else outputs.pop(index)
 
@@ -353,6 +358,11 @@ class _Opened:
     hints: Hints
     references: tuple[Reference, ...]
 
+    @property
+    def hinted(self) -> bool:
+        """Whether the correction field will act."""
+        return bool(self.hints or self.references)
+
 
 def check_recomposed(options: ResolvedOptions) -> None:
     """Raises an `OptionsError` where hints would be put onto the model's own luminance."""
@@ -374,6 +384,11 @@ def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:
     blended = gray + np.float32(strength) * (rgb - gray)
     full = cv2.resize(blended, (photo.width_px, photo.height_px), interpolation=cv2.INTER_CUBIC)
     return np.rint(np.clip(full, 0, 1) * photo.max_value).astype(photo.gray.dtype)
+
+
+def _row(features: Features, index: int) -> dict[int, np.ndarray]:
+    """Return the features of one photo of several: stride ⇒ (C, h, w)."""
+    return {stride: each[index] for stride, each in features.items()}
 
 
 def _read(source: PhotoSource) -> Photo | PhotoError:

@@ -125,7 +125,7 @@ def test_the_number_of_threads_changes_no_bit(model, monkeypatch):
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         backend = OnnxBackend(load_onnx_pipeline(files))
-        results.append(backend(grays, [backend.info.resolve(ColorizeOptions(steps=2))]))
+        results.append(backend(grays, [backend.info.resolve(ColorizeOptions(steps=2))]).rgb)
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
 
@@ -154,9 +154,9 @@ def test_several_photos_in_one_call_each_with_its_seed(mini):
     """Not what a CPU is asked for, but what a GPU will be: close to each alone, whose matrices are of another size."""
     grays = np.stack([noise(64, 64, seed) for seed in (1, 2)]).astype(np.float32) / 255
     options = [mini.info.resolve(make_options(seed=seed, steps=2, guidance_scale=2.0)) for seed in (5, 6)]
-    together = mini.backend(grays, options)
+    together = mini.backend(grays, options).rgb
     for index in (0, 1):
-        alone = mini.backend(grays[index : index + 1], options[index : index + 1])
+        alone = mini.backend(grays[index : index + 1], options[index : index + 1]).rgb
         np.testing.assert_allclose(together[index], alone[0], atol=1e-4)
 
 

@@ -1,6 +1,6 @@
 from .backend import Backend as Backend
-from .backend import load_backend as load_backend
-from .backend import usual_workers as usual_workers
+from .backend import BackendOutput as BackendOutput
+from .backend import Features as Features
 from .checks import read_header as read_header
 from .checks import read_json as read_json
 from .export import defaults_of as defaults_of
@@ -40,7 +40,9 @@ from .prediction import alpha_sigma as alpha_sigma
 from .prediction import predicted_latents as predicted_latents
 from .prediction import prediction_target as prediction_target
 from .prediction import zero_terminal_snr_config as zero_terminal_snr_config
+from .runtimes import load_backend as load_backend
 from .runtimes import scheduler_problem as scheduler_problem
+from .runtimes import usual_workers as usual_workers
 from .sampling import sample as sample
 from .saving import check_replaceable as check_replaceable
 from .saving import push_to_hub as push_to_hub

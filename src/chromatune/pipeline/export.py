@@ -95,7 +95,7 @@ def largest_difference(pipeline: Pipeline, folder: Path) -> float:
     down, across = np.mgrid[0 : side + by_torch.multiple_px, 0:side].astype(np.float32) / side
     grays = (0.5 + 0.3 * np.sin(20 * down * across) + 0.2 * np.cos(13 * across))[None].astype(np.float32)
     options = [pipeline.info.resolve(ColorizeOptions(steps=TRIAL_STEPS))]
-    return float(np.abs(by_torch(grays, options) - by_onnx(grays, options)).max())
+    return float(np.abs(by_torch(grays, options).rgb - by_onnx(grays, options).rgb).max())
 
 
 def defaults_of(info: ModelInfo) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def encode_condition(pipeline: Pipeline, rgb: torch.Tensor) -> torch.Tensor:
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 
 
+def photo_features(pipeline: Pipeline, rgb: torch.Tensor) -> dict[int, torch.Tensor] | None:
+    """Return what the photo encoder sees in (B, 3, h, w) float32 sRGB 0..1: stride ⇒ features; None without one."""
+    encoder = pipeline.photo_encoder
+    return None if encoder is None else encoder.features(rgb.to(pipeline.device, pipeline.dtype))
+
+
 def encode_photos(pipeline: Pipeline, rgb: torch.Tensor) -> Residuals | None:
     """What the photo encoder sees: (B, 3, h, w) float32 sRGB 0..1 -> residuals for the U-Net; None if there is none."""
     return None if pipeline.photo_encoder is None else pipeline.photo_encoder(rgb.to(pipeline.device, pipeline.dtype))

@@ -9,11 +9,12 @@ import numpy as np
 
 from chromatune.errors import ModelError, first_line, printable
 from chromatune.options import ResolvedOptions
+from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.guidance import branch_weights
 from chromatune.pipeline.names import ModelInfo
 from chromatune.pipeline.noise import draw_noise, noise_generator
 from chromatune.pipeline.onnx_files import FEATURES, LONGEST_REASON, OnnxPipeline
-from chromatune.pipeline.onnx_signatures import RESIDUAL
+from chromatune.pipeline.onnx_signatures import RESIDUAL, residuals_of
 from chromatune.pipeline.schedules import denoise, make_schedule
 from chromatune.pipeline.wording import unread_warnings
 
@@ -53,25 +54,22 @@ class OnnxBackend:
         """A line for each instruction that is longer than the text encoder reads."""
         return unread_warnings(options, self.pipeline.tokenizer)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
-        """What the photo encoder sees; see `Backend.features`."""
-        encoder = self.pipeline.photo_encoder
-        if encoder is None:
-            return None
-        prefix = FEATURES.format("")
-        names = [name for name in encoder.outputs if name.startswith(prefix)]
-        pixels = np.repeat(grays[:, None], 3, axis=1)  # (B, 3, h, w)
-        found = encoder.run({encoder.inputs[0]: pixels}, names)
-        return {int(name.removeprefix(prefix)): each for name, each in zip(names, found, strict=True)} or None
+    def features(self, grays: np.ndarray) -> Features | None:
+        """Return what the photo encoder sees; see `Backend.features`."""
+        return _features_of(self._encode(_pixels(grays), FEATURES))
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """Grays ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return the model's own RGB, and the features; see `Backend`.
 
         Raises:
             ModelError: the model gives values that are not numbers, or a part does not fit the others.
         """
         try:
-            rgb = self._pass(grays, options)
+            pixels = _pixels(grays)
+            encoded = self._encode(pixels, RESIDUAL, *([FEATURES] if with_features else []))
+            rgb = self._pass(pixels, encoded, options)
         except Exception as error:  # what the library raises on parts that do not fit is of any kind
             if "memory" in str(error).lower() or "alloc" in str(error).lower():  # nothing is wrong with the model
                 raise MemoryError("not enough memory for the model's pass") from error
@@ -81,15 +79,17 @@ class OnnxBackend:
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
             raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
-        return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1))
+        features = _features_of(encoded) if with_features else None
+        return BackendOutput(np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)), features)
 
-    def _pass(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
-        asked, parts = options[0], self.pipeline
-        pixels = np.repeat(grays[:, None], 3, axis=1)  # (B, 3, h, w)
-        encoded = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
-        condition = encoded[:, :4]  # the posterior's mode is its mean, which comes first
-        latents = self._sample(condition, self._residuals(pixels), asked, options)
+    def _pass(
+        self, pixels: np.ndarray, encoded: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
+    ) -> np.ndarray:
+        """(B, 3, h, w) float32 luma 0..1, and what the photo encoder gave -> (B, 3, h, w) float32 sRGB 0..1."""
+        parts = self.pipeline
+        moments = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
+        condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
+        latents = self._sample(condition, residuals_of(encoded), options[0], options)
         name = parts.vae_decoder.inputs[0]
         decoded = _only(parts.vae_decoder.run({name: latents / np.float32(parts.scaling_factor)}))
         return np.clip(decoded.astype(np.float32) / 2 + np.float32(0.5), 0, 1)
@@ -124,12 +124,13 @@ class OnnxBackend:
 
         return np.asarray(denoise(schedule, lambda: draw_noise(generators, condition.shape[1:]), predict))
 
-    def _residuals(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """What the photo encoder sees, for the U-Net: by input, (B, C, h, w) each; nothing without a photo encoder."""
+    def _encode(self, pixels: np.ndarray, *kinds: str) -> dict[str, np.ndarray]:
+        """Run the photo encoder: (B, C, h, w) by output, of the kinds named; nothing without a photo encoder."""
         encoder = self.pipeline.photo_encoder
-        if encoder is None:
+        prefixes = tuple(kind.format("") for kind in kinds)
+        names = [name for name in encoder.outputs if name.startswith(prefixes)] if encoder is not None else []
+        if encoder is None or not names:  # ONNX Runtime takes no names for all of them
             return {}
-        names = [name for name in encoder.outputs if name.startswith(RESIDUAL.format(""))]
         return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
 
     def _embed(self, prompt: str) -> np.ndarray:
@@ -151,6 +152,17 @@ def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         return f"its scheduler cannot be sampled ({printable(first_line(error)[:LONGEST_REASON])})"
     return "" if np.isfinite(latents).all() else "its scheduler gives values that are not numbers"
+
+
+def _pixels(grays: np.ndarray) -> np.ndarray:
+    """(B, h, w) float32 luma 0..1 -> (B, 3, h, w), the same."""
+    return np.repeat(grays[:, None], 3, axis=1)
+
+
+def _features_of(encoded: Mapping[str, np.ndarray]) -> Features | None:
+    """Return the features among the photo encoder's outputs, by stride."""
+    prefix = FEATURES.format("")
+    return {int(key.removeprefix(prefix)): each for key, each in encoded.items() if key.startswith(prefix)} or None
 
 
 def _only(outputs: list[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from chromatune.errors import shown
 from chromatune.pipeline.names import PHOTO_ENCODER
@@ -11,6 +11,7 @@ from chromatune.pipeline.names import PHOTO_ENCODER
 # Of an input or output, as a graph declares it: sizes, names of sizes that vary, or nothing where it does not say
 Shape: TypeAlias = Sequence[Any] | None
 Signature: TypeAlias = Mapping[str, Shape]
+T = TypeVar("T")
 
 RESIDUAL = "residual_{}"  # input of the U-Net and output of the photo encoder, one for each place
 UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
@@ -45,9 +46,9 @@ def signature_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> 
     return ("unet", problem) if problem else None
 
 
-def residuals_of(names: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The residuals among inputs or outputs."""
-    return {name: shape for name, shape in names.items() if name.startswith(RESIDUAL.format(""))}
+def residuals_of(named: Mapping[str, T]) -> dict[str, T]:
+    """Return the residuals among inputs or outputs."""
+    return {name: each for name, each in named.items() if name.startswith(RESIDUAL.format(""))}
 
 
 def _unet_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> str:

@@ -9,12 +9,45 @@ from typing import Literal, get_args
 
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
-from chromatune.pipeline.names import ModelFiles, has_torch
-from chromatune.pipeline.onnx_files import PROVIDERS, has_onnx_parts
+from chromatune.pipeline.backend import Backend
+from chromatune.pipeline.names import ModelFiles, find_model, has_torch
+from chromatune.pipeline.onnx_files import PROVIDERS, has_onnx_parts, load_onnx_pipeline, threads
 from chromatune.pipeline.schedules import make_schedule
 from chromatune.pipeline.tokens import TOKENIZER_FILE
 
 Runtime = Literal["onnx", "torch"]
+MOST_WORKERS = 8
+
+
+def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
+    """The model pass of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+
+    Args:
+        model: see `chromatune.pipeline.load_pipeline`.
+        device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_files.PROVIDERS`; None for
+            the best there is.
+        runtime: "onnx" or "torch"; None for the one that is faster here, see `choose_runtime`.
+        workers: threads that will call it at the same time. Torch takes one call after the other.
+
+    Raises:
+        ModelError: see `chromatune.pipeline.load_pipeline` and `choose_runtime`.
+        MissingExtraError: it takes torch, which is not installed.
+        OptionsError: there is no such runtime.
+    """
+    files = find_model(model)
+    if choose_runtime(files, device, runtime) == "onnx":
+        from chromatune.pipeline.onnx_backend import OnnxBackend
+
+        return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
+    from chromatune.pipeline import load_pipeline
+    from chromatune.pipeline.torch_backend import TorchBackend  # it imports torch
+
+    return TorchBackend(load_pipeline(model, device=device))
+
+
+def usual_workers() -> int:
+    """Photos computed at the same time, unless a number is asked for: one a core, up to 8, as each takes memory."""
+    return max(1, min(threads(), MOST_WORKERS))
 
 
 def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | None = None) -> Runtime:

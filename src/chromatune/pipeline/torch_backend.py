@@ -11,7 +11,8 @@ import torch
 from chromatune.errors import ModelError, first_line, printable
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline import ModelInfo, Pipeline
-from chromatune.pipeline.latents import decode_latents, encode_condition, encode_photos
+from chromatune.pipeline.backend import BackendOutput, Features
+from chromatune.pipeline.latents import decode_latents, encode_condition, photo_features
 from chromatune.pipeline.noise import noise_generator
 from chromatune.pipeline.sampling import sample
 from chromatune.pipeline.text import TextEmbedder, prompt_tokenizer
@@ -55,25 +56,24 @@ class TorchBackend:
         """A line for each instruction that is longer than the text encoder reads."""
         return unread_warnings(options, self._tokenizer)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
-        """What the photo encoder sees; see `Backend.features`."""
-        encoder = self.pipeline.photo_encoder
-        if encoder is None:
-            return None
+    def features(self, grays: np.ndarray) -> Features | None:
+        """Return what the photo encoder sees; see `Backend.features`."""
         with self._turn, torch.inference_mode():
-            pixels = torch.from_numpy(grays)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
-            found = encoder.features(pixels.to(self.pipeline.device, self.pipeline.dtype))
-            return {stride: each.float().cpu().numpy() for stride, each in found.items()}
+            return _as_arrays(photo_features(self.pipeline, _pixels(grays)))
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """Grays ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return the model's own RGB, and the features; see `Backend`.
 
         Raises:
             ModelError: the model gives values that are not numbers, or one of its settings makes no sense.
         """
         with self._turn, torch.inference_mode():
             try:
-                rgb = self._pass(torch.from_numpy(grays), options)
+                pixels = _pixels(grays)
+                features = photo_features(self.pipeline, pixels)
+                rgb = self._pass(pixels, features, options)
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 if "memory" in str(error).lower():  # nothing is wrong with the model
                     raise
@@ -84,12 +84,15 @@ class TorchBackend:
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
             raise ModelError(f"{self.info.name} gave pictures of {tuple(rgb.shape)}; give another model")
-        return rgb.permute(0, 2, 3, 1).contiguous().numpy()
+        return BackendOutput(
+            rgb.permute(0, 2, 3, 1).contiguous().numpy(), _as_arrays(features) if with_features else None
+        )
 
-    def _pass(self, grays: torch.Tensor, options: Sequence[ResolvedOptions]) -> torch.Tensor:
-        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
-        asked = options[0]
-        pixels = grays[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
+    def _pass(
+        self, pixels: torch.Tensor, features: dict[int, torch.Tensor] | None, options: Sequence[ResolvedOptions]
+    ) -> torch.Tensor:
+        """(B, 3, h, w) float32 luma 0..1, and what the photo encoder saw -> (B, 3, h, w) float32 sRGB 0..1."""
+        asked, encoder = options[0], self.pipeline.photo_encoder
         latents = sample(
             self.pipeline,
             encode_condition(self.pipeline, pixels),
@@ -99,6 +102,15 @@ class TorchBackend:
             generators=[noise_generator(each.seed) for each in options],
             guidance_scale=asked.guidance_scale,
             image_guidance_scale=asked.image_guidance_scale,
-            residuals=encode_photos(self.pipeline, pixels),
+            residuals=None if encoder is None or features is None else encoder.residuals(features),
         )
         return decode_latents(self.pipeline, latents)
+
+
+def _pixels(grays: np.ndarray) -> torch.Tensor:
+    """(B, h, w) float32 luma 0..1 -> (B, 3, h, w), the same."""
+    return torch.from_numpy(grays)[:, None].expand(-1, 3, -1, -1)
+
+
+def _as_arrays(features: dict[int, torch.Tensor] | None) -> Features | None:
+    return None if features is None else {stride: each.float().cpu().numpy() for stride, each in features.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo
+from chromatune.pipeline import Backend, BackendOutput, Features, ModelInfo
 
 MAX_BATCH = 8  # photos of one pass
 MAX_WAIT_S = 0.005  # how long a pass waits for more photos; while one runs, the next ones gather anyway
@@ -21,11 +21,12 @@ MAX_WAIT_S = 0.005  # how long a pass waits for more photos; while one runs, the
 
 @dataclass(frozen=True, eq=False)
 class _Pending:
-    """A photo that waits for its pass: (h, w) float32 luma 0..1, and its options; `rgb` gets (h, w, 3)."""
+    """A photo that waits for its pass; its output has no first axis."""
 
-    gray: np.ndarray
+    gray: np.ndarray  # (h, w) float32, luma 0..1
     options: ResolvedOptions
-    rgb: Future[np.ndarray] = field(default_factory=Future)
+    with_features: bool
+    output: Future[BackendOutput] = field(default_factory=Future)
 
 
 class DynamicBatcher:
@@ -67,20 +68,22 @@ class DynamicBatcher:
         """Return the backend's."""
         return self._backend.warnings_of(options)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
+    def features(self, grays: np.ndarray) -> Features | None:
         """Return the backend's; these are not batched."""
         return self._backend.features(grays)
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """Return the model's own RGB, (B, h, w, 3) float32 sRGB 0..1; see `Backend.__call__`."""
-        own = [_Pending(gray, each) for gray, each in zip(grays, options, strict=True)]
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return what the backend gives for photos of one size; see `Backend.__call__`."""
+        own = [_Pending(gray, each, with_features) for gray, each in zip(grays, options, strict=True)]
         with self._queue_lock:
             self._queue += own
-        while not all(each.rgb.done() for each in own):
+        while not all(each.output.done() for each in own):
             with self._pass_lock:
-                if not all(each.rgb.done() for each in own):
+                if not all(each.output.done() for each in own):
                     self._run_pass()
-        return np.stack([each.rgb.result() for each in own])
+        return _stacked([each.output.result() for each in own])
 
     def _run_pass(self) -> None:
         """Take photos from the queue and settle each of them, with its result or its error."""
@@ -98,14 +101,27 @@ class DynamicBatcher:
 
     def _compute(self, group: list[_Pending]) -> None:
         """Settle photos of one size and the same options but for the seed."""
+        grays, options = np.stack([each.gray for each in group]), [each.options for each in group]
         try:
-            rgb = self._backend(np.stack([each.gray for each in group]), [each.options for each in group])
+            found = self._backend(grays, options, any(each.with_features for each in group))
         except Exception as error:  # noqa: BLE001 - it is raised where the photo is waited for
             if len(group) == 1:
-                group[0].rgb.set_exception(error)
+                group[0].output.set_exception(error)
             else:  # of one photo, perhaps: each by itself gets its own
                 for each in group:
                     self._compute([each])
             return
-        for each, own in zip(group, rgb, strict=True):
-            each.rgb.set_result(own)
+        for row, each in enumerate(group):
+            features = found.features if each.with_features else None
+            own = features and {stride: value[row] for stride, value in features.items()}
+            each.output.set_result(BackendOutput(found.rgb[row], own))
+
+
+def _stacked(outputs: Sequence[BackendOutput]) -> BackendOutput:
+    """Return outputs of one photo each, of one size, as one."""
+    features = [each.features for each in outputs if each.features]
+    strides = features[0].keys() if features else ()
+    return BackendOutput(
+        np.stack([each.rgb for each in outputs]),
+        {stride: np.stack([each[stride] for each in features]) for stride in strides} or None,
+    )

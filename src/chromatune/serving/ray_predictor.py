@@ -22,7 +22,7 @@ import numpy as np
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError, ModelError, first_line
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo
+from chromatune.pipeline import Backend, BackendOutput, Features, ModelInfo
 from chromatune.serving.batcher import MAX_BATCH
 from chromatune.serving.local import LocalPredictor
 from chromatune.serving.predictor import ColorizeRequest, EncodedImage, QueueFull, Session, State, Unavailable
@@ -133,13 +133,15 @@ class RemoteBackend:
         """Return a replica's; see `Backend.warnings_of`."""
         return self._replicas.call_from_thread("warnings_of", self._model, options)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
+    def features(self, grays: np.ndarray) -> Features | None:
         """Return a replica's; see `Backend.features`."""
         return self._replicas.call_from_thread("features", self._model, grays)
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
         """Return a replica's; see `Backend.__call__`."""
-        return self._replicas.call_from_thread("run_backend", self._model, grays, list(options))
+        return self._replicas.call_from_thread("run_backend", self._model, grays, list(options), with_features)
 
 
 class Replicas:
@@ -243,12 +245,12 @@ class Replica:
             return error
 
     async def run_backend(
-        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions]
-    ) -> np.ndarray | Exception:
+        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool
+    ) -> BackendOutput | Exception:
         """Return what the model gives for small grays; see `Backend.__call__`."""
-        return await self._in_thread(model, lambda backend: backend(grays, options))
+        return await self._in_thread(model, lambda backend: backend(grays, options, with_features))
 
-    async def features(self, model: str, grays: np.ndarray) -> dict[int, np.ndarray] | None | Exception:
+    async def features(self, model: str, grays: np.ndarray) -> Features | None | Exception:
         """Return what the photo encoder sees; see `Backend.features`."""
         return await self._in_thread(model, lambda backend: backend.features(grays))
 
