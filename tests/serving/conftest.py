@@ -46,6 +46,31 @@ def photo() -> dict[str, tuple[str, bytes]]:
     return {"photo": ("x.png", make_picture())}
 
 
+def make_video(frames: int = 16, size: tuple[int, int] = (96, 64)) -> bytes:
+    """A video of two shots, a view that moves over one picture and then over another, as an MP4 file."""
+    import av
+
+    file, (width, height) = io.BytesIO(), size
+    pictures = [np.random.default_rng(seed).integers(40, 215, (height // 8, width // 4), np.uint8) for seed in (1, 2)]
+    pictures = [np.kron(picture, np.ones((8, 8), np.uint8)) for picture in pictures]
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            view = pictures[2 * number // frames][:, number : number + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def video_bytes() -> Callable[..., bytes]:
+    """Makes a video of two shots as an MP4 file."""
+    return make_video
+
+
 class Scripted:
     """A predictor that does what a test says."""
 

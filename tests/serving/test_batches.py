@@ -108,12 +108,12 @@ def test_batches_that_take_too_much_of_the_disk_give_way(client_of, until, scrip
         answer = client.post("/v1/batches", files=[("photos", ("a.png", b"0" * 1500))])
         keys.append(answer.json()["id"])
         finished(client, until, keys[-1])
-    kept = [client.get(f"/v1/batches/{key}").status_code for key in keys]
-    assert kept[-4:] == [200] * 4 and kept[0] == 404
+    found = [client.get(f"/v1/batches/{key}").status_code for key in keys]
+    assert found[-4:] == [200] * 4 and found[0] == 404
 
 
 @pytest.mark.parametrize("data", [{"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}])
-def test_bad_options_are_told_before_anything_is_written(client, temporary_folder, data):
+def test_bad_options_fail_before_anything_is_written(client, temporary_folder, data):
     assert send(client, "a.png", **data).status_code == 422
     assert list(temporary_folder.iterdir()) == []
 

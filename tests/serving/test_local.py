@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
 ):
     folder = tmp_path / "secret" / "portraits"
     folder.mkdir(parents=True)
-    told: list[str] = []
+    warnings: list[str] = []
 
     def fail(model: str, **options):
         if model == "mini":
@@ -66,13 +66,13 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
 
     monkeypatch.setattr("chromatune.colorizer.load_backend", fail)
     settings = {"model": ("mini", str(folder))}
-    predictor = LocalPredictor(make_serve_settings(**settings), told.append)
+    predictor = LocalPredictor(make_serve_settings(**settings), warnings.append)
     client = client_of(predictor, **settings)
     until(lambda: predictor.state.name == "ready")
     answer = client.post("/v1/colorize", files=photo, data={"model": "portraits"})
     assert answer.status_code == 503
     assert answer.json()["detail"] == "portraits: unet/config.json is missing in portraits/unet; mend it, or see x.txt"
-    assert str(folder) in told[0]  # who runs the server is told all
+    assert str(folder) in warnings[0]  # who runs the server is told all
     assert client.post("/v1/colorize", files=photo).status_code == 200
 
 
@@ -101,7 +101,7 @@ def test_lines_lose_folders_of_this_machine(line, shown):
     assert without_paths(line) == shown
 
 
-def test_a_queue_that_is_full_sends_away_and_takes_again(engine, local_of, photo, until, monkeypatch):
+def test_a_queue_that_is_full_refuses_and_takes_again(engine, local_of, photo, until, monkeypatch):
     go = threading.Event()
     original = type(engine).__call__
     monkeypatch.setattr(type(engine), "__call__", lambda self, *given: go.wait(20) and original(self, *given))

@@ -68,7 +68,7 @@ def post(port: int, data: bytes, options: str = "{}") -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_told_to_stop_it_answers_what_is_in_work_and_exits_0_without_torch(temporary_folder, picture, end):
+def test_stopped_it_answers_what_is_in_work_and_exits_0_without_torch(temporary_folder, picture, end):
     with serving("--model", "mini", temporary=temporary_folder) as (process, port):
         found: list[tuple[int, bytes]] = []
         long = json.dumps({"steps": 40, "size_px": 128})

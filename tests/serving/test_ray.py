@@ -77,7 +77,7 @@ def test_a_session_outlives_the_replicas(client, picture, until, replica_pids):
     assert (answer.status_code, answer.json()["version"]) == (201, 2)
 
 
-def test_a_queue_that_is_full_sends_away_and_batches_wait_for_their_turn(client_of, replicas_of, picture, until):
+def test_a_queue_that_is_full_refuses_and_batches_wait_for_their_turn(client_of, replicas_of, picture, until):
     from chromatune.serving.ray_predictor import RayPredictor
 
     settings = SETTINGS | {"replicas": 1, "queue": 1}
@@ -99,7 +99,7 @@ def test_a_queue_that_is_full_sends_away_and_batches_wait_for_their_turn(client_
     assert states == {"done"} and predictor.waiting == 0
 
 
-def test_a_model_that_cannot_be_loaded_is_told_as_by_the_local_engine(client_of, replicas_of, photo, until, tmp_path):
+def test_a_model_that_cannot_be_loaded_fails_as_with_the_local_engine(client_of, replicas_of, photo, until, tmp_path):
     from chromatune.serving.ray_predictor import RayPredictor
 
     (tmp_path / "empty").mkdir()

@@ -5,29 +5,11 @@ from __future__ import annotations
 import io
 import threading
 
-import numpy as np
 import pytest
 from PIL import Image
 
 av = pytest.importorskip("av")
 IN_WORK = ("reading", "colorizing", "colouring")
-
-
-def video_bytes(frames: int = 16, size: tuple[int, int] = (96, 64)) -> bytes:
-    """A video of two shots, a view that moves over one picture and then over another, as an MP4 file."""
-    file, (width, height) = io.BytesIO(), size
-    pictures = [np.random.default_rng(seed).integers(40, 215, (height // 8, width // 4), np.uint8) for seed in (1, 2)]
-    pictures = [np.kron(picture, np.ones((8, 8), np.uint8)) for picture in pictures]
-    with av.open(file, "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(frames):
-            view = pictures[2 * number // frames][:, number : number + width]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
-            frame.pts = number
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return file.getvalue()
 
 
 def sent(client, data: bytes, name: str = "garden.mp4") -> str:
@@ -53,12 +35,12 @@ def client(engine, local_of):
 
 
 @pytest.fixture(scope="module")
-def short() -> bytes:
+def short(video_bytes) -> bytes:
     """A video of four frames."""
     return video_bytes(4)
 
 
-def test_a_video_gets_stills_and_comes_back_in_color(client, settled):
+def test_a_video_gets_stills_and_comes_back_in_color(client, settled, video_bytes):
     path = sent(client, video_bytes())
     assert client.get(f"{path}/result").status_code == 409
     status = settled(client, path)

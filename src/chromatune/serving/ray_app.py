@@ -37,7 +37,7 @@ def build(args: dict[str, Any]) -> Any:
     """
     token = args.get("token") or os.environ.get(TOKEN_VARIABLE) or None
     settings = make_serve_settings(**{**args, "engine": "ray", "token": token})
-    # One, because it keeps sessions and batches; without a CPU of its own, which are for replicas
+    # One, because it holds sessions and batches; without a CPU of its own, which are for replicas
     app = serve.deployment(
         serve.ingress()(App), name="App", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000
     )

@@ -220,7 +220,7 @@ class BackendFacts:
 class Replica:
     """What runs in each replica: models loaded once, whole photos, and passes for sessions of the app.
 
-    It keeps nothing of a request: each replica answers any of them, and a lost one costs only what it had in work.
+    It has no state of requests: each replica answers any of them, and a lost one costs only what it had in work.
     Its methods return an error where there is one: raised, Ray would put a traceback into its text.
     """
 

@@ -60,7 +60,7 @@ export class Hand {
 
   _showVivid(photo) {
     $("vivid").value = photo.vivid ?? 1;
-    $("vivid-shown").textContent = photo.vivid === null ? "own" : photo.vivid.toFixed(1);
+    $("vivid-shown").textContent = photo.vivid === null ? "auto" : photo.vivid.toFixed(1);
   }
 
   undo(by) {
