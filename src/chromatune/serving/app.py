@@ -22,6 +22,10 @@ from chromatune.serving.predictor import EDITABLE, ColorizeRequest, Predictor
 from chromatune.serving.responses import (
     PICTURES,
     UPLOADS,
+    ModelField,
+    OptionsField,
+    PhotoField,
+    ReferenceField,
     add_error_handlers,
     failures,
     file_name,
@@ -129,16 +133,14 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
     )
     async def colorize(
         request: Request,
-        photo: Annotated[UploadFile, File(description="A photo, in any format that is read.")],
-        options: Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")] = "{}",
-        model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
+        photo: PhotoField,
+        options: OptionsField = "{}",
+        model: ModelField = None,
         hints: Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")] = "",
         hints_layer: Annotated[
             UploadFile | None, File(description="Hints painted on a transparent picture of the photo's aspect.")
         ] = None,
-        reference: Annotated[
-            list[UploadFile] | None, File(description="Photos in color that show the same things.")
-        ] = None,
+        reference: ReferenceField = None,
     ) -> Response:
         """The colored photo, in the photo's own format where it holds color, with facts in headers.
 

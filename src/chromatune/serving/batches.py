@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, HTTPException, Response, UploadFile
+from fastapi import FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
@@ -23,6 +23,8 @@ from chromatune.serving.responses import (
     NOT_DONE,
     PICTURES,
     RETRY_SOON,
+    ModelField,
+    OptionsField,
     failures,
     file_name,
     file_of,
@@ -253,8 +255,8 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
     )
     async def start_batch(
         photos: Annotated[list[UploadFile], File(description="Photos, in any formats that are read.")],
-        options: Annotated[str, Form(description="Options of all, as a JSON object.")] = "{}",
-        model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
+        options: OptionsField = "{}",
+        model: ModelField = None,
     ) -> BatchStarted:
         """Answer at once; `GET /v1/batches/{id}` says how far the batch is."""
         chosen, asked = model or settings.models[0], parsed_options(options)

@@ -1,4 +1,4 @@
-"""Results and failures as HTTP responses: a file with facts in its headers, or one line, the command line's own."""
+"""What the routes share: fields of forms, results as files with facts in their headers, failures as one line."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -19,6 +19,13 @@ from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.middleware import retry_after
 from chromatune.serving.predictor import EncodedImage, QueueFull, Unavailable
 from chromatune.serving.store import NotStored
+
+PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any format that is read.")]
+OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
+ModelField: TypeAlias = Annotated[str | None, Form(description="A model on offer; the first by default.")]
+ReferenceField: TypeAlias = Annotated[
+    list[UploadFile] | None, File(description="Photos in color that show the same things.")
+]
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff", ".webp": "image/webp", ".bmp": "image/bmp",

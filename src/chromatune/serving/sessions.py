@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Body, FastAPI, File, Form, Path, Query, Request, Response, UploadFile
+from fastapi import Body, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from chromatune.errors import OptionsError
@@ -15,6 +15,10 @@ from chromatune.serving.responses import (
     EDITS,
     PICTURES,
     UPLOADS,
+    ModelField,
+    OptionsField,
+    PhotoField,
+    ReferenceField,
     failures,
     file_name,
     image_response,
@@ -80,12 +84,10 @@ def _add_versions(
     @app.post("/v1/sessions", status_code=201, summary="Open a photo for edits", responses=failures(*UPLOADS))
     async def open_session(
         request: Request,
-        photo: Annotated[UploadFile, File(description="A photo, in any format that is read.")],
-        options: Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")] = "{}",
-        model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
-        reference: Annotated[
-            list[UploadFile] | None, File(description="Photos in color that show the same things.")
-        ] = None,
+        photo: PhotoField,
+        options: OptionsField = "{}",
+        model: ModelField = None,
+        reference: ReferenceField = None,
     ) -> SessionResponse:
         """Read the photo and take it through the model once; edits name the session's id.
 
