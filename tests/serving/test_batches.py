@@ -44,25 +44,22 @@ def test_states_results_and_an_archive(client, until, scripted):
         assert archive.read("3-a.color.png") == b"colored a.png"
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
+def test_a_photo_that_fails_has_its_line(client, until, scripted):
+    for error, status in (
         (PhotoError("a: damaged"), 400),
         (NotAPictureError("a: no"), 415),
         (ModelError("broken"), 503),
         (MemoryError(), 503),
-    ],
-)
-def test_a_photo_that_fails_has_its_line(client, until, scripted, error, status):
-    scripted.error = error
-    key = send(client, "a.png").json()["id"]
-    (photo,) = finished(client, until, key)["photos"]
-    assert photo["state"] == "failed"
-    assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
-    one = client.get(f"/v1/batches/{key}/photos/1")
-    assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
-    with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
-        assert archive.read("failures.txt").decode() == photo["line"] + "\n"
+    ):
+        scripted.error = error
+        key = send(client, "a.png").json()["id"]
+        (photo,) = finished(client, until, key)["photos"]
+        assert photo["state"] == "failed"
+        assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
+        one = client.get(f"/v1/batches/{key}/photos/1")
+        assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
+        with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
+            assert archive.read("failures.txt").decode() == photo["line"] + "\n"
 
 
 def test_what_is_not_done_yet_and_what_is_not_there(client, scripted):
@@ -112,10 +109,10 @@ def test_batches_that_take_too_much_of_the_disk_give_way(client_of, until, scrip
     assert found[-4:] == [200] * 4 and found[0] == 404
 
 
-@pytest.mark.parametrize("data", [{"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}])
-def test_bad_options_fail_before_anything_is_written(client, temporary_folder, data):
-    assert send(client, "a.png", **data).status_code == 422
-    assert list(temporary_folder.iterdir()) == []
+def test_bad_options_fail_before_anything_is_written(client, temporary_folder):
+    for data in ({"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}):
+        assert send(client, "a.png", **data).status_code == 422
+        assert list(temporary_folder.iterdir()) == []
 
 
 def test_without_photos(client):

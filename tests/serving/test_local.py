@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,18 +15,21 @@ from chromatune.serving.local import LocalPredictor, without_paths
 from chromatune.serving.settings import make_serve_settings
 
 
-def test_an_answer_is_the_command_lines_file(served_of, tiny_pipeline_dir, tmp_path, picture):
+@pytest.mark.parametrize("kind", ["shipped", pytest.param("folder", marks=pytest.mark.slow)])
+def test_an_answer_is_the_command_lines_file(served_of, kind, request, tmp_path, picture):
     from chromatune.cli import main
+
+    model = "mini" if kind == "shipped" else str(request.getfixturevalue("tiny_pipeline_dir"))
 
     source, target = tmp_path / "x.jpg", tmp_path / "out.jpg"
     source.write_bytes(picture(size=(64, 48), format="JPEG"))
-    assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_pipeline_dir), "--seed", "3"]) == 0
-    client = served_of(model=(str(tiny_pipeline_dir),), device="cpu")
+    assert main(["colorize", str(source), "-o", str(target), "--model", model, "--seed", "3"]) == 0
+    client = served_of(model=(model,), device="cpu")
     files = {"photo": ("x.jpg", source.read_bytes())}
     answer = client.post("/v1/colorize", files=files, data={"options": '{"seed": 3}'})
     assert answer.content == target.read_bytes()
     assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["x-chromatune-model"] == tiny_pipeline_dir.name
+    assert answer.headers["x-chromatune-model"] == Path(model).name
 
 
 @pytest.mark.parametrize(

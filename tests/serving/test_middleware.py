@@ -140,11 +140,11 @@ def answer_of(connection: socket.socket) -> bytes:
 FORM = "Content-Type: multipart/form-data; boundary=x"
 
 
-@pytest.mark.parametrize("length", ["2000001", "9" * 400])
-def test_a_body_that_says_it_is_too_large_is_not_read(port_of, scripted, length):
+def test_a_body_that_says_it_is_too_large_is_not_read(port_of, scripted):
     port = port_of(scripted, max_upload_mb=2)
-    answer = answer_of(request(port, "POST /v1/colorize HTTP/1.1", FORM, f"Content-Length: {length}"))
-    assert b" 413 " in answer or b" 400 " in answer.splitlines()[0]
+    for length in ("2000001", "9" * 400):
+        answer = answer_of(request(port, "POST /v1/colorize HTTP/1.1", FORM, f"Content-Length: {length}"))
+        assert b" 413 " in answer or b" 400 " in answer.splitlines()[0]
     assert scripted.requests == []
 
 
@@ -186,7 +186,7 @@ def test_a_client_that_goes_away_frees_its_slot(port_of, scripted, picture, unti
     until(lambda: scripted.waiting == 1)
     connection.close()
     until(lambda: scripted.waiting == 0)
-    assert scripted.cancelled == 1
+    until(lambda: scripted.cancelled == 1)
 
 
 def test_batches_may_be_larger_than_single_photos(client_of, scripted, picture):

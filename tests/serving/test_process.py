@@ -71,7 +71,7 @@ def post(port: int, data: bytes, options: str = "{}") -> tuple[int, bytes]:
 def test_stopped_it_answers_what_is_in_work_and_exits_0_without_torch(temporary_folder, picture, end):
     with serving("--model", "mini", temporary=temporary_folder) as (process, port):
         found: list[tuple[int, bytes]] = []
-        long = json.dumps({"steps": 40, "size_px": 128})
+        long = json.dumps({"steps": 12, "size_px": 128})
         client = threading.Thread(target=lambda: found.append(post(port, picture(size=(64, 64)), long)))
         client.start()
         metrics = f"http://127.0.0.1:{port}/metrics"
