@@ -1,4 +1,4 @@
-"""Hints through `Colorizer`: colors arrive, luminance stays, retouching gives the same pixels."""
+"""Hints through `Colorizer`: colors arrive, luminance stays, editing gives the same pixels."""
 
 from __future__ import annotations
 
@@ -84,25 +84,25 @@ def test_luminance_drifts_by_one_level_at_most_whatever_the_hints(data):
     assert luma_drift(rgb, gray)[0] <= np.float64(255 / np.iinfo(dtype).max) * 1.001
 
 
-def test_retouching_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, engine):
+def test_editing_gives_the_pixels_of_colorize_and_no_further_pass(colorizer, engine):
     gray, hints = scene(), Hints().point(60, 90, "red").stroke([(10, 10), (150, 20)], 5, "#8090a0")
     expected = colorizer.colorize(gray, hints=hints).rgb
     (output,) = colorizer.model_outputs([gray])
     passes = len(engine.calls)
     assert isinstance(output, ModelOutput)
-    retouch = Editor(colorizer, output)
-    retouch.preview(Hints().point(100, 20, "green"))
-    np.testing.assert_array_equal(retouch.finish(hints).rgb, expected)
-    np.testing.assert_array_equal(retouch.preview(hints), expected)  # no larger than a preview may be
-    assert retouch.preview(hints, max_pixels=5400).shape == (60, 90, 3)
+    editor = Editor(colorizer, output)
+    editor.preview(Hints().point(100, 20, "green"))
+    np.testing.assert_array_equal(editor.finish(hints).rgb, expected)
+    np.testing.assert_array_equal(editor.preview(hints), expected)  # no larger than a preview may be
+    assert editor.preview(hints, max_pixels=5400).shape == (60, 90, 3)
     assert len(engine.calls) == passes
 
 
 def test_taking_all_hints_away_gives_the_models_own(colorizer):
     (output,) = colorizer.model_outputs([scene()])
-    retouch = Editor(colorizer, output)
-    retouch.preview(Hints().point(60, 90, "red"))
-    assert abs(retouch.finish(Hints()).rgb.astype(int) - colorizer.colorize(scene()).rgb).max() <= 1
+    editor = Editor(colorizer, output)
+    editor.preview(Hints().point(60, 90, "red"))
+    assert abs(editor.finish(Hints()).rgb.astype(int) - colorizer.colorize(scene()).rgb).max() <= 1
 
 
 def test_strength_and_reach_are_options(colorizer):
@@ -212,8 +212,15 @@ def test_the_photo_encoder_runs_once_for_a_hinted_photo(monkeypatch, runtime):
     runs.clear()
     colorizer.colorize(scene(), hints=Hints().point(60, 90, "red"), like=[reference])
     assert len(runs) == 1
+    (hinted,) = colorizer.model_outputs([Request(scene(), like=(reference,))])
+    editor = Editor(colorizer, hinted)
+    kept = editor.finish(Hints()).rgb
+    assert len(runs) == 2
+    editor.forget()  # the features too, which are larger than the photo's chroma
+    np.testing.assert_array_equal(editor.finish(Hints()).rgb, kept)
+    assert len(runs) == 3
     (output,) = colorizer.model_outputs([scene()])
     editor = Editor(colorizer, output)
     editor.preview(Hints().point(60, 90, "red"))
     editor.finish(Hints().point(10, 90, "red"))
-    assert len(runs) == 3
+    assert len(runs) == 5

@@ -97,6 +97,22 @@ def make_options(**settings: Any) -> ColorizeOptions:
         raise options_error(error, ColorizeOptions, "option") from None
 
 
+def check_recompose(options: ColorizeOptions | ResolvedOptions, needs: str = "hints need") -> None:
+    """Check that a result keeps the photo's own luminance.
+
+    Args:
+        options: of the result.
+        needs: the message's first words: what works on that luminance alone.
+
+    Raises:
+        OptionsError: `recompose` is off.
+    """
+    if not options.recompose:
+        raise OptionsError(
+            f"{needs} the photo's own luminance; leave out --no-recompose (recompose=False)", "recompose"
+        )
+
+
 class Problem(NamedTuple):
     """The first thing that is wrong with given values."""
 

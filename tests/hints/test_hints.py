@@ -11,7 +11,7 @@ from PIL import Image
 from chromatune.color.gamut import relative_chroma
 from chromatune.errors import ChromaTuneError, OptionsError, PhotoError
 from chromatune.hints import Hints, parse_point
-from chromatune.hints.drawing import draw
+from chromatune.hints.hints import draw
 from chromatune.images import Photo
 
 PHOTO = Photo(np.full((80, 120), 120, np.uint8), name="gray.png")

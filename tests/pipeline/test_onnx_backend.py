@@ -15,9 +15,8 @@ from chromatune import color
 from chromatune.colorizer import Colorizer, Request
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.pipeline import available_models
-from chromatune.pipeline.names import find_model
-from chromatune.pipeline.onnx_backend import OnnxBackend
-from chromatune.pipeline.onnx_files import load_onnx_pipeline
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.runtimes import onnx_problem
 
 MODELS = ("mini", "mini-base")
@@ -178,7 +177,7 @@ def test_the_stock_pipeline_opens_a_folder_with_graphs(model):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_model(model).pipeline)
+        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_model(model).pipeline_folder)
     stock_pipeline.set_progress_bar_config(disable=True)
     photo = Image.fromarray(noise(64, 64)).convert("RGB")
     (image,) = stock_pipeline("colorize", image=photo, num_inference_steps=1, guidance_scale=1.0).images

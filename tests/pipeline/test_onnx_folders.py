@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError
 from chromatune.options import make_options
-from chromatune.pipeline.names import find_model
-from chromatune.pipeline.onnx_files import load_onnx_pipeline
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 
 UNET, ENCODER, TEXT = "unet/model.onnx", "vae_encoder/model.onnx", "text_encoder/model.onnx"
 GRAPHS = (UNET, ENCODER, TEXT, "vae_decoder/model.onnx", "photo_encoder/model.onnx")

@@ -12,12 +12,11 @@ from chromatune import Colorizer, ModelError
 from chromatune.color import luma
 from chromatune.pipeline import load_pipeline
 from chromatune.pipeline.latents import encode_condition, encode_photos
-from chromatune.pipeline.names import PHOTO_ENCODER
-from chromatune.pipeline.noise import noise_generator
+from chromatune.pipeline.model_files import PHOTO_ENCODER
 from chromatune.pipeline.photo_encoder import PhotoEncoder, places_of, unet_arguments
-from chromatune.pipeline.sampling import sample
+from chromatune.pipeline.schedules import noise_generator
 from chromatune.pipeline.text import TextEmbedder
-from chromatune.pipeline.torch_backend import TorchBackend
+from chromatune.pipeline.torch_backend import TorchBackend, sample
 
 GRAY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
 

@@ -19,7 +19,7 @@ from chromatune import Colorizer
 from chromatune.cli import main
 from chromatune.errors import MissingExtraError, ModelError, OptionsError
 from chromatune.pipeline import runtimes
-from chromatune.pipeline.names import find_model
+from chromatune.pipeline.model_files import find_model
 from chromatune.pipeline.runtimes import choose_runtime, onnx_problem
 
 Situation = Callable[..., None]
@@ -217,7 +217,7 @@ def test_graphs_on_the_hub_are_fetched_with_a_model_of_ours(hub, graph_pipeline)
 
 def test_without_torch_nothing_large_is_fetched_that_would_not_run(hub, tiny_pipeline, monkeypatch):
     served = hub(tiny_pipeline("kl"))
-    monkeypatch.setattr("chromatune.pipeline.names.has_torch", lambda: False)
+    monkeypatch.setattr("chromatune.pipeline.model_files.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match="some/body has no ONNX parts that are read here, and running it needs"):
         find_model("some/body")
     assert served.fetched and all(file.endswith((".json", ".txt")) for file in served.fetched)

@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from chromatune.pipeline import load_pipeline
-from chromatune.pipeline.guidance import branch_weights
 from chromatune.pipeline.latents import encode_condition
-from chromatune.pipeline.noise import draw_noise, noise_generator
-from chromatune.pipeline.prediction import zero_terminal_snr_config
-from chromatune.pipeline.sampling import sample
+from chromatune.pipeline.schedules import branch_weights, draw_noise, noise_generator, zero_terminal_snr_config
 from chromatune.pipeline.text import TextEmbedder
+from chromatune.pipeline.torch_backend import sample
 
 SIDE_PX = 64
 

@@ -1,13 +1,13 @@
 from .correction import HintedChroma as HintedChroma
-from .drawing import Drawn as Drawn
-from .drawing import draw as draw
+from .hints import LAYER_SUFFIXES as LAYER_SUFFIXES
 from .hints import Color as Color
+from .hints import HintMap as HintMap
 from .hints import Hints as Hints
 from .hints import Layer as Layer
 from .hints import Stroke as Stroke
+from .hints import draw as draw
+from .hints import list_layers as list_layers
 from .hints import parse_point as parse_point
-from .layer_files import LAYER_SUFFIXES as LAYER_SUFFIXES
-from .layer_files import list_layers as list_layers
 from .palette import chroma_at as chroma_at
 from .palette import distinct_colors as distinct_colors
 from .reference import Reference as Reference

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from chromatune.color import CorrectionField, fit_gamut, grid_size, resize, shrunk_luma, upsample_field
-from chromatune.hints.drawing import Drawn, draw
-from chromatune.hints.hints import Hints
-from chromatune.hints.reference import Reference, matches
-from chromatune.hints.similarity import STRIDES, Similarity
+from chromatune.hints.hints import HintMap, Hints, draw
+from chromatune.hints.reference import STRIDES, Reference, Similarity, matches
 from chromatune.images import Photo
 
 REFERENCE_WEIGHT = 0.01  # of a certain match, over that of a hint: matches are of cells, and edges are finer
@@ -81,11 +79,11 @@ class HintedChroma:
         """
         return self.field_of(draw(hints, self._photo, self.grid), reach=reach)
 
-    def field_of(self, drawn: Drawn, *, reach: float = 1.0) -> np.ndarray:
-        """`field`, of hints that are drawn at the grid."""
-        correction, weight = self._correction_to(drawn.relative), drawn.weight
+    def field_of(self, hint_map: HintMap, *, reach: float = 1.0) -> np.ndarray:
+        """Return `field` of hints that are drawn at the grid."""
+        correction, weight = self._correction_to(hint_map.relative), hint_map.weight
         if self._similarity is not None and weight.any():
-            said = np.concatenate([correction, drawn.relative], axis=-1)
+            said = np.concatenate([correction, hint_map.relative], axis=-1)
             alike, soft = self._similarity.carry(said, weight)
             # Half the hint's own color, half its correction of the model: each alone does worse on photos
             wanted = (alike[..., :2] + self._correction_to(alike[..., 2:])) / 2

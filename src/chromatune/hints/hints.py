@@ -1,12 +1,15 @@
-"""Hints: at these pixels, this color. Strokes, points, and layers from a paint program; checked, and as JSON."""
+"""Hints: at these pixels, this color. Strokes, points, and layers from a paint program; checked, as JSON, and drawn."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import cv2
@@ -14,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageColor
 from pydantic import AliasChoices, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from chromatune.errors import OptionsError, PhotoError, shown
+from chromatune.color import relative_chroma
+from chromatune.errors import OptionsError, PhotoError, printable, shown
 from chromatune.images import MAX_PIXELS, Photo, read_photo
 from chromatune.options import options_error
 
@@ -22,6 +26,10 @@ LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are 
 MOST_MARKS = 10_000
 MOST_POINTS = 100_000  # of one stroke
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
+LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")  # of formats with transparency
+FINER = 4  # pixels of the canvas for one of the grid, along a side
+DEFAULT_RADIUS = 1 / 50  # of the photo's short side: what evaluation's squares have
+SUBPIXEL_BITS = 4  # OpenCV takes coordinates in sixteenths
 
 Color = tuple[int, int, int]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
@@ -254,6 +262,50 @@ def parse_point(text: str) -> Hints:
         raise OptionsError(f"hint {shown(text)}: {str(error).partition(': ')[2]}") from None
 
 
+def list_layers(folder: Path) -> list[Path]:
+    """The files in a folder that can be layers, sorted.
+
+    Raises:
+        OptionsError: there is no such folder.
+    """
+    try:
+        return sorted(path for path in folder.expanduser().iterdir() if path.suffix.lower() in LAYER_SUFFIXES)
+    except OSError as error:
+        name = printable(str(folder))
+        raise OptionsError(f"{name}: cannot be read ({error.strerror}); give a folder of painted layers") from None
+
+
+@dataclass(frozen=True, eq=False)
+class HintMap:
+    """What hints say at each pixel of a grid.
+
+    Attributes:
+        relative: (h, w, 2) float32, chroma over luma (`color.gamut.relative_chroma`); 0 where nothing is said.
+        weight: (h, w) float32, 0..1.
+    """
+
+    relative: np.ndarray
+    weight: np.ndarray
+
+
+def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
+    """The hints on a grid of height and width `size` that is stretched over the photo.
+
+    Raises:
+        PhotoError: they do not fit the photo.
+    """
+    hints.check(photo)
+    canvas = np.zeros((size[0] * FINER, size[1] * FINER, 3), np.float32)  # relative chroma times alpha, and alpha
+    for mark in hints.marks:
+        if isinstance(mark, Layer):
+            _lay(canvas, mark)
+        else:
+            _paint(canvas, mark, photo)
+    small = cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA)
+    weight = np.clip(small[..., 2], 0, 1)
+    return HintMap(small[..., :2] / np.maximum(small[..., 2:], 1e-6), weight)
+
+
 def _plain(color: str | Sequence[int]) -> str | tuple[int, ...]:
     return color if isinstance(color, str) else tuple(int(level) for level in color)
 
@@ -278,3 +330,40 @@ def _shrunk(rgba: np.ndarray, width: int, height: int) -> np.ndarray:
     small = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
     alpha = small[..., 3:]
     return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
+
+
+def _lay(canvas: np.ndarray, layer: Layer) -> None:
+    rgba = layer.rgba
+    alpha = rgba[..., 3:]
+    over = np.dstack([relative_chroma(rgba[..., :3]) * alpha, alpha])
+    height, width = canvas.shape[:2]
+    shrinks = height <= over.shape[0] and width <= over.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    over = cv2.resize(over, (width, height), interpolation=method)
+    canvas *= 1 - over[..., 2:]
+    canvas += over
+
+
+def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
+    """Draws a stroke into the part of the canvas that it touches."""
+    height, width = canvas.shape[:2]
+    scale = np.array([width / photo.width_px, height / photo.height_px])
+    radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)
+    # OpenCV draws no lines thicker than 32767; one as wide as the canvas is long covers it
+    radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))
+    points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centers
+    left, top = np.maximum(np.floor(points.min(axis=0) - radius - 2), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(points.max(axis=0) + radius + 3), (width, height)).astype(int)
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    moved = np.rint((points - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32)
+    ends = moved if len(moved) < 3 else moved[[0, -1]]
+    for x, y in ends.tolist():
+        cv2.circle(mask, (x, y), round(radius * 2**SUBPIXEL_BITS), 255, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+    if len(moved) > 1:
+        thickness = max(1, round(2 * radius))
+        cv2.polylines(mask, [moved[:, None]], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    alpha = mask.astype(np.float32)[..., None] / 255
+    color = relative_chroma(np.array(stroke.color, np.float32) / 255)
+    part = canvas[top:bottom, left:right]
+    part *= 1 - alpha
+    part += alpha * np.append(color, np.float32(1))

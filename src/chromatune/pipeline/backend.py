@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline.names import ModelInfo
+from chromatune.pipeline.model_files import ModelInfo
 
 Features: TypeAlias = dict[int, np.ndarray]  # of the photo encoder: stride in pixels ⇒ (B, C, h / stride, w / stride)
 

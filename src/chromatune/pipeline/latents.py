@@ -57,7 +57,7 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 def encode_condition(pipeline: Pipeline, rgb: torch.Tensor) -> torch.Tensor:
     """Pixels ⇒ condition latents: (B, 3, H, W) float32 sRGB 0..1 -> (B, 4, h, w), mode of the posterior, unscaled."""
-    # sRGB is centerd in float32: halves of 1/255 are lost in float16
+    # sRGB is centered in float32: halves of 1/255 are lost in float16
     encoded = pipeline.vae.encode((rgb * 2 - 1).to(pipeline.device, pipeline.dtype))
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import MissingExtraError, ModelError, first_line, printable
 from chromatune.pipeline import checks
-from chromatune.pipeline.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, has_torch, read_info
+from chromatune.pipeline.model_files import (
+    LORA_FILE,
+    PHOTO_ENCODER,
+    ModelFiles,
+    ModelInfo,
+    find_model,
+    has_torch,
+    read_info,
+)
 
 LONGEST_REASON = 200  # characters of what a library says
 
@@ -108,7 +116,7 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
     types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
     parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
-    if (files.pipeline / PHOTO_ENCODER).is_dir():
+    if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
         parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
         _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
     _check_fit(files.name, parts)
@@ -154,18 +162,18 @@ def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
     name, chosen = files.name, _part_class(files, part)
-    checks.check_part(name, files.pipeline / part, part, chosen.__name__)
+    checks.check_part(name, files.pipeline_folder / part, part, chosen.__name__)
     options: dict[str, Any] = {}
     if dtype is not None:
         key = "dtype" if chosen.__module__.startswith("transformers.") else "torch_dtype"
-        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
+        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline_folder / part)}
         options["output_loading_info"] = True
     if chosen.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
     try:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
-            loaded = chosen.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+            loaded = chosen.from_pretrained(files.pipeline_folder, subfolder=part, local_files_only=True, **options)
         if dtype is None:
             return loaded
         loaded, report = loaded

@@ -1,22 +1,150 @@
-"""The model pass by ONNX Runtime: no torch, and a first color within a second."""
+"""The backend by ONNX Runtime: a model's graphs, opened, and run without torch; a first color within a second."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chromatune.errors import ModelError, first_line, printable
+from chromatune.errors import ModelError, first_line, printable, shown
 from chromatune.options import ResolvedOptions
+from chromatune.pipeline import checks
 from chromatune.pipeline.backend import BackendOutput, Features
-from chromatune.pipeline.guidance import branch_weights
-from chromatune.pipeline.names import ModelInfo
-from chromatune.pipeline.noise import draw_noise, noise_generator
-from chromatune.pipeline.onnx_files import FEATURES, LONGEST_REASON, OnnxPipeline
-from chromatune.pipeline.onnx_signatures import RESIDUAL, residuals_of
-from chromatune.pipeline.schedules import denoise, make_schedule
-from chromatune.pipeline.wording import unread_warnings
+from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info
+from chromatune.pipeline.onnx_checks import RESIDUAL, Shape, check_onnx, residuals_of, signature_problem
+from chromatune.pipeline.schedules import (
+    branch_weights,
+    combine_guidance,
+    denoise,
+    draw_noise,
+    make_schedule,
+    noise_generator,
+)
+from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+GRAPH_FILE = "model.onnx"
+FEATURES = "features_{}"  # output of the photo encoder, one for each stride in pixels
+GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
+# Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
+LONGEST_REASON = 200  # characters of what the library says
+
+
+class Part:
+    """One graph, opened: NumPy arrays in, NumPy arrays out."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._types = {each.name: _numpy_type(each.type) for each in session.get_inputs()}
+        self.inputs = tuple(self._types)
+        self.outputs = tuple(each.name for each in session.get_outputs())
+        self.signature: tuple[dict[str, Shape], dict[str, Shape]] = (
+            {each.name: each.shape for each in session.get_inputs()},
+            {each.name: each.shape for each in session.get_outputs()},
+        )
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """The outputs named, or all; inputs are cast to the types that the graph declares."""
+        cast: dict[str, np.ndarray] = {
+            name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
+        }
+        return self._session.run(outputs, cast)
+
+
+@dataclass(frozen=True)
+class OnnxPipeline:
+    """An opened model; nothing in it changes after loading."""
+
+    info: ModelInfo
+    tokenizer: PromptTokenizer
+    text_encoder: Part
+    vae_encoder: Part
+    unet: Part
+    vae_decoder: Part
+    photo_encoder: Part | None
+    scheduler: tuple[str, dict[str, Any]]  # class and settings
+    scaling_factor: float  # of latents
+    multiple_px: int  # sides of the model's pass are multiples of this
+    device: str
+
+
+def has_onnx_parts(files: ModelFiles) -> bool:
+    """Whether all graphs of a model are there; LoRAs to merge have none."""
+    wanted = (*GRAPHS, PHOTO_ENCODER) if (files.pipeline_folder / PHOTO_ENCODER).is_dir() else GRAPHS
+    return not files.loras and all((files.pipeline_folder / part / GRAPH_FILE).is_file() for part in wanted)
+
+
+def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int = 1) -> OnnxPipeline:
+    """The model in `files`, opened by ONNX Runtime.
+
+    Args:
+        files: see `find_model`; with `has_onnx_parts`.
+        device: a name of `PROVIDERS`.
+        workers: calls that will run at the same time; the threads are shared out among them. Numbers are the same
+            whatever the number of threads.
+
+    Raises:
+        ModelError: a file is damaged, missing, or no part of an InstructPix2Pix model, or ONNX Runtime has no such
+            device here.
+    """
+    provider = _provider(device)
+    classes = _checked_classes(files)
+    wanted = [*GRAPHS, *([PHOTO_ENCODER] if PHOTO_ENCODER in classes else [])]
+    folder = files.pipeline_folder
+    unet = checks.UNetConfig.model_validate(checks.read_json(folder / "unet" / "config.json"))
+    vae = _vae_config(classes["vae"], checks.read_json(folder / "vae" / "config.json"))
+    tokenizer = _tokenizer(files)
+    _check_fit(files, tokenizer, unet)
+    share = max(1, threads() // workers)
+    opened = {part: _open(files, part, provider, share) for part in wanted}
+    if problem := signature_problem({name: part.signature for name, part in opened.items()}):
+        raise ModelError(f"{files.name}: {problem[0]}/{GRAPH_FILE} {problem[1]}; {checks.AGAIN}, or give another")
+    return OnnxPipeline(
+        info=read_info(files),
+        tokenizer=tokenizer,
+        photo_encoder=opened.pop(PHOTO_ENCODER, None),
+        scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
+        scaling_factor=vae.scaling_factor,
+        multiple_px=_halvings(vae.widths) * _halvings(unet.block_out_channels),
+        device=device,
+        **opened,
+    )
+
+
+def quiet_onnxruntime() -> ModuleType:
+    """ONNX Runtime, without its telemetry: nothing leaves this machine.
+
+    Since 1.29 its wheels report each session to its maker unless the environment forbids it before it is loaded; they
+    also write to the temporary and the cache folder then.
+    """
+    os.environ[TELEMETRY_OFF] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # for programs that had loaded it before
+    return onnxruntime
+
+
+def threads() -> int:
+    """Threads of the model's pass: OMP_NUM_THREADS, as torch has it, else the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OnnxBackend:
@@ -52,7 +180,7 @@ class OnnxBackend:
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """A line for each instruction that is longer than the text encoder reads."""
-        return unread_warnings(options, self.pipeline.tokenizer)
+        return truncation_warnings(options, self.pipeline.tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
         """Return what the photo encoder sees; see `Backend.features`."""
@@ -101,7 +229,7 @@ class OnnxBackend:
         asked: ResolvedOptions,
         options: Sequence[ResolvedOptions],
     ) -> np.ndarray:
-        """Color latents (B, 4, h, w), scaled, for condition latents of the same shape; see `sampling.sample`."""
+        """Color latents (B, 4, h, w), scaled, for condition latents of the same shape; see `torch_backend.sample`."""
         class_name, config = self.pipeline.scheduler
         schedule = make_schedule(class_name, config, asked.steps)
         assert schedule is not None  # it was known when the model was opened
@@ -111,16 +239,14 @@ class OnnxBackend:
         texts = {"text+image": prompt, "image": negative, "none": negative}
         count, no_photo = len(condition), [branch == "none" for branch in weights]
         stacked_texts = np.concatenate([np.repeat(texts[branch], count, axis=0) for branch in weights])
-        stacked_images, seen = _for_branches(condition, no_photo), {}
-        for name, residual in residuals.items():
-            seen[name] = _for_branches(residual, no_photo)
+        stacked_images = _for_branches(condition, no_photo)  # (K B, 4, h, w)
+        stacked_residuals = {name: _for_branches(each, no_photo) for name, each in residuals.items()}
 
         def predict(latents: np.ndarray, timestep: float) -> np.ndarray:
             noisy = np.concatenate([np.tile(latents, (len(weights), 1, 1, 1)), stacked_images], axis=1)
             feeds = {"sample": noisy, "timestep": np.array([timestep]), "encoder_hidden_states": stacked_texts}
-            answers = np.split(_only(self.pipeline.unet.run(feeds | seen)), len(weights))  # (B, 4, h, w) each
-            weighed = [np.float32(weight) * each for weight, each in zip(weights.values(), answers, strict=True)]
-            return np.asarray(sum(weighed))
+            predictions = _only(self.pipeline.unet.run(feeds | stacked_residuals)).astype(np.float32, copy=False)
+            return np.asarray(combine_guidance(weights, np.split(predictions, len(weights))))
 
         return np.asarray(denoise(schedule, lambda: draw_noise(generators, condition.shape[1:]), predict))
 
@@ -140,6 +266,100 @@ class OnnxBackend:
             feeds = {encoder.inputs[0]: self.pipeline.tokenizer.ids([prompt])}
             self._embeddings[prompt] = encoder.run(feeds, encoder.outputs[:1])[0]
         return self._embeddings[prompt]
+
+
+def _provider(device: str) -> str:
+    onnxruntime = quiet_onnxruntime()
+    if device not in PROVIDERS:
+        raise ModelError(f"device {shown(device)} is not known to ONNX Runtime; accepted: {', '.join(PROVIDERS)}")
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[device] not in available:
+        here = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+        raise ModelError(f"this ONNX Runtime has no {device}; it has {here} (onnxruntime's site lists its packages)")
+    return PROVIDERS[device]
+
+
+def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Part:
+    path = files.pipeline_folder / part / GRAPH_FILE
+    try:
+        check_onnx(path)
+    except FileNotFoundError:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} is missing; {checks.AGAIN}") from None
+    except ValueError as error:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
+    try:
+        return Part(_session(path, provider, intra_threads))
+    except Exception as error:  # what the library raises on a damaged graph is of any kind
+        reason = printable(first_line(error)[:LONGEST_REASON])
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {reason}") from error
+
+
+def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
+    onnxruntime = quiet_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised, too, and told once
+    options.intra_op_num_threads = intra_threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
+    # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
+    return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+def _numpy_type(onnx_type: str) -> type:
+    """The NumPy type of "tensor(float16)" and the like.
+
+    Raises:
+        ValueError: a part of a model takes no such thing.
+    """
+    known = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "double": np.float64}
+    name = onnx_type.removeprefix("tensor(").removesuffix(")")
+    if name not in known:
+        raise ValueError(f"has an input of the type {onnx_type}")
+    return known[name]
+
+
+def _tokenizer(files: ModelFiles) -> PromptTokenizer:
+    try:
+        return PromptTokenizer.read(files.pipeline_folder / "tokenizer")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
+
+
+def _checked_classes(files: ModelFiles) -> dict[str, str]:
+    """Class of each part, after its settings and the headers of its weights were checked."""
+    classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
+    if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
+        classes[PHOTO_ENCODER] = "PhotoEncoder"
+    for part, class_name in classes.items():
+        checks.check_part(files.name, files.pipeline_folder / part, part, class_name)
+    return classes
+
+
+def _vae_config(class_name: str, config: Mapping[str, Any]) -> checks.KlConfig | checks.TinyConfig:
+    if class_name == "AutoencoderTiny":
+        return checks.TinyConfig.model_validate(config)
+    return checks.KlConfig.model_validate(config)
+
+
+def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, unet: checks.UNetConfig) -> None:
+    text = checks.TextConfig.model_validate(checks.read_json(files.pipeline_folder / "text_encoder" / "config.json"))
+    problem = checks.fit_problem(
+        hidden_size=text.hidden_size,
+        cross_attention_dim=unet.cross_attention_dim,
+        length=tokenizer.length,
+        positions=text.max_position_embeddings,
+        words=tokenizer.backend.get_vocab_size(),
+        vocab_size=text.vocab_size,
+    )
+    if problem:
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
+
+
+def _halvings(widths: Sequence[int]) -> int:
+    """By how much a part of several levels makes its input smaller: 2 for each level but one."""
+    return 2 ** (len(widths) - 1)
 
 
 def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
@@ -169,6 +389,6 @@ def _only(outputs: list[np.ndarray]) -> np.ndarray:
     return outputs[0]
 
 
-def _for_branches(array: np.ndarray, none: Sequence[bool]) -> np.ndarray:
-    """(B, C, h, w) -> (K B, C, h, w): nothing is seen in a branch that has no photo."""
-    return np.concatenate([np.zeros_like(array) if left_out else array for left_out in none])
+def _for_branches(array: np.ndarray, no_photo: Sequence[bool]) -> np.ndarray:
+    """(B, C, h, w) -> (K B, C, h, w): zeros in a branch that has no photo."""
+    return np.concatenate([np.zeros_like(array) if zero else array for zero in no_photo])

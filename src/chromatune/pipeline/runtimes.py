@@ -10,10 +10,10 @@ from typing import Literal, get_args
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
-from chromatune.pipeline.names import ModelFiles, find_model, has_torch
-from chromatune.pipeline.onnx_files import PROVIDERS, has_onnx_parts, load_onnx_pipeline, threads
+from chromatune.pipeline.model_files import ModelFiles, find_model, has_torch
+from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, has_onnx_parts, load_onnx_pipeline, threads
 from chromatune.pipeline.schedules import make_schedule
-from chromatune.pipeline.tokens import TOKENIZER_FILE
+from chromatune.pipeline.truncation import TOKENIZER_FILE
 
 Runtime = Literal["onnx", "torch"]
 MOST_WORKERS = 8
@@ -24,7 +24,7 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
 
     Args:
         model: see `chromatune.pipeline.load_pipeline`.
-        device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_files.PROVIDERS`; None for
+        device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_backend.PROVIDERS`; None for
             the best there is.
         runtime: "onnx" or "torch"; None for the one that is faster here, see `choose_runtime`.
         workers: threads that will call it at the same time. Torch takes one call after the other.
@@ -36,10 +36,8 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
     """
     files = find_model(model)
     if choose_runtime(files, device, runtime) == "onnx":
-        from chromatune.pipeline.onnx_backend import OnnxBackend
-
         return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
-    from chromatune.pipeline import load_pipeline
+    from chromatune.pipeline.loading import load_pipeline
     from chromatune.pipeline.torch_backend import TorchBackend  # it imports torch
 
     return TorchBackend(load_pipeline(model, device=device))
@@ -87,7 +85,8 @@ def onnx_problem(files: ModelFiles) -> str:
         return "is a LoRA"
     if not has_onnx_parts(files):
         return "has no ONNX parts"
-    if not (files.pipeline / "tokenizer" / TOKENIZER_FILE).is_file():  # torch's libraries read the older files, too
+    # torch's libraries read the older files, too
+    if not (files.pipeline_folder / "tokenizer" / TOKENIZER_FILE).is_file():
         return f"has no {TOKENIZER_FILE}"
     return scheduler_problem(files)
 
@@ -96,7 +95,7 @@ def scheduler_problem(files: ModelFiles) -> str:
     """Why a model is not sampled without torch, to be read after its name; empty if it is."""
     scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
     try:
-        config = checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")
+        config = checks.read_json(files.pipeline_folder / "scheduler" / "scheduler_config.json")
         checks.SchedulerConfig.model_validate(config)
         known = make_schedule(scheduler, config, 1) is not None
     except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.files import whole_folder
-from chromatune.pipeline.names import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
+from chromatune.pipeline.model_files import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -1,19 +1,25 @@
-"""Sampling schedules without torch: where the timesteps lie, and one step from noise towards latents.
+"""Sampling without torch: the noise at the start, timesteps, one step towards latents, and guidance.
 
 Coefficients are floats, so that a step takes NumPy arrays and torch tensors alike, and both runtimes take the same
 steps. DDIM, Euler and ancestral Euler are here, which is what the models need that this package is made for; torch's
-loop hands the others to diffusers.
+loop hands the others to diffusers. Training shares the arithmetic: what a U-Net's output means at a timestep.
+
+Notation: z_t = alpha_t z_0 + sigma_t eps with alpha_t² + sigma_t² = 1 (variance preserving).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
+
 Draw = Callable[[], Any]  # fresh standard normal noise of the latents' shape
 
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 ALMOST_NO_SIGNAL = 2.0**-24  # of diffusers' Euler schedulers in place of zero, where sigma would be infinite
 # Settings that are not followed here, by their default; with another value, the schedule is for diffusers.
 ELSEWHERE = {
@@ -25,6 +31,16 @@ ELSEWHERE = {
     "timestep_type": "discrete",
     "final_sigmas_type": "zero",
 }
+
+
+def noise_generator(seed: int) -> np.random.Generator:
+    """The generator of one photo's noise: its draws depend on the seed alone, not on the batch or the device."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def draw_noise(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise, (B, *shape) float32, each photo's from its own generator."""
+    return np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators])
 
 
 class Schedule(Protocol):
@@ -57,7 +73,7 @@ def make_schedule(class_name: str, config: Mapping[str, Any], steps: int) -> Sch
 
     Args:
         class_name: such as "DDIMScheduler".
-        config: its settings, checked (`bundle.checks.SchedulerConfig`).
+        config: its settings, checked (`checks.SchedulerConfig`).
         steps: number of evaluations of the U-Net.
 
     Raises:
@@ -173,6 +189,96 @@ class AncestralEulerSchedule(EulerSchedule):
         up = (target**2 * (sigma**2 - target**2) / sigma**2) ** 0.5
         down = (target**2 - up**2) ** 0.5
         return self._towards(down, prediction, index, latents) + draw() * up
+
+
+def branch_weights(guidance_scale: float, image_guidance_scale: float) -> dict[str, float]:
+    """Weights of the U-Net's three answers, without those that cancel.
+
+    InstructPix2Pix (arXiv 2211.09800, eq. 3) adds e(0,0) + s_I [e(I,0) - e(0,0)] + s_T [e(I,T) - e(I,0)];
+    gathered by answer, that is (1 - s_I) e(0,0) + (s_I - s_T) e(I,0) + s_T e(I,T).
+    """
+    weights = {
+        "text+image": guidance_scale,
+        "image": image_guidance_scale - guidance_scale,
+        "none": 1.0 - image_guidance_scale,
+    }
+    kept = {branch: weight for branch, weight in weights.items() if weight != 0.0}
+    return kept or {"text+image": 0.0}
+
+
+def combine_guidance(weights: Mapping[str, float], predictions: Iterable[Any]) -> Any:
+    """Return the guided prediction, (B, 4, h, w).
+
+    Args:
+        weights: see `branch_weights`.
+        predictions: the U-Net's, (B, 4, h, w) float32 for each branch, arrays or tensors.
+    """
+    return sum(weight * each for weight, each in zip(weights.values(), predictions, strict=True))
+
+
+def alpha_sigma(
+    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, ndim: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha_t and sigma_t, each (B, 1, 1, 1) float32, for (B,) integer timesteps."""
+    alpha_bar = alphas_cumprod.to(timesteps.device)[timesteps].float()
+    shape = (-1,) + (1,) * (ndim - 1)
+    return alpha_bar.sqrt().view(shape), (1 - alpha_bar).sqrt().view(shape)
+
+
+def prediction_target(
+    kind: str, latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """What the U-Net should answer, (B, C, h, w): eps, z_0, or v = alpha eps - sigma z_0.
+
+    v is from Salimans and Ho, arXiv 2202.00512, appendix D.
+
+    Raises:
+        ValueError: `kind` is none of `PREDICTION_TYPES`.
+    """
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return alpha * noise - sigma * latents
+    if kind == "sample":
+        return latents
+    raise ValueError(f"prediction type {kind!r}; accepted: {', '.join(PREDICTION_TYPES)}")
+
+
+def predicted_latents(
+    kind: str, prediction: torch.Tensor, noisy: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """The estimate of z_0 that a U-Net output stands for, (B, C, h, w).
+
+    Raises:
+        ValueError: `kind` is none of `PREDICTION_TYPES`, or epsilon where alpha is zero (no signal is left).
+    """
+    if kind == "epsilon":
+        if bool((alpha == 0).any()):
+            raise ValueError("an epsilon model cannot start from zero terminal SNR: use v_prediction")
+        return (noisy - sigma * prediction) / alpha
+    if kind == "v_prediction":
+        return alpha * noisy - sigma * prediction
+    if kind == "sample":
+        return prediction
+    raise ValueError(f"prediction type {kind!r}; accepted: {', '.join(PREDICTION_TYPES)}")
+
+
+def zero_terminal_snr_config(num_train_timesteps: int = 1000) -> dict[str, Any]:
+    """Settings for diffusers' schedulers: SD's betas rescaled to zero terminal SNR, v, trailing timesteps.
+
+    Lin et al., arXiv 2305.08891, algorithm 1 (rescaling) and section 3.3 (trailing).
+    """
+    return {
+        "num_train_timesteps": num_train_timesteps,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "prediction_type": "v_prediction",
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+    }
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> np.ndarray:

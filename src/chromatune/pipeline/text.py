@@ -1,4 +1,4 @@
-"""Instructions ⇒ embeddings: the one place where a prompt is cut into tokens and read by the text encoder."""
+"""Prompts ⇒ embeddings by torch: tokens as transformers gives them, read by the text encoder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from tokenizers import Tokenizer
 
-from chromatune.pipeline.tokens import PromptTokenizer
+from chromatune.pipeline.truncation import PromptTokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -37,19 +36,9 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
     return Tokens(tokens.input_ids, tokens.attention_mask)
 
 
-def prompt_tokenizer(tokenizer: CLIPTokenizer) -> PromptTokenizer:
-    """The tokenizer as `tokenizers` runs it, without torch."""
-    backend = Tokenizer.from_str(
-        tokenizer.backend_tokenizer.to_str()
-    )  # a copy: transformers sets truncation in its own
-    backend.no_truncation()
-    backend.no_padding()
-    return PromptTokenizer(backend, tokenizer.model_max_length, int(tokenizer.pad_token_id))
-
-
 def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
     """What of a prompt lies beyond the tokenizer's length, and is cut off; empty if all of it is read."""
-    return prompt_tokenizer(tokenizer).unread_part(prompt)
+    return PromptTokenizer.of(tokenizer).truncated_part(prompt)
 
 
 class TextEmbedder:

@@ -67,7 +67,7 @@ class ModelFiles:
 
     name: str
     path: Path  # the folder that the name stands for
-    pipeline: Path  # `path` itself, or for a LoRA the pipeline that it changes
+    pipeline_folder: Path  # `path` itself, or for a LoRA the folder of the pipeline that it changes
     loras: tuple[Path, ...]
     index: dict[str, Any]  # the pipeline's model_index.json
     defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
@@ -119,7 +119,7 @@ def read_info(files: ModelFiles) -> ModelInfo:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     try:
-        unet = read_json(files.pipeline / "unet" / "config.json")
+        unet = read_json(files.pipeline_folder / "unet" / "config.json")
     except ValueError as error:
         raise ModelError(f"{files.name}: unet/config.json {error}; {AGAIN}") from None
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
@@ -139,7 +139,7 @@ def weights_hash(name: str) -> str:
     """First 16 hexadecimal digits of the SHA-256 over a model's weight and settings files, its LoRAs' included."""
     files = find_model(name)
     digest = hashlib.sha256()
-    for folder in (files.pipeline, *files.loras):
+    for folder in (files.pipeline_folder, *files.loras):
         found = [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]
         # Graphs are made from those files, and settings beside them are copies
         for path in sorted(path for path in found if path.parent.name not in ("vae_encoder", "vae_decoder")):
