@@ -16,7 +16,7 @@ import numpy as np
 
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.hints import HintedChroma, Hints, Reference, check_reference, make_reference
+from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
 from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
@@ -80,7 +80,7 @@ class ModelOutput:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One photo of a stream, with options of its own.
+    """A photo of a stream, with options of its own.
 
     Attributes:
         photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
@@ -280,7 +280,7 @@ class Colorizer:
             raise read
         check_reference(read)
         views = self._features([read.gray, np.ascontiguousarray(read.gray[:, ::-1])])
-        if views is None:
+        if views is None or not can_compare(views[0]):
             raise OptionsError(
                 f"{self.info.name} has no photo encoder to compare photos by; give a model that has one, such as mini, "
                 "or leave out the reference",
@@ -289,7 +289,7 @@ class Colorizer:
         return make_reference(read, views)
 
     def _features(self, grays: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
-        """Return what the photo encoder sees in each of (H, W) grays of one size; None without a photo encoder."""
+        """Return the photo encoder's features of (H, W) grays of one size each; None without a photo encoder."""
         size = self.small_size(grays[0].shape[0], grays[0].shape[1], size_px)
         found = self.backend.features(np.stack([shrink(gray, size) for gray in grays]))
         return None if found is None else [_row(found, index) for index in range(len(grays))]

@@ -69,7 +69,7 @@ class ColorizeOptions(BaseModel):
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """All that one photo is colorized with: its options, with the model's own values where they named none."""
+    """The options of one photo, with the model's own values in place of None."""
 
     prompt: str
     negative_prompt: str
@@ -86,7 +86,7 @@ class ResolvedOptions:
 
 
 def make_options(**settings: Any) -> ColorizeOptions:
-    """Validated `ColorizeOptions` from loose settings.
+    """Return validated `ColorizeOptions` from loose settings.
 
     Raises:
         OptionsError: one line naming the first setting that is wrong, what was given and what is accepted.
@@ -125,18 +125,18 @@ class Problem(NamedTuple):
 
 
 def first_problem(error: ValidationError) -> Problem:
-    """The first problem that pydantic found, in the words of a message."""
+    """Return the first problem that pydantic found, worded for a message."""
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
     return Problem(field, first["input"], message[:1].lower() + message[1:] if field else message)
 
 
 def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> OptionsError:
-    """What pydantic found, as one line for the user.
+    """Return pydantic's first finding as one line for the user.
 
     Args:
         error: raised by `model`.
-        model: the settings that were wanted.
+        model: the settings' class.
         kind: how one of them is called: "option", "setting".
     """
     problem = first_problem(error)

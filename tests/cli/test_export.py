@@ -89,10 +89,9 @@ def test_finetune_adds_graphs(folder, capsys, tiny_pipeline_dir, fresh_accelerat
     words = ["finetune", "photos", "--model", str(tiny_pipeline_dir), "-o", "run", "--max-steps", "2", "--export-onnx"]
     assert main([*words, *settings]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "run/model"
-    options = {"device": "cpu"}
     gray = rng.integers(0, 256, (40, 40), dtype=np.uint8)
-    results = [Colorizer.load("run/model", runtime=each, **options).colorize(gray) for each in ("onnx", "torch")]
-    assert Colorizer.load("run/model", **options).backend.runtime == "onnx"
+    results = [Colorizer.load("run/model", runtime=each, device="cpu").colorize(gray) for each in ("onnx", "torch")]
+    assert Colorizer.load("run/model", device="cpu").backend.runtime == "onnx"
     assert np.abs(results[0].rgb.astype(int) - results[1].rgb.astype(int)).max() <= 1
 
 

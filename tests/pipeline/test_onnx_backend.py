@@ -12,7 +12,7 @@ import pytest
 import skimage
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, Request
+from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.pipeline import available_models
 from chromatune.pipeline.model_files import find_model
@@ -56,8 +56,12 @@ def noise(height_px: int, width_px: int, seed: int = 0) -> np.ndarray:
 
 def passes(colorizers: tuple[Colorizer, ...], photo: np.ndarray, options: ColorizeOptions) -> list[np.ndarray]:
     """What each gives before recomposition, (h, w, 3) float32."""
-    outputs = [next(iter(colorizer.model_outputs([photo], options))).rgb for colorizer in colorizers]
-    assert outputs[0].dtype == np.float32 and outputs[0].shape == outputs[1].shape
+    outputs = []
+    for colorizer in colorizers:
+        (output,) = colorizer.model_outputs([photo], options)
+        assert isinstance(output, ModelOutput) and output.rgb.dtype == np.float32
+        outputs.append(output.rgb)
+    assert outputs[0].shape == outputs[1].shape
     return outputs
 
 
@@ -72,7 +76,14 @@ def agree(colorizers: tuple[Colorizer, ...], photo: np.ndarray, **options: objec
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", pytest.param("rocket.jpg", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("options", [{}, {"steps": 4, "seed": 3}, {"steps": 2} | GUIDED])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"steps": 4, "seed": 3}, marks=pytest.mark.slow),
+        pytest.param({"steps": 2} | GUIDED, marks=pytest.mark.slow),
+    ],
+)
 def test_photos_at_the_models_own_size(both, name, options):
     agree(both, gray_photo(name, short_px=256), **options)
 
@@ -84,7 +95,7 @@ def test_all_photos_at_every_setting(both, name, options):
     agree(both, gray_photo(name), **options)
 
 
-@pytest.mark.parametrize(("height_px", "width_px"), [(40, 200), (333, 77), (1, 1)])
+@pytest.mark.parametrize(("height_px", "width_px"), [(40, 200), pytest.param(333, 77, marks=pytest.mark.slow), (1, 1)])
 def test_odd_shapes(both, height_px, width_px):
     agree(both, noise(height_px, width_px), size_px=64)
 
@@ -92,8 +103,9 @@ def test_odd_shapes(both, height_px, width_px):
 @pytest.mark.parametrize(
     "options",
     [
-        {"guidance_scale": 0.0}, {"guidance_scale": 3.0}, {"guidance_scale": 2.0, "image_guidance_scale": 2.0},
-        {"image_guidance_scale": 0.0}, GUIDED, {"prompt": "red " * 200}, {"prompt": ""},
+        pytest.param({"guidance_scale": 0.0}, marks=pytest.mark.slow), {"guidance_scale": 3.0},
+        {"guidance_scale": 2.0, "image_guidance_scale": 2.0}, {"image_guidance_scale": 0.0}, GUIDED,
+        {"prompt": "red " * 200}, pytest.param({"prompt": ""}, marks=pytest.mark.slow),
         {"prompt": "Ünïcödé 写真 🙂\n\x00"},
     ],
 )  # fmt: skip
@@ -117,7 +129,7 @@ def test_sixteen_bits_keep_their_luminance(both):
     assert color.luma_drift(onnx, photo)[0] <= 1
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["mini-base", pytest.param("mini", marks=pytest.mark.slow)])
 def test_the_number_of_threads_changes_no_bit(model, monkeypatch):
     files, grays = find_model(model), noise(96, 160)[None].astype(np.float32) / 255
     results = []

@@ -25,7 +25,7 @@ GRAPHS = (UNET, ENCODER, TEXT, "vae_decoder/model.onnx", "photo_encoder/model.on
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 HTML = b"\n<!DOCTYPE html><html><body>404</body></html>"
-Spoil = Callable[[Path], None]
+Spoil = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -540,7 +540,7 @@ def set_json(name: str, **changes: object) -> Spoil:
 
 
 def emptied(name: str) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(b"") and None
+    return lambda folder: (folder / name).write_bytes(b"")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Color by hand: what a person says of a photo's colors, and the chroma that comes of it.
+"""Color by hand: a person's hints of a photo's colors, and the chroma that they lead to.
 
 hints.py       strokes, points and painted layers, checked; from and to JSON; drawn on a small grid
 reference.py   cells of photos that look alike to the photo encoder, in one photo and in a reference photo

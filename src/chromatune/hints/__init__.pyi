@@ -11,5 +11,6 @@ from .hints import parse_point as parse_point
 from .palette import chroma_at as chroma_at
 from .palette import distinct_colors as distinct_colors
 from .reference import Reference as Reference
+from .reference import can_compare as can_compare
 from .reference import check_reference as check_reference
 from .reference import make_reference as make_reference

@@ -36,7 +36,7 @@ Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
 
 
 def _color(given: object) -> object:
-    """A color as three numbers; text is read as CSS writes it.
+    """Return a color as three numbers; text is read as CSS writes it.
 
     Raises:
         ValueError: it is no color.
@@ -89,11 +89,11 @@ class Layer(BaseModel):
     name: str = Field("the layer", max_length=400)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same picture by the same name."""
+        """Return whether both are the same picture by the same name."""
         return isinstance(other, Layer) and self._fields == other._fields  # without the array, once it is there
 
     def __hash__(self) -> int:
-        """The same for the same picture by the same name."""
+        """Return an equal hash for the same picture by the same name."""
         return hash(self._fields)
 
     @property
@@ -112,7 +112,7 @@ class Layer(BaseModel):
 
     @classmethod
     def read(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Layer:
-        """A layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
+        """Return a layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
 
         Raises:
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
@@ -128,7 +128,7 @@ class Layer(BaseModel):
         return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
 
     def check_aspect(self, photo: Photo) -> None:
-        """Raises a `PhotoError` where the layer's aspect is not the photo's."""
+        """Raise a `PhotoError` where the layer's aspect is not the photo's."""
         across, down = self.width_px * photo.height_px, self.height_px * photo.width_px
         # One pixel of rounding at the layer's own size, or the tolerance, whichever is more
         slack = max(ASPECT_TOLERANCE * down, max(photo.height_px, photo.width_px))
@@ -140,7 +140,7 @@ class Layer(BaseModel):
 
 
 class Hints(BaseModel):
-    """What a person says of a photo's colors; later marks cover earlier ones.
+    """Colors that a person gives for places of a photo; later marks cover earlier ones.
 
         Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "navy")
 
@@ -158,7 +158,7 @@ class Hints(BaseModel):
 
     @classmethod
     def from_layer(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Hints:
-        """Hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
+        """Return hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
 
         Args:
             source: PNG, TIFF or WebP with transparency: a path, bytes, open file, Pillow image or (H, W, 4) array.
@@ -172,10 +172,10 @@ class Hints(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes | dict[str, Any]) -> Hints:
-        """Hints from what `to_json` gives, or from the same as a dictionary.
+        """Return hints from what `to_json` gives, or from the same as a dictionary.
 
         Raises:
-            OptionsError: it is no JSON, or says what is no hint.
+            OptionsError: it is no JSON, or not that of hints.
             PhotoError: a layer in it is no picture with transparency.
         """
         try:
@@ -188,11 +188,11 @@ class Hints(BaseModel):
         return found
 
     def to_json(self) -> str:
-        """The hints as JSON, layers as PNG in Base64."""
+        """Return the hints as JSON, layers as PNG in Base64."""
         return self.model_dump_json()
 
     def stroke(self, points: Iterable[Sequence[float]], radius_px: float | None, color: str | Sequence[int]) -> Hints:
-        """These hints and a line of one color; see `Stroke`.
+        """Return these hints and a line of one color; see `Stroke`.
 
         Raises:
             OptionsError: no points, no color, or a radius that is not above 0.
@@ -204,7 +204,7 @@ class Hints(BaseModel):
         return Hints(marks=(*self.marks, mark))
 
     def point(self, x: float, y: float, color: str | Sequence[int], radius: float | None = None) -> Hints:
-        """These hints and a disc of one color.
+        """Return these hints and a disc of one color.
 
         Args:
             x: pixels from the left edge of the photo as it is shown.
@@ -218,15 +218,15 @@ class Hints(BaseModel):
         return self.stroke([(x, y)], radius, color)
 
     def __add__(self, other: Hints) -> Hints:
-        """Both; the second's marks lie on top."""
+        """Return the marks of both; the second's lie on top."""
         return Hints(marks=(*self.marks, *other.marks))
 
     def __bool__(self) -> bool:
-        """Whether anything is said."""
+        """Return whether there is any mark."""
         return bool(self.marks)
 
     def check(self, photo: Photo) -> None:
-        """Checks that the hints fit a photo.
+        """Check that the hints fit a photo.
 
         Raises:
             PhotoError: a point lies outside of it, or a layer has another aspect.
@@ -244,7 +244,7 @@ class Hints(BaseModel):
 
 
 def parse_point(text: str) -> Hints:
-    """One point as the command line writes it: X,Y=COLOR or X,Y,RADIUS=COLOR.
+    """Return the point that the command line writes as X,Y=COLOR or X,Y,RADIUS=COLOR.
 
     Raises:
         OptionsError: it is written otherwise, or is no color.
@@ -263,7 +263,7 @@ def parse_point(text: str) -> Hints:
 
 
 def list_layers(folder: Path) -> list[Path]:
-    """The files in a folder that can be layers, sorted.
+    """Return the files in a folder that can be layers, sorted.
 
     Raises:
         OptionsError: there is no such folder.
@@ -277,10 +277,10 @@ def list_layers(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, eq=False)
 class HintMap:
-    """What hints say at each pixel of a grid.
+    """Hints drawn on a grid: a color and a weight at each pixel.
 
     Attributes:
-        relative: (h, w, 2) float32, chroma over luma (`color.gamut.relative_chroma`); 0 where nothing is said.
+        relative: (h, w, 2) float32, chroma over luma (`color.relative_chroma`); 0 where there is no hint.
         weight: (h, w) float32, 0..1.
     """
 
@@ -289,7 +289,7 @@ class HintMap:
 
 
 def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
-    """The hints on a grid of height and width `size` that is stretched over the photo.
+    """Return the hints on a grid of height and width `size` that is stretched over the photo.
 
     Raises:
         PhotoError: they do not fit the photo.
@@ -345,7 +345,7 @@ def _lay(canvas: np.ndarray, layer: Layer) -> None:
 
 
 def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
-    """Draws a stroke into the part of the canvas that it touches."""
+    """Draw a stroke into the part of the canvas that it touches."""
     height, width = canvas.shape[:2]
     scale = np.array([width / photo.width_px, height / photo.height_px])
     radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)

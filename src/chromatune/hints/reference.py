@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ class Similarity:
     """Cells of 4 × 4 pixels of the grid, and how alike each two of them are."""
 
     def __init__(self, features: Mapping[int, np.ndarray], luma: np.ndarray) -> None:
-        """Compares.
+        """Compare each cell with each other.
 
         Args:
             features: of the photo encoder: stride ⇒ (C, h, w) float32.
@@ -44,11 +45,11 @@ class Similarity:
         likeness *= np.exp(-((cells[:, None] - cells) ** 2) / (2 * SIMILAR_LUMA_SIGMA**2))
         self._likeness = likeness
 
-    def carry(self, said: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What hints say, for the cells that look like those with hints: means of the hints', and a soft weight.
+    def carry(self, values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Carry hints' values to the cells that look like those with hints: means of the values, and a soft weight.
 
         Args:
-            said: (h, w, K) float32, at the grid's size; counts only where there is weight.
+            values: (h, w, K) float32, at the grid's size; counts only where there is weight.
             weight: (h, w) float32, 0..1.
 
         Returns:
@@ -56,7 +57,7 @@ class Similarity:
         """
         share = self._averaged(weight).ravel()
         hinted = np.flatnonzero(share)
-        summed = self._averaged(said * weight[..., None]).reshape(share.size, -1)[hinted]  # mean times share
+        summed = self._averaged(values * weight[..., None]).reshape(share.size, -1)[hinted]  # mean times share
         likeness = self._likeness[:, hinted]
         certain = likeness @ share[hinted]
         means = (likeness @ summed) / np.maximum(certain, 1e-9)[:, None]
@@ -74,7 +75,7 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a reference photo has in each cell, as it is and mirrored.
+    """A photo in color as cells with features, color and luma, as it is and mirrored.
 
     Attributes:
         vectors: (N, C) float32, of length 1.
@@ -88,7 +89,7 @@ class Reference:
 
 
 def check_reference(photo: Photo) -> np.ndarray:
-    """The photo's own colors, (H, W, 3).
+    """Return the photo's own colors, (H, W, 3).
 
     Raises:
         PhotoError: it has none.
@@ -98,13 +99,18 @@ def check_reference(photo: Photo) -> np.ndarray:
     return photo.rgb
 
 
+def can_compare(features: Mapping[int, np.ndarray] | None) -> TypeGuard[Mapping[int, np.ndarray]]:
+    """Return whether there are features, and of all strides that cells are compared by."""
+    return features is not None and features.keys() >= STRIDES.keys()
+
+
 def make_reference(photo: Photo, views: Sequence[Mapping[int, np.ndarray]]) -> Reference:
-    """A photo in color as a reference.
+    """Return a photo in color as a reference.
 
     Args:
         photo: in color, see `check_reference`.
-        views: features of its gray, and of its gray mirrored: stride ⇒ (C, h, w) float32 each. To the encoder, what
-            looks to the left and what looks to the right differ.
+        views: features of its gray, and of its gray mirrored, see `can_compare`: stride ⇒ (C, h, w) float32 each. To
+            the encoder, what looks to the left and what looks to the right differ.
 
     Raises:
         PhotoError: it is gray.
@@ -122,7 +128,7 @@ def make_reference(photo: Photo, views: Sequence[Mapping[int, np.ndarray]]) -> R
 def matches(
     references: Sequence[Reference], features: Mapping[int, np.ndarray], luma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colors of the references where they show the same as the photo, and how certain that is.
+    """Return the references' colors where they show the same as the photo, and how certain that is.
 
     A cell takes the color of the reference's cell that it is most like, where that is most like it in turn. Chance
     matches are few: a reference counts from a small share of certain cells on, and not at all below it.
@@ -149,17 +155,17 @@ def matches(
 
 
 def cells_of(grid: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width in cells of a grid."""
+    """Return a grid's height and width in cells."""
     return max(1, round(grid[0] / CELL_PX)), max(1, round(grid[1] / CELL_PX))
 
 
 def cell_features(features: Mapping[int, np.ndarray], size: tuple[int, ...], *, centered: bool = False) -> np.ndarray:
-    """Features of each cell, all strides in one: (cells, C) float32 of length 1.
+    """Return the features of each cell, all strides in one: (cells, C) float32 of length 1.
 
     Args:
         features: stride ⇒ (C, h, w) float32.
         size: height and width in cells.
-        centered: the picture's mean is taken away first: what tells its cells apart remains.
+        centered: the picture's mean is subtracted first: what distinguishes its cells remains.
     """
     found = []
     for stride, share in STRIDES.items():

@@ -1,7 +1,7 @@
 """Models: a diffusers InstructPix2Pix pipeline folder, opened, checked, run and written.
 
 model_files.py    a name ⇒ files, and what is known of the model; reads no weights, imports no torch
-checks.py         a stranger's files and settings, checked before any class is built
+checks.py         untrusted files and settings, checked before any class is built
 onnx_checks.py    the same of ONNX graphs, and whether they fit each other
 schedules.py      noise, timesteps, steps and guidance, the same for both runtimes and for training
 truncation.py     prompts ⇒ tokens without torch, and warnings of what is cut off
@@ -11,7 +11,7 @@ runtimes.py       which library runs a model, and the backend that it opens
 loading.py        files ⇒ parts ⇒ Pipeline, the one frozen object that the rest of the package uses
 text.py           prompts ⇒ embeddings
 latents.py        the border between pixels and latents
-photo_encoder.py  what a pretrained classifier sees in the photo, for the U-Net
+photo_encoder.py  a pretrained classifier's features of the photo, for the U-Net
 torch_backend.py  a Pipeline ⇒ a backend by torch, with sampling over any diffusers scheduler
 saving.py         parts ⇒ a folder, whole or not at all, and the hub
 onnx_export.py    a model ⇒ a folder with ONNX graphs

@@ -10,6 +10,7 @@ from .latents import encode_moments as encode_moments
 from .latents import encode_photos as encode_photos
 from .latents import gray_pixels as gray_pixels
 from .latents import mode_of as mode_of
+from .latents import seeded_noise as seeded_noise
 from .latents import to_pixels as to_pixels
 from .loading import Pipeline as Pipeline
 from .loading import load_parts as load_parts

@@ -20,7 +20,7 @@ class BackendOutput:
 
     Attributes:
         rgb: (B, h, w, 3) float32, sRGB 0..1, the model's own.
-        features: what the photo encoder saw, float32; None where it was not asked for, or without one.
+        features: of the photo encoder, float32; None where they were not asked for, or without a photo encoder.
     """
 
     rgb: np.ndarray
@@ -51,13 +51,13 @@ class Backend(Protocol):
 
     @property
     def concurrent(self) -> bool:
-        """Whether threads that call it at the same time gain by it; else one call waits for the other."""
+        """Whether calls of several threads run at the same time; else one waits for the other."""
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """What of the options this model does not follow, a line each; usually none."""
+        """Return a line for each option that this model does not follow in full; usually none."""
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return what the photo encoder sees, float32, without a pass of the model; None without a photo encoder.
+        """Return the photo encoder's features alone, float32; None without a photo encoder.
 
         Args:
             grays: (B, h, w) float32, luma 0..1; sides are multiples of 32.
@@ -66,7 +66,7 @@ class Backend(Protocol):
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
     ) -> BackendOutput:
-        """Return the model's own RGB, and with it what the photo encoder saw on the way.
+        """Return the model's own RGB, and where wanted the photo encoder's features from the same pass.
 
         Args:
             grays: (B, h, w) float32, luma 0..1.

@@ -1,4 +1,4 @@
-"""A model's files ⇒ its parts, opened and checked; all that the rest of the package sees is one frozen object."""
+"""A model's files ⇒ its parts, opened and checked: one frozen object, all that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chromatune.pipeline.model_files import (
     read_info,
 )
 
-LONGEST_REASON = 200  # characters of what a library says
+LONGEST_REASON = 200  # characters of a library's message
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class Pipeline:
 
 
 def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
-    """The model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+    """Load the model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
 
     Args:
         name: an embedded model, a folder that `save_pretrained` of diffusers wrote, a LoRA folder that
@@ -101,7 +101,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
 
 
 def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
-    """The parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net; a photo encoder if there is one.
+    """Load the parts by name: weights in `dtype` on the CPU, LoRAs merged, a photo encoder if there is one.
 
     Nothing is frozen and `in_channels` of the U-Net is not looked at: that is the caller's to decide.
 
@@ -197,12 +197,12 @@ def _part_class(files: ModelFiles, part: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What a library said, as the end of one line."""
+    """Return a library's message as the end of one line."""
     return printable(first_line(error)[:LONGEST_REASON])
 
 
 def _check_fit(name: str, parts: dict[str, Any]) -> None:
-    """Checks that the parts were made for each other, and that the schedule can be sampled.
+    """Check that the parts were made for each other, and that the schedule can be sampled.
 
     Raises:
         ModelError: they were not, or it cannot.
@@ -221,7 +221,7 @@ def _check_fit(name: str, parts: dict[str, Any]) -> None:
 
 
 def _sampling_problem(scheduler: Any) -> str:
-    """Why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
+    """Return why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
     import torch
 
     try:
@@ -252,7 +252,7 @@ def _variant(folder: Path) -> str | None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No progress bars for a few megabytes, nor the warning that AutoencoderTiny draws for a key it adds itself."""
+    """Silence the libraries: no progress bars for a few megabytes, no warning of keys that AutoencoderTiny adds."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

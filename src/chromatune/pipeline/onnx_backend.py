@@ -42,11 +42,11 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
-LONGEST_REASON = 200  # characters of what the library says
+LONGEST_REASON = 200  # characters of the library's message
 
 
-class Part:
-    """One graph, opened: NumPy arrays in, NumPy arrays out."""
+class Graph:
+    """An opened graph: NumPy arrays in, NumPy arrays out."""
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
@@ -59,7 +59,7 @@ class Part:
         )
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
-        """The outputs named, or all; inputs are cast to the types that the graph declares."""
+        """Run the graph, and return the outputs named, or all; inputs are cast to the types that the graph declares."""
         cast: dict[str, np.ndarray] = {
             name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
         }
@@ -72,11 +72,11 @@ class OnnxPipeline:
 
     info: ModelInfo
     tokenizer: PromptTokenizer
-    text_encoder: Part
-    vae_encoder: Part
-    unet: Part
-    vae_decoder: Part
-    photo_encoder: Part | None
+    text_encoder: Graph
+    vae_encoder: Graph
+    unet: Graph
+    vae_decoder: Graph
+    photo_encoder: Graph | None
     scheduler: tuple[str, dict[str, Any]]  # class and settings
     scaling_factor: float  # of latents
     multiple_px: int  # sides of the model's pass are multiples of this
@@ -84,13 +84,13 @@ class OnnxPipeline:
 
 
 def has_onnx_parts(files: ModelFiles) -> bool:
-    """Whether all graphs of a model are there; LoRAs to merge have none."""
+    """Return whether all graphs of a model are there; LoRAs to merge have none."""
     wanted = (*GRAPHS, PHOTO_ENCODER) if (files.pipeline_folder / PHOTO_ENCODER).is_dir() else GRAPHS
     return not files.loras and all((files.pipeline_folder / part / GRAPH_FILE).is_file() for part in wanted)
 
 
 def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int = 1) -> OnnxPipeline:
-    """The model in `files`, opened by ONNX Runtime.
+    """Open the model in `files` by ONNX Runtime.
 
     Args:
         files: see `find_model`; with `has_onnx_parts`.
@@ -127,7 +127,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
 
 
 def quiet_onnxruntime() -> ModuleType:
-    """ONNX Runtime, without its telemetry: nothing leaves this machine.
+    """Import ONNX Runtime without its telemetry: nothing leaves this machine.
 
     Since 1.29 its wheels report each session to its maker unless the environment forbids it before it is loaded; they
     also write to the temporary and the cache folder then.
@@ -140,7 +140,7 @@ def quiet_onnxruntime() -> ModuleType:
 
 
 def threads() -> int:
-    """Threads of the model's pass: OMP_NUM_THREADS, as torch has it, else the cores that this process may use."""
+    """Return the number of threads of a pass: OMP_NUM_THREADS, as torch has it, else this process's cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
@@ -179,11 +179,11 @@ class OnnxBackend:
         return self.pipeline.device == "cpu"
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """A line for each instruction that is longer than the text encoder reads."""
+        """Return a line for each instruction that is longer than the text encoder reads."""
         return truncation_warnings(options, self.pipeline.tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return what the photo encoder sees; see `Backend.features`."""
+        """Return the photo encoder's features; see `Backend.features`."""
         return _features_of(self._encode(_pixels(grays), FEATURES))
 
     def __call__(
@@ -213,29 +213,25 @@ class OnnxBackend:
     def _pass(
         self, pixels: np.ndarray, encoded: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
     ) -> np.ndarray:
-        """(B, 3, h, w) float32 luma 0..1, and what the photo encoder gave -> (B, 3, h, w) float32 sRGB 0..1."""
+        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's outputs -> (B, 3, h, w) float32 sRGB 0..1."""
         parts = self.pipeline
         moments = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
         condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
-        latents = self._sample(condition, residuals_of(encoded), options[0], options)
+        latents = self._sample(condition, residuals_of(encoded), options)
         name = parts.vae_decoder.inputs[0]
         decoded = _only(parts.vae_decoder.run({name: latents / np.float32(parts.scaling_factor)}))
         return np.clip(decoded.astype(np.float32) / 2 + np.float32(0.5), 0, 1)
 
     def _sample(
-        self,
-        condition: np.ndarray,
-        residuals: dict[str, np.ndarray],
-        asked: ResolvedOptions,
-        options: Sequence[ResolvedOptions],
+        self, condition: np.ndarray, residuals: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
     ) -> np.ndarray:
-        """Color latents (B, 4, h, w), scaled, for condition latents of the same shape; see `torch_backend.sample`."""
-        class_name, config = self.pipeline.scheduler
-        schedule = make_schedule(class_name, config, asked.steps)
+        """Sample color latents (B, 4, h, w), scaled, for condition latents of the same shape, as by torch."""
+        first, (class_name, config) = options[0], self.pipeline.scheduler
+        schedule = make_schedule(class_name, config, first.steps)
         assert schedule is not None  # it was known when the model was opened
         generators = [noise_generator(each.seed) for each in options]
-        weights = branch_weights(asked.guidance_scale, asked.image_guidance_scale)
-        prompt, negative = self._embed(asked.prompt), self._embed(asked.negative_prompt)
+        weights = branch_weights(first.guidance_scale, first.image_guidance_scale)
+        prompt, negative = self._embed(first.prompt), self._embed(first.negative_prompt)
         texts = {"text+image": prompt, "image": negative, "none": negative}
         count, no_photo = len(condition), [branch == "none" for branch in weights]
         stacked_texts = np.concatenate([np.repeat(texts[branch], count, axis=0) for branch in weights])
@@ -260,7 +256,7 @@ class OnnxBackend:
         return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
 
     def _embed(self, prompt: str) -> np.ndarray:
-        """(1, 77, C) embedding; each prompt is read once."""
+        """Return the (1, 77, C) embedding of a prompt; each is read once."""
         if prompt not in self._embeddings:
             encoder = self.pipeline.text_encoder
             feeds = {encoder.inputs[0]: self.pipeline.tokenizer.ids([prompt])}
@@ -279,7 +275,7 @@ def _provider(device: str) -> str:
     return PROVIDERS[device]
 
 
-def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Part:
+def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Graph:
     path = files.pipeline_folder / part / GRAPH_FILE
     try:
         check_onnx(path)
@@ -288,7 +284,7 @@ def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Pa
     except ValueError as error:
         raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
     try:
-        return Part(_session(path, provider, intra_threads))
+        return Graph(_session(path, provider, intra_threads))
     except Exception as error:  # what the library raises on a damaged graph is of any kind
         reason = printable(first_line(error)[:LONGEST_REASON])
         raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {reason}") from error
@@ -297,7 +293,7 @@ def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Pa
 def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
     onnxruntime = quiet_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is raised, too, and told once
+    options.log_severity_level = 4  # what is wrong is raised, too, and shown once
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
@@ -308,7 +304,7 @@ def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
 
 
 def _numpy_type(onnx_type: str) -> type:
-    """The NumPy type of "tensor(float16)" and the like.
+    """Return the NumPy type of "tensor(float16)" and the like.
 
     Raises:
         ValueError: a part of a model takes no such thing.
@@ -328,7 +324,7 @@ def _tokenizer(files: ModelFiles) -> PromptTokenizer:
 
 
 def _checked_classes(files: ModelFiles) -> dict[str, str]:
-    """Class of each part, after its settings and the headers of its weights were checked."""
+    """Return the class of each part, after its settings and the headers of its weights were checked."""
     classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
     if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
         classes[PHOTO_ENCODER] = "PhotoEncoder"
@@ -358,12 +354,12 @@ def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, unet: checks.UNetC
 
 
 def _halvings(widths: Sequence[int]) -> int:
-    """By how much a part of several levels makes its input smaller: 2 for each level but one."""
+    """Return the factor by which a part of several levels makes its input smaller: 2 for each level but one."""
     return 2 ** (len(widths) - 1)
 
 
 def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
-    """Why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
+    """Return why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
     try:
         schedule = make_schedule(class_name, config, min(2, config.get("num_train_timesteps", 2)))
         if schedule is None:

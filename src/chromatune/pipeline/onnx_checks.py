@@ -1,7 +1,7 @@
-"""What is checked of a stranger's ONNX graphs: the files before ONNX Runtime opens them, then what they take and give.
+"""Checks of untrusted ONNX graphs: the files before ONNX Runtime opens them, then their inputs and outputs.
 
 The message types are a part of ONNX's own schema (github.com/onnx/onnx, onnx/onnx.proto), just large enough to be
-judged; what is not declared here is skipped. The package `onnx` would read all of it, and is as large as a model.
+checked; what is not declared here is skipped. The package `onnx` would read all of it, and is as large as a model.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 
 def check_onnx(path: Path) -> None:
-    """Passes if an ONNX file is whole, of known operators, and reads no weights but those in its own folder.
+    """Check that an ONNX file is whole, of known operators, and reads no weights but those in its own folder.
 
     Raises:
         ValueError: it is not; the text says what it is instead.
@@ -95,7 +95,7 @@ def check_onnx(path: Path) -> None:
 
 
 def signature_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> tuple[str, str] | None:
-    """The part whose graph does not fit a model, and why; None if all do.
+    """Return the part whose graph does not fit a model, and why; None if all do.
 
     Args:
         signatures: inputs and outputs of each part.
@@ -121,7 +121,7 @@ def residuals_of(named: Mapping[str, T]) -> dict[str, T]:
 
 
 def _check_node(node: Any, count: int) -> None:
-    """Checks one operator, the graph's `count`-th."""
+    """Check one operator, the graph's `count`-th."""
     if count > MOST_NODES:
         raise ValueError(f"has more than {MOST_NODES:,} operators")
     if node.domain not in DOMAINS or node.op_type in REFUSED:
@@ -130,7 +130,7 @@ def _check_node(node: Any, count: int) -> None:
 
 
 def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
-    """Checks one tensor's place in a file beside the graph; `lengths` remembers the files' sizes."""
+    """Check one tensor's place in a file beside the graph; `lengths` remembers the files' sizes."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if not location or PurePath(location).name != location or "\\" in location or location in (".", ".."):
@@ -146,7 +146,7 @@ def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
 
 
 def _length(file: Path) -> int:
-    """Bytes of a file of weights beside a graph, if it is one."""
+    """Return the size in bytes of a file of weights beside a graph, if it is one."""
     try:
         if not file.is_file() or file.is_symlink() and not _stored_by_hub(file):
             raise ValueError(f"takes weights from {shown(file.name)}, which is missing")
@@ -165,13 +165,13 @@ def _check_header(file: Path) -> None:
 
 
 def _stored_by_hub(file: Path) -> bool:
-    """Whether a link points into the hub's own cache, whose snapshots are links to `../../blobs`."""
+    """Return whether a link points into the hub's own cache, whose snapshots are links to `../../blobs`."""
     snapshots = [parent for parent in file.absolute().parents if parent.name == "snapshots"]
     return any(file.resolve().parent == parent.parent.resolve() / "blobs" for parent in snapshots)
 
 
 def _messages(message: Any) -> Iterator[Any]:
-    """All messages inside one of `_SCHEMA`, at any depth."""
+    """Yield all messages inside one of `_SCHEMA`, at any depth."""
     from google.protobuf.message import Message
 
     waiting = [message]
@@ -185,7 +185,7 @@ def _messages(message: Any) -> Iterator[Any]:
 
 @cache
 def _message(name: str) -> Any:
-    """The class of a message of `_SCHEMA`."""
+    """Return the class of a message of `_SCHEMA`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -225,7 +225,7 @@ def _unet_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> str:
 
 
 def _fits(shape: Shape, expected: Shape) -> bool:
-    """Whether a shape may be another; what is not said may be anything."""
+    """Return whether a shape may be another; what is not declared may be anything."""
     if not shape or not expected:
         return True
     return len(shape) == len(expected) and all(map(_may_be, shape, expected))

@@ -49,12 +49,12 @@ EXAMPLE_MULTIPLES = (3, 5)  # height and width of the traced pass, in the smalle
 
 
 def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> float:
-    """Writes a model in half precision with ONNX graphs beside its weights; LoRAs are merged into it.
+    """Write a model in half precision with ONNX graphs beside its weights; LoRAs are merged into it.
 
     Args:
         model: see `load_pipeline`.
         out: the folder; a model that is there is replaced when the new one is complete and on the disk.
-        start_stage: is told of the graphs.
+        start_stage: called with the number of graphs, for progress.
 
     Returns:
         The largest difference between torch with the model as it is and ONNX Runtime with what was written, of sRGB
@@ -73,7 +73,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
     card = files.path / CARD_FILE
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {title}\n"
     defaults = defaults_of(pipeline.info)
-    if pipeline.info.description == str(files.path):  # it has none of its own, and where it lay says nothing elsewhere
+    if pipeline.info.description == str(files.path):  # it has none of its own, and where it lay means nothing elsewhere
         defaults["description"] = title
     apart = 0.0
 
@@ -94,7 +94,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
 
 
 def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
-    """Adds ONNX graphs to a pipeline folder that nobody else reads yet.
+    """Add ONNX graphs to a pipeline folder that nobody else reads yet.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -105,7 +105,7 @@ def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
 
 
 def largest_difference(pipeline: Pipeline, folder: Path) -> float:
-    """Between torch and ONNX Runtime with the graphs in a folder, of sRGB 0..1, over a short trial of another shape."""
+    """Return how far torch and ONNX Runtime with a folder's graphs are apart, of sRGB 0..1, in a short trial."""
     by_torch = TorchBackend(pipeline)
     by_onnx = OnnxBackend(load_onnx_pipeline(find_model(str(folder))))
     side = by_torch.multiple_px * max(2, 128 // by_torch.multiple_px)
@@ -116,25 +116,24 @@ def largest_difference(pipeline: Pipeline, folder: Path) -> float:
 
 
 def defaults_of(info: ModelInfo) -> dict[str, Any]:
-    """What `chromatune.json` says of a model."""
+    """Return the contents of a model's `chromatune.json`."""
     return {name: getattr(info, name) for name in DEFAULTS}
 
 
 def _halved(pipeline: Pipeline) -> Pipeline:
-    """A copy with the weights that are stored in half precision in it: all but the text encoder's."""
+    """Return a copy with the weights that are stored in half precision in it: all but the text encoder's."""
 
     def half(part: Any) -> Any:
         return copy.deepcopy(part).to(torch.float16, memory_format=torch.contiguous_format)
 
-    seen = pipeline.photo_encoder
-    return replace(
-        pipeline, vae=half(pipeline.vae), unet=half(pipeline.unet), photo_encoder=None if seen is None else half(seen)
-    )
+    encoder = pipeline.photo_encoder
+    halved = None if encoder is None else half(encoder)
+    return replace(pipeline, vae=half(pipeline.vae), unet=half(pipeline.unet), photo_encoder=halved)
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """One graph to be exported."""
+    """A graph to be exported."""
 
     folder: str
     module: nn.Module  # its parameters are named as in the safetensors file, after `PREFIX`
@@ -144,7 +143,7 @@ class _Graph:
 
 
 def add_onnx_parts(pipeline: Pipeline, folder: Path, advance: Advance = lambda: None) -> None:
-    """Writes the graphs of a model into its pipeline folder, beside the weights that they read.
+    """Write the graphs of a model into its pipeline folder, beside the weights that they read.
 
     Args:
         pipeline: the model as `load_pipeline` opened it, on the CPU in float32; of no other use afterwards.
@@ -237,8 +236,8 @@ class _UNet(_Wrapped):
         encoder_hidden_states: torch.Tensor,
         *residuals: torch.Tensor,
     ) -> torch.Tensor:
-        seen = unet_arguments(residuals or None)
-        return self.part(sample, timestep, encoder_hidden_states, **seen, return_dict=False)[0]
+        extra = unet_arguments(residuals or None)
+        return self.part(sample, timestep, encoder_hidden_states, **extra, return_dict=False)[0]
 
 
 class _FusedAttention:
@@ -255,8 +254,8 @@ class _FusedAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         attended = torch.onnx.ops.symbolic(
             "com.microsoft::MultiHeadAttention",
             (query, key, value),
@@ -269,7 +268,7 @@ class _FusedAttention:
 
 
 def _fuse_attention(unet: Any) -> None:
-    """Sets `_FusedAttention` where attention is nothing more: projections, heads, and a projection back."""
+    """Set `_FusedAttention` where attention is nothing more: projections, heads, and a projection back."""
     processors = dict(unet.attn_processors)
     for name, module in unet.named_modules():
         if f"{name}.processor" not in processors:
@@ -326,7 +325,7 @@ def _trace(graph: _Graph) -> onnx_ir.Model:
 
 
 def _write(model: onnx_ir.Model, folder: Path) -> None:
-    """Stores a graph, its weights pointing into the folder's safetensors file, or inside in half precision."""
+    """Store a graph, its weights pointing into the folder's safetensors file, or inside in half precision."""
     import onnx_ir as ir
 
     weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
@@ -367,7 +366,7 @@ def _write(model: onnx_ir.Model, folder: Path) -> None:
 
 
 def _cast(model: onnx_ir.Model, value: onnx_ir.Value, stored: Any) -> None:
-    """Takes a weight from elsewhere, cast to float32 where it is not stored so."""
+    """Replace a weight by one stored elsewhere, cast to float32 where it is not stored so."""
     import onnx_ir as ir
 
     if stored.dtype == ir.DataType.FLOAT:
@@ -386,7 +385,7 @@ def _cast(model: onnx_ir.Model, value: onnx_ir.Value, stored: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of its progress, of operators of libraries that are not there, and of deprecations."""
+    """Silence the exporter: its progress, operators of libraries that are missing, deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Which library runs a model: ONNX Runtime where the model has graphs for it, torch on a GPU and for all others."""
+"""The library that runs a model: ONNX Runtime where the model has graphs for it, torch on a GPU and for all others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_WORKERS = 8
 
 
 def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
-    """The model pass of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+    """Load the backend of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
 
     Args:
         model: see `chromatune.pipeline.load_pipeline`.
@@ -44,21 +44,21 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
 
 
 def usual_workers() -> int:
-    """Photos computed at the same time, unless a number is asked for: one a core, up to 8, as each takes memory."""
+    """Return the default number of photos computed at the same time: one a core, up to 8, as each takes memory."""
     return max(1, min(threads(), MOST_WORKERS))
 
 
 def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | None = None) -> Runtime:
-    """The runtime of a model.
+    """Choose the runtime of a model.
 
     Args:
         files: see `find_model`.
         device: where to compute; None for the best there is.
-        runtime: the one that is insisted on, or None.
+        runtime: the one that must be used, or None.
 
     Raises:
         OptionsError: there is no such runtime.
-        ModelError: ONNX Runtime is insisted on, or the only one that knows the device, and the model has no graphs.
+        ModelError: ONNX Runtime must be used, or is the only one that knows the device, and the model has no graphs.
         MissingExtraError: it takes torch, which is not installed.
     """
     if runtime not in (None, *get_args(Runtime)):
@@ -74,13 +74,13 @@ def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | 
     if runtime is None and not lacking and not _torch_is_better(device):
         return "onnx"
     if not has_torch():
-        wish = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
-        raise MissingExtraError(wish, "torch")
+        what = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
+        raise MissingExtraError(what, "torch")
     return "torch"
 
 
 def onnx_problem(files: ModelFiles) -> str:
-    """Why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
+    """Return why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
     if files.loras:
         return "is a LoRA"
     if not has_onnx_parts(files):
@@ -92,19 +92,19 @@ def onnx_problem(files: ModelFiles) -> str:
 
 
 def scheduler_problem(files: ModelFiles) -> str:
-    """Why a model is not sampled without torch, to be read after its name; empty if it is."""
+    """Return why a model is not sampled without torch, to be read after its name; empty if it is."""
     scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
     try:
         config = checks.read_json(files.pipeline_folder / "scheduler" / "scheduler_config.json")
         checks.SchedulerConfig.model_validate(config)
         known = make_schedule(scheduler, config, 1) is not None
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # reported in full when the model is opened
         return ""
     return "" if known else f"has a {scheduler} with settings that take torch"
 
 
 def _torch_is_better(device: str | None) -> bool:
-    """Whether a model that both could run is faster by torch: on a GPU."""
+    """Return whether a model that both could run is faster by torch: on a GPU."""
     if not has_torch() or device == "cpu":
         return False
     if device is not None:
@@ -117,7 +117,7 @@ def _torch_is_better(device: str | None) -> bool:
 
 
 def _may_have_gpu() -> bool:
-    """Whether a GPU's driver is there."""
+    """Return whether a GPU's driver is there."""
     if sys.platform == "darwin":
         return True
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' subsystem for Linux

@@ -20,12 +20,12 @@ class Tokens(NamedTuple):
     mask: torch.Tensor  # (U, 77) int64, 1 where a token is the prompt's own, 0 on padding
 
     def rows(self, index: torch.Tensor) -> Tokens:
-        """Those of some of the prompts, (K,) int64."""
+        """Return the tokens of some of the prompts, by their indices, (K,) int64."""
         return Tokens(self.ids[index], self.mask[index])
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
-    """The tokens of prompts."""
+    """Return the tokens of prompts."""
     tokens = tokenizer(
         list(prompts),
         padding="max_length",
@@ -37,7 +37,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
 
 
 def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
-    """What of a prompt lies beyond the tokenizer's length, and is cut off; empty if all of it is read."""
+    """Return the part of a prompt beyond the tokenizer's length, which is cut off; empty if all of it is read."""
     return PromptTokenizer.of(tokenizer).truncated_part(prompt)
 
 
@@ -49,11 +49,11 @@ class TextEmbedder:
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
 
     def __call__(self, *prompts: str) -> torch.Tensor:
-        """(U, 77, C) embeddings, a row a prompt."""
+        """Return (U, 77, C) embeddings, a row a prompt."""
         return self.embed(tokenize(self.tokenizer, prompts))
 
     def embed(self, tokens: Tokens) -> torch.Tensor:
-        """(U, 77, C) embeddings, with gradients where the text encoder is trained."""
+        """Return (U, 77, C) embeddings, with gradients where the text encoder is trained."""
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
             return self._read(tokens)
         rows = []

@@ -30,7 +30,7 @@ from chromatune.pipeline.schedules import (
 from chromatune.pipeline.text import TextEmbedder
 from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
 
-LONGEST_REASON = 200  # characters of what a library says
+LONGEST_REASON = 200  # characters of a library's message
 
 
 class TorchBackend:
@@ -65,11 +65,11 @@ class TorchBackend:
         return False
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """A line for each instruction that is longer than the text encoder reads."""
+        """Return a line for each instruction that is longer than the text encoder reads."""
         return truncation_warnings(options, self._tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return what the photo encoder sees; see `Backend.features`."""
+        """Return the photo encoder's features; see `Backend.features`."""
         with self._turn, torch.inference_mode():
             return _as_arrays(photo_features(self.pipeline, _pixels(grays)))
 
@@ -103,17 +103,17 @@ class TorchBackend:
     def _pass(
         self, pixels: torch.Tensor, features: dict[int, torch.Tensor] | None, options: Sequence[ResolvedOptions]
     ) -> torch.Tensor:
-        """(B, 3, h, w) float32 luma 0..1, and what the photo encoder saw -> (B, 3, h, w) float32 sRGB 0..1."""
-        asked, encoder = options[0], self.pipeline.photo_encoder
+        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's features -> (B, 3, h, w) float32 sRGB 0..1."""
+        first, encoder = options[0], self.pipeline.photo_encoder
         latents = sample(
             self.pipeline,
             encode_condition(self.pipeline, pixels),
-            self._embed(asked.prompt),
-            self._embed(asked.negative_prompt),
-            steps=asked.steps,
+            self._embed(first.prompt),
+            self._embed(first.negative_prompt),
+            steps=first.steps,
             generators=[noise_generator(each.seed) for each in options],
-            guidance_scale=asked.guidance_scale,
-            image_guidance_scale=asked.image_guidance_scale,
+            guidance_scale=first.guidance_scale,
+            image_guidance_scale=first.image_guidance_scale,
             residuals=None if encoder is None or features is None else encoder.residuals(features),
         )
         return decode_latents(self.pipeline, latents)
@@ -131,7 +131,7 @@ def sample(
     image_guidance_scale: float = 1.0,
     residuals: Residuals | None = None,
 ) -> torch.Tensor:
-    """Color latents (B, 4, h, w), scaled, for condition latents (B, 4, h, w).
+    """Sample color latents (B, 4, h, w), scaled, for condition latents (B, 4, h, w).
 
     Args:
         pipeline: the model; its scheduler's class and settings decide the solver and the timesteps.

@@ -32,7 +32,7 @@ class PromptTokenizer:
 
     @classmethod
     def read(cls, folder: Path) -> PromptTokenizer:
-        """The tokenizer in a folder of transformers' layout.
+        """Read the tokenizer in a folder of transformers' layout.
 
         Raises:
             ValueError: the folder lacks a file, or says too little; the text says which.
@@ -67,7 +67,7 @@ class PromptTokenizer:
         return cls(backend, tokenizer.model_max_length, int(tokenizer.pad_token_id))
 
     def ids(self, prompts: Sequence[str]) -> np.ndarray:
-        """(U, length) int64: tokens of prompts, padded and cut as in the stock pipeline."""
+        """Return the tokens of prompts, (U, length) int64, padded and cut as in the stock pipeline."""
         rows = np.full((len(prompts), self.length), self.padding, np.int64)
         for row, prompt in zip(rows, prompts, strict=True):
             found = self.backend.encode(prompt).ids
@@ -77,14 +77,14 @@ class PromptTokenizer:
         return rows
 
     def truncated_part(self, prompt: str) -> str:
-        """What of a prompt lies beyond the length, and is cut off; empty if all of it is read."""
+        """Return the part of a prompt beyond the length, which is cut off; empty if all of it is read."""
         whole = self.backend.encode(prompt)
         ends = [end for _, end in whole.offsets[: self.length - 1]]  # the last place is the end mark's
         return prompt[max(ends) :].strip() if len(whole.ids) > self.length else ""
 
 
 def truncation_warnings(options: ResolvedOptions, tokenizer: PromptTokenizer) -> tuple[str, ...]:
-    """A line for each instruction that is longer than the text encoder reads."""
+    """Return a line for each instruction that is longer than the text encoder reads."""
     lines = []
     for name, prompt in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
         if rest := tokenizer.truncated_part(prompt):
@@ -95,7 +95,7 @@ def truncation_warnings(options: ResolvedOptions, tokenizer: PromptTokenizer) ->
 
 
 def truncated_prompts_warning(tokenizer: CLIPTokenizer, prompts: Iterable[str]) -> str:
-    """One line that says how many of many prompts are cut off, and of one of them where; "" if all of them are read.
+    """Return one line on how many of many prompts are cut off, with an example; "" if all of them are read.
 
     Each prompt is cut into tokens once, and no further than tells whether it is too long: a million take a minute.
 
