@@ -139,7 +139,7 @@ def test_bad_edits_have_a_line(session):
 
 def test_a_session_without_the_photos_own_luminance_is_none(client, photo):
     answer = client.post("/v1/sessions", files=photo, data={"options": '{"recompose": false}'})
-    assert (answer.status_code, "/v1/colorize" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, "a session needs the photo's own luminance" in answer.json()["detail"]) == (422, True)
 
 
 def test_sessions_are_bounded_and_end(engine, served_of, picture):

@@ -81,7 +81,7 @@ def test_requests_that_do_not_fit_have_a_line(client, settled, short):
     settled(client, path)
     for wanted, said in [
         ({"model": "nobody"}, "not on offer"),
-        ({"options": {"recompose": False}}, "own luma"),
+        ({"options": {"recompose": False}}, "own luminance"),
         ({"options": {"steps": "many"}}, "steps"),
         ({"hints": {"a": {}}}, "hints"),
     ]:

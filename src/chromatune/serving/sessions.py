@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import Body, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from chromatune.errors import OptionsError
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, check_recompose
 from chromatune.serving.middleware import Metrics
 from chromatune.serving.predictor import ColorizeRequest, EditRequest, Facts, Predictor, Session
 from chromatune.serving.responses import (
@@ -94,7 +93,7 @@ def _add_versions(
         A session ends some time after its last use, or when too many later ones are open.
         """
         asked = parsed_options(options)
-        _check_recomposed(asked)
+        check_recompose(asked, "a session needs")
         opening = ColorizeRequest(
             await photo.read(), file_name(photo.filename), model or settings.models[0], asked,
             references=await read_references(reference), max_pixels=settings.max_pixels,
@@ -111,7 +110,7 @@ def _add_versions(
     )
     async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, Body()]) -> VersionResponse:
         """Another seed, prompt or model; of many versions the oldest is dropped."""
-        _check_recomposed(wanted.options)
+        check_recompose(wanted.options, "a session needs")
         adding = store.get(key).add_version(wanted.model or settings.models[0], wanted.options)
         number, facts = await in_time(request, adding, settings.timeout_s)
         metrics.photos.inc()
@@ -124,11 +123,6 @@ def _add_versions(
     async def close_session(key: Key) -> Response:
         store.remove(key)
         return Response(status_code=204)
-
-
-def _check_recomposed(options: ColorizeOptions) -> None:
-    if not options.recompose:
-        raise OptionsError("recompose=False: a session has the photo's own luminance; use /v1/colorize")
 
 
 def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics) -> None:

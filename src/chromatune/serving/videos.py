@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import Advance
 from chromatune.hints import Hints
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, check_recompose
 from chromatune.serving.local import without_paths
 from chromatune.serving.predictor import QueueFull
 from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of
@@ -168,8 +168,7 @@ class Videos:
 
         settings = self._settings
         settings.check_offered(model)
-        if not options.recompose:
-            raise OptionsError("recompose=False is of photos: a video keeps its own luma; leave it out", "recompose")
+        check_recompose(options, "a video needs")
         video_options = VideoOptions(
             job.result, settings.source_of(model), options, hints, cache=job.folder / "chroma", overwrite=True,
             device=settings.device, runtime=settings.runtime,
