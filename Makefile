@@ -7,7 +7,7 @@ LIGHT := $(VENV)/.light
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check docs clean
+.PHONY: help setup demo test slow check docs site clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -56,7 +56,11 @@ check: setup  ## lint, formatting, types, layers
 docs: setup  ## make docs/cli.md from the commands
 	$(BIN)/python -m chromatune.cli.document > docs/cli.md
 
-clean:  ## remove .venv, caches, builds and demo/
-	@echo "clean: removing $(VENV), caches, builds and demo/"
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo
-	find src tests recipes benchmarks studies examples -name __pycache__ -type d -prune -exec rm -rf {} +
+site: setup  ## make the documentation site in site/
+	@echo "site: making site/"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+clean:  ## remove .venv, caches, builds, demo/ and site/
+	@echo "clean: removing $(VENV), caches, builds, demo/ and site/"
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo site
+	find src tests recipes benchmarks studies examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
