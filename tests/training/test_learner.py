@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from chromatune.pipeline.prediction import alpha_sigma, prediction_target
+from chromatune.pipeline.schedules import alpha_sigma, prediction_target
 from chromatune.pipeline.text import tokenize
 from chromatune.training.learner import Batch, Learner
 from chromatune.training.settings import TrainSettings

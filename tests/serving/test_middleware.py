@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 
@@ -28,14 +27,14 @@ def test_every_answer_says_that_nothing_comes_from_elsewhere(client):
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "127.0.0.1.evil.example", "192.168.0.9", ""])
 def test_a_foreign_host_is_refused(client, scripted, host, photo):
     answer = client.post("/v1/colorize", files=photo, headers={"host": host})
-    assert (answer.status_code, scripted.works) == (403, [])
+    assert (answer.status_code, scripted.requests) == (403, [])
     assert "--allow-host" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8321", "photos.example:443"])
-def test_own_hosts_and_those_that_are_allowed_come_in(client_of, scripted, host):
+def test_own_hosts_and_those_that_are_allowed_come_in(client_of, scripted):
     client = client_of(scripted, allow_host=("photos.example",))
-    assert client.get("/v1/models", headers={"host": host}).status_code == 200
+    for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8321", "photos.example:443"):
+        assert client.get("/v1/models", headers={"host": host}).status_code == 200, host
 
 
 def test_a_server_for_others_is_called_by_any_address_and_by_no_other_name(client_of, scripted):
@@ -47,29 +46,26 @@ def test_a_server_for_others_is_called_by_any_address_and_by_no_other_name(clien
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://"])
 def test_a_foreign_origin_is_refused(client, scripted, origin, photo):
     answer = client.post("/v1/colorize", files=photo, headers={"origin": origin})
-    assert (answer.status_code, scripted.works) == (403, [])
+    assert (answer.status_code, scripted.requests) == (403, [])
 
 
 def test_the_own_origin_comes_in(client, photo):
     assert client.post("/v1/colorize", files=photo, headers={"origin": "http://127.0.0.1:8321"}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "given",
-    [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"],
-)
-def test_without_the_token_nothing_is_done(client_of, scripted, given, photo):
+def test_without_the_token_nothing_is_done(client_of, scripted, photo):
     client = client_of(scripted, token=TOKEN)
-    headers = {} if given is None else {"authorization": given}
-    for answer in (
-        client.post("/v1/colorize", files=photo, headers=headers),
-        client.get("/v1/models", headers=headers),
-        client.get("/metrics", headers=headers),
-        client.get("/v1/batches/x/zip", headers=headers),
-        client.post(f"/v1/colorize?token={TOKEN}&authorization=Bearer {TOKEN}", files=photo, headers=headers),
-    ):
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert scripted.works == []
+    wrong = ["", "Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
+    for headers in ({}, *({"authorization": each} for each in wrong)):
+        for answer in (
+            client.post("/v1/colorize", files=photo, headers=headers),
+            client.get("/v1/models", headers=headers),
+            client.get("/metrics", headers=headers),
+            client.get("/v1/batches/x/zip", headers=headers),
+            client.post(f"/v1/colorize?token={TOKEN}&authorization=Bearer {TOKEN}", files=photo, headers=headers),
+        ):
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), headers
+    assert scripted.requests == []
 
 
 def test_with_the_token_all_is_open_and_without_it_the_page_alone(client_of, scripted, photo):
@@ -89,10 +85,13 @@ def test_with_the_token_all_is_open_and_without_it_the_page_alone(client_of, scr
 
 
 def test_the_token_is_compared_in_constant_time(client_of, scripted, monkeypatch):
-    compared = []
-    monkeypatch.setattr(
-        "chromatune.serving.guard.hmac.compare_digest", lambda *pair: compared.append(pair) or pair[0] == pair[1]
-    )
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return given == token
+
+    monkeypatch.setattr("chromatune.serving.middleware.hmac.compare_digest", compare)
     client = client_of(scripted, token=TOKEN)
     client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     assert compared == [(b"wrong", TOKEN.encode())]
@@ -141,12 +140,12 @@ def answer_of(connection: socket.socket) -> bytes:
 FORM = "Content-Type: multipart/form-data; boundary=x"
 
 
-@pytest.mark.parametrize("length", ["2000001", "9" * 400])
-def test_a_body_that_says_it_is_too_large_is_not_read(port_of, scripted, length):
+def test_a_body_that_says_it_is_too_large_is_not_read(port_of, scripted):
     port = port_of(scripted, max_upload_mb=2)
-    answer = answer_of(request(port, "POST /v1/colorize HTTP/1.1", FORM, f"Content-Length: {length}"))
-    assert b" 413 " in answer or b" 400 " in answer.splitlines()[0]
-    assert scripted.works == []
+    for length in ("2000001", "9" * 400):
+        answer = answer_of(request(port, "POST /v1/colorize HTTP/1.1", FORM, f"Content-Length: {length}"))
+        assert b" 413 " in answer or b" 400 " in answer.splitlines()[0]
+    assert scripted.requests == []
 
 
 def test_a_body_of_unknown_length_is_read_no_further_than_allowed(port_of, scripted):
@@ -169,15 +168,12 @@ def test_a_body_of_unknown_length_is_read_no_further_than_allowed(port_of, scrip
     except OSError:
         answer = b" 413 "  # the reset has overtaken it
     assert b" 413 " in answer
-    assert scripted.works == []
+    assert scripted.requests == []
 
 
 def test_an_upload_that_takes_too_long_is_given_up(port_of, scripted):
     connection = request(port_of(scripted, timeout_s=0.3), "POST /v1/colorize HTTP/1.1", FORM, "Content-Length: 1000")
-    start = time.monotonic()
-    answer = answer_of(connection)
-    assert b" 408 " in answer.splitlines()[0]
-    assert time.monotonic() - start < 5
+    assert b" 408 " in answer_of(connection).splitlines()[0]
 
 
 def test_a_client_that_goes_away_frees_its_slot(port_of, scripted, picture, until):
@@ -190,7 +186,7 @@ def test_a_client_that_goes_away_frees_its_slot(port_of, scripted, picture, unti
     until(lambda: scripted.waiting == 1)
     connection.close()
     until(lambda: scripted.waiting == 0)
-    assert scripted.cancelled == 1
+    until(lambda: scripted.cancelled == 1)
 
 
 def test_batches_may_be_larger_than_single_photos(client_of, scripted, picture):
