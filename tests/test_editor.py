@@ -130,7 +130,7 @@ def test_suggestions_are_distinct_in_gamut_and_begin_with_the_models_own(mini):
     output = output_of(mini, gray)
     editor = Editor(mini, output)
     result = mini.finish(output).rgb
-    for x, y in ((20, 20), (128, 140), (0, 0), (256, 256)):
+    for x, y in ((20, 20), (128, 140), (256, 256)):
         found = editor.suggest(x, y)
         row, column = min(255, int(y)), min(255, int(x))
         least = 2 if gray[row, column] > 30 else 1  # near black there is little else
@@ -205,7 +205,7 @@ def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
     assert solved == [1.0, 1.0, 0.2, 1.0]
 
 
-@pytest.mark.parametrize("hints", [Hints(), Hints().point(60, 60, "#a03020")])
+@pytest.mark.parametrize("hints", [pytest.param(Hints(), marks=pytest.mark.slow), Hints().point(60, 60, "#a03020")])
 def test_vividness_changes_without_a_pass_and_as_colorize_has_it(mini, hints):
     gray = color.luma(square("coffee"))
     editor = Editor(mini, output_of(mini, gray))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune import Colorizer
+from chromatune import Colorizer, pipeline
 from chromatune.cli import main
-from chromatune.pipeline import onnx_export
 
 
 def test_the_difference_is_printed(folder, capsys, monkeypatch):
@@ -21,7 +20,7 @@ def test_the_difference_is_printed(folder, capsys, monkeypatch):
         start_stage("exporting", 1)()
         return 0.5 / 255
 
-    monkeypatch.setattr(onnx_export, "export_onnx", fake)
+    monkeypatch.setattr(pipeline, "export_onnx", fake)
     assert main(["export", "mini", "out"]) == 0
     assert capsys.readouterr().out == "out\tlargest difference from torch: 0.500 levels of 255\n"
     assert main(["export", "mini", "out", "--to", "onnx"]) == 0

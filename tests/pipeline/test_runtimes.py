@@ -292,7 +292,7 @@ def test_without_the_extras_photos_are_colorized(photos):
         ["colorize", names[2], "-o", "base.jpg", "--model", "mini-base", *size],
         ["colorize", names[2], "-o", "again.jpg", "--runtime", "onnx", "--device", "cpu", *size],
         ["data", "inspect", "photos"],
-        ["colorize", names[0], "--model", "timbrooks/instruct-pix2pix"],
+        ["colorize", names[1], "--model", "timbrooks/instruct-pix2pix"],
         ["evaluate", "photos", "--model", "mini"],
     )  # fmt: skip
     assert helped[0] == 0 and any("colorize" in line for line in helped[1])
