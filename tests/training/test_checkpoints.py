@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from chromatune.data.sources import open_source
 from chromatune.errors import DataError
 from chromatune.training import checkpoints
-from chromatune.training.loop import train
-from chromatune.training.metrics_log import read_metrics
-from chromatune.training.outcome import write_outcome
+from chromatune.training.report import read_metrics
+from chromatune.training.run import train
+from chromatune.training.saving import save_result
 from chromatune.training.settings import TrainSettings
 
 # What accelerate wrote, and what it, torch and diffusers look for
@@ -185,7 +185,7 @@ def test_strange_rows_of_measurements_are_no_best_ones(go_on, strange):
     validated = [row for row in read_metrics(trained.out / "metrics.jsonl") if row["kind"] == "validation"]
     losses = {row["step"]: row.get("noise_loss", float("nan")) for row in validated if row["step"] > 0}
     assert trained.best_step == min((step for step in losses if losses[step] > 0), key=losses.__getitem__)
-    write_outcome(trained, "photos", "quick")
+    save_result(trained, "photos", "quick")
 
 
 def test_a_scaler_goes_on_where_it_was(go_on):

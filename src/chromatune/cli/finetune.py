@@ -132,7 +132,7 @@ def _train(
 
     from chromatune.evaluation import score_result  # here and below: they load OpenCV and torch
     from chromatune.reports import require_pages
-    from chromatune.training import model_folder, train, write_outcome
+    from chromatune.training import model_folder, save_result, train
 
     require_pages("train")
     check_replaceable(model_folder(out))
@@ -142,11 +142,11 @@ def _train(
             complain(line, "warning")
 
     with progress_of_run(quiet) as (start_stage, on_row):
-        trained = train(
+        result = train(
             photos, model, settings, out,
             score=score_result, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
         )  # fmt: skip
-    return write_outcome(trained, source, preset, export_onnx=export_onnx) if trained.is_main else None
+    return save_result(result, source, preset, export_onnx=export_onnx) if result.is_main else None
 
 
 def _toml(value: Any) -> str:
