@@ -27,7 +27,7 @@ TINY = {
     "lr": 1e-3,
     "log_every": 2,
     "validate_every": 3,
-    "validation_photos": 3,
+    "validation_photos": 2,
     "validation_steps": 1,
     "checkpoint_every": 3,
     "cache_variants": 2,

@@ -149,8 +149,17 @@ DAMAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spoil", DAMAGES)
-@pytest.mark.parametrize("finished", [True, False])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("finished", "spoil"),
+    [  # the fast ones: a finished cache with every other damage, one in the making with some of the others
+        pytest.param(finished, spoil, marks=[] if number % step == first else [SLOW])
+        for finished, step, first in ((True, 2, 0), (False, 4, 1))
+        for number, spoil in enumerate(DAMAGES)
+    ],
+)
 def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, monkeypatch, spoil, finished):
     """It comes from the photos alone; half a file lengthened with zeros would be trained on without a word."""
     vae, items = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos).items
@@ -164,7 +173,7 @@ def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, mon
     assert again.skipped == whole.skipped and [path.name for path in tmp_path.iterdir()] == [again.folder.name]
 
 
-@pytest.mark.parametrize("left", [b"", b"\x93NUMPY", b"x" * 4000])
+@pytest.mark.parametrize("left", [b"", *(pytest.param(data, marks=SLOW) for data in (b"\x93NUMPY", b"x" * 4000))])
 def test_what_a_full_disk_left_before_the_first_usable_photo_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, left):
     vae, source = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos)
     items = sorted(source.items, key=lambda item: item.key != "gray.png")  # the gray one first
