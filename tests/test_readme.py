@@ -40,7 +40,7 @@ def album(tmp_path: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPat
     models.mkdir()
     for name in ("mini", "mini-base"):
         (models / name).symlink_to(tiny_pipeline_dir)
-    monkeypatch.setattr("chromatune.pipeline.names.MODELS_DIR", models)
+    monkeypatch.setattr("chromatune.pipeline.model_files.MODELS_DIR", models)
     folder = tmp_path / "album"
     (folder / "scans").mkdir(parents=True)
     gray = np.linspace(0, 255, 48 * 40).reshape(40, 48)

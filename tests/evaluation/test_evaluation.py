@@ -21,7 +21,7 @@ from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import make_settings
 from chromatune.files import lock_run_folder
 from chromatune.options import make_options
-from chromatune.pipeline.names import weights_hash
+from chromatune.pipeline.model_files import weights_hash
 from chromatune.pipeline.torch_backend import TorchBackend
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")

@@ -71,7 +71,7 @@ def test_a_shipped_model_is_exported_with_the_same_bytes(recipe, monkeypatch, tm
 def test_graphs_that_ship_are_those_of_the_weights(recipe, tmp_path, name):
     """After new weights the graphs are exported anew: offsets, normalizations and constants are in them."""
     from chromatune.pipeline import MODELS_DIR
-    from chromatune.pipeline.export import write_graphs
+    from chromatune.pipeline.onnx_export import write_graphs
 
     folder = tmp_path / name
     shutil.copytree(MODELS_DIR / name, folder)

@@ -26,7 +26,7 @@ def test_those_of_one_size_and_options_share_a_pass(engine, ask):
     found = passes_of(asked)
     assert sorted([each.seed for each in call] for call in engine.calls) == [[1, 3], [2, 5], [4]]
     for each, rgb in zip(asked, found, strict=True):
-        np.testing.assert_array_equal(rgb, engine(each.gray[None], [each.options])[0])
+        np.testing.assert_array_equal(rgb, engine(each.gray[None], [each.options]).rgb[0])
 
 
 def test_one_that_fails_fails_alone(engine, ask, monkeypatch):
@@ -47,8 +47,9 @@ def test_one_that_fails_fails_alone(engine, ask, monkeypatch):
 
 def test_it_is_the_models_own_pass(engine, ask):
     passing, asked = GatheredPass(engine, passes_of), [ask(1), ask(2)]
-    rgb = passing(np.stack([each.gray for each in asked]), [each.options for each in asked])
-    np.testing.assert_array_equal(rgb, engine(np.stack([each.gray for each in asked]), [e.options for e in asked]))
+    given = np.stack([each.gray for each in asked]), [each.options for each in asked]
+    rgb = passing(*given).rgb
+    np.testing.assert_array_equal(rgb, engine(*given).rgb)
     assert (passing.info, passing.runtime, passing.multiple_px) == (engine.info, engine.runtime, engine.multiple_px)
     odd = engine.info.resolve(make_options(prompt="odd"))
     assert passing.warnings_of(odd) == ("the prompt is odd",) and passing.features(rgb[..., 0]) is None

@@ -25,7 +25,7 @@ from chromatune.errors import (
     printable,
     shown,
 )
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.jobs import Archive, Engine, Listed, LocalFolder, MakeWorker, Planned, Store
@@ -113,8 +113,8 @@ def batch_command(
     gets a line on standard error and in DEST/failures.jsonl, the others go on, and the exit code is 1.
     DEST/summary.html shows what became of all.
     """
-    if hints_dir is not None and not options.recompose:
-        raise OptionsError("--hints-dir needs the photo's own luminance; leave out --no-recompose")
+    if hints_dir is not None:
+        check_recompose(options, "--hints-dir needs")
 
     from chromatune.jobs import (
         MARK,

@@ -12,7 +12,7 @@ from chromatune.cli.fields import flags_in_errors, takes_fields
 from chromatune.cli.printing import complain, print_line
 from chromatune.cli.progress import stages
 from chromatune.errors import OptionsError, count_of, shown
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.images import Photo
@@ -173,8 +173,7 @@ def _hints(
 
     if layer is None and not points and folder is None:
         return no_hints
-    if not options.recompose:
-        raise OptionsError("hints need the photo's own luminance; leave out --no-recompose")
+    check_recompose(options)
     if folder is not None:
         if layer is not None or points:
             raise OptionsError("--hints-dir has the hints of all photos; leave out --hints and --hint")
@@ -200,8 +199,7 @@ def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Phot
     from chromatune.hints import check_reference
     from chromatune.images import read_photo
 
-    if not options.recompose:
-        raise OptionsError("--like needs the photo's own luminance; leave out --no-recompose")
+    check_recompose(options, "--like needs")
     photos = [read_photo(path, name=path) for path in paths]
     for photo in photos:
         check_reference(photo)

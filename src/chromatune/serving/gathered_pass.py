@@ -11,7 +11,7 @@ import numpy as np
 
 from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo
+from chromatune.pipeline import Backend, BackendOutput, ModelInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,9 @@ class GatheredPass:
         """See `Backend`."""
         return self._own.features(grays)
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
         """See `Backend`."""
         found = self._gather([Asked(self._own, gray, each) for gray, each in zip(grays, options, strict=True)])
         rgb = []
@@ -69,7 +71,7 @@ class GatheredPass:
             if isinstance(each, Exception):
                 raise each
             rgb.append(each)
-        return np.stack(rgb)
+        return BackendOutput(np.stack(rgb), self._own.features(grays) if with_features else None)
 
 
 def passes_of(asked: Sequence[Asked]) -> list[np.ndarray | Exception]:
@@ -92,7 +94,7 @@ def passes_of(asked: Sequence[Asked]) -> list[np.ndarray | Exception]:
 
 def _pass_of(alike: Sequence[Asked]) -> np.ndarray | Exception:
     try:
-        return alike[0].backend(np.stack([each.gray for each in alike]), [each.options for each in alike])
+        return alike[0].backend(np.stack([each.gray for each in alike]), [each.options for each in alike]).rgb
     except (ModelError, MemoryError, RuntimeError) as error:  # torch's lack of memory is a RuntimeError
         return error
 

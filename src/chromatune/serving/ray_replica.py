@@ -16,7 +16,7 @@ from ray import serve
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo
+from chromatune.pipeline import Backend, BackendOutput, ModelInfo
 from chromatune.serving.gathered_pass import Asked, GatheredPass, passes_of
 from chromatune.serving.local import MOST_TOGETHER, LocalPredictor
 from chromatune.serving.predictor import Answer, Work
@@ -62,10 +62,10 @@ class Replica:
             return error
 
     async def run_pass(
-        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions]
-    ) -> np.ndarray | Exception:
+        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool
+    ) -> BackendOutput | Exception:
         """What the model gives for small grays, see `Backend`."""
-        return await self._in_thread(model, lambda own: own(grays, options))
+        return await self._in_thread(model, lambda own: own(grays, options, with_features))
 
     async def features(self, model: str, grays: np.ndarray) -> dict[int, np.ndarray] | None | Exception:
         """What the photo encoder sees, see `Backend.features`."""

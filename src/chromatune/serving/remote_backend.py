@@ -10,7 +10,7 @@ import numpy as np
 from chromatune.options import ResolvedOptions
 
 if TYPE_CHECKING:
-    from chromatune.pipeline import ModelInfo
+    from chromatune.pipeline import BackendOutput, ModelInfo
     from chromatune.serving.ray_replicas import Replicas
 
 
@@ -45,6 +45,8 @@ class RemoteBackend:
         """See `Backend.features`."""
         return self._replicas.ask_from_thread("features", self._model, grays)
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
         """See `Backend`."""
-        return self._replicas.ask_from_thread("run_pass", self._model, grays, list(options))
+        return self._replicas.ask_from_thread("run_pass", self._model, grays, list(options), with_features)

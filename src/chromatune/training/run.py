@@ -20,14 +20,13 @@ from chromatune.data import PhotoItem, SkippedPhoto, Source, Split, instructions
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import ModelInfo, Pipeline, read_json, zero_terminal_snr_config
+from chromatune.pipeline import ModelInfo, Pipeline, read_json, truncated_prompts_warning, zero_terminal_snr_config
 from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.report import OnRow
 from chromatune.training.settings import FORMER_NAMES, TrainSettings
 from chromatune.training.training_loop import Learner, Run, TrainResult, training_loop
-from chromatune.training.unread_prompts import unread_warning
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
@@ -106,7 +105,7 @@ def open_run(
         _rename_facts(out / RUN_FILE)
     with lock_run_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
         try:
-            if is_main and (line := unread_warning(start.pipeline.tokenizer, _prompts_to_train(start))):
+            if is_main and (line := truncated_prompts_warning(start.pipeline.tokenizer, _prompts_to_train(start))):
                 on_warning(line)
             run = _build(accelerator, start, settings, out, cache_dir, start_stage if is_main else silent)
         except ChromaTuneError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chromatune.color import CorrectionField
-from chromatune.hints import Drawn, HintedChroma, Hints, draw
+from chromatune.hints import HintedChroma, HintMap, Hints, draw
 from chromatune.images import Photo
 from chromatune.video.chroma import Ways, agree
 from chromatune.video.motion import carried
@@ -75,28 +75,28 @@ def with_hints(
     return agree(found, levels, ways, rounds=AFTERWARDS)
 
 
-def _source(drawn: Drawn, chroma: np.ndarray, luma: np.ndarray, hinted: HintedChroma, reach: float) -> _Source:
+def _source(drawn: HintMap, chroma: np.ndarray, luma: np.ndarray, hinted: HintedChroma, reach: float) -> _Source:
     gray = np.maximum(luma.astype(np.float32) / 255, 1 / 255)
     corrected = chroma + hinted.field_of(drawn, reach=reach)
     ones = np.ones((*gray.shape, 2), np.float32)
     influence = CorrectionField(luma / 255).solve(ones, drawn.weight, reach=reach)[..., 0]
     share = np.clip((influence - FIRST_INFLUENCE) / (FULL_INFLUENCE - FIRST_INFLUENCE), 0, 1)
     under = _Source(corrected / gray[..., None], share.astype(np.float32))
-    over = _over(drawn, Drawn(under.relative, under.weight))
+    over = _over(drawn, HintMap(under.relative, under.weight))
     return _Source(over.relative, over.weight)
 
 
-def _over(top: Drawn, below: Drawn) -> Drawn:
+def _over(top: HintMap, below: HintMap) -> HintMap:
     """Both, the top one first where it says something."""
     left = below.weight * (1 - top.weight)
     total = top.weight + left
     mean = (top.weight[..., None] * top.relative + left[..., None] * below.relative) / np.maximum(total, 1e-6)[
         ..., None
     ]
-    return Drawn(mean, total)
+    return HintMap(mean, total)
 
 
-def _carried_to_all(sources: Mapping[int, _Source], count: int, ways: Ways) -> list[Drawn]:
+def _carried_to_all(sources: Mapping[int, _Source], count: int, ways: Ways) -> list[HintMap]:
     """What all sources say at each key, the nearer ones more."""
     (height, width) = next(iter(sources.values())).weight.shape
     summed = np.zeros((count, height, width, 2), np.float32)
@@ -118,4 +118,4 @@ def _carried_to_all(sources: Mapping[int, _Source], count: int, ways: Ways) -> l
                 # Places are added up, so that what lies there is sampled once, however far it has come
                 place = there + carried(place, there)
                 believed = np.minimum(trusted, carried(believed, there))
-    return [Drawn(summed[key] / np.maximum(total[key], 1e-6)[..., None], most[key]) for key in range(count)]
+    return [HintMap(summed[key] / np.maximum(total[key], 1e-6)[..., None], most[key]) for key in range(count)]

@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import chromatune
-from chromatune.colorizer import Colorizer, check_recomposed
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
-from chromatune.options import StartStage, silent
+from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import model_info, usual_workers, weights_hash
 from chromatune.video.cache import ChromaCache, fingerprint, name_of
 from chromatune.video.chroma import ShotChroma
@@ -263,7 +263,7 @@ def _kept_shots(path: Path) -> KnownShots | None:
 def _parts(own: str, wishes: VideoOptions, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[Part]:
     info = model_info(wishes.model)
     options = info.resolve(wishes.options)
-    check_recomposed(options)
+    check_recompose(options)
     facts: dict[str, Any] = {
         "version": chromatune.__version__,
         "film": own,

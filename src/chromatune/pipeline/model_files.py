@@ -1,4 +1,4 @@
-"""Which model a name stands for, where its files are, and what is known of it before its weights are read."""
+"""A model's name ⇒ where its files are, and what is known of it before its weights are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 RESOLVED = ("prompt", "steps", "guidance_scale", "image_guidance_scale", "size_px")  # options with a model's own value
-# What the full-size model needs to be told and its folder does not say (the paper's values, arXiv 2312.04780).
+# Defaults of the full-size model, whose folder has none (the paper's values, arXiv 2312.04780).
 STOCK_DEFAULTS = {
     "steps": 20,
     "guidance_scale": 7.0,
@@ -51,9 +51,9 @@ class ModelInfo:
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
-        """The options with this model's own values for those that are None.
+        """Return the options with this model's own values for those that are None.
 
-        Its vividness was chosen with its own number of steps: a number that is asked for is sampled as it is.
+        Its vividness was chosen with its own number of steps: with another number nothing is added.
         """
         own = {name: getattr(self, name) for name in RESOLVED if getattr(options, name) is None}
         if options.vivid is None:
@@ -67,19 +67,19 @@ class ModelFiles:
 
     name: str
     path: Path  # the folder that the name stands for
-    pipeline: Path  # `path` itself, or for a LoRA the pipeline that it changes
+    pipeline_folder: Path  # `path` itself, or for a LoRA the folder of the pipeline that it changes
     loras: tuple[Path, ...]
     index: dict[str, Any]  # the pipeline's model_index.json
     defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
 
 
 def available_models() -> list[ModelInfo]:
-    """The models that ship in the package, best first; reads no weights and imports no torch."""
+    """Return the models that ship in the package, best first; reads no weights and imports no torch."""
     return [read_info(find_model(name)) for name in _embedded()]
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of the model `name` (see `load_pipeline`) before its weights are read.
+    """Return what is known of the model `name` (see `load_pipeline`) before its weights are read.
 
     Raises:
         ModelError: the name is unknown, the folder incomplete, or one of its defaults senseless.
@@ -88,7 +88,7 @@ def model_info(name: str) -> ModelInfo:
 
 
 def find_model(name: str) -> ModelFiles:
-    """The files of the model `name` (see `load_pipeline`), fetched from the hub if need be; no weights are read.
+    """Return the files of the model `name` (see `load_pipeline`), fetched from the hub if need be; no weights are read.
 
     Raises:
         ModelError: the name is unknown, the folder incomplete, or it is a LoRA whose base cannot be found.
@@ -113,13 +113,13 @@ def find_model(name: str) -> ModelFiles:
 
 
 def read_info(files: ModelFiles) -> ModelInfo:
-    """What is known of the model in `files`: its own defaults, else the U-Net's size and the paper's settings.
+    """Return what is known of the model in `files`: its own defaults, else the U-Net's size and the paper's settings.
 
     Raises:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     try:
-        unet = read_json(files.pipeline / "unet" / "config.json")
+        unet = read_json(files.pipeline_folder / "unet" / "config.json")
     except ValueError as error:
         raise ModelError(f"{files.name}: unet/config.json {error}; {AGAIN}") from None
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
@@ -136,10 +136,10 @@ def read_info(files: ModelFiles) -> ModelInfo:
 
 
 def weights_hash(name: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 over a model's weight and settings files, its LoRAs' included."""
+    """Return 16 hexadecimal digits of the SHA-256 over a model's weights and settings, its LoRAs' included."""
     files = find_model(name)
     digest = hashlib.sha256()
-    for folder in (files.pipeline, *files.loras):
+    for folder in (files.pipeline_folder, *files.loras):
         found = [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]
         # Graphs are made from those files, and settings beside them are copies
         for path in sorted(path for path in found if path.parent.name not in ("vae_encoder", "vae_decoder")):
@@ -149,12 +149,12 @@ def weights_hash(name: str) -> str:
 
 
 def has_torch() -> bool:
-    """Whether torch and the libraries that come with it are installed; none of them is loaded."""
+    """Return whether torch and the libraries that come with it are installed; none of them is loaded."""
     return all(find_spec(name) is not None for name in TORCH_LIBRARIES)
 
 
 def is_embedded(name: str) -> bool:
-    """Whether the model ships in the package."""
+    """Return whether the model ships in the package."""
     return name in _embedded()
 
 
@@ -163,7 +163,7 @@ def _embedded() -> dict[str, Path]:
 
 
 def _find(name: str) -> Path:
-    """Folder of the model `name`, fetched from the hub if need be."""
+    """Return the folder of the model `name`, fetched from the hub if need be."""
     embedded = _embedded()
     if name in embedded:
         return embedded[name]
