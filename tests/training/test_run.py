@@ -42,20 +42,19 @@ def test_another_run_is_not_continued_by_mistake(start, tmp_path):
 
 def test_a_run_of_version_0_1_resumes(start, tmp_path):
     """Its settings and measures have the names of then: grey, psnr_grey."""
-    start("whole", max_steps=3)
-    start("old", max_steps=3)
+    start("old", max_steps=1)
     folder = tmp_path / "old"
     facts = json.loads((folder / run.RUN_FILE).read_text())
+    present = {name: (folder / name).read_text() for name in (run.RUN_FILE, "metrics.jsonl")}
     (folder / run.RUN_FILE).write_text(json.dumps({"grey" if k == "gray" else k: v for k, v in facts.items()}))
     log = folder / "metrics.jsonl"
     log.write_text(log.read_text().replace("psnr_gray", "psnr_grey"))
-    result, rows = start("old", max_steps=3)
-    assert result.steps == 3 and not rows
-    for name in (run.RUN_FILE, "metrics.jsonl"):
-        assert (folder / name).read_text() == (tmp_path / "whole" / name).read_text()
+    result, rows = start("old", max_steps=1)
+    assert result.steps == 1 and not rows
+    assert present == {name: (folder / name).read_text() for name in present}
     (folder / run.RUN_FILE).write_text(json.dumps({"grey": "rec601"} | {k: v for k, v in facts.items() if k != "gray"}))
     with pytest.raises(OptionsError, match="holds a run with gray='rec601', and now it is 'varied'"):
-        start("old", max_steps=3)
+        start("old", max_steps=1)
 
 
 def test_latents_lie_where_the_call_says_whatever_the_environment(start, tmp_path, monkeypatch):

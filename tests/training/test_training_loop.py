@@ -166,17 +166,20 @@ def state(out: Path) -> tuple[dict[str, torch.Tensor], str]:
     return load_file(folder / checkpoints.STATE_FILE), (folder / checkpoints.NOTES_FILE).read_text()
 
 
-WHOLE: dict[str, Any] = {"lab_weight": 0.5, "lab_weighting": "learned"}
+@pytest.fixture(scope="module")
+def settings_of_whole(encoder_pipeline) -> dict[str, Any]:
+    """All that a run can have beside weights: a photo encoder, and learned weights of two losses."""
+    return {"model": encoder_pipeline, "lab_weight": 0.5, "lab_weighting": "learned"}
 
 
 @pytest.fixture(scope="module")
-def whole(train_tiny, tmp_path_factory):
+def whole(train_tiny, settings_of_whole, tmp_path_factory):
     """A run that nothing interrupted: what `train` returned, and its rows."""
-    return train_tiny(tmp_path_factory.mktemp("whole") / "run", **WHOLE)
+    return train_tiny(tmp_path_factory.mktemp("whole") / "run", **settings_of_whole)
 
 
 @pytest.mark.parametrize("moment", ["after the checkpoint", "while it is written", "two steps later"])
-def test_resumed_equals_uninterrupted(whole, start, tmp_path, monkeypatch, moment):
+def test_resumed_equals_uninterrupted(whole, settings_of_whole, start, tmp_path, monkeypatch, moment):
     finish = checkpoints.finish_checkpoint
 
     def die_in_finish(temporary, final):
@@ -190,10 +193,10 @@ def test_resumed_equals_uninterrupted(whole, start, tmp_path, monkeypatch, momen
         else:
             patched.setattr(checkpoints, "finish_checkpoint", die_in_finish)
         with pytest.raises(Killed):
-            start("cut", **WHOLE)
+            start("cut", **settings_of_whole)
     found = checkpoints.latest_checkpoint(tmp_path / "cut")
     assert (found[0] if found else 0) == (0 if moment == "while it is written" else 3)
-    resumed, _ = start("cut", **WHOLE)
+    resumed, _ = start("cut", **settings_of_whole)
     expected, _ = whole
     for name, tensor in expected.pipeline.unet.state_dict().items():
         assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
@@ -205,9 +208,9 @@ def test_resumed_equals_uninterrupted(whole, start, tmp_path, monkeypatch, momen
     assert logs[0] == logs[1] and expected.best_step == resumed.best_step
 
 
-def test_a_finished_run_is_not_repeated(whole, train_tiny):
+def test_a_finished_run_is_not_repeated(whole, settings_of_whole, train_tiny):
     first, _ = whole
-    again, rows = train_tiny(first.out, **WHOLE)
+    again, rows = train_tiny(first.out, **settings_of_whole)
     assert not rows and again.steps == first.steps == 6
     assert torch.equal(first.pipeline.unet.conv_in.weight, again.pipeline.unet.conv_in.weight)
 
@@ -499,14 +502,3 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
     assert without.pipeline.photo_encoder is None and without.cache.grays is None
     ours, theirs = (run.pipeline.unet.state_dict() for run in (result, without))
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
-
-
-def test_a_run_with_a_photo_encoder_resumes(start, encoder_pipeline, monkeypatch):
-    whole, _ = start("whole", model=encoder_pipeline)
-    with monkeypatch.context() as patched:
-        patched.setattr(training_loop, "learning_rate", dying_after(4))
-        with pytest.raises(Killed):
-            start("cut", model=encoder_pipeline)
-    resumed, _ = start("cut", model=encoder_pipeline)
-    for name, tensor in whole.pipeline.unet.state_dict().items():
-        assert torch.equal(tensor, resumed.pipeline.unet.state_dict()[name]), name
