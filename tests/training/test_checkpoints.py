@@ -109,6 +109,16 @@ def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(go_on):
     assert not Path("ran").exists()
 
 
+def test_a_checkpoint_of_version_0_1_is_read(go_on):
+    """Its names are British."""
+
+    def age(folder: Path) -> None:
+        tensors = load_file(state(folder))
+        save_file({name.replace("optimizer.", "optimiser."): t for name, t in tensors.items()}, state(folder))
+
+    assert go_on(age).steps == 6
+
+
 def reshaped(folder: Path) -> None:
     tensors = load_file(state(folder))
     save_file(tensors | {"weights.0": torch.zeros(2, 2)}, state(folder))

@@ -28,6 +28,7 @@ from chromatune.pipeline import read_header, read_json
 
 STATE_FILE, NOTES_FILE, BEST_FILE = "state.safetensors", "state.json", "best.safetensors"
 FORMAT = 2  # 1 was accelerate's own, with pickles; names in the files ("averages" for the EMA) are this format's
+FORMER_PREFIX = "optimiser."  # of names of tensors that version 0.1 wrote
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight
 SCALER_STATE = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # of fp16 alone
 COMPLETE = re.compile(r"step-(\d{6,})")
@@ -188,13 +189,17 @@ def _read_checkpoint(
         raise ValueError("was written by another version, or its notes are damaged")
     if scaler and not _is_scaler(scaler):
         raise ValueError("is damaged: its notes make no sense")
-    stored = {name: [e.get("dtype"), e.get("shape")] for name, e in header.items() if name != "__metadata__"}
+    stored = {_present_name(n): [e.get("dtype"), e.get("shape")] for n, e in header.items() if n != "__metadata__"}
     if stored != {name: ["F32", list(shape)] for name, shape in shapes.items()}:
         raise ValueError("is damaged, or of a run with other weights")
     try:
-        return load_file(folder / STATE_FILE), notes
+        return {_present_name(name): tensor for name, tensor in load_file(folder / STATE_FILE).items()}, notes
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"is damaged ({first_line(error)})") from None
+
+
+def _present_name(name: str) -> str:
+    return "optimizer." + name.removeprefix(FORMER_PREFIX) if name.startswith(FORMER_PREFIX) else name
 
 
 def _is_scaler(value: object) -> bool:
