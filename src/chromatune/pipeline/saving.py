@@ -60,7 +60,7 @@ def save_pipeline(
     Args:
         parts: the model.
         folder: where to; parents are made.
-        card: the model card, such as `chromatune.training.card.model_card` gives.
+        card: the model card, such as `chromatune.training.saving.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
         complete: called with the new folder before it takes its name, to add to it.
 

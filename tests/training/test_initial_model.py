@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from chromatune.errors import ModelError
 from chromatune.pipeline import load_pipeline, model_info
-from chromatune.training.widening import open_trainable
+from chromatune.training.initial_model import load_initial_model
 
 
 def stored_unet(folder):
@@ -25,7 +25,7 @@ def tensors_equal(ours, theirs):
 def test_official_script_bug_an_eight_channel_checkpoint_is_loaded_as_it_is(tiny_stable_diffusion):
     """The script rebuilds conv_in from `[:, :4]`, which throws an InstructPix2Pix model's other half away."""
     folder = tiny_stable_diffusion(8)
-    opened = open_trainable(str(folder))
+    opened = load_initial_model(str(folder)).pipeline
     assert tensors_equal(opened.unet.state_dict(), stored_unet(folder).state_dict())
     assert opened.unet.conv_in.weight[:, 4:].abs().min() > 0
     assert opened.unet.config.in_channels == 8
@@ -36,12 +36,12 @@ def test_official_script_bug_the_bias_of_conv_in_is_kept(tiny_stable_diffusion):
     folder = tiny_stable_diffusion(4)
     plain = stored_unet(folder)
     assert plain.conv_in.bias.abs().min() > 0
-    assert torch.equal(open_trainable(str(folder)).unet.conv_in.bias, plain.conv_in.bias)
+    assert torch.equal(load_initial_model(str(folder)).pipeline.unet.conv_in.bias, plain.conv_in.bias)
 
 
 def test_widened_layer_has_zeros_for_the_photo_and_the_rest_is_untouched(tiny_stable_diffusion):
     folder = tiny_stable_diffusion(4)
-    plain, unet = stored_unet(folder), open_trainable(str(folder)).unet
+    plain, unet = stored_unet(folder), load_initial_model(str(folder)).pipeline.unet
     weights = unet.state_dict()
     conv = weights.pop("conv_in.weight")
     assert conv.shape == (8, 8, 3, 3)
@@ -59,7 +59,7 @@ def test_widened_model_answers_as_the_plain_one_whatever_the_photo(tiny_stable_d
     text = torch.randn(2, 77, 16, generator=generator)
     with torch.inference_mode():
         plain = stored_unet(folder)(latents, 500, text).sample
-        widened = open_trainable(str(folder)).unet(torch.cat([latents, photo], dim=1), 500, text).sample
+        widened = load_initial_model(str(folder)).pipeline.unet(torch.cat([latents, photo], dim=1), 500, text).sample
     # Eight channels are summed in another order than four.
     torch.testing.assert_close(widened, plain, atol=1e-5, rtol=1e-5)
 
@@ -68,20 +68,20 @@ def test_widening_draws_no_random_numbers(tiny_stable_diffusion):
     tiny_stable_diffusion(4)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    open_trainable(str(tiny_stable_diffusion(4)))
+    load_initial_model(str(tiny_stable_diffusion(4)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_other_channel_counts_are_refused(tiny_stable_diffusion):
     with pytest.raises(ModelError, match="takes 9 channels") as error:
-        open_trainable(str(tiny_stable_diffusion(9)))
+        load_initial_model(str(tiny_stable_diffusion(9)))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])
 def test_embedded_models_open_in_float32(name):
     """They are stored in float16, of which an optimizer's small steps would be rounded away."""
-    opened = open_trainable(name)
+    opened = load_initial_model(name).pipeline
     assert opened.info == model_info(name)
     assert opened.unet.config.in_channels == 8
     for module in (opened.unet, opened.vae, opened.text_encoder):
@@ -90,8 +90,9 @@ def test_embedded_models_open_in_float32(name):
 
 
 def test_a_folder_without_own_defaults_has_none(tiny_stable_diffusion):
-    opened = open_trainable(str(tiny_stable_diffusion(8)))
-    assert opened.defaults == {} and opened.info.path == tiny_stable_diffusion(8)
+    model = load_initial_model(str(tiny_stable_diffusion(8)))
+    opened = model.pipeline
+    assert model.defaults == {} and opened.info.path == tiny_stable_diffusion(8)
     assert opened.tokenizer.model_max_length == 77 and opened.scheduler.config.beta_schedule == "scaled_linear"
 
 
@@ -106,7 +107,7 @@ def test_damaged_defaults_are_one_line_before_training(tiny_stable_diffusion, tm
     folder = shutil.copytree(tiny_stable_diffusion(8), tmp_path / "model")
     (folder / "chromatune.json").write_text(text)
     with pytest.raises(ModelError, match=message) as error:
-        open_trainable(str(folder))
+        load_initial_model(str(folder))
     assert "\n" not in str(error.value)
 
 
@@ -116,7 +117,7 @@ def test_sharded_weights_open(tiny_stable_diffusion, tmp_path):
     shutil.rmtree(folder / "unet")
     unet.save_pretrained(folder / "unet", max_shard_size="100KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    opened = open_trainable(str(folder)).unet
+    opened = load_initial_model(str(folder)).pipeline.unet
     assert torch.equal(opened.conv_out.weight, unet.conv_out.weight)
     assert torch.equal(opened.conv_in.weight[:, :4], unet.conv_in.weight)
 
@@ -129,7 +130,7 @@ def test_half_precision_files_open_in_float32(tiny_stable_diffusion, tmp_path):
     pipeline.to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
     files = [file.name for file in (tmp_path / "half").rglob("*.safetensors")]
     assert len(files) == 3 and all(".fp16." in name for name in files)
-    opened = open_trainable(str(tmp_path / "half"))
+    opened = load_initial_model(str(tmp_path / "half")).pipeline
     for module in (opened.unet, opened.vae, opened.text_encoder):
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
     assert torch.equal(opened.unet.conv_out.weight, pipeline.unet.conv_out.weight.float())
@@ -142,4 +143,4 @@ def test_index_without_a_unet_is_one_line(tiny_stable_diffusion, tmp_path):
     del index["unet"]
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="names no unet"):
-        open_trainable(str(folder))
+        load_initial_model(str(folder))

@@ -1,12 +1,15 @@
-"""The page of a run: from any subset of its measurements, one file that needs nothing beside it."""
+"""What a run reports: measurements on disk and for TensorBoard, curves, and a page that needs nothing beside it."""
 
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
 import sys
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +17,117 @@ from PIL import Image
 
 from chromatune.errors import DataError, MissingExtraError
 from chromatune.reports import png_of
-from chromatune.training import run_page
-from chromatune.training.curves import PANELS, Curve, curve_points, draw_panels
-from chromatune.training.run_page import lead_of, write_run_page
+from chromatune.training import report, training_loop
+from chromatune.training.report import (
+    PANELS,
+    Curve,
+    MetricsLog,
+    curve_points,
+    draw_panels,
+    lead_of,
+    read_metrics,
+    write_run_page,
+)
+from chromatune.training.training_loop import learning_rate
+
+
+def row(step, kind="train", **values):
+    return {"step": step, "kind": kind} | values
+
+
+def test_a_killed_and_resumed_run_is_read(tmp_path):
+    """Half a line at its end, steps repeated since the checkpoint, lines of something else."""
+    lines = [row(10), row(20, loss=9.0), row(20, loss=2.0), {"no": "step"}, ["a list"], row(20, "validation")]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 30, "ki'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row(10), row(20, loss=2.0), row(20, "validation")]
+
+
+def test_measures_of_version_0_1_have_their_present_names(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row(0, "validation", psnr=9.0, psnr_grey=8.0)) + "\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row(0, "validation", psnr=9.0, psnr_gray=8.0)]
+
+
+def test_rows_beyond_the_step_that_is_resumed_are_dropped(tmp_path):
+    reported: list[dict[str, Any]] = []
+    log = MetricsLog(tmp_path, -1, reported.append)
+    rows = [row(0, "validation"), row(10), row(20)]
+    for each in rows:
+        log.add(each)
+    assert reported == rows
+    MetricsLog(tmp_path, 10, reported.append).add(row(15))
+    assert read_metrics(tmp_path / "metrics.jsonl") == [*rows[:2], row(15)]
+    MetricsLog(tmp_path, -1, reported.append)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+STRANGE = [
+    "[" * 200_000, "[1]", "7", '"row"', "null", '{"step": 1}', '{"kind": "train"}',
+    '{"step": 1e999, "kind": "train"}', '{"step": NaN, "kind": "train"}', '{"step": "1", "kind": "train"}',
+    '{"step": true, "kind": "train"}', '{"step": -1, "kind": "train"}', '{"step": [1], "kind": "train"}',
+    '{"step": 1%s, "kind": "train"}' % ("0" * 300), '{"step": 1, "kind": ["train"]}', '{"step": 1, "kind": null}',
+    '{"step": 1, "kind": "train", "loss": "high"}', '{"step": 1, "kind": "train", "loss": [1.0]}',
+    '{"step": 1, "kind": "train", "loss": {"a": 1}}', '{"step": 1, "kind": "train", "loss": null}',
+    '{"step": 1, "kind": "validation", "psnr": 1%s}' % ("0" * 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_rows_that_no_run_writes_are_skipped(tmp_path, line):
+    kept = [row(0, "validation", noise_loss=0.5), row(10, loss=1.0)]
+    text = "".join(json.dumps(each) + "\n" for each in kept)
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n{text}{line}\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == kept
+    MetricsLog(tmp_path, 20, print)
+    assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"metrics\.jsonl") as error:
+        read_metrics(tmp_path / "metrics.jsonl")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fails", ["open", "later"])
+def test_a_full_disk_is_one_line_that_names_the_folder_of_tensorboard(start, monkeypatch, capfd, fails):
+    """The thread keeps its failure for the next call, and threads print theirs."""
+    record_writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    calls, write = [], record_writer.RecordWriter.write
+
+    def full(self, data):
+        calls.append(data)
+        if fails == "open" or len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    usual = threading.excepthook
+    monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+    with pytest.raises(
+        DataError, match=r"run.tensorboard: cannot be written \(the disk is full\); .*make room"
+    ) as error:
+        start()
+    assert "\n" not in str(error.value) and "Exception in thread" not in capfd.readouterr().err
+    assert threading.excepthook is usual
+
+
+def test_other_threads_report_as_ever(start, monkeypatch):
+    pytest.importorskip("tensorboard")
+    reported: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+
+    def fail(row=None):
+        raise ValueError("mine")
+
+    def rate(*args):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return learning_rate(*args)
+
+    monkeypatch.setattr(training_loop, "learning_rate", rate)
+    start(max_steps=1)
+    assert reported and all(str(failed.exc_value) == "mine" for failed in reported)
+
 
 SETTINGS = {"lr": 5e-6, "parts": "unet", "note": "<b>bold</b>"}
 
@@ -47,7 +158,7 @@ def write_rows(folder, rows):
 def few_panels(monkeypatch):
     """Drawing takes long: a test that looks at something else has an empty plot."""
     plot = png_of(np.full((4, 4, 3), 255, np.uint8))
-    monkeypatch.setattr(run_page, "draw_panels", lambda rows, best: [(PANELS[0], plot)] if rows else [])
+    monkeypatch.setattr(report, "draw_panels", lambda rows, best: [(PANELS[0], plot)] if rows else [])
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
-from chromatune.training.card import flatten, format_value, model_card
+from chromatune.training.report import flatten, format_value
+from chromatune.training.saving import model_card
 
 INFO = {
     "name": "family-photos",

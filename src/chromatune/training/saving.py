@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned model: what it was made from, how, how well it does, how to use it."""
+"""What a finished run leaves on disk: the model folder, its card, and the page."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chromatune.data import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
-from chromatune.pipeline import HUB_NAME, is_embedded
-from chromatune.reports import markdown_table
+from chromatune.pipeline import (
+    HUB_NAME,
+    defaults_of,
+    is_embedded,
+    quiet_libraries,
+    save_lora,
+    save_pipeline,
+    write_graphs,
+)
+from chromatune.reports import installed_versions, markdown_table
+from chromatune.training.report import METRICS_FILE, flatten, format_value, read_metrics, write_run_page
+from chromatune.training.training_loop import TrainResult
 
+PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 NOT_RECORDED = "not recorded"
 LICENSE = "Same as base and data"
 
@@ -71,11 +83,67 @@ what is common in them (skin above all) to spread to what is rare.
 """
 
 
-def model_card(info: Mapping[str, Any]) -> str:
-    """The model card in Markdown, with the hub's YAML front matter.
+def model_folder(out: Path) -> Path:
+    """Return the folder of the model that a run in `out` makes."""
+    return out / "model"
+
+
+def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: bool = False) -> Path:
+    """Write the model with its card to `out/model`, the folder that is returned; and `report.html` and `curves.png`.
 
     Args:
-        info: what is known; each of these may be missing, and is then left out or given as not recorded:
+        result: what `train` returned.
+        source: the photos, as the user named them.
+        preset: the preset the settings came from.
+        export_onnx: add the graphs that run it without torch; not for a LoRA.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    settings, pipeline, folder = result.settings, result.pipeline, model_folder(result.out)
+    # Whatever the base has: the trained weights have not been measured with another
+    defaults = defaults_of(pipeline.info) | {"vivid": 0.0}
+    card = model_card(_facts(result, source, preset))
+    with quiet_libraries():
+        if settings.parts == "lora":
+            save_lora(pipeline.unet, folder, base=pipeline.info.name, card=card, defaults=defaults)
+        else:
+            graphs = write_graphs if export_onnx else None
+            save_pipeline(pipeline, folder, card=card, defaults=defaults, complete=graphs)
+    title = f"{pipeline.info.name}, preset {preset}, {count_of(result.steps, 'update')}"
+    write_run_page(result.out, title=title, settings=settings.model_dump(), best_step=result.best_step)
+    return folder
+
+
+def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
+    settings = result.settings
+    rows = [row for row in read_metrics(result.out / METRICS_FILE) if row["kind"] == "validation"]
+    figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
+    skipped = {f"{reason}, skipped": len(keys) for reason, keys in result.cache.skipped.items() if keys}
+    counts = {"train": len(result.cache.items), "validation": len(result.split.validation)} | skipped
+    drawn = DEFAULT_SET if settings.prompts == AUTO else Path(settings.prompts).name
+    instructions = "the photos' own" if result.own_prompts else drawn
+    data = {"source": Path(source).name or source, "instructions": instructions, "counts": counts}
+    return {
+        "name": result.out.resolve().name,
+        "base_model": result.pipeline.info.name,
+        "preset": preset,
+        "kind": "lora" if settings.parts == "lora" else "pipeline",
+        "prompt": result.pipeline.info.prompt,
+        "steps": result.steps,
+        "seed": settings.seed,
+        "settings": settings.model_dump(exclude={"description"}) | {"best_step": result.best_step},
+        "versions": installed_versions(PACKAGES),
+        "data": data | {"split_digest": result.split.digest},
+        "validation": {"before": figures.get(0, {}), "after": figures.get(result.best_step, {})},
+    }
+
+
+def model_card(info: Mapping[str, Any]) -> str:
+    """Return the model card in Markdown, with the hub's YAML front matter.
+
+    Args:
+        info: what is known; each of these may be missing, and is then omitted or given as not recorded:
 
             - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
             - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);
@@ -103,25 +171,6 @@ def model_card(info: Mapping[str, Any]) -> str:
         or NOT_RECORDED.capitalize(),
         license=_line(info.get("license") or LICENSE),
     )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Rows of a possibly nested mapping, with dotted names: `{"data": {"seed": 1}}` gives `("data.seed", 1)`."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return rows
-
-
-def format_value(value: object) -> str:
-    """A setting or figure as text: at most 5 significant digits, lists with commas, `none` for None."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(format_value(item) for item in value)
-    return str(value)
 
 
 def _front_matter(base: str, lora: bool) -> str:
@@ -173,11 +222,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _public_name(base: str) -> str:
-    """The base as others may know it: of a folder, its last part, since a card goes where the folder does not."""
+    """Return the base as others may know it: a folder's last part, since a card goes where the folder does not."""
     path = Path(base).expanduser()
     return path.resolve().name if path.is_absolute() or path.is_dir() and base.startswith((".", "~")) else _line(base)
 
 
 def _line(value: object) -> str:
-    """The value in one line."""
+    """Return the value in one line."""
     return " ".join(str(value).split())
