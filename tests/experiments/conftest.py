@@ -34,7 +34,7 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment() -> Experiment:
     """One fine-tuned arm, one baseline; the claim compares them."""
     budget = {"train_photos": 12, "test_photos": 3, "seeds": 2, "settings": SMALL}

@@ -30,8 +30,9 @@ def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
     return start
 
 
-def test_a_killed_experiment_repeats_no_finished_run(run, monkeypatch):
+def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
     """Killed in the second of two fine-tuning runs: the first is not trained again, nor anything once all is done."""
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))
     started = []
     train = runs.train
 
@@ -43,17 +44,12 @@ def test_a_killed_experiment_repeats_no_finished_run(run, monkeypatch):
 
     monkeypatch.setattr(runs, "train", counted)
     with pytest.raises(Killed):
-        run()
-    findings = run()
+        run(cache_dir=tmp_path / "shared")
+    findings = run(cache_dir=tmp_path / "shared")
     assert started == ["tuned-0", "tuned-1", "tuned-1"]
-    again = run()
+    again = run(cache_dir=tmp_path / "shared")
     assert started == ["tuned-0", "tuned-1", "tuned-1"]
     assert again.judged == findings.judged
-
-
-def test_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
-    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))
-    findings = run(cache_dir=tmp_path / "shared")
     assert list((tmp_path / "shared").iterdir())
     assert not (tmp_path / "out" / "cache").exists()
     assert not (tmp_path / "of the command line alone").exists()

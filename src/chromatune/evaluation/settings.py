@@ -22,7 +22,7 @@ Prompt = Annotated[str, Field(max_length=1000)]
 
 
 def named_folder(given: object) -> object:
-    """NAME=DIR in its two parts; anything but a string as it is.
+    """Return NAME=DIR in its two parts; anything but a string as it is.
 
     Raises:
         ValueError: one of the parts is missing.
@@ -120,7 +120,7 @@ class EvaluationSettings(BaseModel):
 
 
 def make_settings(**fields: Any) -> EvaluationSettings:
-    """Validated `EvaluationSettings`.
+    """Return validated `EvaluationSettings`.
 
     Raises:
         OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
@@ -142,14 +142,14 @@ def make_settings(**fields: Any) -> EvaluationSettings:
 
 
 def is_video_source(source: str) -> bool:
-    """Whether a source that is to be measured is a film: a film's file, or film:DIR for a folder of frames."""
+    """Return whether a source that is to be measured is a film: a film's file, or film:DIR for a folder of frames."""
     return source.startswith(VIDEO_PREFIX) or (
         Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
     )
 
 
 def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:
-    """Name and path of NAME:PATH.
+    """Return name and path of NAME:PATH.
 
     Raises:
         OptionsError: the name is none of the accepted ones, or there is no path.
