@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import Source, open_source
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 
 
@@ -72,7 +72,7 @@ def test_of_several_splits_train_is_taken(rows, tmp_path: Path) -> None:
     datasets.DatasetDict(test=dataset, train=dataset.select([0, 1])).save_to_disk(tmp_path / "set")
     source = open_source(tmp_path / "set")
     assert keys(source) == ["train/0000000", "train/0000001"]
-    assert source.left_out == {"in split test": 3}
+    assert source.skipped == {"in split test": 3}
     datasets.DatasetDict(a=dataset, b=dataset).save_to_disk(tmp_path / "other")
     with pytest.raises(DataError, match="splits a, b; accepted"):
         open_source(tmp_path / "other")
@@ -130,8 +130,13 @@ def test_a_data_set_of_something_else(tmp_path: Path) -> None:
 def test_a_hub_name_goes_to_the_library(rows, monkeypatch) -> None:
     import datasets
 
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or image_dataset(rows))
+    asked: list[str] = []
+
+    def load(name: str) -> datasets.Dataset:
+        asked.append(name)
+        return image_dataset(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
     assert open_source("hf:owner/name").name == "owner/name"
     assert asked == ["owner/name"]
     monkeypatch.setattr(datasets, "load_dataset", lambda name: image_dataset({"edited_image": []}))

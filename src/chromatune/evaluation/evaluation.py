@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import chromatune
-from chromatune.data import OWN_RESULT, Source, check_outside
+from chromatune.data import OWN_RESULT, SkippedPhoto, Source, check_outside
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation import summary
 from chromatune.evaluation.artifacts import FACE_DETECTOR, face_finder
@@ -27,7 +27,6 @@ from chromatune.evaluation.protocol import (
     ResultFiles,
     Row,
     Selection,
-    Skipped,
     plan_methods,
     row_of,
     select_photos,
@@ -44,7 +43,8 @@ from chromatune.evaluation.scoring import (
     peak_memory_mib,
 )
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile, StartStage, claim_folder, silent, write_json, write_whole
+from chromatune.files import LineFile, atomic_write, lock_run_folder, write_json
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import weights_hash
 from chromatune.reports import installed_versions, render_page, require_pages
 
@@ -74,13 +74,13 @@ class Evaluation:
     """
 
     summary: dict[str, Any]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedPhoto, ...]
     failures: tuple[tuple[str, str, str], ...]
     out: Path
     own_results: int = 0
 
     @property
-    def unreadable(self) -> list[Skipped]:
+    def unreadable(self) -> list[SkippedPhoto]:
         """Photos of the source that could not be read."""
         return [photo for photo in self.skipped if photo.reason == UNREADABLE]
 
@@ -115,15 +115,15 @@ def evaluate(
             ResultFiles(method.folder)  # a mistyped folder is an error before the work, not after
     networks = load_networks(settings)
     selected = select_photos(settings, start_stage)
-    own_results = sum(source.left_out.get(OWN_RESULT, 0) for source, _ in selected)
+    own_results = sum(source.skipped.get(OWN_RESULT, 0) for source, _ in selected)
     protocol = describe_protocol(settings, selected) | {"command": command} | networks.described
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
     # Rows first: another process that is just beginning here writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
-    claim = claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
-    with claim, _writing(out), ExitStack() as stack:
+    lock = lock_run_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
+    with lock, _writing(out), ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
         files = _open_files(out, networks, stack)
         keys = tuple(photo.key for photo in photos)
@@ -134,11 +134,11 @@ def evaluate(
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
-        write_whole(out / TABLE_FILE, summary.markdown_report(summarized).encode())
+        atomic_write(out / TABLE_FILE, summary.markdown_report(summarized).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
         evaluation = Evaluation(summarized, skipped, summary.failures_of(records), out, own_results)
         page = make_page(summarized, records, methods, costs, examples, skipped, evaluation.failures)
-        write_whole(out / REPORT_FILE, render_page(page).encode())
+        atomic_write(out / REPORT_FILE, render_page(page).encode())
     return evaluation
 
 
@@ -156,7 +156,7 @@ def describe_protocol(settings: EvaluationSettings, selected: Sequence[tuple[Sou
         "photos": len(held_out.photos),
         "content": held_out.digest,
         # Results may come and go between two calls, and are no photos of either
-        "skipped": held_out.counts | {reason: n for reason, n in source.left_out.items() if reason != OWN_RESULT},
+        "skipped": held_out.counts | {reason: n for reason, n in source.skipped.items() if reason != OWN_RESULT},
         "gray_threshold": MIN_CHROMA,
         "square_px": settings.size_px,
     }

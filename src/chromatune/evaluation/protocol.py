@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 
 from chromatune.data import (
+    MONOCHROME,
+    TOO_SMALL,
     PhotoItem,
+    SkippedPhoto,
     Source,
     apply_crop,
     center_crop,
@@ -33,8 +36,8 @@ from chromatune.data import (
 )
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import Advance, StartStage
 from chromatune.images import IMAGE_SUFFIXES
+from chromatune.options import Advance, StartStage
 
 HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
@@ -42,8 +45,7 @@ MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as gray
 READERS = 4
 SQUARES_BYTES = 512 * 2**20  # of decoded squares in memory: 2,730 photos at 256 pixels
 
-UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "gray or sepia", "too small"
-OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
+UNREADABLE, OTHER_SPLIT, NOT_LISTED = "unreadable", "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
 GRAY_METHOD = "gray"  # the input handed back: what every other row must beat
@@ -105,20 +107,11 @@ class ChosenPhoto:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A photo that is not measured, and why: one of the reasons above, and for a broken one what the reader said."""
-
-    key: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class Selection:
     """The photos of one source that are measured, lowest content hash first, and all others with a reason each."""
 
     photos: tuple[ChosenPhoto, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedPhoto, ...]
 
     @property
     def digest(self) -> str:
@@ -219,7 +212,7 @@ def select(
         if not reason and choice.limit is not None and len(chosen) == choice.limit:
             reason = OVER_LIMIT
         if reason:
-            skipped.append(Skipped(item.key, reason, detail))
+            skipped.append(SkippedPhoto(item.key, reason, detail))
             continue
         contents.add(content)
         if item.person is not None:
@@ -232,7 +225,7 @@ def select(
     return selection
 
 
-def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[Skipped]]:
+def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[SkippedPhoto]]:
     """The items to look at, and those that are skipped by name alone."""
     reasons: dict[str, str] = {}
     if choice.split != "all":
@@ -246,7 +239,7 @@ def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[Ski
             raise DataError(f"{source.name} has no photo {unknown[0]!r} ({keys}); correct the list")
         reasons |= {item.key: NOT_LISTED for item in source.items if item.key not in choice.keys}
     items = [item for item in source.items if item.key not in reasons]
-    return items, [Skipped(key, reason) for key, reason in reasons.items()]
+    return items, [SkippedPhoto(key, reason) for key, reason in reasons.items()]
 
 
 class _LowestSquares:

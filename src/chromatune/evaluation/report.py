@@ -13,25 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from chromatune.data import MONOCHROME, TOO_SMALL, SkippedPhoto
 from chromatune.errors import PhotoError, count_of, printable
 from chromatune.evaluation import summary
 from chromatune.evaluation.protocol import (
     GRAY_METHOD,
     HELD_OUT,
-    MONOCHROME,
     NO_MODEL,
-    TOO_SMALL,
     UNREADABLE,
     ChosenPhoto,
     Method,
     Record,
     Row,
-    Skipped,
     row_of,
 )
 from chromatune.evaluation.scoring import Cost, Scorer
 from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, scored_by_row, span
-from chromatune.files import StartStage
+from chromatune.options import StartStage
 from chromatune.reports import (
     MISSING,
     Block,
@@ -275,7 +273,7 @@ def make_page(
     methods: Sequence[Method],
     costs: Mapping[str, Cost],
     examples: Sequence[Example],
-    skipped: Sequence[Skipped],
+    skipped: Sequence[SkippedPhoto],
     failures: Sequence[tuple[str, str, str]],
 ) -> Page:
     """Return the page.
@@ -455,7 +453,7 @@ def _costs(costs: Mapping[str, Cost]) -> Folded:
     return Folded("Cost", [Table(COST_HEADER, rows)])
 
 
-def _failures(failures: Sequence[tuple[str, str, str]], skipped: Sequence[Skipped]) -> list[Block]:
+def _failures(failures: Sequence[tuple[str, str, str]], skipped: Sequence[SkippedPhoto]) -> list[Block]:
     failed = [[row, printable(key), reason] for row, key, reason in failures]
     counts = Counter(photo.reason for photo in skipped)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "None."

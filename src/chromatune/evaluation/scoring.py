@@ -30,10 +30,10 @@ from chromatune.evaluation.protocol import (
     Square,
 )
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import Advance, LineFile
+from chromatune.files import LineFile
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.options import Advance, ColorizeOptions, make_options
 from chromatune.pipeline import has_torch
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time
