@@ -173,9 +173,14 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on(settings, whole, tmp_
     with monkeypatch.context() as patched:
         if name == SUMMARY_FILE:
             notes = []
-            patched.setattr(
-                os, "fsync", lambda file: notes.append(file) or (len(notes) > 1 and throw(full)) or fsync(file)
-            )
+
+            def fsync_once(file: int) -> None:
+                notes.append(file)
+                if len(notes) > 1:
+                    raise full
+                fsync(file)
+
+            patched.setattr(os, "fsync", fsync_once)
         else:
             known = Path.open
             patched.setattr(
@@ -187,7 +192,3 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on(settings, whole, tmp_
             evaluate(settings(), out)
     evaluate(settings(), out)
     assert (out / SUMMARY_FILE).read_bytes() == (whole / SUMMARY_FILE).read_bytes()
-
-
-def throw(error: OSError) -> None:
-    raise error

@@ -79,7 +79,12 @@ def test_rows_are_what_the_colorizer_gives_and_the_model_runs_once(
 ):
     passes = []
     backend = TorchBackend.__call__
-    monkeypatch.setattr(TorchBackend, "__call__", lambda *given: passes.append(len(given[1])) or backend(*given))
+
+    def counted(*given):
+        passes.append(len(given[1]))
+        return backend(*given)
+
+    monkeypatch.setattr(TorchBackend, "__call__", counted)
     evaluation = evaluate(settings(steps=(2,), seed=5), tmp_path / "out")
     assert sum(passes) == 4 + 1 + 4  # scored, counted for its cost, drawn
     colorizer = Colorizer.load(str(tiny_pipeline_dir), device="cpu")

@@ -96,16 +96,18 @@ def stop_after(count: int):
 
 def test_what_networks_are_given(networks, scripted):
     loaded = load(**networks)
+    assert loaded.lpips is not None and loaded.fid is not None
     black, white = np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 255, np.uint8)
     assert perceptual.lpips(loaded.lpips, black, white) == 4  # [-1, 1]
     assert perceptual.lpips(loaded.lpips, white, white) == 0
     colored = np.full((40, 40, 3), (10, 20, 30), np.uint8)
     np.testing.assert_array_equal(perceptual.features(loaded.fid, colored), [10, 20, 30])
-    other = load(fid=f"torchvision-inception:{scripted(TorchvisionFeatures())}")
+    other = load(fid=f"torchvision-inception:{scripted(TorchvisionFeatures())}").fid
+    assert other is not None
     expected = (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
     for side in (40, 400):
         picture = np.full((side, side, 3), 255, np.uint8)
-        np.testing.assert_allclose(perceptual.features(other.fid, picture), expected, rtol=1e-6)
+        np.testing.assert_allclose(perceptual.features(other, picture), expected, rtol=1e-6)
 
 
 def test_rows_name_the_network_and_few_photos_are_warned_of(networks, measured, whole):

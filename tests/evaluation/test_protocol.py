@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from chromatune.data import PhotoItem, Source, open_source
+from chromatune.data import MONOCHROME, TOO_SMALL, PhotoItem, Source, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.evaluation import protocol
 from chromatune.evaluation.protocol import Choice, ResultFiles, select, square_of
@@ -18,7 +19,7 @@ CHOICE = Choice(size_px=64)
 
 def source_of(photos: dict[str, np.ndarray], persons: dict[str, str] | None = None) -> Source:
     persons = persons or {}
-    items = tuple(PhotoItem(key, persons.get(key), lambda rgb=rgb: rgb) for key, rgb in photos.items())
+    items = tuple(PhotoItem(key, persons.get(key), partial(np.copy, rgb)) for key, rgb in photos.items())
     return Source("made", "folder", items)
 
 
@@ -29,9 +30,9 @@ def crops(count: int) -> dict[str, np.ndarray]:
 def test_every_photo_is_measured_or_skipped_for_a_reason(photos_dir):
     selection = select(open_source(photos_dir), CHOICE)
     assert selection.counts == {
-        protocol.MONOCHROME: 1,
+        MONOCHROME: 1,
         protocol.REPEATED: 1,
-        protocol.TOO_SMALL: 1,
+        TOO_SMALL: 1,
         protocol.UNREADABLE: 1,
     }
     assert len(selection.photos) == 4

@@ -170,7 +170,10 @@ def test_many_rows_leave_the_points_their_room(count):
     ends = {"delta_cf_field": [0.0, 2.0], "psnr": [19.0, 21.0]}
     scores = {"photos": 3, "delta_cf_field": 1.0, "psnr": 20.0, "intervals": ends}
     rows = [{"name": f"model {i}, “{'colorize this photograph ' * (i + 1)}”, raw"} | scores for i in range(count)]
-    picture = cv2.imdecode(np.frombuffer(report.plot_trade_off(rows), np.uint8), cv2.IMREAD_COLOR)
+    png = report.plot_trade_off(rows)
+    assert png is not None
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
     assert picture.shape[1] == round(7.0 * DPI)
     lines = (np.ptp(picture, axis=2) > 60).any(axis=1)  # the points' colors: bars from 19 to 21 dB fill the axes
     assert lines.sum() > 0.8 * 4.0 * DPI * 0.8
@@ -179,7 +182,7 @@ def test_many_rows_leave_the_points_their_room(count):
 def test_long_names_keep_their_plot():
     method = Method(f"a model, {'a very long prompt ' * 9}", folder="x")
     records = [record(method.rows[1], "a", psnr=20.0)]
-    assert report.plot_distributions(records, [method], "psnr", "PSNR dB").startswith(b"\x89PNG")
+    assert (report.plot_distributions(records, [method], "psnr", "PSNR dB") or b"").startswith(b"\x89PNG")
 
 
 def test_without_scores_there_is_no_plot():

@@ -95,7 +95,7 @@ def test_the_best_is_compared_over_the_photos_both_have():
     methods += [Method("tool", folder="x"), Method("none", folder="y")]
     gains = {"m, 1": dict.fromkeys("abcd", 1.0), "m, 2": {"a": 5.0, "b": 5.0, "c": -1.0, "d": -2.0}}
     records = rows_of(gains | {"tool": {"a": 3.0, "b": 3.0}})
-    found = summary.compare_best(records, methods, 0)
+    found = summary.compare_best(records, methods, 0) or {}
     assert (found["best"], found["other"], found["contenders"], found["settings"]) == ("m, 2", "tool", 2, 2)
     assert (found["photos"], found["psnr"]["mean"]) == (2, 2.0)
 

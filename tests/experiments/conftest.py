@@ -10,7 +10,14 @@ import pytest
 
 from chromatune.experiments.declaration import Experiment, parse
 
-SMALL = {"max_steps": 2, "batch": 2, "size_px": 32, "cache_variants": 1, "validation_photos": 2, "validate_every": 2}
+SMALL: dict[str, float] = {
+    "max_steps": 2,
+    "batch": 2,
+    "size_px": 32,
+    "cache_variants": 1,
+    "validation_photos": 2,
+    "validate_every": 2,
+}
 SMALL |= {"warmup": 1, "checkpoint_every": 1, "lab_photos": 1, "validation": 0.25}
 
 

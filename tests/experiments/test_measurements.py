@@ -13,6 +13,7 @@ from chromatune.errors import DataError
 from chromatune.experiments import ambiguity
 from chromatune.experiments import experiment as whole
 from chromatune.experiments.declaration import parse
+from chromatune.experiments.findings import Findings
 
 
 def made_up(colorizer, photos, seed, advance) -> list[dict[str, object]]:
@@ -24,7 +25,7 @@ def made_up(colorizer, photos, seed, advance) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def run_in(experiment, drawings, tiny_pipeline_dir) -> Callable[[Path], whole.Findings]:
+def run_in(experiment, drawings, tiny_pipeline_dir) -> Callable[[Path], Findings]:
     """An experiment of one model as it is, on seeds and words, in a folder."""
     values = experiment.model_dump(mode="json", exclude={"name"}) | {
         "arms": [{"name": "as it is", "model": str(tiny_pipeline_dir)}],
@@ -47,7 +48,7 @@ def ended(run_in, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(run_in, ended, tmp_path, monkeypatch) -> Callable[[], whole.Findings]:
+def run(run_in, ended, tmp_path, monkeypatch) -> Callable[[], Findings]:
     """The experiment again, in a copy of that folder; its scores are made up."""
     monkeypatch.setattr(ambiguity, "measure_all", made_up)
     out = shutil.copytree(ended, tmp_path / "out")
