@@ -41,8 +41,8 @@ def test_what_is_printed(people: Path, capsys: Capture) -> None:
     assert rows["usable"] == ["3", ""]
     assert rows["short side (px)"][0] == "140 140 140 140 140"
     assert len(rows["split hash"][0]) == 16
-    assert rows["left out: gray or sepia"] == ["1", "Bo/Bo_0002.png"]
-    assert rows["left out: broken"][1].startswith("Bo/Bo_0003.png: not a picture")
+    assert rows["skipped: gray or sepia"] == ["1", "Bo/Bo_0002.png"]
+    assert rows["skipped: broken"][1].startswith("Bo/Bo_0003.png: not a picture")
     assert "contact sheet" not in rows
     assert [path.name for path in Path().iterdir()] == ["people"]
 
@@ -109,7 +109,7 @@ def test_columns_by_name(people: Path, capsys: Capture) -> None:
     assert main(["data", "inspect", "people", *columns]) == 0
     rows = table(capsys)
     assert (rows["source"], rows["usable"][0]) == (["people", "table"], "2")
-    assert rows["left out: not named in the table"][0] == "3"
+    assert rows["skipped: not named in the table"][0] == "3"
     for words, code, said in (
         (["people", "--column", "image=gone"], 1, "no table here has 'gone'"),
         (["people/metadata.csv", "--column", "image=gone"], 1, "no column 'gone'; it has 'photo', 'caption'"),

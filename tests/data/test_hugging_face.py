@@ -72,7 +72,7 @@ def test_of_several_splits_train_is_taken(rows, tmp_path: Path) -> None:
     datasets.DatasetDict(test=dataset, train=dataset.select([0, 1])).save_to_disk(tmp_path / "set")
     source = open_source(tmp_path / "set")
     assert keys(source) == ["train/0000000", "train/0000001"]
-    assert source.left_out == {"in split test": 3}
+    assert source.skipped == {"in split test": 3}
     datasets.DatasetDict(a=dataset, b=dataset).save_to_disk(tmp_path / "other")
     with pytest.raises(DataError, match="splits a, b; accepted"):
         open_source(tmp_path / "other")

@@ -75,7 +75,7 @@ def test_imdb_wiki_keeps_one_clear_face_of_a_known_person(imdb: Path) -> None:
     assert keys(source) == ["01/nm1_rm1_1899-5-10_1968.jpg", "02/nm2_rm1_1911-7-16_1968.jpg"]
     assert [item.person for item in source.items] == ["fred astaire", "ginger rogers"]
     assert [(item.age, item.gender) for item in source.items] == [(69, "male"), (69, "female")]
-    assert source.left_out == {
+    assert source.skipped == {
         "more than one face": 1,
         "no face": 1,
         "face score below 1": 1,
@@ -102,7 +102,7 @@ def test_imdb_wiki_takes_a_fixed_count_whatever_lies_before_it(put, tmp_path: Pa
     wanted = ImdbWikiFilter(count=5)
     some = open_source(tmp_path, imdb_wiki_filter=wanted)
     assert len(some.items) == 5
-    assert some.left_out == {"beyond the first 5": 15}
+    assert some.skipped == {"beyond the first 5": 15}
     write_mat(tmp_path / "imdb.mat", rows[::-1])
     assert keys(open_source(tmp_path, imdb_wiki_filter=wanted)) == keys(some)
     assert keys(some) != [name for name, *_ in rows[:5]]
@@ -149,7 +149,7 @@ def test_metadata_cannot_lead_out_of_its_folder(put, tmp_path: Path, name: str) 
     write_mat(tmp_path / "set" / "imdb.mat", rows)
     source = open_source(tmp_path / "set")
     assert keys(source) == ["01/b.jpg"]
-    assert source.left_out == {"outside the folder of the metadata": 1}
+    assert source.skipped == {"outside the folder of the metadata": 1}
 
 
 @pytest.mark.parametrize("name", ["a" * 5000 + ".jpg", "a\0b.jpg", "a\x1b[2J.jpg"])
@@ -158,7 +158,7 @@ def test_metadata_with_names_that_are_none(put, tmp_path: Path, name: str) -> No
     write_mat(tmp_path / "imdb.mat", [(name, "Fred", 1, 3.0, NONE), ("01/b.jpg", "Fred", 1, 3.0, NONE)])
     source = open_source(tmp_path)
     assert keys(source) == ["01/b.jpg"]
-    assert source.left_out == {"named in the metadata, not on the disk": 1}
+    assert source.skipped == {"named in the metadata, not on the disk": 1}
 
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf, NONE, 1e300])

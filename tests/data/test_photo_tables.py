@@ -55,7 +55,7 @@ def test_metadata_with_an_instruction_for_each_photo(put, draw, tmp_path: Path, 
     source = open_source(tmp_path)
     assert (source.name, source.kind) == (tmp_path.name, "table")
     assert prompts_of(source) == {"b.png": "NA", "deep/a.png": "make it warm"}
-    assert source.left_out == {
+    assert source.skipped == {
         "named twice in the table": 1,
         "named in the table, not on the disk": 1,
         "not named in the table": 1,
@@ -155,7 +155,7 @@ def test_long_first_rows(put, tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("path", ["../out.png", "deep/../../out.png", "/etc/passwd", "{outside}/out.png", ".", ".."])
-def test_a_path_that_leads_out_is_left_out(put, tmp_path: Path, form: str, path: str) -> None:
+def test_a_path_that_leads_out_is_skipped(put, tmp_path: Path, form: str, path: str) -> None:
     put("out.png")
     put("set/a.png")
     rows = [
@@ -165,7 +165,7 @@ def test_a_path_that_leads_out_is_left_out(put, tmp_path: Path, form: str, path:
     write_table(tmp_path / "set" / f"metadata.{form}", rows)
     source = open_source(tmp_path / "set")
     assert [item.key for item in source.items] == ["a.png"]
-    assert source.left_out == {"outside the folder of the source": 1}
+    assert source.skipped == {"outside the folder of the source": 1}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_path_that_is_none(put, tmp_path: Path, path) -> None:
     write_table(tmp_path / "metadata.jsonl", rows)
     source = open_source(tmp_path)
     assert [item.key for item in source.items] == ["a.png"]
-    assert sum(source.left_out.values()) == 1
+    assert sum(source.skipped.values()) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

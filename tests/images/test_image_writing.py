@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from chromatune.errors import PhotoError
-from chromatune.files import whole
+from chromatune.files import atomic
 from chromatune.images import Photo, encode_photo, format_for, read_photo, suffix_for, to_pil, write_photo, writing
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -234,7 +234,7 @@ def test_of_many_writers_one_wins(tmp_path, missing, monkeypatch):
     if "links" in missing:
         monkeypatch.setattr(os, "link", refused_by_the_system)
     if "renames" in missing:
-        monkeypatch.setattr(whole, "_rename_without_replacing", refused_by_the_system)
+        monkeypatch.setattr(atomic, "_rename_without_replacing", refused_by_the_system)
     path, outcomes, barrier = tmp_path / "one.png", [], threading.Barrier(6)
 
     def write(level):
@@ -295,7 +295,7 @@ def test_a_failing_disk_leaves_no_half_file(step, number, overwrite, tmp_path, m
         raise OSError(number, os.strerror(number))
 
     if step == "link":
-        monkeypatch.setattr(whole, "_rename_without_replacing", fail)
+        monkeypatch.setattr(atomic, "_rename_without_replacing", fail)
         monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(os, step, fail)
     path = tmp_path / "a.png"

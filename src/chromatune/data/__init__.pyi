@@ -26,6 +26,6 @@ from .splits import split_source as split_source
 from .usable import BROKEN as BROKEN
 from .usable import MONOCHROME as MONOCHROME
 from .usable import TOO_SMALL as TOO_SMALL
-from .usable import LeftOut as LeftOut
+from .usable import SkippedPhoto as SkippedPhoto
 from .usable import read_usable as read_usable
 from .usable import split_usable as split_usable

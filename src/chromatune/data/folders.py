@@ -6,15 +6,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, printable
-from chromatune.files import find_own_results, is_claimed
-from chromatune.images import IMAGE_SUFFIXES
+from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, Listing, list_folder
 
-HIDDEN_FOLDERS = (".", "__MACOSX")  # beginnings of names
+__all__ = ["HIDDEN_FOLDERS", "list_folder"]
+
 READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
 
 # http://vis-www.cs.umass.edu/lfw/README.txt: name/name_xxxx.jpg; below a folder such as lfw/ in some of the archives
@@ -29,61 +28,6 @@ FFHQ_SETS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")  # on
 NOT_A_PHOTO = "not a photo's suffix"
 OWN_RESULT = "made by chromatune"
 NO_PERMISSION = "in a folder that cannot be opened"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What lies below a folder: relative POSIX paths, sorted.
-
-    Attributes:
-        root: the folder.
-        photos: files with a photo's suffix.
-        others: all other files.
-        closed_folders: how many folders could not be opened.
-        results: files with a photo's suffix that are results: of colorizing the photos, or of looking at them.
-    """
-
-    root: Path
-    photos: tuple[str, ...]
-    others: tuple[str, ...]
-    closed_folders: int
-    results: tuple[str, ...] = ()
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Reason ⇒ how many files, or folders, are not among the photos for it."""
-        counts = {NOT_A_PHOTO: len(self.others), OWN_RESULT: len(self.results), NO_PERMISSION: self.closed_folders}
-        return {reason: count for reason, count in counts.items() if count}
-
-
-def list_folder(root: Path) -> Listing:
-    """All files below a folder, through links too; hidden ones (macOS leaves `._x.jpg`) are not looked at.
-
-    Nor are folders of runs, evaluations and experiments: their pictures are results.
-    """
-    photos: list[str] = []
-    others: list[str] = []
-    closed: list[OSError] = []
-    visited: set[str] = set()  # a link may lead back up
-    for parent, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
-        real = os.path.realpath(parent)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        if parent != str(root) and is_claimed(Path(parent)):
-            folders.clear()  # a fine-tuning or an evaluation that was begun among its own photos
-            continue
-        # sorted: of two ways to one folder the same one is always taken
-        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN_FOLDERS))
-        below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"
-        for name in files:
-            if not name.startswith("."):
-                is_photo = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-                (photos if is_photo else others).append(below + name)
-    results = set(find_own_results(photos))
-    own = (name for name in photos if name not in results)
-    return Listing(root, tuple(sorted(own)), tuple(sorted(others)), len(closed), tuple(sorted(results)))
 
 
 def open_folder(listing: Listing) -> Source:
@@ -104,8 +48,8 @@ def open_lfw(listing: Listing) -> Source:
     """
     matches = [(key, LFW_NAME.search(key)) for key in listing.photos]
     items = [_item(listing.root, key, match["person"]) for key, match in matches if match]
-    left_out = {"not named as in LFW": len(matches) - len(items)}
-    return _source("lfw", listing, items, left_out, "one folder for each person, with files such as Name/Name_0001.jpg")
+    skipped = {"not named as in LFW": len(matches) - len(items)}
+    return _source("lfw", listing, items, skipped, "one folder for each person, with files such as Name/Name_0001.jpg")
 
 
 def open_ffhq(listing: Listing) -> Source:
@@ -119,11 +63,11 @@ def open_ffhq(listing: Listing) -> Source:
     set_of = {key: match["set"] or "" for key in listing.photos if (match := _match_ffhq(listing, key))}
     chosen = next((name for name in FFHQ_SETS if name in set_of.values()), "")
     items = [_item(listing.root, key) for key, name in set_of.items() if name == chosen]
-    left_out = {
+    skipped = {
         "the same photos in another size": len(set_of) - len(items),
         "not named as in FFHQ": len(listing.photos) - len(set_of),
     }
-    return _source("ffhq", listing, items, left_out, "files such as images1024x1024/00000/00000.png")
+    return _source("ffhq", listing, items, skipped, "files such as images1024x1024/00000/00000.png")
 
 
 def looks_like_lfw(listing: Listing) -> bool:
@@ -157,10 +101,15 @@ def _as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _source(kind: str, listing: Listing, items: list[PhotoItem], left_out: dict[str, int], expected: str) -> Source:
+def _source(kind: str, listing: Listing, items: list[PhotoItem], skipped: dict[str, int], expected: str) -> Source:
     if not items:
         raise DataError(
             f"{printable(str(listing.root))}: no photos of kind '{kind}' below this folder; expected: {expected}"
         )
-    counts = Counter(listing.left_out) + Counter(left_out)  # the sum drops zeros
+    by_name = {
+        NOT_A_PHOTO: len(listing.others),
+        OWN_RESULT: len(listing.results),
+        NO_PERMISSION: listing.closed_folders,
+    }
+    counts = Counter(by_name) + Counter(skipped)  # the sum drops zeros
     return Source(_name_of(listing.root), kind, tuple(items), None, dict(counts))

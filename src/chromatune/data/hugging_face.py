@@ -99,7 +99,7 @@ def open_hugging_face(where: str, columns: Mapping[str, str] | None = None, tabl
         raise MissingExtraError("a Hugging Face data set", "train") from error
 
     columns, label = columns or {}, printable(where)
-    dataset, split, left_out = _one_split(label, _load(where, tables))
+    dataset, split, skipped = _one_split(label, _load(where, tables))
     column = _photo_column(label, dataset.column_names, columns)
     if len(dataset) == 0:
         raise DataError(f"{label}: the data set has no rows; give one with photos")
@@ -115,7 +115,7 @@ def open_hugging_face(where: str, columns: Mapping[str, str] | None = None, tabl
         PhotoItem(key, None, partial(_read_row, photos, index, key, folder), fingerprint=str(dataset._fingerprint))
         for index, key in enumerate(keys)
     )
-    return Source(_name_of(where), "hf", items, prompts, left_out)
+    return Source(_name_of(where), "hf", items, prompts, skipped)
 
 
 def _photo_column(label: str, names: Sequence[str], columns: Mapping[str, str]) -> str:

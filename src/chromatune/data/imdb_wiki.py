@@ -91,11 +91,11 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
             f"{printable(str(path))}: no imdb.mat or wiki.mat; unpack imdb_crop.tar or wiki_crop.tar, give its folder"
         )
     root = path if path.is_dir() else path.parent
-    left_out: Counter[str] = Counter()
-    entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, left_out)]
-    chosen = _choose(entries, wanted.count, left_out)
+    skipped: Counter[str] = Counter()
+    entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, skipped)]
+    chosen = _choose(entries, wanted.count, skipped)
     if not chosen:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
             f"{printable(str(path))}: no photo left ({reasons or 'none named'}); unpack the photos beside the .mat file"
         )
@@ -103,21 +103,21 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
         file_item(entry.path, entry.key, entry.person, entry.age, entry.gender)
         for entry in sorted(chosen, key=lambda entry: entry.key)
     ]
-    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", tuple(items), None, dict(left_out))
+    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", tuple(items), None, dict(skipped))
 
 
-def _choose(entries: list[_Entry], count: int | None, left_out: Counter[str]) -> list[_Entry]:
+def _choose(entries: list[_Entry], count: int | None, skipped: Counter[str]) -> list[_Entry]:
     """The first `count` photos by hash that are on the disk: only as many files are looked for as are needed."""
     chosen: list[_Entry] = []
     entries = sorted(entries, key=lambda entry: hashlib.sha256(os.fsencode(entry.key)).digest())
     for index, entry in enumerate(entries):
         if count is not None and len(chosen) == count:
-            left_out[f"beyond the first {count}"] += len(entries) - index
+            skipped[f"beyond the first {count}"] += len(entries) - index
             break
         if _is_file(entry.path):
             chosen.append(entry)
         else:
-            left_out[GONE] += 1
+            skipped[GONE] += 1
     return chosen
 
 
@@ -128,8 +128,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[str]) -> Iterator[_Entry]:
-    """What the metadata lets through; `left_out` counts the others by the first reason that holds."""
+def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str]) -> Iterator[_Entry]:
+    """What the metadata lets through; `skipped` counts the others by the first reason that holds."""
     data = read_struct(mat, VARIABLES, TEXT_FIELDS, NUMBER_FIELDS)
     try:
         paths, persons = data["full_path"], _persons(data)
@@ -145,15 +145,15 @@ def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[st
     folder = mat.parent.relative_to(root)
     for name, person, face_score, second_score, age, gender in rows:
         if not np.isfinite(face_score):
-            left_out["no face"] += 1
+            skipped["no face"] += 1
         elif face_score < wanted.min_face_score:
-            left_out[f"face score below {wanted.min_face_score:g}"] += 1
+            skipped[f"face score below {wanted.min_face_score:g}"] += 1
         elif not np.isnan(second_score):
-            left_out["more than one face"] += 1
+            skipped["more than one face"] += 1
         elif not person:
-            left_out["person unknown"] += 1
+            skipped["person unknown"] += 1
         elif not _is_below(name):
-            left_out[OUTSIDE] += 1
+            skipped[OUTSIDE] += 1
         else:
             yield _Entry((folder / name).as_posix(), mat.parent / name, person, age, gender)
 

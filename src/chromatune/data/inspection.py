@@ -12,7 +12,7 @@ import numpy as np
 from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
 from chromatune.data.splits import split_source
-from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, LeftOut, read_usable
+from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, SkippedPhoto, read_usable
 from chromatune.errors import DataError, PhotoError, printable
 from chromatune.images import Photo, write_photo
 
@@ -25,7 +25,7 @@ SHEET_GRAY = 128  # neutral, so that no color looks other than it is
 
 
 @dataclass(frozen=True)
-class LeftOutPhotos:
+class SkippedGroup:
     """Photos that one reason keeps out of training.
 
     Attributes:
@@ -52,7 +52,7 @@ class Inspection:
         persons: distinct people among the source's items; 0 if it does not say who is on them.
         short_side_px: quantiles at `QUANTILES` of the shorter side of all readable photos, pixels; empty if none is.
         long_side_px: the same of the longer side.
-        left_out: reason ⇒ photos, of the source's own listing and of this inspection.
+        skipped: reason ⇒ photos, of the source's own listing and of this inspection.
         split_digest: of `split_source` with a tenth of the items for validation; None if they cannot be split.
     """
 
@@ -64,7 +64,7 @@ class Inspection:
     persons: int
     short_side_px: tuple[int, ...]
     long_side_px: tuple[int, ...]
-    left_out: Mapping[str, LeftOutPhotos]
+    skipped: Mapping[str, SkippedGroup]
     split_digest: str | None
 
 
@@ -89,10 +89,10 @@ def inspect_source(
     found: dict[str, list[tuple[str, str]]] = {BROKEN: [], TOO_SMALL: [], MONOCHROME: []}  # key and message
     for item in items:
         result = read_usable(item, size_px)
-        size = result.size_px if isinstance(result, LeftOut) else result.shape[:2]
+        size = result.size_px if isinstance(result, SkippedPhoto) else result.shape[:2]
         if size is not None:
             sizes_px.append((min(size), max(size)))
-        if isinstance(result, LeftOut):
+        if isinstance(result, SkippedPhoto):
             found[result.reason].append((item.key, result.detail))
         else:
             usable.append(item)
@@ -107,7 +107,7 @@ def inspect_source(
         persons=len({item.person for item in source.items} - {None}),
         short_side_px=short_px,
         long_side_px=long_px,
-        left_out=_left_out(source.left_out, found),
+        skipped=_skipped(source.skipped, found),
         split_digest=_digest(source.items),
     )
 
@@ -171,14 +171,14 @@ def _quantiles(sizes_px: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[
     return tuple(int(value) for value in values[:, 0]), tuple(int(value) for value in values[:, 1])
 
 
-def _left_out(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, LeftOutPhotos]:
-    left_out = {reason: LeftOutPhotos(count) for reason, count in by_source.items()}
+def _skipped(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, SkippedGroup]:
+    skipped = {reason: SkippedGroup(count) for reason, count in by_source.items()}
     for reason, photos in found.items():
         if photos:
             examples = photos[:EXAMPLES]
             messages = tuple(message for _, message in examples if message)
-            left_out[reason] = LeftOutPhotos(len(photos), tuple(key for key, _ in examples), messages)
-    return left_out
+            skipped[reason] = SkippedGroup(len(photos), tuple(key for key, _ in examples), messages)
+    return skipped
 
 
 def _digest(items: Sequence[PhotoItem]) -> str | None:

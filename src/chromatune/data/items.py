@@ -61,14 +61,14 @@ class Source:
         kind: one of `chromatune.data.sources.KINDS`.
         items: the photos.
         prompts: instruction of each key, where the source has its own; else None.
-        left_out: reason ⇒ how many photos are not among the items for it, as far as names and metadata tell.
+        skipped: reason ⇒ how many photos are not among the items for it, as far as names and metadata tell.
     """
 
     name: str
     kind: str
     items: tuple[PhotoItem, ...]
     prompts: Mapping[str, str] | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_rgb(source: Any, name: str) -> np.ndarray:

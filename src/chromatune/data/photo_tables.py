@@ -78,7 +78,7 @@ def open_photo_tables(
         DataError: a table cannot be read or lacks a column, or no photo is left.
         MissingExtraError: a library that reads tables is not installed.
     """
-    left_out: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     items: dict[str, PhotoItem] = {}
     prompts: dict[str, str] = {}
     for table in tables:
@@ -88,20 +88,20 @@ def open_photo_tables(
             file = root / key if key else root
             reason = _why_not(path, key, file, items)
             if reason:
-                left_out[reason] += 1
+                skipped[reason] += 1
                 continue
             items[key] = file_item(file, key)
             prompts[key] = text
-    left_out[NOT_NAMED] += len(set(photos) - set(items))
+    skipped[NOT_NAMED] += len(set(photos) - set(items))
     if not items:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "it has no rows"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count) or "it has no rows"
         raise DataError(f"{printable(str(tables[0]))}: names no photo ({reasons}); correct its paths")
     has_prompts = any(prompts.values())
     if not has_prompts and "prompt" in columns:
         raise DataError(f"{printable(str(tables[0]))}: no text in column {shown(columns['prompt'])}; name another one")
     own = {key: prompts[key] or drawn_prompt(key) for key in sorted(prompts)} if has_prompts else None
     ordered = tuple(items[key] for key in sorted(items))
-    counts = {reason: count for reason, count in left_out.items() if count}
+    counts = {reason: count for reason, count in skipped.items() if count}
     return Source(os.path.basename(os.path.abspath(root)), "table", ordered, own, counts)
 
 

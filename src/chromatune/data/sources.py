@@ -12,6 +12,7 @@ from chromatune.data.folders import OWN_RESULT
 from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source
 from chromatune.errors import DataError, OptionsError, printable, shown
+from chromatune.images import Listing, list_folder
 
 __all__ = [
     "IMDB_WIKI_DEFAULT_COUNT",
@@ -67,7 +68,7 @@ def open_source(
         return hugging_face.open_hugging_face(str(path), named)
     if not path.is_dir():
         raise DataError(f"{_label(where)}: is a file; accepted: {ACCEPTED}")
-    return _open_listed(kind, folders.list_folder(path), named)
+    return _open_listed(kind, list_folder(path), named)
 
 
 def with_columns(spec: str, columns: Sequence[str]) -> str:
@@ -115,7 +116,7 @@ def check_outside(out: Path, spec: str) -> None:
         )
 
 
-def _open_listed(kind: str | None, listing: folders.Listing, columns: Mapping[str, str]) -> Source:
+def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str]) -> Source:
     """A source whose files tell what it is; `kind` None asks them."""
     if kind is None:
         metadata = _metadata(listing)
@@ -154,7 +155,7 @@ def _open_photo_tables(path: Path, columns: Mapping[str, str]) -> Source:
             accepted = " ".join(photo_tables.TABLE_SUFFIXES)
             raise DataError(f"{_label(str(path))}: not a table; accepted: files ending in {accepted}")
         return photo_tables.open_photo_tables(path.parent, [path], columns)
-    listing = folders.list_folder(path)
+    listing = list_folder(path)
     metadata = _metadata(listing)
     if not metadata:
         names = ", ".join(photo_tables.METADATA_NAMES)
@@ -162,7 +163,7 @@ def _open_photo_tables(path: Path, columns: Mapping[str, str]) -> Source:
     return photo_tables.open_photo_tables(path, metadata, columns, listing.photos)
 
 
-def _metadata(listing: folders.Listing) -> list[Path]:
+def _metadata(listing: Listing) -> list[Path]:
     return [listing.root / name for name in listing.others if os.path.basename(name) in photo_tables.METADATA_NAMES]
 
 

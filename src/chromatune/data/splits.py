@@ -84,14 +84,14 @@ def _wanted(validation: float | int, count: int) -> int:
 def _choose(sizes: Sequence[int], wanted: int) -> list[int]:
     """Indices of groups, taken in order, with at least `wanted` photos where that leaves a group out."""
     chosen: list[int] = []
-    passed_over: list[int] = []
+    skipped: list[int] = []
     found = 0
     for index, size in enumerate(sizes):
         fits = found + size <= wanted
-        (chosen if fits else passed_over).append(index)
+        (chosen if fits else skipped).append(index)
         found += size if fits else 0
-    if found < wanted and len(passed_over) > 1:
-        chosen.append(min(passed_over, key=lambda index: sizes[index]))
+    if found < wanted and len(skipped) > 1:
+        chosen.append(min(skipped, key=lambda index: sizes[index]))
     return chosen
 
 

@@ -18,7 +18,7 @@ MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller i
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedPhoto:
     """A photo that cannot be trained with.
 
     Attributes:
@@ -46,23 +46,23 @@ def why_unusable(rgb_u8: np.ndarray, min_side_px: int = MIN_SIDE_PX) -> str | No
     return MONOCHROME if is_monochrome(rgb_u8) else None
 
 
-def read_usable(item: PhotoItem, min_side_px: int = MIN_SIDE_PX) -> np.ndarray | LeftOut:
+def read_usable(item: PhotoItem, min_side_px: int = MIN_SIDE_PX) -> np.ndarray | SkippedPhoto:
     """The photo, (H, W, 3) uint8 sRGB, or why it cannot be trained with."""
     try:
         rgb_u8 = item.read()
     except PhotoError as error:
-        return LeftOut(item.key, BROKEN, str(error))
+        return SkippedPhoto(item.key, BROKEN, str(error))
     reason = why_unusable(rgb_u8, min_side_px)
     if reason is None:
         return rgb_u8
     height, width = rgb_u8.shape[:2]
     detail = f"{printable(item.key)}: {width} x {height} px" if reason == TOO_SMALL else ""
-    return LeftOut(item.key, reason, detail, (height, width))
+    return SkippedPhoto(item.key, reason, detail, (height, width))
 
 
 def split_usable(
     items: Sequence[PhotoItem], validation: float | int, seed: int = 0, min_side_px: int = MIN_SIDE_PX
-) -> tuple[Split, tuple[LeftOut, ...]]:
+) -> tuple[Split, tuple[SkippedPhoto, ...]]:
     """The split of `split_source` with a usable photo to validate on, and what was passed over to find it.
 
     As long as one photo of the validation half can be used, the split is that of `split_source`: photos are opened up
@@ -78,20 +78,20 @@ def split_usable(
         DataError: the photos cannot be split, or none that could be held out is usable.
     """
     split = split_source(items, validation, seed)
-    passed_over: list[LeftOut] = []
+    skipped: list[SkippedPhoto] = []
     while True:
-        unusable: list[LeftOut] = []
+        unusable: list[SkippedPhoto] = []
         for item in split.validation:
             result = read_usable(item, min_side_px)
-            if not isinstance(result, LeftOut):
-                return split, tuple(passed_over)
+            if not isinstance(result, SkippedPhoto):
+                return split, tuple(skipped)
             unusable.append(result)
-        passed_over += unusable
-        keys = {photo.key for photo in passed_over}
+        skipped += unusable
+        keys = {photo.key for photo in skipped}
         others = [item for item in items if item.key not in keys]
         try:
             split = split_source(others, validation, seed)
         except DataError as error:
-            counts = Counter(photo.reason for photo in passed_over)
+            counts = Counter(photo.reason for photo in skipped)
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
             raise DataError(f"no usable photo to validate on ({reasons}); give more color photos") from error

@@ -19,14 +19,12 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from chromatune.errors import PhotoError
-from chromatune.images import identification
 
 if TYPE_CHECKING:
     import tifffile
 
 TAG_OLD_SUBFILE_TYPE, OLD_REDUCED = 255, 2
-TAG_MAKE, TAG_SAMPLE_FORMAT, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 339, 50706, 34675
-PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
+TAG_SAMPLE_FORMAT, TAG_ICC_PROFILE = 339, 34675
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, CIELAB, ICCLAB = 0, 1, 2, 5, 8, 9
 COLOR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
 ALPHA_PREMULTIPLIED, ALPHA_STRAIGHT = 1, 2
@@ -118,18 +116,6 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
                     return list(pages.values())
                 pages[one.offset] = one
     return list(pages.values())
-
-
-def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
-    """Nothing, for a TIFF of pictures.
-
-    Raises:
-        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
-    """
-    is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
-    if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
-        makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
-        raise identification.refuse_camera_raw(identification.camera_raw_of_maker(next(makers, ""), is_dng))
 
 
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:

@@ -18,9 +18,9 @@ import numpy as np
 
 from chromatune.colorizer import Colorizer, ColorizeResult, Request
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.files import RESULT_MARK, prefetch
+from chromatune.files import prefetch
 from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
-from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, Photo, format_for, read_photo, suffix_for
+from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, RESULT_MARK, Photo, format_for, read_photo, suffix_for
 from chromatune.jobs.engine import InlineExecutor, Task, run_tasks
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers

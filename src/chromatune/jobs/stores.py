@@ -19,10 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from chromatune.data import HIDDEN_FOLDERS, list_folder
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
-from chromatune.files import find_own_results, write_whole
-from chromatune.images import IMAGE_SUFFIXES
+from chromatune.files import atomic_write
+from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
 
 STATE_FOLDER = ".chromatune"  # in a destination: what is known of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
@@ -154,7 +153,7 @@ class LocalFolder:
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            atomic_write(path, data)
         except OSError as error:
             whole = error.errno in NO_ACCESS and not os.access(self.path, os.W_OK)
             if error.errno in OF_ONE_FILE | NO_ACCESS and not whole:

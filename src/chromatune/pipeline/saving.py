@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chromatune.errors import MissingExtraError, ModelError
-from chromatune.files import whole_folder
+from chromatune.files import atomic_folder
 from chromatune.pipeline.names import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ class PipelineParts(Protocol):
     """What a pipeline folder is made of: a `Pipeline`, or anything else that has the parts under these names."""
 
     @property
-    def tokenizer(self) -> Any: ...  # noqa: D102
+    def tokenizer(self) -> Any: ...
     @property
-    def text_encoder(self) -> Any: ...  # noqa: D102
+    def text_encoder(self) -> Any: ...
     @property
-    def vae(self) -> Any: ...  # noqa: D102
+    def vae(self) -> Any: ...
     @property
-    def unet(self) -> Any: ...  # noqa: D102
+    def unet(self) -> Any: ...
     @property
-    def scheduler(self) -> Any: ...  # noqa: D102
+    def scheduler(self) -> Any: ...
     @property
-    def photo_encoder(self) -> Any: ...  # noqa: D102
+    def photo_encoder(self) -> Any: ...
 
 
 def save_pipeline(
@@ -186,7 +186,7 @@ def _model_folder(folder: Path) -> Iterator[Path]:
 
     check_replaceable(Path(os.path.realpath(folder)))
     try:
-        with whole_folder(folder) as new:
+        with atomic_folder(folder) as new:
             yield new
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

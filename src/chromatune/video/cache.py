@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.errors import VideoError, printable
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.video.chroma import ShotChroma
 
 SAMPLE_BYTES = 1 << 20  # at either end of a film's file
@@ -90,7 +90,7 @@ class ChromaCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            atomic_write(path, data)
         except OSError as error:
             name = printable(str(path))
             raise VideoError(f"{name}: cannot be written ({error.strerror}); make room, or give --cache DIR") from error

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import OptionsError, VideoError, first_line, printable, shown
-from chromatune.files import whole_file
+from chromatune.files import atomic_file
 from chromatune.video.frames import Frame, VideoInfo
 from chromatune.video.planes import Planes, planes_of
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
@@ -162,7 +162,7 @@ def video_writer(out: Path, codec: Codec, info: VideoInfo, *, overwrite: bool = 
     name = printable(str(out))
     try:
         with ExitStack() as stack:
-            part = stack.enter_context(whole_file(out, overwrite=overwrite))
+            part = stack.enter_context(atomic_file(out, overwrite=overwrite))
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)

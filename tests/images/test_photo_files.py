@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chromatune.files import find_own_results
+from chromatune.images import find_own_results
 
 
 @pytest.mark.parametrize(
