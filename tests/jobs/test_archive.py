@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromatune.jobs.local_engine import LocalEngine, SharedRoom
+from chromatune.jobs.watch import arrivals
 from PIL import Image
 
 from chromatune.errors import DataError, OptionsError
 from chromatune.jobs import archive as archives
 from chromatune.jobs.archive import Archive, HaltedError, Reason, hold_destination, settings_key
 from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveWorker, WorkSettings
-from chromatune.jobs.local_engine import LocalEngine, SharedRoom
 from chromatune.jobs.stores import LocalFolder, check_folders
-from chromatune.jobs.watch import arrivals
 from chromatune.options import ColorizeOptions
 
 Put = Callable[..., Path]

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromatune.jobs.destinations import plan
 
 from chromatune.errors import OptionsError
 from chromatune.images import Photo
-from chromatune.jobs.destinations import plan
 
 DEEP = Photo(np.zeros((2, 2), np.uint16), format="TIFF")
 PLAIN = Photo(np.zeros((2, 2), np.uint8), format="JPEG")

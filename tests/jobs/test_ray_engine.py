@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from chromatune.jobs.local_engine import LocalEngine
 
 from chromatune.cli import main
 from chromatune.jobs.archive import Archive, hold_destination
 from chromatune.jobs.archive_worker import ArchiveWorker, WorkSettings
-from chromatune.jobs.local_engine import LocalEngine
 from chromatune.jobs.ray_engine import RayEngine
 from chromatune.jobs.stores import LocalFolder, Store
 

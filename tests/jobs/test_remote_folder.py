@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromatune.jobs.remote_folder import RemoteFolder, check_stores, open_store
 
 from chromatune.cli import main
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError
-from chromatune.jobs.remote_folder import RemoteFolder, check_stores, open_store
 from chromatune.jobs.stores import LocalFolder, SourceGoneError
 
 fsspec = pytest.importorskip("fsspec")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from chromatune.jobs.result_names import ResultNames
 
 LONG = "ä" * 125  # 250 bytes

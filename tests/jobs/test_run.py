@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromatune.jobs.pipeline import Maker
 from PIL import Image
 
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.images import read_photo
 from chromatune.jobs import Done, Event, Exists, Failed, plan, run, run_jobs
-from chromatune.jobs.pipeline import Maker
 from chromatune.options import ColorizeOptions
 
 Put = Callable[..., Path]

@@ -3,7 +3,7 @@
 atomic.py      a file, or a folder, under a temporary name until it is complete and on the disk
 lines.py       JSON lines: appended, a torn last one dropped
 run_folder.py  what run a folder belongs to, and that no second process works in it
-prefetch.py    results of a function, made ahead of their use
+read_ahead.py  results of a function, made ahead of their use
 """
 
 import lazy_loader

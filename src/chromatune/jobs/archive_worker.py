@@ -7,7 +7,7 @@ known of an archive is kept by whoever gives out the jobs. Settings, jobs and re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Literal, Protocol
@@ -225,7 +225,7 @@ MakeWorker = Callable[[int, ResourceLimiter], ArchiveWorker]  # from the threads
 class Engine(Protocol):
     """Takes an archive's jobs through workers."""
 
-    def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
         """Yield the outcome of each job, in any order; jobs are taken as there is room for them.
 
         On a KeyboardInterrupt, raised here or thrown in, no further job is begun, the outcome of those in work is
@@ -250,7 +250,7 @@ class LocalEngine:
         self._workers = workers or usual_workers()
         self._worker: ArchiveWorker | None = None
 
-    def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
         """Yield the outcome of each job; see `Engine.records`.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class InlineExecutor(Executor):
 
 def run_tasks(
     tasks: Iterable[Task[T]], *, workers: int, most_tasks: int, in_order: bool, most_pixels: int = MOST_PIXELS
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Yield the result of each task.
 
     Where a task, `tasks` or Ctrl-C raises, or an exception is thrown into this generator, tasks that have not begun are

@@ -22,6 +22,7 @@ from chromatune.images import suffix_for
 from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
+FAILURES_FILE = "failures.jsonl"  # beside the results, for people and programs: the rows of photos that failed
 FORMAT = 1  # of the table
 COMMIT_SECONDS = 1.0  # what a kill costs at most, as work done again
 LOCK_TIMEOUT_SECONDS = 60  # for another program that reads the table

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
@@ -21,7 +21,7 @@ from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
 from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, RESULT_MARK, Photo, format_for, read_photo, suffix_for
-from chromatune.jobs.engine import InlineExecutor, Task, run_tasks
+from chromatune.jobs.engine import Task, run_tasks
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 
@@ -270,14 +270,15 @@ def colorize_photos(
     outputs = _OutputPaths(inputs, overwrite)
     possible = yield from _possible_jobs(jobs, outputs)
     alone = len(possible) == 1  # threads would gain nothing, and each has memory of its own
-    reading: Executor = InlineExecutor() if alone else ThreadPoolExecutor(1, "read-ahead")
+    reading = ThreadPoolExecutor(1, "read-ahead")
 
     def read(of_photo: list[Job]) -> list[DecodedPhoto | Failed | Exists]:
         return _read(of_photo, outputs, partial(_decode, standard_input, strict, max_pixels), hints_of)
 
     try:
         photos = (list(group) for _, group in groupby(possible, key=lambda job: (job.source, job.page)))
-        entries = chain.from_iterable(prefetch(reading, read, photos, READ_AHEAD))
+        found = map(read, photos) if alone else prefetch(reading, read, photos, READ_AHEAD)
+        entries = chain.from_iterable(found)
         for first in entries:
             if isinstance(first, DecodedPhoto):
                 break

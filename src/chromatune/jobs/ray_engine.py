@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ class RayEngine:
         self._workers: list[ActorHandle] = []
         self._starting: dict[ObjectRef, ActorHandle] = {}
 
-    def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
         """Yield the outcome of each job; see `Engine.records`.
 
         Raises:
@@ -183,7 +183,7 @@ class _SentJobs:
             ray.wait(list(self._sent), num_returns=len(self._sent), timeout=GRACE_S)
 
     def finished(self, lost: list[ArchiveJob]) -> Iterator[ArchiveRecord]:
-        """Wait for at least one, yield its record, and take it out; jobs whose worker was lost for good go to `lost`."""
+        """Wait for at least one and yield its record; a job whose worker was lost for good goes to `lost`."""
         import ray
 
         done, _ = ray.wait(list(self._sent), num_returns=1)

@@ -1,6 +1,6 @@
 """Folders that photos are read from and results written to, by keys: paths below the folder with "/" between parts.
 
-A store is a folder of this machine, or one behind a URL (`s3://bucket/scans`, `gs://`, `sftp://`, all that fsspec opens).
+A store is a folder of this machine, or one behind a URL that fsspec opens (`s3://bucket/scans`, `gs://`, `sftp://`).
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ class RemoteFolder:
         self._sizes[key] = len(data)
 
     def size(self, key: str) -> int | None:
-        """Return the bytes of a file, from a listing of the last minute if it is there; None where there is no such file."""
+        """Return the bytes of a file, by a listing of the last minute if it is there; None for no such file."""
         if time.monotonic() > self._sizes_until:
             with suppress(SourceGoneError):
                 self._sizes = {name: info["size"] for name, info in self._listing().items()}
