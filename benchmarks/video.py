@@ -22,8 +22,7 @@ import cv2
 import numpy as np
 from skimage import data
 
-from chromatune.color import LUMA_WEIGHTS, luma, recompose
-from chromatune.color import fit_gamut, relative_chroma
+from chromatune.color import LUMA_WEIGHTS, fit_gamut, luma, recompose, relative_chroma
 from chromatune.colorizer import Colorizer
 from chromatune.evaluation import delta_e_2000, lab_of
 from chromatune.hints import Hints

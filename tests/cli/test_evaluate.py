@@ -52,7 +52,7 @@ def test_tables_report_and_paths(photos: Path, tiny_pipeline_dir: Path, capsys: 
         (photos / name).write_bytes((photos / "coffee.png").read_bytes())
     capsys.readouterr()
     assert main(command.split()[1:]) == 0
-    said = "note: left out 2 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
+    said = "note: skipped 2 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
     assert capsys.readouterr().err.splitlines() == [said]
     assert Path("out/summary.json").read_bytes() == before
 

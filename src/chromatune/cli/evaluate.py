@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import complain, note_own_results, print_line
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import complain, note_own_results, print_line, stages
 from chromatune.errors import count_of
 from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
 

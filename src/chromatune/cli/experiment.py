@@ -9,11 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chromatune.cli.environment import shared_cache
+from chromatune.cli.environment import require_torch, shared_cache
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import print_line
-from chromatune.cli.progress import stages
-from chromatune.cli.requirements import require_torch
+from chromatune.cli.terminal import print_line, stages
 from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation import NamedFolder
 from chromatune.options import Flag, options_error

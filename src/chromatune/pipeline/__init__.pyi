@@ -1,3 +1,6 @@
+from .backend import Backend as Backend
+from .backend import load_backend as load_backend
+from .backend import usual_workers as usual_workers
 from .checks import read_header as read_header
 from .checks import read_json as read_json
 from .export import defaults_of as defaults_of
@@ -27,6 +30,7 @@ from .names import model_info as model_info
 from .names import read_info as read_info
 from .names import weights_hash as weights_hash
 from .noise import noise_generator as noise_generator
+from .onnx_files import threads as threads
 from .photo_encoder import EFFICIENTNET_LITE0 as EFFICIENTNET_LITE0
 from .photo_encoder import PhotoEncoder as PhotoEncoder
 from .photo_encoder import Residuals as Residuals
@@ -47,7 +51,3 @@ from .text import Tokens as Tokens
 from .text import tokenize as tokenize
 from .text import unread_part as unread_part
 from .torch_backend import TorchBackend as TorchBackend
-from .backend import Backend as Backend
-from .backend import load_backend as load_backend
-from .backend import usual_workers as usual_workers
-from .onnx_files import threads as threads
