@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from chromatune.evaluation.protocol import (
     Square,
 )
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile
+from chromatune.files import LineFile, prefetch
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import Advance, ColorizeOptions, make_options
@@ -46,8 +46,6 @@ REPEATABLE = ("parameters", "unet_evaluations", "gflops")  # costs that are the 
 
 Scores = dict[str, float | None]
 Cost = dict[str, float | None]  # `REPEATABLE`, "seconds" and "memory_mib"; None where unknown
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +224,7 @@ class Scorer:
 
     def _targets(self, photos: Sequence[ChosenPhoto]) -> Iterator[Target]:
         """What the photos' results are compared with, in order, some prepared ahead."""
-        return prefetch(self.pool, self._open_target, photos)
+        return prefetch(self.pool, self._open_target, photos, AHEAD)
 
     def _open_target(self, photo: ChosenPhoto) -> Target:
         square = photo.open_square(self.settings.size_px)
@@ -260,19 +258,6 @@ class Scorer:
         if self.features is not None:
             self.features.append(scored.features)
         self.scores.append(scored.lines)
-
-
-def prefetch(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], depth: int = AHEAD
-) -> Iterator[Result]:
-    """Yield `map(function, items)` in order, with at most `depth` results computed before they are asked for."""
-    begun: deque[Future[Result]] = deque()
-    for item in items:
-        begun.append(pool.submit(function, item))
-        if len(begun) > depth:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 def _featured(method: Method) -> tuple[str, ...]:
