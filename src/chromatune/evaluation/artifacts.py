@@ -75,7 +75,7 @@ def face_finder() -> Callable[[np.ndarray], Box | None]:
         MissingExtraError: scikit-image is not installed.
     """
     if find_spec("skimage") is None:
-        raise MissingExtraError("finding faces for the skin tone", "evaluate")
+        raise MissingExtraError("measuring colorizers (scikit-image)", "evaluate")
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
 

@@ -113,10 +113,10 @@ def evaluate(
     for method in methods:
         if method.folder is not None:
             ResultFiles(method.folder)  # a mistyped folder is an error before the work, not after
-    networks = load_networks(settings)
+    networks = load_networks(settings) if settings.lpips or settings.fid else Networks()
     selected = select_photos(settings, start_stage)
     own_results = sum(source.skipped.get(OWN_RESULT, 0) for source, _ in selected)
-    protocol = describe_protocol(settings, selected) | {"command": command} | networks.described
+    protocol = describe_protocol(settings, selected, networks) | {"command": command}
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
     # Rows first: another process that is just beginning here writes them after its protocol
@@ -142,12 +142,15 @@ def evaluate(
     return evaluation
 
 
-def describe_protocol(settings: EvaluationSettings, selected: Sequence[tuple[Source, Selection]]) -> dict[str, Any]:
+def describe_protocol(
+    settings: EvaluationSettings, selected: Sequence[tuple[Source, Selection]], networks: Networks
+) -> dict[str, Any]:
     """Return what protocol.json holds of the settings: photos and models with their hashes, versions, seeds.
 
     Args:
         settings: of the evaluation.
         selected: what `select_photos` gave.
+        networks: for LPIPS and FID.
     """
     source, held_out = selected[0]
     described: dict[str, Any] = {
@@ -168,6 +171,8 @@ def describe_protocol(settings: EvaluationSettings, selected: Sequence[tuple[Sou
     described["bootstrap"] = f"{summary.RESAMPLES} resamples, percentile intervals"
     versions = installed_versions(LIBRARIES)
     described["versions"] = {"chromatune": chromatune.__version__, "python": platform.python_version()} | versions
+    named = {"lpips": networks.lpips, "fid": networks.fid}
+    described |= {name: str(network) for name, network in named.items() if network is not None}
     return described | {"format": FORMAT, "faces": FACE_DETECTOR}
 
 

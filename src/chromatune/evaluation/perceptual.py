@@ -68,12 +68,6 @@ class Networks:
     lpips: Network | None = None
     fid: Network | None = None
 
-    @property
-    def described(self) -> dict[str, str]:
-        """For the protocol: what there is, by name."""
-        given = {"lpips": self.lpips, "fid": self.fid}
-        return {name: str(network) for name, network in given.items() if network is not None}
-
 
 def load_networks(settings: EvaluationSettings) -> Networks:
     """Return the networks that the settings name, tried on a made-up image.
