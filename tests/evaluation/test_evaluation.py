@@ -16,7 +16,7 @@ from chromatune.errors import DataError, MissingExtraError, OptionsError
 from chromatune.evaluation import metrics
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, evaluate
 from chromatune.evaluation.protocol import center_square
-from chromatune.evaluation.settings import make_settings
+from chromatune.evaluation.settings import is_video_source, make_settings
 from chromatune.files import lock_run_folder
 from chromatune.options import make_options
 from chromatune.pipeline.names import weights_hash
@@ -296,6 +296,12 @@ def test_weights_are_part_of_the_protocol(tiny_pipeline_dir, tiny_pipeline):
 def test_settings_that_are_wrong(fields, message):
     with pytest.raises(OptionsError, match=re.escape(message)):
         make_settings(source="x", **fields)
+
+
+def test_the_old_prefix_of_a_video_is_an_alias():
+    settings = make_settings(source="film:frames", models=("mini",))
+    assert settings.source == "video:frames"
+    assert is_video_source(settings.source) and is_video_source("film:frames")
 
 
 def test_two_rows_of_one_name_are_refused(settings, tmp_path):
