@@ -53,7 +53,8 @@ NO_MODEL = "no model"  # the method whose only colors are the hints
 _WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # how a folder of results says that its tool was given some
 
 Record = dict[str, Any]  # a line of rows.jsonl: `RECORD_KEYS`, and scores by name or "failed" with the reason
-RECORD_KEYS = ("method", "hints", "raw", "subset", "key")
+RECORD_TYPES = {"method": str, "hints": int, "raw": bool, "subset": str, "key": str}
+RECORD_KEYS = tuple(RECORD_TYPES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from chromatune.evaluation import summary
 from chromatune.evaluation.protocol import (
     GRAY_METHOD,
     HELD_OUT,
-    NO_MODEL,
     UNREADABLE,
     ChosenPhoto,
     Method,
@@ -238,7 +237,7 @@ def plot_over_hints(
     curves: dict[str, list[tuple[int, str]]] = {}
     for method in methods:
         if method.row.name in by_name:
-            label = GRAY_METHOD if method.name == NO_MODEL else method.name
+            label = GRAY_METHOD if method.model is None and method.folder is None else method.name
             curves.setdefault(label, []).append((method.hints, method.row.name))
     curves = {label: sorted(curve) for label, curve in curves.items() if len(curve) > 1}
     if not curves:

@@ -15,7 +15,7 @@ import numpy as np
 
 from chromatune.errors import count_of
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
-from chromatune.evaluation.protocol import GRAY_METHOD, HELD_OUT, SEEN, Method, Record, Row, row_of
+from chromatune.evaluation.protocol import GRAY_METHOD, HELD_OUT, RECORD_TYPES, SEEN, Method, Record, Row, row_of
 from chromatune.reports import MISSING, markdown_table
 
 RESAMPLES = 2000
@@ -79,8 +79,7 @@ def is_score(record: Record, *, with_lpips: bool = False) -> bool:
         record: the line.
         with_lpips: whether LPIPS was measured.
     """
-    types = {"method": str, "hints": int, "raw": bool, "subset": str, "key": str}
-    if not all(type(record.get(name)) is kind for name, kind in types.items()):
+    if not all(type(record.get(name)) is kind for name, kind in RECORD_TYPES.items()):
         return False
     if "failed" in record:
         return isinstance(record["failed"], str)
