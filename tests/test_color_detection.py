@@ -79,7 +79,7 @@ def test_photos_in_color_are(name: str) -> None:
     assert is_in_color(photo.astype(np.uint16) * 257)
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", ["astronaut", *(pytest.param(name, marks=pytest.mark.slow) for name in PHOTOS[1:])])
 @pytest.mark.parametrize("kind", PRINTS)
 def test_prints_of_one_tone_are_not(name: str, kind: str) -> None:
     print_u8 = as_u8(PRINTS[kind](gray_of(name)))

@@ -185,7 +185,14 @@ def test_any_column_by_name(rows, tmp_path: Path, draw, png_bytes) -> None:
             open_source(f"{tmp_path / 'set'}#{columns}")
 
 
-@pytest.mark.parametrize("beside", ["preview.png", "README.md", "preview.png README.md"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param("preview.png", marks=pytest.mark.slow),
+        pytest.param("README.md", marks=pytest.mark.slow),
+        "preview.png README.md",
+    ],
+)
 @pytest.mark.parametrize("folder", [".", "data"])
 def test_parquet_files_with_other_files_beside_them(rows, put, tmp_path: Path, draw, beside: str, folder: str) -> None:
     (tmp_path / "set" / folder).mkdir(parents=True)
@@ -223,7 +230,13 @@ def test_relative_paths_of_a_table_are_relative_to_it(put, tmp_path: Path, draw,
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"7", b"{}", b"[" * 100_000, b'{"_data_files": 7}', b"\xff", b'{"features": []}']
+    "content",
+    [
+        b"",
+        b"[" * 100_000,
+        b'{"_data_files": 7}',
+        *(pytest.param(note, marks=pytest.mark.slow) for note in (b"[]", b"7", b"{}", b"\xff", b'{"features": []}')),
+    ],
 )
 def test_damaged_notes_of_a_saved_data_set_are_one_line(rows, tmp_path: Path, name: str, content: bytes) -> None:
     image_dataset(rows).save_to_disk(tmp_path / "set")
@@ -236,7 +249,9 @@ def test_damaged_notes_of_a_saved_data_set_are_one_line(rows, tmp_path: Path, na
     assert (message or "-").isprintable() and len(message) < len(str(tmp_path)) + 400
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1" * 9, b"junk" * 99])
+@pytest.mark.parametrize(
+    "content", [b"PAR1" * 9, *(pytest.param(data, marks=pytest.mark.slow) for data in (b"", b"junk" * 99))]
+)
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_damaged_tables_are_one_line(tmp_path: Path, suffix: str, content: bytes) -> None:
     (tmp_path / f"train.{suffix}").write_bytes(content)

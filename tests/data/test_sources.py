@@ -117,7 +117,9 @@ def test_a_photo_alone_is_no_source(put) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no such names there")
-@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\u202eb"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a\x1b[2Jb", "a\u202eb"))]
+)
 @pytest.mark.parametrize("kind", ["folder", "lfw", "ffhq", "hf", "table", "imdb-wiki"])
 def test_names_of_files_never_spoil_a_message(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / name).mkdir()

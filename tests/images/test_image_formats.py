@@ -229,7 +229,7 @@ def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpeg
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.3, marks=pytest.mark.slow), 0.5])
 def test_a_jpeg_that_lacks_much_is_refused(share, kind, photo_jpegs):
     data = photo_jpegs[kind]
     with pytest.raises(PhotoError, match="^photo: (cut short|damaged)"):
@@ -267,7 +267,9 @@ def gama(value):
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 1 / 3, 2.0])
+@pytest.mark.parametrize(
+    "gamma", [1.0, 1 / 1.8, *(pytest.param(gamma, marks=pytest.mark.slow) for gamma in (1 / 3, 2.0))]
+)
 @pytest.mark.parametrize("kind", ["gray", "color", "palette", "16-bit gray", "16-bit color"])
 def test_the_gamma_of_a_png_is_honored(kind, gamma):
     linear = (np.arange(256) / 255) ** (1 / gamma)

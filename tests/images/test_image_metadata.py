@@ -43,7 +43,9 @@ def tags_of(block):
     return exif
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG", "IMAGE"])
+@pytest.mark.parametrize(
+    "format", ["PNG", "TIFF", *(pytest.param(name, marks=pytest.mark.slow) for name in ("WEBP", "JPEG", "IMAGE"))]
+)
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_gives_the_same_upright_picture(orientation, format, colors, as_file):
     alpha = colors[..., 0]

@@ -17,7 +17,9 @@ from chromatune.data import imdb_wiki, tables
 from chromatune.data.imdb_wiki import ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, OptionsError, printable, shown
-from chromatune.images import IMAGE_SUFFIXES, Listing, list_folder
+from chromatune.images import HIDDEN_FOLDERS as HIDDEN_FOLDERS
+from chromatune.images import IMAGE_SUFFIXES, Listing
+from chromatune.images import list_folder as list_folder
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
 COLUMNS = ("image", "prompt")

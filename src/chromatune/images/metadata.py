@@ -279,7 +279,7 @@ def tags_beside(captions: Captions, *, with_lines: bool = True) -> dict[int, byt
 
 
 def jpeg_comment(captions: Captions) -> bytes:
-    """Return the comment of a JPEG, with texts whose keyword has no EXIF tag; empty where there is none, or too much."""
+    """Return the comment of a JPEG, with texts whose keyword has no EXIF tag; empty if there is none, or too much."""
     lines = _other_lines(captions)
     return lines if len(lines) <= LONGEST_JPEG_SEGMENT else b""
 

@@ -329,7 +329,7 @@ def deep_to_srgb(color: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarr
 
 
 def gamma_to_srgb(color: np.ndarray, gamma: float) -> np.ndarray:
-    """Return samples of a PNG that gives a gamma and no profile, sRGB-coded; gammas close to 1/2.2, or senseless, do nothing.
+    """Return sRGB-coded samples of a PNG with a gamma and no profile; gammas close to 1/2.2, or senseless, do nothing.
 
     Args:
         color: (H, W) or (H, W, 3), uint8 or uint16.

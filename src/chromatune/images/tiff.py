@@ -86,7 +86,7 @@ class Samples:
 
 @contextmanager
 def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
-    """Yield all directories of a TIFF in file order, SubIFDs after their parent; empty where the first one is damaged."""
+    """Yield all directories of a TIFF in file order, SubIFDs after their parent; none where the first is damaged."""
     import tifffile  # here: a tenth of a second that other formats need not wait for
 
     log = logging.getLogger("tifffile")
@@ -119,7 +119,7 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
-    """Return the pages that are pictures of their own: neither a smaller copy of another one nor a mask; all if none is."""
+    """Return the pages that are pictures of their own, no smaller copies of others and no masks; all if none is."""
     full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
     return full or list(pages)
 

@@ -82,7 +82,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
 
 
 def suffix_for(suffix: str | None, photo: Photo) -> str:
-    """Return the suffix that a result of `photo` should have: `suffix` itself, or ".png" where its format cannot hold it.
+    """Return the suffix for a result of `photo`: `suffix` itself, or ".png" where its format cannot hold the result.
 
     Args:
         suffix: the wanted suffix, such as ".jpg" (kept as it is written); None means the photo's own format.
