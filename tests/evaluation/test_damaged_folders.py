@@ -158,7 +158,7 @@ def test_cut_features_are_made_again(tmp_path, keep):
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("name", [ROWS_FILE, TIMINGS_FILE, SUMMARY_FILE])
+@pytest.mark.parametrize("name", [ROWS_FILE, pytest.param(TIMINGS_FILE, marks=pytest.mark.slow), SUMMARY_FILE])
 def test_a_full_disk_is_one_line_and_the_same_call_goes_on(settings, whole, tmp_path, monkeypatch, name):
     """Nothing that a full disk says names a file."""
     full = OSError(errno.ENOSPC, "No space left on device")

@@ -19,8 +19,7 @@ from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import is_video_source, make_settings
 from chromatune.files import lock_run_folder
 from chromatune.options import make_options
-from chromatune.pipeline.names import weights_hash
-from chromatune.pipeline.torch_backend import TorchBackend
+from chromatune.pipeline import TorchBackend, weights_hash
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 SIDE_PX = 64
@@ -80,9 +79,9 @@ def test_rows_are_what_the_colorizer_gives_and_the_model_runs_once(
     passes = []
     backend = TorchBackend.__call__
 
-    def counted(*given):
-        passes.append(len(given[1]))
-        return backend(*given)
+    def counted(opened, grays, *given, **flags):
+        passes.append(len(grays))
+        return backend(opened, grays, *given, **flags)
 
     monkeypatch.setattr(TorchBackend, "__call__", counted)
     evaluation = evaluate(settings(steps=(2,), seed=5), tmp_path / "out")
