@@ -134,7 +134,7 @@ def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, ti
     assert main([*words, "--out", "run"]) == 0  # the same photos as before
     assert capsys.readouterr().err == ""
     assert main([word for word in [*words, "--out", "run"] if word != "--quiet"]) == 0
-    said = "note: left out 3 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
+    said = "note: skipped 3 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
     assert capsys.readouterr().err.splitlines().count(said) == 1
     kept = sorted(photos.iterdir())
     for out in (".", str(photos), "run/.."):

@@ -20,8 +20,8 @@ from chromatune.cli.experiment import experiment_app
 from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
-from chromatune.cli.printing import complain
 from chromatune.cli.serve import serve_command
+from chromatune.cli.terminal import complain
 from chromatune.cli.video import video_command
 from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
 

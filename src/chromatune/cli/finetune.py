@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from chromatune.cli.data import Columns
-from chromatune.cli.environment import shared_cache
-from chromatune.cli.printing import complain, note_own_results, print_line
-from chromatune.cli.progress import line_stages, make_bar, stages
-from chromatune.cli.requirements import require_torch
+from chromatune.cli.environment import require_torch, shared_cache
+from chromatune.cli.terminal import complain, line_stages, make_bar, note_own_results, print_line, stages
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chromatune.cli.fields import flags_in_errors, takes_fields
-from chromatune.cli.printing import complain
+from chromatune.cli.terminal import complain
 from chromatune.errors import MissingExtraError
 from chromatune.serving import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 

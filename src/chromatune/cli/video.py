@@ -10,8 +10,7 @@ import typer
 
 from chromatune.cli.colorize import Device, Library, Like, Model, Quiet, read_references
 from chromatune.cli.fields import takes_fields
-from chromatune.cli.printing import complain, print_line
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import complain, print_line, stages
 from chromatune.errors import OptionsError, count_of
 from chromatune.options import ColorizeOptions, make_options
 

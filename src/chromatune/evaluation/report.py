@@ -1,18 +1,34 @@
-"""The page of an evaluation: who is better by how much, pictures, the columns people decide by, and all the rest."""
+"""The page of an evaluation: who is better by how much, pictures, the columns people decide by, and all the rest.
+
+Results are not kept while they are scored; those few that are shown are made again, and are the same pixels.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from chromatune.errors import count_of, printable
-from chromatune.evaluation import pictures, summary
-from chromatune.evaluation.cost import Cost
-from chromatune.evaluation.methods import GRAY_ROW, RAW, Method, Record
-from chromatune.evaluation.pictures import KINDS, RANKED_BY, Example
-from chromatune.evaluation.protocol import MONOCHROME, TOO_SMALL, UNREADABLE, LeftOut
-from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, span
+import numpy as np
+
+from chromatune.data import MONOCHROME, TOO_SMALL, SkippedPhoto
+from chromatune.errors import PhotoError, count_of, printable
+from chromatune.evaluation import summary
+from chromatune.evaluation.protocol import (
+    GRAY_METHOD,
+    HELD_OUT,
+    UNREADABLE,
+    ChosenPhoto,
+    Method,
+    Record,
+    Row,
+    row_of,
+)
+from chromatune.evaluation.scoring import Cost, Scorer
+from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, scored_by_row, span
+from chromatune.options import StartStage
 from chromatune.reports import (
     MISSING,
     Block,
@@ -24,8 +40,20 @@ from chromatune.reports import (
     Section,
     Table,
     Text,
+    beside,
     data_uri,
+    jpeg_of,
+    new_figure,
+    plain_label,
+    png_of_figure,
 )
+
+RANKED_BY = "ciede2000"
+EXAMPLES = 3  # of each kind
+KINDS = ("worst", "median", "best")
+
+WIDTH_INCHES, ROW_INCHES = 7.0, 0.34
+LEGEND_ROWS, LEGEND_INCHES = 16, 0.15  # names that fit inside the axes; what each takes below them
 
 # What people decide by, and which way is better; PSNR rewards dull color, and so never stands without ΔCF beside it
 DECIDING = {"psnr": max, "delta_cf_field": min, "ciede2000": min, "ssim": max, DRIFT_MAX: min}
@@ -64,16 +92,190 @@ OPTIONAL_MEANINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Example:
+    """A photo of a row to be shown.
+
+    Attributes:
+        row: whose result it shows.
+        kind: one of `KINDS`.
+        key: the photo.
+        value: its `RANKED_BY`.
+        picture: data URI of the strip; empty until drawn.
+    """
+
+    row: Row
+    kind: str
+    key: str
+    value: float
+    picture: str = ""
+
+
+def choose_examples(records: Sequence[Record], methods: Sequence[Method]) -> list[Example]:
+    """Return worst, median and best held-out photos of each row but gray, by CIEDE2000; few photos come once each."""
+    examples, scored = [], scored_by_row(records, HELD_OUT)
+    for row in (row for method in methods for row in method.rows if row.method != GRAY_METHOD):
+        ranked = sorted(scored.get(row, {}).values(), key=lambda record: (-record[RANKED_BY], record["key"]))
+        for kind, third in zip(KINDS, _thirds(len(ranked)), strict=True):
+            examples += [Example(row, kind, ranked[i]["key"], ranked[i][RANKED_BY]) for i in third]
+    return examples
+
+
+def _thirds(count: int) -> list[list[int]]:
+    """Indices of the first, the middle and the last `EXAMPLES` of a ranking; each once where there are few."""
+    if count <= len(KINDS) * EXAMPLES:
+        return [third.tolist() for third in np.array_split(np.arange(count), len(KINDS))]
+    starts = (0, (count - EXAMPLES) // 2, count - EXAMPLES)
+    return [list(range(start, start + EXAMPLES)) for start in starts]
+
+
+def draw_examples(
+    examples: Sequence[Example],
+    methods: Sequence[Method],
+    photos: Sequence[ChosenPhoto],
+    scorer: Scorer,
+    start_stage: StartStage,
+) -> list[Example]:
+    """Return the same examples with their pictures."""
+    advance = start_stage("drawing pictures", len({(e.row, e.key) for e in examples}))
+    strips: dict[tuple[Row, str], str] = {}
+    for method in methods:
+        wanted = {(example.row, example.key) for example in examples if example.row in method.rows}
+        keys = {key for _, key in wanted}
+        shown = [photo for photo in photos if photo.subset == HELD_OUT and photo.key in keys]
+        for results in scorer.run(method, shown):
+            if isinstance(results.pictures, PhotoError):  # it could be scored, and its file has gone since
+                continue
+            target = results.target
+            for row, picture in zip(method.rows, results.pictures, strict=True):
+                if (row, target.photo.key) in wanted:
+                    strip = beside([target.gray_rgb, picture, target.truth])
+                    strips[row, target.photo.key] = data_uri(jpeg_of(strip), "jpeg")
+                    advance()
+    return [dataclasses.replace(each, picture=strips.get((each.row, each.key), "")) for each in examples]
+
+
+def plot_trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Plot PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and color decides.
+
+    Args:
+        rows: of the summary.
+
+    Returns:
+        A PNG; None where no row has a score.
+    """
+    shown = [row for row in rows if row["photos"]]
+    if not shown:
+        return None
+    below = len(shown) > LEGEND_ROWS  # such as with many prompts: inside, the names would leave no room for the points
+    figure = new_figure(WIDTH_INCHES, 4.6 + (LEGEND_INCHES * len(shown) if below else 0.0))
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for row in shown:
+        x, y = row["delta_cf_field"], row["psnr"]
+        x_bars, y_bars = (_bars(row[key], row["intervals"][key]) for key in ("delta_cf_field", "psnr"))
+        axes.errorbar([x], [y], xerr=x_bars, yerr=y_bars, fmt="o", capsize=2, label=plain_label(row["name"]))
+    axes.set_xlabel("ΔCF (field): lower is nearer to the truth's colorfulness")
+    axes.set_ylabel("PSNR, dB: higher is better")
+    if below:
+        figure.legend(fontsize=7, loc="outside lower center")
+    else:
+        axes.legend(fontsize=7, loc="best")
+    return png_of_figure(figure)
+
+
+def plot_distributions(records: Sequence[Record], methods: Sequence[Method], metric: str, title: str) -> bytes | None:
+    """Plot a box a row over the held-out photos (median, quartiles, 5 % and 95 %) as PNG; None without any score."""
+    values: dict[Row, list[float]] = {row: [] for method in methods for row in method.rows}
+    for record in records:
+        if record["subset"] == HELD_OUT and record.get(metric) is not None:
+            values[row_of(record)].append(record[metric])
+    shown = {row: found for row, found in values.items() if found}
+    if not shown:
+        return None
+    figure = new_figure(WIDTH_INCHES, 1.2 + ROW_INCHES * len(shown))
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    positions = list(range(len(shown)))
+    axes.boxplot(list(shown.values()), orientation="horizontal", positions=positions, whis=(5, 95), showfliers=False)
+    axes.set_yticks(positions, [plain_label(row.name) for row in shown], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    return png_of_figure(figure)
+
+
+def plot_over_steps(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], metric: str, title: str
+) -> bytes | None:
+    """Plot a curve a model and kind of row over its numbers of steps as PNG; None where no model has several."""
+    by_name = {row["name"]: row for row in rows}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for method in methods:
+        for row in method.rows:
+            if method.steps is not None and not method.hints and by_name[row.name]["photos"]:
+                label = " ".join(filter(None, (method.model, method.prompt, "raw" if row.raw else "")))
+                curves.setdefault(label, []).append((method.steps, by_name[row.name][metric]))
+    if not any(len(curve) > 1 for curve in curves.values()):
+        return None
+    figure = new_figure(WIDTH_INCHES, 3.6)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for label, curve in curves.items():
+        axes.plot(*zip(*sorted(curve), strict=True), marker="o", label=plain_label(label))
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("steps")
+    axes.set_ylabel(title)
+    axes.legend(fontsize=7)
+    return png_of_figure(figure)
+
+
+def plot_over_hints(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], metric: str, title: str
+) -> bytes | None:
+    """Plot a curve a model or tool over its numbers of hints, with intervals, as PNG; None without hints."""
+    by_name = {row["name"]: row for row in rows if row["photos"]}
+    curves: dict[str, list[tuple[int, str]]] = {}
+    for method in methods:
+        if method.row.name in by_name:
+            label = GRAY_METHOD if method.model is None and method.folder is None else method.name
+            curves.setdefault(label, []).append((method.hints, method.row.name))
+    curves = {label: sorted(curve) for label, curve in curves.items() if len(curve) > 1}
+    if not curves:
+        return None
+    figure = new_figure(WIDTH_INCHES, 3.6)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    for label, curve in curves.items():
+        values = [by_name[name][metric] for _, name in curve]
+        bars = [_bars(by_name[name][metric], by_name[name]["intervals"][metric]) for _, name in curve]
+        below, above = ([bar[side][0] for bar in bars] for side in (0, 1))
+        shown = f"{label}, and hints without a model" if label == GRAY_METHOD else label
+        counts = [count for count, _ in curve]
+        axes.errorbar(counts, values, yerr=[below, above], marker="o", capsize=2, label=plain_label(shown))
+    axes.set_xscale("symlog", linthresh=1)
+    ticks = sorted({count for curve in curves.values() for count, _ in curve})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("hints: colors of the truth, an upper bound of what a person knows")
+    axes.set_ylabel(title)
+    axes.legend(fontsize=7)
+    return png_of_figure(figure)
+
+
+def _bars(value: float, ends: Sequence[float]) -> list[list[float]]:
+    """Lengths below and above; a gap of means, which is never negative, may lie outside its own interval."""
+    return [[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]]
+
+
 def make_page(
     summarized: Mapping[str, Any],
     records: Sequence[Record],
     methods: Sequence[Method],
     costs: Mapping[str, Cost],
     examples: Sequence[Example],
-    left_out: Sequence[LeftOut],
+    skipped: Sequence[SkippedPhoto],
     failures: Sequence[tuple[str, str, str]],
 ) -> Page:
-    """The page.
+    """Return the page.
 
     Args:
         summarized: what summary.json holds.
@@ -81,7 +283,7 @@ def make_page(
         methods: in the order of the table.
         costs: by method.
         examples: with their pictures.
-        left_out: photos of the source that were not measured.
+        skipped: photos of the source that were not measured.
         failures: (row, key, reason) of results that could not be scored.
     """
     protocol = summarized["protocol"]
@@ -89,7 +291,7 @@ def make_page(
         Section("Worst, median and best photos", _examples(examples, summarized["comparison"])),
         Section("Scores", _scores(summarized, len(failures))),
         Section("Plots", _plots(summarized["rows"], records, methods)),
-        Section("Details", [*_tables(summarized), _costs(costs), *_failures(failures, left_out), *_protocol(protocol)]),
+        Section("Details", [*_tables(summarized), _costs(costs), *_failures(failures, skipped), *_protocol(protocol)]),
     ]
     title = f"Evaluation on {printable(protocol['source'])}"
     lead = lead_sentence(summarized).replace(" … ", "\u00a0…\u00a0")  # an interval stays on one line
@@ -97,7 +299,7 @@ def make_page(
 
 
 def lead_sentence(summarized: Mapping[str, Any]) -> str:
-    """Who is better by how much: the best model or tool against the next best, and against the gray input.
+    """Say who is better by how much: the best model or tool against the next best, and against the gray input.
 
     A difference whose interval holds 0, or that is over too few photos, is said not to be shown.
 
@@ -178,7 +380,7 @@ def _signed(difference: Mapping[str, Any], key: str) -> str:
 
 def _examples(examples: Sequence[Example], comparison: Mapping[str, Any] | None) -> list[Block]:
     """Pictures of each row: of those compared first, of all but the first few and of raw rows folded."""
-    by_row: dict[str, list[Picture]] = {}
+    by_row: dict[Row, list[Picture]] = {}
     for kind in KINDS:
         for example in examples:
             if example.picture and example.kind == kind:
@@ -187,12 +389,12 @@ def _examples(examples: Sequence[Example], comparison: Mapping[str, Any] | None)
     if not by_row:
         return []
     compared = [] if comparison is None else [comparison["best"], comparison["other"]]
-    first = {row: index - len(compared) for index, row in enumerate(compared)}
-    rows = sorted(by_row, key=lambda row: (row.endswith(RAW), first.get(row, 0)))  # stable: else the table's order
-    shown = [row for row in rows if not row.endswith(RAW)][:OPEN_ROWS]
+    first = {name: index - len(compared) for index, name in enumerate(compared)}
+    rows = sorted(by_row, key=lambda row: (row.raw, first.get(row.name, 0)))  # stable: else the table's order
+    shown = [row for row in rows if not row.raw][:OPEN_ROWS]
     blocks: list[Block] = [Text(f"Input, result, truth; by mean {TITLES[RANKED_BY]} of the photo. Click to enlarge.")]
-    blocks += [Pictures(by_row[row], title=row, across=len(KINDS)) for row in shown]
-    return blocks + [Folded(row, [Pictures(by_row[row], across=len(KINDS))]) for row in rows if row not in shown]
+    blocks += [Pictures(by_row[row], title=row.name, across=len(KINDS)) for row in shown]
+    return blocks + [Folded(row.name, [Pictures(by_row[row], across=len(KINDS))]) for row in rows if row not in shown]
 
 
 def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
@@ -207,8 +409,10 @@ def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
     ]
     best = set()
     for column, (key, better) in enumerate(DECIDING.items(), 1):
-        # the input has its own luminance: no merit
-        having = [i for i, row in enumerate(rows) if key in row and not (key == DRIFT_MAX and row["name"] == GRAY_ROW)]
+        # the input has its own luminance: that is no achievement
+        having = [
+            i for i, row in enumerate(rows) if key in row and not (key == DRIFT_MAX and row["name"] == GRAY_METHOD)
+        ]
         if len(having) > 1:
             text = cells[better(having, key=lambda i: rows[i][key])][key]
             best |= {(i, column) for i in having if cells[i][key] == text}
@@ -222,13 +426,13 @@ def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
 
 def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods: Sequence[Method]) -> list[Block]:
     drawn = {
-        "Faithful or vivid": pictures.plot_trade_off(rows),
-        "Color difference to the truth": pictures.plot_distributions(records, methods, "ciede2000", "CIEDE2000"),
-        "Colorfulness": pictures.plot_distributions(records, methods, "cf_field", "CF field"),
-        "PSNR over steps": pictures.plot_over_steps(rows, methods, "psnr", "PSNR dB"),
-        "ΔCF over steps": pictures.plot_over_steps(rows, methods, "delta_cf_field", "ΔCF field"),
-        "PSNR over hints": pictures.plot_over_hints(rows, methods, "psnr", "PSNR dB"),
-        "Color difference over hints": pictures.plot_over_hints(rows, methods, "ciede2000", "CIEDE2000"),
+        "Faithful or vivid": plot_trade_off(rows),
+        "Color difference to the truth": plot_distributions(records, methods, "ciede2000", "CIEDE2000"),
+        "Colorfulness": plot_distributions(records, methods, "cf_field", "CF field"),
+        "PSNR over steps": plot_over_steps(rows, methods, "psnr", "PSNR dB"),
+        "ΔCF over steps": plot_over_steps(rows, methods, "delta_cf_field", "ΔCF field"),
+        "PSNR over hints": plot_over_hints(rows, methods, "psnr", "PSNR dB"),
+        "Color difference over hints": plot_over_hints(rows, methods, "ciede2000", "CIEDE2000"),
     }
     shown = [Picture(data_uri(png, "png"), title) for title, png in drawn.items() if png is not None]
     return [Pictures(shown)] if shown else []
@@ -248,16 +452,16 @@ def _costs(costs: Mapping[str, Cost]) -> Folded:
     return Folded("Cost", [Table(COST_HEADER, rows)])
 
 
-def _failures(failures: Sequence[tuple[str, str, str]], left_out: Sequence[LeftOut]) -> list[Block]:
+def _failures(failures: Sequence[tuple[str, str, str]], skipped: Sequence[SkippedPhoto]) -> list[Block]:
     failed = [[row, printable(key), reason] for row, key, reason in failures]
-    counts = Counter(photo.reason for photo in left_out)
+    counts = Counter(photo.reason for photo in skipped)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "None."
-    listed = [[printable(p.key), p.reason, printable(p.detail)] for p in left_out if p.reason in LISTED]
+    listed = [[printable(p.key), p.reason, printable(p.detail)] for p in skipped if p.reason in LISTED]
     missing: Block = Table(("row", "photo", "reason"), failed, prose=True) if failed else Text("None.")
     photos: list[Block] = [Table(("photo", "reason", "detail"), listed, prose=True)] if listed else []
     return [
         Folded(f"Results without a score: {len(failed)}", [missing]),
-        Folded(f"Photos left out: {len(left_out)}", [Text(counted), *photos]),
+        Folded(f"Photos skipped: {len(skipped)}", [Text(counted), *photos]),
     ]
 
 

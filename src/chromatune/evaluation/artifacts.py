@@ -1,4 +1,4 @@
-"""What goes wrong in colorizations, measured on one photo: color that bleeds over edges, skin of a wrong color."""
+"""Artifacts of colorizations, measured on one photo: color that bleeds over edges, skin of a wrong color."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ CHROMA_EDGE = 1.0  # 8-bit levels per pixel: models give soft chroma, and its st
 LUMA_EDGE = 4.0  # 8-bit levels per pixel: what chroma may follow
 REACH_PX = 2  # a chroma edge this near to a luma edge follows it
 
+FACE_DETECTOR = "LBP cascade lbpcascade_frontalface_opencv"
 MIN_FACE_SHARE = 0.15  # of the photo's side
 SAME_FACE = 0.5  # intersection over union of two windows on one face
 MIN_WINDOWS = 4  # windows that must agree
@@ -24,7 +25,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
 def color_bleeding(rgb_u8: np.ndarray, gray: np.ndarray) -> float:
-    """Share of the strength of chroma edges that lies away from every luma edge, 0..1; 0 without chroma edges.
+    """Return the share of the strength of chroma edges that lies away from luma edges, 0..1; 0 without chroma edges.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -34,14 +35,14 @@ def color_bleeding(rgb_u8: np.ndarray, gray: np.ndarray) -> float:
 
 
 def near_luma_edges(gray: np.ndarray) -> np.ndarray:
-    """Where a chroma edge would follow a luma edge: (H, W) uint8 -> (H, W) bool."""
+    """Return where a chroma edge would follow a luma edge: (H, W) uint8 -> (H, W) bool."""
     side = 2 * REACH_PX + 1
     luma_edges = (_gradient(gray.astype(np.float32)) >= LUMA_EDGE).astype(np.uint8)
     return cv2.dilate(luma_edges, np.ones((side, side), np.uint8)) > 0
 
 
 def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
-    """`color_bleeding`, where the caller has `near_luma_edges` of the photograph."""
+    """Return `color_bleeding`, where the caller has `near_luma_edges` of the photograph."""
     chroma = color.chroma_of(rgb_u8.astype(np.float32) / 255) * 255  # (H, W, 2)
     steps = _length(*(_gradient(chroma[..., channel]) for channel in (0, 1)))
     edges = np.where(steps >= CHROMA_EDGE, steps, 0)
@@ -51,7 +52,7 @@ def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
 
 
 def skin_distance(distances: np.ndarray, face: Box) -> float:
-    """Mean color difference over the skin of a face: an ellipse within its box.
+    """Return the mean color difference over the skin of a face: an ellipse within its box.
 
     Args:
         distances: (H, W) CIEDE2000 between result and truth.
@@ -65,7 +66,7 @@ def skin_distance(distances: np.ndarray, face: Box) -> float:
 
 
 def face_finder() -> Callable[[np.ndarray], Box | None]:
-    """A function from (H, W) uint8 luma to the clearest face, or None.
+    """Return a function from (H, W) uint8 luma to the clearest face, or None.
 
     The detector is OpenCV's LBP frontal face cascade, run by scikit-image, which brings the file: OpenCV 5 left
     cascades out.
@@ -74,7 +75,7 @@ def face_finder() -> Callable[[np.ndarray], Box | None]:
         MissingExtraError: scikit-image is not installed.
     """
     if find_spec("skimage") is None:
-        raise MissingExtraError("finding faces for the skin tone", "evaluate")
+        raise MissingExtraError("measuring colorizers (scikit-image)", "evaluate")
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
 
@@ -99,7 +100,7 @@ def face_finder() -> Callable[[np.ndarray], Box | None]:
 
 
 def _clearest(windows: list[Box]) -> Box | None:
-    """The median of the windows on the face that most windows agree on; None if fewer than `MIN_WINDOWS` do."""
+    """Return the median of the windows on the face that most windows agree on; None if fewer than `MIN_WINDOWS` do."""
     if not windows:
         return None
     boxes = np.array(sorted(windows))  # (N, 4)

@@ -1,27 +1,67 @@
-"""Hints of the truth: where they are, rows with them, and what they do not decide."""
+"""Photos through methods: decoded once, with hints of the truth where asked for, and what a method costs."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
+from chromatune.colorizer import Colorizer
+from chromatune.data import Source, open_source
 from chromatune.errors import OptionsError
-from chromatune.evaluation import pictures, summary
+from chromatune.evaluation import protocol
 from chromatune.evaluation.evaluation import evaluate
-from chromatune.evaluation.hint_points import hints_of_truth, spread_points, squares
-from chromatune.evaluation.methods import Method
+from chromatune.evaluation.scoring import count_work, hint_places, hint_squares, hints_of_truth, peak_memory_mib
 from chromatune.evaluation.settings import make_settings
+from chromatune.hints import Layer
+from chromatune.options import make_options
+from chromatune.pipeline import Pipeline
 
 CONTENT = "0123456789abcdef" * 4
 
 
+@pytest.fixture
+def decoded(monkeypatch) -> Counter[str]:
+    """How often each photo of a source has been decoded."""
+    times: Counter[str] = Counter()
+
+    def opened(spec: str) -> Source:
+        source = open_source(spec)
+
+        def counted(item):
+            def read():
+                times[item.key] += 1
+                return item.read()
+
+            return dataclasses.replace(item, read=read)
+
+        return dataclasses.replace(source, items=tuple(map(counted, source.items)))
+
+    monkeypatch.setattr(protocol, "open_source", opened)
+    return times
+
+
+def test_a_photo_is_decoded_once_and_again_only_where_memory_is_short(settings, tmp_path, decoded, monkeypatch):
+    """By selection, truth and pictures of all methods together; results do not depend on it."""
+    evaluate(settings(), tmp_path / "once")
+    assert len(decoded) == 8 and set(decoded.values()) == {1}
+    decoded.clear()
+    monkeypatch.setattr(protocol, "SQUARES_BYTES", 2 * 64 * 64 * 3)
+    evaluate(settings(), tmp_path / "again")
+    assert sorted(times > 1 for times in decoded.values()) == [False] * 6 + [True] * 2
+    for name in ("rows.jsonl", "summary.json"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
 def test_places_are_seeded_nested_spread_and_inside():
-    many = spread_points(CONTENT, 0, 100)
-    np.testing.assert_array_equal(many[:3], spread_points(CONTENT, 0, 3))
-    assert not np.array_equal(many[:3], spread_points(CONTENT, 1, 3))
-    assert not np.array_equal(many[:3], spread_points(CONTENT[::-1], 0, 3))
+    many = hint_places(CONTENT, 0, 100)
+    np.testing.assert_array_equal(many[:3], hint_places(CONTENT, 0, 3))
+    assert not np.array_equal(many[:3], hint_places(CONTENT, 1, 3))
+    assert not np.array_equal(many[:3], hint_places(CONTENT[::-1], 0, 3))
     assert many.min() > 0.01 and many.max() < 0.99
 
     def nearest(points: np.ndarray) -> float:
@@ -36,7 +76,8 @@ def test_places_are_seeded_nested_spread_and_inside():
 def test_squares_have_whole_pixels_of_the_truths_mean(size_px, side):
     truth = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
     (mark,) = hints_of_truth(truth, CONTENT, 0, 5).marks
-    places = squares(size_px, CONTENT, 0, 5)
+    assert isinstance(mark, Layer)
+    places = hint_squares(size_px, CONTENT, 0, 5)
     for left, top, width in places:
         assert width == side and min(left, top) >= 0 and max(left, top) + side <= size_px
         square = np.s_[top : top + side, left : left + side]
@@ -75,17 +116,27 @@ def test_another_tools_results_with_hints_are_a_curve_and_no_contender(settings,
     assert evaluation.summary["comparison"]["other"] is None
 
 
-def test_no_plot_without_hints():
-    row = {"name": "m", "photos": 3, "psnr": 20.0, "intervals": {"psnr": (19.0, 21.0)}}
-    assert pictures.plot_over_hints([row], [Method("m", model="m")], "psnr", "PSNR") is None
-    more = row | {"name": "m, 3 hints"}
-    both = [Method("m", model="m"), Method("m, 3 hints", model="m", hints=3)]
-    assert (pictures.plot_over_hints([row, more], both, "psnr", "PSNR") or b"").startswith(b"\x89PNG")
-    assert summary.prompt_spread([], both) == []
-
-
 def test_each_number_once():
     with pytest.raises(OptionsError, match="hints"):
         make_settings(source="photos", models=("mini",), hints=(3, 3))
     with pytest.raises(OptionsError, match="hints"):
         make_settings(source="photos", models=("mini",), hints=(-1,))
+
+
+def test_work_counts_guidance_branches(tiny_pipeline_dir):
+    colorizer = Colorizer.load(str(tiny_pipeline_dir), device="cpu")
+    plain, guided = (
+        count_work(colorizer, make_options(steps=3, guidance_scale=text, image_guidance_scale=image), 32)
+        for text, image in ((1.0, 1.0), (7.0, 1.5))
+    )
+    assert (plain["unet_evaluations"], guided["unet_evaluations"]) == (3, 9)
+    assert plain["parameters"] == guided["parameters"]
+    assert 1.5 < (guided["gflops"] or 0) / (plain["gflops"] or 1) < 3
+
+
+def test_memory_is_the_gpus_where_the_model_is_on_one(tiny_pipeline_dir, monkeypatch):
+    colorizer = Colorizer.load(str(tiny_pipeline_dir), device="cpu")
+    assert (peak_memory_mib(colorizer) or 0) > 10
+    monkeypatch.setattr(Pipeline, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 * 2**20)
+    assert peak_memory_mib(colorizer) == 7

@@ -1,23 +1,25 @@
-"""What the page says first, which cells it marks, and what it shows at once."""
+"""What the page says first, which cells it marks, what it shows at once; plots, and which photos are shown."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 
-from chromatune.evaluation import summary
-from chromatune.evaluation.methods import Method
-from chromatune.evaluation.page import lead_sentence, make_page
-from chromatune.evaluation.pictures import Example
+from chromatune.evaluation import report, summary
+from chromatune.evaluation.protocol import HELD_OUT, Method, Row
+from chromatune.evaluation.report import Example, lead_sentence, make_page
 from chromatune.reports import Folded, Pictures, Table, Text
+from chromatune.reports.pictures import DPI
 
 PHOTOS = [f"{index}.png" for index in range(10)]
 GRAY, BASE, MINI = Method("gray"), Method("mini-base", model="mini-base"), Method("mini", model="mini")
 TOOL = Method("tool", folder="theirs")
 
 
-def record(row: str, key: str, **scores: float | None) -> dict:
+def record(row: Row, key: str, **scores: float | None) -> dict:
     defaults = dict.fromkeys([*summary.MEANS, summary.DRIFT_MAX], 0.0)
-    return {"row": row, "subset": "held-out", "key": key, summary.SKIN: None} | defaults | scores
+    return {**row.fields, "subset": HELD_OUT, "key": key, summary.SKIN: None} | defaults | scores
 
 
 def scored(method: Method, psnr: float, ciede2000: float, *, spread: float = 0.1, keys=PHOTOS) -> list[dict]:
@@ -103,12 +105,12 @@ def test_a_handful_of_photos_shows_nothing_however_alike(count):
 
 
 def test_nothing_scored():
-    failed = [{"row": row, "subset": "held-out", "key": "a", "failed": "missing"} for row in TOOL.rows]
+    failed = [{**row.fields, "subset": HELD_OUT, "key": "a", "failed": "missing"} for row in TOOL.rows]
     said = lead(scored(GRAY, 20, 15), failed, methods=[GRAY, TOOL])
     assert said == "Nothing but the gray input was scored: every result is missing or cannot be read (see Details)."
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page():
     methods = [GRAY, BASE, MINI, TOOL, Method("x", folder="x")]
     records = [line for i, method in enumerate(methods) for line in scored(method, 20 + i, 15 - i)]
@@ -160,3 +162,53 @@ def test_the_few_columns_and_the_best_of_each(page):
     assert "gray" in marked[4]
     assert "gray" not in marked[5]  # it is the input: no drift is no merit
     assert Text("1 result has no score; see Details.", strong=True) in texts
+
+
+@pytest.mark.parametrize("count", [3, 17, *(pytest.param(count, marks=pytest.mark.slow) for count in (16, 80))])
+def test_many_rows_leave_the_points_their_room(count):
+    """Eleven prompts and two models make 45 rows; warnings are errors here, and a crowded layout warns."""
+    ends = {"delta_cf_field": [0.0, 2.0], "psnr": [19.0, 21.0]}
+    scores = {"photos": 3, "delta_cf_field": 1.0, "psnr": 20.0, "intervals": ends}
+    rows = [{"name": f"model {i}, “{'colorize this photograph ' * (i + 1)}”, raw"} | scores for i in range(count)]
+    png = report.plot_trade_off(rows)
+    assert png is not None
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape[1] == round(7.0 * DPI)
+    lines = (np.ptp(picture, axis=2) > 60).any(axis=1)  # the points' colors: bars from 19 to 21 dB fill the axes
+    assert lines.sum() > 0.8 * 4.0 * DPI * 0.8
+
+
+def test_long_names_keep_their_plot():
+    method = Method(f"a model, {'a very long prompt ' * 9}", folder="x")
+    records = [record(method.rows[1], "a", psnr=20.0)]
+    assert (report.plot_distributions(records, [method], "psnr", "PSNR dB") or b"").startswith(b"\x89PNG")
+
+
+def test_without_scores_there_is_no_plot():
+    assert report.plot_trade_off([{"name": "none", "photos": 0}]) is None
+    failed = [{**TOOL.row.fields, "subset": HELD_OUT, "key": "a", "failed": "x"}]
+    assert report.plot_distributions(failed, [TOOL], "psnr", "") is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 9, 10, 40])
+def test_examples_are_the_worst_the_middle_and_the_best_each_once(count):
+    scores = [float(value) for value in range(count)]
+    records = [record(TOOL.row, f"{v:03.0f}", **{report.RANKED_BY: v}) for v in scores]
+    found = report.choose_examples(records, [TOOL])
+    values = [example.value for example in found]
+    assert len(values) == min(count, 9)
+    assert values == sorted(set(values), reverse=True)
+    kinds = {kind: [example.value for example in found if example.kind == kind] for kind in report.KINDS}
+    if count >= 3:
+        assert (kinds["worst"][0], kinds["best"][-1]) == (count - 1, 0)
+        assert min(abs(value - (count - 1) / 2) for value in kinds["median"]) <= 1
+
+
+def test_no_plot_without_hints():
+    row = {"name": "m", "photos": 3, "psnr": 20.0, "intervals": {"psnr": (19.0, 21.0)}}
+    assert report.plot_over_hints([row], [Method("m", model="m")], "psnr", "PSNR") is None
+    more = row | {"name": "m, 3 hints"}
+    both = [Method("m", model="m"), Method("m", model="m", hints=3)]
+    assert (report.plot_over_hints([row, more], both, "psnr", "PSNR") or b"").startswith(b"\x89PNG")
+    assert summary.prompt_spread([], both) == []
