@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.data.sources import open_source
+from chromatune.data import open_source
 from chromatune.evaluation import score_result
 from chromatune.training.run import train
 from chromatune.training.settings import TrainSettings
