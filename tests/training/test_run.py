@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.data import open_source, split_source
-from chromatune.data.inspection import inspect_source
+from chromatune.data import inspect_source, open_source, split_source
 from chromatune.errors import DataError, OptionsError
 from chromatune.files import lock_run_folder
 from chromatune.prompts import COLORIZE_PROMPTS

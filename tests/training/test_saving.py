@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+from huggingface_hub import ModelCard
 
 from chromatune.training.report import flatten, format_value
 from chromatune.training.saving import model_card
@@ -31,8 +31,7 @@ INFO = {
 
 
 def front_matter(card):
-    _, front, _ = card.split("---\n", 2)
-    return yaml.safe_load(front)
+    return ModelCard(card).data.to_dict()
 
 
 def rows(card):
