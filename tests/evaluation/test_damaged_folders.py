@@ -113,7 +113,13 @@ def test_what_is_lost_is_measured_again(again, spoil):
 
 
 @pytest.mark.parametrize(
-    "stranger", [{"key": "gone.png"}, {"method": "another"}, {"hints": 3}, {"subset": "elsewhere"}]
+    "stranger",
+    [
+        {"key": "gone.png"},
+        {"hints": 3},
+        pytest.param({"method": "another"}, marks=pytest.mark.slow),
+        pytest.param({"subset": "elsewhere"}, marks=pytest.mark.slow),
+    ],
 )
 def test_lines_of_what_is_not_measured_do_not_count(again, stranger):
     """A photo that has another name now has the same content, and would be counted twice."""

@@ -321,6 +321,7 @@ def test_results_among_the_photos_themselves_are_refused(settings, photos_dir, b
     assert sorted(photos_dir.iterdir()) == kept
 
 
-def test_an_evaluation_below_its_photos_goes_on(settings, photos_dir):
-    first = evaluate(settings(source=str(photos_dir)), photos_dir / "out")
-    assert evaluate(settings(source=str(photos_dir)), photos_dir / "out").summary == first.summary
+def test_an_evaluation_below_its_photos_goes_on(settings, photos_dir, shared_photos):
+    chosen = settings(source=str(photos_dir), models=(), results=(("same", str(shared_photos)),))
+    first = evaluate(chosen, photos_dir / "out")
+    assert evaluate(chosen, photos_dir / "out").summary == first.summary

@@ -102,18 +102,21 @@ def test_more_hints_are_nearer_to_the_truth_and_stand_in_the_tables(settings, tm
     assert rows[f"{name}, 30 hints"]["minus_first"]["psnr"]["interval"][0] > 0
     assert evaluation.summary["comparison"]["best"] == name
     assert evaluation.summary["prompt_spread"] == []
-    told = json.loads((tmp_path / "out" / "hints.json").read_text())
-    assert told["size_px"] == 64 and {len(places) for places in told["squares"].values()} == {30}
+    written = json.loads((tmp_path / "out" / "hints.json").read_text())
+    assert written["size_px"] == 64 and {len(places) for places in written["squares"].values()} == {30}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "PSNR over hints" in page and "Color difference over hints" in page
     assert evaluation.summary["protocol"]["hints"] in ([0, 1, 30], (0, 1, 30))
 
 
-def test_another_tools_results_with_hints_are_a_curve_and_no_contender(settings, tmp_path, photos_dir):
-    theirs = (("tool, 3 hints", str(photos_dir)),)
-    evaluation = evaluate(settings(hints=(3,), results=theirs), tmp_path / "out")
-    assert "tool, 3 hints" in {row["name"] for row in evaluation.summary["rows"]}
-    assert evaluation.summary["comparison"]["other"] is None
+def test_another_tools_results_with_hints_are_a_curve_and_no_contender(settings, tmp_path, shared_photos):
+    theirs = (("tool", str(shared_photos)), ("tool, 3 hints", str(shared_photos)))
+    evaluation = evaluate(settings(models=(), results=theirs), tmp_path / "out")
+    rows = {row["name"]: (row["method"], row["hints"], row["raw"]) for row in evaluation.summary["rows"]}
+    assert rows["tool, 3 hints"] == ("tool", 3, False) and rows["tool, 3 hints, raw"] == ("tool", 3, True)
+    comparison = evaluation.summary["comparison"]
+    assert (comparison["best"], comparison["contenders"]) == ("tool", 1)
+    assert "PSNR over hints" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_each_number_once():
