@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
 def tasks(numbers: range, taken: list[int]) -> Iterator[Task[int]]:
     for number in numbers:
         taken.append(number)
-        yield Task(lambda number=number: number, pixels=number)
+        yield Task(partial(int, number), pixels=number)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -64,7 +65,7 @@ def test_where_it_is_stopped_what_is_in_work_is_finished_and_nothing_is_begun(in
             may_end.wait(20)
         return number
 
-    each = [Task(lambda number=number: work(number)) for number in range(4)]
+    each = [Task(partial(work, number)) for number in range(4)]
     results = run_tasks(each, workers=1, most_tasks=3, in_order=in_order)
     assert next(results) == 0
     assert begun[1].wait(20)
