@@ -106,12 +106,12 @@ def test_photos_are_read_ahead_but_only_a_few(engine, put: Put, monkeypatch, wor
     asked: list[Any] = []
 
     def counted(executor: Executor, function: Callable[..., Any], items: Iterable[Any], depth: int) -> Iterator[Any]:
-        def taken() -> Iterator[Any]:
+        def counting() -> Iterator[Any]:
             for item in items:
                 asked.append(item)
                 yield item
 
-        return prefetch(executor, function, taken(), depth)
+        return prefetch(executor, function, counting(), depth)
 
     monkeypatch.setattr(single_photos, "prefetch", counted)
     photos = [str(put(f"{index}.png")) for index in range(20)]
@@ -165,7 +165,7 @@ def test_a_photo_whose_results_cannot_be_written_is_one_failure(engine, put: Put
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), KeyboardInterrupt()])
-def test_what_could_not_be_read_is_told_even_where_the_model_gives_up(engine, put: Put, failure) -> None:
+def test_what_could_not_be_read_is_an_event_even_where_the_model_gives_up(engine, put: Put, failure) -> None:
     engine.failure = failure
     events = colorize_photos(plan_jobs([str(put("a.png")), "gone.png"], None, 1), [ColorizeOptions()], "mini")
     assert in_short([next(events)]) == ["no gone.png"]
