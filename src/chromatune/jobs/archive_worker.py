@@ -1,7 +1,7 @@
 """One photo of an archive from its file to its result's: what a worker does, in whatever process it runs.
 
-A worker loads the model once and then colorizes job after job. It touches files of photos and results alone; what is
-known of an archive stays with the process that gives out the jobs. Settings, jobs and records can be sent to other processes.
+A worker loads the model once and then colorizes job after job. It touches files of photos and results alone: the table
+of an archive stays with the process that gives out the jobs. Settings, jobs and records can be sent to other processes.
 """
 
 from __future__ import annotations
