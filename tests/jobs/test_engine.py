@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
@@ -14,7 +16,7 @@ from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
 def tasks(numbers: range, taken: list[int]) -> Iterator[Task[int]]:
     for number in numbers:
         taken.append(number)
-        yield Task(lambda number=number: number, pixels=number)
+        yield Task(partial(int, number), pixels=number)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -30,7 +32,7 @@ def test_without_an_order_no_result_waits_for_another() -> None:
     first_may_end = threading.Event()
 
     def slow() -> int:
-        first_may_end.wait(20)
+        first_may_end.wait(60)
         return 0
 
     results = run_tasks([Task(slow), Task(lambda: 1)], workers=2, most_tasks=2, in_order=False)
@@ -54,26 +56,32 @@ def test_known_results_keep_their_place_and_take_no_room() -> None:
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_where_it_is_stopped_what_is_in_work_is_finished_and_nothing_is_begun(in_order: bool) -> None:
+def test_where_it_is_stopped_what_is_in_work_is_finished_and_nothing_is_begun(monkeypatch, in_order: bool) -> None:
     """An exception is thrown in while a result is used: that one comes again, and those in work."""
-    begun, may_end = [threading.Event() for _ in range(4)], threading.Event()
+    begun, may_end, cancel = [threading.Event() for _ in range(4)], threading.Event(), Future.cancel
 
     def work(number: int) -> int:
         begun[number].set()
         if number == 1:
-            may_end.wait(20)
+            may_end.wait(60)
         return number
 
-    each = [Task(lambda number=number: work(number)) for number in range(4)]
+    def cancel_and_end(future: Future[int]) -> bool:
+        cancelled = cancel(future)
+        if cancelled:  # the one behind the one that is in work
+            may_end.set()
+        return cancelled
+
+    monkeypatch.setattr(Future, "cancel", cancel_and_end)
+    each = [Task(partial(work, number)) for number in range(4)]
     results = run_tasks(each, workers=1, most_tasks=3, in_order=in_order)
     assert next(results) == 0
-    assert begun[1].wait(20)
-    threading.Timer(0, may_end.set).start()
+    assert begun[1].wait(60)
     left = [results.throw(KeyboardInterrupt())]
     with pytest.raises(KeyboardInterrupt):
         left.extend(results)
     assert sorted(left) == [0, 1]
-    assert not begun[3].is_set()
+    assert not begun[2].is_set() and not begun[3].is_set()
 
 
 def test_a_failure_comes_after_the_results_that_are_known() -> None:

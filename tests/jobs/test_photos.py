@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,10 @@ from PIL import Image
 
 from chromatune.colorizer import Colorizer, ColorizeResult
 from chromatune.errors import OptionsError, PhotoError
+from chromatune.files import prefetch
 from chromatune.images import Photo, read_photo
 from chromatune.jobs import photos as single_photos
+from chromatune.jobs.engine import run_tasks
 from chromatune.jobs.photos import DecodedPhoto, Done, Event, Exists, Failed, Writer, colorize_photos, plan_jobs
 from chromatune.options import ColorizeOptions
 
@@ -99,10 +103,15 @@ def test_a_photo_whose_results_are_all_ruled_out_is_not_decoded(engine, put: Put
 @pytest.mark.parametrize("workers", [1, 2])
 def test_photos_are_read_ahead_but_only_a_few(engine, put: Put, monkeypatch, workers: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(workers))
-    prefetch, asked = single_photos.prefetch, []
+    asked: list[Any] = []
 
-    def counted(executor, function, items, depth):
-        return prefetch(executor, function, (asked.append(each) or each for each in items), depth)
+    def counted(executor: Executor, function: Callable[..., Any], items: Iterable[Any], depth: int) -> Iterator[Any]:
+        def counting() -> Iterator[Any]:
+            for item in items:
+                asked.append(item)
+                yield item
+
+        return prefetch(executor, function, counting(), depth)
 
     monkeypatch.setattr(single_photos, "prefetch", counted)
     photos = [str(put(f"{index}.png")) for index in range(20)]
@@ -117,7 +126,7 @@ def test_photos_are_read_ahead_but_only_a_few(engine, put: Put, monkeypatch, wor
 def test_large_photos_are_not_in_work_together(engine, put: Put, monkeypatch) -> None:
     """The limit is in pixels, whatever the number of workers; a photo above it goes through alone."""
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    monkeypatch.setattr(single_photos, "run_tasks", partial(single_photos.run_tasks, most_pixels=1))
+    monkeypatch.setattr(single_photos, "run_tasks", partial(run_tasks, most_pixels=1))
     engine.batches = False
     turn, write = threading.Lock(), Writer.write
 
@@ -156,7 +165,7 @@ def test_a_photo_whose_results_cannot_be_written_is_one_failure(engine, put: Put
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), KeyboardInterrupt()])
-def test_what_could_not_be_read_is_told_even_where_the_model_gives_up(engine, put: Put, failure) -> None:
+def test_what_could_not_be_read_is_an_event_even_where_the_model_gives_up(engine, put: Put, failure) -> None:
     engine.failure = failure
     events = colorize_photos(plan_jobs([str(put("a.png")), "gone.png"], None, 1), [ColorizeOptions()], "mini")
     assert in_short([next(events)]) == ["no gone.png"]

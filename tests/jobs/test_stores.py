@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,12 +55,8 @@ def test_a_changed_file_has_another_stamp(photos, memory):
     assert store.stamp("nobody.png") is None is store.stamp("deep")
 
 
-class Renaming(LocalFileSystem):
-    """A store whose files grow while they are written: fsspec's files of this machine under another name."""
-
-    protocol = "renaming"
-
-
+# A store whose files grow while they are written: fsspec's files of this machine under another name
+Renaming: Any = type("Renaming", (LocalFileSystem,), {"protocol": "renaming"})
 fsspec.register_implementation("renaming", Renaming, clobber=True)
 
 

@@ -97,7 +97,7 @@ def batch_command(
 
     A photo whose result is there, of the same photo, options and model, is not done again. One that cannot be colorized
     gets a line on standard error and in DEST/failures.jsonl, the others go on, and the exit code is 1.
-    DEST/summary.html shows what became of all.
+    DEST/summary.html shows the outcome of all.
     """
     if hints_dir is not None:
         check_recompose(options, "--hints-dir needs")

@@ -70,7 +70,7 @@ Like = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PHOTO",
-        help="A photo in color that shows the same things: its colors are taken where it does; may be given again.",
+        help="A photo in color that shows the same things: its colors are used where it does; may be given again.",
         show_default="none",
     ),
 ]

@@ -26,13 +26,13 @@ EngineName = Literal["local", "ray"]
 
 
 class ArchiveProgress(Protocol):
-    """Is told how far a run of an archive is."""
+    """Shows how far a run of an archive is."""
 
     def listed(self, catalog: Catalog) -> None:
-        """Tell that all photos of the source are listed."""
+        """Show what was found: all photos of the source are listed."""
 
     def watching(self, catalog: Catalog) -> None:
-        """Tell that the run waits for photos that arrive."""
+        """Show that the run waits for photos that arrive."""
 
     def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
         """Return a context in which photos are colorized, and in it, what to call with the outcome of each.
@@ -101,14 +101,14 @@ def colorize_archive(
         workers: photos computed at the same time; None for one a core, up to 8, or all of a cluster.
         ray_address: of the Ray cluster; None for this machine.
         watch: go on with photos that arrive, until Ctrl-C.
-        progress: is told how far it is.
+        progress: shows how far it is.
 
     Raises:
         OptionsError: the folders or options contradict each other, another run works there, or no photo is wanted.
         ModelError, MissingExtraError: the model cannot be loaded, or a library is missing.
         DataError: what is known of the archive is damaged.
         PhotoError: no further photo can be done: the disk is full, or a folder is gone.
-        WorkInterrupted: Ctrl-C; what is done is kept.
+        WorkInterrupted: Ctrl-C; the next run goes on there.
     """
     check_stores(settings.source, settings.destination, settings.layers)
     records = _records_folder(settings.destination, records_dir)

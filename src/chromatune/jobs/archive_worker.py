@@ -1,7 +1,7 @@
 """One photo of an archive from its file to its result's: what a worker does, in whatever process it runs.
 
-A worker loads the model once and then colorizes job after job. It touches files of photos and results alone; what is
-known of an archive is kept by whoever gives out the jobs. Settings, jobs and records can be sent to other processes.
+A worker loads the model once and then colorizes job after job. It touches files of photos and results alone: the table
+of an archive stays with the process that gives out the jobs. Settings, jobs and records can be sent to other processes.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Engine(Protocol):
     """Takes an archive's jobs through workers."""
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job, in any order; jobs are taken as there is room for them.
+        """Yield the outcome of each job, in any order; jobs are asked for as there is room for them.
 
         On a KeyboardInterrupt, raised here or thrown in, no further job is begun, the outcome of those in work is
         yielded, and it is raised again. An outcome whose use was cut off by it is yielded a second time.

@@ -1,4 +1,4 @@
-"""The photos of an archive: which there are, which are to be colorized and why, and what became of each."""
+"""The photos of an archive: which there are, which are to be colorized and why, and the outcome of each."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def run_tasks(
     by that is yielded a second time.
 
     Args:
-        tasks: are taken as there is room for them.
+        tasks: are asked for as there is room for them.
         workers: threads; 0 works in the caller's thread.
         most_tasks: tasks that are in work, or wait, or whose results are not used yet.
         in_order: results come in the order of their tasks, else as they are done.
