@@ -114,17 +114,17 @@ def unhashed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two shots of 14 frames, 96 × 72, with sound."""
-    frames = aged([*pan(texture(1), 14), *pan(texture(2), 14)], 0, grain=2)
+    """Two shots of 10 frames, 96 × 72, with sound."""
+    frames = aged([*pan(texture(1), 10), *pan(texture(2), 10)], 0, grain=2)
     return write_video(tmp_path_factory.mktemp("video") / "film.mp4", frames, sound="aac")
 
 
 @pytest.fixture
 def frame_folder(tmp_path: Path) -> Path:
-    """Two shots of 8 frames as numbered PNG files, from 101 on."""
+    """Two shots of 6 frames as numbered PNG files, from 101 on."""
     folder = tmp_path / "scans"
     folder.mkdir()
-    for index, frame in enumerate(aged([*pan(texture(1), 8), *pan(texture(2), 8)], 0, grain=2)):
+    for index, frame in enumerate(aged([*pan(texture(1), 6), *pan(texture(2), 6)], 0, grain=2)):
         cv2.imwrite(str(folder / f"scan_{101 + index:05d}.png"), frame)
     return folder
 

@@ -59,7 +59,7 @@ def plain_cache(plain: VideoResult, tmp_path: Path) -> Path:
 
 
 def test_a_video_comes_out_with_its_frames_shots_and_luma(plain: VideoResult, video: Path, studio) -> None:
-    assert [shot.start for shot in plain.shots] == [0, 14] and plain.frames == 28 and plain.colored_shots == 2
+    assert [shot.start for shot in plain.shots] == [0, 10] and plain.frames == 20 and plain.colored_shots == 2
     given, found = list(open_video(video).read()), list(open_video(plain.out).read())
     assert are_equal((frame.luma for frame in given), (frame.luma for frame in found))
     starts = [[round(1000 * (frame.seconds - frames[0].seconds)) for frame in frames] for frames in (given, found)]
@@ -72,10 +72,10 @@ def test_a_hint_colors_its_shot_and_no_other(plain: VideoResult, plain_cache: Pa
     result = color(video, out=tmp_path / "hinted.mkv", codec="ffv1", hints={2: RED}, cache=plain_cache)
     assert result.colored_shots == 1
     hinted = rgb_of(result.out)
-    for index in (2, 8, 13):
+    for index in (2, 5, 9):
         x = round(48 - 1.5 * (index - 2))
         assert redness(hinted[index][30:42, x - 6 : x + 6]) > 60
-    assert are_equal(rgb_of(plain.out)[14:], hinted[14:])
+    assert are_equal(rgb_of(plain.out)[10:], hinted[10:])
 
 
 def test_interrupted_and_gone_on_with_ends_the_same(
@@ -117,27 +117,26 @@ def test_a_folder_goes_on_and_makes_a_hinted_shot_again_alone(engine, frame_fold
     names = sorted(path.name for path in frame_folder.iterdir() if path.suffix == ".png")
     assert sorted(times()) == names
     for name in names:
-        found = cv2.imread(str(out / name))
-        assert found is not None
-        given = cv2.imread(str(frame_folder / name), cv2.IMREAD_GRAYSCALE)
+        given, found = cv2.imread(str(frame_folder / name), cv2.IMREAD_GRAYSCALE), cv2.imread(str(out / name))
+        assert given is not None and found is not None
         assert np.array_equal(luma(np.ascontiguousarray(found[..., ::-1])), given)
     once = times()
     (out / "scan_00105.png").unlink()
     assert color(frame_folder, out=out).colored_shots == 0
     again = times()
     assert [name for name in once if once[name] != again[name]] == ["scan_00105.png"]
-    color(frame_folder, out=out, hints={111: RED})
+    color(frame_folder, out=out, hints={109: RED})
     hinted = times()
     assert sorted(name for name in again if again[name] != hinted[name]) == [
-        f"scan_{number:05d}.png" for number in range(109, 117)
+        f"scan_{number:05d}.png" for number in range(107, 113)
     ]
 
 
 def test_segments_of_a_very_long_shot_go_on_with_each_other(
     engine, studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    video = studio.write(tmp_path / "film.mp4", studio.aged(studio.pan(studio.texture(1), 40, step=0.5), 0))
-    monkeypatch.setattr("chromatune.video.run.MOST_SEGMENT_FRAMES", 20)
+    video = studio.write(tmp_path / "film.mp4", studio.aged(studio.pan(studio.texture(1), 32, step=0.5), 0))
+    monkeypatch.setattr("chromatune.video.run.MOST_SEGMENT_FRAMES", 16)
     passes: list[None] = []
 
     def change_of_mind(self, output) -> np.ndarray:
@@ -148,7 +147,7 @@ def test_segments_of_a_very_long_shot_go_on_with_each_other(
     result = color(video, out=tmp_path / "out.mkv", codec="ffv1")
     assert len(result.shots) == 1 and len(list((tmp_path / "out.mkv.chroma").glob("*.npz"))) == 2
     means = [redness(rgb) for rgb in rgb_of(tmp_path / "out.mkv")]
-    assert abs(means[20] - means[19]) < 1 < 2 < abs(means[39] - means[0])  # 5 at once without
+    assert abs(means[16] - means[15]) < 1 < 2 < abs(means[31] - means[0])  # 5 at once without
 
 
 def test_a_preview_ends_early_with_its_sound(engine, video: Path, tmp_path: Path, studio) -> None:
@@ -158,7 +157,7 @@ def test_a_preview_ends_early_with_its_sound(engine, video: Path, tmp_path: Path
 
 
 def test_a_video_that_is_cut_short_says_so_each_time(engine, studio, tmp_path: Path) -> None:
-    video = studio.write(tmp_path / "film.mkv", studio.aged(studio.pan(studio.texture(1), 32), 0))
+    video = studio.write(tmp_path / "film.mkv", studio.aged(studio.pan(studio.texture(1), 16), 0))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     for _ in range(2):
         (warning,) = color(video, out=tmp_path / "out.mp4", overwrite=True).warnings
@@ -176,7 +175,7 @@ def test_refusals_are_one_line_and_leave_nothing(engine, video: Path, frame_fold
         (video, {"out": tmp_path / "x.gif"}, OptionsError, "accepted are .mp4"),
         (video, {"out": tmp_path / "x.mp4", "hints": {3: outside}}, PhotoError, "frame 3: the hint"),
         (frame_folder, {"out": tmp_path / "x", "hints": {3: RED}}, OptionsError, "no frame has that number"),
-        (video, {"out": tmp_path / "y.mp4", "hints": {300: RED}}, OptionsError, "there are 28 frames"),
+        (video, {"out": tmp_path / "y.mp4", "hints": {300: RED}}, OptionsError, "there are 20 frames"),
     ]
     for source, changes, kind, words in cases:
         with pytest.raises(kind, match=words) as caught:
