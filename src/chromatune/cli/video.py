@@ -23,8 +23,8 @@ FrameHints = Annotated[
     typer.Option(
         "--hint",
         metavar="FRAME:X,Y=COLOR",
-        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is carried through the shot; may be "
-        "given again.",
+        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is propagated through the shot; may "
+        "be given again.",
         show_default="none",
     ),
 ]

@@ -175,8 +175,8 @@ def evaluate_video(
         out: folder.
         device: where to compute.
         seed: of the sampling.
-        command: is written down.
-        start_stage: is told the progress.
+        command: is recorded in the summary.
+        start_stage: opens the progress of each stage.
 
     Raises:
         VideoError: the video cannot be read.

@@ -52,8 +52,8 @@ def propagate_hints(
     everywhere = _warp_to_all(decided, len(ready), flows)
     found = []
     for index, hinted in enumerate(ready):
-        wanted = _stacked(drawn[index], everywhere[index]) if index in drawn else everywhere[index]
-        correction = hinted.field_of(wanted, reach=reach)
+        hint_map = _stacked(drawn[index], everywhere[index]) if index in drawn else everywhere[index]
+        correction = hinted.field_of(hint_map, reach=reach)
         found.append(np.asarray(chromas[index] + np.float32(strength) * correction, np.float32))
     return found
 

@@ -80,7 +80,7 @@ def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartSta
     Args:
         video: see `open_video`.
         options: model, hints and result.
-        start_stage: is told the progress.
+        start_stage: opens the progress of each stage.
 
     Raises:
         VideoError: the video cannot be read, or the result not be written.
@@ -109,7 +109,7 @@ def shots_of(video: Video, options: VideoOptions, *, start_stage: StartStage = s
     Args:
         video: see `open_video`.
         options: of which `cache`, `starts` and `preview_seconds` act here.
-        start_stage: is told the progress.
+        start_stage: opens the progress of each stage.
 
     Raises:
         VideoError: the video cannot be read, or the cache not be written.
@@ -169,7 +169,7 @@ class VideoRun:
             raise VideoError(f"{name} is a file without a suffix; give a name such as {name}.mp4, or a folder")
 
     def find_shots(self) -> tuple[Shot, ...]:
-        """Return the shots: those that the options say, else those of an earlier run, else those found by reading."""
+        """Return the shots: those of the options, else of an earlier run, else found by a reading of the video."""
         starts, count = self._cached_shots() or self._detect_shots()
         if self.options.starts is not None:
             starts = [0, *(start for start in self.options.starts if 0 < start < count)]
@@ -251,7 +251,7 @@ class VideoRun:
         return found
 
     def _check_options(self) -> None:
-        """Reports an unknown model, and options that contradict each other, before the video is read."""
+        """Check the model's name, and that its options do not contradict each other, before the video is read."""
         check_recomposed(model_info(self.options.model).resolve(self.options.colorize_options))
 
     def _shots_path(self) -> Path:
@@ -266,7 +266,7 @@ class VideoRun:
             return None
 
     def _detect_shots(self) -> KnownShots:
-        """Finds the shots and caches them: it takes a reading of the whole video."""
+        """Find the shots by a reading of the whole video, and cache them."""
         info = self.video.info
         advance = self._start_stage("finding shots", info.expected_frames or 0)
         size = (min(info.height_px, SHOTS_SIZE[0]), min(info.width_px, SHOTS_SIZE[1]))
@@ -283,7 +283,7 @@ class VideoRun:
         return starts, count
 
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
-        """The segments, whose keys say all that decides their chroma; one that continues, also the one before."""
+        """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
         facts = self._facts()
         for shot in self.shots:
             before: str | None = None
@@ -308,7 +308,7 @@ class VideoRun:
         }
 
     def _colorize_missing(self) -> None:
-        """Takes the segments through the model whose chroma is not there."""
+        """Take the segments through the model whose chroma is not in the cache."""
         shot_colorizer = self._open_shot_colorizer()
         last = max(index for index, segment in enumerate(self.segments) if segment.cache_key not in self.cache)
         advance = self._start_stage(f"colorizing, {count_of(len(self.shots), 'shot')}", self.segments[last].shot.stop)

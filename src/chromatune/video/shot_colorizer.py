@@ -47,7 +47,7 @@ NEIGHBOR_WEIGHT = 0.5  # of either neighbor, over a keyframe's own
 MOST_REVIVAL = 1.3  # of the mean strength that is lost by that
 
 LEAST_WEIGHT = 1e-9
-SURE = 0.3  # of the weight that believed flow has, above which nothing is taken from around
+FULL_WEIGHT = 0.3  # of confident flow, from which on nothing is filled in from around
 
 NAME_LENGTH = 20
 
@@ -58,7 +58,7 @@ class Keyframe:
 
     Attributes:
         offset: its position in the shot.
-        stabilized: (H, W) uint8 at the model's size: grain, dirt and flicker taken away.
+        stabilized: (H, W) uint8 at the model's size: without grain, dirt and flicker.
         luma: (h, w) uint8, the same at the grid, for flow.
         exposure: smoothed log exposure that it was brought to.
     """
@@ -133,12 +133,12 @@ def _stabilized(
 
 @dataclass(frozen=True, eq=False)
 class ShotColorizer:
-    """Takes shots through a model.
+    """A model that colors shots.
 
     Attributes:
         colorizer: the model.
         options: of all frames.
-        references: photos whose colors are taken.
+        references: photos in color that show the same things.
         photo: of the video's size and without content: hints are in its pixels.
         workers: passes at the same time.
     """
@@ -246,7 +246,7 @@ def make_consistent(
 ) -> np.ndarray:
     """Return the keyframes' chromas, each a mean of its own and its warped neighbors', again and again.
 
-    What the model said of one keyframe alone fades, what it said of all stays; so does the shot's mean strength.
+    What the model gave for one keyframe alone fades, what it gave for all stays; so does the shot's mean strength.
 
     Args:
         chromas: of each keyframe, (h, w, 2) float32.
@@ -330,15 +330,15 @@ class ShotChroma:
 
 
 def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted sums over their weights; where those are small, smoothly what lies around, from ever farther off."""
+    """Weighted sums over their weights; where those are small, what lies around, smoothly and from ever farther off."""
     found = summed / np.maximum(weight, LEAST_WEIGHT)[..., None]
-    sure = np.clip(weight / SURE, 0, 1)
-    if sure.min() == 1 or min(weight.shape) < 4:
+    share = np.clip(weight / FULL_WEIGHT, 0, 1)
+    if share.min() == 1 or min(weight.shape) < 4:
         return found
     size = (-(-weight.shape[1] // 2), -(-weight.shape[0] // 2))
     small = cv2.resize(np.dstack([summed, weight]), size, interpolation=cv2.INTER_AREA)
     around = cv2.resize(_filled(small[..., :2], small[..., 2]), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return around + sure[..., None] * (found - around)
+    return around + share[..., None] * (found - around)
 
 
 class ChromaCache:
@@ -349,7 +349,7 @@ class ChromaCache:
 
     @staticmethod
     def key(facts: Mapping[str, Any]) -> str:
-        """Return a name for all that facts say, 20 hexadecimal digits."""
+        """Return a name of its own for each collection of facts: 20 hexadecimal digits."""
         text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
 

@@ -16,7 +16,7 @@ from chromatune.files import write_whole
 from chromatune.images import to_depth
 from chromatune.video.flow import flow_between, warp
 
-THUMBNAIL_PX = 72  # short side: grain is averaged away, things are still told apart
+THUMBNAIL_PX = 72  # short side: grain is averaged away, things can still be told apart
 WINDOW_PX = 11  # in which structure is compared
 GRAIN_VARIANCE = 9.0  # of a thumbnail's levels: below it there is no structure to compare
 LEAST_CHANGE = 0.22  # of a cut, see `change`; motion, grain and flicker stay below 0.17
@@ -26,7 +26,10 @@ LOOK_AHEAD = 5  # frames after which a flash has ended and the shot goes on
 LOOK_BACK = 4  # frames before, for a flash that lasts
 SAME_SHOT = 0.4  # of the change at a cut: less than this between frames before and after, and it was none
 NEAR_FRAMES = 3  # of two cuts so near to each other, the larger change is the cut
-FULL_CONTRAST, BLANK_CONTRAST = 10.0, 4.0  # spread of levels: above, changes count in full; below, nothing is seen
+FULL_CONTRAST, BLANK_CONTRAST = (
+    10.0,
+    4.0,
+)  # spread of levels: above the first, changes count in full; below the second, it is blank
 LONE_SHARE = 8.0  # of the grain's variance: structure that is plainly there
 MOST_DIGITS = 10
 
@@ -97,7 +100,7 @@ def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:
     def look_around(frame: int) -> None:
         at = frame - (len(changes) - len(recent))  # its place among the recent ones
         if frame > 0 and changes[frame] > LEAST_CHANGE:
-            before, after = _seen(list(recent)[max(0, at - LOOK_BACK) : at]), _seen(list(recent)[at + 1 :])
+            before, after = _not_blank(list(recent)[max(0, at - LOOK_BACK) : at]), _not_blank(list(recent)[at + 1 :])
             least[frame] = min((change(old, new) for old in before for new in after), default=1.0)
 
     for index, picture in enumerate(thumbnails):
@@ -117,7 +120,7 @@ class _Blanks:
 
     def __init__(self) -> None:
         self.cuts: dict[int, float] = {}
-        self._before: np.ndarray | None = None  # the last picture in which something is seen
+        self._before: np.ndarray | None = None  # the last picture that is not blank
         self._blankest: tuple[float, int] | None = None  # since then: its contrast, and its index
 
     def add(self, index: int, picture: np.ndarray) -> None:
@@ -133,8 +136,8 @@ class _Blanks:
         self._before, self._blankest = picture, None
 
 
-def _seen(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Those in which something is seen: all blank ones are alike."""
+def _not_blank(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Those with structure: all blank ones are alike."""
     return [picture for picture in pictures if picture.std() >= FULL_CONTRAST]
 
 

@@ -99,7 +99,7 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
 
 
 class FrameWriter(Protocol):
-    """Takes the colored frames of a video, in their order."""
+    """A writer of the colored frames of a video, in their order."""
 
     def has(self, frame: Frame, key: str) -> bool:
         """Return whether a frame with the chroma of that key was written by an earlier run."""
@@ -205,7 +205,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
 
     def _write_sound(self, seconds: float | None) -> None:
-        """Copies the packets up to a time."""
+        """Copy the packets up to a time."""
         while self._next_packet is not None:
             packet = self._next_packet
             if seconds is not None and float((packet.dts or 0) * packet.time_base) > seconds:
@@ -262,8 +262,8 @@ class FolderWriter:
         if frame.path is None:
             return self._out / FRAME_NAME.format(frame.number)
         suffix = frame.path.suffix
-        wanted = ".png" if suffix.lower() in LOSSY_SUFFIXES else suffix_for(suffix, self._photo(frame))
-        return self._out / (frame.path.stem + wanted)
+        exact = ".png" if suffix.lower() in LOSSY_SUFFIXES else suffix_for(suffix, self._photo(frame))
+        return self._out / (frame.path.stem + exact)
 
     def _photo(self, frame: Frame) -> Photo:
         if frame.photo is not None:
