@@ -57,7 +57,7 @@ def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """Return how far a flow is to be believed, (h, w) float32 0..1: where the backward flow returns, within the picture.
+    """Return how far a flow is to be believed, (h, w) float32 0..1: where the backward flow returns, in the picture.
 
     Args:
         forward: from the first picture to the second.
