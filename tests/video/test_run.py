@@ -150,8 +150,23 @@ def test_segments_of_a_very_long_shot_go_on_with_each_other(
     assert abs(means[16] - means[15]) < 1 < 2 < abs(means[31] - means[0])  # 5 at once without
 
 
-def test_a_preview_ends_early_with_its_sound(engine, video: Path, tmp_path: Path, studio) -> None:
+def test_a_preview_is_decoded_once_and_ends_early_with_its_sound(
+    engine, video: Path, tmp_path: Path, studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_video(video)
+    readings: list[None] = []
+    read = type(opened).read
+
+    def counted(self, **colors):
+        readings.append(None)
+        return read(self, **colors)
+
+    monkeypatch.setattr(type(opened), "read", counted)
     result = color(video, out=tmp_path / "out.mp4", preview_seconds=0.4)
+    for file in (tmp_path / "out.mp4.chroma").glob("*.npz"):
+        file.unlink()
+    color(video, out=tmp_path / "again.mp4", preview_seconds=0.4, cache=tmp_path / "out.mp4.chroma")
+    assert len(readings) == 2  # also where the shots were known
     assert result.frames == 10 and len(list(open_video(tmp_path / "out.mp4").read())) == 10
     assert 0 < len(studio.packets(tmp_path / "out.mp4")) < len(studio.packets(video))
 

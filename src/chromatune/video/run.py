@@ -329,6 +329,7 @@ class VideoRun:
                 previous = self.cache.read(before) if segment.continues and before is not None else None
                 self.cache.write(key, shot_colorizer.colorize_shot(grays(length), length, segment.hints, previous))
             before = key
+        next(frames, None)  # after the last segment the reading is then complete, and its frames are held
         model = shot_colorizer.colorizer
         self.warnings = model.backend.warnings_of(model.info.resolve(self.options.colorize_options))
 
