@@ -1,13 +1,22 @@
-"""Frozen, validated settings: one definition serves Python, the command line and HTTP."""
+"""Frozen, validated settings, one definition for Python, the command line and HTTP; and how progress is reported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError, shown
+
+Advance = Callable[[], None]  # called once a step
+StartStage = Callable[[str, int], Advance]  # name of a stage and its number of steps ⇒ what to call once a step
+
+
+def silent(name: str, length: int) -> Advance:
+    """Show no progress: the `StartStage` that long functions have by default."""
+    return lambda: None
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class ColorizeOptions(BaseModel):
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """All that one photo is colorized with: its options, with the model's own values where they named none."""
+    """All settings of one photo: its options, with the model's own values where they are None."""
 
     prompt: str
     negative_prompt: str
@@ -86,7 +95,7 @@ class ResolvedOptions:
 
 
 def make_options(**settings: Any) -> ColorizeOptions:
-    """Validated `ColorizeOptions` from loose settings.
+    """Return validated `ColorizeOptions` from loose settings.
 
     Raises:
         OptionsError: one line naming the first setting that is wrong, what was given and what is accepted.
@@ -109,14 +118,14 @@ class Problem(NamedTuple):
 
 
 def first_problem(error: ValidationError) -> Problem:
-    """The first problem that pydantic found, in the words of a message."""
+    """Return the first problem that pydantic found, in the words of a message."""
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
     return Problem(field, first["input"], message[:1].lower() + message[1:] if field else message)
 
 
 def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> OptionsError:
-    """What pydantic found, as one line for the user.
+    """Return what pydantic found as an error of one line.
 
     Args:
         error: raised by `model`.

@@ -19,7 +19,7 @@ from chromatune.evaluation.evaluation import PROTOCOL_FILE, ROWS_FILE, evaluate
 from chromatune.evaluation.methods import ResultFiles
 from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import make_settings
-from chromatune.files import claim_folder
+from chromatune.files import lock_run_folder
 from chromatune.options import make_options
 from chromatune.pipeline.names import weights_hash
 from chromatune.pipeline.torch_backend import TorchBackend
@@ -157,14 +157,14 @@ def test_a_folder_is_one_evaluations_from_its_first_score_to_its_last_picture(se
 
     def start_stage(name: str, length: int):
         if not name.startswith("choosing"):
-            with pytest.raises(OptionsError) as caught, claim_folder(tmp_path / "out", "other.json", {}, "anything"):
+            with pytest.raises(OptionsError) as caught, lock_run_folder(tmp_path / "out", "other.json", {}, "anything"):
                 pass
             refusals[name] = str(caught.value)
         return lambda: None
 
     evaluate(settings(), tmp_path / "out", start_stage=start_stage)
     assert list(refusals) == ["gray", tiny_pipeline_dir.name, "drawing pictures"]
-    with claim_folder(tmp_path / "out", "other.json", {"a": 1}, "anything"), pytest.raises(OptionsError) as caught:
+    with lock_run_folder(tmp_path / "out", "other.json", {"a": 1}, "anything"), pytest.raises(OptionsError) as caught:
         evaluate(settings(), tmp_path / "out")
     assert "is in use: another process is working there" in str(caught.value)
     assert "\n" not in str(caught.value)

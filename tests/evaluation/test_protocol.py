@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from chromatune.data.sources import PhotoItem, Source, open_source
+from chromatune.data import PhotoItem, Source, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.evaluation import protocol
 from chromatune.evaluation.protocol import Choice, select

@@ -175,8 +175,7 @@ def test_what_was_worked_out_for_hints_is_freed_after_a_while(engine, local_of, 
 
 
 def test_a_16_bit_photo_with_transparency(engine, served_of):
-    from chromatune.images import encode_photo, read_photo
-    from chromatune.images.photo import Photo
+    from chromatune.images import Photo, encode_photo, read_photo
 
     gray = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     alpha = np.full((6, 8), 65535, np.uint16)

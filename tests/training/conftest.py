@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from chromatune.data.sources import open_source
+from chromatune.data import open_source
 from chromatune.evaluation.metrics import scores
 from chromatune.training.loop import train
 from chromatune.training.settings import TrainSettings

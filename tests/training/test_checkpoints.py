@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chromatune.data.sources import open_source
+from chromatune.data import open_source
 from chromatune.errors import DataError
 from chromatune.training import checkpoints
 from chromatune.training.loop import train

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.data.sources import open_source
+from chromatune.data import open_source
 from chromatune.errors import DataError
 from chromatune.pipeline.latents import encode_moments, to_pixels
 from chromatune.training import latent_cache

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import open_source, split_source
 from chromatune.data.inspection import inspect_source
-from chromatune.data.sources import open_source
-from chromatune.data.splits import split_source
 from chromatune.errors import DataError, OptionsError
-from chromatune.files import claim_folder
+from chromatune.files import lock_run_folder
 from chromatune.prompts import COLORIZE_PROMPTS
 from chromatune.training import loop, run
 from chromatune.training.settings import TrainSettings
@@ -53,7 +52,7 @@ def test_a_second_process_on_the_same_run_is_one_line(start, tmp_path, monkeypat
     known, refused = loop.learning_rate, []
 
     def learning_rate(*args):
-        with pytest.raises(OptionsError) as error, claim_folder(tmp_path / "run", run.RUN_FILE, {}, "a run"):
+        with pytest.raises(OptionsError) as error, lock_run_folder(tmp_path / "run", run.RUN_FILE, {}, "a run"):
             pass
         refused.append(str(error.value))
         return known(*args)
@@ -104,9 +103,9 @@ def test_the_sources_own_prompts(start):
 def test_what_is_left_out_is_written_with_its_reason(start, drawn_photos, tmp_path):
     """The photos that `data inspect` leaves out, by the same rule."""
     trained, _ = start(max_steps=1)
-    rows = [json.loads(line) for line in (tmp_path / "run" / run.LEFT_OUT_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / run.SKIPPED_FILE).read_text().splitlines()]
     told = {row["key"]: row["reason"] for row in rows}
-    inspected = inspect_source(open_source(drawn_photos), size_px=16).left_out
+    inspected = inspect_source(open_source(drawn_photos), size_px=16).skipped
     expected = {"broken.jpg": "broken", "gray.png": "gray or sepia"}
     assert {key for photos in inspected.values() for key in photos.examples} == set(expected)
     held_out = {item.key for item in trained.split.validation}
@@ -128,7 +127,7 @@ def test_a_held_out_photo_that_cannot_be_used_is_replaced(tiny_pipeline, tiny_se
             Image.fromarray(squares.astype(np.uint8)).save(path)
     trained = loop.train(open_source(photos), str(tiny_pipeline()), settings, tmp_path / "run")
     assert len(trained.split.validation) == 1 and trained.split.validation[0].key != first.key
-    assert json.loads((tmp_path / "run" / run.LEFT_OUT_FILE).read_text()) == {
+    assert json.loads((tmp_path / "run" / run.SKIPPED_FILE).read_text()) == {
         "key": first.key,
         "reason": "gray or sepia",
     }

@@ -137,7 +137,7 @@ def colorize_command(
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
     # here: they load OpenCV, which `--help` does not need
-    from chromatune.files import find_own_results
+    from chromatune.images import find_own_results
     from chromatune.jobs import plan, run_jobs
 
     if results := find_own_results(photos):

@@ -19,7 +19,7 @@ from chromatune.cli.requirements import require_torch
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
-    from chromatune.files import Advance, StartStage
+    from chromatune.options import Advance, StartStage
     from chromatune.training import TrainSettings
 
 SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_gray", "ab_mse", "delta_cf")
@@ -128,7 +128,7 @@ def _train(
     check_outside(out, source)
     photos = open_source(source)
     if not quiet:
-        note_own_results(photos.left_out.get(OWN_RESULT, 0))
+        note_own_results(photos.skipped.get(OWN_RESULT, 0))
 
     from chromatune.evaluation import score_result  # here and below: they load OpenCV and torch
     from chromatune.reports import require_pages

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from chromatune.errors import count_of
-from chromatune.files import CONTACT_SHEET
+from chromatune.images import CONTACT_SHEET
 
 LONGEST_MESSAGE = 1000  # characters; what a user gave may be a megabyte
 

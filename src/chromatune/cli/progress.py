@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from chromatune.files import Advance, StartStage
+    from chromatune.options import Advance, StartStage
 
 STEPS_A_LINE = 100
 SECONDS_A_LINE = 30.0
@@ -35,7 +35,7 @@ def make_bar(*, note: bool = False, transient: bool = True) -> Progress:
 def stages(shown: bool = True) -> Iterator[StartStage]:
     """What starts a bar for each stage; nothing is drawn where stderr is no terminal."""
     if not shown or not sys.stderr.isatty():
-        from chromatune.files import silent
+        from chromatune.options import silent
 
         yield silent
         return

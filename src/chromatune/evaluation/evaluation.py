@@ -22,7 +22,8 @@ from chromatune.evaluation.protocol import UNREADABLE, ChosenPhoto, LeftOut, des
 from chromatune.evaluation.records import NAMES, is_score, is_timing
 from chromatune.evaluation.scores import WORKERS, FaceFinder, Scorer, cached_face_finder
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import LineFile, StartStage, claim_folder, silent, write_json, write_whole
+from chromatune.files import LineFile, atomic_write, lock_run_folder, write_json
+from chromatune.options import StartStage, silent
 from chromatune.reports import render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
@@ -84,7 +85,7 @@ def evaluate(
             ResultFiles(method.folder)  # a mistyped folder is told before the work, not after
     networks = load_networks(settings)
     selected = select_photos(settings, start_stage)
-    own_results = sum(source.left_out.get(OWN_RESULT, 0) for source, _ in selected)
+    own_results = sum(source.skipped.get(OWN_RESULT, 0) for source, _ in selected)
     find_face, face_detector = cached_face_finder()
     protocol = describe_protocol(settings, selected) | {"faces": face_detector, "command": command}
     protocol |= networks.described
@@ -93,7 +94,7 @@ def evaluate(
     # Rows first: another process that is just beginning here writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
-    claim = claim_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
+    claim = lock_run_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
     with claim, _writing(out), ExitStack() as stack:
         scorer = _open_scorer(settings, out, networks, find_face, stack, photos)
         costs = _score_all(methods, photos, scorer, start_stage)
@@ -102,11 +103,11 @@ def evaluate(
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
-        write_whole(out / TABLE_FILE, summary.markdown_report(summarized).encode())
+        atomic_write(out / TABLE_FILE, summary.markdown_report(summarized).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
         evaluation = Evaluation(summarized, left_out, summary.failures_of(records), out, own_results)
         page = make_page(summarized, records, methods, costs, examples, left_out, evaluation.failures)
-        write_whole(out / REPORT_FILE, render_page(page).encode())
+        atomic_write(out / REPORT_FILE, render_page(page).encode())
     return evaluation
 
 

@@ -17,7 +17,7 @@ from chromatune.evaluation.hint_points import count_in
 from chromatune.evaluation.methods import GRAY_ROW, HINTS_ALONE, RAW, Method, Record
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
 from chromatune.evaluation.scores import Scorer
-from chromatune.files import StartStage
+from chromatune.options import StartStage
 from chromatune.reports import beside, data_uri, jpeg_of, new_figure, plain_label, png_of_figure
 
 RANKED_BY = "ciede2000"

@@ -32,7 +32,7 @@ from chromatune.data import (
 from chromatune.errors import DataError, PhotoError, count_of
 from chromatune.evaluation.bootstrap import RESAMPLES
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import Advance, StartStage
+from chromatune.options import Advance, StartStage
 from chromatune.pipeline import weights_hash
 from chromatune.reports import installed_versions
 
@@ -220,7 +220,7 @@ def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source,
         "photos": len(held_out.photos),
         "content": held_out.digest,
         # Results may come and go between two calls, and are no photos of either
-        "left_out": held_out.counts | {reason: n for reason, n in source.left_out.items() if reason != OWN_RESULT},
+        "left_out": held_out.counts | {reason: n for reason, n in source.skipped.items() if reason != OWN_RESULT},
         "gray_threshold": MIN_CHROMA,
         "square_px": settings.size_px,
     }

@@ -19,10 +19,10 @@ from chromatune.evaluation.methods import GRAY_ROW, Method, Record, ResultFiles
 from chromatune.evaluation.perceptual import TRUTH, FeatureFile, Name, Networks, features, lpips
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, center_square, content_of
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import Advance, LineFile
+from chromatune.files import LineFile
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.options import Advance, ColorizeOptions, make_options
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time
 AHEAD = 8  # photos read before, and scored after, the one in hand

@@ -19,9 +19,9 @@ from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError, PhotoError, VideoError
 from chromatune.evaluation.metrics import colorfulness, psnr
 from chromatune.evaluation.settings import VIDEO_PREFIX
-from chromatune.files import StartStage, silent, write_json, write_whole
+from chromatune.files import atomic_write, write_json
 from chromatune.images import Photo, to_depth, write_photo
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.reports import markdown_table
 from chromatune.video import (
     Frame,
@@ -309,7 +309,7 @@ def _write(out: Path, summary: dict[str, Any], strips: _Strips) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / VIDEO_SUMMARY_FILE, summary)
-        write_whole(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
+        atomic_write(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
         picture = strips.picture()
         write_photo(out / STRIP_FILE, picture, Photo(picture[..., 0]), overwrite=True)
     except (OSError, PhotoError) as error:

@@ -14,7 +14,7 @@ from chromatune.experiments import ambiguity
 from chromatune.experiments.declaration import TRUTH, DeclaredTest, Row, folder_name
 from chromatune.experiments.runs import OpenedExperiment
 from chromatune.experiments.verdicts import Keys, PhotoScores, Values, as_arrays
-from chromatune.files import read_json_lines, write_whole
+from chromatune.files import atomic_write, read_json_lines
 
 NAMED_BY = ("row", "key")  # fields of every record
 
@@ -96,7 +96,7 @@ def _draw_and_ask(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Fo
             colorizer = Colorizer.load(opened.model_of(arm, seed))
             records = ambiguity.measure_all(colorizer, photos, seed, advance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+            atomic_write(path, "".join(json.dumps(record) + "\n" for record in records).encode())
         known = read_json_lines(path, NAMED_BY, ambiguity.is_record)
         if {(record["row"], record["key"]) for record in known} != expected or len(known) != len(expected):
             raise DataError(f"{path}: does not hold each photo of “{test.name}” once; delete the file")

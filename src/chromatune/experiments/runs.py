@@ -23,7 +23,8 @@ from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.experiments import baselines
 from chromatune.experiments.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
 from chromatune.experiments.photos import Role, always_trained, training_source
-from chromatune.files import StartStage, whole_folder, write_whole
+from chromatune.files import atomic_folder, atomic_write
+from chromatune.options import StartStage
 from chromatune.reports import png_of
 from chromatune.training import TrainSettings, model_folder, resolve_settings, train, write_outcome
 
@@ -86,7 +87,7 @@ class OpenedExperiment:
             advance = self.start_stage(f"choosing photos for “{test.name}”", len(items))
             chosen = select(role.source, choice, advance=advance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, "".join(f"{photo.key}\n" for photo in chosen.photos).encode())
+            atomic_write(path, "".join(f"{photo.key}\n" for photo in chosen.photos).encode())
         return path
 
     def photos_of(self, test: DeclaredTest) -> list[PhotoItem]:
@@ -149,7 +150,7 @@ def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
     colorize = baselines.fit(arm.baseline or "", items, settings, settings.size_px or BASELINE_PX, advance)
     for test, folder in missing.items():
         try:
-            with whole_folder(folder) as new:
+            with atomic_folder(folder) as new:
                 for item in opened.photos_of(test):
                     path = (new / item.key).with_suffix(".png")
                     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ class Drawn:
     """What hints say at each pixel of a grid.
 
     Attributes:
-        relative: (h, w, 2) float32, chroma over luma (`color.gamut.relative_chroma`); 0 where nothing is said.
+        relative: (h, w, 2) float32, chroma over luma (`color.relative_chroma`); 0 where nothing is said.
         weight: (h, w) float32, 0..1.
     """
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from chromatune.errors import DataError, OptionsError, PhotoError, printable
-from chromatune.files import LineFile, claim_folder, write_whole
+from chromatune.files import LineFile, atomic_write, lock_run_folder
 from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, WorkSettings, joined_stamp
 from chromatune.jobs.local_engine import Engine
@@ -174,7 +174,7 @@ class Archive:
         failed = self.done_and_failed()[1]
         lines = [json.dumps({"photo": row.photo, "message": row.message}) + "\n" for row in failed]
         if lines:
-            write_whole(self.failures_file, "".join(lines).encode())
+            atomic_write(self.failures_file, "".join(lines).encode())
         else:
             self.failures_file.unlink(missing_ok=True)
 
@@ -300,7 +300,7 @@ def hold_destination(
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
     facts = {"source": source.address} | ({} if results is None else {"results": results.address})
-    with claim_folder(folder, NOTE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
+    with lock_run_folder(folder, NOTE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
         manifest = Manifest(folder / MARK)
         try:
             yield manifest

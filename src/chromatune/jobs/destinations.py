@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from chromatune.errors import OptionsError
-from chromatune.files import RESULT_MARK
-from chromatune.images import IMAGE_SUFFIXES, Photo, suffix_for
+from chromatune.images import IMAGE_SUFFIXES, RESULT_MARK, Photo, suffix_for
 
 STANDARD_STREAM = "-"
 ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect

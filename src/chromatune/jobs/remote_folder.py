@@ -12,10 +12,8 @@ from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
-from chromatune.data import HIDDEN_FOLDERS
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
-from chromatune.files import find_own_results
-from chromatune.images import IMAGE_SUFFIXES
+from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results
 from chromatune.jobs.stores import Found, LocalFolder, SourceGoneError, Store, check_folders
 
 # A file appears there when all of it has come; elsewhere it is written under another name and renamed

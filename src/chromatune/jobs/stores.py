@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from chromatune.data import list_folder
 from chromatune.errors import OptionsError, PhotoError, printable
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
+from chromatune.images import list_folder
 
 MARK = ".chromatune"  # folder of what a run keeps in its destination
 NOTE = f"{MARK}/archive.json"  # in a destination from the first moment on
@@ -140,7 +140,7 @@ class LocalFolder:
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            atomic_write(path, data)
         except OSError as error:
             whole = error.errno in NO_ACCESS and not os.access(self.path, os.W_OK)
             if error.errno in OF_ONE_FILE | NO_ACCESS and not whole:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import PhotoError, count_of, printable
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.images import read_photo, to_depth
 from chromatune.jobs.archive import FAILURES_FILE, Archive
 from chromatune.jobs.manifest import Row
@@ -50,7 +50,7 @@ def write_summary(archive: Archive, folder: Path) -> Path:
     """
     done, failed = archive.done_and_failed()
     path = folder / SUMMARY_FILE
-    write_whole(path, render_page(make_page(archive, done, failed)).encode("utf-8", "backslashreplace"))
+    atomic_write(path, render_page(make_page(archive, done, failed)).encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from chromatune.errors import ModelError, printable
-from chromatune.files import StartStage, silent
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline import Pipeline, load_pipeline
 from chromatune.pipeline.loading import quiet_libraries
 from chromatune.pipeline.names import ModelInfo, find_model

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from chromatune.errors import MissingExtraError
-from chromatune.files import Advance
+from chromatune.options import Advance
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline
 from chromatune.pipeline.onnx_files import FEATURES, GRAPH_FILE

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from chromatune.errors import ChromaTuneError, OptionsError, shown
-from chromatune.files import Advance
 from chromatune.hints import Hints
-from chromatune.options import ColorizeOptions
+from chromatune.options import Advance, ColorizeOptions
 from chromatune.serving.local import without_paths
 from chromatune.serving.predictor import QueueFull
 from chromatune.serving.settings import ServeSettings

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.reports import png_of
 from chromatune.training.validation_set import ValidationSet
 
@@ -46,7 +46,7 @@ def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: n
     rows.append(photos.truth_u8[:GRID_PHOTOS])
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, png_of(sheet))
+    atomic_write(path, png_of(sheet))
 
 
 def read_grid(path: Path, *, recomposed: bool) -> Grid | None:

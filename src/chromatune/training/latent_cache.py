@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from chromatune.data import BROKEN, MONOCHROME, TOO_SMALL, LeftOut, PhotoItem, draw_crop, make_pair, read_usable
+from chromatune.data import BROKEN, MONOCHROME, TOO_SMALL, PhotoItem, SkippedPhoto, draw_crop, make_pair, read_usable
 from chromatune.errors import DataError
-from chromatune.files import StartStage, silent, write_whole
+from chromatune.files import atomic_write
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import encode_moments, mode_of, read_json, to_pixels
 from chromatune.training.parts import weights_digest
 from chromatune.training.settings import TrainSettings
@@ -243,7 +244,7 @@ def _make(
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
             index["done"] = number + 1
-            write_whole(note, json.dumps(index).encode())
+            atomic_write(note, json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         shutil.rmtree(partial)
         raise DataError(f"no usable photo among {len(items)}: {_reasons(index['left_out'])}")
@@ -255,7 +256,7 @@ def _usable_pairs(
     item: PhotoItem, size_px: int, settings: TrainSettings, left_out: dict[str, list[str]]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     rgb = read_usable(item)
-    if isinstance(rgb, LeftOut):
+    if isinstance(rgb, SkippedPhoto):
         left_out[rgb.reason].append(item.key)
         return None
     return [_pair_of(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]

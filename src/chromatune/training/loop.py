@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from chromatune.data import Source, Split
-from chromatune.files import StartStage, silent
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import ModelInfo
 from chromatune.training.checkpoints import load_best, load_latest, save_best, save_checkpoint
 from chromatune.training.latent_cache import LatentCache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chromatune.errors import DataError
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.training.checkpoints import writing
 
 METRICS_FILE = "metrics.jsonl"
@@ -35,7 +35,7 @@ class MetricsLog:
         rows = read_metrics(self.path) if self.path.exists() else []
         kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
         with writing(self.path):
-            write_whole(self.path, "".join(kept).encode())
+            atomic_write(self.path, "".join(kept).encode())
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, and reports it.

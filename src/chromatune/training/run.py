@@ -17,9 +17,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.data import LeftOut, PhotoItem, Source, Split, instructions_of, split_usable
+from chromatune.data import PhotoItem, SkippedPhoto, Source, Split, instructions_of, split_usable
 from chromatune.errors import ChromaTuneError, OptionsError
-from chromatune.files import StartStage, claim_folder, release_folder, silent, write_whole
+from chromatune.files import atomic_write, discard_run_folder, lock_run_folder
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import ModelInfo, zero_terminal_snr_config
 from chromatune.training.checkpoints import writing
 from chromatune.training.latent_cache import LatentCache, open_cache
@@ -31,7 +32,7 @@ from chromatune.training.unread_prompts import unread_warning
 from chromatune.training.validation_set import ValidationSet, read_validation
 from chromatune.training.widening import TrainablePipeline, open_trainable
 
-LEFT_OUT_FILE = "left-out.jsonl"  # photos that are not trained with, and why
+SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
 OnWarning: TypeAlias = Callable[[str], None]  # takes one line on what the user asked for and will not get
@@ -42,7 +43,7 @@ class Start(NamedTuple):
 
     prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
     split: Split
-    passed_over: tuple[LeftOut, ...]  # photos that were to be held out, and cannot be used
+    passed_over: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
     pipeline: TrainablePipeline
     info: ModelInfo
 
@@ -108,14 +109,14 @@ def opened_run(
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
     facts = _facts(start, model, settings, accelerator.num_processes) if is_main else {}
-    with claim_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
+    with lock_run_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
         try:
             if is_main and (line := unread_warning(start.pipeline.tokenizer, _trained_prompts(start))):
                 on_warning(line)
             run = _build(accelerator, start, settings, out, cache_dir, start_stage if is_main else silent)
         except ChromaTuneError:
             if is_new:
-                release_folder(out, RUN_FILE)
+                discard_run_folder(out, RUN_FILE)
             raise
         yield run
 
@@ -173,8 +174,8 @@ def _build(
             cache_dir, start.split.train, learner.vae, info.size_px, settings, start_stage, encoder is not None
         )
     if accelerator.is_main_process:
-        with writing(out / LEFT_OUT_FILE):
-            write_whole(out / LEFT_OUT_FILE, _left_out_lines(start.passed_over, cache.left_out))
+        with writing(out / SKIPPED_FILE):
+            atomic_write(out / SKIPPED_FILE, _left_out_lines(start.passed_over, cache.left_out))
     scaling, timesteps = parts.vae.config.scaling_factor, len(learner.alphas_cumprod)
     stream = PairStream(cache, start.prompts, parts.tokenizer, scaling, timesteps, settings)
     held_out = read_validation(start.split.validation, settings.validation_photos, info.size_px, learner)
@@ -189,7 +190,7 @@ def _build(
     )  # fmt: skip
 
 
-def _left_out_lines(passed_over: Sequence[LeftOut], of_cache: Mapping[str, Sequence[str]]) -> bytes:
+def _left_out_lines(passed_over: Sequence[SkippedPhoto], of_cache: Mapping[str, Sequence[str]]) -> bytes:
     """A JSON line for each photo that is not trained with, and why."""
     rows = [{"key": photo.key, "reason": photo.reason} for photo in passed_over]
     rows += [{"key": key, "reason": reason} for reason, keys in of_cache.items() for key in keys]

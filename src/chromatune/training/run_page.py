@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import DataError, count_of
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.reports import (
     MISSING,
     Block,
@@ -83,8 +83,8 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
     page = render_page(_page_of(run_folder, rows, panels, title, settings, best_step))
     try:
         if panels:
-            write_whole(run_folder / CURVES_FILE, sheet_of([png for _, png in panels]))
-        write_whole(run_folder / PAGE_FILE, page.encode())
+            atomic_write(run_folder / CURVES_FILE, sheet_of([png for _, png in panels]))
+        atomic_write(run_folder / PAGE_FILE, page.encode())
     except OSError as error:
         raise DataError(f"{run_folder}: the report cannot be written ({error.strerror}); check disk and path") from None
     return run_folder / PAGE_FILE

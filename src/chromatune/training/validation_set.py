@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from chromatune.color import luma
-from chromatune.data import LeftOut, PhotoItem, apply_crop, center_crop, read_usable
+from chromatune.data import PhotoItem, SkippedPhoto, apply_crop, center_crop, read_usable
 from chromatune.errors import DataError
 from chromatune.pipeline import draw_latents, encode_moments, mode_of, to_pixels
 from chromatune.training.learner import Learner, draw_noise
@@ -35,7 +35,7 @@ def read_validation(items: Sequence[PhotoItem], count: int, size_px: int, learne
     truths: list[np.ndarray] = []
     for item in items:
         rgb = read_usable(item)
-        if not isinstance(rgb, LeftOut):
+        if not isinstance(rgb, SkippedPhoto):
             truths.append(apply_crop(rgb, center_crop(rgb.shape[0], rgb.shape[1]), size_px))
         if len(truths) == count:
             break

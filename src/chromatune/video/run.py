@@ -18,9 +18,9 @@ import numpy as np
 import chromatune
 from chromatune.colorizer import Colorizer, check_recomposed
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
-from chromatune.files import StartStage, silent
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import model_info, usual_workers, weights_hash
 from chromatune.video.options import VideoOptions
 from chromatune.video.reading import HeldFrames

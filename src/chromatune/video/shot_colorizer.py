@@ -19,7 +19,7 @@ import numpy as np
 from chromatune.color import grid_size, resize
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import PhotoError, VideoError, printable
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.hints import HintedChroma, Hints, Reference
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
@@ -385,7 +385,7 @@ class ChromaCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            atomic_write(path, data)
         except OSError as error:
             name = printable(str(path))
             raise VideoError(f"{name}: cannot be written ({error.strerror}); make room, or give --cache DIR") from error

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import OptionsError, VideoError, printable, shown
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.images import to_depth
 from chromatune.video.flow import flow_between, warp
 
@@ -188,7 +188,7 @@ def write_starts(path: Path, shots: Sequence[Shot]) -> None:
     """
     text = "# first frame of each shot\n" + "".join(f"{shot.start}\n" for shot in shots)
     try:
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
     except OSError as error:
         raise VideoError(f"{printable(str(path))}: cannot be written ({error.strerror}); give another file") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
-from chromatune.files import LineFile, whole_file, write_whole
+from chromatune.files import LineFile, atomic_file, atomic_write
 from chromatune.images import Photo, encode_photo, format_for, suffix_for
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
 from chromatune.video.video import Frame, VideoInfo
@@ -245,7 +245,7 @@ class FolderWriter:
     def write(self, frame: Frame, key: str, made: bytes) -> None:
         path = self._path(frame)
         self._record(path, BEGUN)
-        write_whole(path, made)
+        atomic_write(path, made)
         self._record(path, self._version(key))
 
     def finish(self, seconds: float | None = None) -> None:
@@ -279,7 +279,7 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
     name = printable(str(out))
     try:
         with ExitStack() as stack:
-            part = stack.enter_context(whole_file(out, overwrite=overwrite))
+            part = stack.enter_context(atomic_file(out, overwrite=overwrite))
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)

@@ -1,4 +1,4 @@
-"""A file, or a folder, that appears under its name only once it is complete and on the disk.
+"""Atomic writes: a file, or a folder, appears under its name only once it is complete and on the disk.
 
 Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that what a killed process left
 can be told from what a living one is writing.
@@ -34,20 +34,20 @@ _LAST_RESORT_LOCK = threading.Lock()
 _SWEPT: set[Path] = set()  # folders that this process has looked through
 
 
-def write_whole(target: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Writes a file whole or not at all: under a temporary name, to the disk, then renamed.
+def atomic_write(target: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write a file completely or not at all: under a temporary name, to the disk, then renamed.
 
     Raises:
         OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
         FileExistsError: it exists, and `overwrite` is off.
     """
-    with whole_file(target, overwrite=overwrite) as temporary, temporary.open("xb") as file:
+    with atomic_file(target, overwrite=overwrite) as temporary, temporary.open("xb") as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def whole_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary path to write a file to, which takes the name `target` at the end; on an error nothing is left.
+def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path to write a file to, which takes the name `target` at the end; on an error nothing is left.
 
     Raises:
         OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
@@ -75,18 +75,18 @@ def whole_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Writes a value as indented JSON, whole or not at all.
+    """Write a value as indented JSON, completely or not at all.
 
     Raises:
         OSError: it cannot be written; an existing file stays as it was.
         ValueError: a number is not finite: JSON has none.
     """
-    write_whole(target, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    atomic_write(target, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` at the end in place of an older one; on an error nothing is left.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which replaces `folder` at the end; on an error nothing is left.
 
     Raises:
         OSError: it cannot be written; an existing folder stays as it was.
@@ -105,7 +105,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until all files are on the disk: a rename may get there before what it names."""
+    """Wait until all files of a folder are on the disk: a rename may get there before what it names."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb+") as opened:
@@ -113,7 +113,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Deletes temporary files that processes of this machine left in a folder when they were killed, if an hour old.
+    """Delete temporary files that processes of this machine left in a folder when they were killed, if an hour old.
 
     Files of other machines, of living processes and of other programs stay.
     """
@@ -142,12 +142,12 @@ def _part_name(name: str) -> str:
 
 
 def _machine() -> str:
-    """Eight characters for this machine: process numbers mean nothing on another one that shares the folder."""
+    """Return eight characters for this machine: process numbers mean nothing on another one that shares the folder."""
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of that number runs here; False on Windows, where files in use cannot be deleted anyway."""
+    """Return whether such a process runs here; False on Windows, where files in use cannot be deleted anyway."""
     if os.name == "nt":  # os.kill would end it
         return False
     try:
@@ -186,7 +186,7 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
 
 
 def _rename_without_replacing(temporary: Path, target: Path) -> None:
-    """A rename that fails if the target exists, which Python has on Windows alone.
+    """Rename a file, and fail if the target exists, which Python can do on Windows alone.
 
     Raises:
         FileExistsError: the target exists.
@@ -210,7 +210,7 @@ def _rename_without_replacing(temporary: Path, target: Path) -> None:
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:
-    """Gives `new` the name `target`; no system renames over a full folder, so the old one steps aside first."""
+    """Give `new` the name `target`; no system renames over a full folder, so the old one steps aside first."""
     shutil.rmtree(old, ignore_errors=True)
     replaces = target.exists()
     if replaces:

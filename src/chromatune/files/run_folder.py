@@ -1,7 +1,7 @@
-"""Whose folder is it? A piece of work writes down what it is, and holds the folder for its own process while it runs.
+"""The folder of a run: a file in it says what the run is, and a lock lets one process at a time work there.
 
-A later call with the same facts goes on; one with other facts, or a second process at the same time, is told so in one
-line and changes nothing.
+A later call with the same facts resumes; one with other facts, or a second process at the same time, gets an error of
+one line and changes nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from chromatune.errors import DataError, OptionsError, shown
-from chromatune.files.whole import write_json
+from chromatune.files.atomic import write_json
 
 LOCK_FILE = ".lock"
 
 
 @contextmanager
-def claim_folder(
+def lock_run_folder(
     folder: Path,
     file_name: str,
     facts: Mapping[str, Any],
@@ -30,20 +30,19 @@ def claim_folder(
     ignored: tuple[str, ...] = (),
     other: str = "--out",
 ) -> Iterator[bool]:
-    """Holds a folder, made if missing, for one piece of work while the block runs; yields whether it is new there.
+    """Lock a folder, made if missing, while the block runs; yield whether the run is new there.
 
     Args:
-        folder: of the work.
-        file_name: of the note that says what the work is, a JSON object, in that folder.
-        facts: what the work is: all that must be the same for it to be gone on with.
-        what: how messages call such work: "a run", "an evaluation".
-        ignored: facts that may change; the newest are written down.
-        other: what is to be given another one of, to work elsewhere.
+        folder: of the run.
+        file_name: of the JSON object in that folder that says what the run is.
+        facts: what the run is: all that must be the same for it to be resumed.
+        what: how messages call it: "a run", "an evaluation".
+        ignored: facts that may change; the newest are written.
+        other: the option by which messages advise another folder.
 
     Raises:
-        OptionsError: the folder holds other work of this kind (the first difference is named), or another process is
-            working in it.
-        DataError: the note is damaged, or cannot be written.
+        OptionsError: the folder holds another run (the first difference is named), or another process works in it.
+        DataError: the file is damaged, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,18 +55,18 @@ def claim_folder(
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); give another {other}") from error
     try:
-        yield _note(folder / file_name, json.loads(json.dumps(facts)), what, ignored, other)
+        yield _check_facts(folder / file_name, json.loads(json.dumps(facts)), what, ignored, other)
     finally:
         lock.release()
 
 
-def is_claimed(folder: Path) -> bool:
-    """Whether a folder is that of a piece of work, at whatever time: what lies there are its results."""
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a run works in a folder, or did: what lies there are its results."""
     return (folder / LOCK_FILE).is_file()
 
 
-def release_folder(folder: Path, file_name: str) -> None:
-    """Takes the note back from work that never began; the folder goes too, if nothing but empty folders is left."""
+def discard_run_folder(folder: Path, file_name: str) -> None:
+    """Undo `lock_run_folder` for a run that never began; the folder goes too, if nothing but empty folders is left."""
     for name in (file_name, LOCK_FILE):
         (folder / name).unlink(missing_ok=True)
     for empty in (*folder.glob("*/"), folder):
@@ -75,8 +74,8 @@ def release_folder(folder: Path, file_name: str) -> None:
             empty.rmdir()
 
 
-def _note(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
-    """Writes the facts down, or compares them with those that stand there; whether none stood."""
+def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
+    """Write the facts, or compare them with those of an earlier call; return whether there was none."""
     known = _read(path, what, other) if path.exists() else {}
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):

@@ -1,10 +1,13 @@
-"""Which of many files are results of others of them, as names tell."""
+"""Photo files by their names: results of earlier runs, and what a folder holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from chromatune.files import find_own_results
+from chromatune.files import lock_run_folder
+from chromatune.images import Listing, find_own_results, list_folder
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,25 @@ from chromatune.files import find_own_results
 )
 def test_results_of_an_earlier_run_are_no_photos(photos: list[str], found: list[str]) -> None:
     assert find_own_results(photos) == found
+
+
+def test_a_folder_lists_photos_others_and_results_but_nothing_hidden_and_no_run(tmp_path: Path) -> None:
+    names = (
+        "b.JPG",
+        "a/x.png",
+        "a/x.color.png",
+        "notes.txt",
+        ".hidden.jpg",
+        ".git/c.jpg",
+        "__MACOSX/d.jpg",
+        "run/e.png",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with lock_run_folder(tmp_path / "run", "run.json", {"seed": 1}, "a run"):
+        pass
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    found = list_folder(tmp_path)
+    assert found == Listing(tmp_path, ("a/x.png", "b.JPG"), ("notes.txt",), 0, ("a/x.color.png",))
+    assert list_folder(tmp_path / "gone").closed_folders == 1

@@ -1,4 +1,4 @@
-"""Files and folders are whole or absent, whatever happens on the way."""
+"""Files and folders are complete or absent, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chromatune.files import whole_folder, write_json, write_whole
+from chromatune.files import atomic_folder, atomic_write, write_json
 
 
 def no_room(*_: object) -> None:
@@ -26,7 +26,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fa
     target.write_bytes(b"old")
     monkeypatch.setattr(os, failing, no_room)
     with pytest.raises(OSError, match="No space left") as error:
-        write_whole(target, b"new")
+        atomic_write(target, b"new")
     assert error.value.filename == str(target)
     assert target.read_bytes() == b"old"
     assert left_in(tmp_path) == ["file"]
@@ -34,11 +34,11 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fa
 
 def test_an_existing_file_is_replaced_only_where_that_is_wanted(tmp_path):
     target = tmp_path / "file"
-    write_whole(target, b"1", overwrite=False)
+    atomic_write(target, b"1", overwrite=False)
     with pytest.raises(FileExistsError):
-        write_whole(target, b"2", overwrite=False)
+        atomic_write(target, b"2", overwrite=False)
     assert target.read_bytes() == b"1"
-    write_whole(target, b"3")
+    atomic_write(target, b"3")
     assert target.read_bytes() == b"3"
     assert left_in(tmp_path) == ["file"]
 
@@ -46,7 +46,7 @@ def test_an_existing_file_is_replaced_only_where_that_is_wanted(tmp_path):
 def test_what_a_link_points_at_is_replaced_not_the_link(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
-    write_whole(tmp_path / "link", b"new")
+    atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
 
@@ -61,10 +61,10 @@ def test_json_is_readable_and_never_holds_what_json_has_not(tmp_path):
 
 def test_a_folder_takes_its_name_when_it_is_complete(tmp_path):
     target = tmp_path / "deep" / "model"
-    with whole_folder(target) as new:
+    with atomic_folder(target) as new:
         (new / "a").write_text("1")
         assert not target.exists()
-    with whole_folder(target) as new:
+    with atomic_folder(target) as new:
         (new / "b").write_text("2")
         assert left_in(target) == ["a"]
     assert left_in(tmp_path / "deep") == ["b", "model"]
@@ -73,7 +73,7 @@ def test_a_folder_takes_its_name_when_it_is_complete(tmp_path):
 @pytest.mark.parametrize("failing", ["inside", "fsync", "rename"])
 def test_a_folder_that_cannot_be_completed_leaves_the_old_one(tmp_path, monkeypatch, failing):
     target = tmp_path / "model"
-    with whole_folder(target) as new:
+    with atomic_folder(target) as new:
         (new / "a").write_text("1")
     if failing == "fsync":
         monkeypatch.setattr(os, "fsync", no_room)
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_completed_leaves_the_old_one(tmp_path, monkeypa
         )
 
     def replace() -> None:
-        with whole_folder(target) as new:
+        with atomic_folder(target) as new:
             (new / "b").write_text("2")
             if failing == "inside":
                 raise ZeroDivisionError
@@ -98,7 +98,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     for leftover in (".model.new", ".model.old"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "torn").write_text("x")
-    with whole_folder(tmp_path / "model") as new:
+    with atomic_folder(tmp_path / "model") as new:
         assert left_in(new) == []
         (new / "a").write_text("1")
     assert left_in(tmp_path) == ["a", "model"]
