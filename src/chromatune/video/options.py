@@ -1,4 +1,4 @@
-"""What is wanted of a film: settings, hints by frame, and how both are written."""
+"""Options of a video, and hints by frame as the command line and folders give them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from chromatune.errors import OptionsError, printable, shown
 from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers, parse_point
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
-from chromatune.video.folders import frame_number
-
-CACHE_MARK = ".chroma"
+from chromatune.video.reading import frame_number
 
 
 @dataclass(frozen=True, eq=False)
 class VideoOptions:
-    """What is made of a film.
+    """How a video is colorized.
 
     Attributes:
-        out: a film's file, or a folder of frames.
+        out: a video's file, or a folder of frames.
         model: see `Colorizer.load`.
-        options: of all frames.
-        hints: number of a frame ⇒ what is known of its colors.
+        colorize_options: of all frames.
+        hints: number of a frame ⇒ its hints.
         like: photos in color that show the same things.
-        codec: see `film.writing.CODECS`; None for H.264.
+        codec: "h264", "ffv1" or "prores"; None for H.264.
         starts: first frames of shots; None to find them.
         preview_seconds: only so much from the start.
-        cache: folder for chroma; None for one beside `out`.
+        cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
@@ -36,7 +34,7 @@ class VideoOptions:
 
     out: Path
     model: str = "mini"
-    options: ColorizeOptions = ColorizeOptions()
+    colorize_options: ColorizeOptions = ColorizeOptions()
     hints: Mapping[int, Hints] = field(default_factory=dict)
     like: Sequence[Photo] = ()
     codec: str | None = None
@@ -47,14 +45,9 @@ class VideoOptions:
     device: str | None = None
     runtime: str | None = None
 
-    @property
-    def cache_folder(self) -> Path:
-        """Where chroma is kept."""
-        return self.cache or self.out.with_name(self.out.name + CACHE_MARK)
-
 
 def parse_frame_point(text: str) -> tuple[int, Hints]:
-    """Number of a frame and a point of it, as the command line writes them: FRAME:X,Y=COLOR.
+    """Return the number of a frame and a point hint on it, from FRAME:X,Y=COLOR.
 
     Raises:
         OptionsError: it is written otherwise.
@@ -66,11 +59,11 @@ def parse_frame_point(text: str) -> tuple[int, Hints]:
 
 
 def layers_by_frame(folder: Path) -> dict[int, Hints]:
-    """The painted layers in a folder, by the number of the frame that is in their names.
+    """Return the painted layers in a folder, by the number of the frame in their names.
 
     Raises:
         OptionsError: there is no such folder, no layer in it, or two of one frame.
-        PhotoError: one is no picture with transparency.
+        PhotoError: a layer is no picture with transparency.
     """
     name = printable(str(folder))
     found: dict[int, Path] = {}

@@ -1,4 +1,4 @@
-"""Chroma through a shot: it goes with the motion, holds still through grain and flicker, and fades with the film."""
+"""Chroma through a shot: it goes with the motion, holds still through grain and flicker, and fades with the video."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from chromatune.video.chroma import ShotChroma, agree, find_ways
-from chromatune.video.keys import exposure_step, find_keys, key_offsets
-from chromatune.video.motion import carried, flow_between, trust
+from chromatune.video.flow import confidence, exposure_change, flow_between, neighbor_flows, warp
+from chromatune.video.shot_colorizer import ShotChroma, find_keyframes, keyframe_offsets, make_consistent
 
 
 def colored(luma: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -19,48 +18,48 @@ def colored(luma: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def shot_of(frames: list[np.ndarray], noise: bool = False) -> ShotChroma:
     exposures: list[float] = []
-    keys = list(find_keys(frames, key_offsets(len(frames)), frames[0].shape, exposures))
-    lumas, levels = [key.luma for key in keys], [key.exposure for key in keys]
-    chromas = [colored(key.luma, index if noise else 0) for index, key in enumerate(keys)]
-    found = agree(chromas, levels, find_ways(lumas, levels))
-    return ShotChroma(
-        np.array([key.offset for key in keys]), np.stack(lumas), found, np.array(levels), np.array(exposures)
-    )
+    height, width = frames[0].shape
+    keyframes = list(find_keyframes(frames, keyframe_offsets(len(frames)), (height, width), exposures))
+    lumas, keyframe_exposures = [each.luma for each in keyframes], [each.exposure for each in keyframes]
+    chromas = [colored(luma, index if noise else 0) for index, luma in enumerate(lumas)]
+    found = make_consistent(chromas, keyframe_exposures, neighbor_flows(lumas, keyframe_exposures))
+    offsets = np.array([each.offset for each in keyframes])
+    return ShotChroma(offsets, np.stack(lumas), found, np.array(keyframe_exposures), np.array(exposures))
 
 
-def test_keys_are_few_and_include_what_is_wanted() -> None:
-    assert key_offsets(1) == [0] and key_offsets(14) == [7]
-    offsets = key_offsets(300, (3, 299))
+def test_keyframes_are_few_and_include_hinted_frames() -> None:
+    assert keyframe_offsets(1) == [0] and keyframe_offsets(14) == [7]
+    offsets = keyframe_offsets(300, (3, 299))
     assert {3, 299} <= set(offsets) and len(offsets) < 30 and offsets == sorted(offsets)
 
 
-def test_a_key_is_steadied(studio) -> None:
+def test_a_keyframe_is_stabilized(studio) -> None:
     clean = studio.pan(studio.texture(1), 9)
     frames = studio.aged(clean, 0, grain=12, flicker=0)
     frames[4] = frames[4].copy()
     frames[4][30:36, 40:46] = 255  # a speck of dust
-    (key,) = find_keys(frames, [4], frames[0].shape, [])
+    (keyframe,) = find_keyframes(frames, [4], frames[0].shape, [])
     inside = np.s_[8:-8, 8:-8]
     own = np.abs(frames[4][inside] - clean[4][inside]).mean()
-    steadied = np.abs(key.steadied[inside].astype(float) - clean[4][inside]).mean()
-    assert steadied < 0.7 * own
-    assert np.abs(key.steadied[31:35, 41:45].astype(float) - clean[4][31:35, 41:45]).mean() < 25
+    stabilized = np.abs(keyframe.stabilized[inside].astype(float) - clean[4][inside]).mean()
+    assert stabilized < 0.7 * own
+    assert np.abs(keyframe.stabilized[31:35, 41:45].astype(float) - clean[4][31:35, 41:45]).mean() < 25
 
 
 def test_exposure_is_told_from_motion(studio) -> None:
     first, second = studio.pan(studio.texture(2), 2, step=3)
     darker = np.clip(0.8 * second, 0, 255).astype(np.uint8)
-    assert exposure_step(first.astype(np.uint8), darker) == pytest.approx(np.log(0.8), abs=0.02)
+    assert exposure_change(first.astype(np.uint8), darker) == pytest.approx(np.log(0.8), abs=0.02)
 
 
 def test_flow_leads_back_and_is_not_believed_where_nothing_was(studio) -> None:
     first, second = (frame.astype(np.uint8) for frame in studio.pan(studio.texture(3), 2, step=6))
-    there, back = flow_between(second, first), flow_between(first, second)
-    believed = trust(there, back)
+    flow, backward = flow_between(second, first), flow_between(first, second)
+    believed = confidence(flow, backward)
     assert believed[10:-10, 10:-20].mean() > 0.85
     assert believed[:, -3:].mean() < 0.3  # it came into view
-    moved = carried(first.astype(np.float32), there)
-    assert np.abs(moved - second)[10:-10, 10:-20].mean() < 3
+    warped = warp(first.astype(np.float32), flow)
+    assert np.abs(warped - second)[10:-10, 10:-20].mean() < 3
 
 
 def test_flow_depends_on_its_two_pictures_alone(studio) -> None:
@@ -76,12 +75,12 @@ def test_chroma_goes_with_the_motion_and_does_not_flicker(studio) -> None:
     found = [shot.at(offset, frame) for offset, frame in enumerate(frames)]
     clean = [frame.astype(np.uint8) for frame in studio.pan(studio.texture(4), 30, step=1)]
     for offset in (3, 12, 22):
-        there = flow_between(clean[offset + 1], clean[offset])
-        change = np.abs(found[offset + 1] - carried(found[offset], there))[10:-10, 10:-10].mean()
-        assert change < 0.003  # the keys differ by 0.02 each
-        wanted = colored(clean[offset])
-        spread = np.corrcoef(found[offset][..., 0].ravel(), wanted[..., 0].ravel())[0, 1]
-        assert spread > 0.95
+        flow = flow_between(clean[offset + 1], clean[offset])
+        change = np.abs(found[offset + 1] - warp(found[offset], flow))[10:-10, 10:-10].mean()
+        assert change < 0.003  # the keyframes differ by 0.02 each
+        expected = colored(clean[offset])
+        correlation = np.corrcoef(found[offset][..., 0].ravel(), expected[..., 0].ravel())[0, 1]
+        assert correlation > 0.95
 
 
 def test_chroma_fades_with_the_video(studio) -> None:
@@ -93,12 +92,12 @@ def test_chroma_fades_with_the_video(studio) -> None:
     assert dark < 0.75 * bright
 
 
-def test_keys_that_agree_stay_as_vivid() -> None:
+def test_consistent_keyframes_stay_as_vivid() -> None:
     rng = np.random.default_rng(0)
     luma = (255 * rng.random((40, 50))).astype(np.uint8)
     chromas = [np.float32(0.1 * rng.standard_normal((1, 1, 2))) * np.ones((40, 50, 2), np.float32) for _ in range(4)]
-    levels = [0.0] * 4
-    found = agree(chromas, levels, find_ways([luma] * 4, levels))
+    exposures = [0.0] * 4
+    found = make_consistent(chromas, exposures, neighbor_flows([luma] * 4, exposures))
     before, after = (np.linalg.norm(each, axis=-1).mean() for each in (np.stack(chromas), found))
     assert found.std(axis=0).mean() < 0.5 * np.stack(chromas).std(axis=0).mean()
     assert after <= before * 1.001
@@ -107,7 +106,7 @@ def test_keys_that_agree_stay_as_vivid() -> None:
 def test_where_no_flow_is_believed_color_comes_from_around() -> None:
     luma = np.full((64, 80), 120, np.uint8)
     other = luma.copy()
-    other[20:40, 30:50] = 250  # a thing that the key does not have
+    other[20:40, 30:50] = 250  # a thing that the keyframe does not have
     chroma = np.full((1, 64, 80, 2), 0.1, np.float32)
     shot = ShotChroma(np.array([0]), luma[None], chroma, np.zeros(1), np.zeros(2))
     assert np.allclose(shot.at(1, other), 0.1, atol=0.01)
