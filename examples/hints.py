@@ -100,10 +100,10 @@ def main() -> None:
         for output in colorizer.model_outputs([Photo(gray, name=name)], make_options(hint_reach=REACH)):
             if isinstance(output, Exception):
                 raise SystemExit(str(output))
-            retouch = Editor(colorizer, output)
+            editor = Editor(colorizer, output)
             columns.setdefault("strokes", []).append(with_strokes(gray, variants[name][-1]))
             for hints in variants[name]:
-                columns.setdefault(f"{len(hints.marks)} strokes", []).append(retouch.finish(hints).rgb)
+                columns.setdefault(f"{len(hints.marks)} strokes", []).append(editor.finish(hints).rgb)
     if len(sys.argv) == 2:
         columns["truth"] = [shipped_photo(name) for name in grays]
     save(Path(sys.argv[1]), labeled(columns))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline.names import ModelInfo
+from chromatune.pipeline import BackendOutput, ModelInfo
 
 TinyPipeline = Callable[..., Path]
 
@@ -249,7 +249,9 @@ def write_graphs(folder: Path) -> None:
 
     encoder = json.loads((folder / "photo_encoder" / "config.json").read_text())
     sides, pixels = ["height", "width"], {"sample": ["batch", 3, "height", "width"]}
-    residuals = {f"residual_{index}": ["batch", place[0], *sides] for index, place in enumerate(encoder["places"])}
+    residuals: dict[str, list[Any]] = {
+        f"residual_{index}": ["batch", place[0], *sides] for index, place in enumerate(encoder["places"])
+    }
     to_latents = node("Conv", "sample w", "latent_parameters", kernel_shape=[8, 8], strides=[8, 8])
     from_latents = node("ConvTranspose", "latent_sample w", "sample", kernel_shape=[8, 8], strides=[8, 8])
     unet = [node("Conv", "sample conv_in.weight", "x", pads=[1] * 4), node("Conv", "x w", "y", pads=[1] * 4)]
@@ -258,6 +260,9 @@ def write_graphs(folder: Path) -> None:
     parts = ["text_4d", "t", *(f"{name}_mean" for name in residuals)]
     unet += [node("Reshape", "text shape", "text_4d"), node("Sum", " ".join(["y", *parts]), "z")]
     unet += [node("Tanh", "z", "out_sample")]
+    unet_inputs: dict[str, list[Any]] = {
+        "sample": ["batch", 8, *sides], "timestep": [1], "encoder_hidden_states": ["batch", "tokens", 16]
+    }  # fmt: skip
     constants = {"axes": np.array([1, 2]), "all": np.array([1, 2, 3]), "shape": np.array([-1, 1, 1, 1])}
     photo = []
     for index, (_, stride) in enumerate(encoder["places"]):
@@ -278,8 +283,7 @@ def write_graphs(folder: Path) -> None:
             {"latent_sample": ["batch", 4, *sides]}, pixels, [from_latents], {"w": weight(4, 3, 8, 8)}
         ),
         "unet": graph(
-            {"sample": ["batch", 8, *sides], "timestep": [1], "encoder_hidden_states": ["batch", "tokens", 16]}
-            | residuals,
+            unet_inputs | residuals,
             {"out_sample": ["batch", 4, *sides]},
             unet,
             {"conv_in.weight": stored_beside(folder / "unet", "conv_in.weight"), "w": weight(4, 16, 3, 3)}
@@ -349,19 +353,23 @@ class ArithmeticPass:
     def features(self, grays: np.ndarray) -> None:
         """It has no photo encoder."""
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
         self.calls.append(tuple(options))
         if self.failure is not None:
             raise self.failure
         rgb = np.repeat(grays[..., None], 3, axis=-1)
         rgb[..., 2] += np.array([each.seed * 4 / 255 for each in options], np.float32)[:, None, None]
-        return rgb
+        return BackendOutput(rgb)
 
 
 def make_engine() -> ArithmeticPass:
-    values = {"size_px": 32, "steps": 4, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
-    chroma = {"vivid": 0.0, "variant_steps": 6}
-    return ArithmeticPass(ModelInfo(name="arithmetic", path=Path(), description="", **values, **chroma))
+    info = ModelInfo(
+        name="arithmetic", path=Path(), description="", size_px=32, steps=4, guidance_scale=1.0,
+        image_guidance_scale=1.0, prompt="colorize", vivid=0.0, variant_steps=6,
+    )  # fmt: skip
+    return ArithmeticPass(info)
 
 
 @pytest.fixture
@@ -382,14 +390,14 @@ def own_ray() -> Iterator[None]:
     engine = make_engine()
 
     def prepare() -> None:
-        import chromatune.colorizer
+        from chromatune import colorizer, pipeline
 
-        own = chromatune.colorizer.load_backend
+        own = pipeline.load_backend
 
         def load_backend(model: str, *, device: str | None = None, **given: Any) -> Any:
             return engine.open(model) if device == "arithmetic" else own(model, device=device, **given)
 
-        chromatune.colorizer.load_backend = load_backend
+        setattr(colorizer, "load_backend", load_backend)  # noqa: B010 - for as long as the process lives
 
     with joined(None, cpus=16, prepare=prepare):
         yield

@@ -170,8 +170,8 @@ def test_damaged_photos(tmp_path: Path) -> None:
 def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
     """A finished run, one file of it damaged, and the same call again: it goes on, begins anew, or says what to do."""
     from chromatune.data import open_source
-    from chromatune.training.loop import train
-    from chromatune.training.outcome import write_outcome
+    from chromatune.training.run import train
+    from chromatune.training.saving import save_result
     from chromatune.training.settings import TrainSettings
 
     rng, before = np.random.default_rng(3), peak_mib()
@@ -185,7 +185,7 @@ def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_acce
     )  # fmt: skip
 
     def run(folder: Path) -> None:
-        write_outcome(train(open_source(photos), str(tiny_pipeline_dir), settings, folder), "photos", "quick")
+        save_result(train(open_source(photos), str(tiny_pipeline_dir), settings, folder), "photos", "quick")
 
     run(tmp_path / "whole")
     refused = 0

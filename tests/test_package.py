@@ -32,7 +32,7 @@ PUBLIC_NAMES = [
 
 
 def test_public_names_are_exactly_these() -> None:
-    assert sorted(chromatune.__all__) == PUBLIC_NAMES
+    assert sorted(vars(chromatune)["__all__"]) == PUBLIC_NAMES
     assert set(PUBLIC_NAMES) <= set(dir(chromatune))
 
 
@@ -44,8 +44,9 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = chromatune.nonsense
+    name = "nonsense"
+    with pytest.raises(AttributeError, match="attribute nonsense"):
+        getattr(chromatune, name)
 
 
 @pytest.mark.parametrize(("old", "new"), [("Retouch", "Editor"), ("load_bundle", "load_pipeline")])
@@ -59,10 +60,12 @@ def test_all_errors_have_one_base() -> None:
     assert all(issubclass(error, chromatune.ChromaTuneError) for error in errors)
 
 
-@pytest.mark.parametrize("module", ["chromatune", "chromatune.colorizer", "chromatune.pipeline"])
-def test_nothing_loads_torch_before_a_model_does(module: str) -> None:
-    told = "import sys, " + module + "; print(sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+def test_nothing_loads_torch_before_a_model_does() -> None:
+    code = (
+        "import sys, chromatune.colorizer, chromatune.pipeline.runtimes\n"
+        "print(sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -13,7 +13,7 @@ import lazy_loader
 
 __version__ = "0.2.0"
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 
 _RENAMED = {"Retouch": "Editor", "load_bundle": "load_pipeline"}  # until 0.3
@@ -25,3 +25,8 @@ def __getattr__(name: str) -> object:
         warnings.warn(f"chromatune.{name} is now chromatune.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
         name = _RENAMED[name]
     return _load(name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return list(__all__)

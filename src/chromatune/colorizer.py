@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
@@ -16,10 +16,10 @@ import numpy as np
 
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.hints import HintedChroma, Hints, Reference, check_reference, make_reference
+from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
 from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
-from chromatune.options import ColorizeOptions, ResolvedOptions
-from chromatune.pipeline import Backend, ModelInfo, load_backend
+from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
+from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +30,7 @@ MAX_ASPECT = 4.0  # longer strips are squeezed for the model's pass; their lumin
 
 @dataclass(frozen=True)
 class ColorizeResult:
-    """A colorized photo and all that is needed to make it again."""
+    """A colorized photo, and all that is needed to make it again."""
 
     rgb: np.ndarray  # (H, W, 3) uint8, or uint16 for a 16-bit photo; sRGB
     photo: Photo
@@ -41,7 +41,7 @@ class ColorizeResult:
     seconds: float  # wall time spent on this photo; in a batch, its share
     model: str
     runtime: str = ""  # the library that ran the model: "onnx" or "torch"
-    warnings: tuple[str, ...] = ()  # a line each: what was asked for and not followed
+    warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
 
     @property
     def image(self) -> Image.Image:
@@ -49,7 +49,7 @@ class ColorizeResult:
         return to_pil(self.rgb, self.photo)
 
     def encode(self, format: str) -> bytes:
-        """The result as a file's bytes; `format` is Pillow's name, such as "PNG".
+        """Return the result as a file's bytes; `format` is Pillow's name, such as "PNG".
 
         Raises:
             PhotoError: the format cannot be written.
@@ -57,7 +57,7 @@ class ColorizeResult:
         return encode_photo(self.rgb, self.photo, format)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes the result; the suffix decides the format, and nothing half-written is ever left.
+        """Write the result; the suffix decides the format, and nothing half-written is ever left.
 
         Raises:
             PhotoError: the file exists and `overwrite` is off, or it cannot be written.
@@ -67,24 +67,25 @@ class ColorizeResult:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the model itself gives for a photo, before it meets the photo's full size and luminance."""
+    """The model's own result for a photo, before it meets the photo's full size and luminance."""
 
     photo: Photo
     rgb: np.ndarray  # (h, w, 3) float32 sRGB 0..1, at the size of the model's own pass
     options: ResolvedOptions
     seconds: float  # wall time of the pass; in a batch, this photo's share
-    hints: Hints = Hints()  # that it was asked with
-    references: tuple[Reference, ...] = ()  # the same
+    hints: Hints = Hints()  # of the request
+    references: tuple[Reference, ...] = ()  # of the request
+    features: Mapping[int, np.ndarray] | None = None  # of the photo encoder in that pass, where hints need them
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One photo of a stream, with options of its own.
+    """A photo of a stream, with options of its own.
 
     Attributes:
         photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
         options: prompt, seed, steps …; by default the model's own.
-        hints: what is known of its colors.
+        hints: colors that are known at some of its pixels.
         like: photos in color that show the same things, see `Colorizer.reference`.
     """
 
@@ -104,7 +105,7 @@ class Colorizer:
     def load(
         cls, model: str = "mini", *, device: str | None = None, runtime: str | None = None, workers: int = 1
     ) -> Colorizer:
-        """The colorizer for `mini`, `mini-base`, a pipeline folder, or a hub name.
+        """Load the colorizer for `mini`, `mini-base`, a pipeline folder, or a hub name.
 
         Args:
             model: its name.
@@ -131,12 +132,12 @@ class Colorizer:
         hints: Hints | None = None,
         like: Sequence[PhotoSource | Reference] = (),
     ) -> ColorizeResult:
-        """The photo in color, at its full size, with its own luminance (unless `options.recompose` is off).
+        """Return the photo in color, at its full size, with its own luminance (unless `options.recompose` is off).
 
         Args:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
             options: prompt, seed, steps …; by default the model's own.
-            hints: what is known of its colors; see `Hints`.
+            hints: colors that are known at some of its pixels.
             like: photos in color that show the same things: their colors are taken where they do.
 
         Raises:
@@ -157,14 +158,14 @@ class Colorizer:
         *,
         batch_size: int = 8,
     ) -> Iterator[ColorizeResult | PhotoError]:
-        """Results in the photos' order; a photo that cannot be read yields its `PhotoError`, and the others go on.
+        """Yield results in the photos' order; a photo that cannot be read yields its `PhotoError`, the others go on.
 
         At most `batch_size` photos are in memory at a time; on a GPU those of one model size share a U-Net pass.
 
         Args:
             photos: photos, or requests where a photo has options of its own.
             options: of all photos that come without their own.
-            batch_size: photos that go through the model together, where it gains by it: not on a CPU.
+            batch_size: photos that go through the model together, where that is faster: not on a CPU.
         """
         for output in self.model_outputs(photos, options, batch_size=batch_size):
             if isinstance(output, PhotoError):
@@ -182,78 +183,81 @@ class Colorizer:
         *,
         batch_size: int = 8,
     ) -> Iterator[ModelOutput | PhotoError]:
-        """The model's half of `colorize_many`: `finish` makes a result of each output, also with other options."""
+        """Yield the model's half of `colorize_many`; `finish` makes a result of each, also with other options."""
         options = options or ColorizeOptions()
         requests = (photo if isinstance(photo, Request) else Request(photo, options) for photo in photos)
-        ahead = max(1, batch_size) if self.backend.batches else 1  # alone, more would only cost memory
-        while window := list(islice(requests, ahead)):
-            yield from self._window_outputs([self._opened(each) for each in window])
+        together = max(1, batch_size) if self.backend.batches else 1  # one by one, more would only cost memory
+        while window := list(islice(requests, together)):
+            yield from self._window_outputs([self._open(each) for each in window])
 
     def finish(
         self, output: ModelOutput, options: ColorizeOptions | None = None, *, chroma: np.ndarray | None = None
     ) -> ColorizeResult:
-        """The result at the photo's full size.
+        """Return the result at the photo's full size.
 
         Args:
-            output: what the model gave.
-            options: instead of those it was asked with: `recompose`, `strength`, `vivid`, `hint_reach` and
+            output: of `model_outputs`.
+            options: instead of the output's own: `recompose`, `strength`, `vivid`, `hint_reach` and
                 `hint_strength`, which act here.
-            chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; hints are then
-                left out.
+            chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; the output's
+                hints are then ignored.
 
         Raises:
             PhotoError: the output's hints do not fit the photo.
             OptionsError: it has hints, and `recompose` is off.
         """
         start, photo = time.perf_counter(), output.photo
-        asked = output.options if options is None else self.info.resolve(options)
+        resolved = output.options if options is None else self.info.resolve(options)
         if (output.hints or output.references) and chroma is None:
-            check_recomposed(asked)
-            chroma = self.hinted_chroma(output, asked.vivid).with_hints(
-                output.hints, reach=asked.hint_reach, strength=asked.hint_strength
+            check_recompose(resolved)
+            chroma = self.hinted_chroma(output, resolved.vivid).with_hints(
+                output.hints, reach=resolved.hint_reach, strength=resolved.hint_strength
             )
-        if asked.recompose:
-            small = self.chroma(output, asked.vivid) if chroma is None else chroma
-            full = color.recompose(photo.gray, small, strength=asked.strength)
+        if resolved.recompose:
+            small = self.chroma(output, resolved.vivid) if chroma is None else chroma
+            full = color.recompose(photo.gray, small, strength=resolved.strength)
         else:
-            full = enlarge_raw(output.rgb, photo, asked.strength)
+            full = enlarge_raw(output.rgb, photo, resolved.strength)
         return ColorizeResult(
             rgb=full,
             photo=photo,
-            prompt=asked.prompt,
-            negative_prompt=asked.negative_prompt,
-            seed=asked.seed,
-            steps=asked.steps,
+            prompt=resolved.prompt,
+            negative_prompt=resolved.negative_prompt,
+            seed=resolved.seed,
+            steps=resolved.steps,
             seconds=output.seconds + time.perf_counter() - start,
             model=self.info.name,
             runtime=self.backend.runtime,
-            warnings=self.backend.warnings_of(asked),
+            warnings=self.backend.warnings_of(resolved),
         )
 
     def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
-        """The color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
+        """Return the color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
 
         Args:
-            output: of the model's pass.
-            vivid: see `color.vivid`; None for what the pass was asked with.
+            output: of `model_outputs`.
+            vivid: see `color.vivid`; None for the output's own.
         """
         chroma = color.chroma_of(output.rgb)
         amount = output.options.vivid if vivid is None else vivid
         return color.vivid(chroma, amount) if amount else chroma  # without, as it was sampled, bit for bit
 
     def hinted_chroma(self, output: ModelOutput, vivid: float | None = None) -> HintedChroma:
-        """The output's chroma with its correction field, for hints that change; `vivid` as in `chroma`.
+        """Return the output's chroma with its correction field, for hints that change; `vivid` as in `chroma`.
 
         Raises:
-            OptionsError: it was asked for with `recompose` off.
+            OptionsError: `recompose` is off in the output's options.
         """
-        check_recomposed(output.options)
-        return self.hinted(output.photo, self.chroma(output, vivid), output.options.size_px, output.references)
+        check_recompose(output.options)
+        chroma = self.chroma(output, vivid)
+        if output.features is not None:
+            return HintedChroma(output.photo, chroma, output.features, output.references)
+        return self.hinted(output.photo, chroma, output.options.size_px, output.references)
 
     def hinted(
         self, photo: Photo, chroma: np.ndarray, size_px: int | None = None, references: Sequence[Reference] = ()
     ) -> HintedChroma:
-        """Any chroma of a photo with its correction field.
+        """Return any chroma of a photo with its correction field.
 
         Args:
             photo: as it was read.
@@ -265,7 +269,7 @@ class Colorizer:
         return HintedChroma(photo, chroma, None if features is None else features[0], references)
 
     def reference(self, photo: PhotoSource) -> Reference:
-        """A photo in color, to be given to requests as `like`.
+        """Return a photo in color as a reference, to be given to requests as `like`.
 
         Raises:
             PhotoError: it cannot be read, or is gray.
@@ -276,26 +280,24 @@ class Colorizer:
             raise read
         check_reference(read)
         views = self._features([read.gray, np.ascontiguousarray(read.gray[:, ::-1])])
-        if views is None:
+        if views is None or not can_compare(views[0]):
             raise OptionsError(
-                f"{self.info.name} has no photo encoder to compare photos by; give a model that has, such as mini, or "
-                "leave out the reference",
+                f"{self.info.name} has no photo encoder to compare photos by; give a model that has one, such as mini, "
+                "or leave out the reference",
                 "like",
             )
         return make_reference(read, views)
 
     def _features(self, grays: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
-        """What the photo encoder sees in each of (H, W) grays of one size: stride ⇒ (C, h, w); None without one."""
+        """Return the photo encoder's features of (H, W) grays of one size each; None without a photo encoder."""
         size = self.small_size(grays[0].shape[0], grays[0].shape[1], size_px)
         found = self.backend.features(np.stack([shrink(gray, size) for gray in grays]))
-        if found is None:
-            return None
-        return [{stride: each[index] for stride, each in found.items()} for index in range(len(grays))]
+        return None if found is None else [_row(found, index) for index in range(len(grays))]
 
-    def _opened(self, request: Request) -> _Opened | PhotoError:
+    def _open(self, request: Request) -> _OpenRequest | PhotoError:
         options = self.info.resolve(request.options)
         if request.hints or request.like:
-            check_recomposed(options)
+            check_recompose(options)
         photo = _read(request.photo)
         if isinstance(photo, PhotoError):
             return photo
@@ -303,10 +305,10 @@ class Colorizer:
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
-        return _Opened(photo, options, request.hints, request.like)
+        return _OpenRequest(photo, options, request.hints, request.like)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
-        """Height and width in pixels of the model's own pass, multiples of what the model can halve.
+        """Return height and width in pixels of the model's own pass, multiples of what the model can halve.
 
         The short side is `size_px` (by default the model's own), the other in proportion up to `MAX_ASPECT`.
         """
@@ -316,24 +318,27 @@ class Colorizer:
         long = max(short, round(short * aspect / multiple) * multiple)
         return (short, long) if height_px <= width_px else (long, short)
 
-    def _window_outputs(self, window: list[_Opened | PhotoError]) -> Iterator[ModelOutput | PhotoError]:
-        readable = {i: each for i, each in enumerate(window) if isinstance(each, _Opened)}
+    def _window_outputs(self, window: list[_OpenRequest | PhotoError]) -> Iterator[ModelOutput | PhotoError]:
+        readable = {i: each for i, each in enumerate(window) if isinstance(each, _OpenRequest)}
         outputs: dict[int, ModelOutput] = {}
         for size, indices in self._groups(readable):
             start = time.perf_counter()
             opened = [readable[index] for index in indices]
             grays = np.stack([shrink(each.photo.gray, size) for each in opened])  # (B, h, w)
-            passes = self.backend(grays, [each.options for each in opened])
+            found = self.backend(grays, [each.options for each in opened], any(each.hinted for each in opened))
             seconds = (time.perf_counter() - start) / len(indices)
-            for index, each, rgb in zip(indices, opened, passes, strict=True):
-                outputs[index] = ModelOutput(each.photo, rgb, each.options, seconds, each.hints, each.references)
+            for row, (index, each) in enumerate(zip(indices, opened, strict=True)):
+                features = _row(found.features, row) if found.features and each.hinted else None
+                outputs[index] = ModelOutput(
+                    each.photo, found.rgb[row], each.options, seconds, each.hints, each.references, features
+                )
         for index, given in enumerate(window):
             yield given if isinstance(given, PhotoError) else outputs.pop(index)
 
-    def _groups(self, readable: dict[int, _Opened]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Model size and indices of the photos that go through the model together.
+    def _groups(self, readable: dict[int, _OpenRequest]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Yield model size and indices of the photos that go through the model together.
 
-        They have one size and the same options but for the seed; each is alone where the model gains nothing by it.
+        They have one size and the same options but for the seed; each is alone where the model does not batch.
         """
         groups: dict[tuple[tuple[int, int], ResolvedOptions, int | None], list[int]] = defaultdict(list)
         for index, each in readable.items():
@@ -345,7 +350,7 @@ class Colorizer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
+class _OpenRequest:
     """A request whose photo has been read."""
 
     photo: Photo
@@ -353,11 +358,10 @@ class _Opened:
     hints: Hints
     references: tuple[Reference, ...]
 
-
-def check_recomposed(options: ResolvedOptions) -> None:
-    """Raises an `OptionsError` where hints would be put onto the model's own luminance."""
-    if not options.recompose:
-        raise OptionsError("hints need the photo's own luminance: leave out recompose=False (--no-recompose)", "hints")
+    @property
+    def hinted(self) -> bool:
+        """Whether the correction field will act."""
+        return bool(self.hints or self.references)
 
 
 def shrink(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -374,6 +378,11 @@ def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:
     blended = gray + np.float32(strength) * (rgb - gray)
     full = cv2.resize(blended, (photo.width_px, photo.height_px), interpolation=cv2.INTER_CUBIC)
     return np.rint(np.clip(full, 0, 1) * photo.max_value).astype(photo.gray.dtype)
+
+
+def _row(features: Features, index: int) -> dict[int, np.ndarray]:
+    """Return the features of one photo of several: stride ⇒ (C, h, w)."""
+    return {stride: each[index] for stride, each in features.items()}
 
 
 def _read(source: PhotoSource) -> Photo | PhotoError:

@@ -1,4 +1,4 @@
-"""Colors changed by hand after the model's pass: strokes that come and go, an eyedropper, a palette."""
+"""Colors edited by hand after the model's pass: strokes that come and go, an eyedropper, a palette."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, check_recomposed
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
 from chromatune.errors import PhotoError
 from chromatune.hints import Color, HintedChroma, Hints, chroma_at, distinct_colors
-from chromatune.options import ResolvedOptions, make_options
-from chromatune.prompts import HUE_FORMS, NAMED_HUES
+from chromatune.options import ResolvedOptions, check_recompose, make_options
+from chromatune.prompts import HUE_FORMS, NAMED_HUES, with_attribute
 
 PREVIEW_PIXELS = 1_000_000
-SEEDS = 3  # further ones, that the model is asked for a palette
+SEEDS = 3  # further ones that a palette has colors of
 SUGGESTIONS = 6
 
 
 class Editor:
     """A photo that has been through the model, for hints that change: each change costs no pass.
 
-    retouch = Editor(colorizer, output)
-    retouch.preview(hints)  # again and again
-    retouch.finish(hints).save("result.png")
+    editor = Editor(colorizer, output)
+    editor.preview(hints)  # again and again
+    editor.finish(hints).save("result.png")
     """
 
     def __init__(self, colorizer: Colorizer, output: ModelOutput) -> None:
-        """Works nothing out yet.
+        """Keep what is given; the correction field is worked out with the first hints.
 
         Args:
-            colorizer: that the output is of.
-            output: see `Colorizer.model_outputs`; its own hints are left aside, its references act.
+            colorizer: the one that made the output.
+            output: see `Colorizer.model_outputs`; its own hints are ignored, its references act.
 
         Raises:
-            OptionsError: the output was asked for with `recompose` off.
+            OptionsError: `recompose` is off in the output's options.
         """
-        check_recomposed(output.options)
+        check_recompose(output.options)
         self.colorizer, self.output = colorizer, output
         self._hinted: tuple[float, HintedChroma] | None = None  # vividness
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
-        self._latest: tuple[Hints, tuple[float, float, float], np.ndarray] | None = None  # hints, how, chroma
+        self._latest: tuple[Hints, tuple[float, float, float], np.ndarray] | None = None  # hints, settings, chroma
 
     def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
-        """The chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
+        """Return the chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
 
         Args:
             hints: of this photo.
@@ -55,22 +55,22 @@ class Editor:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        asked = options or self.output.options
+        resolved = options or self.output.options
         if not hints and not self.output.references:
-            return self.colorizer.chroma(self.output, asked.vivid)
-        how = asked.vivid, asked.hint_reach, asked.hint_strength
+            return self.colorizer.chroma(self.output, resolved.vivid)
+        settings = resolved.vivid, resolved.hint_reach, resolved.hint_strength
         latest = self._latest
-        if latest is None or latest[0] != hints or latest[1] != how:  # else a preview came before
-            prepared = self.prepare(asked.vivid)
-            latest = hints, how, prepared.with_hints(hints, reach=asked.hint_reach, strength=asked.hint_strength)
-            self._latest = latest
+        if latest is None or latest[0] != hints or latest[1] != settings:  # else a preview came before
+            prepared = self.prepare(resolved.vivid)
+            chroma = prepared.with_hints(hints, reach=resolved.hint_reach, strength=resolved.hint_strength)
+            latest = self._latest = hints, settings, chroma
         return latest[2]
 
     def prepare(self, vivid: float | None = None) -> HintedChroma:
-        """Works out what does not depend on hints, where it has not been: the first ones then take no longer.
+        """Return the output's chroma with its correction field, worked out once, ready for hints.
 
         Args:
-            vivid: how vivid the chroma is to be that they correct; None for what the pass was asked with.
+            vivid: how vivid the chroma is that hints correct; None for the output's own.
         """
         amount = self.output.options.vivid if vivid is None else vivid
         hinted = self._hinted
@@ -79,13 +79,14 @@ class Editor:
         return hinted[1]
 
     def forget(self) -> None:
-        """Frees what was worked out for hints; the next ones work it out again."""
+        """Free what was worked out for hints; the next ones work it out again."""
         self._hinted = self._latest = None
+        self.output = dataclasses.replace(self.output, features=None)
 
     def preview(
         self, hints: Hints, options: ResolvedOptions | None = None, *, max_pixels: int = PREVIEW_PIXELS
     ) -> np.ndarray:
-        """The photo in color, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
+        """Return the photo in color, made smaller where it has more pixels: (h, w, 3) uint8 or uint16 sRGB.
 
         Args:
             hints: of this photo.
@@ -95,11 +96,11 @@ class Editor:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        asked = options or self.output.options
-        return color.recompose(self._gray(max_pixels), self.chroma(hints, asked), strength=asked.strength)
+        resolved = options or self.output.options
+        return color.recompose(self._gray(max_pixels), self.chroma(hints, resolved), strength=resolved.strength)
 
     def finish(self, hints: Hints, options: ResolvedOptions | None = None) -> ColorizeResult:
-        """The result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
+        """Return the result at the photo's full size: the same pixels as `Colorizer.colorize` gives with these hints.
 
         Args:
             hints: of this photo.
@@ -108,14 +109,13 @@ class Editor:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        asked = options or self.output.options
-        output = dataclasses.replace(self.output, options=asked)
-        return self.colorizer.finish(output, chroma=self.chroma(hints, asked))
+        output = dataclasses.replace(self.output, options=options or self.output.options)
+        return self.colorizer.finish(output, chroma=self.chroma(hints, output.options))
 
     def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Color, ...]:
-        """Colors for a point: what the model made of it, and what it makes of it by other seeds and hue words.
+        """Return colors for a point: the model's own, and those of other seeds and of hue words.
 
-        The model is run for the first point that is asked for, about a dozen times; further points cost nothing.
+        The first call runs the model about a dozen times; further calls cost nothing.
 
         Args:
             x: pixels from the left edge of the photo as it is shown.
@@ -123,7 +123,7 @@ class Editor:
             count: at most so many.
 
         Returns:
-            sRGB colors of the photo's luma there, all to be told apart, the most plausible first: the model's own,
+            sRGB colors of the photo's luma there, visibly different, the most plausible first: the model's own,
             then those of other seeds, then those of words, the nearest to the model's own first.
 
         Raises:
@@ -131,7 +131,7 @@ class Editor:
         """
         photo = self.output.photo
         Hints().point(x, y, "black").check(photo)
-        own, seeds, words = self._considered
+        own, seeds, words = self._candidates
         size = own.shape[:2]
         luma = cv2.resize(self._gray(PREVIEW_PIXELS), size[::-1], interpolation=cv2.INTER_AREA) / photo.max_value
         place = luma.astype(np.float32), x / photo.width_px, y / photo.height_px
@@ -141,17 +141,16 @@ class Editor:
         return distinct_colors([first, *(chroma_at(each, *place)[0] for each in seeds), *of_words], level, count)
 
     @cached_property
-    def _considered(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    def _candidates(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """Chroma of the output, of other seeds, and of hue words."""
-        asked, info = self.output.options, self.colorizer.info
-        own = {"negative_prompt": asked.negative_prompt, "size_px": asked.size_px}
+        resolved, info = self.output.options, self.colorizer.info
+        own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px}
         seeds = [
-            make_options(**own, prompt=asked.prompt, seed=asked.seed + offset, steps=info.variant_steps)
+            make_options(**own, prompt=resolved.prompt, seed=resolved.seed + offset, steps=info.variant_steps)
             for offset in range(1, SEEDS + 1)
         ]
-        words = [
-            make_options(**own, prompt=asked.prompt + HUE_FORMS[0].format(hue), seed=asked.seed) for hue in NAMED_HUES
-        ]
+        prompts = [with_attribute(resolved.prompt, HUE_FORMS[0], hue) for hue in NAMED_HUES]
+        words = [make_options(**own, prompt=prompt, seed=resolved.seed) for prompt in prompts]
         requests = (Request(self.output.photo, options) for options in [*seeds, *words])
         chromas = [
             self.colorizer.chroma(output)

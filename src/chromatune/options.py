@@ -78,7 +78,7 @@ class ColorizeOptions(BaseModel):
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """All settings of one photo: its options, with the model's own values where they are None."""
+    """The options of one photo, with the model's own values in place of None."""
 
     prompt: str
     negative_prompt: str
@@ -106,6 +106,22 @@ def make_options(**settings: Any) -> ColorizeOptions:
         raise options_error(error, ColorizeOptions, "option") from None
 
 
+def check_recompose(options: ColorizeOptions | ResolvedOptions, needs: str = "hints need") -> None:
+    """Check that a result keeps the photo's own luminance.
+
+    Args:
+        options: of the result.
+        needs: the message's first words: what works on that luminance alone.
+
+    Raises:
+        OptionsError: `recompose` is off.
+    """
+    if not options.recompose:
+        raise OptionsError(
+            f"{needs} the photo's own luminance; leave out --no-recompose (recompose=False)", "recompose"
+        )
+
+
 class Problem(NamedTuple):
     """The first thing that is wrong with given values."""
 
@@ -118,18 +134,18 @@ class Problem(NamedTuple):
 
 
 def first_problem(error: ValidationError) -> Problem:
-    """Return the first problem that pydantic found, in the words of a message."""
+    """Return the first problem that pydantic found, worded for a message."""
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
     return Problem(field, first["input"], message[:1].lower() + message[1:] if field else message)
 
 
 def options_error(error: ValidationError, model: type[BaseModel], kind: str) -> OptionsError:
-    """Return what pydantic found as an error of one line.
+    """Return pydantic's first finding as one line for the user.
 
     Args:
         error: raised by `model`.
-        model: the settings that were wanted.
+        model: the settings' class.
         kind: how one of them is called: "option", "setting".
     """
     problem = first_problem(error)

@@ -63,13 +63,13 @@ HUE_DEGREES = {
 NAMED_HUES = tuple(HUE_DEGREES)
 SKIN_HUE_DEGREES = 55.0  # of all complexions, within about 25
 
-# How an attribute is said after the instruction; `{}` takes the word.
+# How an attribute follows the instruction; `{}` takes the word.
 ATTRIBUTE_FORMS = (", {} colors", " with {} colors", " in {} tones", ", make it {}")
 HUE_FORMS = (", mostly {}", " with a lot of {}", ", {} tones", " with {} in it")
 
 
 def with_attribute(prompt: str, form: str, word: str) -> str:
-    """The instruction with an attribute said after it.
+    """Return the instruction with an attribute after it.
 
     `("colorize it", ", {} colors", "warm")` gives "colorize it, warm colors".
     """

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune import Colorizer
+from chromatune import Colorizer, pipeline
 from chromatune.cli import main
-from chromatune.pipeline import export
 
 
 def test_the_difference_is_printed(folder, capsys, monkeypatch):
@@ -21,7 +20,7 @@ def test_the_difference_is_printed(folder, capsys, monkeypatch):
         start_stage("exporting", 1)()
         return 0.5 / 255
 
-    monkeypatch.setattr(export, "export_onnx", fake)
+    monkeypatch.setattr(pipeline, "export_onnx", fake)
     assert main(["export", "mini", "out"]) == 0
     assert capsys.readouterr().out == "out\tlargest difference from torch: 0.500 levels of 255\n"
     assert main(["export", "mini", "out", "--to", "onnx"]) == 0
@@ -89,10 +88,9 @@ def test_finetune_adds_graphs(folder, capsys, tiny_pipeline_dir, fresh_accelerat
     words = ["finetune", "photos", "--model", str(tiny_pipeline_dir), "-o", "run", "--max-steps", "2", "--export-onnx"]
     assert main([*words, *settings]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "run/model"
-    options = {"device": "cpu"}
     gray = rng.integers(0, 256, (40, 40), dtype=np.uint8)
-    results = [Colorizer.load("run/model", runtime=each, **options).colorize(gray) for each in ("onnx", "torch")]
-    assert Colorizer.load("run/model", **options).backend.runtime == "onnx"
+    results = [Colorizer.load("run/model", runtime=each, device="cpu").colorize(gray) for each in ("onnx", "torch")]
+    assert Colorizer.load("run/model", device="cpu").backend.runtime == "onnx"
     assert np.abs(results[0].rgb.astype(int) - results[1].rgb.astype(int)).max() <= 1
 
 

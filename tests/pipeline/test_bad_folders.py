@@ -10,11 +10,12 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from safetensors.torch import load_file, save_file
 
 from chromatune.errors import ModelError
@@ -22,7 +23,7 @@ from chromatune.pipeline import load_pipeline
 
 UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
-Spoil = Callable[[Path], None]
+Spoil = Callable[[Path], object]
 
 
 class Bomb:
@@ -51,7 +52,7 @@ def refusal(folder: Path) -> str:
 
 
 def written(name: str, data: bytes) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(data) and None
+    return lambda folder: (folder / name).write_bytes(data)
 
 
 def cut(name: str, keep: float) -> Spoil:
@@ -71,36 +72,49 @@ def setting(name: str, **changes: object) -> Spoil:
 
 
 def removed(*names: str) -> Spoil:
-    return lambda folder: [(folder / name).unlink() for name in names] and None
+    def spoil(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return spoil
+
+
+def crossed(first: Sequence[object], second: Sequence[object]) -> list[ParameterSet]:
+    """Each of the first with each of the second; without the slow tests, each of both occurs at least once."""
+    shorter = min(len(first), len(second))
+    return [
+        pytest.param(one, other, marks=[] if i % shorter == j % shorter else [pytest.mark.slow])
+        for i, one in enumerate(first)
+        for j, other in enumerate(second)
+    ]
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
 
 
-@pytest.mark.parametrize("name", [UNET, VAE, TEXT])
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"", "is empty (0 bytes)"),
-        (POINTER, "is a git-lfs pointer"),
-        (HTML, "is a web page"),
-        (b"PK\x03\x04" + b"\0" * 99, "is a pickle"),
-        (pickle.dumps(Bomb()), "is a pickle"),
-        (struct.pack("<Q", 2**40) + b"{}", "cut short"),
-        (struct.pack("<Q", 4) + b"{[[[", "its header is damaged"),
-        (struct.pack("<Q", 2) + b"{}", "holds no weights"),
-        (b"nonsense" * 4, "cut short"),
-    ],
-)
-def test_files_that_are_no_weights_are_named(folder, name, data, said):
+NO_WEIGHTS = [
+    (b"", "is empty (0 bytes)"),
+    (POINTER, "is a git-lfs pointer"),
+    (HTML, "is a web page"),
+    (b"PK\x03\x04" + b"\0" * 99, "is a pickle"),
+    (pickle.dumps(Bomb()), "is a pickle"),
+    (struct.pack("<Q", 2**40) + b"{}", "cut short"),
+    (struct.pack("<Q", 4) + b"{[[[", "its header is damaged"),
+    (struct.pack("<Q", 2) + b"{}", "holds no weights"),
+    (b"nonsense" * 4, "cut short"),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), crossed([UNET, VAE, TEXT], NO_WEIGHTS))
+def test_files_that_are_no_weights_are_named(folder, name, given):
+    data, said = given
     written(name, data)(folder)
     line = refusal(folder)
     assert line.startswith(f"model: {name} ") and said in line and "download the model again" in line
 
 
-@pytest.mark.parametrize("name", [UNET, VAE, TEXT])
-@pytest.mark.parametrize("keep", [0.999, 0.5, 0.01])
+@pytest.mark.parametrize(("name", "keep"), crossed([UNET, VAE, TEXT], [0.999, 0.5, 0.01]))
 def test_a_broken_download_is_named(folder, name, keep):
     cut(name, keep)(folder)
     assert refusal(folder).startswith(f"model: {name} ")
@@ -126,27 +140,29 @@ def test_what_is_missing_is_named(folder, files, said):
 DEEP = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "chromatune.json",
-     "text_encoder/config.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"],
-)  # fmt: skip
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{", HTML, POINTER, DEEP, b"\xff\xfe\x00", b"7" * 5000])
+SETTINGS = [
+    "model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "chromatune.json",
+    "text_encoder/config.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
+]  # fmt: skip
+NO_SETTINGS = [b"", b"[]", b"null", b"{", HTML, POINTER, DEEP, b"\xff\xfe\x00", b"7" * 5000]
+
+
+@pytest.mark.parametrize(("name", "data"), crossed(SETTINGS, NO_SETTINGS))
 def test_settings_of_another_shape_are_named(folder, name, data):
     written(name, data)(folder)
     assert Path(name).name in refusal(folder)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["transformers", "AutoTokenizer"], ["transformers", "AutoModel"], ["transformers", "pipeline"],
-        ["os", "system"],
-        ["diffusers", "DiffusionPipeline"], ["diffusers", "logging"], ["transformers", "T5EncoderModel"], "unet", 7, [],
-        ["diffusers", None], [["diffusers"], "x"], {"library": "diffusers"}, ["a\u001b[31m", "b\n"], ["x" * 9999, "y"],
-    ],
-)  # fmt: skip
+PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+OTHER_CLASSES = [
+    ["transformers", "AutoTokenizer"], ["transformers", "AutoModel"], ["transformers", "pipeline"],
+    ["os", "system"],
+    ["diffusers", "DiffusionPipeline"], ["diffusers", "logging"], ["transformers", "T5EncoderModel"], "unet", 7, [],
+    ["diffusers", None], [["diffusers"], "x"], {"library": "diffusers"}, ["a\u001b[31m", "b\n"], ["x" * 9999, "y"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "given"), crossed(PARTS, OTHER_CLASSES))
 def test_only_known_classes_are_built(folder, part, given):
     setting("model_index.json", **{part: given})(folder)
     line = refusal(folder)
@@ -255,8 +271,14 @@ def test_checking_a_schedule_takes_no_random_numbers(tiny_pipeline):
     assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("spoilt", [cut(UNET, 0.5), setting("unet/config.json", layers_per_block=10**6),
-                                    removed("tokenizer/tokenizer.json")])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        cut(UNET, 0.5),
+        pytest.param(setting("unet/config.json", layers_per_block=10**6), marks=pytest.mark.slow),
+        pytest.param(removed("tokenizer/tokenizer.json"), marks=pytest.mark.slow),
+    ],
+)
 def test_on_the_command_line_it_is_one_line_exit_1_and_nothing_is_written(folder, spoilt):
     from PIL import Image
 

@@ -20,10 +20,10 @@ import torch
 from chromatune import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.options import make_options
-from chromatune.pipeline import export, load_pipeline
-from chromatune.pipeline.export import MOST_APART, export_onnx, largest_difference
-from chromatune.pipeline.names import find_model
-from chromatune.pipeline.onnx_files import load_onnx_pipeline
+from chromatune.pipeline import load_pipeline, onnx_export
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import load_onnx_pipeline
+from chromatune.pipeline.onnx_export import MOST_APART, export_onnx, largest_difference
 from chromatune.pipeline.runtimes import onnx_problem
 from chromatune.pipeline.saving import save_lora
 
@@ -37,8 +37,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, graph_pipeline: Path) -> None:
             (folder / path.parent.name).mkdir(exist_ok=True)
             shutil.copyfile(path, folder / path.parent.name / path.name)
 
-    monkeypatch.setattr(export, "write_graphs", copy_graphs)
-    monkeypatch.setattr(export, "largest_difference", lambda pipeline, folder: 0.001)
+    monkeypatch.setattr(onnx_export, "write_graphs", copy_graphs)
+    monkeypatch.setattr(onnx_export, "largest_difference", lambda pipeline, folder: 0.001)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -72,7 +72,7 @@ def test_a_folder_with_other_things_is_left_alone(quick, encoder_pipeline, tmp_p
 def test_a_scheduler_that_takes_torch_is_refused_before_anything_is_traced(
     tiny_pipeline, tmp_path, monkeypatch, kind, settings
 ):
-    monkeypatch.setattr(export, "write_graphs", lambda *_: pytest.fail("traced"))
+    monkeypatch.setattr(onnx_export, "write_graphs", lambda *_: pytest.fail("traced"))
     with pytest.raises(ModelError, match=f"has a {kind} with settings that take torch; export it with a DDIM or Euler"):
         export_onnx(str(tiny_pipeline("tiny", kind, **settings)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -80,7 +80,7 @@ def test_a_scheduler_that_takes_torch_is_refused_before_anything_is_traced(
 
 def test_what_comes_out_far_from_torch_is_not_written(quick, encoder_pipeline, tmp_path, monkeypatch):
     for apart in (2 * MOST_APART, float("nan")):
-        monkeypatch.setattr(export, "largest_difference", lambda *_, apart=apart: apart)
+        monkeypatch.setattr(onnx_export, "largest_difference", lambda *_, apart=apart: apart)
         with pytest.raises(ModelError, match="levels of 255 from what torch gives, and is not written"):
             export_onnx(str(encoder_pipeline), tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -197,7 +197,7 @@ def test_a_lora_is_merged(tiny_pipeline, tmp_path):
 def test_two_processes_write_the_same_bytes(tiny_pipeline, tmp_path):
     """Whatever the order in which either goes through a set."""
     for seed in ("1", "2"):
-        code = f"from pathlib import Path\nfrom chromatune.pipeline.export import export_onnx\n" \
+        code = f"from pathlib import Path\nfrom chromatune.pipeline.onnx_export import export_onnx\n" \
                f"export_onnx({str(tiny_pipeline())!r}, Path({str(tmp_path / seed)!r}))"  # fmt: skip
         subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": seed}, timeout=600)
     assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
@@ -207,4 +207,4 @@ def test_two_processes_write_the_same_bytes(tiny_pipeline, tmp_path):
 @pytest.mark.parametrize("model", ["mini", "mini-base"])
 def test_the_graphs_that_ship_are_those_of_their_weights(model):
     """Against torch in float32: what ships is what an export of it would give."""
-    assert largest_difference(load_pipeline(model, device="cpu"), find_model(model).pipeline) < 1e-4
+    assert largest_difference(load_pipeline(model, device="cpu"), find_model(model).pipeline_folder) < 1e-4

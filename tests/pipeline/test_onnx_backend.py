@@ -12,12 +12,11 @@ import pytest
 import skimage
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, Request
+from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.pipeline import available_models
-from chromatune.pipeline.names import find_model
-from chromatune.pipeline.onnx_backend import OnnxBackend
-from chromatune.pipeline.onnx_files import load_onnx_pipeline
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.runtimes import onnx_problem
 
 MODELS = ("mini", "mini-base")
@@ -57,8 +56,12 @@ def noise(height_px: int, width_px: int, seed: int = 0) -> np.ndarray:
 
 def passes(colorizers: tuple[Colorizer, ...], photo: np.ndarray, options: ColorizeOptions) -> list[np.ndarray]:
     """What each gives before recomposition, (h, w, 3) float32."""
-    outputs = [next(iter(colorizer.model_outputs([photo], options))).rgb for colorizer in colorizers]
-    assert outputs[0].dtype == np.float32 and outputs[0].shape == outputs[1].shape
+    outputs = []
+    for colorizer in colorizers:
+        (output,) = colorizer.model_outputs([photo], options)
+        assert isinstance(output, ModelOutput) and output.rgb.dtype == np.float32
+        outputs.append(output.rgb)
+    assert outputs[0].shape == outputs[1].shape
     return outputs
 
 
@@ -73,7 +76,14 @@ def agree(colorizers: tuple[Colorizer, ...], photo: np.ndarray, **options: objec
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", pytest.param("rocket.jpg", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("options", [{}, {"steps": 4, "seed": 3}, {"steps": 2} | GUIDED])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"steps": 4, "seed": 3}, marks=pytest.mark.slow),
+        pytest.param({"steps": 2} | GUIDED, marks=pytest.mark.slow),
+    ],
+)
 def test_photos_at_the_models_own_size(both, name, options):
     agree(both, gray_photo(name, short_px=256), **options)
 
@@ -85,7 +95,7 @@ def test_all_photos_at_every_setting(both, name, options):
     agree(both, gray_photo(name), **options)
 
 
-@pytest.mark.parametrize(("height_px", "width_px"), [(40, 200), (333, 77), (1, 1)])
+@pytest.mark.parametrize(("height_px", "width_px"), [(40, 200), pytest.param(333, 77, marks=pytest.mark.slow), (1, 1)])
 def test_odd_shapes(both, height_px, width_px):
     agree(both, noise(height_px, width_px), size_px=64)
 
@@ -93,8 +103,9 @@ def test_odd_shapes(both, height_px, width_px):
 @pytest.mark.parametrize(
     "options",
     [
-        {"guidance_scale": 0.0}, {"guidance_scale": 3.0}, {"guidance_scale": 2.0, "image_guidance_scale": 2.0},
-        {"image_guidance_scale": 0.0}, GUIDED, {"prompt": "red " * 200}, {"prompt": ""},
+        pytest.param({"guidance_scale": 0.0}, marks=pytest.mark.slow), {"guidance_scale": 3.0},
+        {"guidance_scale": 2.0, "image_guidance_scale": 2.0}, {"image_guidance_scale": 0.0}, GUIDED,
+        {"prompt": "red " * 200}, pytest.param({"prompt": ""}, marks=pytest.mark.slow),
         {"prompt": "Ünïcödé 写真 🙂\n\x00"},
     ],
 )  # fmt: skip
@@ -118,14 +129,14 @@ def test_sixteen_bits_keep_their_luminance(both):
     assert color.luma_drift(onnx, photo)[0] <= 1
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["mini-base", pytest.param("mini", marks=pytest.mark.slow)])
 def test_the_number_of_threads_changes_no_bit(model, monkeypatch):
     files, grays = find_model(model), noise(96, 160)[None].astype(np.float32) / 255
     results = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         backend = OnnxBackend(load_onnx_pipeline(files))
-        results.append(backend(grays, [backend.info.resolve(ColorizeOptions(steps=2))]))
+        results.append(backend(grays, [backend.info.resolve(ColorizeOptions(steps=2))]).rgb)
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
 
@@ -154,9 +165,9 @@ def test_several_photos_in_one_call_each_with_its_seed(mini):
     """Not what a CPU is asked for, but what a GPU will be: close to each alone, whose matrices are of another size."""
     grays = np.stack([noise(64, 64, seed) for seed in (1, 2)]).astype(np.float32) / 255
     options = [mini.info.resolve(make_options(seed=seed, steps=2, guidance_scale=2.0)) for seed in (5, 6)]
-    together = mini.backend(grays, options)
+    together = mini.backend(grays, options).rgb
     for index in (0, 1):
-        alone = mini.backend(grays[index : index + 1], options[index : index + 1])
+        alone = mini.backend(grays[index : index + 1], options[index : index + 1]).rgb
         np.testing.assert_allclose(together[index], alone[0], atol=1e-4)
 
 
@@ -178,7 +189,7 @@ def test_the_stock_pipeline_opens_a_folder_with_graphs(model):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_model(model).pipeline)
+        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_model(model).pipeline_folder)
     stock_pipeline.set_progress_bar_config(disable=True)
     photo = Image.fromarray(noise(64, 64)).convert("RGB")
     (image,) = stock_pipeline("colorize", image=photo, num_inference_steps=1, guidance_scale=1.0).images

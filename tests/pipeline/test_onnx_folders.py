@@ -17,15 +17,15 @@ from onnx import TensorProto, helper, numpy_helper
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError
 from chromatune.options import make_options
-from chromatune.pipeline.names import find_model
-from chromatune.pipeline.onnx_files import load_onnx_pipeline
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 
 UNET, ENCODER, TEXT = "unet/model.onnx", "vae_encoder/model.onnx", "text_encoder/model.onnx"
 GRAPHS = (UNET, ENCODER, TEXT, "vae_decoder/model.onnx", "photo_encoder/model.onnx")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 HTML = b"\n<!DOCTYPE html><html><body>404</body></html>"
-Spoil = Callable[[Path], None]
+Spoil = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -540,7 +540,7 @@ def set_json(name: str, **changes: object) -> Spoil:
 
 
 def emptied(name: str) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(b"") and None
+    return lambda folder: (folder / name).write_bytes(b"")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The photo encoder: its place in the U-Net, in a bundle, in sampling, and in the stock pipeline's eyes."""
+"""The photo encoder: its place in the U-Net, in a pipeline, in sampling, and in the stock pipeline's eyes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from chromatune import Colorizer, ModelError
 from chromatune.color import luma
 from chromatune.pipeline import load_pipeline
 from chromatune.pipeline.latents import encode_condition, encode_photos
-from chromatune.pipeline.names import PHOTO_ENCODER
-from chromatune.pipeline.noise import noise_generator
+from chromatune.pipeline.model_files import PHOTO_ENCODER
 from chromatune.pipeline.photo_encoder import PhotoEncoder, places_of, unet_arguments
-from chromatune.pipeline.sampling import sample
+from chromatune.pipeline.schedules import noise_generator
 from chromatune.pipeline.text import TextEmbedder
-from chromatune.pipeline.torch_backend import TorchBackend
+from chromatune.pipeline.torch_backend import TorchBackend, sample
 
 GRAY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
 
@@ -68,11 +67,11 @@ def color_latents(pipeline, rgb):
     """(B, 3, h, w) -> (B, 4, h, w), each photo from the same noise, all three branches."""
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     generators = [noise_generator(1) for _ in rgb]
-    guidance = {"guidance_scale": 3.0, "image_guidance_scale": 1.5}
     with torch.no_grad():
-        condition, seen = encode_condition(pipeline, rgb), encode_photos(pipeline, rgb)
-        named = {"steps": 2, "generators": generators, "residuals": seen, **guidance}
-        return sample(pipeline, condition, embed("colorize"), embed(""), **named)
+        return sample(
+            pipeline, encode_condition(pipeline, rgb), embed("colorize"), embed(""), steps=2, generators=generators,
+            guidance_scale=3.0, image_guidance_scale=1.5, residuals=encode_photos(pipeline, rgb),
+        )  # fmt: skip
 
 
 def test_the_photo_is_seen(pipeline, encoder_pipeline, tmp_path):
@@ -102,9 +101,11 @@ def test_the_branch_without_a_photo_sees_none(pipeline):
     hook = pipeline.unet.register_forward_pre_hook(keep, with_kwargs=True)
     embed, photo = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        named = {"steps": 1, "generators": [noise_generator(0)], "guidance_scale": 3.0, "image_guidance_scale": 1.5}
-        residuals = encode_photos(pipeline, photo)
-        sample(pipeline, encode_condition(pipeline, photo), embed("red"), embed(""), residuals=residuals, **named)
+        sample(
+            pipeline, encode_condition(pipeline, photo), embed("red"), embed(""), steps=1,
+            generators=[noise_generator(0)], guidance_scale=3.0, image_guidance_scale=1.5,
+            residuals=encode_photos(pipeline, photo),
+        )  # fmt: skip
     hook.remove()
     ((noisy, given),) = calls
     middle = given["mid_block_additional_residual"]

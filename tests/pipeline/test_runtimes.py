@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from chromatune import Colorizer
 from chromatune.cli import main
 from chromatune.errors import MissingExtraError, ModelError, OptionsError
 from chromatune.pipeline import runtimes
-from chromatune.pipeline.names import find_model
+from chromatune.pipeline.model_files import find_model
 from chromatune.pipeline.runtimes import choose_runtime, onnx_problem
 
 Situation = Callable[..., None]
@@ -217,7 +218,7 @@ def test_graphs_on_the_hub_are_fetched_with_a_model_of_ours(hub, graph_pipeline)
 
 def test_without_torch_nothing_large_is_fetched_that_would_not_run(hub, tiny_pipeline, monkeypatch):
     served = hub(tiny_pipeline("kl"))
-    monkeypatch.setattr("chromatune.pipeline.names.has_torch", lambda: False)
+    monkeypatch.setattr("chromatune.pipeline.model_files.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match="some/body has no ONNX parts that are read here, and running it needs"):
         find_model("some/body")
     assert served.fetched and all(file.endswith((".json", ".txt")) for file in served.fetched)
@@ -259,20 +260,11 @@ def lightly(*commands: list[str], hidden: str = f"{HEAVY} {PAGES}") -> list[tupl
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    found = []
-    outputs, errors = iter(done.stdout.splitlines()), iter(done.stderr.splitlines())
-    for _ in commands:
-        parts = []
-        for stream in (outputs, errors):
-            lines: list[str] = []
-            for line in stream:
-                if line.startswith("code "):
-                    code = int(line.removeprefix("code "))
-                    break
-                lines.append(line)
-            parts.append(lines)
-        found.append((code, *parts))
-    return found
+    codes = [int(code) for code in re.findall(r"^code (\d+)$", done.stdout, re.MULTILINE)]
+    assert len(codes) == len(commands)
+    outputs, errors = (re.split(r"^code \d+\n", text, flags=re.MULTILINE) for text in (done.stdout, done.stderr))
+    lines = [(output.splitlines(), error.splitlines()) for output, error in zip(outputs, errors, strict=True)]
+    return [(code, *each) for code, each in zip(codes, lines[:-1], strict=True)]  # after the last one comes nothing
 
 
 @pytest.fixture
@@ -286,10 +278,10 @@ def photos(folder: Path) -> Path:
     return Path("photos")
 
 
-def test_without_torch_photos_are_colorized(photos):
+def test_without_the_extras_photos_are_colorized(photos):
     names = [f"photos/{index}.png" for index in range(3)]
     size = ["--size", "64"]
-    helped, models, one, many, variants, words, base, insisted, inspected = lightly(
+    helped, models, one, many, variants, words, base, onnx, inspected, hub, evaluated = lightly(
         ["--help"],
         ["models"],
         ["colorize", names[0], *size],
@@ -300,25 +292,24 @@ def test_without_torch_photos_are_colorized(photos):
         ["colorize", names[2], "-o", "base.jpg", "--model", "mini-base", *size],
         ["colorize", names[2], "-o", "again.jpg", "--runtime", "onnx", "--device", "cpu", *size],
         ["data", "inspect", "photos"],
+        ["colorize", names[1], "--model", "timbrooks/instruct-pix2pix"],
+        ["evaluate", "photos", "--model", "mini"],
     )  # fmt: skip
     assert helped[0] == 0 and any("colorize" in line for line in helped[1])
     assert models[0] == 0 and [line.split("\t")[0] for line in models[1]] == ["mini", "mini-base"]
     assert (one[0], one[1]) == (0, ["photos/0.color.png"])
     assert (many[0], many[1]) == (0, [f"many/{index}.png" for index in range(3)])
     assert (variants[0], variants[1]) == (0, ["variants/0-1.png", "variants/0-2.png"])
-    assert [each[0] for each in (words, base, insisted, inspected)] == [0] * 4
+    assert [each[0] for each in (words, base, onnx, inspected)] == [0] * 4
     assert all(Path(name).stat().st_size for name in ("words.png", "base.jpg", "again.jpg"))
+    assert hub[:2] == (1, []) and len(hub[2]) == 1 and hub[2][0].startswith("error: timbrooks/instruct-pix2pix ")
+    needs = "error: the report (matplotlib) needs the extra 'evaluate': pip install 'chromatune[evaluate]'"
+    assert evaluated == (1, [], [needs])  # before anything is measured
 
 
-def test_without_torch_shipped_models_are_evaluated(photos):
-    """With the report's libraries; what torch alone counts is left out."""
-    words = ["evaluate", "photos", "--model", "mini", "--size", "64", "-o", "evaluation"]
-    ((code, lines, _),) = lightly(words, hidden=HEAVY)
-    assert code == 0 and "evaluation/report.html" in lines
-    assert any(line.startswith("| mini |") for line in lines)
-
-
-def test_without_torch_the_rest_says_what_to_install_in_one_line(photos, tiny_pipeline_dir, tmp_path_factory):
+def test_without_torch_models_are_evaluated_and_the_rest_says_what_to_install_in_one_line(
+    photos, tiny_pipeline_dir, tmp_path_factory
+):
     lora = Path("lora")
     lora.mkdir()
     (lora / "chromatune.json").write_text('{"base": "mini"}')
@@ -340,22 +331,12 @@ def test_without_torch_the_rest_says_what_to_install_in_one_line(photos, tiny_pi
         ],
     }  # fmt: skip
     commands = [(extra, words) for extra, each in cases.items() for words in each]
-    for (extra, words), (code, lines, errors) in zip(
-        commands, lightly(*(w for _, w in commands), hidden=HEAVY), strict=True
-    ):
+    evaluate = ["evaluate", "photos", "--model", "mini", "--size", "64", "-o", "evaluation"]
+    evaluated, *others = lightly(evaluate, *(words for _, words in commands), hidden=HEAVY)
+    assert evaluated[0] == 0 and "evaluation/report.html" in evaluated[1]
+    assert any(line.startswith("| mini |") for line in evaluated[1])
+    for (extra, words), (code, lines, errors) in zip(commands, others, strict=True):
         assert code == 1 and not lines and len(errors) == 1, (words, lines, errors)
         assert errors[0].startswith("error: "), words
         assert errors[0].endswith(f"needs the extra '{extra}': pip install 'chromatune[{extra}]'"), (words, errors)
     assert not Path("out").exists() and not Path("photos/0.color.png").exists()
-
-
-def test_without_torch_a_model_of_the_hub_is_one_line(photos):
-    ((code, lines, errors),) = lightly(["colorize", "photos/0.png", "--model", "timbrooks/instruct-pix2pix"])
-    assert code == 1 and not lines and len(errors) == 1
-    assert errors[0].startswith("error: timbrooks/instruct-pix2pix ")
-
-
-def test_without_the_reports_libraries_evaluate_says_so_before_anything_is_measured(photos):
-    ((code, lines, errors),) = lightly(["evaluate", "photos", "--model", "mini"])
-    assert code == 1 and not lines
-    assert errors == ["error: the report (matplotlib) needs the extra 'evaluate': pip install 'chromatune[evaluate]'"]

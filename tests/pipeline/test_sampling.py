@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from chromatune.pipeline import load_pipeline
-from chromatune.pipeline.guidance import branch_weights
-from chromatune.pipeline.latents import encode_condition
-from chromatune.pipeline.noise import draw_noise, noise_generator
-from chromatune.pipeline.prediction import zero_terminal_snr_config
-from chromatune.pipeline.sampling import sample
+from chromatune.pipeline.latents import encode_condition, seeded_noise
+from chromatune.pipeline.schedules import (
+    branch_weights,
+    combine_guidance,
+    draw_noise,
+    noise_generator,
+    zero_terminal_snr_config,
+)
 from chromatune.pipeline.text import TextEmbedder
+from chromatune.pipeline.torch_backend import sample
 
 SIDE_PX = 64
 
@@ -124,21 +128,26 @@ def test_branches_that_cancel_are_not_computed():
 
 @pytest.mark.parametrize("guidance", [(1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (7.0, 1.5), (0.0, 1.0)])
 def test_weights_are_the_papers_three_terms(guidance):
-    """The gathered form equals InstructPix2Pix's equation 3 on random answers."""
+    """The gathered form equals InstructPix2Pix's equation 3 on random predictions."""
     both, image, none = np.random.default_rng(0).normal(size=(3, 10))
     text_scale, image_scale = guidance
     expected = none + text_scale * (both - image) + image_scale * (image - none)
-    answers = {"text+image": both, "image": image, "none": none}
-    actual = sum(weight * answers[branch] for branch, weight in branch_weights(*guidance).items())
+    predictions, weights = {"text+image": both, "image": image, "none": none}, branch_weights(*guidance)
+    actual = combine_guidance(weights, [predictions[branch] for branch in weights])
     np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
-def test_unet_runs_once_a_step_without_guidance(tiny_pipeline, monkeypatch):
+def test_training_noise_is_torchs_of_each_seed():
+    noise = seeded_noise([3, 8], (2, 4, 5))
+    for row, seed in zip(noise, (3, 8), strict=True):
+        assert torch.equal(row, torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_unet_runs_once_a_step_without_guidance(tiny_pipeline):
     folder = tiny_pipeline()
     pipeline = load_pipeline(str(folder), device="cpu")
-    rows = []
-    forward = pipeline.unet.forward
-    monkeypatch.setattr(pipeline.unet, "forward", lambda x, *a, **k: (rows.append(len(x)), forward(x, *a, **k))[1])
+    rows: list[int] = []
+    pipeline.unet.register_forward_pre_hook(lambda unet, given: rows.append(len(given[0])))
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     for guidance, expected in (((1.0, 1.0), 1), ((3.0, 1.0), 2), ((3.0, 1.5), 3)):
         rows.clear()
@@ -166,11 +175,10 @@ def test_same_seed_same_latents_and_another_seed_others(tiny_pipeline):
     assert not torch.allclose(ours(folder), ours(folder, seeds=(6,)), atol=1e-3)
 
 
-def test_prompts_are_encoded_once(tiny_pipeline, monkeypatch):
+def test_prompts_are_encoded_once(tiny_pipeline):
     pipeline = load_pipeline(str(tiny_pipeline()), device="cpu")
-    calls = []
-    forward = pipeline.text_encoder.forward
-    monkeypatch.setattr(pipeline.text_encoder, "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1])
+    calls: list[object] = []
+    pipeline.text_encoder.register_forward_pre_hook(lambda encoder, given: calls.append(given))
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     first, again = embed("colorize"), embed("colorize")
     assert torch.equal(first, again) and len(calls) == 1

@@ -1,4 +1,4 @@
-"""The one text encoder: masks where the model was trained with one, and frozen prompts are read once."""
+"""Prompts: cut, and said so; masked where the model was trained with a mask; those of a frozen encoder read once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from chromatune.pipeline import load_pipeline
-from chromatune.pipeline.text import TextEmbedder, tokenize, unread_part
+from chromatune.pipeline.text import TextEmbedder, tokenize
+from chromatune.pipeline.truncation import PromptTokenizer, truncated_prompts_warning
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_text_encoder_that_is_trained_is_read_anew_with_gradients(pipeline):
 )
 def test_what_is_cut_off_a_prompt_is_known(pipeline, prompt, rest):
     """A token a letter: 75 fit between the marks of start and end."""
-    assert unread_part(pipeline.tokenizer, prompt) == rest
+    assert PromptTokenizer.of(pipeline.tokenizer).truncated_part(prompt) == rest
     kept = prompt[: len(prompt.rstrip()) - len(rest)]
     # But for the last of them, which is another one where it now ends a word
     assert torch.equal(*(tokenize(pipeline.tokenizer, [text]).ids[:, :75] for text in (prompt, kept)))
@@ -67,3 +68,22 @@ def test_a_prompt_that_is_cut_is_said_in_one_line(pipeline):
     first, second = colorizer.colorize(gray, make_options(steps=1, **long)).warnings
     assert first.startswith("the prompt is longer than 77 tokens, and is not read from ") and first.isprintable()
     assert second.startswith("the negative prompt is") and len(second) < 120
+
+
+def test_of_many_prompts_those_that_are_cut_are_counted_once(pipeline):
+    """A token a letter: 75 fit, and neither 74 nor 75 are too many."""
+    tokenizer = pipeline.tokenizer
+    fits, long = ["", "red", "a" * 74, "a" * 75, "é " * 30], ["b" * 70 + "\n\x1bcutoff", "a " * 400, "z" * 77]
+    assert truncated_prompts_warning(tokenizer, []) == truncated_prompts_warning(tokenizer, fits) == ""
+    truncated_part = PromptTokenizer.of(tokenizer).truncated_part
+    assert [bool(truncated_part(prompt)) for prompt in fits + long] == [False] * 5 + [True] * 3
+    line = truncated_prompts_warning(tokenizer, fits + long + long)
+    assert line.startswith(f"3 of 8 prompts are longer than 77 tokens: one, {'b' * 30!r}…, is not read from ")
+    assert line.isprintable() and len(line) < 200
+    assert truncated_prompts_warning(tokenizer, ["z" * 77]).startswith("the prompt is longer than 77")
+
+
+def test_prompts_that_are_cut_are_counted_beyond_the_first_of_many(pipeline, monkeypatch):
+    monkeypatch.setattr("chromatune.pipeline.truncation.PROMPTS_AT_ONCE", 3)
+    prompts = [f"{number} " + "a" * number for number in range(70, 80)]
+    assert truncated_prompts_warning(pipeline.tokenizer, prompts).startswith("6 of 10 prompts")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.printing import print_table
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import print_table, stages
 from chromatune.errors import DataError, count_of
 from chromatune.images import CONTACT_SHEET
 

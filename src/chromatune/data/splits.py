@@ -22,11 +22,11 @@ MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller i
 
 @dataclass(frozen=True)
 class SkippedPhoto:
-    """A photo that cannot be trained with.
+    """A photo of a source that is not used, and why.
 
     Attributes:
         key: of the photo in its source.
-        reason: one of `BROKEN`, `TOO_SMALL`, `MONOCHROME`.
+        reason: in training one of `BROKEN`, `TOO_SMALL`, `MONOCHROME`.
         detail: one line with more to say than the reason; "" where there is none.
         size_px: its height and width; None where it cannot be read.
     """

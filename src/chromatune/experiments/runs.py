@@ -26,7 +26,7 @@ from chromatune.experiments.photos import Role, always_trained, training_source
 from chromatune.files import atomic_folder, atomic_write
 from chromatune.options import StartStage
 from chromatune.reports import png_of
-from chromatune.training import TrainSettings, model_folder, resolve_settings, train, write_outcome
+from chromatune.training import TrainSettings, model_folder, resolve_settings, save_result, train
 
 BASELINE_PX = 128  # the small models' own size
 
@@ -131,10 +131,10 @@ def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
             done = max(done, row["step"])
 
     source = training_source(opened.roles, arm.roles)
-    trained = train(
+    result = train(
         source, opened.model, settings, folder, score=score_result, on_row=on_row, cache_dir=opened.cache_dir
     )
-    write_outcome(trained, arm.train or "", arm.preset)
+    save_result(result, arm.train or "", arm.preset)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use
 
 

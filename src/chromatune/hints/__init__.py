@@ -1,10 +1,7 @@
-"""Color by hand: what a person says of a photo's colors, and the chroma that comes of it.
+"""Color by hand: a person's hints of a photo's colors, and the chroma that they lead to.
 
-hints.py       strokes, points and painted layers, checked; from and to JSON
-layer_files.py layers in a folder
-drawing.py     hints ⇒ colors and weights on a small grid
-similarity.py  which cells of a photo look alike to the photo encoder
-reference.py   cells of a photo in color that look like cells of the photo
+hints.py       strokes, points and painted layers, checked; from and to JSON; drawn on a small grid
+reference.py   cells of photos that look alike to the photo encoder, in one photo and in a reference photo
 palette.py     distinct colors out of many
 correction.py  the model's chroma and hints ⇒ the chroma that is put onto the photo
 """

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from chromatune.color import CorrectionField, fit_gamut, grid_size, resize, shrunk_luma, upsample_field
-from chromatune.hints.drawing import Drawn, draw
-from chromatune.hints.hints import Hints
-from chromatune.hints.reference import Reference, matches
-from chromatune.hints.similarity import STRIDES, Similarity
+from chromatune.hints.hints import HintMap, Hints, draw
+from chromatune.hints.reference import Reference, Similarity, can_compare, matches
 from chromatune.images import Photo
 
 REFERENCE_WEIGHT = 0.01  # of a certain match, over that of a hint: matches are of cells, and edges are finer
@@ -26,7 +24,7 @@ class HintedChroma:
         features: Mapping[int, np.ndarray] | None = None,
         references: Sequence[Reference] = (),
     ) -> None:
-        """Prepares the correction field.
+        """Prepare the correction field.
 
         Args:
             photo: as it was read.
@@ -43,9 +41,8 @@ class HintedChroma:
         fine = (max(size[0], chroma.shape[0]), max(size[1], chroma.shape[1]))
         self._chroma = resize(np.ascontiguousarray(chroma, np.float32), *fine)
         self._fine_luma = shrunk_luma(photo.gray, fine)
-        usable = features is not None and all(stride in features for stride in STRIDES)
-        self._similarity = Similarity(features, self._field.luma) if usable and features is not None else None
-        if references and usable and features is not None:
+        self._similarity = Similarity(features, self._field.luma) if can_compare(features) else None
+        if references and can_compare(features):
             relative, certainty = matches(references, features, self._field.luma)
             field = self._field.solve(self._correction_to(relative), REFERENCE_WEIGHT * certainty)
             self._at_grid = self._at_grid + field
@@ -57,7 +54,7 @@ class HintedChroma:
         return self._field.luma.shape[0], self._field.luma.shape[1]
 
     def with_hints(self, hints: Hints, *, reach: float = 1.0, strength: float = 1.0) -> np.ndarray:
-        """The corrected chroma: (h, w, 2) float32, (Cb, Cr).
+        """Return the corrected chroma: (h, w, 2) float32, (Cb, Cr).
 
         Args:
             hints: of this photo.
@@ -70,7 +67,7 @@ class HintedChroma:
         return self._corrected(self.field(hints, reach=reach), strength)
 
     def field(self, hints: Hints, *, reach: float = 1.0) -> np.ndarray:
-        """The correction at the grid: (h, w, 2) float32, between the hints' corrections and 0.
+        """Return the correction at the grid: (h, w, 2) float32, between the hints' corrections and 0.
 
         Args:
             hints: of this photo.
@@ -81,19 +78,19 @@ class HintedChroma:
         """
         return self.field_of(draw(hints, self._photo, self.grid), reach=reach)
 
-    def field_of(self, drawn: Drawn, *, reach: float = 1.0) -> np.ndarray:
-        """`field`, of hints that are drawn at the grid."""
-        correction, weight = self._correction_to(drawn.relative), drawn.weight
+    def field_of(self, hint_map: HintMap, *, reach: float = 1.0) -> np.ndarray:
+        """Return `field` of hints that are drawn at the grid."""
+        correction, weight = self._correction_to(hint_map.relative), hint_map.weight
         if self._similarity is not None and weight.any():
-            said = np.concatenate([correction, drawn.relative], axis=-1)
-            alike, soft = self._similarity.carry(said, weight)
+            colors = np.concatenate([correction, hint_map.relative], axis=-1)
+            spread, soft = self._similarity.carry(colors, weight)
             # Half the hint's own color, half its correction of the model: each alone does worse on photos
-            wanted = (alike[..., :2] + self._correction_to(alike[..., 2:])) / 2
-            correction, weight = _joined((correction, weight), (wanted, soft))
+            mean = (spread[..., :2] + self._correction_to(spread[..., 2:])) / 2
+            correction, weight = _merged((correction, weight), (mean, soft))
         return self._field.solve(correction, weight, reach=reach)
 
     def _correction_to(self, relative: np.ndarray) -> np.ndarray:
-        """What makes the model's chroma that of given relative chroma, as far as the gamut goes: (h, w, 2)."""
+        """Return the correction from the model's chroma to a relative chroma, as far as the gamut goes: (h, w, 2)."""
         luma = self._field.luma
         return np.asarray(fit_gamut(relative * luma[..., None], luma) - self._at_grid, np.float32)
 
@@ -102,10 +99,10 @@ class HintedChroma:
         return np.asarray(self._chroma + np.float32(strength) * fine)
 
 
-def _joined(
+def _merged(
     first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corrections and weights of two sources as one: the second counts as far as the first leaves room."""
+    """Merge corrections and weights of two sources: the second counts as far as the first leaves room."""
     (correction, weight), (more, soft) = first, second
     soft = soft * (1 - weight)
     total = weight + soft

@@ -1,12 +1,15 @@
-"""Hints: at these pixels, this color. Strokes, points, and layers from a paint program; checked, and as JSON."""
+"""Hints: at these pixels, this color. Strokes, points, and layers from a paint program; checked, as JSON, and drawn."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import cv2
@@ -14,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageColor
 from pydantic import AliasChoices, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from chromatune.errors import OptionsError, PhotoError, shown
+from chromatune.color import relative_chroma
+from chromatune.errors import OptionsError, PhotoError, printable, shown
 from chromatune.images import MAX_PIXELS, Photo, read_photo
 from chromatune.options import options_error
 
@@ -22,13 +26,17 @@ LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are 
 MOST_MARKS = 10_000
 MOST_POINTS = 100_000  # of one stroke
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
+LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")  # of formats with transparency
+FINER = 4  # pixels of the canvas for one of the grid, along a side
+DEFAULT_RADIUS = 1 / 50  # of the photo's short side: what evaluation's squares have
+SUBPIXEL_BITS = 4  # OpenCV takes coordinates in sixteenths
 
 Color = tuple[int, int, int]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
 
 
 def _color(given: object) -> object:
-    """A color as three numbers; text is read as CSS writes it.
+    """Return a color as three numbers; text is read as CSS writes it.
 
     Raises:
         ValueError: it is no color.
@@ -81,11 +89,11 @@ class Layer(BaseModel):
     name: str = Field("the layer", max_length=400)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same picture by the same name."""
+        """Return whether both are the same picture by the same name."""
         return isinstance(other, Layer) and self._fields == other._fields  # without the array, once it is there
 
     def __hash__(self) -> int:
-        """The same for the same picture by the same name."""
+        """Return an equal hash for the same picture by the same name."""
         return hash(self._fields)
 
     @property
@@ -104,7 +112,7 @@ class Layer(BaseModel):
 
     @classmethod
     def read(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Layer:
-        """A layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
+        """Return a layer from a file, its bytes, an open file, a Pillow image, or an (H, W, 4) array.
 
         Raises:
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
@@ -120,7 +128,7 @@ class Layer(BaseModel):
         return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
 
     def check_aspect(self, photo: Photo) -> None:
-        """Raises a `PhotoError` where the layer's aspect is not the photo's."""
+        """Raise a `PhotoError` where the layer's aspect is not the photo's."""
         across, down = self.width_px * photo.height_px, self.height_px * photo.width_px
         # One pixel of rounding at the layer's own size, or the tolerance, whichever is more
         slack = max(ASPECT_TOLERANCE * down, max(photo.height_px, photo.width_px))
@@ -132,7 +140,7 @@ class Layer(BaseModel):
 
 
 class Hints(BaseModel):
-    """What a person says of a photo's colors; later marks cover earlier ones.
+    """Colors that a person gives for places of a photo; later marks cover earlier ones.
 
         Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "navy")
 
@@ -150,7 +158,7 @@ class Hints(BaseModel):
 
     @classmethod
     def from_layer(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Hints:
-        """Hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
+        """Return hints painted on a transparent picture of the photo's aspect, of any size; alpha counts as weight.
 
         Args:
             source: PNG, TIFF or WebP with transparency: a path, bytes, open file, Pillow image or (H, W, 4) array.
@@ -164,10 +172,10 @@ class Hints(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes | dict[str, Any]) -> Hints:
-        """Hints from what `to_json` gives, or from the same as a dictionary.
+        """Return hints from what `to_json` gives, or from the same as a dictionary.
 
         Raises:
-            OptionsError: it is no JSON, or says what is no hint.
+            OptionsError: it is no JSON, or not that of hints.
             PhotoError: a layer in it is no picture with transparency.
         """
         try:
@@ -180,11 +188,11 @@ class Hints(BaseModel):
         return found
 
     def to_json(self) -> str:
-        """The hints as JSON, layers as PNG in Base64."""
+        """Return the hints as JSON, layers as PNG in Base64."""
         return self.model_dump_json()
 
     def stroke(self, points: Iterable[Sequence[float]], radius_px: float | None, color: str | Sequence[int]) -> Hints:
-        """These hints and a line of one color; see `Stroke`.
+        """Return these hints and a line of one color; see `Stroke`.
 
         Raises:
             OptionsError: no points, no color, or a radius that is not above 0.
@@ -196,7 +204,7 @@ class Hints(BaseModel):
         return Hints(marks=(*self.marks, mark))
 
     def point(self, x: float, y: float, color: str | Sequence[int], radius: float | None = None) -> Hints:
-        """These hints and a disc of one color.
+        """Return these hints and a disc of one color.
 
         Args:
             x: pixels from the left edge of the photo as it is shown.
@@ -210,15 +218,15 @@ class Hints(BaseModel):
         return self.stroke([(x, y)], radius, color)
 
     def __add__(self, other: Hints) -> Hints:
-        """Both; the second's marks lie on top."""
+        """Return the marks of both; the second's lie on top."""
         return Hints(marks=(*self.marks, *other.marks))
 
     def __bool__(self) -> bool:
-        """Whether anything is said."""
+        """Return whether there is any mark."""
         return bool(self.marks)
 
     def check(self, photo: Photo) -> None:
-        """Checks that the hints fit a photo.
+        """Check that the hints fit a photo.
 
         Raises:
             PhotoError: a point lies outside of it, or a layer has another aspect.
@@ -236,7 +244,7 @@ class Hints(BaseModel):
 
 
 def parse_point(text: str) -> Hints:
-    """One point as the command line writes it: X,Y=COLOR or X,Y,RADIUS=COLOR.
+    """Return the point that the command line writes as X,Y=COLOR or X,Y,RADIUS=COLOR.
 
     Raises:
         OptionsError: it is written otherwise, or is no color.
@@ -252,6 +260,50 @@ def parse_point(text: str) -> Hints:
         return Hints().point(numbers[0], numbers[1], color, numbers[2] if len(numbers) == 3 else None)
     except OptionsError as error:
         raise OptionsError(f"hint {shown(text)}: {str(error).partition(': ')[2]}") from None
+
+
+def list_layers(folder: Path) -> list[Path]:
+    """Return the files in a folder that can be layers, sorted.
+
+    Raises:
+        OptionsError: there is no such folder.
+    """
+    try:
+        return sorted(path for path in folder.expanduser().iterdir() if path.suffix.lower() in LAYER_SUFFIXES)
+    except OSError as error:
+        name = printable(str(folder))
+        raise OptionsError(f"{name}: cannot be read ({error.strerror}); give a folder of painted layers") from None
+
+
+@dataclass(frozen=True, eq=False)
+class HintMap:
+    """Hints drawn on a grid: a color and a weight at each pixel.
+
+    Attributes:
+        relative: (h, w, 2) float32, chroma over luma (`color.relative_chroma`); 0 where there is no hint.
+        weight: (h, w) float32, 0..1.
+    """
+
+    relative: np.ndarray
+    weight: np.ndarray
+
+
+def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
+    """Return the hints on a grid of height and width `size` that is stretched over the photo.
+
+    Raises:
+        PhotoError: they do not fit the photo.
+    """
+    hints.check(photo)
+    canvas = np.zeros((size[0] * FINER, size[1] * FINER, 3), np.float32)  # relative chroma times alpha, and alpha
+    for mark in hints.marks:
+        if isinstance(mark, Layer):
+            _lay(canvas, mark)
+        else:
+            _paint(canvas, mark, photo)
+    small = cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA)
+    weight = np.clip(small[..., 2], 0, 1)
+    return HintMap(small[..., :2] / np.maximum(small[..., 2:], 1e-6), weight)
 
 
 def _plain(color: str | Sequence[int]) -> str | tuple[int, ...]:
@@ -278,3 +330,40 @@ def _shrunk(rgba: np.ndarray, width: int, height: int) -> np.ndarray:
     small = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
     alpha = small[..., 3:]
     return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
+
+
+def _lay(canvas: np.ndarray, layer: Layer) -> None:
+    rgba = layer.rgba
+    alpha = rgba[..., 3:]
+    over = np.dstack([relative_chroma(rgba[..., :3]) * alpha, alpha])
+    height, width = canvas.shape[:2]
+    shrinks = height <= over.shape[0] and width <= over.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    over = cv2.resize(over, (width, height), interpolation=method)
+    canvas *= 1 - over[..., 2:]
+    canvas += over
+
+
+def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
+    """Draw a stroke into the part of the canvas that it touches."""
+    height, width = canvas.shape[:2]
+    scale = np.array([width / photo.width_px, height / photo.height_px])
+    radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)
+    # OpenCV draws no lines thicker than 32767; one as wide as the canvas is long covers it
+    radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))
+    points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centers
+    left, top = np.maximum(np.floor(points.min(axis=0) - radius - 2), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(points.max(axis=0) + radius + 3), (width, height)).astype(int)
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    moved = np.rint((points - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32)
+    ends = moved if len(moved) < 3 else moved[[0, -1]]
+    for x, y in ends.tolist():
+        cv2.circle(mask, (x, y), round(radius * 2**SUBPIXEL_BITS), 255, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+    if len(moved) > 1:
+        thickness = max(1, round(2 * radius))
+        cv2.polylines(mask, [moved[:, None]], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    alpha = mask.astype(np.float32)[..., None] / 255
+    color = relative_chroma(np.array(stroke.color, np.float32) / 255)
+    part = canvas[top:bottom, left:right]
+    part *= 1 - alpha
+    part += alpha * np.append(color, np.float32(1))

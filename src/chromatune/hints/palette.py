@@ -1,4 +1,4 @@
-"""A short list of distinct colors out of many that were considered at a point."""
+"""A short list of distinct colors out of many candidates for a point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LUMA_SIGMA = 0.05  # difference of luma to the point's, 0..1, at which a pixel n
 
 
 def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple[np.ndarray, float]:
-    """Mean chroma of what lies near a point and is about as light, and the point's luma.
+    """Return the mean chroma of what lies near a point and is about as light, and the point's luma.
 
     Args:
         chroma: (h, w, 2) float32.
@@ -33,7 +33,7 @@ def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple
 
 
 def distinct_colors(candidates: Iterable[np.ndarray], luma: float, count: int) -> tuple[Color, ...]:
-    """The first candidates that can be told apart, in their order, as sRGB of that luma.
+    """Return the first candidates that look different, in their order, as sRGB of that luma.
 
     Args:
         candidates: (2,) chroma each, the most plausible first; each is brought into the gamut.

@@ -1,11 +1,20 @@
-"""Models: a diffusers InstructPix2Pix pipeline folder, opened, checked, used and written.
+"""Models: a diffusers InstructPix2Pix pipeline folder, opened, checked, run and written.
 
-names.py     a name ⇒ files and what is known of the model; reads no weights, imports no torch
-checks.py    a stranger's files and settings, judged before any class is built
-loading.py   files ⇒ parts ⇒ Bundle, the one frozen object that the rest of the package sees
-latents.py   the border between pixels and latents
-text.py      instructions ⇒ embeddings
-saving.py    parts ⇒ a folder, whole or not at all, and the hub
+model_files.py    a name ⇒ files, and what is known of the model; reads no weights, imports no torch
+checks.py         untrusted files and settings, checked before any class is built
+onnx_checks.py    the same of ONNX graphs, and whether they fit each other
+schedules.py      noise, timesteps, steps and guidance, the same for both runtimes and for training
+truncation.py     prompts ⇒ tokens without torch, and warnings of what is cut off
+backend.py        what every backend offers: gray photos ⇒ small RGB
+onnx_backend.py   graphs ⇒ a backend by ONNX Runtime
+runtimes.py       which library runs a model, and the backend that it opens
+loading.py        files ⇒ parts ⇒ Pipeline, the one frozen object that the rest of the package uses
+text.py           prompts ⇒ embeddings
+latents.py        the border between pixels and latents
+photo_encoder.py  a pretrained classifier's features of the photo, for the U-Net
+torch_backend.py  a Pipeline ⇒ a backend by torch, with sampling over any diffusers scheduler
+saving.py         parts ⇒ a folder, whole or not at all, and the hub
+onnx_export.py    a model ⇒ a folder with ONNX graphs
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What is checked of a stranger's model folder before any class is built from it: files, settings, weights' headers.
+"""Checks of an untrusted model folder before any class is built from it: files, settings, weights' headers.
 
 Nothing here runs, builds or allocates what a file says. Settings have bounds far above every known model's, so that a
 broken or hostile file is one line and not an hour of building layers.
@@ -50,7 +50,7 @@ Beta = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class _Config(BaseModel):
-    """Settings of a part: those that are named here have bounds, all others are the libraries' to judge."""
+    """Settings of a part: those that are named here have bounds, all others are checked by the libraries."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -198,7 +198,7 @@ def _far_off(value: object) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         ValueError: it is missing, too large, or not a JSON object; the text says which.
@@ -221,7 +221,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str]:
-    """Library and class of a part, as the pipeline's index names them, if they are known here.
+    """Return the library and class of a part, as the pipeline's index names them, if they are known here.
 
     Raises:
         ModelError: they are not.
@@ -240,7 +240,7 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
 
 
 def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
-    """Checks a part's settings and the headers of its weights, before the part is built.
+    """Check a part's settings and the headers of its weights, before the part is built.
 
     Args:
         name: the model, for messages.
@@ -274,7 +274,7 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
 def fit_problem(
     *, hidden_size: int, cross_attention_dim: int | list[int], length: int, positions: int, words: int, vocab_size: int
 ) -> str:
-    """Why the text encoder, the tokenizer and the U-Net were not made for each other; empty if they were.
+    """Return why the text encoder, the tokenizer and the U-Net were not made for each other; empty if they were.
 
     Args:
         hidden_size: numbers a token that the text encoder gives.
@@ -293,7 +293,7 @@ def fit_problem(
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, checked against the file's length; no weights are read.
+    """Return the header of a safetensors file, checked against the file's length; no weights are read.
 
     Raises:
         ValueError: it is no whole safetensors file; the text says what it is instead.
@@ -327,7 +327,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a part; an index may name none but those in the folder.
+    """Return the safetensors files of a part; an index may name none but those in the folder.
 
     Raises:
         ValueError: there are none, or an index names other files.
@@ -348,7 +348,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_vocabulary(folder: Path, file: str) -> None:
-    """Checks that a tokenizer has its words: in tokenizer.json, or in vocab.json with merges.txt beside it.
+    """Check that a tokenizer has its words: in tokenizer.json, or in vocab.json with merges.txt beside it.
 
     Raises:
         ValueError: it has none, and would silently read every prompt as nothing.

@@ -6,6 +6,7 @@ from the posterior and scaled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,16 +39,24 @@ def encode_moments(vae: Any, rgb: torch.Tensor) -> torch.Tensor:
 
 
 def mode_of(moments: torch.Tensor) -> torch.Tensor:
-    """The posterior's mode, which is its mean: (B, 8 or 4, h, w) -> (B, 4, h, w), unscaled."""
+    """Return the posterior's mode, which is its mean: (B, 8 or 4, h, w) -> (B, 4, h, w), unscaled."""
     return moments[:, :CHANNELS]
 
 
 def draw_latents(moments: torch.Tensor, noise: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """A sample of the posterior, scaled, (B, 4, h, w); without a log-variance, the mean itself."""
+    """Return a sample of the posterior, scaled, (B, 4, h, w); without a log-variance, the mean itself."""
     mean, *log_variance = moments.split(CHANNELS, dim=1)
     if log_variance:
         mean = mean + (0.5 * log_variance[0].clamp(-30, 20)).exp() * noise
     return mean * scaling_factor
+
+
+def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Draw torch's standard normal noise, (B, *shape) float32 on the CPU; each row depends on its own seed alone.
+
+    Training draws by it. Sampling has other numbers: those of `schedules.draw_noise`, which need no torch.
+    """
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -57,13 +66,19 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 def encode_condition(pipeline: Pipeline, rgb: torch.Tensor) -> torch.Tensor:
     """Pixels ⇒ condition latents: (B, 3, H, W) float32 sRGB 0..1 -> (B, 4, h, w), mode of the posterior, unscaled."""
-    # sRGB is centerd in float32: halves of 1/255 are lost in float16
+    # sRGB is centered in float32: halves of 1/255 are lost in float16
     encoded = pipeline.vae.encode((rgb * 2 - 1).to(pipeline.device, pipeline.dtype))
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 
 
+def photo_features(pipeline: Pipeline, rgb: torch.Tensor) -> dict[int, torch.Tensor] | None:
+    """Return the photo encoder's features by stride, from (B, 3, h, w) float32 sRGB 0..1; None without one."""
+    encoder = pipeline.photo_encoder
+    return None if encoder is None else encoder.features(rgb.to(pipeline.device, pipeline.dtype))
+
+
 def encode_photos(pipeline: Pipeline, rgb: torch.Tensor) -> Residuals | None:
-    """What the photo encoder sees: (B, 3, h, w) float32 sRGB 0..1 -> residuals for the U-Net; None if there is none."""
+    """Return the photo encoder's residuals for the U-Net, from (B, 3, h, w) float32 sRGB 0..1; None without one."""
     return None if pipeline.photo_encoder is None else pipeline.photo_encoder(rgb.to(pipeline.device, pipeline.dtype))
 
 

@@ -1,4 +1,4 @@
-"""A model's files ⇒ its parts, opened and checked; all that the rest of the package sees is one frozen object."""
+"""A model's files ⇒ its parts, opened and checked: one frozen object, all that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import MissingExtraError, ModelError, first_line, printable
 from chromatune.pipeline import checks
-from chromatune.pipeline.names import LORA_FILE, PHOTO_ENCODER, ModelFiles, ModelInfo, find_model, has_torch, read_info
+from chromatune.pipeline.model_files import (
+    LORA_FILE,
+    PHOTO_ENCODER,
+    ModelFiles,
+    ModelInfo,
+    find_model,
+    has_torch,
+    read_info,
+)
 
-LONGEST_REASON = 200  # characters of what a library says
+LONGEST_REASON = 200  # characters of a library's message
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +66,7 @@ class Pipeline:
 
 
 def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
-    """The model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+    """Load the model called `name`: `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
 
     Args:
         name: an embedded model, a folder that `save_pretrained` of diffusers wrote, a LoRA folder that
@@ -93,7 +101,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
 
 
 def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
-    """The parts by name, weights in `dtype` on the CPU, LoRAs merged into the U-Net; a photo encoder if there is one.
+    """Load the parts by name: weights in `dtype` on the CPU, LoRAs merged, a photo encoder if there is one.
 
     Nothing is frozen and `in_channels` of the U-Net is not looked at: that is the caller's to decide.
 
@@ -108,7 +116,7 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
     types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
     parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
-    if (files.pipeline / PHOTO_ENCODER).is_dir():
+    if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
         parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
         _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
     _check_fit(files.name, parts)
@@ -154,18 +162,18 @@ def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
     name, chosen = files.name, _part_class(files, part)
-    checks.check_part(name, files.pipeline / part, part, chosen.__name__)
+    checks.check_part(name, files.pipeline_folder / part, part, chosen.__name__)
     options: dict[str, Any] = {}
     if dtype is not None:
         key = "dtype" if chosen.__module__.startswith("transformers.") else "torch_dtype"
-        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline / part)}
+        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline_folder / part)}
         options["output_loading_info"] = True
     if chosen.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
     try:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
-            loaded = chosen.from_pretrained(files.pipeline, subfolder=part, local_files_only=True, **options)
+            loaded = chosen.from_pretrained(files.pipeline_folder, subfolder=part, local_files_only=True, **options)
         if dtype is None:
             return loaded
         loaded, report = loaded
@@ -189,12 +197,12 @@ def _part_class(files: ModelFiles, part: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What a library said, as the end of one line."""
+    """Return a library's message as the end of one line."""
     return printable(first_line(error)[:LONGEST_REASON])
 
 
 def _check_fit(name: str, parts: dict[str, Any]) -> None:
-    """Checks that the parts were made for each other, and that the schedule can be sampled.
+    """Check that the parts were made for each other, and that the schedule can be sampled.
 
     Raises:
         ModelError: they were not, or it cannot.
@@ -213,7 +221,7 @@ def _check_fit(name: str, parts: dict[str, Any]) -> None:
 
 
 def _sampling_problem(scheduler: Any) -> str:
-    """Why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
+    """Return why no step can be taken over a schedule; empty if one can: settings of schedulers show only then."""
     import torch
 
     try:
@@ -244,7 +252,7 @@ def _variant(folder: Path) -> str | None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No progress bars for a few megabytes, nor the warning that AutoencoderTiny draws for a key it adds itself."""
+    """Silence the libraries: no progress bars for a few megabytes, no warning of keys that AutoencoderTiny adds."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,21 +1,150 @@
-"""The model pass by ONNX Runtime: no torch, and a first color within a second."""
+"""The backend by ONNX Runtime: a model's graphs, opened, and run without torch; a first color within a second."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chromatune.errors import ModelError, first_line, printable
+from chromatune.errors import ModelError, first_line, printable, shown
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline.guidance import branch_weights
-from chromatune.pipeline.names import ModelInfo
-from chromatune.pipeline.noise import draw_noise, noise_generator
-from chromatune.pipeline.onnx_files import FEATURES, LONGEST_REASON, OnnxPipeline
-from chromatune.pipeline.onnx_signatures import RESIDUAL
-from chromatune.pipeline.schedules import denoise, make_schedule
-from chromatune.pipeline.wording import unread_warnings
+from chromatune.pipeline import checks
+from chromatune.pipeline.backend import BackendOutput, Features
+from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info
+from chromatune.pipeline.onnx_checks import RESIDUAL, Shape, check_onnx, residuals_of, signature_problem
+from chromatune.pipeline.schedules import (
+    branch_weights,
+    combine_guidance,
+    denoise,
+    draw_noise,
+    make_schedule,
+    noise_generator,
+)
+from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+GRAPH_FILE = "model.onnx"
+FEATURES = "features_{}"  # output of the photo encoder, one for each stride in pixels
+GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
+# Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
+LONGEST_REASON = 200  # characters of the library's message
+
+
+class Graph:
+    """An opened graph: NumPy arrays in, NumPy arrays out."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._types = {each.name: _numpy_type(each.type) for each in session.get_inputs()}
+        self.inputs = tuple(self._types)
+        self.outputs = tuple(each.name for each in session.get_outputs())
+        self.signature: tuple[dict[str, Shape], dict[str, Shape]] = (
+            {each.name: each.shape for each in session.get_inputs()},
+            {each.name: each.shape for each in session.get_outputs()},
+        )
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Run the graph, and return the outputs named, or all; inputs are cast to the types that the graph declares."""
+        cast: dict[str, np.ndarray] = {
+            name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
+        }
+        return self._session.run(outputs, cast)
+
+
+@dataclass(frozen=True)
+class OnnxPipeline:
+    """An opened model; nothing in it changes after loading."""
+
+    info: ModelInfo
+    tokenizer: PromptTokenizer
+    text_encoder: Graph
+    vae_encoder: Graph
+    unet: Graph
+    vae_decoder: Graph
+    photo_encoder: Graph | None
+    scheduler: tuple[str, dict[str, Any]]  # class and settings
+    scaling_factor: float  # of latents
+    multiple_px: int  # sides of the model's pass are multiples of this
+    device: str
+
+
+def has_onnx_parts(files: ModelFiles) -> bool:
+    """Return whether all graphs of a model are there; LoRAs to merge have none."""
+    wanted = (*GRAPHS, PHOTO_ENCODER) if (files.pipeline_folder / PHOTO_ENCODER).is_dir() else GRAPHS
+    return not files.loras and all((files.pipeline_folder / part / GRAPH_FILE).is_file() for part in wanted)
+
+
+def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int = 1) -> OnnxPipeline:
+    """Open the model in `files` by ONNX Runtime.
+
+    Args:
+        files: see `find_model`; with `has_onnx_parts`.
+        device: a name of `PROVIDERS`.
+        workers: calls that will run at the same time; the threads are shared out among them. Numbers are the same
+            whatever the number of threads.
+
+    Raises:
+        ModelError: a file is damaged, missing, or no part of an InstructPix2Pix model, or ONNX Runtime has no such
+            device here.
+    """
+    provider = _provider(device)
+    classes = _checked_classes(files)
+    wanted = [*GRAPHS, *([PHOTO_ENCODER] if PHOTO_ENCODER in classes else [])]
+    folder = files.pipeline_folder
+    unet = checks.UNetConfig.model_validate(checks.read_json(folder / "unet" / "config.json"))
+    vae = _vae_config(classes["vae"], checks.read_json(folder / "vae" / "config.json"))
+    tokenizer = _tokenizer(files)
+    _check_fit(files, tokenizer, unet)
+    share = max(1, threads() // workers)
+    opened = {part: _open(files, part, provider, share) for part in wanted}
+    if problem := signature_problem({name: part.signature for name, part in opened.items()}):
+        raise ModelError(f"{files.name}: {problem[0]}/{GRAPH_FILE} {problem[1]}; {checks.AGAIN}, or give another")
+    return OnnxPipeline(
+        info=read_info(files),
+        tokenizer=tokenizer,
+        photo_encoder=opened.pop(PHOTO_ENCODER, None),
+        scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
+        scaling_factor=vae.scaling_factor,
+        multiple_px=_halvings(vae.widths) * _halvings(unet.block_out_channels),
+        device=device,
+        **opened,
+    )
+
+
+def quiet_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime without its telemetry: nothing leaves this machine.
+
+    Since 1.29 its wheels report each session to its maker unless the environment forbids it before it is loaded; they
+    also write to the temporary and the cache folder then.
+    """
+    os.environ[TELEMETRY_OFF] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # for programs that had loaded it before
+    return onnxruntime
+
+
+def threads() -> int:
+    """Return the number of threads of a pass: OMP_NUM_THREADS, as torch has it, else this process's cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OnnxBackend:
@@ -50,28 +179,25 @@ class OnnxBackend:
         return self.pipeline.device == "cpu"
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """A line for each instruction that is longer than the text encoder reads."""
-        return unread_warnings(options, self.pipeline.tokenizer)
+        """Return a line for each instruction that is longer than the text encoder reads."""
+        return truncation_warnings(options, self.pipeline.tokenizer)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
-        """What the photo encoder sees; see `Backend.features`."""
-        encoder = self.pipeline.photo_encoder
-        if encoder is None:
-            return None
-        prefix = FEATURES.format("")
-        names = [name for name in encoder.outputs if name.startswith(prefix)]
-        pixels = np.repeat(grays[:, None], 3, axis=1)  # (B, 3, h, w)
-        found = encoder.run({encoder.inputs[0]: pixels}, names)
-        return {int(name.removeprefix(prefix)): each for name, each in zip(names, found, strict=True)} or None
+    def features(self, grays: np.ndarray) -> Features | None:
+        """Return the photo encoder's features; see `Backend.features`."""
+        return _features_of(self._encode(_pixels(grays), FEATURES))
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """Grays ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return the model's own RGB, and the features; see `Backend`.
 
         Raises:
             ModelError: the model gives values that are not numbers, or a part does not fit the others.
         """
         try:
-            rgb = self._pass(grays, options)
+            pixels = _pixels(grays)
+            encoded = self._encode(pixels, RESIDUAL, *([FEATURES] if with_features else []))
+            rgb = self._pass(pixels, encoded, options)
         except Exception as error:  # what the library raises on parts that do not fit is of any kind
             if "memory" in str(error).lower() or "alloc" in str(error).lower():  # nothing is wrong with the model
                 raise MemoryError("not enough memory for the model's pass") from error
@@ -81,59 +207,56 @@ class OnnxBackend:
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
             raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
-        return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1))
+        features = _features_of(encoded) if with_features else None
+        return BackendOutput(np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)), features)
 
-    def _pass(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
-        asked, parts = options[0], self.pipeline
-        pixels = np.repeat(grays[:, None], 3, axis=1)  # (B, 3, h, w)
-        encoded = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
-        condition = encoded[:, :4]  # the posterior's mode is its mean, which comes first
-        latents = self._sample(condition, self._residuals(pixels), asked, options)
+    def _pass(
+        self, pixels: np.ndarray, encoded: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
+    ) -> np.ndarray:
+        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's outputs -> (B, 3, h, w) float32 sRGB 0..1."""
+        parts = self.pipeline
+        moments = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
+        condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
+        latents = self._sample(condition, residuals_of(encoded), options)
         name = parts.vae_decoder.inputs[0]
         decoded = _only(parts.vae_decoder.run({name: latents / np.float32(parts.scaling_factor)}))
         return np.clip(decoded.astype(np.float32) / 2 + np.float32(0.5), 0, 1)
 
     def _sample(
-        self,
-        condition: np.ndarray,
-        residuals: dict[str, np.ndarray],
-        asked: ResolvedOptions,
-        options: Sequence[ResolvedOptions],
+        self, condition: np.ndarray, residuals: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
     ) -> np.ndarray:
-        """Color latents (B, 4, h, w), scaled, for condition latents of the same shape; see `sampling.sample`."""
-        class_name, config = self.pipeline.scheduler
-        schedule = make_schedule(class_name, config, asked.steps)
+        """Sample color latents (B, 4, h, w), scaled, for condition latents of the same shape, as by torch."""
+        first, (class_name, config) = options[0], self.pipeline.scheduler
+        schedule = make_schedule(class_name, config, first.steps)
         assert schedule is not None  # it was known when the model was opened
         generators = [noise_generator(each.seed) for each in options]
-        weights = branch_weights(asked.guidance_scale, asked.image_guidance_scale)
-        prompt, negative = self._embed(asked.prompt), self._embed(asked.negative_prompt)
+        weights = branch_weights(first.guidance_scale, first.image_guidance_scale)
+        prompt, negative = self._embed(first.prompt), self._embed(first.negative_prompt)
         texts = {"text+image": prompt, "image": negative, "none": negative}
         count, no_photo = len(condition), [branch == "none" for branch in weights]
         stacked_texts = np.concatenate([np.repeat(texts[branch], count, axis=0) for branch in weights])
-        stacked_images, seen = _for_branches(condition, no_photo), {}
-        for name, residual in residuals.items():
-            seen[name] = _for_branches(residual, no_photo)
+        stacked_images = _for_branches(condition, no_photo)  # (K B, 4, h, w)
+        stacked_residuals = {name: _for_branches(each, no_photo) for name, each in residuals.items()}
 
         def predict(latents: np.ndarray, timestep: float) -> np.ndarray:
             noisy = np.concatenate([np.tile(latents, (len(weights), 1, 1, 1)), stacked_images], axis=1)
             feeds = {"sample": noisy, "timestep": np.array([timestep]), "encoder_hidden_states": stacked_texts}
-            answers = np.split(_only(self.pipeline.unet.run(feeds | seen)), len(weights))  # (B, 4, h, w) each
-            weighed = [np.float32(weight) * each for weight, each in zip(weights.values(), answers, strict=True)]
-            return np.asarray(sum(weighed))
+            predictions = _only(self.pipeline.unet.run(feeds | stacked_residuals)).astype(np.float32, copy=False)
+            return np.asarray(combine_guidance(weights, np.split(predictions, len(weights))))
 
         return np.asarray(denoise(schedule, lambda: draw_noise(generators, condition.shape[1:]), predict))
 
-    def _residuals(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """What the photo encoder sees, for the U-Net: by input, (B, C, h, w) each; nothing without a photo encoder."""
+    def _encode(self, pixels: np.ndarray, *kinds: str) -> dict[str, np.ndarray]:
+        """Run the photo encoder: (B, C, h, w) by output, of the kinds named; nothing without a photo encoder."""
         encoder = self.pipeline.photo_encoder
-        if encoder is None:
+        prefixes = tuple(kind.format("") for kind in kinds)
+        names = [name for name in encoder.outputs if name.startswith(prefixes)] if encoder is not None else []
+        if encoder is None or not names:  # ONNX Runtime takes no names for all of them
             return {}
-        names = [name for name in encoder.outputs if name.startswith(RESIDUAL.format(""))]
         return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
 
     def _embed(self, prompt: str) -> np.ndarray:
-        """(1, 77, C) embedding; each prompt is read once."""
+        """Return the (1, 77, C) embedding of a prompt; each is read once."""
         if prompt not in self._embeddings:
             encoder = self.pipeline.text_encoder
             feeds = {encoder.inputs[0]: self.pipeline.tokenizer.ids([prompt])}
@@ -141,8 +264,102 @@ class OnnxBackend:
         return self._embeddings[prompt]
 
 
+def _provider(device: str) -> str:
+    onnxruntime = quiet_onnxruntime()
+    if device not in PROVIDERS:
+        raise ModelError(f"device {shown(device)} is not known to ONNX Runtime; accepted: {', '.join(PROVIDERS)}")
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[device] not in available:
+        here = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+        raise ModelError(f"this ONNX Runtime has no {device}; it has {here} (onnxruntime's site lists its packages)")
+    return PROVIDERS[device]
+
+
+def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Graph:
+    path = files.pipeline_folder / part / GRAPH_FILE
+    try:
+        check_onnx(path)
+    except FileNotFoundError:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} is missing; {checks.AGAIN}") from None
+    except ValueError as error:
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
+    try:
+        return Graph(_session(path, provider, intra_threads))
+    except Exception as error:  # what the library raises on a damaged graph is of any kind
+        reason = printable(first_line(error)[:LONGEST_REASON])
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {reason}") from error
+
+
+def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
+    onnxruntime = quiet_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised, too, and shown once
+    options.intra_op_num_threads = intra_threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
+    # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
+    return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+def _numpy_type(onnx_type: str) -> type:
+    """Return the NumPy type of "tensor(float16)" and the like.
+
+    Raises:
+        ValueError: a part of a model takes no such thing.
+    """
+    known = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "double": np.float64}
+    name = onnx_type.removeprefix("tensor(").removesuffix(")")
+    if name not in known:
+        raise ValueError(f"has an input of the type {onnx_type}")
+    return known[name]
+
+
+def _tokenizer(files: ModelFiles) -> PromptTokenizer:
+    try:
+        return PromptTokenizer.read(files.pipeline_folder / "tokenizer")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
+
+
+def _checked_classes(files: ModelFiles) -> dict[str, str]:
+    """Return the class of each part, after its settings and the headers of its weights were checked."""
+    classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
+    if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
+        classes[PHOTO_ENCODER] = "PhotoEncoder"
+    for part, class_name in classes.items():
+        checks.check_part(files.name, files.pipeline_folder / part, part, class_name)
+    return classes
+
+
+def _vae_config(class_name: str, config: Mapping[str, Any]) -> checks.KlConfig | checks.TinyConfig:
+    if class_name == "AutoencoderTiny":
+        return checks.TinyConfig.model_validate(config)
+    return checks.KlConfig.model_validate(config)
+
+
+def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, unet: checks.UNetConfig) -> None:
+    text = checks.TextConfig.model_validate(checks.read_json(files.pipeline_folder / "text_encoder" / "config.json"))
+    problem = checks.fit_problem(
+        hidden_size=text.hidden_size,
+        cross_attention_dim=unet.cross_attention_dim,
+        length=tokenizer.length,
+        positions=text.max_position_embeddings,
+        words=tokenizer.backend.get_vocab_size(),
+        vocab_size=text.vocab_size,
+    )
+    if problem:
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
+
+
+def _halvings(widths: Sequence[int]) -> int:
+    """Return the factor by which a part of several levels makes its input smaller: 2 for each level but one."""
+    return 2 ** (len(widths) - 1)
+
+
 def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
-    """Why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
+    """Return why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
     try:
         schedule = make_schedule(class_name, config, min(2, config.get("num_train_timesteps", 2)))
         if schedule is None:
@@ -153,10 +370,21 @@ def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
     return "" if np.isfinite(latents).all() else "its scheduler gives values that are not numbers"
 
 
+def _pixels(grays: np.ndarray) -> np.ndarray:
+    """(B, h, w) float32 luma 0..1 -> (B, 3, h, w), the same."""
+    return np.repeat(grays[:, None], 3, axis=1)
+
+
+def _features_of(encoded: Mapping[str, np.ndarray]) -> Features | None:
+    """Return the features among the photo encoder's outputs, by stride."""
+    prefix = FEATURES.format("")
+    return {int(key.removeprefix(prefix)): each for key, each in encoded.items() if key.startswith(prefix)} or None
+
+
 def _only(outputs: list[np.ndarray]) -> np.ndarray:
     return outputs[0]
 
 
-def _for_branches(array: np.ndarray, none: Sequence[bool]) -> np.ndarray:
-    """(B, C, h, w) -> (K B, C, h, w): nothing is seen in a branch that has no photo."""
-    return np.concatenate([np.zeros_like(array) if left_out else array for left_out in none])
+def _for_branches(array: np.ndarray, no_photo: Sequence[bool]) -> np.ndarray:
+    """(B, C, h, w) -> (K B, C, h, w): zeros in a branch that has no photo."""
+    return np.concatenate([np.zeros_like(array) if zero else array for zero in no_photo])

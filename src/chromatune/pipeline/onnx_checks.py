@@ -1,19 +1,20 @@
-"""A stranger's ONNX file, judged before ONNX Runtime opens it: what it is made of, and which files it reads.
+"""Checks of untrusted ONNX graphs: the files before ONNX Runtime opens them, then their inputs and outputs.
 
 The message types are a part of ONNX's own schema (github.com/onnx/onnx, onnx/onnx.proto), just large enough to be
-judged; what is not declared here is skipped. The package `onnx` would read all of it, and is as large as a model.
+checked; what is not declared here is skipped. The package `onnx` would read all of it, and is as large as a model.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from chromatune.errors import shown
 from chromatune.pipeline.checks import LFS_POINTER, read_header
+from chromatune.pipeline.model_files import PHOTO_ENCODER
 
 LARGEST_GRAPH = 2 << 30  # bytes; protobuf's own limit
 MOST_NODES = 200_000
@@ -21,6 +22,22 @@ DOMAINS = ("", "ai.onnx", "com.microsoft", "pkg.torch.ops")  # operators that ON
 # No part of a U-Net has them: they may never end, or read files of their own
 REFUSED = ("Loop", "Scan", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch", "EPContext")
 NUMBER = re.compile(r"-?[0-9]{1,30}")  # as ONNX Runtime reads it, unlike Python: no spaces, no underscores
+
+# Of an input or output, as a graph declares it: sizes, names of sizes that vary, or nothing where it does not say
+Shape: TypeAlias = Sequence[Any] | None
+Signature: TypeAlias = Mapping[str, Shape]
+T = TypeVar("T")
+
+RESIDUAL = "residual_{}"  # input of the U-Net and output of the photo encoder, one for each place
+UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
+PICTURES, LATENTS = (None, 3, None, None), (None, 4, None, None)
+# The only input and the first output of the others; None is any size, several numbers are any of them
+SIMPLE: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "text_encoder": ((None, None), (None, None, None)),
+    "vae_encoder": (PICTURES, (None, (4, 8), None, None)),
+    "vae_decoder": (LATENTS, PICTURES),
+    PHOTO_ENCODER: (PICTURES, (None, None, None, None)),
+}
 
 # message: field, its number, its type (a message of this schema, or "string" or "int64"), whether it is repeated
 _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
@@ -43,7 +60,7 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 
 def check_onnx(path: Path) -> None:
-    """Passes if an ONNX file is whole, of known operators, and reads no weights but those in its own folder.
+    """Check that an ONNX file is whole, of known operators, and reads no weights but those in its own folder.
 
     Raises:
         ValueError: it is not; the text says what it is instead.
@@ -77,8 +94,34 @@ def check_onnx(path: Path) -> None:
             _check_external(message, path.parent, lengths)
 
 
+def signature_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> tuple[str, str] | None:
+    """Return the part whose graph does not fit a model, and why; None if all do.
+
+    Args:
+        signatures: inputs and outputs of each part.
+    """
+    for part, (inputs, outputs) in signatures.items():
+        if part == "unet":
+            continue
+        expected_input, expected_output = SIMPLE[part]
+        if len(inputs) != 1 or not outputs:
+            return part, f"takes {_names(inputs)} and gives {_names(outputs)}, and not one thing for another"
+        for expected, (name, shape) in zip(
+            (expected_input, expected_output), (next(iter(inputs.items())), next(iter(outputs.items()))), strict=True
+        ):
+            if not _fits(shape, expected):
+                return part, f"has {shown(name)} of the shape {_text(shape)}, and not {_text(expected)}"
+    problem = _unet_problem(signatures)
+    return ("unet", problem) if problem else None
+
+
+def residuals_of(named: Mapping[str, T]) -> dict[str, T]:
+    """Return the residuals among inputs or outputs."""
+    return {name: each for name, each in named.items() if name.startswith(RESIDUAL.format(""))}
+
+
 def _check_node(node: Any, count: int) -> None:
-    """Checks one operator, the graph's `count`-th."""
+    """Check one operator, the graph's `count`-th."""
     if count > MOST_NODES:
         raise ValueError(f"has more than {MOST_NODES:,} operators")
     if node.domain not in DOMAINS or node.op_type in REFUSED:
@@ -87,7 +130,7 @@ def _check_node(node: Any, count: int) -> None:
 
 
 def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
-    """Checks one tensor's place in a file beside the graph; `lengths` remembers the files' sizes."""
+    """Check one tensor's place in a file beside the graph; `lengths` remembers the files' sizes."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if not location or PurePath(location).name != location or "\\" in location or location in (".", ".."):
@@ -103,7 +146,7 @@ def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
 
 
 def _length(file: Path) -> int:
-    """Bytes of a file of weights beside a graph, if it is one."""
+    """Return the size in bytes of a file of weights beside a graph, if it is one."""
     try:
         if not file.is_file() or file.is_symlink() and not _stored_by_hub(file):
             raise ValueError(f"takes weights from {shown(file.name)}, which is missing")
@@ -122,13 +165,13 @@ def _check_header(file: Path) -> None:
 
 
 def _stored_by_hub(file: Path) -> bool:
-    """Whether a link points into the hub's own cache, whose snapshots are links to `../../blobs`."""
+    """Return whether a link points into the hub's own cache, whose snapshots are links to `../../blobs`."""
     snapshots = [parent for parent in file.absolute().parents if parent.name == "snapshots"]
     return any(file.resolve().parent == parent.parent.resolve() / "blobs" for parent in snapshots)
 
 
 def _messages(message: Any) -> Iterator[Any]:
-    """All messages inside one of `_SCHEMA`, at any depth."""
+    """Yield all messages inside one of `_SCHEMA`, at any depth."""
     from google.protobuf.message import Message
 
     waiting = [message]
@@ -142,7 +185,7 @@ def _messages(message: Any) -> Iterator[Any]:
 
 @cache
 def _message(name: str) -> Any:
-    """The class of a message of `_SCHEMA`."""
+    """Return the class of a message of `_SCHEMA`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -159,3 +202,47 @@ def _message(name: str) -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}"))
+
+
+def _unet_problem(signatures: Mapping[str, tuple[Signature, Signature]]) -> str:
+    inputs, outputs = signatures["unet"]
+    given = residuals_of(signatures[PHOTO_ENCODER][1]) if PHOTO_ENCODER in signatures else {}
+    taken = residuals_of(inputs)
+    if inputs.keys() - taken.keys() != set(UNET_INPUTS) or not outputs:
+        return f"takes {_names(inputs)} and gives {_names(outputs)}; a U-Net here takes {', '.join(UNET_INPUTS)}"
+    if taken.keys() != given.keys():
+        return f"takes {len(taken)} residuals, and the photo encoder gives {len(given)}"
+    text = next(iter(signatures["text_encoder"][1].values()))
+    first = next(iter(outputs))
+    width = text[2] if text and len(text) == 3 else None
+    expected = {"sample": (None, 8, None, None), "encoder_hidden_states": (None, None, width)} | given
+    for name, shape in inputs.items():
+        if name in expected and not _fits(shape, expected[name]):
+            return f"takes {shown(name)} of the shape {_text(shape)}, and not {_text(expected[name])}"
+    if not _fits(outputs[first], LATENTS):
+        return f"gives {shown(first)} of the shape {_text(outputs[first])}, and not {_text(LATENTS)}"
+    return ""
+
+
+def _fits(shape: Shape, expected: Shape) -> bool:
+    """Return whether a shape may be another; what is not declared may be anything."""
+    if not shape or not expected:
+        return True
+    return len(shape) == len(expected) and all(map(_may_be, shape, expected))
+
+
+def _may_be(size: Any, expected: Any) -> bool:
+    if not isinstance(size, int) or not isinstance(expected, int | tuple):
+        return True
+    return size in expected if isinstance(expected, tuple) else size == expected
+
+
+def _text(shape: Shape) -> str:
+    def size(each: Any) -> str:
+        return str(each) if isinstance(each, int) else " or ".join(map(str, each)) if isinstance(each, tuple) else "?"
+
+    return f"({', '.join(map(size, shape or ()))})"
+
+
+def _names(names: Mapping[str, Shape]) -> str:
+    return shown(", ".join(names)) if names else "nothing"

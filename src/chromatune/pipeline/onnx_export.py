@@ -1,42 +1,138 @@
-"""Parts ⇒ ONNX graphs beside the weights, in the layout of Optimum: `unet/model.onnx`, `vae_encoder/model.onnx`.
+"""A model ⇒ a folder that ONNX Runtime runs without torch and the stock pipeline still opens, checked against torch.
 
-A graph stores no weights that its folder has already: its tensors point into the safetensors file beside it by offset
-and length, and are cast to float32 when a session is opened. An autoencoder is two graphs in folders of their own, so
-its weights are stored once more, in half precision.
+The graphs lie beside the weights in the layout of Optimum: `unet/model.onnx`, `vae_encoder/model.onnx`. A graph stores
+no weights that its folder has already: its tensors point into the safetensors file beside it by offset and length, and
+are cast to float32 when a session is opened. An autoencoder is two graphs in folders of their own, so its weights are
+stored once more, in half precision.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from chromatune.errors import MissingExtraError
-from chromatune.options import Advance
+from chromatune.errors import MissingExtraError, ModelError, printable
+from chromatune.options import Advance, ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
-from chromatune.pipeline.loading import Pipeline
-from chromatune.pipeline.onnx_files import FEATURES, GRAPH_FILE
-from chromatune.pipeline.onnx_signatures import RESIDUAL
+from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
+from chromatune.pipeline.model_files import ModelInfo, find_model
+from chromatune.pipeline.onnx_backend import FEATURES, GRAPH_FILE, GRAPHS, OnnxBackend, load_onnx_pipeline
+from chromatune.pipeline.onnx_checks import RESIDUAL
 from chromatune.pipeline.photo_encoder import places_of, unet_arguments
+from chromatune.pipeline.runtimes import onnx_problem, scheduler_problem
+from chromatune.pipeline.saving import CARD_FILE, save_pipeline
+from chromatune.pipeline.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
     import onnx_ir
 
+TRIAL_STEPS = 2
+MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
+DEFAULTS = (
+    "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
+    "vivid",
+)  # fmt: skip
 OPSET = 20  # the first with Gelu as one operator
 PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so
 EXAMPLE_MULTIPLES = (3, 5)  # height and width of the traced pass, in the smallest sides that the model can halve
 
 
+def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> float:
+    """Write a model in half precision with ONNX graphs beside its weights; LoRAs are merged into it.
+
+    Args:
+        model: see `load_pipeline`.
+        out: the folder; a model that is there is replaced when the new one is complete and on the disk.
+        start_stage: called with the number of graphs, for progress.
+
+    Returns:
+        The largest difference between torch with the model as it is and ONNX Runtime with what was written, of sRGB
+        0..1 before recomposition, in a short trial.
+
+    Raises:
+        ModelError: the model cannot be opened, has a scheduler that takes torch, or came out another one; or the folder
+            holds something that is not a model, or cannot be written.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    files = find_model(model)
+    title = printable(files.path.name if Path(model).expanduser().is_dir() else model)
+    if problem := scheduler_problem(files):  # before minutes are spent on what would not run
+        raise ModelError(f"{model} {problem}; export it with a DDIM or Euler scheduler")
+    pipeline = load_pipeline(model, device="cpu")
+    card = files.path / CARD_FILE
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {title}\n"
+    defaults = defaults_of(pipeline.info)
+    if pipeline.info.description == str(files.path):  # it has none of its own, and where it lay means nothing elsewhere
+        defaults["description"] = title
+    apart = 0.0
+
+    def complete(folder: Path) -> None:
+        nonlocal apart
+        write_graphs(folder, start_stage)
+        if problem := onnx_problem(find_model(str(folder))):
+            raise ModelError(f"{model} {problem}, and is not written")
+        apart = largest_difference(pipeline, folder)
+        if not apart <= MOST_APART:
+            raise ModelError(
+                f"{model} came out {255 * apart:.1f} levels of 255 from what torch gives, and is not written"
+            )
+
+    with quiet_libraries():
+        save_pipeline(_halved(pipeline), out, card=text, defaults=defaults, complete=complete)
+    return apart
+
+
+def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
+    """Add ONNX graphs to a pipeline folder that nobody else reads yet.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    pipeline = load_pipeline(str(folder), device="cpu")
+    graphs = len(GRAPHS) + (pipeline.photo_encoder is not None)
+    add_onnx_parts(pipeline, folder, start_stage("exporting", graphs))
+
+
+def largest_difference(pipeline: Pipeline, folder: Path) -> float:
+    """Return how far torch and ONNX Runtime with a folder's graphs are apart, of sRGB 0..1, in a short trial."""
+    by_torch = TorchBackend(pipeline)
+    by_onnx = OnnxBackend(load_onnx_pipeline(find_model(str(folder))))
+    side = by_torch.multiple_px * max(2, 128 // by_torch.multiple_px)
+    down, across = np.mgrid[0 : side + by_torch.multiple_px, 0:side].astype(np.float32) / side
+    grays = (0.5 + 0.3 * np.sin(20 * down * across) + 0.2 * np.cos(13 * across))[None].astype(np.float32)
+    options = [pipeline.info.resolve(ColorizeOptions(steps=TRIAL_STEPS))]
+    return float(np.abs(by_torch(grays, options).rgb - by_onnx(grays, options).rgb).max())
+
+
+def defaults_of(info: ModelInfo) -> dict[str, Any]:
+    """Return the contents of a model's `chromatune.json`."""
+    return {name: getattr(info, name) for name in DEFAULTS}
+
+
+def _halved(pipeline: Pipeline) -> Pipeline:
+    """Return a copy with the weights that are stored in half precision in it: all but the text encoder's."""
+
+    def half(part: Any) -> Any:
+        return copy.deepcopy(part).to(torch.float16, memory_format=torch.contiguous_format)
+
+    encoder = pipeline.photo_encoder
+    halved = None if encoder is None else half(encoder)
+    return replace(pipeline, vae=half(pipeline.vae), unet=half(pipeline.unet), photo_encoder=halved)
+
+
 @dataclass(frozen=True)
 class _Graph:
-    """One graph to be exported."""
+    """A graph to be exported."""
 
     folder: str
     module: nn.Module  # its parameters are named as in the safetensors file, after `PREFIX`
@@ -46,7 +142,7 @@ class _Graph:
 
 
 def add_onnx_parts(pipeline: Pipeline, folder: Path, advance: Advance = lambda: None) -> None:
-    """Writes the graphs of a model into its pipeline folder, beside the weights that they read.
+    """Write the graphs of a model into its pipeline folder, beside the weights that they read.
 
     Args:
         pipeline: the model as `load_pipeline` opened it, on the CPU in float32; of no other use afterwards.
@@ -139,8 +235,8 @@ class _UNet(_Wrapped):
         encoder_hidden_states: torch.Tensor,
         *residuals: torch.Tensor,
     ) -> torch.Tensor:
-        seen = unet_arguments(residuals or None)
-        return self.part(sample, timestep, encoder_hidden_states, **seen, return_dict=False)[0]
+        extra = unet_arguments(residuals or None)
+        return self.part(sample, timestep, encoder_hidden_states, **extra, return_dict=False)[0]
 
 
 class _FusedAttention:
@@ -157,8 +253,8 @@ class _FusedAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         attended = torch.onnx.ops.symbolic(
             "com.microsoft::MultiHeadAttention",
             (query, key, value),
@@ -171,7 +267,7 @@ class _FusedAttention:
 
 
 def _fuse_attention(unet: Any) -> None:
-    """Sets `_FusedAttention` where attention is nothing more: projections, heads, and a projection back."""
+    """Set `_FusedAttention` where attention is nothing more: projections, heads, and a projection back."""
     processors = dict(unet.attn_processors)
     for name, module in unet.named_modules():
         if f"{name}.processor" not in processors:
@@ -228,7 +324,7 @@ def _trace(graph: _Graph) -> onnx_ir.Model:
 
 
 def _write(model: onnx_ir.Model, folder: Path) -> None:
-    """Stores a graph, its weights pointing into the folder's safetensors file, or inside in half precision."""
+    """Store a graph, its weights pointing into the folder's safetensors file, or inside in half precision."""
     import onnx_ir as ir
 
     weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
@@ -269,7 +365,7 @@ def _write(model: onnx_ir.Model, folder: Path) -> None:
 
 
 def _cast(model: onnx_ir.Model, value: onnx_ir.Value, stored: Any) -> None:
-    """Takes a weight from elsewhere, cast to float32 where it is not stored so."""
+    """Replace a weight by one stored elsewhere, cast to float32 where it is not stored so."""
     import onnx_ir as ir
 
     if stored.dtype == ir.DataType.FLOAT:
@@ -288,7 +384,7 @@ def _cast(model: onnx_ir.Model, value: onnx_ir.Value, stored: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of its progress, of operators of libraries that are not there, and of deprecations."""
+    """Silence the exporter: its progress, operators of libraries that are missing, deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

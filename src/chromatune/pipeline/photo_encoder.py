@@ -1,4 +1,4 @@
-"""The photo encoder: what a pretrained image classifier sees in the gray photo, given to the U-Net.
+"""The photo encoder: a pretrained image classifier's features of the gray photo, given to the U-Net.
 
 A small U-Net trained on some thousand photos hardly knows what leaves, skies and cloth look like; an image encoder
 pretrained on a million does. Its features enter as ControlNet's do (arXiv 2302.05543): residuals on the skip
@@ -70,12 +70,12 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
         return self.residuals(self.features(rgb))
 
     def residuals(self, features: dict[int, torch.Tensor]) -> Residuals:
-        """The residuals of `features`."""
+        """Return the residuals of `features`."""
         places = self.config.places
         return tuple(project(features[place[1]]) for project, place in zip(self.projections, places, strict=True))
 
     def features(self, rgb: torch.Tensor) -> dict[int, torch.Tensor]:
-        """The last features of each stride: stride -> (B, C, H / stride, W / stride)."""
+        """Return the last features of each stride: stride -> (B, C, H / stride, W / stride)."""
         hidden = self.embeddings((rgb * 255 - 127) / 128)  # the scaling that EfficientNet-Lite was trained with
         features = {}
         for stride, block in zip(self.strides, self.blocks, strict=True):
@@ -83,7 +83,7 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
         return features
 
     def train(self, mode: bool = True) -> PhotoEncoder:
-        """As in torch, but batch normalization keeps the statistics of the pretraining."""
+        """Set the mode as in torch, but batch normalization keeps the statistics of the pretraining."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -92,8 +92,8 @@ class PhotoEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers 
 
 
 def places_of(unet: UNet2DConditionModel) -> list[list[int]]:
-    """Channels and stride in pixels of each skip connection of `unet`, the middle's last; latents are 8 px apart."""
-    config, stride = unet.config, 8
+    """Return channels and stride in pixels of each skip connection of `unet`, the middle's last."""
+    config, stride = unet.config, 8  # latents are 8 px apart
     places = [[config.block_out_channels[0], stride]]
     layers = config.layers_per_block
     for level, channels in enumerate(config.block_out_channels):
@@ -106,7 +106,7 @@ def places_of(unet: UNet2DConditionModel) -> list[list[int]]:
 
 
 def unet_arguments(residuals: Sequence[torch.Tensor] | None) -> dict[str, Any]:
-    """Residuals as the keyword arguments of a U-Net's `forward`."""
+    """Return residuals as the keyword arguments of a U-Net's `forward`."""
     if residuals is None:
         return {}
     *skips, middle = residuals

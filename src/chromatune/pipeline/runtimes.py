@@ -1,4 +1,4 @@
-"""Which library runs a model: ONNX Runtime where the model has graphs for it, torch on a GPU and for all others."""
+"""The library that runs a model: ONNX Runtime where the model has graphs for it, torch on a GPU and for all others."""
 
 from __future__ import annotations
 
@@ -9,25 +9,56 @@ from typing import Literal, get_args
 
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
-from chromatune.pipeline.names import ModelFiles, has_torch
-from chromatune.pipeline.onnx_files import PROVIDERS, has_onnx_parts
+from chromatune.pipeline.backend import Backend
+from chromatune.pipeline.model_files import ModelFiles, find_model, has_torch
+from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, has_onnx_parts, load_onnx_pipeline, threads
 from chromatune.pipeline.schedules import make_schedule
-from chromatune.pipeline.tokens import TOKENIZER_FILE
+from chromatune.pipeline.truncation import TOKENIZER_FILE
 
 Runtime = Literal["onnx", "torch"]
+MOST_WORKERS = 8
+
+
+def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
+    """Load the backend of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+
+    Args:
+        model: see `chromatune.pipeline.load_pipeline`.
+        device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_backend.PROVIDERS`; None for
+            the best there is.
+        runtime: "onnx" or "torch"; None for the one that is faster here, see `choose_runtime`.
+        workers: threads that will call it at the same time. Torch takes one call after the other.
+
+    Raises:
+        ModelError: see `chromatune.pipeline.load_pipeline` and `choose_runtime`.
+        MissingExtraError: it takes torch, which is not installed.
+        OptionsError: there is no such runtime.
+    """
+    files = find_model(model)
+    if choose_runtime(files, device, runtime) == "onnx":
+        return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
+    from chromatune.pipeline.loading import load_pipeline
+    from chromatune.pipeline.torch_backend import TorchBackend  # it imports torch
+
+    return TorchBackend(load_pipeline(model, device=device))
+
+
+def usual_workers() -> int:
+    """Return the default number of photos computed at the same time: one a core, up to 8, as each takes memory."""
+    return max(1, min(threads(), MOST_WORKERS))
 
 
 def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | None = None) -> Runtime:
-    """The runtime of a model.
+    """Choose the runtime of a model.
 
     Args:
         files: see `find_model`.
         device: where to compute; None for the best there is.
-        runtime: the one that is insisted on, or None.
+        runtime: the one that must be used, or None.
 
     Raises:
         OptionsError: there is no such runtime.
-        ModelError: ONNX Runtime is insisted on, or the only one that knows the device, and the model has no graphs.
+        ModelError: ONNX Runtime must be used, or is the only one that knows the device, and the model has no graphs.
         MissingExtraError: it takes torch, which is not installed.
     """
     if runtime not in (None, *get_args(Runtime)):
@@ -43,36 +74,37 @@ def choose_runtime(files: ModelFiles, device: str | None = None, runtime: str | 
     if runtime is None and not lacking and not _torch_is_better(device):
         return "onnx"
     if not has_torch():
-        wish = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
-        raise MissingExtraError(wish, "torch")
+        what = f"{files.name} {lacking}, and running it" if lacking else f"running {files.name} by torch"
+        raise MissingExtraError(what, "torch")
     return "torch"
 
 
 def onnx_problem(files: ModelFiles) -> str:
-    """Why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
+    """Return why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
     if files.loras:
         return "is a LoRA"
     if not has_onnx_parts(files):
         return "has no ONNX parts"
-    if not (files.pipeline / "tokenizer" / TOKENIZER_FILE).is_file():  # torch's libraries read the older files, too
+    # torch's libraries read the older files, too
+    if not (files.pipeline_folder / "tokenizer" / TOKENIZER_FILE).is_file():
         return f"has no {TOKENIZER_FILE}"
     return scheduler_problem(files)
 
 
 def scheduler_problem(files: ModelFiles) -> str:
-    """Why a model is not sampled without torch, to be read after its name; empty if it is."""
+    """Return why a model is not sampled without torch, to be read after its name; empty if it is."""
     scheduler = checks.part_class(files.name, files.index, "scheduler")[1]
     try:
-        config = checks.read_json(files.pipeline / "scheduler" / "scheduler_config.json")
+        config = checks.read_json(files.pipeline_folder / "scheduler" / "scheduler_config.json")
         checks.SchedulerConfig.model_validate(config)
         known = make_schedule(scheduler, config, 1) is not None
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # told in full when the model is opened
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # reported in full when the model is opened
         return ""
     return "" if known else f"has a {scheduler} with settings that take torch"
 
 
 def _torch_is_better(device: str | None) -> bool:
-    """Whether a model that both could run is faster by torch: on a GPU."""
+    """Return whether a model that both could run is faster by torch: on a GPU."""
     if not has_torch() or device == "cpu":
         return False
     if device is not None:
@@ -85,7 +117,7 @@ def _torch_is_better(device: str | None) -> bool:
 
 
 def _may_have_gpu() -> bool:
-    """Whether a GPU's driver is there."""
+    """Return whether a GPU's driver is there."""
     if sys.platform == "darwin":
         return True
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' subsystem for Linux

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.files import atomic_folder
-from chromatune.pipeline.names import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
+from chromatune.pipeline.model_files import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -27,7 +27,7 @@ KNOWN |= {".gitattributes", ".cache"}  # left by a download from the hub
 
 
 class PipelineParts(Protocol):
-    """What a pipeline folder is made of: a `Pipeline`, or anything else that has the parts under these names."""
+    """The parts of a pipeline folder: a `Pipeline`, or anything else that has them under these names."""
 
     @property
     def tokenizer(self) -> Any: ...
@@ -51,7 +51,7 @@ def save_pipeline(
     defaults: Mapping[str, Any],
     complete: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes an InstructPix2Pix pipeline folder in safetensors, with `chromatune.json` and `README.md`.
+    """Write an InstructPix2Pix pipeline folder in safetensors, with `chromatune.json` and `README.md`.
 
     An existing model there is replaced when the new one is complete and on the disk. Weights are stored in the type
     they have, but for the text encoder's, which are float32: transformers opens weights in the type they are stored
@@ -60,9 +60,9 @@ def save_pipeline(
     Args:
         parts: the model.
         folder: where to; parents are made.
-        card: the model card, such as `chromatune.training.card.model_card` gives.
+        card: the model card, such as `chromatune.training.saving.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
-        complete: adds to the folder, which it is given before that takes its name.
+        complete: called with the new folder before it takes its name, to add to it.
 
     Raises:
         ModelError: the folder holds something that is not a model, or it cannot be written.
@@ -96,7 +96,7 @@ def save_pipeline(
 
 
 def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str, defaults: Mapping[str, Any]) -> None:
-    """Writes the U-Net's LoRA for diffusers' `load_lora_weights`, with `chromatune.json` and `README.md`.
+    """Write the U-Net's LoRA for diffusers' `load_lora_weights`, with `chromatune.json` and `README.md`.
 
     Args:
         unet: with one adapter from `add_adapter`, named "default"; its alpha is stored with the weights.
@@ -131,7 +131,7 @@ def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str,
 
 
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
-    """Address of the hub's model `repo_id`, made if need be, after `folder` was uploaded to it.
+    """Upload `folder` to the hub's model `repo_id`, which is made if need be, and return its address.
 
     Args:
         folder: what `save_pipeline` or `save_lora` wrote.
@@ -162,7 +162,7 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Passes if `folder` does not exist, is empty, or holds a model and nothing else; for a check before training.
+    """Check that `folder` does not exist, is empty, or holds a model and nothing else; for a check before training.
 
     Raises:
         ModelError: saving there would delete something else.
@@ -181,7 +181,7 @@ def check_replaceable(folder: Path) -> None:
 
 @contextmanager
 def _model_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill with a model, which takes the name `folder` at the end; on an error nothing of it is left."""
+    """Yield a folder to fill with a model, which is named `folder` at the end; on an error nothing of it is left."""
     from safetensors import SafetensorError
 
     check_replaceable(Path(os.path.realpath(folder)))
@@ -194,12 +194,12 @@ def _model_folder(folder: Path) -> Iterator[Path]:
 
 
 def _drop_origins(folder: Path) -> None:
-    """Takes out of the parts' settings where on this machine they were loaded from, and how."""
+    """Remove from the parts' settings where on this machine they were loaded from, and how."""
     for path in folder.glob("*/*config.json"):
         known = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
-        if kept != known:
-            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        rest = {key: value for key, value in known.items() if key not in OF_THIS_MACHINE}
+        if rest != known:
+            path.write_text(json.dumps(rest, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
@@ -209,6 +209,6 @@ def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
 
 
 def _lasting_name(base: str) -> str:
-    """`base`, or for a folder its full path: a relative one would be another folder elsewhere."""
+    """Return `base`, or for a folder its full path: a relative one would be another folder elsewhere."""
     folder = Path(base).expanduser()
     return str(folder.resolve()) if folder.is_dir() and not is_embedded(base) else base

@@ -1,4 +1,4 @@
-"""Instructions ⇒ embeddings: the one place where a prompt is cut into tokens and read by the text encoder."""
+"""Prompts ⇒ embeddings by torch: tokens as transformers gives them, read by the text encoder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from tokenizers import Tokenizer
 
-from chromatune.pipeline.tokens import PromptTokenizer
+from chromatune.pipeline.truncation import PromptTokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -21,12 +20,12 @@ class Tokens(NamedTuple):
     mask: torch.Tensor  # (U, 77) int64, 1 where a token is the prompt's own, 0 on padding
 
     def rows(self, index: torch.Tensor) -> Tokens:
-        """Those of some of the prompts, (K,) int64."""
+        """Return the tokens of some of the prompts, by their indices, (K,) int64."""
         return Tokens(self.ids[index], self.mask[index])
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
-    """The tokens of prompts."""
+    """Return the tokens of prompts."""
     tokens = tokenizer(
         list(prompts),
         padding="max_length",
@@ -37,19 +36,9 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
     return Tokens(tokens.input_ids, tokens.attention_mask)
 
 
-def prompt_tokenizer(tokenizer: CLIPTokenizer) -> PromptTokenizer:
-    """The tokenizer as `tokenizers` runs it, without torch."""
-    backend = Tokenizer.from_str(
-        tokenizer.backend_tokenizer.to_str()
-    )  # a copy: transformers sets truncation in its own
-    backend.no_truncation()
-    backend.no_padding()
-    return PromptTokenizer(backend, tokenizer.model_max_length, int(tokenizer.pad_token_id))
-
-
 def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
-    """What of a prompt lies beyond the tokenizer's length, and is cut off; empty if all of it is read."""
-    return prompt_tokenizer(tokenizer).unread_part(prompt)
+    """Return the part of a prompt beyond the tokenizer's length, which is cut off; empty if all of it is read."""
+    return PromptTokenizer.of(tokenizer).truncated_part(prompt)
 
 
 class TextEmbedder:
@@ -60,11 +49,11 @@ class TextEmbedder:
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
 
     def __call__(self, *prompts: str) -> torch.Tensor:
-        """(U, 77, C) embeddings, a row a prompt."""
+        """Return (U, 77, C) embeddings, a row a prompt."""
         return self.embed(tokenize(self.tokenizer, prompts))
 
     def embed(self, tokens: Tokens) -> torch.Tensor:
-        """(U, 77, C) embeddings, with gradients where the text encoder is trained."""
+        """Return (U, 77, C) embeddings, with gradients where the text encoder is trained."""
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
             return self._read(tokens)
         rows = []

@@ -1,34 +1,47 @@
-"""The model pass by torch, over any diffusers InstructPix2Pix folder, on a CPU or a GPU."""
+"""The backend by torch, over any diffusers InstructPix2Pix folder and scheduler, on a CPU or a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 
 from chromatune.errors import ModelError, first_line, printable
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import ModelInfo, Pipeline
-from chromatune.pipeline.latents import decode_latents, encode_condition, encode_photos
-from chromatune.pipeline.noise import noise_generator
-from chromatune.pipeline.sampling import sample
-from chromatune.pipeline.text import TextEmbedder, prompt_tokenizer
-from chromatune.pipeline.wording import unread_warnings
+from chromatune.pipeline.backend import BackendOutput, Features
+from chromatune.pipeline.latents import decode_latents, encode_condition, photo_features
+from chromatune.pipeline.loading import Pipeline
+from chromatune.pipeline.model_files import ModelInfo
+from chromatune.pipeline.photo_encoder import Residuals, unet_arguments
+from chromatune.pipeline.schedules import (
+    Draw,
+    Schedule,
+    branch_weights,
+    combine_guidance,
+    denoise,
+    draw_noise,
+    make_schedule,
+    noise_generator,
+)
+from chromatune.pipeline.text import TextEmbedder
+from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
 
-LONGEST_REASON = 200  # characters of what a library says
+LONGEST_REASON = 200  # characters of a library's message
 
 
 class TorchBackend:
-    """An opened bundle as a `Backend`."""
+    """An opened pipeline as a `Backend`."""
 
     runtime = "torch"
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self._turn = Lock()  # one pass has all threads of torch, or the GPU
-        self._tokenizer = prompt_tokenizer(pipeline.tokenizer)
+        self._tokenizer = PromptTokenizer.of(pipeline.tokenizer)
         self._embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
 
     @property
@@ -52,28 +65,27 @@ class TorchBackend:
         return False
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """A line for each instruction that is longer than the text encoder reads."""
-        return unread_warnings(options, self._tokenizer)
+        """Return a line for each instruction that is longer than the text encoder reads."""
+        return truncation_warnings(options, self._tokenizer)
 
-    def features(self, grays: np.ndarray) -> dict[int, np.ndarray] | None:
-        """What the photo encoder sees; see `Backend.features`."""
-        encoder = self.pipeline.photo_encoder
-        if encoder is None:
-            return None
+    def features(self, grays: np.ndarray) -> Features | None:
+        """Return the photo encoder's features; see `Backend.features`."""
         with self._turn, torch.inference_mode():
-            pixels = torch.from_numpy(grays)[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
-            found = encoder.features(pixels.to(self.pipeline.device, self.pipeline.dtype))
-            return {stride: each.float().cpu().numpy() for stride, each in found.items()}
+            return _as_arrays(photo_features(self.pipeline, _pixels(grays)))
 
-    def __call__(self, grays: np.ndarray, options: Sequence[ResolvedOptions]) -> np.ndarray:
-        """Grays ⇒ the model's own RGB: (B, h, w) float32 0..1 -> (B, h, w, 3) float32 sRGB 0..1.
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return the model's own RGB, and the features; see `Backend`.
 
         Raises:
             ModelError: the model gives values that are not numbers, or one of its settings makes no sense.
         """
         with self._turn, torch.inference_mode():
             try:
-                rgb = self._pass(torch.from_numpy(grays), options)
+                pixels = _pixels(grays)
+                features = photo_features(self.pipeline, pixels)
+                rgb = self._pass(pixels, features, options)
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 if "memory" in str(error).lower():  # nothing is wrong with the model
                     raise
@@ -84,21 +96,115 @@ class TorchBackend:
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
             raise ModelError(f"{self.info.name} gave pictures of {tuple(rgb.shape)}; give another model")
-        return rgb.permute(0, 2, 3, 1).contiguous().numpy()
+        return BackendOutput(
+            rgb.permute(0, 2, 3, 1).contiguous().numpy(), _as_arrays(features) if with_features else None
+        )
 
-    def _pass(self, grays: torch.Tensor, options: Sequence[ResolvedOptions]) -> torch.Tensor:
-        """(B, h, w) float32 luma 0..1 -> (B, 3, h, w) float32 sRGB 0..1."""
-        asked = options[0]
-        pixels = grays[:, None].expand(-1, 3, -1, -1)  # (B, 3, h, w)
+    def _pass(
+        self, pixels: torch.Tensor, features: dict[int, torch.Tensor] | None, options: Sequence[ResolvedOptions]
+    ) -> torch.Tensor:
+        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's features -> (B, 3, h, w) float32 sRGB 0..1."""
+        first, encoder = options[0], self.pipeline.photo_encoder
         latents = sample(
             self.pipeline,
             encode_condition(self.pipeline, pixels),
-            self._embed(asked.prompt),
-            self._embed(asked.negative_prompt),
-            steps=asked.steps,
+            self._embed(first.prompt),
+            self._embed(first.negative_prompt),
+            steps=first.steps,
             generators=[noise_generator(each.seed) for each in options],
-            guidance_scale=asked.guidance_scale,
-            image_guidance_scale=asked.image_guidance_scale,
-            residuals=encode_photos(self.pipeline, pixels),
+            guidance_scale=first.guidance_scale,
+            image_guidance_scale=first.image_guidance_scale,
+            residuals=None if encoder is None or features is None else encoder.residuals(features),
         )
         return decode_latents(self.pipeline, latents)
+
+
+def sample(
+    pipeline: Pipeline,
+    condition: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    negative_embeds: torch.Tensor,
+    *,
+    steps: int,
+    generators: Sequence[np.random.Generator],
+    guidance_scale: float = 1.0,
+    image_guidance_scale: float = 1.0,
+    residuals: Residuals | None = None,
+) -> torch.Tensor:
+    """Sample color latents (B, 4, h, w), scaled, for condition latents (B, 4, h, w).
+
+    Args:
+        pipeline: the model; its scheduler's class and settings decide the solver and the timesteps.
+        condition: `encode_condition` of the gray photos.
+        prompt_embeds: (1 or B, 77, C) embedding of the instruction.
+        negative_embeds: the same shape, of the negative (or empty) instruction.
+        steps: number of U-Net evaluations per branch.
+        generators: `noise_generator` of each photo's seed.
+        guidance_scale: s_T of `branch_weights`.
+        image_guidance_scale: s_I of `branch_weights`.
+        residuals: `encode_photos` of the gray photos.
+
+    Raises:
+        ValueError: there are not as many generators as photos.
+    """
+    count = len(condition)
+    if len(generators) != count:
+        raise ValueError(f"{count} photos need {count} generators, got {len(generators)}")
+    schedule = _schedule(pipeline, steps, generators)
+    weights = branch_weights(guidance_scale, image_guidance_scale)
+    images = {"text+image": condition, "image": condition, "none": torch.zeros_like(condition)}
+    texts = {"text+image": prompt_embeds, "image": negative_embeds, "none": negative_embeds}
+    stacked_images = torch.cat([images[branch] for branch in weights])  # (K B, 4, h, w)
+    stacked_texts = torch.cat([texts[branch].expand(count, -1, -1) for branch in weights])  # (K B, 77, C)
+    extra = unet_arguments(None if residuals is None else [_for_branches(part, weights) for part in residuals])
+
+    def draw() -> torch.Tensor:
+        return torch.from_numpy(draw_noise(generators, tuple(condition.shape[1:]))).to(pipeline.device)
+
+    def predict(latents: torch.Tensor, timestep: float) -> torch.Tensor:
+        noisy = torch.cat([latents.to(pipeline.dtype).repeat(len(weights), 1, 1, 1), stacked_images], dim=1)
+        predictions = pipeline.unet(noisy, timestep, stacked_texts, **extra, return_dict=False)[0]  # (K B, 4, h, w)
+        return combine_guidance(weights, predictions.float().chunk(len(weights)))
+
+    return denoise(schedule, draw, predict).to(pipeline.dtype)  # steps are taken in float32 whatever the model's type
+
+
+class _DiffusersSchedule:
+    """A diffusers scheduler as a `Schedule`, where there is none of our own for it."""
+
+    def __init__(self, scheduler: Any, steps: int, generators: Sequence[np.random.Generator]) -> None:
+        self._scheduler = type(scheduler).from_config(scheduler.config)
+        self._scheduler.set_timesteps(steps)
+        self.timesteps = self._scheduler.timesteps.tolist()
+        self.init_noise_sigma = float(self._scheduler.init_noise_sigma)
+        self._generators, self._extra = generators, dict[str, Any]()
+
+    def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
+        return self._scheduler.scale_model_input(latents, self._scheduler.timesteps[index])
+
+    def step(self, prediction: torch.Tensor, index: int, latents: torch.Tensor, draw: Draw) -> torch.Tensor:
+        timestep = self._scheduler.timesteps[index]
+        if index == 0 and "generator" in inspect.signature(self._scheduler.step).parameters:  # it draws noise, by torch
+            seeds = [int(generator.integers(2**63)) for generator in self._generators]
+            self._extra["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return self._scheduler.step(prediction, timestep, latents, return_dict=False, **self._extra)[0]
+
+
+def _schedule(pipeline: Pipeline, steps: int, generators: Sequence[np.random.Generator]) -> Schedule:
+    scheduler = pipeline.scheduler
+    own = make_schedule(type(scheduler).__name__, scheduler.config, steps)
+    return own or _DiffusersSchedule(scheduler, steps, generators)
+
+
+def _for_branches(residual: torch.Tensor, branches: Iterable[str]) -> torch.Tensor:
+    """(B, C, h, w) -> (K B, C, h, w): zeros in the branch that has no photo."""
+    return torch.cat([torch.zeros_like(residual) if branch == "none" else residual for branch in branches])
+
+
+def _pixels(grays: np.ndarray) -> torch.Tensor:
+    """(B, h, w) float32 luma 0..1 -> (B, 3, h, w), the same."""
+    return torch.from_numpy(grays)[:, None].expand(-1, 3, -1, -1)
+
+
+def _as_arrays(features: dict[int, torch.Tensor] | None) -> Features | None:
+    return None if features is None else {stride: each.float().cpu().numpy() for stride, each in features.items()}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from chromatune.color import CorrectionField
-from chromatune.hints import Drawn, HintedChroma, Hints, draw
+from chromatune.hints import HintedChroma, HintMap, Hints, draw
 from chromatune.images import Photo
 from chromatune.video.flow import NeighborFlows, warp
 
@@ -58,25 +58,25 @@ def propagate_hints(
     return found
 
 
-def _decided(drawn: Drawn, chroma: np.ndarray, luma: np.ndarray, hinted: HintedChroma, reach: float) -> Drawn:
+def _decided(drawn: HintMap, chroma: np.ndarray, luma: np.ndarray, hinted: HintedChroma, reach: float) -> HintMap:
     """All that hints decide on their own keyframe: chroma over luma there, and how much of it is theirs."""
     gray = np.maximum(luma.astype(np.float32) / 255, 1 / 255)
     corrected = chroma + hinted.field_of(drawn, reach=reach)
     ones = np.ones((*gray.shape, 2), np.float32)
     influence = CorrectionField(luma / 255).solve(ones, drawn.weight, reach=reach)[..., 0]
     share = np.clip((influence - NO_INFLUENCE) / (FULL_INFLUENCE - NO_INFLUENCE), 0, 1)
-    return _stacked(drawn, Drawn(corrected / gray[..., None], share.astype(np.float32)))
+    return _stacked(drawn, HintMap(corrected / gray[..., None], share.astype(np.float32)))
 
 
-def _stacked(top: Drawn, below: Drawn) -> Drawn:
+def _stacked(top: HintMap, below: HintMap) -> HintMap:
     """Both hint maps, the top one first where it has weight."""
     rest = below.weight * (1 - top.weight)
     total = top.weight + rest
     summed = top.weight[..., None] * top.relative + rest[..., None] * below.relative
-    return Drawn(summed / np.maximum(total, 1e-6)[..., None], total)
+    return HintMap(summed / np.maximum(total, 1e-6)[..., None], total)
 
 
-def _warp_to_all(decided: Mapping[int, Drawn], count: int, flows: NeighborFlows) -> list[Drawn]:
+def _warp_to_all(decided: Mapping[int, HintMap], count: int, flows: NeighborFlows) -> list[HintMap]:
     """The hint map of each keyframe: a mean of all that is warped to it, the nearer ones with more weight."""
     (height, width) = next(iter(decided.values())).weight.shape
     summed = np.zeros((count, height, width, 2), np.float32)
@@ -98,4 +98,4 @@ def _warp_to_all(decided: Mapping[int, Drawn], count: int, flows: NeighborFlows)
                 # Flows are added up, so that the source is sampled once, however far it has come
                 path = flow + warp(path, flow)
                 believed = np.minimum(confidence, warp(believed, flow))
-    return [Drawn(summed[index] / np.maximum(total[index], 1e-6)[..., None], most[index]) for index in range(count)]
+    return [HintMap(summed[index] / np.maximum(total[index], 1e-6)[..., None], most[index]) for index in range(count)]

@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import chromatune
-from chromatune.colorizer import Colorizer, check_recomposed
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
-from chromatune.options import StartStage, silent
+from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import model_info, usual_workers, weights_hash
 from chromatune.video.options import VideoOptions
 from chromatune.video.reading import HeldFrames
@@ -252,7 +252,7 @@ class VideoRun:
 
     def _check_options(self) -> None:
         """Check the model's name, and that its options do not contradict each other, before the video is read."""
-        check_recomposed(model_info(self.options.model).resolve(self.options.colorize_options))
+        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
 
     def _shots_path(self) -> Path:
         facts = {"video": self._fingerprint, "preview": self.options.preview_seconds, "version": chromatune.__version__}

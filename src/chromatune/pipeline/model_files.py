@@ -1,0 +1,231 @@
+"""A model's name ⇒ where its files are, and what is known of it before its weights are read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from chromatune.errors import MissingExtraError, ModelError, first_line, shown
+from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
+from chromatune.pipeline.checks import AGAIN, read_json
+from chromatune.prompts import DEFAULT_PROMPT
+
+MODELS_DIR = Path(__file__).parents[1] / "models"
+INDEX_FILE = "model_index.json"
+DEFAULTS_FILE = "chromatune.json"
+PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline does not know
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
+TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+RESOLVED = ("prompt", "steps", "guidance_scale", "image_guidance_scale", "size_px")  # options with a model's own value
+# Defaults of the full-size model, whose folder has none (the paper's values, arXiv 2312.04780).
+STOCK_DEFAULTS = {
+    "steps": 20,
+    "guidance_scale": 7.0,
+    "image_guidance_scale": 1.5,
+    "prompt": DEFAULT_PROMPT,
+    "vivid": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before its weights are read."""
+
+    name: str
+    path: Path
+    description: str
+    size_px: Annotated[int, Field(ge=8, le=2048)]  # short side of the model's own pass
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=0, le=50)]
+    image_guidance_scale: Annotated[float, Field(ge=0, le=50)]
+    prompt: str
+    # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
+    vivid: Annotated[float, Field(ge=0, le=2)]
+    variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
+
+    def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
+        """Return the options with this model's own values for those that are None.
+
+        Its vividness was chosen with its own number of steps: with another number nothing is added.
+        """
+        own = {name: getattr(self, name) for name in RESOLVED if getattr(options, name) is None}
+        if options.vivid is None:
+            own["vivid"] = self.vivid if options.steps is None else 0.0
+        return ResolvedOptions(**(options.model_dump() | own))
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model is: a pipeline folder, and the LoRA folders to merge into its U-Net, the base's first."""
+
+    name: str
+    path: Path  # the folder that the name stands for
+    pipeline_folder: Path  # `path` itself, or for a LoRA the folder of the pipeline that it changes
+    loras: tuple[Path, ...]
+    index: dict[str, Any]  # the pipeline's model_index.json
+    defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
+
+
+def available_models() -> list[ModelInfo]:
+    """Return the models that ship in the package, best first; reads no weights and imports no torch."""
+    return [read_info(find_model(name)) for name in _embedded()]
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what is known of the model `name` (see `load_pipeline`) before its weights are read.
+
+    Raises:
+        ModelError: the name is unknown, the folder incomplete, or one of its defaults senseless.
+    """
+    return read_info(find_model(name))
+
+
+def find_model(name: str) -> ModelFiles:
+    """Return the files of the model `name` (see `load_pipeline`), fetched from the hub if need be; no weights are read.
+
+    Raises:
+        ModelError: the name is unknown, the folder incomplete, or it is a LoRA whose base cannot be found.
+        MissingExtraError: it is on the hub, and takes torch, which is not installed.
+    """
+    folders = [_find(name)]
+    defaults = _read_defaults(name, folders[0])
+    while _is_lora(folders[-1], defaults):
+        base = defaults["base"]
+        try:
+            folder = _find(str(base))
+        except ModelError as error:
+            raise ModelError(f"{name} is a LoRA and its base model cannot be found: {error}") from None
+        if folder in folders:
+            raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
+        folders.append(folder)
+        defaults = _read_defaults(str(base), folder) | {k: v for k, v in defaults.items() if k != "base"}
+    pipeline = folders[-1]
+    defaults.pop("base", None)
+    index = _read_index(name, pipeline)
+    return ModelFiles(name, folders[0], pipeline, tuple(reversed(folders[:-1])), index, defaults)
+
+
+def read_info(files: ModelFiles) -> ModelInfo:
+    """Return what is known of the model in `files`: its own defaults, else the U-Net's size and the paper's settings.
+
+    Raises:
+        ModelError: the settings cannot be read, or a default makes no sense.
+    """
+    try:
+        unet = read_json(files.pipeline_folder / "unet" / "config.json")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: unet/config.json {error}; {AGAIN}") from None
+    known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
+    native = unet.get("sample_size") or 64
+    native_px = 8 * native if isinstance(native, int) else native
+    merged: dict[str, Any] = {"size_px": native_px, "description": str(files.path)}
+    values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
+    try:
+        return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
+    except ValidationError as error:
+        problem = first_problem(error)
+        file = DEFAULTS_FILE if problem.field in known else "unet/config.json"
+        raise ModelError(f"{files.name}: {file} has {problem}; mend it, or download the model again") from None
+
+
+def weights_hash(name: str) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over a model's weights and settings, its LoRAs' included."""
+    files = find_model(name)
+    digest = hashlib.sha256()
+    for folder in (files.pipeline_folder, *files.loras):
+        found = [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]
+        # Graphs are made from those files, and settings beside them are copies
+        for path in sorted(path for path in found if path.parent.name not in ("vae_encoder", "vae_decoder")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def has_torch() -> bool:
+    """Return whether torch and the libraries that come with it are installed; none of them is loaded."""
+    return all(find_spec(name) is not None for name in TORCH_LIBRARIES)
+
+
+def is_embedded(name: str) -> bool:
+    """Return whether the model ships in the package."""
+    return name in _embedded()
+
+
+def _embedded() -> dict[str, Path]:
+    return {path.name: path for path in sorted(MODELS_DIR.glob("*/")) if (path / DEFAULTS_FILE).is_file()}
+
+
+def _find(name: str) -> Path:
+    """Return the folder of the model `name`, fetched from the hub if need be."""
+    embedded = _embedded()
+    if name in embedded:
+        return embedded[name]
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if HUB_NAME.fullmatch(name):
+        return _fetch(name)
+    raise ModelError(
+        f"unknown model {shown(name)}; accepted: {', '.join(embedded)}, a diffusers InstructPix2Pix folder, "
+        "or a hub name such as timbrooks/instruct-pix2pix"
+    )
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
+    parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder", PHOTO_ENCODER)]
+    settings = ["*.json", "*.txt"]
+    try:
+        # Graphs of other tools come with gigabytes of weights of their own
+        graphs = (Path(snapshot_download(name, allow_patterns=settings)) / DEFAULTS_FILE).is_file()
+        if not graphs and not has_torch():  # before anything large is fetched
+            raise MissingExtraError(f"{name} has no ONNX parts that are read here, and running it", "torch")
+        wanted = [*settings, LORA_FILE, *parts, *(["*/model.onnx"] if graphs else [])]
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"{name} is no folder here and the hub cannot be reached; check the path, or go online"
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(f"{name} is no folder here and the hub does not give it: {first_line(error)}") from None
+
+
+def _read_index(name: str, path: Path) -> dict[str, Any]:
+    if not (path / INDEX_FILE).exists():
+        if (path / LORA_FILE).is_file():
+            raise ModelError(
+                f"{name} holds LoRA weights and does not say for which model; "
+                f'write {{"base": NAME}} to its {DEFAULTS_FILE}'
+            )
+        if (path / "model" / INDEX_FILE).exists():
+            raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
+        raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
+    index = _read_json(name, path / INDEX_FILE)
+    missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
+    if missing:
+        raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")
+    return index
+
+
+def _is_lora(path: Path, defaults: dict[str, Any]) -> bool:
+    return not (path / INDEX_FILE).exists() and (path / LORA_FILE).is_file() and "base" in defaults
+
+
+def _read_defaults(name: str, path: Path) -> dict[str, Any]:
+    return _read_json(name, path / DEFAULTS_FILE) if (path / DEFAULTS_FILE).exists() else {}
+
+
+def _read_json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise ModelError(f"{name}: {path.name} {error}; {AGAIN}") from None
