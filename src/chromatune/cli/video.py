@@ -11,8 +11,8 @@ import typer
 from chromatune.cli.colorize import Device, Library, Like, Model, Quiet, read_references
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, print_line, stages
-from chromatune.errors import OptionsError, count_of
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.errors import count_of
+from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.hints import Hints
@@ -90,8 +90,7 @@ def video_command(
 
     from chromatune.video import VideoOptions, colorize_video, open_video, read_starts, write_starts
 
-    if not options.recompose:
-        raise OptionsError("--no-recompose is of photos: a video keeps its own luma; leave it out")
+    check_recompose(options, "a video needs")
     opened = open_video(video, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
     video_options = VideoOptions(
         out=Path(out),

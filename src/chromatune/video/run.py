@@ -252,7 +252,7 @@ class VideoRun:
 
     def _check_options(self) -> None:
         """Check the model's name, and that its options do not contradict each other, before the video is read."""
-        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options))
+        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
 
     def _shots_path(self) -> Path:
         facts = {"video": self._fingerprint, "preview": self.options.preview_seconds, "version": chromatune.__version__}
