@@ -142,12 +142,12 @@ def flops_per_sample(model: Path, size_px: int) -> float:
     """FLOPs of one sample's forward and backward pass through the U-Net (three times the forward pass's)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from chromatune.training import open_trainable
+    from chromatune.training import load_initial_model
 
-    parts = open_trainable(str(model))
+    unet = load_initial_model(str(model)).pipeline.unet
     latents = torch.zeros(1, 8, size_px // 8, size_px // 8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        parts.unet(latents, torch.tensor([500]), torch.zeros(1, 77, parts.unet.config.cross_attention_dim))
+        unet(latents, torch.tensor([500]), torch.zeros(1, 77, unet.config.cross_attention_dim))
     return 3.0 * counter.get_total_flops()
 
 

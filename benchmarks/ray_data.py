@@ -22,7 +22,7 @@ class Sleeper:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def take(self, job: dict[str, str]) -> dict[str, str]:
+    def work(self, job: dict[str, str]) -> dict[str, str]:
         """A record of a job."""
         time.sleep(self.seconds)
         return job
@@ -44,7 +44,7 @@ def pool_records(jobs: list[dict[str, str]], workers: int, seconds: float) -> It
     while True:
         while len(out) < 3 * workers and (job := next(waiting, None)) is not None:
             actor = min(load, key=load.__getitem__)
-            out[actor.take.remote(job)] = actor
+            out[actor.work.remote(job)] = actor
             load[actor] += 1
         if not out:
             return

@@ -125,7 +125,7 @@ def crowd(clients: int, requests: int) -> None:
         print(f"crowd\t{kind}\t{status}\t{count}")
     good = [same for kind, _, same, _ in found if kind == "good"]
     print(f"crowd\tequal to the command line's file\t{sum(good)} of {len(good)}")
-    print(f"crowd\tsent away and come again (429, 503)\t{sum(tries for *_, tries in found)}")
+    print(f"crowd\trefused and sent again (429, 503)\t{sum(tries for *_, tries in found)}")
     print(f"crowd\tpeak memory\t{peak:.0f} MB\tone client's\t{alone:.0f} MB")
 
 
@@ -169,12 +169,12 @@ def long(requests: int, sessions: int) -> None:
             path = f"{address}v1/sessions/{answer.json()['id']}"
             answer = client.post(f"{path}/preview", json={"hints": hints})
             assert answer.status_code == 200, answer.text
-            if number + 1 in (20, sessions):  # as many as are kept, and all
+            if number + 1 in (20, sessions):  # as many as may be open, and all
                 print(f"long\tand {number + 1} sessions\t{rested_mb(process)}", flush=True)
 
 
 def rested_mb(process: int) -> str:
-    """Resident memory at once, and after the server had time to tidy up."""
+    """Resident memory at once, and after the server had time to free memory."""
     at_once = memory_mb(process)
     time.sleep(REST_S)
     return f"{at_once:.1f} MB, after {REST_S} s {memory_mb(process):.1f} MB"

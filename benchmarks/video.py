@@ -1,11 +1,11 @@
-"""Films: quality through time, cuts, hints, and speed beside frames as files, on films with a known truth.
+"""Videos: quality through time, cuts, hints, and speed beside frames as files, on videos with a known truth.
 
-python benchmarks/video.py films OUT     10 s at 640 × 480: views that move over photos, with grain, flicker and cuts
-python benchmarks/video.py cuts [N]      N films of eight shots with flashes, jumps of exposure and fades as well
+python benchmarks/video.py videos OUT    10 s at 640 × 480: views that move over photos, with grain, flicker and cuts
+python benchmarks/video.py cuts [N]      N videos of eight shots with flashes, jumps of exposure and fades as well
 python benchmarks/video.py hints         a hint on the first frame of a pan of 3 s
-python benchmarks/video.py speed OUT     `chromatune video` and `chromatune colorize` in turns, on what `films` wrote
+python benchmarks/video.py speed OUT     `chromatune video` and `chromatune colorize` in turns, on what `videos` wrote
 
-What `films` wrote is measured by `chromatune evaluate OUT/truth-1.mkv --model mini`.
+What `videos` wrote is measured by `chromatune evaluate OUT/truth-1.mkv --model mini`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def make_videos(out: Path) -> None:
         (out / f"frames-{seed}").mkdir(exist_ok=True)
         for index, gray in enumerate(grays):
             cv2.imwrite(str(out / f"frames-{seed}" / f"{index:04d}.png"), gray)
-        print(f"film {seed}: {len(frames)} frames, cuts at {cuts}")
+        print(f"video {seed}: {len(frames)} frames, cuts at {cuts}")
 
 
 def count_cuts(videos: int) -> None:
@@ -145,29 +145,29 @@ def count_cuts(videos: int) -> None:
         false += sum(all(abs(cut - each) > TOLERANCE_FRAMES for cut in cuts) for each in found)
     total = found_cuts + missed
     wrong = false / max(1, found_cuts + false)
-    print(f"{videos} films, {total} cuts: {found_cuts / total:.1%} found, {wrong:.1%} false")
+    print(f"{videos} videos, {total} cuts: {found_cuts / total:.1%} found, {wrong:.1%} false")
 
 
 def follow_hints() -> None:
     """CIEDE2000 between a hinted thing and the hint at the thing's own luma, where a pan of 3 s ends."""
     colorizer = Colorizer.load("mini")
-    shader = ShotColorizer(colorizer, ColorizeOptions(), (), Photo(np.zeros(SIZE, np.uint8)), 1)
+    shot_colorizer = ShotColorizer(colorizer, ColorizeOptions(), (), Photo(np.zeros(SIZE, np.uint8)), 1)
     for name, (photo, scale, start, step, point, color) in HINTS.items():
         picture = enlarged(getattr(data, photo)(), scale)
         places = [(start[0] + index * step[0], start[1] + index * step[1]) for index in range(3 * RATE)]
         frames = aged([view(picture, place, SIZE) for place in places], np.random.default_rng(0), 6, 0.05)
         grays = [luma(frame) for frame in frames]
-        small = [cv2.resize(gray, shader.size[::-1], interpolation=cv2.INTER_AREA) for gray in grays]
+        small = [cv2.resize(gray, shot_colorizer.size[::-1], interpolation=cv2.INTER_AREA) for gray in grays]
         hint = Hints().point(point[0] - start[0], point[1] - start[1], color)
-        shot = shader.shade(small, len(small), {0: hint})
+        shot = shot_colorizer.colorize_shot(small, len(small), {0: hint})
         rgb = np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)]) / 255
-        told = []
+        distances = []
         for index in (0, len(grays) - 1):
-            grid = cv2.resize(grays[index], shader.grid[::-1], interpolation=cv2.INTER_AREA)
+            grid = cv2.resize(grays[index], shot_colorizer.grid[::-1], interpolation=cv2.INTER_AREA)
             result = recompose(grays[index], shot.at(index, grid))
             x, y = round(point[0] - places[index][0]), round(point[1] - places[index][1])
-            told.append(distance(result[y - 10 : y + 10, x - 10 : x + 10], rgb))
-        print(f"{name}: {told[0]:.1f} on the hinted frame, {told[1]:.1f} after {len(grays)} frames")
+            distances.append(distance(result[y - 10 : y + 10, x - 10 : x + 10], rgb))
+        print(f"{name}: {distances[0]:.1f} on the hinted frame, {distances[1]:.1f} after {len(grays)} frames")
 
 
 def distance(patch: np.ndarray, rgb: np.ndarray) -> float:
@@ -198,7 +198,7 @@ def compare_speed(out: Path) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["films", folder]:
+        case ["videos", folder]:
             make_videos(Path(folder))
         case ["cuts", *count]:
             count_cuts(int(count[0]) if count else 30)

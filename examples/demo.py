@@ -17,7 +17,7 @@ import skimage
 
 from chromatune import Colorizer, make_options
 from chromatune.color import luma
-from chromatune.evaluation import TITLES, colorfulness, mean_scores, score_result, scores_table
+from chromatune.evaluation import TITLES, colorfulness, score_result, scores_table
 
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 MODELS = ("mini-base", "mini")
@@ -26,7 +26,7 @@ DEMO_COLUMNS = {key: TITLES[key] for key in ("psnr", "ssim", "mae", "delta_cf_fi
 
 
 def shipped_photo(name: str) -> np.ndarray:
-    """A photo from scikit-image's own folder, (H, W, 3) uint8 sRGB; nothing is downloaded."""
+    """Return a photo from scikit-image's own folder, (H, W, 3) uint8 sRGB; nothing is downloaded."""
     path = Path(skimage.__file__).parent / "data" / name
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
@@ -35,7 +35,7 @@ def shipped_photo(name: str) -> np.ndarray:
 
 
 def tile(rgb_u8: np.ndarray) -> np.ndarray:
-    """The photo fitted into a square tile on white."""
+    """Return the photo fitted into a square tile on white."""
     height, width = rgb_u8.shape[:2]
     scale = TILE_PX / max(height, width)
     small = cv2.resize(rgb_u8, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
@@ -46,7 +46,7 @@ def tile(rgb_u8: np.ndarray) -> np.ndarray:
 
 
 def labeled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
-    """The sheet: a column for each name, a row for each photo."""
+    """Return the sheet: a column for each name, a row for each photo."""
     head = np.full((32, TILE_PX * len(columns), 3), 255, np.uint8)
     for index, name in enumerate(columns):
         baseline = (index * TILE_PX + 8, 22)
@@ -55,23 +55,29 @@ def labeled(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
     return np.concatenate([head, *rows])
 
 
+def mean_scores(results: list[np.ndarray], truths: list[np.ndarray], grays: list[np.ndarray]) -> dict[str, float]:
+    """Return the means over the photos; the drift is the worst photo's, ΔCF that of the means of CF."""
+    rows = list(map(score_result, results, truths, grays))
+    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    truth_cf = float(np.mean([colorfulness(truth) for truth in truths]))
+    worst_drift = max(row["luma_drift_max"] for row in rows)
+    return means | {"luma_drift_max": worst_drift, "delta_cf_field": abs(means["cf_field"] - truth_cf)}
+
+
 def save(path: Path, rgb_u8: np.ndarray) -> None:
-    """Writes a PNG."""
+    """Write a PNG."""
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb_u8, cv2.COLOR_RGB2BGR)):
         raise SystemExit(f"{path} cannot be written: is the folder there, and the disk not full?")
 
 
 def main(out: Path) -> None:
-    """Colorizes, measures, and writes everything into `out`."""
+    """Colorize, measure, and write everything into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     truths = [shipped_photo(name) for name in PHOTOS]
     grays = [luma(truth) for truth in truths]
-    truth_cf = [colorfulness(truth) for truth in truths]
     gray_rgb = [np.repeat(gray[..., None], 3, axis=2) for gray in grays]
-    columns, table = {"input": gray_rgb}, {}
-    table["gray passthrough"] = mean_scores(list(map(score_result, gray_rgb, truths, grays)), truth_cf) | {
-        "seconds": 0.0
-    }
+    columns = {"input": gray_rgb}
+    table = {"gray passthrough": mean_scores(gray_rgb, truths, grays) | {"seconds": 0.0}}
     for model in MODELS:
         print(f"{model} …", flush=True)
         colorizer = Colorizer.load(model, device="cpu")
@@ -81,8 +87,7 @@ def main(out: Path) -> None:
             start = time.perf_counter()
             results = [colorizer.colorize(gray, options).rgb for gray in grays]
             seconds = (time.perf_counter() - start) / len(grays)
-            row = mean_scores(list(map(score_result, results, truths, grays)), truth_cf)
-            table[f"{model}, {kind}"] = row | {"seconds": seconds}
+            table[f"{model}, {kind}"] = mean_scores(results, truths, grays) | {"seconds": seconds}
             if recompose:
                 columns[model] = results
                 for name, rgb in zip(PHOTOS, results, strict=True):

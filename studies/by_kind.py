@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from chromatune.evaluation import row_of
+
 SETTINGS = Path(__file__).parents[1] / "recipes" / "mini" / "settings.toml"
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     for line in arguments.rows.read_text().splitlines():
         record = json.loads(line)
         if "failed" not in record:
-            scores[record["row"]][kind_of.get(record["key"].split("/")[0], "other")].append(record)
+            scores[row_of(record).name][kind_of.get(record["key"].split("/")[0], "other")].append(record)
     present = [kind for kind in (*kinds, "other") if kind in scores["gray"]]
     for metric in arguments.metrics:
         counts = " | ".join(f"{kind} ({len(scores['gray'][kind])})" for kind in present)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chromatune.evaluation import interval, resampled_means
+from chromatune.evaluation import interval, resampled_means, row_of
 
 METRICS = ("psnr", "ssim", "mae", "cf_field", "truth_cf_field")
 
@@ -31,9 +31,9 @@ def main() -> None:
     records = [json.loads(line) for line in arguments.rows.read_text(encoding="utf-8").splitlines()]
     sides = []
     for name in (arguments.first, arguments.second):
-        scores = {record["key"]: record for record in records if record["row"] == name}
+        scores = {record["key"]: record for record in records if row_of(record).name == name}
         if not scores:
-            raise SystemExit(f"no row {name!r}; there are: {', '.join(sorted({r['row'] for r in records}))}")
+            raise SystemExit(f"no row {name!r}; there are: {', '.join(sorted({row_of(r).name for r in records}))}")
         columns = {metric: np.array([scores[key][metric] for key in sorted(scores)]) for metric in METRICS}
         means = resampled_means(columns, arguments.seed)
         gap = np.abs(means["cf_field"] - means["truth_cf_field"])

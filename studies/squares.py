@@ -14,7 +14,7 @@ from rich.progress import track
 from chromatune import ColorizeOptions, Colorizer, PhotoError
 from chromatune.data import read_rgb
 from chromatune.evaluation import center_square
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.reports import png_of
 
 SIDE_PX = 256
@@ -66,4 +66,4 @@ def succeeded(outcomes: Iterable[T | PhotoError], name: str, total: int) -> Iter
 def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]], scale: float) -> None:
     """A PNG with rows of squares of one size, (H, W, 3) uint8 each, made smaller."""
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    write_whole(path, png_of(cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)))
+    atomic_write(path, png_of(cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)))

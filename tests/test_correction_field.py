@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chromatune import color
+from chromatune.color import fit_gamut, relative_chroma
 from chromatune.color.correction_field import CorrectionField, grid_size, upsample_field
-from chromatune.color.gamut import fit_gamut, relative_chroma
 
 
 def halves(height: int = 32, width: int = 48) -> np.ndarray:

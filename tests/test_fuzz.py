@@ -9,6 +9,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def strangely_set(value: Any, rng: np.random.Generator) -> Any:
 
 
 def spoil(path: Path, rng: np.random.Generator) -> str:
-    """Damages a file; how, for the message of a failing test."""
+    """Damage a file; return how, for the message of a failing test."""
     if path.suffix == ".json" and rng.random() < 0.6:
         known = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(strangely_set(known, rng)), encoding="utf-8")
@@ -89,8 +90,8 @@ def spoil(path: Path, rng: np.random.Generator) -> str:
     return f"{path.name} damaged"
 
 
-def told(work: Callable[[], object], how: str) -> bool:
-    """Whether the work was refused; any other error than one line of ours is a failure."""
+def is_refused(work: Callable[[], object], how: str) -> bool:
+    """Return whether the work was refused; any other error than one line of ours is a failure."""
     try:
         work()
     except ChromaTuneError as error:
@@ -112,7 +113,11 @@ def test_damaged_model_folders(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
         shutil.copytree(tiny_pipeline_dir, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
-        refused += told(lambda folder=folder: Colorizer.load(str(folder), device="cpu").colorize(gray), how)
+
+        def run(folder: Path = folder) -> None:
+            Colorizer.load(str(folder), device="cpu").colorize(gray)
+
+        refused += is_refused(run, how)
         shutil.rmtree(folder)
     assert refused > MODELS / 3
     assert peak_mib() - before < MOST_MIB
@@ -134,7 +139,7 @@ def test_damaged_folders_with_graphs(graph_pipeline: Path, tmp_path: Path) -> No
         def run(folder: Path = folder) -> None:
             Colorizer.load(str(folder), device="cpu", runtime="onnx").colorize(gray, options)
 
-        refused += told(run, how)
+        refused += is_refused(run, how)
         shutil.rmtree(folder)
     assert refused > GRAPHS / 3
     assert peak_mib() - before < MOST_MIB
@@ -157,16 +162,16 @@ def test_damaged_photos(tmp_path: Path) -> None:
     for number in range(PHOTOS):
         path = wholes[int(rng.integers(len(wholes)))]
         data = damaged(path.read_bytes(), rng)
-        refused += told(lambda data=data: read_photo(data), f"{number}: {path.name}")
+        refused += is_refused(partial(read_photo, data), f"{number}: {path.name}")
     assert PHOTOS / 4 < refused < PHOTOS
     assert peak_mib() - before < MOST_MIB
 
 
 def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_accelerate: None) -> None:
     """A finished run, one file of it damaged, and the same call again: it goes on, begins anew, or says what to do."""
-    from chromatune.data.sources import open_source
-    from chromatune.training.loop import train
-    from chromatune.training.outcome import write_outcome
+    from chromatune.data import open_source
+    from chromatune.training.run import train
+    from chromatune.training.saving import save_result
     from chromatune.training.settings import TrainSettings
 
     rng, before = np.random.default_rng(3), peak_mib()
@@ -180,7 +185,7 @@ def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_acce
     )  # fmt: skip
 
     def run(folder: Path) -> None:
-        write_outcome(train(open_source(photos), str(tiny_pipeline_dir), settings, folder), "photos", "quick")
+        save_result(train(open_source(photos), str(tiny_pipeline_dir), settings, folder), "photos", "quick")
 
     run(tmp_path / "whole")
     refused = 0
@@ -190,7 +195,7 @@ def test_damaged_run_folders(tiny_pipeline_dir: Path, tmp_path: Path, fresh_acce
         kept = ("tensorboard", "model", "grids")
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in kept)
         how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
-        refused += told(lambda folder=folder: run(folder), how)
+        refused += is_refused(partial(run, folder), how)
         shutil.rmtree(folder)
     assert refused > RUNS / 10
     assert peak_mib() - before < MOST_MIB
@@ -226,10 +231,10 @@ def test_damaged_evaluation_folders(tiny_pipeline_dir: Path, evaluated: tuple[Pa
         shutil.copytree(tmp_path / "whole", folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
-        is_refused = told(lambda folder=folder: evaluate(settings, folder), how)
-        if not is_refused:
+        if is_refused(partial(evaluate, settings, folder), how):
+            refused += 1
+        else:
             json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        refused += is_refused
         shutil.rmtree(folder)
     assert EVALUATIONS / 5 < refused < EVALUATIONS
     assert peak_mib() - before < MOST_MIB
@@ -238,7 +243,7 @@ def test_damaged_evaluation_folders(tiny_pipeline_dir: Path, evaluated: tuple[Pa
 def test_damaged_folders_of_results(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
     """Of another tool: what cannot be read has no score and a reason, and the other photos are measured."""
     from chromatune.evaluation.evaluation import evaluate
-    from chromatune.evaluation.settings import make_settings
+    from chromatune.evaluation.settings import EvaluationSettings, make_settings
 
     rng, (photos, results) = np.random.default_rng(6), evaluated
     without = 0
@@ -248,10 +253,15 @@ def test_damaged_folders_of_results(evaluated: tuple[Path, Path], tmp_path: Path
         files = sorted(folder.iterdir())
         how = f"{number}: {spoil(files[int(rng.integers(len(files)))], rng)}"
         settings = make_settings(source=str(photos), results=(("other", str(folder)),), size_px=64)
-        found = []
         out = tmp_path / f"out-{number}"
-        assert not told(lambda settings=settings, out=out, found=found: found.append(evaluate(settings, out)), how)
-        failures = found[0].failures
+        failures: list[tuple[str, str, str]] = []
+
+        def run(
+            settings: EvaluationSettings = settings, out: Path = out, failures: list[tuple[str, str, str]] = failures
+        ) -> None:
+            failures += evaluate(settings, out).failures
+
+        assert not is_refused(run, how)
         lost = {key for _, key, _ in failures}  # of the result as it is, and with the photo's own luminance
         assert len(lost) <= 1 and all(reason and reason.isprintable() for _, _, reason in failures), how
         without += len(lost)

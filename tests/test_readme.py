@@ -9,6 +9,7 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,12 +97,22 @@ def test_pip_installs_what_the_project_declares(command: str) -> None:
         assert (ROOT / words[words.index("-c") + 1]).is_file()
 
 
-@pytest.mark.parametrize("command", commands("chromatune"))
+def slow_in_full(command: str) -> list[Any]:
+    """The command, and once more where the fast suite spares it its work: an export takes a quarter of a minute."""
+    is_export = command.split()[1] == "export"
+    return [command, *([pytest.param(f"{command} --to onnx", marks=pytest.mark.slow)] if is_export else [])]
+
+
+@pytest.mark.parametrize("command", [each for command in commands("chromatune") for each in slow_in_full(command)])
 def test_commands_run(command: str, album: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary) -> None:
     words = shlex.split(command.replace("timbrooks/instruct-pix2pix", "mini"))[1:]  # tests stay offline
     if words[0] == "finetune":
         (album / "my-model" / "model").unlink()
         words += ["--max-steps", "2", "--set", "validation_photos=1"]
+    if words[0] == "evaluate":
+        words += ["--size", "64"]
+    if words[0] == "export" and "--to" not in words:
+        monkeypatch.setattr("chromatune.pipeline.export_onnx", lambda model, out, **more: len(model + out.name) / 255)
     if words[0] == "serve":  # it would go on until it is told to end
         monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: [each.close() for each in sockets])
         monkeypatch.setattr("webbrowser.open", lambda address: address.startswith("http://127.0.0.1:"))

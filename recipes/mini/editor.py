@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chromatune import prompts
-from chromatune.files import whole_folder
+from chromatune.files import atomic_folder
 from chromatune.pipeline import (
     PhotoEncoder,
     TextEmbedder,
@@ -102,7 +102,7 @@ def kept_tokenizer(settings: dict[str, Any], work: Path) -> CLIPTokenizer:
     """
     folder = work / "tokenizer"
     if rank() == 0 and not folder.exists():
-        with whole_folder(folder) as new:
+        with atomic_folder(folder) as new:
             make_tokenizer(settings).save_pretrained(new)
     wait_for_all()
     return CLIPTokenizer.from_pretrained(folder)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 
 SAVE_SECONDS = 480.0
 LOG_STEPS = 50
@@ -109,7 +109,7 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint so that a kill at any moment leaves the old one or the new one."""
     file = io.BytesIO()
     torch.save(state, file)
-    write_whole(path, file.getvalue())
+    atomic_write(path, file.getvalue())
 
 
 def _groups(model: torch.nn.Module, lr_shares: dict[str, float]) -> list[dict[str, Any]]:

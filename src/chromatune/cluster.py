@@ -26,7 +26,7 @@ SOCKET_FOLDER = "/tmp"  # a socket's path takes 107 bytes at most, and TMPDIR ma
 
 
 def require_ray(what: str) -> None:
-    """Passes where Ray is installed.
+    """Check that Ray is installed.
 
     Raises:
         MissingExtraError: it is not.
@@ -39,7 +39,7 @@ def require_ray(what: str) -> None:
 def joined(
     address: str | None, *, cpus: int, gpus: int = 0, prepare: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Ray, as long as the context lasts; one that this process has joined already is used and left as it is.
+    """Start or join Ray while the block runs; one that this process has joined already is used and left as it is.
 
     Args:
         address: of a cluster, such as "10.0.0.5:6379" or "auto"; None starts Ray on this machine alone.
@@ -68,11 +68,11 @@ def joined(
 
 
 def _set_environment(own: bool) -> None:
-    """Read by Ray when it is imported: no reports, no logs on a terminal, a token for one that is started here."""
+    """Set what Ray reads when it is imported: no reports, no logs on a terminal, a token for one started here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about the next version
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # SIGTERM is whose who runs the process
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # SIGTERM belongs to the owner of the process
     if own and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         # It listens on every address of the machine, and who may call it may run anything
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
@@ -106,7 +106,7 @@ def _join(address: str, prepare: Callable[[], None] | None) -> None:
 
 
 def check_address(address: str) -> None:
-    """Passes where somebody listens at the address of a cluster; Ray itself would try for minutes.
+    """Check that a cluster listens at the address; Ray itself would try for minutes.
 
     Raises:
         OptionsError: nobody does.

@@ -1,14 +1,14 @@
-"""The error tree: every failure a user can cause or mend is one of these, with one clear line.
+"""The error tree: every failure that a user can cause or repair is one of these, with one clear line.
 
 ChromaTuneError
 ├── PhotoError          a photo cannot be read or a result cannot be written
 │   └── NotAPictureError    a file is of no known picture format
-├── VideoError           a film cannot be read or a result cannot be written
+├── VideoError          a film cannot be read or a result cannot be written
 ├── ModelError          a model is unknown, incomplete or not an InstructPix2Pix pipeline
 ├── OptionsError        a setting is out of range or contradicts another
 ├── DataError           a source of photos is empty, broken or of an unknown kind
 ├── MissingExtraError   an optional part was asked for and is not installed
-└── WorkInterrupted     the user ended long work, which can go on later
+└── WorkInterrupted     the user ended long work, which can be resumed later
 """
 
 from __future__ import annotations
@@ -60,25 +60,25 @@ class MissingExtraError(ChromaTuneError):
 
 
 class WorkInterrupted(ChromaTuneError):
-    """The user ended long work, which can go on later."""
+    """The user ended long work, which can be resumed later."""
 
 
 def printable(name: str) -> str:
-    """The name as it is, or escaped where a line break or control character would spoil a message of one line."""
+    """Return the name, escaped where a line break or control character would spoil a message of one line."""
     return name if name.isprintable() else repr(name)
 
 
 def count_of(number: int, thing: str, things: str = "") -> str:
-    """A number with what it counts: "1 photo", "2 photos"; `things` is the plural where it is not `thing` and an s."""
+    """Return a number with what it counts, as in "2 photos"; `things` is the plural if it is not `thing` and an s."""
     return f"{number} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first, for a message of one line; its type where it says nothing."""
+    """Return the first line of a library's error, for a message of one line; its type where it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: on one line, and cut where it is long."""
+    """Return a value as a message shows it: on one line, and cut where it is long."""
     text = repr(value)  # escapes what is no printable character
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -1,13 +1,22 @@
-"""Frozen, validated settings: one definition serves Python, the command line and HTTP."""
+"""Frozen, validated settings, one definition for Python, the command line and HTTP; and how progress is reported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError, shown
+
+Advance = Callable[[], None]  # called once a step
+StartStage = Callable[[str, int], Advance]  # name of a stage and its number of steps ⇒ what to call once a step
+
+
+def silent(name: str, length: int) -> Advance:
+    """Show no progress: the `StartStage` that long functions have by default."""
+    return lambda: None
 
 
 @dataclass(frozen=True)

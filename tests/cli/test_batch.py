@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chromatune.cli import main
-from chromatune.cli import progress as progress_lines
+from chromatune.cli import main, terminal
 from chromatune.jobs.stores import LocalFolder
 
 Put = Callable[..., Path]
@@ -106,30 +108,46 @@ def test_the_page_is_the_same_whatever_the_order(engine, archive) -> None:
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: float(next(clock)))
-    with progress_lines.photo_rate("colorizing", 10) as advance:
+    monkeypatch.setattr("chromatune.cli.terminal.time.monotonic", lambda: float(next(clock)))
+    with terminal.photo_rate("colorizing", 10) as advance:
         for _ in range(4):
             advance()
     assert capsys.readouterr().err.splitlines() == [
         "colorizing 2/10, 0.05 photos/s, 3 min left",
         "colorizing 4/10, 0.05 photos/s, 2 min left",
     ]
-    assert [progress_lines.spoken_time(seconds) for seconds in (5, 90, 7300)] == ["5 s", "2 min", "2 h 2 min"]
+    assert [terminal.format_duration(seconds) for seconds in (5, 90, 7300)] == ["5 s", "2 min", "2 h 2 min"]
 
 
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(engine, archive, capsys: Capture, monkeypatch) -> None:
-    write, seen = LocalFolder.write, []
+    """The signal comes with the first result, once the run waits for results; the next one waits for its handler."""
+    write, written = LocalFolder.write, list[str]()
+    waiting, handled = threading.Event(), threading.Event()
 
-    def interrupt(self: LocalFolder, key: str, data: bytes) -> None:
+    def wait_for_results(pending: Any, **more: Any) -> Any:
+        waiting.set()
+        return wait(pending, **more)
+
+    def write_and_interrupt(self: LocalFolder, key: str, data: bytes) -> None:
+        assert (handled if written else waiting).wait(60)
         write(self, key, data)
-        seen.append(key)
-        if len(seen) == 1:
+        written.append(key)
+        if len(written) == 1:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(LocalFolder, "write", interrupt)
-    assert main(["batch", "photos", "out", "--workers", "1", "-q"]) == 130
+    def handle(number: int, frame: object) -> None:
+        handled.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalFolder, "write", write_and_interrupt)
+    monkeypatch.setattr("chromatune.jobs.engine.wait", wait_for_results)
+    own = signal.signal(signal.SIGINT, handle)
+    try:
+        assert main(["batch", "photos", "out", "--workers", "1", "-q"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, own)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: interrupted; ")
     assert last.endswith("of 4 photos done, the same command goes on")
     assert main(["batch", "photos", "out", "-q"]) == 1
-    assert sorted(seen) == ["a.png", "p/b.tif", "p/c.png"]
+    assert sorted(written) == ["a.png", "p/b.tif", "p/c.png"]

@@ -36,12 +36,12 @@ def test_the_same_pattern_twice_colorizes_no_results(engine, put, capsys):
     assert main(["colorize", "a.png", "a.color.png", "b.color-2.tif", "b.tif", "--overwrite"]) == 0
     captured = capsys.readouterr()
     assert captured.out.split() == ["a.color.png", "b.color.tif"]
-    assert captured.err == "note: left out 2 results of earlier runs, such as a.color.png\n"
+    assert captured.err == "note: skipped 2 results of earlier runs, such as a.color.png\n"
     put("contact-sheet.png")
     assert main(["colorize", "a.png", "a.color.png", "contact-sheet.png", "-o", "elsewhere"]) == 0
     captured = capsys.readouterr()
     assert [path.name for path in Path("elsewhere").iterdir()] == ["a.png"]
-    assert captured.err == "note: left out 2 results of earlier runs, such as a.color.png\n"
+    assert captured.err == "note: skipped 2 results of earlier runs, such as a.color.png\n"
 
 
 def test_pages_of_a_file(engine, folder, capsys):

@@ -47,8 +47,8 @@ def runs(monkeypatch):
         more["start_stage"]("training", 1)()
         return SimpleNamespace(judged=[SimpleNamespace(verdict="holds", claim=claim, value=1.25, low=1, high=1.5)])
 
-    monkeypatch.setattr("chromatune.experiments.experiment.run_experiment", run_experiment)
-    monkeypatch.setattr("chromatune.experiments.findings.write_findings", lambda outcome, typed: Path(typed))
+    monkeypatch.setattr("chromatune.experiments.run_experiment", run_experiment)
+    monkeypatch.setattr("chromatune.experiments.write_findings", lambda outcome, typed: Path(typed))
     return asked
 
 

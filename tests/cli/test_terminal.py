@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from chromatune.cli import main
+from chromatune.cli.terminal import print_table
 
 HOSTILE = ["\x1b[31mred", "bell\x07", "cr\rlf\nx", "csi\x9b2J", "bidi\u202egpj"]
 
@@ -46,29 +48,40 @@ def test_what_a_user_gave_is_cut_in_messages(put, capsys, words):
     assert error.count("\n") == 1 and len(error) < 1100
 
 
-def run(words: list[str], folder: Path, encoding: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "chromatune", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding=encoding, timeout=300)
-
-
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
-def test_a_terminal_that_cannot_show_a_character_ends_nothing(tmp_path, encoding, tiny_pipeline_dir):
+def test_a_terminal_that_cannot_show_a_character_ends_nothing(engine, folder, monkeypatch, encoding):
     """A name in Japanese, one that is no text at all, and the tables' Δ."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+
+    def written(name: str) -> str:
+        streams[name].flush()
+        buffer = streams[name].buffer
+        assert isinstance(buffer, io.BytesIO)
+        return buffer.getvalue().decode(encoding)
+
     rng = np.random.default_rng(0)
+    Path("in").mkdir()
     for name in ("祖母.png", "b.png", os.fsdecode(b"\xff\xfe.png")):
         squares = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))
-        Image.fromarray(squares.astype(np.uint8)).save(tmp_path / name)
-    names = sorted(os.listdir(tmp_path))
-    model = ["--model", str(tiny_pipeline_dir)]
-    done = run(["colorize", *names, *model, "-o", "out"], tmp_path, encoding)
-    said = "note: 3 photos are in color already and their own colors are not used, the first: b.png\n"
-    assert (done.returncode, done.stderr) == (0, said) and len(done.stdout.splitlines()) == 3
-    assert sorted(os.listdir(tmp_path / "out")) == names
-    missing = run(["colorize", "祖父.png", *model], tmp_path, encoding)
-    assert missing.returncode == 1 and missing.stderr.startswith("error: ") and missing.stderr.count("\n") == 1
-    assert run(["models"], tmp_path, encoding).returncode == 0
-    if encoding == "cp1252":
-        measured = run(["evaluate", ".", *model, "--size", "64", "--out", "結果"], tmp_path, encoding)
-        assert measured.returncode == 0 and "CF field" in measured.stdout, measured.stderr
-        assert "Traceback" not in measured.stderr
+        Image.fromarray(squares.astype(np.uint8)).save(Path("in", name))
+    photos = sorted(str(path) for path in Path("in").iterdir())
+    assert main(["colorize", *photos, "-o", "out"]) == 0
+    assert written("stderr") == (
+        "note: 3 photos are in color already and their own colors are not used, the first: in/b.png\n"
+    )
+    assert len(written("stdout").splitlines()) == 3
+    assert sorted(os.listdir("out")) == sorted(os.listdir("in"))
+    assert main(["colorize", "祖父.png"]) == 1
+    assert written("stderr").splitlines()[-1].startswith("error: ") and written("stderr").count("\n") == 2
+    assert main(["models"]) == 0
+    print_table([("ΔCF field", "祖母")])
+    assert "CF field" in written("stdout")
+
+
+def test_the_encoding_of_the_process_is_the_terminals(tmp_path):
+    command = [sys.executable, "-m", "chromatune", "colorize", "祖父.png"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="cp1252", timeout=300)
+    assert (done.returncode, done.stderr) == (1, "error: \\u7956\\u7236.png: no such file; check the path\n")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import functools
+import io
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,20 +22,32 @@ av = pytest.importorskip("av")
 Capture = pytest.CaptureFixture[str]
 
 
-def write(path: str, count: int = 12, size: tuple[int, int] = (64, 48), cut: int | None = None) -> str:
-    rng = np.random.default_rng(0)
+@functools.cache
+def clip(count: int, cut: int | None) -> bytes:
+    rng, (width, height) = np.random.default_rng(0), (64, 48)
     pictures = [np.kron(rng.integers(40, 215, (8, 16)).astype(np.uint8), np.ones((8, 8), np.uint8)) for _ in "ab"]
-    width, height = size
-    with av.open(path, "w") as out:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(count):
-            view = pictures[cut is not None and number >= cut][:height, number : number + width]
+            view = pictures[cut is not None and number >= cut][:height, number % 64 : number % 64 + width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
+    return file.getvalue()
+
+
+def write(path: str, count: int = 12, cut: int | None = None) -> str:
+    Path(path).write_bytes(clip(count, cut))
     return path
+
+
+@pytest.fixture(autouse=True)
+def unhashed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No megabytes of weights are hashed for a model that is not run."""
+    monkeypatch.setattr("chromatune.video.run.weights_hash", lambda model: "0")
 
 
 def test_a_video_is_colored_and_its_path_printed(engine, folder: Path, capsys: Capture) -> None:
@@ -65,24 +79,17 @@ def test_hints_come_as_points_and_as_layers(engine, folder: Path, capsys: Captur
     [
         (["a.mp4", "b.mp4", "--hint", "5,5=red"], "accepted is FRAME:X,Y=COLOR"),
         (["a.mp4", "b.mp4", "--hint", "3:5=red"], "accepted is X,Y=COLOR"),
-        (["a.mp4", "b.mp4", "--hint", "3:900,5=red"], "frame 3: the hint at 900,5 lies outside"),
         (["a.mp4", "b.mp4", "--hint", "99:5,5=red"], "there are 12 frames"),
-        (["a.mp4", "a.mp4"], "is the film itself"),
-        (["a.mp4", "b.mp4", "--codec", "ffv1"], "ffv1 goes into .mkv or .mov"),
         (["a.mp4", "b", "--codec", "ffv1"], "is a folder of frames; leave it out"),
-        (["a.mp4", "b.xyz"], "accepted are .mp4"),
-        (["a.mp4", "b.mp4", "--no-recompose"], "a film keeps its own luma"),
+        (["a.mp4", "b.mp4", "--no-recompose"], "a video needs the photo's own luminance"),
         (["a.mp4", "b.mp4", "--hints-dir", "none"], "give a folder of painted layers"),
         (["a.mp4", "b.mp4", "--model", "unknown"], "unknown"),
-        (["text.mp4", "b.mp4"], "no film"),
-        (["empty", "b.mp4"], "no numbered picture"),
-        (["absent.mp4", "b.mp4"], "no such file"),
+        (["text.mp4", "b.mp4"], "no video"),
     ],
 )
 def test_what_is_wrong_is_one_line(engine, folder: Path, capsys: Capture, words: list[str], told: str) -> None:
     write("a.mp4")
     Path("text.mp4").write_text("text\n" * 99)
-    Path("empty").mkdir()
     assert main(["video", *words]) in (1, 2)
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and told in printed.err
@@ -91,7 +98,7 @@ def test_what_is_wrong_is_one_line(engine, folder: Path, capsys: Capture, words:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(engine, folder: Path, capsys: Capture) -> None:
     resource = pytest.importorskip("resource")
-    write("a.mp4", 40)
+    write("a.mp4", 16)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert main(["video", "a.mp4", "first.mp4", "-q", "--cache", "kept"]) == 0  # what is in the cache is no question
     size = Path("first.mp4").stat().st_size
@@ -110,12 +117,25 @@ def test_killed_five_times_it_ends_with_the_same_frames(folder: Path) -> None:
     write("a.mp4", 120, cut=50)
     command = [sys.executable, "-m", "chromatune", "video", "a.mp4"]
     subprocess.run([*command, "once.mkv", "--codec", "ffv1", "-q"], check=True, timeout=300)
-    seconds = 1.0
-    for _ in range(5):
+    cache = folder / "out.mkv.chroma"
+
+    def has_written(pid: int) -> bool:
+        with suppress(FileNotFoundError):  # it has its own name by now
+            return any(path.stat().st_size for path in folder.glob(f".out.mkv.*-{pid}-*"))
+        return True
+
+    states: list[Callable[[int], bool]] = [  # in which it is killed
+        lambda pid: True,
+        lambda pid: any(cache.glob("shots-*")),
+        lambda pid: any(cache.glob("shot-*.npz")),
+        lambda pid: len(list(cache.glob("shot-*.npz"))) == 2,
+        has_written,
+    ]
+    for is_reached in states:
         process = subprocess.Popen([*command, "out.mkv", "--codec", "ffv1", "-q"])
-        time.sleep(seconds)
-        seconds += 0.4
-        os.kill(process.pid, signal.SIGKILL)
+        while process.poll() is None and not is_reached(process.pid):
+            time.sleep(0.002)
+        process.kill()
         process.wait()
     finished = Path("out.mkv").exists()
     subprocess.run([*command, "out.mkv", "--codec", "ffv1", "-q", *["--overwrite"] * finished], check=True, timeout=300)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
 from chromatune.color import luma
-from chromatune.data.grayscale import GRAY_METHODS, GRAY_WEIGHTS, age, make_gray, random_gray
+from chromatune.data.pairs import GRAY_METHODS, GRAY_WEIGHTS, GrayMethod, age, make_gray, random_gray
 from chromatune.errors import OptionsError
 
 
@@ -39,7 +41,7 @@ def test_orthochromatic_video_is_blind_to_red():
 
 def test_unknown_method_and_missing_generator():
     with pytest.raises(OptionsError, match="accepted: rec601"):
-        make_gray(photo(), "sepia")
+        make_gray(photo(), cast(GrayMethod, "sepia"))
     with pytest.raises(OptionsError, match="random generator"):
         make_gray(photo(), "random")
 

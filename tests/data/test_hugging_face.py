@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import Source, open_source
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source
 from chromatune.errors import DataError, MissingExtraError, PhotoError
 
 
@@ -72,7 +72,7 @@ def test_of_several_splits_train_is_taken(rows, tmp_path: Path) -> None:
     datasets.DatasetDict(test=dataset, train=dataset.select([0, 1])).save_to_disk(tmp_path / "set")
     source = open_source(tmp_path / "set")
     assert keys(source) == ["train/0000000", "train/0000001"]
-    assert source.left_out == {"in split test": 3}
+    assert source.skipped == {"in split test": 3}
     datasets.DatasetDict(a=dataset, b=dataset).save_to_disk(tmp_path / "other")
     with pytest.raises(DataError, match="splits a, b; accepted"):
         open_source(tmp_path / "other")
@@ -130,8 +130,13 @@ def test_a_data_set_of_something_else(tmp_path: Path) -> None:
 def test_a_hub_name_goes_to_the_library(rows, monkeypatch) -> None:
     import datasets
 
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or image_dataset(rows))
+    asked: list[str] = []
+
+    def load(name: str) -> datasets.Dataset:
+        asked.append(name)
+        return image_dataset(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
     assert open_source("hf:owner/name").name == "owner/name"
     assert asked == ["owner/name"]
     monkeypatch.setattr(datasets, "load_dataset", lambda name: image_dataset({"edited_image": []}))
@@ -180,7 +185,14 @@ def test_any_column_by_name(rows, tmp_path: Path, draw, png_bytes) -> None:
             open_source(f"{tmp_path / 'set'}#{columns}")
 
 
-@pytest.mark.parametrize("beside", ["preview.png", "README.md", "preview.png README.md"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param("preview.png", marks=pytest.mark.slow),
+        pytest.param("README.md", marks=pytest.mark.slow),
+        "preview.png README.md",
+    ],
+)
 @pytest.mark.parametrize("folder", [".", "data"])
 def test_parquet_files_with_other_files_beside_them(rows, put, tmp_path: Path, draw, beside: str, folder: str) -> None:
     (tmp_path / "set" / folder).mkdir(parents=True)
@@ -218,7 +230,13 @@ def test_relative_paths_of_a_table_are_relative_to_it(put, tmp_path: Path, draw,
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"7", b"{}", b"[" * 100_000, b'{"_data_files": 7}', b"\xff", b'{"features": []}']
+    "content",
+    [
+        b"",
+        b"[" * 100_000,
+        b'{"_data_files": 7}',
+        *(pytest.param(note, marks=pytest.mark.slow) for note in (b"[]", b"7", b"{}", b"\xff", b'{"features": []}')),
+    ],
 )
 def test_damaged_notes_of_a_saved_data_set_are_one_line(rows, tmp_path: Path, name: str, content: bytes) -> None:
     image_dataset(rows).save_to_disk(tmp_path / "set")
@@ -231,7 +249,9 @@ def test_damaged_notes_of_a_saved_data_set_are_one_line(rows, tmp_path: Path, na
     assert (message or "-").isprintable() and len(message) < len(str(tmp_path)) + 400
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1" * 9, b"junk" * 99])
+@pytest.mark.parametrize(
+    "content", [b"PAR1" * 9, *(pytest.param(data, marks=pytest.mark.slow) for data in (b"", b"junk" * 99))]
+)
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_damaged_tables_are_one_line(tmp_path: Path, suffix: str, content: bytes) -> None:
     (tmp_path / f"train.{suffix}").write_bytes(content)

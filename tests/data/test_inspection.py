@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.data import Source, open_source, split_source
 from chromatune.data.inspection import Inspection, inspect_source, write_contact_sheet
-from chromatune.data.sources import Source, open_source
-from chromatune.data.splits import split_source
 from chromatune.errors import DataError, PhotoError
 
 
@@ -36,12 +35,12 @@ def test_all_is_counted_and_named(source: Source, tmp_path: Path) -> None:
     assert (inspection.name, inspection.kind) == (tmp_path.name, "folder")
     assert (inspection.photos, inspection.opened, inspection.persons) == (12, 12, 0)
     assert [item.key for item in inspection.usable] == [f"good/{index}.png" for index in range(4)]
-    counts = {reason: photos.count for reason, photos in inspection.left_out.items()}
+    counts = {reason: photos.count for reason, photos in inspection.skipped.items()}
     assert counts == {"not a photo's suffix": 1, "broken": 5, "too small": 1, "gray or sepia": 2}
-    assert inspection.left_out["broken"].examples == ("broken0.jpg", "broken1.jpg", "broken2.jpg")
-    assert inspection.left_out["broken"].messages[0].startswith("broken0.jpg: ")
-    assert inspection.left_out["too small"].messages == ("small.png: 200 x 39 px",)
-    assert inspection.left_out["gray or sepia"].examples == ("gray.png", "sepia.png")
+    assert inspection.skipped["broken"].examples == ("broken0.jpg", "broken1.jpg", "broken2.jpg")
+    assert inspection.skipped["broken"].messages[0].startswith("broken0.jpg: ")
+    assert inspection.skipped["too small"].messages == ("small.png: 200 x 39 px",)
+    assert inspection.skipped["gray or sepia"].examples == ("gray.png", "sepia.png")
     assert inspection.short_side_px == (39, 40, 50, 50, 80)
     assert inspection.long_side_px[0] == 50 and inspection.long_side_px[-1] == 200
     assert inspection.split_digest == split_source(source.items, 0.1).digest

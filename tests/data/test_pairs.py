@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chromatune.data.grayscale import GRAY_METHODS, GRAY_WEIGHTS
-from chromatune.data.pairs import Crop, apply_crop, center_crop, draw_crop, is_monochrome, make_pair
+from chromatune.data.pairs import (
+    GRAY_METHODS,
+    GRAY_WEIGHTS,
+    Crop,
+    apply_crop,
+    center_crop,
+    draw_crop,
+    is_monochrome,
+    make_pair,
+)
 from chromatune.errors import OptionsError
 
 
@@ -66,7 +74,7 @@ def test_settings_do_not_shift_what_is_drawn_next() -> None:
 
 
 @pytest.mark.parametrize(("size", "zoom"), [((0, 5), 1.0), ((5, 5), 0.0), ((5, 5), 1.1), ((5, 5), float("nan"))])
-def test_no_crop_is_possible(size, zoom) -> None:
+def test_no_crop_is_possible(size: tuple[int, int], zoom: float) -> None:
     with pytest.raises(OptionsError, match="accepted: 0 < zoom <= 1"):
         draw_crop(*size, 4, rng(), zoom)
 

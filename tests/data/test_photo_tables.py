@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromatune.data import photo_tables
-from chromatune.data.photo_tables import column_names
+from chromatune.data import Source, open_source, tables, with_columns
 from chromatune.data.prompt_sets import drawn_prompt
-from chromatune.data.sources import Source, open_source, with_columns
+from chromatune.data.tables import column_names
 from chromatune.errors import DataError, OptionsError
 
 FORMS = ("csv", "jsonl", "parquet")
@@ -55,7 +54,7 @@ def test_metadata_with_an_instruction_for_each_photo(put, draw, tmp_path: Path, 
     source = open_source(tmp_path)
     assert (source.name, source.kind) == (tmp_path.name, "table")
     assert prompts_of(source) == {"b.png": "NA", "deep/a.png": "make it warm"}
-    assert source.left_out == {
+    assert source.skipped == {
         "named twice in the table": 1,
         "named in the table, not on the disk": 1,
         "not named in the table": 1,
@@ -155,7 +154,7 @@ def test_long_first_rows(put, tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("path", ["../out.png", "deep/../../out.png", "/etc/passwd", "{outside}/out.png", ".", ".."])
-def test_a_path_that_leads_out_is_left_out(put, tmp_path: Path, form: str, path: str) -> None:
+def test_a_path_that_leads_out_is_skipped(put, tmp_path: Path, form: str, path: str) -> None:
     put("out.png")
     put("set/a.png")
     rows = [
@@ -165,7 +164,7 @@ def test_a_path_that_leads_out_is_left_out(put, tmp_path: Path, form: str, path:
     write_table(tmp_path / "set" / f"metadata.{form}", rows)
     source = open_source(tmp_path / "set")
     assert [item.key for item in source.items] == ["a.png"]
-    assert source.left_out == {"outside the folder of the source": 1}
+    assert source.skipped == {"outside the folder of the source": 1}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ def test_a_path_that_is_none(put, tmp_path: Path, path) -> None:
     write_table(tmp_path / "metadata.jsonl", rows)
     source = open_source(tmp_path)
     assert [item.key for item in source.items] == ["a.png"]
-    assert sum(source.left_out.values()) == 1
+    assert sum(source.skipped.values()) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -216,7 +215,7 @@ def test_damaged_tables_are_one_line(put, tmp_path: Path, form: str, content: by
 def test_absurdly_large_tables_are_refused_unread(put, tmp_path: Path, form: str, monkeypatch) -> None:
     put("a.png")
     table = write_table(tmp_path / f"metadata.{form}", [{"file_name": "a.png", "edit_prompt": "x"}] * 3)
-    monkeypatch.setattr(photo_tables, "MAX_TABLE_BYTES", 8)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 8)
     with pytest.raises(DataError, match="more than 0 MiB"):
         open_source(table)
 
@@ -224,7 +223,7 @@ def test_absurdly_large_tables_are_refused_unread(put, tmp_path: Path, form: str
 def test_a_table_of_very_many_packed_rows_is_refused(put, tmp_path: Path, monkeypatch) -> None:
     put("a.png")
     table = write_table(tmp_path / "metadata.parquet", [{"file_name": "a.png", "edit_prompt": "x"}] * 3)
-    monkeypatch.setattr(photo_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
     with pytest.raises(DataError, match="3 rows; accepted: at most 2"):
         open_source(table)
 

@@ -10,8 +10,14 @@ import pytest
 from chromatune.data.inspection import inspect_source
 from chromatune.data.items import PhotoItem
 from chromatune.data.sources import open_source
-from chromatune.data.splits import split_source
-from chromatune.data.usable import MIN_SIDE_PX, LeftOut, read_usable, split_usable, why_unusable
+from chromatune.data.splits import (
+    MIN_SIDE_PX,
+    SkippedPhoto,
+    read_usable,
+    split_source,
+    split_usable,
+    why_unusable,
+)
 from chromatune.errors import DataError, PhotoError
 
 
@@ -39,9 +45,9 @@ def test_the_reasons(draw) -> None:
 
 def test_a_photo_or_why_not(draw) -> None:
     np.testing.assert_array_equal(read_usable(photo("a", draw())), draw())
-    assert read_usable(photo("a", None)) == LeftOut("a", "broken", "a: cut short")
-    assert read_usable(photo("a", draw(3, 200))) == LeftOut("a", "too small", "a: 200 x 3 px", (3, 200))
-    assert read_usable(photo("a", sepia(draw()))) == LeftOut("a", "gray or sepia", "", (40, 60))
+    assert read_usable(photo("a", None)) == SkippedPhoto("a", "broken", "a: cut short")
+    assert read_usable(photo("a", draw(3, 200))) == SkippedPhoto("a", "too small", "a: 200 x 3 px", (3, 200))
+    assert read_usable(photo("a", sepia(draw()))) == SkippedPhoto("a", "gray or sepia", "", (40, 60))
 
 
 def test_an_inspection_leaves_out_the_same_photos(put, draw, tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ def test_an_inspection_leaves_out_the_same_photos(put, draw, tmp_path: Path) -> 
     put("sepia.png", sepia(draw()))
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 junk")
     source = open_source(tmp_path)
-    usable = [item for item in source.items if not isinstance(read_usable(item), LeftOut)]
+    usable = [item for item in source.items if not isinstance(read_usable(item), SkippedPhoto)]
     assert [item.key for item in usable] == ["good.png"]
     assert inspect_source(source).usable == tuple(usable)
 
@@ -63,9 +69,9 @@ def test_a_held_out_half_that_cannot_be_used_is_drawn_anew(draw, bad: str, valid
     held_out = {item.key for item in split_source(good, validation).validation}
     pixels = {"broken": None, "sepia": sepia(draw()), "small": draw(4, 4)}[bad]
     items = [photo(item.key, pixels) if item.key in held_out else item for item in good]
-    split, passed_over = split_usable(items, validation)
+    split, skipped = split_usable(items, validation)
     assert {item.key for item in split.validation}.isdisjoint(held_out)
-    assert {left_out.key for left_out in passed_over} == held_out
+    assert {each.key for each in skipped} == held_out
     assert len(split.train) + len(split.validation) + len(held_out) == 6
     assert split_usable(items[::-1], validation)[0].digest == split.digest
 

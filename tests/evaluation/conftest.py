@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from chromatune.evaluation.evaluation import evaluate
 from chromatune.evaluation.settings import EvaluationSettings, make_settings
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
@@ -44,10 +46,10 @@ def colored() -> Colored:
     return make
 
 
-@pytest.fixture
-def photos_dir(tmp_path: Path, write_png: WritePng, colored: Colored) -> Path:
-    """Four color photos, and one of each kind that is left out."""
-    folder = tmp_path / "photos"
+@pytest.fixture(scope="session")
+def shared_photos(tmp_path_factory: pytest.TempPathFactory, write_png: WritePng, colored: Colored) -> Path:
+    """Four color photos, and one of each kind that is skipped; no test changes them."""
+    folder = tmp_path_factory.mktemp("evaluated") / "photos"
     for name in PHOTOS:
         write_png(folder / f"{name}.png", colored(name))
     write_png(folder / "again.png", colored("coffee"))
@@ -58,11 +60,42 @@ def photos_dir(tmp_path: Path, write_png: WritePng, colored: Colored) -> Path:
 
 
 @pytest.fixture
-def settings(photos_dir: Path, tiny_pipeline_dir: Path) -> Settings:
-    """Settings for the four photos and the tiny pipeline; what is given changes them."""
+def photos_dir(tmp_path: Path, shared_photos: Path) -> Path:
+    """The same photos, to be changed."""
+    return shutil.copytree(shared_photos, tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def settings(shared_photos: Path, tiny_pipeline_dir: Path) -> Settings:
+    """Settings for the shared photos and the tiny pipeline; what is given changes them."""
 
     def make(**changes: object) -> EvaluationSettings:
-        fields = {"source": str(photos_dir), "models": (str(tiny_pipeline_dir),), "size_px": SIDE_PX, "device": "cpu"}
-        return make_settings(**(fields | changes))
+        fields = {"source": str(shared_photos), "models": (str(tiny_pipeline_dir),), "size_px": SIDE_PX}
+        return make_settings(**(fields | {"device": "cpu"} | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whole(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation that ended; no test changes it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    evaluate(settings(), out)
+    return out
+
+
+@pytest.fixture
+def evaluated(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return shutil.copytree(whole, tmp_path / "out")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The same bytes whatever the machine: another number of threads may move pixels."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

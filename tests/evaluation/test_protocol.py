@@ -1,24 +1,25 @@
-"""Which photos are measured: by pixels and not by names, each photo once, all others with a reason."""
+"""Which photos are measured: by pixels and not by names, each once, all others with a reason; other tools' files."""
 
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from chromatune.data.sources import PhotoItem, Source, open_source
+from chromatune.data import MONOCHROME, TOO_SMALL, PhotoItem, Source, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.evaluation import protocol
-from chromatune.evaluation.protocol import Choice, select
+from chromatune.evaluation.protocol import Choice, ResultFiles, select, square_of
 
 CHOICE = Choice(size_px=64)
 
 
 def source_of(photos: dict[str, np.ndarray], persons: dict[str, str] | None = None) -> Source:
     persons = persons or {}
-    items = tuple(PhotoItem(key, persons.get(key), lambda rgb=rgb: rgb) for key, rgb in photos.items())
+    items = tuple(PhotoItem(key, persons.get(key), partial(np.copy, rgb)) for key, rgb in photos.items())
     return Source("made", "folder", items)
 
 
@@ -26,16 +27,16 @@ def crops(count: int) -> dict[str, np.ndarray]:
     return {f"{index}.png": astronaut()[4 * index : 4 * index + 80, 100:180] for index in range(count)}
 
 
-def test_every_photo_is_measured_or_left_out_for_a_reason(photos_dir):
+def test_every_photo_is_measured_or_skipped_for_a_reason(photos_dir):
     selection = select(open_source(photos_dir), CHOICE)
     assert selection.counts == {
-        protocol.MONOCHROME: 1,
+        MONOCHROME: 1,
         protocol.REPEATED: 1,
-        protocol.TOO_SMALL: 1,
+        TOO_SMALL: 1,
         protocol.UNREADABLE: 1,
     }
     assert len(selection.photos) == 4
-    (broken,) = (photo for photo in selection.left_out if photo.reason == protocol.UNREADABLE)
+    (broken,) = (photo for photo in selection.skipped if photo.reason == protocol.UNREADABLE)
     assert (broken.key, "broken.jpg" in broken.detail) == ("broken.jpg", True)
 
 
@@ -100,3 +101,40 @@ def test_photos_are_resized_whole_and_not_cropped_to_the_output():
     assert (square[:, :10] == 255).all()
     assert (square[:, 10:] == 0).all()
     assert protocol.center_square(photo, 150).shape == (150, 150, 3)
+
+
+def test_squares_of_the_lowest_hashes_stay_decoded():
+    """In whatever order they are read; they hold no memory of the whole photo."""
+    photos = crops(6)
+    selection = select(source_of(photos), CHOICE, squares=2)
+    assert [photo.square is not None for photo in selection.photos] == [True, True, False, False, False, False]
+    for photo in selection.photos:
+        expected, square = square_of(photos[photo.key], 64), photo.open_square(64)
+        np.testing.assert_array_equal(square.rgb_u8, expected.rgb_u8)
+        assert square.full_size == expected.full_size == (80, 80) and square.rgb_u8.base is None
+    assert all(photo.square is None for photo in select(source_of(photos), CHOICE).photos)
+    assert square_of(np.zeros((80, 64, 3), np.uint8), 64).rgb_u8.base is None
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["1931/001.png", "1932/001.png"], ["1931/001.png", "1932/001.png"]),
+        (["001.png"], ["ambiguous: 2 photos are called 001"] * 2),
+        (["1931/001.png"], ["1931/001.png", "ambiguous: 2 photos are called 001"]),
+        (["1931/001.png", "1932/001.png", "1932/001.jpg"], ["1931/001.png", "ambiguous: 2 files called 001"]),
+        ([], ["missing", "missing"]),
+    ],
+)
+def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, colored, files, found):
+    """Archives number their scans anew each year."""
+    (tmp_path / "results").mkdir()
+    for name in files:
+        write_png(tmp_path / "results" / name, colored("coffee"))
+    results = ResultFiles(str(tmp_path / "results"), ["1931/001.tif", "1932/001.tif", "1932/002.tif"])
+    for key, expected in zip(("1931/001.tif", "1932/001.tif"), found, strict=True):
+        try:
+            came = results.find(key).relative_to(tmp_path / "results").as_posix()
+        except PhotoError as error:
+            came = str(error)
+        assert came.startswith(expected)

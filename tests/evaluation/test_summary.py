@@ -1,18 +1,20 @@
-"""Tables from made-up scores, hand-computed."""
+"""Tables from made-up scores, hand-computed; intervals: seeded, paired, of the right width, and never of nothing."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from chromatune.evaluation import summary
-from chromatune.evaluation.methods import Method
+from chromatune.evaluation.protocol import Method, Row
+from chromatune.evaluation.summary import draw_counts, interval, resampled_means
 
 MODEL = Method("m", model="m")
 
 
 def record(row: str, key: str, subset: str = "held-out", **scores: float | None) -> dict:
     defaults = dict.fromkeys([*summary.MEANS, summary.DRIFT_MAX], 0.0)
-    return {"row": row, "subset": subset, "key": key, summary.SKIN: None} | defaults | scores
+    return {**Row(row).fields, "subset": subset, "key": key, summary.SKIN: None} | defaults | scores
 
 
 def test_delta_cf_is_of_means_and_not_of_photos():
@@ -35,8 +37,6 @@ def test_delta_cf_is_as_large_for_too_dull_as_for_too_vivid(results, truths):
     row = summary.summarize_rows(records, [MODEL], 0)[0]
     assert row["delta_cf_field"] == row["delta_cf_signed"] == 20.0
     assert row["intervals"]["delta_cf_field"] == pytest.approx((20.0, 20.0))
-    scores = [{"cf_field": cf, "luma_drift_max": 0.0} for cf in results]
-    assert summary.mean_scores(scores, truths)["delta_cf_field"] == 20.0
 
 
 def test_differences_are_over_the_photos_both_have():
@@ -75,14 +75,8 @@ def test_numbers_have_no_minus_zero():
     assert summary.number(-0.0001, "psnr") == "0.00"
 
 
-def test_means_of_scores_at_hand():
-    rows = [{"psnr": 20.0, "cf_field": 10.0, "luma_drift_max": 1.0}]
-    rows.append({"psnr": 30.0, "cf_field": 0.0, "luma_drift_max": 0.0})
-    means = summary.mean_scores(rows, [20.0, 10.0])
-    assert means == {"psnr": 25.0, "cf_field": 5.0, "luma_drift_max": 1.0, "delta_cf_field": 10.0}
-    with pytest.raises(ValueError, match="no photos"):
-        summary.mean_scores([], [])
-    table = summary.scores_table({"ours": means}, {"psnr": "PSNR dB", "ssim": "SSIM"})
+def test_a_score_that_a_row_lacks_is_a_dash():
+    table = summary.scores_table({"ours": {"psnr": 25.0, "mae": 3.0}}, {"psnr": "PSNR dB", "ssim": "SSIM"})
     assert table.splitlines()[-1] == "| ours | 25.00 | – |"
 
 
@@ -101,7 +95,7 @@ def test_the_best_is_compared_over_the_photos_both_have():
     methods += [Method("tool", folder="x"), Method("none", folder="y")]
     gains = {"m, 1": dict.fromkeys("abcd", 1.0), "m, 2": {"a": 5.0, "b": 5.0, "c": -1.0, "d": -2.0}}
     records = rows_of(gains | {"tool": {"a": 3.0, "b": 3.0}})
-    found = summary.compare_best(records, methods, 0)
+    found = summary.compare_best(records, methods, 0) or {}
     assert (found["best"], found["other"], found["contenders"], found["settings"]) == ("m, 2", "tool", 2, 2)
     assert (found["photos"], found["psnr"]["mean"]) == (2, 2.0)
 
@@ -115,3 +109,63 @@ def test_what_shares_no_photo_is_not_compared():
         "settings": 1,
     }
     assert summary.compare_best(rows_of({}), methods, 0) is None
+
+
+def test_the_first_value_is_the_mean_and_the_seed_decides():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    first, again, other = (resampled_means({"x": values}, seed, 500)["x"] for seed in (1, 1, 2))
+    assert first.shape == (501,)
+    assert first[0] == pytest.approx(values.mean())
+    np.testing.assert_array_equal(first, again)
+    assert (first[1:] != other[1:]).any()
+
+
+def test_width_is_that_of_the_standard_error():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = interval(resampled_means({"x": values}, 0)["x"])
+    error = values.std() / np.sqrt(len(values))
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert low < values.mean() < high
+
+
+def test_the_same_photos_are_drawn_for_every_method():
+    """A constant difference has no spread, however much the photos themselves differ."""
+    values = np.random.default_rng(0).normal(0, 100, 50)
+    ours, theirs = (resampled_means({"x": values + shift}, 3)["x"] for shift in (1.5, 0.0))
+    assert interval(ours - theirs) == pytest.approx((1.5, 1.5))
+
+
+def test_chunks_do_not_change_the_draws(monkeypatch):
+    values = {"x": np.arange(30.0), "y": np.arange(30.0)[::-1]}
+    whole = resampled_means(values, 0, 100)
+    monkeypatch.setattr("chromatune.evaluation.summary._CHUNK", 90)
+    for name, means in resampled_means(values, 0, 100).items():
+        np.testing.assert_allclose(means, whole[name])
+
+
+def test_a_mean_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least 1"):
+        resampled_means({"x": np.array([])}, 0)
+    with pytest.raises(ValueError, match="one length"):
+        resampled_means({"x": np.zeros(2), "y": np.zeros(3)}, 0)
+
+
+def test_counts_are_of_draws_with_replacement():
+    """Each resample draws as many as there are; one photo's count is binomial, with variance 1 - 1 / N."""
+    counts = np.concatenate(list(draw_counts(40, [0, 7], 3000)))
+    assert counts.shape == (3000, 40)
+    assert set(counts.sum(axis=1)) == {40.0}
+    assert counts.var() == pytest.approx(1 - 1 / 40, rel=0.03)
+    assert (counts != np.concatenate(list(draw_counts(40, [0, 8], 3000)))).any()
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr("chromatune.evaluation.summary._CHUNK", 90)
+    assert [len(counts) for counts in draw_counts(30, 0, 7)] == [3, 3, 1]
+
+
+def test_published_intervals_stay():
+    """Draws of a seed are never changed: intervals that stand in reports are of these."""
+    samples = resampled_means({"x": np.arange(10.0) ** 2}, 0)["x"]
+    assert samples[:4].tolist() == [28.5, 20.3, 47.5, 30.0]
+    assert interval(samples) == (12.9, 45.9)

@@ -18,7 +18,7 @@ from chromatune.evaluation.settings import is_video_source
 
 def test_warp_error_is_what_chroma_changes_along_the_motion() -> None:
     rng = np.random.default_rng(0)
-    before = np.float32(0.1 * rng.standard_normal((40, 60, 2)))
+    before = (0.1 * rng.standard_normal((40, 60, 2))).astype(np.float32)
     flow = np.zeros((40, 60, 2), np.float32)
     flow[..., 0] = 3
     moved = np.roll(before, -3, axis=1)
@@ -41,7 +41,7 @@ def test_divergence_is_scipys() -> None:
     assert videos.histogram_divergence(first, first) == 0
 
 
-def test_pairs_across_a_cut_are_left_out() -> None:
+def test_pairs_across_a_cut_are_skipped() -> None:
     score = videos.TimeScore()
     red, blue = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
     red[..., 0], blue[..., 2] = 200, 200
@@ -76,14 +76,14 @@ def test_a_video_is_measured_frame_by_frame_and_through_time(
         out.mux(stream.encode())
     assert main(["evaluate", "film.mkv", "--model", "mini", "--seed", "5", "-o", "report"]) == 0
     assert "mini, through time" in capsys.readouterr().out
-    summary = json.loads(Path("report/film.json").read_text())
+    summary = json.loads(Path("report/video.json").read_text())
     rows = {row["name"]: row for row in summary["rows"]}
     assert list(rows) == ["truth", "gray", "mini, frame by frame", "mini, through time"]
     assert (summary["frames"], summary["shots"]) == (10, 1)
     assert rows["gray"]["warp"] < 1e-6 < 0.01 < rows["truth"]["warp"] and rows["truth"]["delta_cf"] == 0
     one, other = rows["mini, frame by frame"], rows["mini, through time"]
     assert one["psnr"] == pytest.approx(other["psnr"], abs=0.2)  # this model says the same of all frames
-    assert Path("report/film.jpg").stat().st_size > 1000
+    assert Path("report/video.jpg").stat().st_size > 1000
 
 
 def test_a_video_needs_a_model_and_color(engine, tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from chromatune.experiments.declaration import Experiment, parse
 
-SMALL = {"max_steps": 2, "batch": 2, "size_px": 32, "cache_variants": 1, "validation_photos": 2, "validate_every": 2}
+SMALL: dict[str, float] = {
+    "max_steps": 2,
+    "batch": 2,
+    "size_px": 32,
+    "cache_variants": 1,
+    "validation_photos": 2,
+    "validate_every": 2,
+}
 SMALL |= {"warmup": 1, "checkpoint_every": 1, "lab_photos": 1, "validation": 0.25}
 
 
@@ -34,7 +41,7 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment() -> Experiment:
     """One fine-tuned arm, one baseline; the claim compares them."""
     budget = {"train_photos": 12, "test_photos": 3, "seeds": 2, "settings": SMALL}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,8 +14,9 @@ from chromatune.errors import DataError, OptionsError
 from chromatune.experiments import declaration, runs
 from chromatune.experiments import experiment as whole
 from chromatune.experiments.declaration import Row
-from chromatune.experiments.findings import SHOWN_PX, write_findings
+from chromatune.experiments.findings import SHOWN_PX, Findings, write_findings
 from chromatune.experiments.photos import open_roles
+from chromatune.training import train
 
 
 class Killed(Exception):
@@ -23,17 +25,17 @@ class Killed(Exception):
 
 @pytest.fixture
 def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
-    def start(**changes):
-        fields = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "square_px": 64} | changes
-        return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **fields)
+    def start(**changes: Any) -> Findings:
+        fields: dict[str, Any] = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "square_px": 64}
+        return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **(fields | changes))
 
     return start
 
 
-def test_a_killed_experiment_repeats_no_finished_run(run, monkeypatch):
+def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
     """Killed in the second of two fine-tuning runs: the first is not trained again, nor anything once all is done."""
+    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))
     started = []
-    train = runs.train
 
     def counted(source, model, settings, out, **others):
         started.append(out.name)
@@ -43,17 +45,12 @@ def test_a_killed_experiment_repeats_no_finished_run(run, monkeypatch):
 
     monkeypatch.setattr(runs, "train", counted)
     with pytest.raises(Killed):
-        run()
-    findings = run()
+        run(cache_dir=tmp_path / "shared")
+    findings = run(cache_dir=tmp_path / "shared")
     assert started == ["tuned-0", "tuned-1", "tuned-1"]
-    again = run()
+    again = run(cache_dir=tmp_path / "shared")
     assert started == ["tuned-0", "tuned-1", "tuned-1"]
     assert again.judged == findings.judged
-
-
-def test_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
-    monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))
-    findings = run(cache_dir=tmp_path / "shared")
     assert list((tmp_path / "shared").iterdir())
     assert not (tmp_path / "out" / "cache").exists()
     assert not (tmp_path / "of the command line alone").exists()
@@ -125,7 +122,7 @@ def test_a_second_process_in_the_folder_is_one_line(run, begun):
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
-        assert other.stdout.readline() == "held\n"
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(OptionsError) as error:
             run()
         other.communicate("\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,20 +13,20 @@ from chromatune.errors import DataError
 from chromatune.experiments import ambiguity
 from chromatune.experiments import experiment as whole
 from chromatune.experiments.declaration import parse
+from chromatune.experiments.findings import Findings
 
 
-@pytest.fixture
-def run(experiment, drawings, tiny_pipeline_dir, tmp_path, monkeypatch) -> Callable[[], whole.Findings]:
-    """An experiment of one model as it is, on seeds and words; its scores are made up."""
+def made_up(colorizer, photos, seed, advance) -> list[dict[str, object]]:
+    return [
+        {"row": aspect, "key": key, **dict.fromkeys(metrics, 20.0 + number)}
+        for number, (key, _, _) in enumerate(photos)
+        for aspect, metrics in ambiguity.METRICS_OF.items()
+    ]
 
-    def measured(colorizer, photos, seed, advance):
-        return [
-            {"row": aspect, "key": key, **dict.fromkeys(metrics, 20.0 + number)}
-            for number, (key, _, _) in enumerate(photos)
-            for aspect, metrics in ambiguity.METRICS_OF.items()
-        ]
 
-    monkeypatch.setattr(ambiguity, "measure_all", measured)
+@pytest.fixture(scope="module")
+def run_in(experiment, drawings, tiny_pipeline_dir) -> Callable[[Path], Findings]:
+    """An experiment of one model as it is, on seeds and words, in a folder."""
     values = experiment.model_dump(mode="json", exclude={"name"}) | {
         "arms": [{"name": "as it is", "model": str(tiny_pipeline_dir)}],
         "tests": [{"name": "seeds", "on": "photos", "kind": "ambiguity"}],
@@ -32,7 +34,25 @@ def run(experiment, drawings, tiny_pipeline_dir, tmp_path, monkeypatch) -> Calla
     }
     declared = parse("small", values)
     data = {"": str(drawings)}
-    return lambda: whole.run_experiment(declared, "quick", data, tmp_path / "out", square_px=64)
+    return lambda out: whole.run_experiment(declared, "quick", data, out, square_px=64)
+
+
+@pytest.fixture(scope="module")
+def ended(run_in, tmp_path_factory) -> Path:
+    """The folder of such an experiment that ended; no test changes it."""
+    out = tmp_path_factory.mktemp("ended") / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ambiguity, "measure_all", made_up)
+        run_in(out)
+    return out
+
+
+@pytest.fixture
+def run(run_in, ended, tmp_path, monkeypatch) -> Callable[[], Findings]:
+    """The experiment again, in a copy of that folder; its scores are made up."""
+    monkeypatch.setattr(ambiguity, "measure_all", made_up)
+    out = shutil.copytree(ended, tmp_path / "out")
+    return lambda: run_in(out)
 
 
 def line_of(**changes: object) -> str:
@@ -50,7 +70,6 @@ def line_of(**changes: object) -> str:
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_one_line_that_names_the_file(run, tmp_path, line):
-    run()
     (path, *_) = sorted((tmp_path / "out" / "measured").glob("*.jsonl"))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")

@@ -1,4 +1,4 @@
-"""Whole files: what a kill leaves, where there are no hard links, and whose temporary files are deleted."""
+"""Atomic writes: what a kill leaves, where there are no hard links, and whose temporary files are deleted."""
 
 import errno
 import os
@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from chromatune.files import whole, write_whole
+from chromatune.files import atomic, atomic_write
 
 
 def no_links(*_):
@@ -24,7 +26,7 @@ def dead_process():
 
 
 def part(folder, process, *, age=7200, machine=None, name="a.png"):
-    path = folder / f".{name}.{machine or whole._machine()}-{process}-0123456789abcdef.part"
+    path = folder / f".{name}.{machine or atomic._machine()}-{process}-0123456789abcdef.part"
     path.write_bytes(b"half")
     os.utime(path, (time.time() - age,) * 2)
     return path
@@ -32,12 +34,12 @@ def part(folder, process, *, age=7200, machine=None, name="a.png"):
 
 @pytest.fixture(autouse=True)
 def _nothing_swept_yet(monkeypatch):
-    monkeypatch.setattr(whole, "_SWEPT", set())
+    monkeypatch.setattr(atomic, "_SWEPT", set())
 
 
 def test_orphans_of_dead_processes_are_swept_when_a_file_is_written(tmp_path):
     orphans = [part(tmp_path, dead_process(), name=name) for name in ("a.png", "two words.tif", ".hidden")]
-    write_whole(tmp_path / "new.png", b"new")
+    atomic_write(tmp_path / "new.png", b"new")
     assert not any(orphan.exists() for orphan in orphans)
     assert os.listdir(tmp_path) == ["new.png"]
 
@@ -56,41 +58,51 @@ def test_what_may_be_in_use_is_never_swept(tmp_path):
     for path in kept[4:]:
         path.write_bytes(b"")
         os.utime(path, (0, 0))
-    write_whole(tmp_path / "new.png", b"new")
+    atomic_write(tmp_path / "new.png", b"new")
     assert all(path.exists() for path in kept)
 
 
 def test_the_name_says_which_process_writes_and_fits_every_file_system(tmp_path, monkeypatch):
-    seen = []
+    names: list[str] = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(old.name), replace(old, new)))
+
+    def noted(old: Path, new: Path) -> None:
+        names.append(old.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", noted)
     for name in ("a.png", "写" * 80 + ".png", "x" * 250 + ".png"):
-        write_whole(tmp_path / name, b"data")
-        found = whole.PART_NAME.fullmatch(seen[-1])
+        atomic_write(tmp_path / name, b"data")
+        found = atomic.PART_NAME.fullmatch(names[-1])
+        assert found is not None
         assert int(found["process"]) == os.getpid()
-        assert found["machine"] == whole._machine()
-        assert len(seen[-1].encode()) <= 255
+        assert found["machine"] == atomic._machine()
+        assert len(names[-1].encode()) <= 255
 
 
 @pytest.mark.parametrize("missing", [["link"], ["link", "rename"]])
 def test_without_hard_links_no_empty_file_has_the_name_at_any_moment(missing, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     target = tmp_path / "a.png"
-    states = []
+    states: list[bool] = []
+
+    def watched(rename: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def run(old: Path, new: Path) -> None:
+            states.append(target.exists())
+            rename(old, new)
+
+        return run
+
     if "rename" in missing:
-        monkeypatch.setattr(whole, "_rename_without_replacing", no_links)
-        replace = os.replace
-        monkeypatch.setattr(os, "replace", lambda *given: (states.append(target.exists()), replace(*given)))
+        monkeypatch.setattr(atomic, "_rename_without_replacing", no_links)
+        monkeypatch.setattr(os, "replace", watched(os.replace))
     else:
-        rename = whole._rename_without_replacing
-        monkeypatch.setattr(
-            whole, "_rename_without_replacing", lambda *given: (states.append(target.exists()), rename(*given))
-        )
-    write_whole(target, b"data", overwrite=False)
+        monkeypatch.setattr(atomic, "_rename_without_replacing", watched(atomic._rename_without_replacing))
+    atomic_write(target, b"data", overwrite=False)
     assert states == [False]
     assert target.read_bytes() == b"data"
     with pytest.raises(FileExistsError):
-        write_whole(target, b"other", overwrite=False)
+        atomic_write(target, b"other", overwrite=False)
     assert target.read_bytes() == b"data"
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -98,7 +110,7 @@ def test_without_hard_links_no_empty_file_has_the_name_at_any_moment(missing, tm
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from chromatune.files import whole
+from chromatune.files import atomic
 
 def no_links(*_):
     raise OSError(1, "Operation not permitted")
@@ -108,13 +120,13 @@ def kill(*_):
 
 os.link = no_links
 if sys.argv[2] == "rename":
-    whole._rename_without_replacing = kill
+    atomic._rename_without_replacing = kill
 elif sys.argv[2] == "replace":
-    whole._rename_without_replacing = no_links
+    atomic._rename_without_replacing = no_links
     os.replace = kill
 else:
     os.fsync = kill
-whole.write_whole(Path(sys.argv[1]), b"data", overwrite=False)
+atomic.atomic_write(Path(sys.argv[1]), b"data", overwrite=False)
 """
 
 
@@ -127,5 +139,5 @@ def test_after_a_kill_the_same_call_succeeds(step, tmp_path):
     assert not target.exists()
     (orphan,) = tmp_path.iterdir()
     os.utime(orphan, (0, 0))
-    write_whole(target, b"data", overwrite=False)
+    atomic_write(target, b"data", overwrite=False)
     assert os.listdir(tmp_path) == ["a.png"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.color.gamut import relative_chroma
+from chromatune.color import relative_chroma
 from chromatune.errors import ChromaTuneError, OptionsError, PhotoError
 from chromatune.hints import Hints, parse_point
 from chromatune.hints.hints import draw

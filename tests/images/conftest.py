@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_file():
     """A function: a Pillow image ⇒ the bytes of a file of the given format."""
 
@@ -20,24 +20,26 @@ def as_file():
     return encode
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def colors():
     """(37, 53, 3) uint8: smooth, colorful, with pure black and white, no symmetry."""
     rows, columns = np.mgrid[0:37, 0:53]
     picture = np.stack([rows * 6, columns * 4, (rows * 5 + columns * 3) % 256], axis=-1).astype(np.uint8)
     picture[0, 0], picture[36, 52] = 0, 255
+    picture.flags.writeable = False  # all tests share it
     return picture
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def deep_colors():
     """(23, 31, 3) uint16 noise over the whole range, both ends included."""
     picture = np.random.default_rng(0).integers(0, 65536, (23, 31, 3), dtype=np.uint16)
     picture[0, 0], picture[0, 1] = 0, 65535
+    picture.flags.writeable = False  # all tests share it
     return picture
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_profile():
     """A function: color space, connection space and tags ⇒ the bytes of an ICC v2 profile."""
 
@@ -54,13 +56,13 @@ def make_profile():
     return pack
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def xyz():
     """A function: three numbers ⇒ an ICC tag of type XYZ."""
     return lambda *values: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gamma_curve():
     """A function: an exponent ⇒ an ICC tag of type curve."""
     return lambda gamma: b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))

@@ -4,6 +4,7 @@ import io
 import struct
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,15 @@ def test_lossless_files_of_more_formats_give_their_pixels(format, mode, as_file)
     samples = {"L": colors[..., 0], "RGB": colors[..., :3].copy(), "RGBA": colors}[mode]
     if format == "PPM" and mode == "RGBA":
         pytest.skip("a PPM has no alpha")
-    options = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "JPEG2000": {"irreversible": False}}.get(format, {})
-    photo = read_photo(as_file(Image.fromarray(samples), format, **options))
+    options: dict[str, dict[str, Any]] = {
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+        "JPEG2000": {"irreversible": False},
+    }
+    photo = read_photo(as_file(Image.fromarray(samples), format, **options.get(format, {})))
     tolerance = 3 if format == "AVIF" else 0
     assert photo.format == format
     assert photo.max_value == 255
-    drawn = photo.gray if mode == "L" else photo.rgb
+    drawn = photo.gray if mode == "L" else np.asarray(photo.rgb)
     assert np.abs(drawn.astype(int) - (samples if mode == "L" else samples[..., :3])).max() <= tolerance
     assert (photo.alpha is not None) == (mode == "RGBA")
     assert suffix_for(None, photo) == ".png"
@@ -39,7 +43,7 @@ def test_lossless_files_of_more_formats_give_their_pixels(format, mode, as_file)
 def test_jpeg_2000_with_and_without_a_container(kind, as_file, colors):
     data = as_file(Image.fromarray(colors), "JPEG2000", irreversible=False, no_jp2=kind == "codestream")
     assert data.startswith(b"\xff\x4f" if kind == "codestream" else b"\0\0\0\x0cjP")
-    assert np.array_equal(read_photo(data).rgb, colors)
+    assert np.array_equal(np.asarray(read_photo(data).rgb), colors)
 
 
 TIFF_COMPRESSIONS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd", "group3", "group4", "jpeg"]
@@ -136,7 +140,7 @@ def test_heic(mode):
     assert photo.format == "HEIF"
     assert np.abs(photo.gray.astype(int) - levels).max() <= 2
     assert (photo.alpha is not None) == (mode == "RGBA")
-    assert b"Apple" in photo.exif
+    assert b"Apple" in (photo.exif or b"")
 
 
 HEIC_STARTS = [
@@ -189,7 +193,7 @@ def test_rare_or_damaged_kinds_are_named(name):
 def photo_jpegs():
     """The same real photo as a JPEG, by kind."""
     image = Image.fromarray(skimage.data.astronaut())
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "baseline": {},
         "gray": {},
         "not subsampled": {"subsampling": 0},
@@ -209,7 +213,7 @@ KINDS = ["baseline", "gray", "not subsampled", "restart markers", "progressive",
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lost", [3, 200, 2000])
+@pytest.mark.parametrize("lost", [3, pytest.param(200, marks=pytest.mark.slow), 2000])
 def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpegs):
     whole = read_photo(photo_jpegs[kind])
     data = photo_jpegs[kind][:-lost]
@@ -225,7 +229,7 @@ def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpeg
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.3, marks=pytest.mark.slow), 0.5])
 def test_a_jpeg_that_lacks_much_is_refused(share, kind, photo_jpegs):
     data = photo_jpegs[kind]
     with pytest.raises(PhotoError, match="^photo: (cut short|damaged)"):
@@ -240,7 +244,7 @@ def test_a_whole_jpeg_has_no_warning_and_passes_strict(kind, photo_jpegs):
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF"])
 def test_other_formats_that_lack_their_end_are_refused(format, as_file):
-    data = as_file(Image.fromarray(skimage.data.astronaut()), format)
+    data = as_file(Image.fromarray(skimage.data.astronaut()[:200, 100:350]), format)
     with pytest.raises(PhotoError, match="damaged"):
         read_photo(data[: len(data) * 9 // 10])
 
@@ -263,7 +267,9 @@ def gama(value):
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 1 / 3, 2.0])
+@pytest.mark.parametrize(
+    "gamma", [1.0, 1 / 1.8, *(pytest.param(gamma, marks=pytest.mark.slow) for gamma in (1 / 3, 2.0))]
+)
 @pytest.mark.parametrize("kind", ["gray", "color", "palette", "16-bit gray", "16-bit color"])
 def test_the_gamma_of_a_png_is_honored(kind, gamma):
     linear = (np.arange(256) / 255) ** (1 / gamma)
@@ -276,7 +282,7 @@ def test_the_gamma_of_a_png_is_honored(kind, gamma):
         chunk = gamma_png(RAMP, gama(gamma))[33:49]
         photo = read_photo(data[:33] + chunk + data[33:])
     else:
-        image = {
+        image: dict[str, np.ndarray] = {
             "gray": RAMP,
             "color": np.dstack([RAMP] * 3),
             "palette": RAMP,
@@ -312,7 +318,7 @@ def test_a_gamma_beside_a_profile_or_the_srgb_chunk_is_ignored():
 
 def test_alpha_has_no_gamma():
     photo = read_photo(gamma_png(np.dstack([RAMP, RAMP, RAMP, RAMP]), gama(1)))
-    assert np.array_equal(photo.alpha, RAMP)
+    assert np.array_equal(np.asarray(photo.alpha), RAMP)
 
 
 def small_file_of_a_huge_picture(format, pixels):

@@ -18,7 +18,7 @@ LIBTIFF_COMPLAINTS = ["tiff_lzw", "tiff_adobe_deflate", "group4", "jpeg", "packb
 
 @pytest.mark.parametrize("compression", LIBTIFF_COMPLAINTS)
 def test_libtiff_says_nothing_about_damage(compression, as_file, capfd):
-    gray = Image.fromarray(skimage.data.camera())
+    gray = Image.fromarray(skimage.data.camera()[:200, :200])
     data = as_file(gray.convert("1") if compression == "group4" else gray, "TIFF", compression=compression)
     random = np.random.default_rng(0)
     for _ in range(25):
@@ -43,7 +43,7 @@ def test_libpng_says_nothing_about_odd_pixels(kind, deep_colors, capfd):
     data = b"\x89PNG\r\n\x1a\n"
     for name, content in [(b"IHDR", header), *((b"IDAT", part) for part in parts), (b"IEND", b"")]:
         data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    assert np.array_equal(read_photo(data).rgb, deep_colors)
+    assert np.array_equal(np.asarray(read_photo(data).rgb), deep_colors)
     assert capfd.readouterr() == ("", "")
 
 

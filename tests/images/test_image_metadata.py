@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,20 +43,26 @@ def tags_of(block):
     return exif
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG", "IMAGE"])
+@pytest.mark.parametrize(
+    "format", ["PNG", "TIFF", *(pytest.param(name, marks=pytest.mark.slow) for name in ("WEBP", "JPEG", "IMAGE"))]
+)
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_gives_the_same_upright_picture(orientation, format, colors, as_file):
     alpha = colors[..., 0]
     upright = np.dstack([colors, alpha]) if format != "JPEG" else np.dstack([colors // 64 * 60] * 3)[..., :3]
     image = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
-    options = {"WEBP": {"lossless": True, "exact": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
-    data = as_file(image, "PNG" if format == "IMAGE" else format, exif=camera_exif(orientation).tobytes(), **options)
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True, "exact": True},
+        "JPEG": {"quality": 100, "subsampling": 0},
+    }
+    exif = camera_exif(orientation).tobytes()
+    data = as_file(image, "PNG" if format == "IMAGE" else format, exif=exif, **options.get(format, {}))
     photo = read_photo(Image.open(io.BytesIO(data)) if format == "IMAGE" else data)
     tolerance = 6 if format == "JPEG" else 0
-    assert np.abs(photo.rgb.astype(int) - upright[..., :3]).max() <= tolerance
+    assert np.abs(np.asarray(photo.rgb).astype(int) - upright[..., :3]).max() <= tolerance
     assert np.abs(photo.gray.astype(int) - luma(upright[..., :3])).max() <= tolerance
     if format != "JPEG":
-        assert np.array_equal(photo.alpha, alpha)
+        assert np.array_equal(np.asarray(photo.alpha), alpha)
     tags = tags_of(photo.exif)
     assert tags[ORIENTATION] == 1
     assert (tags.get_ifd(EXIF_IFD)[40962], tags.get_ifd(EXIF_IFD)[40963]) == (53, 37)
@@ -70,7 +77,7 @@ def test_16_bit_color_is_turned_upright_too(orientation, deep_colors, as_file):
     shallow = as_file(Image.fromarray(np.uint8(stored >> 8)), "PNG", exif=camera_exif(orientation))
     start = shallow.index(b"eXIf") - 4
     chunk = shallow[start : start + 12 + struct.unpack_from(">I", shallow, start)[0]]
-    assert np.array_equal(read_photo(data[:33] + chunk + data[33:]).rgb, deep_colors)
+    assert np.array_equal(np.asarray(read_photo(data[:33] + chunk + data[33:]).rgb), deep_colors)
 
 
 def test_exif_keeps_date_camera_and_place_and_drops_the_thumbnail(colors, as_file):
@@ -97,7 +104,7 @@ def test_an_exif_block_too_long_for_a_jpeg_loses_its_maker_note(colors, as_file)
     exif = camera_exif()
     exif.get_ifd(EXIF_IFD)[MAKER_NOTE] = bytes(70_000)
     block = read_photo(as_file(Image.fromarray(colors), "PNG", exif=exif)).exif
-    assert len(block) < 65_000
+    assert block is not None and len(block) < 65_000
     assert tags_of(block).get_ifd(EXIF_IFD)[DATE_TAKEN] == "1957:10:04 19:28:34"
 
 
@@ -118,7 +125,8 @@ def srgb_bytes():
 
 def test_an_srgb_profile_changes_no_pixel_and_stays(colors, as_file):
     photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=srgb_bytes()))
-    assert np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.rgb), colors)
+    assert photo.icc_profile is not None
     assert ImageCms.ImageCmsProfile(io.BytesIO(photo.icc_profile)).profile.xcolor_space.strip() == "RGB"
     assert photo.icc_profile[24:36] == struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # no clock in a result
 
@@ -135,7 +143,7 @@ def test_a_profile_that_is_nearly_srgb_changes_no_pixel(colors, as_file, make_pr
     tags |= {b"wtpt": xyz(0.9642, 1.0, 0.8249), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     profile = make_profile(b"RGB ", b"XYZ ", tags)
     photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=profile))
-    assert np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.rgb), colors)
     assert photo.icc_profile not in (None, profile)
 
 
@@ -145,7 +153,7 @@ def test_a_profile_with_swapped_channels_is_undone(format, as_file):
     red = Image.new("RGB", (16, 16), (255, 0, 0))
     options = {"lossless": True} if format == "WEBP" else {}
     photo = read_photo(as_file(red, format, icc_profile=swapped, **options))
-    assert np.abs(photo.rgb[8, 8].astype(int) - [0, 255, 0]).max() <= 3
+    assert np.abs(np.asarray(photo.rgb)[8, 8].astype(int) - [0, 255, 0]).max() <= 3
     assert photo.icc_profile is not None
     assert b"????" not in photo.icc_profile
 
@@ -183,8 +191,8 @@ def test_16_bit_color_through_a_profile_agrees_with_littlecms(name, make_profile
     wanted = read_photo(shallow)
     photo = read_photo(tiff_16(rgb.astype(np.uint16) * 257, profile))
     assert photo.gray.dtype == np.uint16
-    assert not np.array_equal(wanted.rgb, rgb)
-    assert np.abs(photo.rgb / 257 - wanted.rgb).max() <= (2.5 if name == "linear" else 1.2)
+    assert not np.array_equal(np.asarray(wanted.rgb), rgb)
+    assert np.abs(np.asarray(photo.rgb) / 257 - np.asarray(wanted.rgb)).max() <= (2.5 if name == "linear" else 1.2)
     assert photo.icc_profile == wanted.icc_profile is not None
 
 
@@ -221,8 +229,8 @@ def test_a_16_bit_picture_with_a_table_profile_follows_littlecms(also_curves, ma
     shallow = Image.fromarray(rgb)
     shallow.info["icc_profile"] = profile
     photo = read_photo(tiff_16(rgb.astype(np.uint16) * 257, profile))
-    wanted = read_photo(shallow).rgb
-    assert np.array_equal(photo.rgb, wanted.astype(np.uint16) * 257)
+    wanted = np.asarray(read_photo(shallow).rgb)
+    assert np.array_equal(np.asarray(photo.rgb), wanted.astype(np.uint16) * 257)
     assert not np.array_equal(wanted, rgb)
 
 
@@ -241,18 +249,18 @@ def test_cmyk_follows_its_profile(format, make_profile, xyz, as_file):
     profile = make_profile(b"CMYK", b"Lab ", {b"A2B0": lut_8(4), b"wtpt": xyz(0.9642, 1.0, 0.8249)}, b"prtr")
     paper, first_ink = Image.new("CMYK", (16, 16)), Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     assert (read_photo(as_file(paper, format, icc_profile=profile)).gray >= 253).all()
-    red, green, blue = read_photo(as_file(first_ink, format, icc_profile=profile)).rgb[8, 8].tolist()
+    red, green, blue = np.asarray(read_photo(as_file(first_ink, format, icc_profile=profile)).rgb)[8, 8].tolist()
     assert green > red + 50  # the profile's first ink is green, whatever a naive conversion thinks
     assert green > blue
     naive = read_photo(as_file(first_ink, format))
-    assert np.abs(naive.rgb[8, 8].astype(int) - [0, 255, 255]).max() <= 2
+    assert np.abs(np.asarray(naive.rgb)[8, 8].astype(int) - [0, 255, 255]).max() <= 2
     assert naive.icc_profile is None
 
 
 def test_an_adobe_cmyk_jpeg_is_not_inverted(as_file):
     data = as_file(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
     assert b"Adobe" in data
-    assert np.abs(read_photo(data).rgb[8, 8].astype(int) - [255, 0, 0]).max() <= 2
+    assert np.abs(np.asarray(read_photo(data).rgb)[8, 8].astype(int) - [255, 0, 0]).max() <= 2
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -291,15 +299,15 @@ def test_a_profile_that_does_not_fit_is_ignored(kind, colors, as_file, make_prof
         "cut": srgb_bytes()[:300],
     }[kind]
     photo = read_photo(as_file(Image.fromarray(colors), "PNG", icc_profile=profile))
-    assert np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.rgb), colors)
     assert photo.icc_profile is None
     deep = read_photo(tiff_16(colors.astype(np.uint16) * 257, profile))
-    assert np.array_equal(deep.rgb, colors.astype(np.uint16) * 257)
+    assert np.array_equal(np.asarray(deep.rgb), colors.astype(np.uint16) * 257)
 
 
 def test_alpha_does_not_go_through_the_profile(colors, as_file):
     swapped = srgb_bytes().replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
     image = Image.fromarray(np.dstack([colors, colors[..., 1]]))
     photo = read_photo(as_file(image, "PNG", icc_profile=swapped))
-    assert np.array_equal(photo.alpha, colors[..., 1])
-    assert not np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.alpha), colors[..., 1])
+    assert not np.array_equal(np.asarray(photo.rgb), colors)

@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ CONTAINERS = {
     "the second is larger": (tiff((level(1), PAGE), (level(2, 60, 40), PAGE)), 2, 2),
     "all marked as reduced": (tiff((level(1, 8, 5), REDUCED), (level(2), REDUCED)), 2, 2),
 }
-ORDERS = {"little": {}, "big": {"byteorder": ">"}, "64 bits": {"bigtiff": True}}
+ORDERS: dict[str, dict[str, Any]] = {"little": {}, "big": {"byteorder": ">"}, "64 bits": {"bigtiff": True}}
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -66,12 +67,12 @@ def test_the_photo_of_a_tiff_is_its_largest_full_page(name, tmp_path):
 @pytest.mark.parametrize("kind", ["gray", "color", "16 bits", "16-bit color", "float", "compressed"])
 def test_every_page_is_read_by_number(kind, order):
     drawn = [np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8) for seed in range(3)]
-    options = {"photometric": "rgb"}
+    options: dict[str, Any] = {"photometric": "rgb"}
     if kind in ("gray", "16 bits"):
         drawn, options = [page[..., 0] for page in drawn], {}
     if kind == "compressed":
         options["compression"] = "zlib"
-    stored = [page.astype(np.uint16) * 257 for page in drawn] if "16" in kind else drawn
+    stored: list[np.ndarray] = [page.astype(np.uint16) * 257 for page in drawn] if "16" in kind else [*drawn]
     stored = [page.astype(np.float32) / 255 for page in drawn] if kind == "float" else stored
     data = tiff(*((page, options) for page in stored), **ORDERS[order])
     assert count_pages(data) == 3
@@ -90,7 +91,7 @@ def test_a_page_that_is_not_there(page, as_file, colors):
     for single in (as_file(Image.fromarray(colors), "PNG"), Image.fromarray(colors), colors):
         with pytest.raises(PhotoError, match="the only picture is number 1"):
             read_photo(single, page=page)
-        assert np.array_equal(read_photo(single, page=1).rgb, colors)
+        assert np.array_equal(np.asarray(read_photo(single, page=1).rgb), colors)
         assert count_pages(single) == 1
 
 

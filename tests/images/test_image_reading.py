@@ -60,10 +60,17 @@ def test_gray_is_rec_601_luma_rounded(rgb):
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP"])
 def test_lossless_formats_give_the_drawn_pixels(format, colors, as_file):
     photo = read_photo(as_file(Image.fromarray(colors), format, **({"lossless": True} if format == "WEBP" else {})))
-    assert np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.rgb), colors)
     assert np.array_equal(photo.gray, package_luma(colors))
     assert (photo.format, photo.alpha, photo.exif, photo.icc_profile) == (format, None, None, None)
     assert (photo.height_px, photo.width_px, photo.max_value) == (37, 53, 255)
+
+
+class Pipe(io.BytesIO):
+    """Bytes that can be read once, from start to end."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("source", ["path", "string", "bytes", "bytearray", "file", "pipe", "image", "array"])
@@ -71,8 +78,7 @@ def test_every_kind_of_source_gives_the_same_photo(source, colors, as_file, tmp_
     data = as_file(Image.fromarray(colors), "PNG")
     path = tmp_path / "a photo.png"
     path.write_bytes(data)
-    pipe = io.BytesIO(data)
-    pipe.seekable = lambda: False
+    pipe = Pipe(data)
     given = {
         "path": path,
         "string": str(path),
@@ -84,16 +90,16 @@ def test_every_kind_of_source_gives_the_same_photo(source, colors, as_file, tmp_
         "array": colors,
     }[source]
     photo = read_photo(given)
-    assert np.array_equal(photo.rgb, colors)
+    assert np.array_equal(np.asarray(photo.rgb), colors)
     assert photo.name == ("a photo.png" if source in ("path", "string") else "photo")
     assert read_photo(given if source not in ("file", "pipe") else data, name="grandmother").name == "grandmother"
 
 
 def test_jpeg_is_close_and_keeps_its_format(as_file):
-    smooth = np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (1, 64, 3)) + np.uint8([0, 20, 60])
+    smooth = np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (1, 64, 3)) + np.array([0, 20, 60], np.uint8)
     photo = read_photo(as_file(Image.fromarray(smooth), "JPEG", quality=98, subsampling=0))
     assert photo.format == "JPEG"
-    assert np.abs(photo.rgb.astype(int) - smooth).max() <= 4
+    assert np.abs(np.asarray(photo.rgb).astype(int) - smooth).max() <= 4
 
 
 def test_a_jpeg_with_several_pictures_is_its_first(colors, as_file):
@@ -152,8 +158,8 @@ def test_alpha_is_kept_apart(mode, colors):
         drawn.putalpha(Image.fromarray(alpha))  # Pillow's conversion makes it opaque
     photo = read_photo(drawn)
     assert drawn.mode == mode
-    assert np.array_equal(photo.alpha, alpha)
-    assert photo.alpha.dtype == photo.gray.dtype
+    assert np.array_equal(np.asarray(photo.alpha), alpha)
+    assert np.asarray(photo.alpha).dtype == photo.gray.dtype
     assert np.abs(photo.gray[12:] - luma(colors[12:])).max() <= 1  # below alpha 0, a premultiplied mode knows nothing
 
 
@@ -163,11 +169,11 @@ def test_a_palette_with_transparency_is_kept_apart(as_file, colors):
     for format in ("PNG", "GIF"):
         photo = read_photo(as_file(quantized, format, transparency=index))
         assert np.array_equal(photo.alpha == 0, np.asarray(quantized) == index), format
-    indices = Image.fromarray(np.uint8([[0, 1, 2, 3]]), "P")
+    indices = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), "P")
     indices.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 9])
     several = read_photo(as_file(indices, "PNG", transparency=bytes([0, 99, 200])))
-    assert several.alpha.tolist() == [[0, 99, 200, 255]]
-    assert several.rgb[0, 1].tolist() == [255, 0, 0]
+    assert np.asarray(several.alpha).tolist() == [[0, 99, 200, 255]]
+    assert np.asarray(several.rgb)[0, 1].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -186,7 +192,7 @@ def test_a_transparent_gray_of_a_png_is_kept_apart(bits):
             data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     photo = read_photo(data)
     assert np.array_equal(photo.gray[0], levels * (photo.max_value // white))
-    assert np.array_equal(photo.alpha[0] == 0, levels == 1)
+    assert np.array_equal(np.asarray(photo.alpha)[0] == 0, levels == 1)
 
 
 def test_a_transparent_color_of_a_png_is_kept_apart(colors, deep_colors, as_file):
@@ -194,7 +200,7 @@ def test_a_transparent_color_of_a_png_is_kept_apart(colors, deep_colors, as_file
     assert np.array_equal(photo.alpha == 0, (colors == colors[3, 4]).all(axis=2))
     deep = read_photo(png(deep_colors, 2, (b"tRNS", deep_colors[3, 4].astype(">u2").tobytes())))
     assert np.array_equal(deep.alpha == 0, (deep_colors == deep_colors[3, 4]).all(axis=2))
-    assert np.array_equal(deep.rgb, deep_colors)
+    assert np.array_equal(np.asarray(deep.rgb), deep_colors)
 
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -241,8 +247,8 @@ def test_a_16_bit_gray_ramp_is_not_clipped(data):
 )
 def test_16_bit_color_keeps_every_bit(encode, deep_colors):
     photo = read_photo(encode(deep_colors))
-    assert photo.rgb.dtype == np.uint16
-    assert np.array_equal(photo.rgb, deep_colors)
+    assert np.asarray(photo.rgb).dtype == np.uint16
+    assert np.array_equal(np.asarray(photo.rgb), deep_colors)
     assert np.abs(photo.gray - luma(deep_colors)).max() <= 0.5 + 1e-6
 
 
@@ -251,11 +257,11 @@ def test_16_bit_alpha_keeps_every_bit(deep_colors):
     rgba = np.dstack([deep_colors, alpha])
     for data in (png(rgba, 6), tiff(rgba, photometric="rgb", extrasamples=["unassalpha"])):
         photo = read_photo(data)
-        assert np.array_equal(photo.rgb, deep_colors)
-        assert np.array_equal(photo.alpha, alpha)
+        assert np.array_equal(np.asarray(photo.rgb), deep_colors)
+        assert np.array_equal(np.asarray(photo.alpha), alpha)
     gray_alpha = read_photo(png(np.dstack([deep_colors[..., 1], alpha]), 4))
     assert np.array_equal(gray_alpha.gray, deep_colors[..., 1])
-    assert np.array_equal(gray_alpha.alpha, alpha)
+    assert np.array_equal(np.asarray(gray_alpha.alpha), alpha)
     assert gray_alpha.rgb is None
 
 
@@ -263,15 +269,15 @@ def test_premultiplied_16_bit_alpha_is_divided_out(deep_colors):
     alpha = np.full(deep_colors.shape[:2], 32768, np.uint16)
     drawn = np.dstack([deep_colors // 2, alpha])
     photo = read_photo(tiff(drawn, photometric="rgb", extrasamples=["assocalpha"]))
-    assert np.abs(photo.rgb.astype(int) - deep_colors).max() <= 2
-    assert np.array_equal(photo.alpha, alpha)
+    assert np.abs(np.asarray(photo.rgb).astype(int) - deep_colors).max() <= 2
+    assert np.array_equal(np.asarray(photo.alpha), alpha)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
 def test_separate_16_bit_planes_keep_every_bit(compression, deep_colors):
     planes = np.moveaxis(deep_colors, 2, 0).copy()
     data = tiff(planes, photometric="rgb", planarconfig="separate", compression=compression)
-    assert np.array_equal(read_photo(data).rgb, deep_colors)
+    assert np.array_equal(np.asarray(read_photo(data).rgb), deep_colors)
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "8 bits", "nothing"])
@@ -284,9 +290,11 @@ def test_a_wrong_16_bit_decoder_is_not_believed(wrong, deep_colors, monkeypatch)
 
 def test_odd_extras_of_16_bit_files_print_nothing(deep_colors, capfd):
     broken_profile = (b"iCCP", b"x\0\0" + zlib.compress(b"no profile"))
-    assert np.array_equal(read_photo(png(deep_colors, 2, broken_profile)).rgb, deep_colors)
+    assert np.array_equal(np.asarray(read_photo(png(deep_colors, 2, broken_profile)).rgb), deep_colors)
     unknown_tag = [(65000, 3, 1, 7, True)]
-    assert np.array_equal(read_photo(tiff(deep_colors, photometric="rgb", extratags=unknown_tag)).rgb, deep_colors)
+    assert np.array_equal(
+        np.asarray(read_photo(tiff(deep_colors, photometric="rgb", extratags=unknown_tag)).rgb), deep_colors
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -303,16 +311,16 @@ def test_numbers_without_a_written_white_are_judged_by_their_range():
     def read(values):
         return read_photo(Image.fromarray(np.array([values]))).gray[0]
 
-    assert read(np.int32([0, 100, 255])).tolist() == [0, 100, 255]
-    assert read(np.int32([0, 100, 255])).dtype == np.uint8
-    assert read(np.int32([0, 100, 256])).tolist() == [0, 100, 256]
-    assert read(np.int32([-100, 0, 100])).tolist() == [0, 32768, 65535]
-    assert read(np.int32([0, 2**30, 2**31 - 1])).tolist() == [0, 32768, 65535]
-    assert read(np.float32([0, 0.5, 1])).tolist() == [0, 32768, 65535]
-    assert read(np.float32([0, 127.5, 255])).tolist() == [0, 32768, 65535]
-    assert read(np.float32([0, 300.4, 65535])).tolist() == [0, 300, 65535]
-    assert read(np.float32([-1, 0, 1])).tolist() == [0, 32768, 65535]
-    assert read(np.float32([-5, -5])).tolist() == [0, 0]
+    assert read(np.array([0, 100, 255], np.int32)).tolist() == [0, 100, 255]
+    assert read(np.array([0, 100, 255], np.int32)).dtype == np.uint8
+    assert read(np.array([0, 100, 256], np.int32)).tolist() == [0, 100, 256]
+    assert read(np.array([-100, 0, 100], np.int32)).tolist() == [0, 32768, 65535]
+    assert read(np.array([0, 2**30, 2**31 - 1], np.int32)).tolist() == [0, 32768, 65535]
+    assert read(np.array([0, 0.5, 1], np.float32)).tolist() == [0, 32768, 65535]
+    assert read(np.array([0, 127.5, 255], np.float32)).tolist() == [0, 32768, 65535]
+    assert read(np.array([0, 300.4, 65535], np.float32)).tolist() == [0, 300, 65535]
+    assert read(np.array([-1, 0, 1], np.float32)).tolist() == [0, 32768, 65535]
+    assert read(np.array([-5, -5], np.float32)).tolist() == [0, 0]
     unsigned = read_photo(tiff(np.array([[0, 2**31, 2**32 - 1]], np.uint32)))
     assert unsigned.gray.tolist() == [[0, 32768, 65535]]
 
@@ -321,7 +329,7 @@ def test_numbers_without_a_written_white_are_judged_by_their_range():
     hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=3, max_side=4)),
     st.sampled_from([np.uint8, np.uint16, np.bool_, np.float16, np.float32, np.float64]),
 )
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 def test_arrays_of_every_accepted_shape_and_type(samples, dtype):
     array = (samples / 65535).astype(dtype) if np.issubdtype(dtype, np.floating) else samples.astype(dtype)
     photo = read_photo(array)
@@ -343,7 +351,7 @@ def test_neutral_rgb_has_no_colors_and_a_photo_is_the_readers_own():
     gray[0, 0] = 99
     assert photo.gray[0, 0] == 0
     with pytest.raises(AttributeError):
-        photo.gray = gray
+        setattr(photo, "gray", gray)  # noqa: B010 - a type checker sees the plain assignment
 
 
 def test_suffixes_are_lower_case():
@@ -353,11 +361,12 @@ def test_suffixes_are_lower_case():
 
 def test_threads_read_side_by_side_and_leave_pillow_as_it_was(colors, as_file):
     data = as_file(Image.fromarray(colors), "PNG")
-    limit, photos = Image.MAX_IMAGE_PIXELS, []
+    limit = Image.MAX_IMAGE_PIXELS
+    photos: list[Photo] = []
     threads = [threading.Thread(target=lambda: photos.append(read_photo(data))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(isinstance(photo, Photo) and np.array_equal(photo.rgb, colors) for photo in photos)
+    assert all(np.array_equal(np.asarray(photo.rgb), colors) for photo in photos)
     assert (len(photos), Image.MAX_IMAGE_PIXELS) == (8, limit)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from chromatune.errors import PhotoError
-from chromatune.files import whole
+from chromatune.files import atomic
 from chromatune.images import Photo, encode_photo, format_for, read_photo, suffix_for, to_pil, write_photo, writing
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -47,7 +47,7 @@ def test_a_real_photo_survives_a_jpeg():
     data = encode_photo(rgb, read_photo(rgb), "JPEG")
     assert opened(data).layer[0][1:3] == (1, 1)  # luma is not sampled finer than chroma
     assert opened(data).layer[1][1:3] == (1, 1)
-    assert np.abs(read_photo(data).rgb.astype(int) - rgb).mean() < 2
+    assert np.abs(np.asarray(read_photo(data).rgb).astype(int) - rgb).mean() < 2
 
 
 @given(
@@ -57,7 +57,7 @@ def test_a_real_photo_survives_a_jpeg():
     ),
     st.sampled_from(LOSSLESS),
 )
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 def test_lossless_formats_give_back_every_pixel_and_its_alpha(samples, format):
     photo = read_photo(samples)
     rgb = np.ascontiguousarray(samples[..., :3])
@@ -73,7 +73,7 @@ def test_lossless_formats_give_back_every_pixel_and_its_alpha(samples, format):
     if photo.alpha is not None:
         alpha = photo.alpha if wanted.dtype == photo.alpha.dtype else np.rint(photo.alpha / 257)
         opaque_webp = format == "WEBP" and alpha.min() == 255  # libwebp leaves such an alpha out
-        assert back.alpha is None if opaque_webp else np.array_equal(back.alpha, alpha)
+        assert back.alpha is None if opaque_webp else np.array_equal(np.asarray(back.alpha), alpha)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -83,12 +83,13 @@ def test_other_programs_read_our_tiff_and_png(dtype, channels):
     photo = read_photo(samples)
     rgb = samples[..., :3].copy()
     data = encode_photo(rgb, photo, "PNG")
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    decoded = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
     assert np.array_equal(decoded[..., [2, 1, 0, 3][:channels]], samples)
     with tifffile.TiffFile(io.BytesIO(encode_photo(rgb, photo, "TIFF"))) as file:
         assert np.array_equal(file.asarray(), samples)
-        assert file.pages[0].photometric.name == "RGB"
-        assert [extra.name for extra in file.pages[0].extrasamples] == ["UNASSALPHA"] * (channels - 3)
+        page = file.pages.first
+        assert page.photometric == tifffile.PHOTOMETRIC.RGB
+        assert [tifffile.EXTRASAMPLE(extra).name for extra in page.extrasamples] == ["UNASSALPHA"] * (channels - 3)
 
 
 def test_a_tiff_of_many_strips_is_whole():
@@ -96,7 +97,7 @@ def test_a_tiff_of_many_strips_is_whole():
     data = encode_photo(samples, Photo(samples[..., 0]), "TIFF")
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         assert len(file.pages[0].dataoffsets) == 3
-    assert np.array_equal(read_photo(data).rgb, samples)
+    assert np.array_equal(np.asarray(read_photo(data).rgb), samples)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -129,7 +130,7 @@ def test_nothing_is_made_up(format, colors):
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
 def test_colors_under_full_transparency_are_kept(format, colors):
     photo = Photo(colors[..., 0], alpha=np.zeros(colors.shape[:2], np.uint8))
-    assert np.array_equal(read_photo(encode_photo(colors, photo, format)).rgb, colors)
+    assert np.array_equal(np.asarray(read_photo(encode_photo(colors, photo, format)).rgb), colors)
 
 
 def test_to_pil_is_8_bit_with_alpha_and_profile(colors, described):
@@ -198,7 +199,7 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, colors):
     refuse(path, "already exists")
     assert path.read_bytes() == b"precious"
     write_photo(path, colors, read_photo(colors), overwrite=True)
-    assert np.array_equal(read_photo(path).rgb, colors)
+    assert np.array_equal(np.asarray(read_photo(path).rgb), colors)
     assert os.listdir(tmp_path) == ["precious.png"]
 
 
@@ -209,7 +210,7 @@ def test_overwriting_a_link_replaces_what_it_points_at(tmp_path, colors):
     refuse(link, "already exists")
     write_photo(link, colors, read_photo(colors), overwrite=True)
     assert link.is_symlink()
-    assert np.array_equal(read_photo(target).rgb, colors)
+    assert np.array_equal(np.asarray(read_photo(target).rgb), colors)
 
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
@@ -234,7 +235,7 @@ def test_of_many_writers_one_wins(tmp_path, missing, monkeypatch):
     if "links" in missing:
         monkeypatch.setattr(os, "link", refused_by_the_system)
     if "renames" in missing:
-        monkeypatch.setattr(whole, "_rename_without_replacing", refused_by_the_system)
+        monkeypatch.setattr(atomic, "_rename_without_replacing", refused_by_the_system)
     path, outcomes, barrier = tmp_path / "one.png", [], threading.Barrier(6)
 
     def write(level):
@@ -295,7 +296,7 @@ def test_a_failing_disk_leaves_no_half_file(step, number, overwrite, tmp_path, m
         raise OSError(number, os.strerror(number))
 
     if step == "link":
-        monkeypatch.setattr(whole, "_rename_without_replacing", fail)
+        monkeypatch.setattr(atomic, "_rename_without_replacing", fail)
         monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(os, step, fail)
     path = tmp_path / "a.png"

@@ -1,45 +1,54 @@
-"""An archive through the local engine: what is done, done again and left, with a model pass without a model."""
+"""An archive through the local engine: what is done, done again and left, by a backend without a model."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import threading
-import time
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.errors import DataError, OptionsError
-from chromatune.jobs import archive as archives
-from chromatune.jobs.archive import Archive, HaltedError, Reason, hold_destination, settings_key
-from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveWorker, WorkSettings
-from chromatune.jobs.local_engine import LocalEngine, SharedRoom
-from chromatune.jobs.stores import LocalFolder, check_folders
-from chromatune.jobs.watch import arrivals
+from chromatune.errors import DataError, OptionsError, WorkInterrupted
+from chromatune.jobs import catalog as catalogs
+from chromatune.jobs.archive import arrivals, colorize_archive, lock_destination, plan_archive
+from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, LocalEngine
+from chromatune.jobs.catalog import Catalog, HaltedError, Reason, settings_key
+from chromatune.jobs.stores import LocalFolder, check_stores
 from chromatune.options import ColorizeOptions
+from chromatune.pipeline import model_info
 
 Put = Callable[..., Path]
 SOURCE, OUT = LocalFolder("photos"), LocalFolder("out")
+SETTINGS = ArchiveSettings(SOURCE, OUT)
+Records = dict[str, ArchiveRecord]
 
 
-def run(settings: WorkSettings | None = None, layers: str | None = None, globs: tuple[str, ...] = (), **more):
+def run(
+    settings: ArchiveSettings = SETTINGS, globs: tuple[str, ...] = (), moved: bool = False
+) -> tuple[Records, dict[str, Reason]]:
     """Records by photo, and reasons by photo, of a run."""
-    settings = settings or WorkSettings()
-    of_layers = None if layers is None else LocalFolder(layers)
-    with hold_destination(OUT, SOURCE, **more) as manifest:
-        archive = Archive(settings, SOURCE, OUT, manifest, OUT.path, of_layers, globs)
-        planned = archive.plan(archive.find())
-        engine = LocalEngine(
-            lambda count, room: ArchiveWorker(settings, SOURCE, OUT, of_layers, workers=count, room=room), 2
-        )
-        records = {record.photo: record for record in archive.run(planned, engine)}
-        archive.commit()
-        archive.write_failures()
+    records: Records = {}
+    assert isinstance(settings.destination, LocalFolder)
+    with lock_destination(settings.destination, settings.source, moved=moved) as manifest:
+        catalog = Catalog(settings, manifest, settings.destination.path, globs)
+        planned = catalog.plan(catalog.find())
+        engine = LocalEngine(partial(ArchiveWorker, settings), 2)
+        catalog.colorize(planned, engine, lambda record: records.update({record.photo: record}))
+        catalog.commit()
+        catalog.write_failures()
     return records, {each.job.photo: each.reason for each in planned}
+
+
+def with_options(**options: int) -> ArchiveSettings:
+    return ArchiveSettings(SOURCE, OUT, options=ColorizeOptions(**options))
 
 
 def states(records: dict[str, ArchiveRecord]) -> dict[str, str]:
@@ -81,6 +90,41 @@ def test_a_second_run_does_nothing(engine, put: Put, tree) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("out").glob("*.png")} == before
 
 
+LAST_VERSION = """
+CREATE TABLE photos (photo BLOB PRIMARY KEY, state TEXT NOT NULL, stamp TEXT NOT NULL, content TEXT NOT NULL,
+    settings TEXT NOT NULL, result BLOB NOT NULL, result_bytes INTEGER NOT NULL, pixels INTEGER NOT NULL,
+    message TEXT NOT NULL, warnings TEXT NOT NULL, finished_at TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+KEY_OF_MINI = "b0e4504606536a9626c9ecb569deb953"  # of default options; another training of `mini` has another
+
+
+def test_an_archive_of_the_last_version_goes_on_without_coloring_anything_again(engine, put: Put) -> None:
+    """Its files are written here as that version wrote them, each value by hand."""
+    names = ("a.png", "touched.png")
+    for name in names:
+        put(f"photos/{name}")
+        put(f"out/{name}")
+    digest = hashlib.sha256(Path("photos/touched.png").read_bytes()).hexdigest()[:32]
+    Path("out/.chromatune").mkdir()
+    Path("out/.chromatune/archive.json").write_text(json.dumps({"source": str(Path("photos").resolve())}))
+    table = sqlite3.connect("out/.chromatune/manifest.sqlite")
+    table.executescript(LAST_VERSION)
+    for name in names:
+        found, size = Path("photos", name).stat(), Path("out", name).stat().st_size
+        stamp = f"{found.st_size}:{found.st_mtime_ns}"
+        values = (name.encode(), "done", stamp, digest, KEY_OF_MINI, name.encode(), size, 48, "", "[]", "2026-01-01")
+        table.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    table.commit()
+    table.close()
+    os.utime("photos/touched.png", ns=(1, 1))
+    records, reasons = run()
+    assert states(records) == {"touched.png": "unchanged"}
+    assert reasons == {"touched.png": Reason.CHANGED}
+    assert engine.calls == []
+    assert run() == ({}, {})
+
+
 def test_what_changed_is_done_again_and_nothing_else(engine, put: Put) -> None:
     for name in "abcd":
         put(f"photos/{name}.png")
@@ -89,7 +133,7 @@ def test_what_changed_is_done_again_and_nothing_else(engine, put: Put) -> None:
     os.utime("photos/b.png", ns=(1, 1))
     Path("out/c.png").unlink()
     records, reasons = run()
-    assert states(records) == {"a.png": "done", "b.png": "kept", "c.png": "done"}
+    assert states(records) == {"a.png": "done", "b.png": "unchanged", "c.png": "done"}
     assert reasons == {"a.png": Reason.CHANGED, "b.png": Reason.CHANGED, "c.png": Reason.MISSING}
     assert run() == ({}, {})
 
@@ -98,23 +142,23 @@ def test_a_changed_option_does_all_again_and_back_again(engine, put: Put) -> Non
     put("photos/a.png")
     run()
     for seed in (3, 0):
-        _, reasons = run(WorkSettings(options=ColorizeOptions(seed=seed)))
+        _, reasons = run(with_options(seed=seed))
         assert reasons == {"a.png": Reason.SETTINGS}
         assert blue("out/a.png") == 4 * seed
 
 
 def test_the_models_own_value_of_an_option_is_the_option(engine) -> None:
-    steps = archives.model_info("mini").steps
-    named = WorkSettings(options=ColorizeOptions(guidance_scale=archives.model_info("mini").guidance_scale))
-    assert settings_key(named) == settings_key(WorkSettings())
-    assert settings_key(WorkSettings(options=ColorizeOptions(steps=steps + 1))) != settings_key(WorkSettings())
-    assert settings_key(WorkSettings("mini-base")) != settings_key(WorkSettings())
+    info = model_info("mini")
+    named = ArchiveSettings(SOURCE, OUT, options=ColorizeOptions(guidance_scale=info.guidance_scale))
+    assert settings_key(named) == settings_key(SETTINGS)
+    assert settings_key(with_options(steps=info.steps + 1)) != settings_key(SETTINGS)
+    assert settings_key(ArchiveSettings(SOURCE, OUT, model="mini-base")) != settings_key(SETTINGS)
 
 
 def test_another_version_of_the_pixels_does_all_again(engine, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     put("photos/a.png")
     run()
-    monkeypatch.setattr(archives, "PIXELS", archives.PIXELS + 1)
+    monkeypatch.setattr(catalogs, "PIXELS_VERSION", catalogs.PIXELS_VERSION + 1)
     assert run()[1] == {"a.png": Reason.SETTINGS}
 
 
@@ -166,16 +210,17 @@ def test_layers_are_found_in_the_same_folders_and_count(engine, put: Put) -> Non
     put("photos/p/a.png")
     put("photos/b.png")
     Path("layers/p").mkdir(parents=True)
+    painted = ArchiveSettings(SOURCE, OUT, LocalFolder("layers"))
     Image.new("RGBA", (8, 6), (200, 30, 30, 255)).save("layers/p/a.png")
-    run(layers="layers")
+    run(painted)
     assert blue("out/p/a.png") < -50
     assert blue("out/b.png") == 0
-    assert run(layers="layers") == ({}, {})
+    assert run(painted) == ({}, {})
     Image.new("RGBA", (8, 6), (30, 30, 200, 255)).save("layers/p/a.png")
-    assert run(layers="layers")[1] == {"p/a.png": Reason.CHANGED}
+    assert run(painted)[1] == {"p/a.png": Reason.CHANGED}
     assert blue("out/p/a.png") > 50
     Image.new("RGBA", (8, 6), (30, 30, 200, 255)).save("layers/p/a.tif")
-    records, _ = run(layers="layers")
+    records, _ = run(painted)
     assert states(records) == {"p/a.png": "failed"}
     assert "keep one" in records["p/a.png"].message
 
@@ -191,19 +236,9 @@ def test_the_destination_among_the_photos_is_none_of_them(engine, put: Put) -> N
     put("photos/a.png")
     put("photos/b.color.png")
     put("photos/b.png")
-    inside = LocalFolder("photos/out")
-    for _ in range(2):
-        with hold_destination(inside, SOURCE) as manifest:
-            archive = Archive(WorkSettings(), SOURCE, inside, manifest, inside.path)
-            planned = archive.plan(archive.find())
-            engine_here = LocalEngine(
-                lambda count, room: ArchiveWorker(WorkSettings(), SOURCE, inside, workers=count, room=room), 1
-            )
-            done = sorted(record.photo for record in archive.run(planned, engine_here))
-            archive.commit()
-        assert done in (["a.png", "b.png"], [])
-        assert sorted(archive.listed) == ["a.png", "b.png"]
-        assert archive.own_results == 1
+    inside = ArchiveSettings(SOURCE, LocalFolder("photos/out"))
+    assert sorted(run(inside)[0]) == ["a.png", "b.png"]
+    assert run(inside) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -219,7 +254,7 @@ def test_folders_that_would_mix_are_refused(folder: Path, source: str, destinati
     Path("photos/in").mkdir(parents=True)
     Path("file").touch()
     with pytest.raises(OptionsError, match=said):
-        check_folders(LocalFolder(source), LocalFolder(destination))
+        check_stores(LocalFolder(source), LocalFolder(destination))
 
 
 def test_other_work_in_the_destination_is_not_touched(engine, put: Put) -> None:
@@ -236,16 +271,14 @@ def test_a_destination_is_of_one_source_unless_that_moved(engine, put: Put) -> N
     run()
     Path("photos").rename("elsewhere")
     moved = LocalFolder("elsewhere")
-    with pytest.raises(OptionsError, match=r"source=.*give another DEST"), hold_destination(OUT, moved):
+    with pytest.raises(OptionsError, match=r"source=.*give another DEST"), lock_destination(OUT, moved):
         pass
-    with hold_destination(OUT, moved, moved=True) as manifest:
-        archive = Archive(WorkSettings(), moved, OUT, manifest, OUT.path)
-        assert archive.plan(archive.find()) == []
+    assert run(ArchiveSettings(moved, OUT), moved=True) == ({}, {})
 
 
 def test_a_second_run_at_the_same_time_is_refused(engine, put: Put) -> None:
     put("photos/a.png")
-    with hold_destination(OUT, SOURCE), pytest.raises(OptionsError, match="in use"):
+    with lock_destination(OUT, SOURCE), pytest.raises(OptionsError, match="in use"):
         run()
 
 
@@ -282,7 +315,7 @@ def test_a_source_that_is_taken_away_halts(engine, put: Put, monkeypatch) -> Non
     put("photos/a.png")
     opened = LocalFolder.open
 
-    def take_away(self: LocalFolder, key: str):
+    def take_away(self: LocalFolder, key: str) -> BinaryIO:
         if key == "a.png":
             os.rename("photos", "away")
         return opened(self, key)
@@ -297,7 +330,7 @@ def test_photos_that_vanish_or_change_meanwhile_are_a_line_each(engine, put: Put
         put(f"photos/{name}")
     opened = LocalFolder.open
 
-    def change(self: LocalFolder, key: str):
+    def change(self: LocalFolder, key: str) -> BinaryIO:
         if key == "gone.png":
             Path("photos/gone.png").unlink()
         file = opened(self, key)
@@ -312,62 +345,12 @@ def test_photos_that_vanish_or_change_meanwhile_are_a_line_each(engine, put: Put
     assert "changed while it was read" in records["growing.png"].message
 
 
-def test_a_large_photo_is_alone_in_memory() -> None:
-    room, at_once, largest = SharedRoom(8, most_pixels=10), [0], [0]
-    lock = threading.Lock()
-
-    def take(pixels: int) -> None:
-        with room.for_photo(pixels):
-            with lock:
-                at_once[0] += pixels
-                largest[0] = max(largest[0], at_once[0])
-                assert pixels <= 10 or at_once[0] == pixels
-            time.sleep(0.002)
-            with lock:
-                at_once[0] -= pixels
-
-    threads = [threading.Thread(target=take, args=(pixels,)) for pixels in (4, 4, 50, 3, 6, 50, 1, 9) * 3]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert at_once == [0]
-    assert largest == [50]
-
-
-def test_ctrl_c_tells_what_is_in_work_and_begins_nothing(engine, put: Put) -> None:
-    for index in range(20):
-        put(f"photos/{index:02}.png")
-    engine_here = LocalEngine(
-        lambda count, room: ArchiveWorker(WorkSettings(), SOURCE, OUT, workers=count, room=room), 1
-    )
-    begun: list[str] = []
-    with hold_destination(OUT, SOURCE) as manifest:
-        archive = Archive(WorkSettings(), SOURCE, OUT, manifest, OUT.path)
-        planned = archive.plan(archive.find())
-
-        def jobs() -> Iterator:
-            for each in planned:
-                if len(begun) == 6:
-                    raise KeyboardInterrupt
-                begun.append(each.job.photo)
-                yield each.job
-
-        told: list[str] = []
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - what it tells before is the point
-            for record in engine_here.records(jobs()):
-                told.append(record.photo)
-    results = {path.name for path in Path("out").glob("*.png")}
-    assert results == set(told)
-    assert 0 < len(told) <= 6
-
-
 def test_what_arrives_is_taken_once_it_has_settled(engine, put: Put) -> None:
     put("photos/a.png")
-    with hold_destination(OUT, SOURCE) as manifest:
-        archive = Archive(WorkSettings(), SOURCE, OUT, manifest, OUT.path)
+    with lock_destination(OUT, SOURCE) as manifest:
+        catalog = Catalog(SETTINGS, manifest, OUT.path)
         pauses: list[float] = []
-        coming = arrivals(archive.find, pauses.append)
+        coming = arrivals(catalog.find, pauses.append)
         assert next(coming) == {}
         assert list(next(coming)) == ["a.png"]
         partial = put("photos/b.png")
@@ -379,3 +362,48 @@ def test_what_arrives_is_taken_once_it_has_settled(engine, put: Put) -> None:
         assert list(next(coming)) == ["b.png"]
         assert next(coming) == {}
         assert min(pauses) >= 2
+
+
+def test_from_python_it_reports_and_plans(engine, put: Put) -> None:
+    put("photos/a.png")
+    Path("photos/bad.png").write_bytes(b"none")
+    planned, done = plan_archive(SETTINGS)
+    assert ([(each.job.photo, each.reason) for each in planned], done) == (
+        [("a.png", Reason.NEW), ("bad.png", Reason.NEW)],
+        0,
+    )
+    assert not Path("out").exists()
+    report = colorize_archive(SETTINGS, globs=["*.png"], workers=1)
+    assert (report.photos, report.done, report.failed) == (2, 1, 1)
+    assert report.failures_file.is_file() and report.summary == Path("out/summary.html")
+    planned, done = plan_archive(SETTINGS)
+    assert ([(each.job.photo, each.reason) for each in planned], done) == ([("bad.png", Reason.FAILED)], 1)
+
+
+class Stopping:
+    """An `ArchiveProgress` that ends the run at the first outcome, as Ctrl-C does whatever the process is at."""
+
+    def listed(self, catalog: Catalog) -> None:
+        pass
+
+    def watching(self, catalog: Catalog) -> None:
+        pass
+
+    @contextmanager
+    def colorizing(self, photos: int, done: int) -> Iterator[Callable[[ArchiveRecord], None]]:
+        def show(record: ArchiveRecord) -> None:
+            raise KeyboardInterrupt
+
+        yield show
+
+
+def test_after_ctrl_c_each_result_has_its_row(engine, put: Put, tree) -> None:
+    for index in range(20):
+        put(f"photos/{index:02}.png")
+    with pytest.raises(WorkInterrupted, match="of 20 photos done, the same command goes on"):
+        colorize_archive(SETTINGS, workers=1, progress=Stopping())
+    made = set(tree("out"))
+    assert 0 < len(made) < 20
+    records, reasons = run()
+    assert set(reasons.values()) == {Reason.NEW}
+    assert made.isdisjoint(records) and made | set(records) == set(tree("out"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from chromatune.colorizer import Colorizer
-from chromatune.jobs.archive import PIXELS
+from chromatune.jobs.catalog import PIXELS_VERSION
 
-# (PIXELS, mean red, green and blue of quarters of a drawn photo by `mini`); rounding differs between processors
+# (PIXELS_VERSION, mean red, green and blue of quarters of a drawn photo by `mini`); rounding differs between processors
 KNOWN = (2, [[175.5, 170.7, 165.0], [179.1, 178.5, 177.0], [136.8, 107.5, 88.7], [133.9, 110.3, 90.2]])
 TOLERANCE = 1.0  # levels of 255
 
@@ -22,5 +22,5 @@ def test_other_pixels_have_another_number() -> None:
     rgb = Colorizer.load("mini", device="cpu").colorize(drawn()).rgb.astype(float)
     quarters = [rgb[top : top + 48, left : left + 48].mean((0, 1)) for top in (0, 48) for left in (0, 48)]
     number, known = KNOWN
-    assert number == PIXELS, "write down what this version gives"
-    np.testing.assert_allclose(quarters, known, atol=TOLERANCE, err_msg="raise chromatune.jobs.archive.PIXELS")
+    assert number == PIXELS_VERSION, "write down what this version gives"
+    np.testing.assert_allclose(quarters, known, atol=TOLERANCE, err_msg="raise chromatune.jobs.catalog.PIXELS_VERSION")

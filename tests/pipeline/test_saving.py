@@ -17,9 +17,13 @@ from chromatune.options import ColorizeOptions
 from chromatune.pipeline import load_pipeline, model_info
 from chromatune.pipeline.saving import check_replaceable, push_to_hub, save_lora, save_pipeline
 from chromatune.pipeline.torch_backend import TorchBackend
-from chromatune.training.widening import open_trainable
+from chromatune.training.initial_model import load_initial_model
 
 DEFAULTS = {"size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0, "prompt": "colorize"}
+
+
+def open_model(name):
+    return load_initial_model(name).pipeline
 
 
 def stock(folder):
@@ -45,7 +49,7 @@ def add_lora(unet, *, zero=False, seed=5):
 
 @pytest.fixture
 def lora_folder(tiny_pipeline_dir, tmp_path):
-    unet = add_lora(open_trainable(str(tiny_pipeline_dir)).unet)
+    unet = add_lora(open_model(str(tiny_pipeline_dir)).unet)
     save_lora(unet, tmp_path / "lora", base=str(tiny_pipeline_dir), card="# a LoRA\n", defaults=DEFAULTS)
     return tmp_path / "lora"
 
@@ -62,7 +66,7 @@ def answer(unet, inputs):
 
 @pytest.mark.parametrize("in_channels", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_stock_pipeline_opens_the_result_in_float32(tiny_stable_diffusion, tmp_path, in_channels):
-    parts = open_trainable(str(tiny_stable_diffusion(in_channels)))
+    parts = open_model(str(tiny_stable_diffusion(in_channels)))
     save_pipeline(parts, tmp_path / "runs" / "result", card="# card\n", defaults=DEFAULTS)
     folder = tmp_path / "runs" / "result"
     stock_pipeline = stock(folder)
@@ -86,7 +90,7 @@ def test_stock_pipeline_opens_the_result_in_float32(tiny_stable_diffusion, tmp_p
 
 def test_half_precision_parts_open_on_a_cpu(tiny_pipeline, tmp_path):
     """Text encoders open in the type they are stored in; half of one does not fit a float32 U-Net."""
-    parts = open_trainable(str(tiny_pipeline()))
+    parts = open_model(str(tiny_pipeline()))
     for module in (parts.unet, parts.vae, parts.text_encoder):
         module.half()
     save_pipeline(parts, tmp_path / "half", card="", defaults={})
@@ -96,14 +100,14 @@ def test_half_precision_parts_open_on_a_cpu(tiny_pipeline, tmp_path):
 
 
 def test_memory_format_does_not_matter(tiny_pipeline, tmp_path):
-    parts = open_trainable(str(tiny_pipeline()))
+    parts = open_model(str(tiny_pipeline()))
     parts.unet.to(memory_format=torch.channels_last)
     save_pipeline(parts, tmp_path / "model", card="", defaults={})
     assert torch.equal(stock(tmp_path / "model").unet.conv_in.weight, parts.unet.conv_in.weight)
 
 
 def test_an_existing_result_is_replaced(tiny_pipeline, tmp_path):
-    parts = open_trainable(str(tiny_pipeline()))
+    parts = open_model(str(tiny_pipeline()))
     save_pipeline(parts, tmp_path / "model", card="first", defaults={})
     with torch.no_grad():
         parts.unet.conv_out.bias.add_(1)
@@ -114,7 +118,7 @@ def test_an_existing_result_is_replaced(tiny_pipeline, tmp_path):
 
 
 def test_a_failed_save_leaves_the_former_result_and_nothing_else(tiny_pipeline, tmp_path, monkeypatch):
-    parts = open_trainable(str(tiny_pipeline()))
+    parts = open_model(str(tiny_pipeline()))
     save_pipeline(parts, tmp_path / "model", card="first", defaults={})
 
     def full(*args, **kwargs):
@@ -131,7 +135,7 @@ def test_a_failed_save_leaves_the_former_result_and_nothing_else(tiny_pipeline, 
 def test_what_a_killed_save_left_is_cleared(tiny_pipeline, tmp_path):
     (tmp_path / ".model.new" / "unet").mkdir(parents=True)
     (tmp_path / ".model.old").mkdir()
-    save_pipeline(open_trainable(str(tiny_pipeline())), tmp_path / "model", card="", defaults={})
+    save_pipeline(open_model(str(tiny_pipeline())), tmp_path / "model", card="", defaults={})
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
@@ -139,7 +143,7 @@ def test_a_folder_with_other_things_is_never_replaced(tiny_pipeline, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "grandma.jpg").write_bytes(b"photo")
     with pytest.raises(ModelError, match=r"grandma\.jpg"):
-        save_pipeline(open_trainable(str(tiny_pipeline())), tmp_path / "photos", card="", defaults={})
+        save_pipeline(open_model(str(tiny_pipeline())), tmp_path / "photos", card="", defaults={})
     assert (tmp_path / "photos" / "grandma.jpg").read_bytes() == b"photo"
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="not a folder"):
@@ -150,7 +154,7 @@ def test_a_folder_with_other_things_is_never_replaced(tiny_pipeline, tmp_path):
 
 
 def test_a_lora_that_is_not_merged_is_no_pipeline(tiny_pipeline, tmp_path):
-    parts = open_trainable(str(tiny_pipeline()))
+    parts = open_model(str(tiny_pipeline()))
     with pytest.raises(ValueError, match="no adapter"):
         save_lora(parts.unet, tmp_path / "lora", base="mini", card="", defaults={})
     add_lora(parts.unet)
@@ -190,7 +194,7 @@ def test_colorizer_with_a_lora_gives_the_stock_pipelines_colors(lora_folder, tin
 
 
 def test_zero_lora_is_the_base_bit_for_bit(tiny_pipeline_dir, tmp_path):
-    unet = add_lora(open_trainable(str(tiny_pipeline_dir)).unet, zero=True)
+    unet = add_lora(open_model(str(tiny_pipeline_dir)).unet, zero=True)
     save_lora(unet, tmp_path / "lora", base=str(tiny_pipeline_dir), card="", defaults={})
     base, tuned = (load_pipeline(str(folder), device="cpu") for folder in (tiny_pipeline_dir, tmp_path / "lora"))
     for (name, weight), other in zip(base.unet.state_dict().items(), tuned.unet.state_dict().values(), strict=True):
@@ -200,9 +204,9 @@ def test_zero_lora_is_the_base_bit_for_bit(tiny_pipeline_dir, tmp_path):
 
 
 def test_a_lora_on_a_lora_and_training_from_it(lora_folder, tmp_path):
-    opened = open_trainable(str(lora_folder))
+    opened = open_model(str(lora_folder))
     merged = {name: weight.clone() for name, weight in opened.unet.state_dict().items()}
-    assert "base" not in opened.defaults
+    assert "base" not in load_initial_model(str(lora_folder)).defaults
     save_lora(add_lora(opened.unet, zero=True), tmp_path / "second", base=str(lora_folder), card="", defaults={})
     second = load_pipeline(str(tmp_path / "second"), device="cpu")
     assert all(torch.equal(weight, merged[name]) for name, weight in second.unet.state_dict().items())
@@ -211,14 +215,14 @@ def test_a_lora_on_a_lora_and_training_from_it(lora_folder, tmp_path):
 def test_opening_a_lora_draws_no_random_numbers(lora_folder):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    open_trainable(str(lora_folder))
+    open_model(str(lora_folder))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_lora_on_an_embedded_model_names_it(tmp_path, monkeypatch):
     (tmp_path / "mini").mkdir()
     monkeypatch.chdir(tmp_path)  # a folder of that name here changes nothing: the embedded model comes first
-    unet = add_lora(open_trainable("mini").unet, zero=True)
+    unet = add_lora(open_model("mini").unet, zero=True)
     save_lora(unet, tmp_path / "lora", base="mini", card="", defaults={"steps": 4})
     assert json.loads((tmp_path / "lora" / "chromatune.json").read_text()) == {"steps": 4, "base": "mini"}
     info = model_info(str(tmp_path / "lora"))
@@ -231,7 +235,7 @@ def edit_base(folder, base):
 
 def test_a_relative_base_is_kept_as_its_full_path(tiny_pipeline_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_pipeline_dir.parent)
-    unet = add_lora(open_trainable(tiny_pipeline_dir.name).unet)
+    unet = add_lora(open_model(tiny_pipeline_dir.name).unet)
     save_lora(unet, tmp_path / "lora", base=tiny_pipeline_dir.name, card="", defaults={})
     assert json.loads((tmp_path / "lora" / "chromatune.json").read_text())["base"] == str(tiny_pipeline_dir.resolve())
 
@@ -281,7 +285,7 @@ def test_truncated_lora_is_one_line(lora_folder):
 
 
 def test_without_peft_a_lora_names_the_extra(lora_folder, tiny_pipeline, monkeypatch):
-    unet = open_trainable(str(tiny_pipeline())).unet
+    unet = open_model(str(tiny_pipeline())).unet
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match=r"chromatune\[train\]"):
         load_pipeline(str(lora_folder))
@@ -341,7 +345,7 @@ def test_only_a_model_is_pushed(tmp_path):
 
 
 def test_saved_widened_unet_says_eight_channels(tiny_stable_diffusion, tmp_path):
-    save_pipeline(open_trainable(str(tiny_stable_diffusion(4))), tmp_path / "model", card="", defaults={})
+    save_pipeline(open_model(str(tiny_stable_diffusion(4))), tmp_path / "model", card="", defaults={})
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "model" / "unet")
     assert unet.conv_in.weight.shape[1] == unet.config.in_channels == 8
 

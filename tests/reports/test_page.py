@@ -9,6 +9,7 @@ import pytest
 
 from chromatune.errors import MissingExtraError
 from chromatune.reports import (
+    Block,
     Definitions,
     Folded,
     Page,
@@ -18,6 +19,7 @@ from chromatune.reports import (
     Table,
     Text,
     data_uri,
+    markdown_table,
     png_of,
     render_page,
     require_pages,
@@ -66,7 +68,7 @@ def picture() -> str:
 
 
 def test_hostile_text_is_text_wherever_it_stands(picture):
-    blocks = [
+    blocks: list[Block] = [
         Text(HOSTILE),
         Text(HOSTILE, strong=True),
         Table([HOSTILE], [[HOSTILE]], title=HOSTILE),
@@ -133,3 +135,8 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("chromatune.reports.page.find_spec", lambda name: None if name == "jinja2" else object())
     with pytest.raises(MissingExtraError, match=r"jinja2.*chromatune\[evaluate\]"):
         require_pages("evaluate")
+
+
+def test_cells_keep_their_bars_and_their_line():
+    lines = markdown_table([["", "x"], ["a|b\nc", "1"]]).splitlines()
+    assert lines == ["|  | x |", "| --- | ---: |", "| a\\|b c | 1 |"]

@@ -15,7 +15,9 @@ def test_colors_keep_their_order():
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 200
     for data in (png_of(red), jpeg_of(red, 100)):
-        blue, green, found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[4, 4]
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        blue, green, found = picture[4, 4]
         assert (blue < 5, green < 5, abs(int(found) - 200) < 5) == (True, True, True)
 
 

@@ -18,9 +18,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from chromatune.options import ColorizeOptions
 from chromatune.serving.app import create_app
 from chromatune.serving.local import LocalPredictor
-from chromatune.serving.predictor import Answer, Change, State, Work
+from chromatune.serving.predictor import ColorizeRequest, EditRequest, EncodedImage, Facts, Predictor, Session, State
 from chromatune.serving.settings import make_serve_settings
 
 BASE = "http://127.0.0.1:8321"
@@ -45,30 +46,54 @@ def photo() -> dict[str, tuple[str, bytes]]:
     return {"photo": ("x.png", make_picture())}
 
 
+def make_video(frames: int = 16, size: tuple[int, int] = (96, 64)) -> bytes:
+    """A video of two shots, a view that moves over one picture and then over another, as an MP4 file."""
+    import av
+
+    file, (width, height) = io.BytesIO(), size
+    pictures = [np.random.default_rng(seed).integers(40, 215, (height // 8, width // 4), np.uint8) for seed in (1, 2)]
+    pictures = [np.kron(picture, np.ones((8, 8), np.uint8)) for picture in pictures]
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            view = pictures[2 * number // frames][:, number : number + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def video_bytes() -> Callable[..., bytes]:
+    """Makes a video of two shots as an MP4 file."""
+    return make_video
+
+
 class Scripted:
     """A predictor that does what a test says."""
 
     def __init__(self) -> None:
         self.state = State("ready")
         self.waiting = 0
-        self.works: list[Work] = []
+        self.requests: list[ColorizeRequest] = []
         self.error: BaseException | None = None
         self.seconds = 0.0
         self.cancelled = 0
         self.stopped = False
-        self.tidied = 0
 
     def start(self) -> None:
         """Nothing to load."""
 
-    def tidy(self) -> None:
-        self.tidied += 1
+    def free_idle(self) -> None:
+        """Nothing to free."""
 
     def stop(self) -> None:
         self.stopped = True
 
-    async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        self.works.append(work)
+    async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
+        self.requests.append(request)
         self.waiting += 1
         try:
             await asyncio.sleep(self.seconds)
@@ -79,31 +104,48 @@ class Scripted:
             self.waiting -= 1
         if self.error is not None:
             raise self.error
-        return Answer(b"colored " + work.photo, ".png", {"name": work.name, "seed": work.options.seed, "warnings": []})
+        facts: Facts = {"name": request.name, "seed": request.options.seed, "warnings": []}
+        return EncodedImage(b"colored " + request.photo, ".png", facts)
 
-    async def keep(self, work: Work) -> Scripted:
-        await self.colorize(work)
-        return self
+    async def open_session(self, request: ColorizeRequest) -> Session:
+        await self.colorize(request)
+        return ScriptedSession()
+
+
+class ScriptedSession:
+    """A session that gives always the same."""
 
     version = 1
-    facts = {"name": "x.png"}
+    facts: Facts = {"name": "x.png"}
 
-    async def add(self, model, options) -> tuple[int, dict]:
+    async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return 2, {"seed": options.seed}
 
-    async def preview(self, change: Change, max_pixels: int) -> Answer:
-        return Answer(b"small", ".jpg")
+    async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
+        return EncodedImage(b"small", ".jpg")
 
-    async def finish(self, change: Change) -> Answer:
-        return Answer(b"large", ".png", {"name": "x.png"})
+    async def finish(self, edit: EditRequest) -> EncodedImage:
+        return EncodedImage(b"large", ".png", {"name": "x.png"})
 
-    async def suggestions(self, x, y, version) -> list[str]:
+    async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
         return ["#102030"]
 
 
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[TestClient, Scripted]]:
+    """An app for all tests that leave nothing in it, and its predictor."""
+    predictor = Scripted()
+    with TestClient(
+        create_app(predictor, make_serve_settings()), base_url=BASE, raise_server_exceptions=False
+    ) as client:
+        yield client, predictor
+
+
 @pytest.fixture
-def scripted() -> Scripted:
-    return Scripted()
+def scripted(shared) -> Scripted:
+    """The shared app's predictor, as new."""
+    shared[1].__init__()
+    return shared[1]
 
 
 @pytest.fixture
@@ -111,7 +153,7 @@ def client_of() -> Iterator[Callable[..., TestClient]]:
     """Makes clients of apps over a predictor with settings; each app runs until the test ends."""
     running: list[TestClient] = []
 
-    def make(predictor, **settings) -> TestClient:
+    def make(predictor: Predictor, **settings: Any) -> TestClient:
         client = TestClient(
             create_app(predictor, make_serve_settings(**settings)), base_url=BASE, raise_server_exceptions=False
         )
@@ -125,11 +167,12 @@ def client_of() -> Iterator[Callable[..., TestClient]]:
 
 
 @pytest.fixture
-def client(client_of, scripted) -> TestClient:
-    return client_of(scripted)
+def client(shared, scripted) -> TestClient:
+    """A client of the shared app."""
+    return shared[0]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Waits until something is so."""
     end = time.monotonic() + seconds
     while not true():
@@ -161,7 +204,7 @@ def replicas_of(own_ray) -> Iterator[Callable[..., Any]]:
     """Two replicas for settings, deployed once a run: they keep nothing."""
     from contextlib import ExitStack
 
-    from chromatune.serving.ray_replicas import deployed
+    from chromatune.serving.ray_predictor import deployed
 
     known: dict[str, Any] = {}
     with ExitStack() as stack:

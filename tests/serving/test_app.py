@@ -17,8 +17,8 @@ def test_a_photo_comes_back_in_color_with_facts_in_headers(client, scripted, pho
     assert answer.content == b"colored " + photo["photo"][1]
     assert answer.headers["x-chromatune-seed"] == "7"
     assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''x.color.png"
-    (work,) = scripted.works
-    assert (work.model, work.options) == ("mini", make_options(seed=7, strength=0.5))
+    (request,) = scripted.requests
+    assert (request.model, request.options) == ("mini", make_options(seed=7, strength=0.5))
 
 
 def test_who_accepts_json_gets_facts_alone(client, photo):
@@ -51,7 +51,16 @@ def test_models_on_offer_and_no_paths(client_of, scripted, tmp_path):
     folder = tmp_path / "portraits"
     folder.mkdir()
     client = client_of(scripted, model=(str(folder), "mini", "someone/model"))
-    assert client.get("/v1/models").json() == {"models": ["portraits", "mini", "someone/model"]}
+    assert client.get("/v1/models").json()["models"] == ["portraits", "mini", "someone/model"]
+
+
+def test_limits_of_edits_are_those_of_the_options(client):
+    assert client.get("/v1/models").json()["limits"] == {
+        "strength": {"minimum": 0, "maximum": 1},
+        "vivid": {"minimum": 0, "maximum": 2},
+        "hint_reach": {"minimum": 0.1, "maximum": 10},
+        "hint_strength": {"minimum": 0, "maximum": 1},
+    }
 
 
 def test_two_models_of_one_name_are_refused(client_of, scripted, tmp_path):
@@ -102,7 +111,7 @@ def test_options_are_held_to_the_command_lines_limits(client, scripted, photo, o
     answer = client.post("/v1/colorize", files=photo, data={"options": options})
     assert answer.status_code == 422
     assert said in answer.json()["detail"]
-    assert scripted.works == []
+    assert scripted.requests == []
 
 
 def test_without_a_photo(client):
@@ -113,13 +122,13 @@ def test_without_a_photo(client):
         )  # fmt: skip
 
 
-def test_what_takes_too_long_is_given_up(client_of, scripted, photo):
+def test_what_takes_too_long_is_given_up(client_of, scripted, photo, until):
     scripted.seconds = 60
     client = client_of(scripted, timeout_s=0.2)
     answer = client.post("/v1/colorize", files=photo)
     assert answer.status_code == 504
     assert "0.2 s" in answer.json()["detail"]
-    assert scripted.cancelled == 1
+    until(lambda: scripted.cancelled == 1)
 
 
 def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
@@ -134,7 +143,7 @@ def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
     files = photo | {"hints_layer": ("layer.png", file.getvalue())}
     answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
     assert answer.status_code == 200
-    layer, stroke = scripted.works[0].hints.marks
+    layer, stroke = scripted.requests[0].hints.marks
     assert (layer.width_px, stroke.color) == (8, (160, 48, 32))
 
 
@@ -160,7 +169,8 @@ def test_a_layer_larger_than_photos_may_be_is_refused(client_of, scripted, photo
     assert answer.status_code == 400
 
 
-def test_measures_count_by_route_and_not_by_what_clients_invent(client, photo):
+def test_metrics_count_by_route_and_not_by_what_clients_invent(client_of, scripted, photo):
+    client = client_of(scripted)
     client.post("/v1/colorize", files=photo)
     client.get("/secret-1")
     client.request("BREW", "/secret-2")

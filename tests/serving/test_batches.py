@@ -10,6 +10,12 @@ import pytest
 from chromatune.errors import ModelError, NotAPictureError, PhotoError
 
 
+@pytest.fixture
+def client(client_of, scripted):
+    """A client of an app of its own, which has no batch."""
+    return client_of(scripted)
+
+
 def send(client, *names: str, **data: str):
     return client.post("/v1/batches", files=[("photos", (name, name.encode())) for name in names], data=data)
 
@@ -27,7 +33,7 @@ def test_states_results_and_an_archive(client, until, scripted):
     assert [(each["number"], each["name"], each["state"], each["line"]) for each in status["photos"]] == [
         (1, "a.png", "done", ""), (2, "b.png", "done", ""), (3, "a.png", "done", ""),
     ]  # fmt: skip
-    assert {work.options.seed for work in scripted.works} == {3}
+    assert {request.options.seed for request in scripted.requests} == {3}
     one = client.get(f"/v1/batches/{key}/photos/2")
     assert (one.content, one.headers["content-type"]) == (b"colored b.png", "image/png")
     answer = client.get(f"/v1/batches/{key}/zip")
@@ -38,25 +44,22 @@ def test_states_results_and_an_archive(client, until, scripted):
         assert archive.read("3-a.color.png") == b"colored a.png"
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
+def test_a_photo_that_fails_has_its_line(client, until, scripted):
+    for error, status in (
         (PhotoError("a: damaged"), 400),
         (NotAPictureError("a: no"), 415),
         (ModelError("broken"), 503),
         (MemoryError(), 503),
-    ],
-)
-def test_a_photo_that_fails_has_its_line(client, until, scripted, error, status):
-    scripted.error = error
-    key = send(client, "a.png").json()["id"]
-    (photo,) = finished(client, until, key)["photos"]
-    assert photo["state"] == "failed"
-    assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
-    one = client.get(f"/v1/batches/{key}/photos/1")
-    assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
-    with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
-        assert archive.read("failures.txt").decode() == photo["line"] + "\n"
+    ):
+        scripted.error = error
+        key = send(client, "a.png").json()["id"]
+        (photo,) = finished(client, until, key)["photos"]
+        assert photo["state"] == "failed"
+        assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
+        one = client.get(f"/v1/batches/{key}/photos/1")
+        assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
+        with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
+            assert archive.read("failures.txt").decode() == photo["line"] + "\n"
 
 
 def test_what_is_not_done_yet_and_what_is_not_there(client, scripted):
@@ -78,7 +81,7 @@ def test_a_batch_that_is_deleted_stops_and_leaves_nothing(client, until, scripte
     until(lambda: scripted.waiting == 0)
     assert list(temporary_folder.iterdir()) == []
     assert client.delete(f"/v1/batches/{key}").status_code == 404
-    assert len(scripted.works) == 4
+    assert len(scripted.requests) == 4
 
 
 def test_finished_ones_give_way_and_those_in_work_do_not(client_of, until, scripted):
@@ -102,14 +105,14 @@ def test_batches_that_take_too_much_of_the_disk_give_way(client_of, until, scrip
         answer = client.post("/v1/batches", files=[("photos", ("a.png", b"0" * 1500))])
         keys.append(answer.json()["id"])
         finished(client, until, keys[-1])
-    kept = [client.get(f"/v1/batches/{key}").status_code for key in keys]
-    assert kept[-4:] == [200] * 4 and kept[0] == 404
+    found = [client.get(f"/v1/batches/{key}").status_code for key in keys]
+    assert found[-4:] == [200] * 4 and found[0] == 404
 
 
-@pytest.mark.parametrize("data", [{"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}])
-def test_bad_options_are_told_before_anything_is_written(client, temporary_folder, data):
-    assert send(client, "a.png", **data).status_code == 422
-    assert list(temporary_folder.iterdir()) == []
+def test_bad_options_fail_before_anything_is_written(client, temporary_folder):
+    for data in ({"options": "["}, {"options": '{"steps": 0}'}, {"model": "nobody"}):
+        assert send(client, "a.png", **data).status_code == 422
+        assert list(temporary_folder.iterdir()) == []
 
 
 def test_without_photos(client):

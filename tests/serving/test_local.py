@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chromatune.colorizer import Colorizer, Request
-from chromatune.errors import ModelError, PhotoError
-from chromatune.options import make_options
+from chromatune.errors import ModelError
+from chromatune.serving.batcher import DynamicBatcher
 from chromatune.serving.local import LocalPredictor, without_paths
 from chromatune.serving.settings import make_serve_settings
-from chromatune.serving.shared_pass import SharedPass
 
 
-def test_an_answer_is_the_command_lines_file(served_of, tiny_pipeline_dir, tmp_path, picture):
+@pytest.mark.parametrize("kind", ["shipped", pytest.param("folder", marks=pytest.mark.slow)])
+def test_an_answer_is_the_command_lines_file(served_of, kind, request, tmp_path, picture):
     from chromatune.cli import main
+
+    model = "mini" if kind == "shipped" else str(request.getfixturevalue("tiny_pipeline_dir"))
 
     source, target = tmp_path / "x.jpg", tmp_path / "out.jpg"
     source.write_bytes(picture(size=(64, 48), format="JPEG"))
-    assert main(["colorize", str(source), "-o", str(target), "--model", str(tiny_pipeline_dir), "--seed", "3"]) == 0
-    client = served_of(model=(str(tiny_pipeline_dir),), device="cpu")
+    assert main(["colorize", str(source), "-o", str(target), "--model", model, "--seed", "3"]) == 0
+    client = served_of(model=(model,), device="cpu")
     files = {"photo": ("x.jpg", source.read_bytes())}
     answer = client.post("/v1/colorize", files=files, data={"options": '{"seed": 3}'})
     assert answer.content == target.read_bytes()
     assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["x-chromatune-model"] == tiny_pipeline_dir.name
+    assert answer.headers["x-chromatune-model"] == Path(model).name
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
 ):
     folder = tmp_path / "secret" / "portraits"
     folder.mkdir(parents=True)
-    told: list[str] = []
+    warnings: list[str] = []
 
     def fail(model: str, **options):
         if model == "mini":
@@ -68,13 +70,13 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
 
     monkeypatch.setattr("chromatune.colorizer.load_backend", fail)
     settings = {"model": ("mini", str(folder))}
-    predictor = LocalPredictor(make_serve_settings(**settings), told.append)
+    predictor = LocalPredictor(make_serve_settings(**settings), warnings.append)
     client = client_of(predictor, **settings)
     until(lambda: predictor.state.name == "ready")
     answer = client.post("/v1/colorize", files=photo, data={"model": "portraits"})
     assert answer.status_code == 503
     assert answer.json()["detail"] == "portraits: unet/config.json is missing in portraits/unet; mend it, or see x.txt"
-    assert str(folder) in told[0]  # who runs the server is told all
+    assert str(folder) in warnings[0]  # who runs the server is told all
     assert client.post("/v1/colorize", files=photo).status_code == 200
 
 
@@ -103,7 +105,7 @@ def test_lines_lose_folders_of_this_machine(line, shown):
     assert without_paths(line) == shown
 
 
-def test_a_queue_that_is_full_sends_away_and_takes_again(engine, local_of, photo, until, monkeypatch):
+def test_a_queue_that_is_full_refuses_and_takes_again(engine, local_of, photo, until, monkeypatch):
     go = threading.Event()
     original = type(engine).__call__
     monkeypatch.setattr(type(engine), "__call__", lambda self, *given: go.wait(20) and original(self, *given))
@@ -131,9 +133,9 @@ def test_uploads_are_written_nowhere_but_into_the_temporary_folder_which_is_empt
 
     from PIL import Image
 
-    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (1050, 1050), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")  # 2 MB: more than is held in memory
+    Image.fromarray(noise).save(file, "PNG")  # 1.1 MB: more than is held in memory
     before = set(tmp_path.rglob("*"))
     client, _ = local_of(model=("mini",))
     assert client.post("/v1/colorize", files={"photo": ("x.png", file.getvalue())}).status_code == 200
@@ -142,55 +144,16 @@ def test_uploads_are_written_nowhere_but_into_the_temporary_folder_which_is_empt
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_photos_that_arrive_together_share_a_pass_and_get_the_pixels_they_get_alone(engine, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
-    colorizer = Colorizer(engine)
-    shared = SharedPass(colorizer, most=4)
-    grays = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(6)]
-    with ThreadPoolExecutor(6) as threads:
-        outputs = list(threads.map(lambda n: shared.output(Request(grays[n], make_options(seed=n))), range(6)))
-    assert sorted(len(call) for call in engine.calls) == [2, 4]
-    for n, output in enumerate(outputs):
-        alone = colorizer.colorize(grays[n], make_options(seed=n)).rgb
-        np.testing.assert_array_equal(colorizer.finish(output).rgb, alone)
-
-
-def test_of_photos_in_one_pass_the_one_that_fails_fails_alone(engine, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.shared_pass.GATHER_S", 0.3)
-    original = type(engine).__call__
-
-    def call(self, grays, options):
-        if any(each.seed == 2 for each in options):
-            raise ModelError("values that are not numbers")
-        return original(self, grays, options)
-
-    monkeypatch.setattr(type(engine), "__call__", call)
-    shared = SharedPass(Colorizer(engine), most=8)
-    gray = np.full((64, 64), 99, np.uint8)
-
-    def one(seed: int) -> object:
-        try:
-            return shared.output(Request(b"no picture" if seed == 3 else gray, make_options(seed=seed))).rgb.shape
-        except (ModelError, PhotoError) as error:
-            return type(error).__name__
-
-    with ThreadPoolExecutor(5) as threads:
-        found = list(threads.map(one, range(5)))
-    assert found == [(32, 32, 3), (32, 32, 3), "ModelError", "NotAPictureError", (32, 32, 3)]
-
-
-def test_where_the_model_gains_nothing_each_photo_has_its_own_pass(engine):
-    engine.batches = False
-    shared = SharedPass(Colorizer(engine))
-    shared.output(Request(np.full((64, 64), 99, np.uint8)))
-    assert [len(call) for call in engine.calls] == [1]
-    with pytest.raises(PhotoError):
-        shared.output(Request(b"no picture"))
+@pytest.mark.parametrize("batches", [True, False])
+def test_photos_share_passes_where_the_model_gains_by_it(engine, local_of, batches):
+    engine.batches = batches
+    _, predictor = local_of(model=("mini",))
+    assert isinstance(predictor.model("mini").backend, DynamicBatcher) == batches
 
 
 def test_as_many_photos_are_read_as_go_through_together(engine, local_of):
     _, predictor = local_of(model=("mini",))
-    assert predictor.photos._slots == 8 + 32
+    assert predictor.photo_threads.slots == 8 + 32
     engine.batches = False
     _, predictor = local_of(model=("mini",), workers=3, queue=5)
-    assert predictor.photos._slots == 3 + 5
+    assert predictor.photo_threads.slots == 3 + 5

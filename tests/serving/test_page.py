@@ -34,7 +34,7 @@ TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.of
     && (each.offsetHeight < 32 || each.offsetWidth < 30)).map((each) => each.id)"""
 UNLABELED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
     each.offsetWidth && !each.hasAttribute("aria-hidden") && !(each.getAttribute("aria-label")
-    || each.getAttribute("aria-labeledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
+    || each.getAttribute("aria-labelledby") || each.textContent.trim() || each.alt !== undefined || each.labels?.length
     || each.role === "status")).map((each) => each.outerHTML.slice(0, 80))"""
 TOKEN = "a-token-of-some-length"
 
@@ -79,8 +79,12 @@ class Visit:
         self.errors: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: "Content Security" in said.text and self.errors.append(said.text))
+        self.page.on("console", self._note)
         self.page.goto(self.address)
+
+    def _note(self, message) -> None:
+        if "Content Security" in message.text:
+            self.errors.append(message.text)
 
     def until(self, script: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -229,6 +233,27 @@ def test_several_photos_a_failure_and_an_archive(visit, files):
     assert name == "chromatune.zip"
 
 
+def test_a_video_is_colorized_with_strokes_on_its_stills(visit, video_bytes, tmp_path):
+    av = pytest.importorskip("av")
+    (tmp_path / "garden.mp4").write_bytes(video_bytes(8, (192, 128)))
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(tmp_path / "garden.mp4")
+    page.until("document.querySelectorAll('#strip img').length === 2")
+    assert page.page.inner_text("#video-title") == "Video: garden.mp4"
+    page.page.click("[data-tool=brush]")
+    page.choose_color("#20a040")
+    page.paint([(0.4, 0.5), (0.6, 0.5)])
+    page.page.click("#video-colorize")
+    page.until("!document.getElementById('video-save').disabled")
+    name, data = page.download("#video-save")
+    assert name == "garden.color.mp4"
+    with av.open(io.BytesIO(data)) as video:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+    assert len(frames) == 8
+    greenness = [frame[60:68, 90:102, 1].mean() - frame[60:68, 90:102, 0].mean() for frame in frames]
+    assert min(greenness[:4]) > 20 > max(greenness[4:])  # through the shot, and not across the cut
+
+
 def test_strokes_go_to_a_file_and_come_back(visit, files, tmp_path):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
@@ -351,14 +376,14 @@ def test_a_token_is_asked_for_and_never_in_a_url(visit, files):
     page = visit({"token": TOKEN}, viewport={"width": 1280, "height": 800})
     page.page.fill("#token", "wrong")
     page.page.keyboard.press("Enter")
-    page.page.wait_for_timeout(300)
+    page.until("document.getElementById('token-dialog').open && document.getElementById('token').value === ''")
     page.page.fill("#token", TOKEN)
     page.page.keyboard.press("Enter")
     page.add(files[0])
     assert not any(TOKEN in url for url in page.requests)
 
 
-def test_a_photo_that_the_server_has_let_go_is_sent_again(visit, files):
+def test_a_photo_whose_session_has_ended_is_sent_again(visit, files):
     page = visit({"sessions": 1}, viewport={"width": 1280, "height": 800})
     page.add(files[0], files[1])
     page.until("document.querySelectorAll('#strip img').length === 2")

@@ -1,9 +1,10 @@
-"""Photos that are kept for changes: over the arithmetic model, and with the shipped one."""
+"""Photos that are open for edits: over the arithmetic model, and with the shipped one."""
 
 from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.hints import Hints
 from chromatune.options import make_options
-from chromatune.serving.local import HINTED_S
+from chromatune.serving.local import PREPARED_S
 
 
 def opened(client, data: bytes, name: str = "x.png", **form: str) -> dict:
@@ -45,13 +46,15 @@ def test_a_session_opens_with_a_first_version(engine, served_of, picture):
 def test_changes_cost_no_pass(session, engine):
     client, path = session
     passes = len(engine.calls)
-    wishes = ({"vivid": 2}, {}, {"strength": 0.5}, {"strength": 0})
-    answers = [client.post(f"{path}/preview", json=wish) for wish in wishes]
+    edits: list[dict[str, float]] = [{"vivid": 2}, {}, {"strength": 0.5}, {"strength": 0}]
+    answers = [client.post(f"{path}/preview", json=edit) for edit in edits]
     assert [answer.headers["content-type"] for answer in answers] == ["image/jpeg"] * 4
     blue = [float(pixels(answer.content)[..., 2].mean()) for answer in answers]
     assert blue[0] > blue[1] > blue[2] > blue[3] == pytest.approx(100, abs=1)
     hints = {"marks": [{"points": [[5, 5]], "color": "#a03020", "radius_px": 4}]}
     stroke = pixels(client.post(f"{path}/preview", json={"hints": hints}).content)
+    old = {"marks": [{"points": [[5, 5]], "colour": "#a03020", "radius_px": 4}]}  # until 0.3
+    np.testing.assert_array_equal(pixels(client.post(f"{path}/preview", json={"hints": old}).content), stroke)
     assert stroke[5, 5, 0] > stroke[5, 5, 2] + 20
     assert len(engine.calls) == passes
 
@@ -59,8 +62,8 @@ def test_changes_cost_no_pass(session, engine):
 def test_the_result_is_what_colorize_gives_for_all_together(session, engine, picture):
     client, path = session
     hints = Hints().stroke([(5, 5), (30, 8)], 3, "#a03020")
-    wish = {"strength": 0.8, "hint_reach": 2, "hint_strength": 0.9, "hints": json.loads(hints.to_json())}
-    answer = client.post(f"{path}/result", json=wish)
+    edit = {"strength": 0.8, "hint_reach": 2, "hint_strength": 0.9, "hints": json.loads(hints.to_json())}
+    answer = client.post(f"{path}/result", json=edit)
     assert answer.headers["content-disposition"].startswith("attachment; ")
     options = make_options(seed=5, strength=0.8, hint_reach=2, hint_strength=0.9)
     wanted = Colorizer(engine).colorize(picture(size=(80, 60)), options, hints=hints)
@@ -86,55 +89,57 @@ def test_versions_stand_beside_each_other(session):
     assert blue[2] > blue[1] + 5 and blue[None] == blue[2]
 
 
-def test_the_oldest_of_many_versions_is_let_go(session):
+def test_the_oldest_of_many_versions_is_dropped(session):
     client, path = session
     for seed in range(12):
         client.post(f"{path}/versions", json={"options": {"seed": seed}})
     gone = client.post(f"{path}/preview", json={"version": 1})
-    assert (gone.status_code, "version=1: not kept" in gone.json()["detail"]) == (422, True)
+    assert (gone.status_code, "version=1: there is none" in gone.json()["detail"]) == (422, True)
     assert client.post(f"{path}/preview", json={"version": 2}).status_code == 200
 
 
 def test_suggestions_begin_with_the_own_color_and_are_distinct(session, engine):
     client, path = session
-    colors = client.get(f"{path}/suggestions?x=20&y=10").json()["colors"]
+    answer = client.get(f"{path}/suggestions?x=20&y=10").json()
+    colors = answer["colors"]
+    assert answer["colours"] == colors  # the field's name of version 0.1, until 0.3
     assert colors and len(set(colors)) == len(colors)
     red, _, blue = (int(colors[0][at : at + 2], 16) for at in (1, 3, 5))
     assert 10 < blue - red < 30  # five units of the seed
     passes = len(engine.calls)
     client.get(f"{path}/suggestions?x=60&y=50")
-    assert len(engine.calls) == passes  # what other words give is kept
+    assert len(engine.calls) == passes  # what the model gives for other prompts is stored
 
 
-@pytest.mark.parametrize(
-    ("route", "wish", "status", "said"),
-    [
-        ("preview", {"strength": 2}, 422, "strength"),
-        ("preview", {"max_pixels": 1}, 422, "max_pixels"),
-        ("preview", {"nonsense": 1}, 422, "nonsense"),
-        ("preview", {"version": 9}, 422, "version=9"),
-        ("preview", {"hints": {"marks": [{"points": [[500, 5]], "color": "red"}]}}, 400, "outside"),
-        ("preview", {"hints": {"marks": [{"points": [], "color": "red"}]}}, 422, "points"),
-        ("preview", {"hints": {"marks": [{"png": "AAAA", "width_px": 80, "height_px": 60}]}}, 415, "not a picture"),
-        ("result", {"version": 9}, 422, "version=9"),
-        ("versions", {"options": {"steps": 0}}, 422, "steps"),
-        ("versions", {"options": {"recompose": False}}, 422, "recompose"),
-        ("versions", {"model": "nobody"}, 422, "not on offer"),
-        ("suggestions?x=500&y=1", None, 400, "outside"),
-        ("suggestions?x=nan&y=1", None, 422, "x"),
-        ("suggestions?x=1&y=1&version=9", None, 422, "version=9"),
-    ],
-)
-def test_bad_wishes_have_a_line(session, route, wish, status, said):
+BAD_EDITS: list[tuple[str, dict[str, Any] | None, int, str]] = [
+    ("preview", {"strength": 2}, 422, "strength"),
+    ("preview", {"max_pixels": 1}, 422, "max_pixels"),
+    ("preview", {"nonsense": 1}, 422, "nonsense"),
+    ("preview", {"version": 9}, 422, "version=9"),
+    ("preview", {"hints": {"marks": [{"points": [[500, 5]], "color": "red"}]}}, 400, "outside"),
+    ("preview", {"hints": {"marks": [{"points": [], "color": "red"}]}}, 422, "points"),
+    ("preview", {"hints": {"marks": [{"png": "AAAA", "width_px": 80, "height_px": 60}]}}, 415, "not a picture"),
+    ("result", {"version": 9}, 422, "version=9"),
+    ("versions", {"options": {"steps": 0}}, 422, "steps"),
+    ("versions", {"options": {"recompose": False}}, 422, "recompose"),
+    ("versions", {"model": "nobody"}, 422, "not on offer"),
+    ("suggestions?x=500&y=1", None, 400, "outside"),
+    ("suggestions?x=nan&y=1", None, 422, "x"),
+    ("suggestions?x=1&y=1&version=9", None, 422, "version=9"),
+]
+
+
+def test_bad_edits_have_a_line(session):
     client, path = session
-    answer = client.get(f"{path}/{route}") if wish is None else client.post(f"{path}/{route}", json=wish)
-    assert answer.status_code == status, answer.text
-    assert said in answer.json()["detail"]
+    for route, edit, status, said in BAD_EDITS:
+        answer = client.get(f"{path}/{route}") if edit is None else client.post(f"{path}/{route}", json=edit)
+        assert answer.status_code == status, answer.text
+        assert said in answer.json()["detail"]
 
 
 def test_a_session_without_the_photos_own_luminance_is_none(client, photo):
     answer = client.post("/v1/sessions", files=photo, data={"options": '{"recompose": false}'})
-    assert (answer.status_code, "/v1/colorize" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, "a session needs the photo's own luminance" in answer.json()["detail"]) == (422, True)
 
 
 def test_sessions_are_bounded_and_end(engine, served_of, picture):
@@ -144,39 +149,38 @@ def test_sessions_are_bounded_and_end(engine, served_of, picture):
     assert found == [404, 200, 200]
     assert client.delete(f"/v1/sessions/{keys[2]}").status_code == 204
     gone = client.post(f"/v1/sessions/{keys[2]}/preview", json={})
-    assert (gone.status_code, gone.json()["detail"]) == (404, "this photo is not kept any more; send it again")
+    assert (gone.status_code, gone.json()["detail"]) == (404, "this photo is no longer open; send it again")
 
 
-def test_what_was_worked_out_for_hints_is_kept_of_few_photos(engine, local_of, picture):
+def test_what_was_worked_out_for_hints_is_held_for_few_photos(engine, local_of, picture):
     client, predictor = local_of(model=("mini",))
     hints = {"marks": [{"points": [[1, 1]], "color": "red"}]}
     for _ in range(6):
         key = opened(client, picture(size=(40, 30)))["id"]
         client.post(f"/v1/sessions/{key}/preview", json={"hints": hints})
-    kept = [each() for each, _ in predictor._hinted]
-    assert len(kept) == 4
-    assert all(each is not None and each._hinted is not None for each in kept)
+    prepared = [each() for each, _ in predictor._prepared]
+    assert len(prepared) == 4
+    assert all(each is not None and each._hinted is not None for each in prepared)
 
 
 def test_what_was_worked_out_for_hints_is_freed_after_a_while(engine, local_of, picture):
     client, predictor = local_of(model=("mini",))
     path, now = f"/v1/sessions/{opened(client, picture(size=(80, 60)))['id']}", [0.0]
     predictor._clock = lambda: now[0]
-    wish = {"hints": {"marks": [{"points": [[5, 5]], "color": "red"}]}}
-    first = client.post(f"{path}/preview", json=wish).content
-    (retouch,) = (each() for each, _ in predictor._hinted)
-    now[0] = HINTED_S - 1
-    predictor.tidy()
-    assert retouch._hinted is not None
-    now[0] = HINTED_S + 1
-    predictor.tidy()
-    assert retouch._hinted is None and not predictor._hinted
-    assert client.post(f"{path}/preview", json=wish).content == first
+    edit = {"hints": {"marks": [{"points": [[5, 5]], "color": "red"}]}}
+    first = client.post(f"{path}/preview", json=edit).content
+    (editor,) = (each() for each, _ in predictor._prepared)
+    now[0] = PREPARED_S - 1
+    predictor.free_idle()
+    assert editor._hinted is not None
+    now[0] = PREPARED_S + 1
+    predictor.free_idle()
+    assert editor._hinted is None and not predictor._prepared
+    assert client.post(f"{path}/preview", json=edit).content == first
 
 
 def test_a_16_bit_photo_with_transparency(engine, served_of):
-    from chromatune.images import encode_photo, read_photo
-    from chromatune.images.photo import Photo
+    from chromatune.images import Photo, encode_photo, read_photo
 
     gray = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     alpha = np.full((6, 8), 65535, np.uint16)

@@ -1,48 +1,32 @@
-"""Films: shots and stills, colors in the background, and what is no film; over the arithmetic model."""
+"""Videos: shots and stills, colors in the background, and what is no video; over the arithmetic model."""
 
 from __future__ import annotations
 
 import io
-import time
+import threading
 
-import numpy as np
 import pytest
 from PIL import Image
 
 av = pytest.importorskip("av")
-STATES_AT_WORK = ("reading", "colorizing")
-
-
-def video_bytes(frames: int = 16, size: tuple[int, int] = (96, 64)) -> bytes:
-    """A film of two shots, a view that moves over one picture and then over another, as an MP4 file."""
-    file, (width, height) = io.BytesIO(), size
-    pictures = [np.random.default_rng(seed).integers(40, 215, (height // 8, width // 4), np.uint8) for seed in (1, 2)]
-    pictures = [np.kron(picture, np.ones((8, 8), np.uint8)) for picture in pictures]
-    with av.open(file, "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(frames):
-            view = pictures[2 * number // frames][:, number : number + width]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="gray").reformat(format="yuv420p")
-            frame.pts = number
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return file.getvalue()
+IN_WORK = ("reading", "colorizing", "colouring")
 
 
 def sent(client, data: bytes, name: str = "garden.mp4") -> str:
-    answer = client.post("/v1/films", files={"film": (name, data)})
+    answer = client.post("/v1/videos", files={"video": (name, data)})
     assert answer.status_code == 202, answer.text
-    return f"/v1/films/{answer.json()['id']}"
+    return f"/v1/videos/{answer.json()['id']}"
 
 
-def settled(client, path: str) -> dict:
-    for _ in range(600):
-        status = client.get(path).json()
-        if status["state"] not in STATES_AT_WORK:
-            return status
-        time.sleep(0.05)
-    raise AssertionError(status)
+@pytest.fixture
+def settled(until):
+    """Waits until a video is not in work, and gives its status."""
+
+    def wait(client, path: str) -> dict:
+        until(lambda: client.get(path).json()["state"] not in IN_WORK)
+        return client.get(path).json()
+
+    return wait
 
 
 @pytest.fixture
@@ -50,7 +34,13 @@ def client(engine, local_of):
     return local_of(model=("mini",), videos=2)[0]
 
 
-def test_a_video_gets_stills_and_comes_back_in_color(client):
+@pytest.fixture(scope="module")
+def short(video_bytes) -> bytes:
+    """A video of four frames."""
+    return video_bytes(4)
+
+
+def test_a_video_gets_stills_and_comes_back_in_color(client, settled, video_bytes):
     path = sent(client, video_bytes())
     assert client.get(f"{path}/result").status_code == 409
     status = settled(client, path)
@@ -60,7 +50,7 @@ def test_a_video_gets_stills_and_comes_back_in_color(client):
         assert Image.open(io.BytesIO(still.content)).size == (96, 64)
     first = status["shots"][0]["frame"]
     hints = {str(first): {"marks": [{"points": [[20, 20]], "color": "#ff0000", "radius_px": 12}]}}
-    answer = client.post(f"{path}/colors", json={"options": {"seed": 9}, "hints": hints})
+    answer = client.post(f"{path}/colorize", json={"options": {"seed": 9}, "hints": hints})
     assert answer.status_code == 202, answer.text
     assert settled(client, path)["state"] == "done"
     result = client.get(f"{path}/result")
@@ -75,47 +65,84 @@ def test_a_video_gets_stills_and_comes_back_in_color(client):
     assert len(status["shots"]) == 2
     assert warmth[20, 20] > 30 > 0 > (frames[-1][..., 0] - frames[-1][..., 2]).mean()  # not across the cut
     assert client.delete(path).status_code == 204
-    assert client.get(path).json()["detail"] == "this film is not kept any more; send it again"
+    assert client.get(path).json()["detail"] == "this video is no longer stored; send it again"
 
 
-def test_what_is_no_video_has_a_line(client):
-    path = sent(client, b"no film at all", "x.mp4")
+def test_what_is_no_video_has_a_line(client, settled):
+    path = sent(client, b"no video at all", "x.mp4")
     status = settled(client, path)
     assert status["state"] == "failed"
     assert status["line"].startswith("x.mp4") and "/" not in status["line"]
-    assert client.post(f"{path}/colors", json={}).status_code == 409
+    assert client.post(f"{path}/colorize", json={}).status_code == 409
 
 
-@pytest.mark.parametrize(
-    ("wish", "said"),
-    [
+def test_requests_that_do_not_fit_have_a_line(client, settled, short):
+    path = sent(client, short)
+    settled(client, path)
+    for wanted, said in [
         ({"model": "nobody"}, "not on offer"),
-        ({"options": {"recompose": False}}, "own luma"),
+        ({"options": {"recompose": False}}, "own luminance"),
         ({"options": {"steps": "many"}}, "steps"),
         ({"hints": {"a": {}}}, "hints"),
-    ],
-)
-def test_bad_wishes_have_a_line(client, wish, said):
-    path = sent(client, video_bytes(4))
-    settled(client, path)
-    answer = client.post(f"{path}/colors", json=wish)
-    assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
+    ]:
+        answer = client.post(f"{path}/colorize", json=wanted)
+        assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
 
 
-def test_a_hint_outside_of_the_frame_is_told_when_it_is_worked_at(client):
-    path = sent(client, video_bytes(4))
+def test_a_hint_outside_of_the_frame_fails_the_video_and_does_not_lose_it(client, settled, short):
+    path = sent(client, short)
     settled(client, path)
     hints = {"0": {"marks": [{"points": [[500, 1]], "color": "red"}]}}
-    assert client.post(f"{path}/colors", json={"hints": hints}).status_code == 202
+    assert client.post(f"{path}/colorize", json={"hints": hints}).status_code == 202
     status = settled(client, path)
     assert status["state"] == "failed" and "outside" in status["line"]
-    assert client.post(f"{path}/colors", json={}).status_code == 202  # it is not lost
+    assert client.post(f"{path}/colorize", json={}).status_code == 202
     assert settled(client, path)["state"] == "done"
 
 
-def test_videos_are_bounded(client):
-    paths = [sent(client, video_bytes(4)) for _ in range(2)]
+def test_videos_are_bounded(client, settled, short):
+    paths = [sent(client, short) for _ in range(2)]
     for path in paths:
         settled(client, path)
-    sent(client, video_bytes(4))
+    sent(client, short)
     assert [client.get(path).status_code for path in paths] == [404, 200]
+
+
+def test_routes_and_words_of_version_0_1(client, engine, monkeypatch, settled, short):
+    """They stay until 0.3: clients ask /v1/films/{id} while the state is "reading" or "colouring"."""
+    go, original = threading.Event(), type(engine).__call__
+    monkeypatch.setattr(type(engine), "__call__", lambda self, *given: go.wait(20) and original(self, *given))
+    answer = client.post("/v1/films", files={"film": ("garden.mp4", short)})
+    assert answer.status_code == 202, answer.text
+    key = answer.json()["id"]
+    path = f"/v1/films/{key}"
+    status = settled(client, path)
+    assert (status["state"], status["frames"]) == ("ready", 4)
+    still = f"{path}/stills/{status['shots'][0]['frame']}"
+    assert client.get(still).content == client.get(still.replace("films", "videos")).content
+    hints = {"0": {"marks": [{"points": [[5, 5]], "colour": "red"}]}}
+    assert client.post(f"{path}/colours", json={"hints": hints}).json() == {"id": key}
+    assert client.get(path).json()["state"] == "colouring"
+    assert client.get(f"/v1/videos/{key}").json()["state"] == "colorizing"
+    go.set()
+    assert settled(client, path)["state"] == "done"
+    assert client.get(f"{path}/result").headers["content-type"] == "video/mp4"
+    assert client.delete(path).status_code == 204
+    for each in (path, f"/v1/videos/{key}"):
+        assert client.get(each).json()["detail"] == "this video is no longer stored; send it again"
+    described = client.get("/openapi.json").text
+    assert "/v1/videos/{key}/colorize" in described and "film" not in described
+
+
+def test_without_a_file(client):
+    for path, name in (("videos", "video"), ("films", "film")):
+        answer = client.post(f"/v1/{path}", data={"x": "y"})
+        line = f"a video as a file is needed; the field is called {name}"
+        assert (answer.status_code, answer.json()["detail"]) == (422, line)
+
+
+@pytest.mark.parametrize("path", ["videos", "films"])
+def test_videos_may_be_larger_than_photos(client_of, scripted, path):
+    client = client_of(scripted, max_upload_mb=0.001, max_video_mb=1)
+    files = {path.removesuffix("s"): ("x.mp4", b"0" * 5000)}
+    assert client.post(f"/v1/{path}", files=files).status_code == 202

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from chromatune.data.sources import open_source
-from chromatune.evaluation.metrics import scores
-from chromatune.training.loop import train
+from chromatune.data import open_source
+from chromatune.evaluation import score_result
+from chromatune.training.run import train
 from chromatune.training.settings import TrainSettings
+from chromatune.training.training_loop import TrainResult
+
+TrainTiny = Callable[..., tuple[TrainResult, list[dict[str, Any]]]]
 
 TINY = {
     "size_px": 32,
@@ -21,7 +27,7 @@ TINY = {
     "lr": 1e-3,
     "log_every": 2,
     "validate_every": 3,
-    "validation_photos": 3,
+    "validation_photos": 2,
     "validation_steps": 1,
     "checkpoint_every": 3,
     "cache_variants": 2,
@@ -32,6 +38,15 @@ TINY = {
 @pytest.fixture(autouse=True)
 def _fresh(fresh_accelerate):
     """Every test here may train."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, which wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -56,17 +71,29 @@ def tiny_settings() -> dict[str, object]:
     return dict(TINY)
 
 
-@pytest.fixture
-def start(drawn_photos, tiny_pipeline, tmp_path, tiny_settings):
-    """Runs with the tiny settings and some changed: `start("name", lr=…)` -> what `train` returned, and its rows."""
+@pytest.fixture(scope="session")
+def train_tiny(drawn_photos, tiny_pipeline, tiny_settings, tmp_path_factory) -> TrainTiny:
+    """Trains with the tiny settings and some changed: `train_tiny(out, lr=…)` -> what `train` returned, and its rows.
 
-    def start(name="run", *, model=None, cache_dir=None, **changes):
+    All runs share their latents, but for one with a `cache_dir` (None: the run's own).
+    """
+    latents = tmp_path_factory.mktemp("latents")
+
+    def run(
+        out: Path, *, model: Path | None = None, cache_dir: Path | None = latents, **changes: Any
+    ) -> tuple[TrainResult, list[dict[str, Any]]]:
         settings = TrainSettings(**(tiny_settings | changes))
-        rows = []
-        trained = train(
-            open_source(drawn_photos), str(model or tiny_pipeline()), settings, tmp_path / name, score=scores,
+        rows: list[dict[str, Any]] = []
+        result = train(
+            open_source(drawn_photos), str(model or tiny_pipeline()), settings, out, score=score_result,
             on_row=rows.append, cache_dir=cache_dir,
         )  # fmt: skip
-        return trained, rows
+        return result, rows
 
-    return start
+    return run
+
+
+@pytest.fixture
+def start(train_tiny: TrainTiny, tmp_path: Path) -> TrainTiny:
+    """Trains below the test's own folder: `start("name", lr=…)`."""
+    return lambda name="run", **changes: train_tiny(tmp_path / name, **changes)

@@ -29,8 +29,8 @@ def rows_in(log: Path) -> int:
 def run_until_killed(command: list[str], log: Path, rows: int, delay_seconds: float) -> bool:
     """Kills the process a little after its log has so many rows; False if it ended before."""
     deadline = time.monotonic() + LONGEST_SECONDS
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=quiet_environment(), **silent) as process:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, env=quiet_environment(), stdout=nowhere, stderr=nowhere) as process:
         while process.poll() is None and rows_in(log) < rows and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         time.sleep(delay_seconds)

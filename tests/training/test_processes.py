@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from chromatune.training.settings import presets
 
@@ -26,6 +27,7 @@ def launch(processes, photos, model, out, settings):
     return [row for row in rows if row["kind"] == "train"], json.loads((out / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_with_twice_the_batch(drawn_photos, tiny_pipeline, tiny_settings, tmp_path, start):
     """The draws are the same ones, so the curves differ by rounding alone."""
     changes = {"validate_every": 6, "log_every": 1, "lab_weight": 0}

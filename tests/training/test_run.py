@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.data.inspection import inspect_source
-from chromatune.data.sources import open_source
-from chromatune.data.splits import split_source
+from chromatune.data import inspect_source, open_source, split_source
 from chromatune.errors import DataError, OptionsError
-from chromatune.files import claim_folder
+from chromatune.files import lock_run_folder
 from chromatune.prompts import COLORIZE_PROMPTS
-from chromatune.training import loop, run
+from chromatune.training import run, training_loop
+from chromatune.training.initial_model import load_initial_model
 from chromatune.training.settings import TrainSettings
-from chromatune.training.widening import open_trainable
+from chromatune.training.training_loop import learning_rate
 
 
 def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline, tiny_settings):
@@ -27,7 +26,7 @@ def test_photos_that_cannot_be_used_leave_nothing_behind(tmp_path, tiny_pipeline
     for number in range(4):
         Image.new("L", (48, 48), 40 * number).save(photos / f"{number}.png")
     with pytest.raises(DataError, match="no usable photo to validate on .. gray or sepia.; give more color photos"):
-        loop.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
+        run.train(open_source(photos), str(tiny_pipeline()), TrainSettings(**tiny_settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -39,27 +38,44 @@ def test_another_run_is_not_continued_by_mistake(start, tmp_path):
     assert sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file()) == kept
 
 
+def test_a_run_of_version_0_1_resumes(start, tmp_path):
+    """Its settings and measures have the names of then: grey, psnr_grey."""
+    start("old", max_steps=1)
+    folder = tmp_path / "old"
+    facts = json.loads((folder / run.RUN_FILE).read_text())
+    present = {name: (folder / name).read_text() for name in (run.RUN_FILE, "metrics.jsonl")}
+    (folder / run.RUN_FILE).write_text(json.dumps({"grey" if k == "gray" else k: v for k, v in facts.items()}))
+    log = folder / "metrics.jsonl"
+    log.write_text(log.read_text().replace("psnr_gray", "psnr_grey"))
+    result, rows = start("old", max_steps=1)
+    assert result.steps == 1 and not rows
+    assert present == {name: (folder / name).read_text() for name in present}
+    (folder / run.RUN_FILE).write_text(json.dumps({"grey": "rec601"} | {k: v for k, v in facts.items() if k != "gray"}))
+    with pytest.raises(OptionsError, match="holds a run with gray='rec601', and now it is 'varied'"):
+        start("old", max_steps=1)
+
+
 def test_latents_lie_where_the_call_says_whatever_the_environment(start, tmp_path, monkeypatch):
     """Guards that only the command line reads CHROMATUNE_CACHE."""
     monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "elsewhere"))
     shared, _ = start(max_steps=1, cache_dir=tmp_path / "shared")
     assert shared.cache.folder.parent == tmp_path / "shared"
-    own, _ = start(max_steps=1)
+    own, _ = start(max_steps=1, cache_dir=None)
     assert own.cache.folder.parent == tmp_path / "run" / "cache" and not (tmp_path / "elsewhere").exists()
 
 
 def test_a_second_process_on_the_same_run_is_one_line(start, tmp_path, monkeypatch):
     """Guards that the folder is held for the whole run, and let go in the end."""
-    known, refused = loop.learning_rate, []
+    refused = []
 
-    def learning_rate(*args):
-        with pytest.raises(OptionsError) as error, claim_folder(tmp_path / "run", run.RUN_FILE, {}, "a run"):
+    def rate(*args):
+        with pytest.raises(OptionsError) as error, lock_run_folder(tmp_path / "run", run.RUN_FILE, {}, "a run"):
             pass
         refused.append(str(error.value))
-        return known(*args)
+        return learning_rate(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "learning_rate", learning_rate)
+        patched.setattr(training_loop, "learning_rate", rate)
         start(max_steps=1)
     assert "is in use: another process is working there" in refused[0] and "\n" not in refused[0]
     start(max_steps=1)
@@ -67,20 +83,20 @@ def test_a_second_process_on_the_same_run_is_one_line(start, tmp_path, monkeypat
 
 def test_at_most_so_many_photos_whichever_their_order(start, drawn_photos):
     """Guards `photos`: a share of a source, held-out photos included, is drawn by the seed alone."""
-    trained, _ = start(photos=6, max_steps=1)
-    used = {item.key for item in (*trained.split.train, *trained.split.validation)}
+    result, _ = start(photos=6, max_steps=1)
+    used = {item.key for item in (*result.split.train, *result.split.validation)}
     assert len(used) == 6
     source = open_source(drawn_photos)
     turned = dataclasses.replace(source, items=source.items[::-1])
-    planned = [run.plan_run(each, str(trained.info.path), trained.settings).split for each in (source, turned)]
+    planned = [run.plan_run(each, str(result.pipeline.info.path), result.settings).split for each in (source, turned)]
     assert all({item.key for item in (*split.train, *split.validation)} == used for split in planned)
 
 
 def test_schedules(start, tiny_pipeline, tmp_path):
-    trained, _ = start(max_steps=2, zero_terminal_snr=True)
-    config = trained.pipeline.scheduler.config
+    result, _ = start(max_steps=2, zero_terminal_snr=True)
+    config = result.pipeline.scheduler.config
     assert config.prediction_type == "v_prediction" and config.rescale_betas_zero_snr
-    assert float(trained.pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
+    assert float(result.pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(OptionsError, match="use v_prediction"):
         start("other", model=tiny_pipeline(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
               prediction_type="epsilon")  # fmt: skip
@@ -88,11 +104,11 @@ def test_schedules(start, tiny_pipeline, tmp_path):
 
 
 def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
-    """A model trained without dropout must not be sampled with guidance."""
-    bare = open_trainable(str(tiny_stable_diffusion(8)))
+    """A model result without dropout must not be sampled with guidance."""
+    bare = load_initial_model(str(tiny_stable_diffusion(8)))
     assert bare.defaults == {}
     for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
-        info = run.run_info(bare, TrainSettings(dropout=dropout), 16)
+        info = run.run_info(bare, TrainSettings(dropout=dropout))
         assert (info.guidance_scale, info.image_guidance_scale) == scales
 
 
@@ -101,16 +117,16 @@ def test_the_sources_own_prompts(start):
         start(prompts="source")
 
 
-def test_what_is_left_out_is_written_with_its_reason(start, drawn_photos, tmp_path):
-    """The photos that `data inspect` leaves out, by the same rule."""
-    trained, _ = start(max_steps=1)
-    rows = [json.loads(line) for line in (tmp_path / "run" / run.LEFT_OUT_FILE).read_text().splitlines()]
-    told = {row["key"]: row["reason"] for row in rows}
-    inspected = inspect_source(open_source(drawn_photos), size_px=16).left_out
+def test_skipped_photos_are_written_with_their_reason(start, drawn_photos, tmp_path):
+    """The photos that `data inspect` skips, by the same rule."""
+    result, _ = start(max_steps=1)
+    rows = [json.loads(line) for line in (tmp_path / "run" / run.SKIPPED_FILE).read_text().splitlines()]
+    written = {row["key"]: row["reason"] for row in rows}
+    inspected = inspect_source(open_source(drawn_photos), size_px=16).skipped
     expected = {"broken.jpg": "broken", "gray.png": "gray or sepia"}
     assert {key for photos in inspected.values() for key in photos.examples} == set(expected)
-    held_out = {item.key for item in trained.split.validation}
-    assert told == {key: reason for key, reason in expected.items() if key not in held_out}
+    held_out = {item.key for item in result.split.validation}
+    assert written == {key: reason for key, reason in expected.items() if key not in held_out}
 
 
 def test_a_held_out_photo_that_cannot_be_used_is_replaced(tiny_pipeline, tiny_settings, tmp_path):
@@ -126,9 +142,9 @@ def test_a_held_out_photo_that_cannot_be_used_is_replaced(tiny_pipeline, tiny_se
         if path.name != first.key:
             squares = np.kron(colors.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1)))
             Image.fromarray(squares.astype(np.uint8)).save(path)
-    trained = loop.train(open_source(photos), str(tiny_pipeline()), settings, tmp_path / "run")
-    assert len(trained.split.validation) == 1 and trained.split.validation[0].key != first.key
-    assert json.loads((tmp_path / "run" / run.LEFT_OUT_FILE).read_text()) == {
+    result = run.train(open_source(photos), str(tiny_pipeline()), settings, tmp_path / "run")
+    assert len(result.split.validation) == 1 and result.split.validation[0].key != first.key
+    assert json.loads((tmp_path / "run" / run.SKIPPED_FILE).read_text()) == {
         "key": first.key,
         "reason": "gray or sepia",
     }
@@ -142,5 +158,6 @@ def test_auto_takes_the_photos_own_prompts_where_there_are_any(drawn_photos, tin
     if own is None:
         assert prompts == COLORIZE_PROMPTS
     else:
+        assert isinstance(prompts, dict)
         assert prompts["00.png"] == "paint it red" and set(prompts) == {item.key for item in source.items}
         assert all(prompt in COLORIZE_PROMPTS for key, prompt in prompts.items() if key != "00.png")

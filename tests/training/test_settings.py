@@ -31,6 +31,14 @@ def test_command_line_beats_file_beats_preset(tmp_path):
     assert settings.flip is False
 
 
+def test_names_of_version_0_1_are_taken(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('grey = "rec601"\n')
+    assert resolve_settings("quick", config).gray == "rec601"
+    assert resolve_settings("quick", config, ["grey=rec709"]).gray == "rec709"
+    assert resolve_settings("paper", None, {"grey": "rec709"}).gray == "rec709"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -61,4 +69,4 @@ def test_unknown_preset_and_bad_files(tmp_path):
 
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
-        TrainSettings().lr = 1.0
+        TrainSettings().lr = 1.0  # type: ignore[misc]

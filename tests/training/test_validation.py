@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.training.grids import read_grid, write_grid
-from chromatune.training.validation import measure_anchors, measure_results
-from chromatune.training.validation_set import ValidationSet
+from chromatune.training.validation import ValidationSet, measure_baselines, measure_results, read_grid, write_grid
 
 
 def squares(seed, count=3, side=8):
@@ -31,18 +29,18 @@ def spread(result, truth, gray):
 def test_colorfulness_errors_are_distances(photos, truth_cf_field):
     """Guards the `abs` of ΔCF: too little color is an error, as too much is, and less of it is better."""
     raw = squares(1).astype(np.float32) / 255
-    anchors = {"psnr_gray": 19.0, "truth_cf_field": truth_cf_field}
-    means, recomposed = measure_results(raw, photos, spread, anchors)
+    baselines = {"psnr_gray": 19.0, "truth_cf_field": truth_cf_field}
+    means, recomposed = measure_results(raw, photos, spread, baselines)
     colorfulness = np.mean([spread(result, None, None)["cf_field"] for result in recomposed])
     assert 0 < colorfulness < 255
     assert means["delta_cf"] == pytest.approx(abs(colorfulness - truth_cf_field)) and means["delta_cf"] > 0
 
 
-def test_anchors_are_the_gray_input_and_the_truth(photos):
+def test_baselines_are_the_gray_input_and_the_truth(photos):
     score = lambda result, truth, gray: {"psnr": float(result.mean()), "cf_field": float(result.max())}  # noqa: E731
-    anchors = measure_anchors(photos, score)
-    assert anchors["psnr_gray"] == pytest.approx(np.mean([gray.mean() for gray in photos.gray_u8]))
-    assert anchors["truth_cf_field"] == np.mean([truth.max() for truth in photos.truth_u8])
+    baselines = measure_baselines(photos, score)
+    assert baselines["psnr_gray"] == pytest.approx(np.mean([gray.mean() for gray in photos.gray_u8]))
+    assert baselines["truth_cf_field"] == np.mean([truth.max() for truth in photos.truth_u8])
 
 
 @pytest.mark.parametrize("scored", [False, True])
@@ -50,8 +48,11 @@ def test_a_grid_is_read_as_it_was_written(photos, tmp_path, scored):
     path, raw, recomposed = tmp_path / "grids" / "step-000001.png", squares(1), squares(2) if scored else None
     write_grid(path, photos, raw.astype(np.float32) / 255, recomposed)
     grid = read_grid(path, recomposed=scored)
+    assert grid is not None
     np.testing.assert_array_equal(grid.gray, np.repeat(photos.gray_u8[..., None], 3, axis=3))
     np.testing.assert_array_equal(grid.raw, raw)
     np.testing.assert_array_equal(grid.truth, photos.truth_u8)
-    assert grid.recomposed is None if recomposed is None else np.array_equal(grid.recomposed, recomposed)
+    assert (grid.recomposed is None) == (recomposed is None)
+    if grid.recomposed is not None and recomposed is not None:
+        np.testing.assert_array_equal(grid.recomposed, recomposed)
     assert read_grid(tmp_path / "none.png", recomposed=scored) is None

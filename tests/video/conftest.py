@@ -1,4 +1,4 @@
-"""Films with known cuts, motion and colors, written by PyAV; and a model pass without a model."""
+"""Videos with known cuts, motion and colors, written by PyAV; and one that is colored without a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import av
 import cv2
@@ -31,7 +32,7 @@ def write_video(
     """Writes (H, W) gray or (H, W, 3) color frames, uint8 or uint16."""
     options = {"crf": "1", "preset": "veryfast"} if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options)
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=RATE, options=options))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = fmt
         if full_range:
@@ -45,14 +46,14 @@ def write_video(
 
             stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
             stream.options = {**options, "x264-params": f"{fields}=1"}
-        heard = container.add_stream(sound, rate=48_000) if sound else None
+        audio = cast("av.AudioStream", container.add_stream(sound, rate=48_000)) if sound else None
         for index, frame in enumerate(frames):
             container.mux(stream.encode(picture(frame, fmt, index if ticks is None else ticks[index])))
-            if heard is not None:
-                container.mux(heard.encode(tone(index)))
+            if audio is not None:
+                container.mux(audio.encode(tone(index)))
         container.mux(stream.encode(None))
-        if heard is not None:
-            container.mux(heard.encode(None))
+        if audio is not None:
+            container.mux(audio.encode(None))
     return path
 
 
@@ -72,7 +73,7 @@ def tone(index: int) -> av.AudioFrame:
 
 
 def packets_of(path: Path) -> list[bytes]:
-    """What the packets of a film's sound hold."""
+    """What the packets of a video's sound hold."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
@@ -90,7 +91,7 @@ def texture(seed: int, height: int = 160, width: int = 240) -> np.ndarray:
 def pan(picture: np.ndarray, count: int, size: tuple[int, int] = (72, 96), step: float = 1.5) -> list[np.ndarray]:
     """A camera that goes over a picture."""
     height, width = size
-    moves = [np.float64([[1, 0, 5 + step * index], [0, 1, 8 + step * index / 3]]) for index in range(count)]
+    moves = [np.array([[1, 0, 5 + step * index], [0, 1, 8 + step * index / 3]]) for index in range(count)]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return [cv2.warpAffine(picture, move, (width, height), flags=flags) for move in moves]
 
@@ -105,24 +106,30 @@ def aged(frames: Sequence[np.ndarray], seed: int, *, grain: float = 5, flicker: 
     return found
 
 
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    """Two shots of 14 frames, 96 × 72, with sound."""
-    frames = aged([*pan(texture(1), 14), *pan(texture(2), 14)], 0, grain=2)
-    return write_video(tmp_path / "film.mp4", frames, sound="aac")
+@pytest.fixture(autouse=True)
+def unhashed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No megabytes of weights are hashed for a model that is not run."""
+    monkeypatch.setattr("chromatune.video.run.weights_hash", lambda model: "0")
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shots of 10 frames, 96 × 72, with sound."""
+    frames = aged([*pan(texture(1), 10), *pan(texture(2), 10)], 0, grain=2)
+    return write_video(tmp_path_factory.mktemp("video") / "film.mp4", frames, sound="aac")
 
 
 @pytest.fixture
 def frame_folder(tmp_path: Path) -> Path:
-    """The same as numbered PNG files, from 101 on."""
+    """Two shots of 6 frames as numbered PNG files, from 101 on."""
     folder = tmp_path / "scans"
     folder.mkdir()
-    for index, frame in enumerate(aged([*pan(texture(1), 8), *pan(texture(2), 8)], 0, grain=2)):
+    for index, frame in enumerate(aged([*pan(texture(1), 6), *pan(texture(2), 6)], 0, grain=2)):
         cv2.imwrite(str(folder / f"scan_{101 + index:05d}.png"), frame)
     return folder
 
 
 @pytest.fixture(scope="session")
 def studio() -> SimpleNamespace:
-    """What makes films: `write`, `packets`, `texture`, `pan`, `aged`."""
+    """Makes videos: `write`, `packets`, `texture`, `pan`, `aged`."""
     return SimpleNamespace(write=write_video, packets=packets_of, texture=texture, pan=pan, aged=aged)

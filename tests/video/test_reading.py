@@ -1,4 +1,4 @@
-"""Films as they are read, and as they are written again: luma, times, shape and sound stay."""
+"""Videos as they are read, and as they are written again: luma, times, shape and sound stay."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import pytest
 
 from chromatune.errors import OptionsError, VideoError
 from chromatune.video import open_video
-from chromatune.video.writing import choose_codec, video_writer
+from chromatune.video.reading import HeldFrames
+from chromatune.video.writing import choose_codec, open_writer
 
 GREEN = np.full((6, 8, 2), -0.08, np.float32)
 
 
 def rewritten(video: Path, out: Path, codec: str | None = None) -> Path:
     opened = open_video(video)
-    with video_writer(out, choose_codec(out, codec), opened.info) as writer:
+    with open_writer(out, opened.info, codec=codec) as writer:
         for frame in opened.read():
-            writer.write(frame, writer.planes(frame, GREEN))
+            writer.write(frame, "", writer.make(frame, GREEN))
         writer.finish()
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frames(studio) -> list[np.ndarray]:
     return studio.aged(studio.pan(studio.texture(1), 8), 0)
 
@@ -34,12 +35,12 @@ def frames(studio) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("codec", "fmt", "bits", "full"),
     [
-        ("ffv1", "gray", 8, True),
         ("ffv1", "yuv422p10le", 10, False),
         ("ffv1", "gray16le", 16, True),
         ("ffv1", "bgr0", 8, True),
-        ("libx264", "yuv420p", 8, False),
         ("libx264", "nv12", 8, False),
+        pytest.param("ffv1", "gray", 8, True, marks=pytest.mark.slow),
+        pytest.param("libx264", "yuv420p", 8, False, marks=pytest.mark.slow),
     ],
 )
 def test_ffv1_keeps_every_sample_of_luma(studio, frames, tmp_path: Path, codec, fmt, bits, full) -> None:
@@ -50,6 +51,7 @@ def test_ffv1_keeps_every_sample_of_luma(studio, frames, tmp_path: Path, codec, 
     assert (back.info.bits, back.info.full_range) == (bits, full)
     for one, other in zip(opened.read(), back.read(colors=True), strict=True):
         assert np.array_equal(one.luma, other.luma)
+        assert other.rgb is not None
         red, green, _ = other.rgb.reshape(-1, 3).mean(axis=0)
         assert green > 1.1 * red
 
@@ -79,7 +81,10 @@ def test_sound_that_a_container_does_not_hold_is_told(studio, frames, tmp_path: 
     assert not list(tmp_path.glob("*out*"))
 
 
-@pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (-90, 3), (180, 2)])
+@pytest.mark.parametrize(
+    ("rotation", "turns"),
+    [(90, 1), (180, 2), pytest.param(-90, 3, marks=pytest.mark.slow)],
+)
 def test_a_rotated_video_is_upright(studio, frames, tmp_path: Path, rotation: int, turns: int) -> None:
     flat = list(open_video(studio.write(tmp_path / "flat.mp4", frames)).read())
     video = studio.write(tmp_path / "film.mp4", frames, rotation=rotation, aspect=Fraction(4, 3))
@@ -116,7 +121,7 @@ def test_a_truncated_video_gives_what_is_there(studio, frames, tmp_path: Path) -
     video = studio.write(tmp_path / "film.mp4", frames * 4)
     whole = video.read_bytes()
     (tmp_path / "headless.mp4").write_bytes(whole[: len(whole) // 2])  # an MP4's index stands at its end
-    with pytest.raises(VideoError, match="no film, or damaged"):
+    with pytest.raises(VideoError, match="no video, or damaged"):
         open_video(tmp_path / "headless.mp4")
     matroska = studio.write(tmp_path / "film.mkv", frames * 4)
     (tmp_path / "short.mkv").write_bytes(matroska.read_bytes()[: matroska.stat().st_size // 2])
@@ -125,7 +130,7 @@ def test_a_truncated_video_gives_what_is_there(studio, frames, tmp_path: Path) -
 
 
 def test_what_is_no_video_is_one_line(studio, frames, tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("no film at all\n" * 50)
+    (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
     (tmp_path / "empty.mp4").write_bytes(b"")
     sound = tmp_path / "song.m4a"
     studio.write(tmp_path / "film.mp4", frames, sound="aac")
@@ -137,8 +142,8 @@ def test_what_is_no_video_is_one_line(studio, frames, tmp_path: Path) -> None:
                 target.mux(packet)
     (tmp_path / "nothing").mkdir()
     for name, words in {
-        "text.mp4": "no film",
-        "empty.mp4": "no film",
+        "text.mp4": "no video",
+        "empty.mp4": "no video",
         "song.m4a": "sound alone, no frames",
         "nothing": "no numbered picture",
         "absent.mp4": "no such file",
@@ -160,9 +165,9 @@ def test_a_codec_that_does_not_fit_is_told() -> None:
 def test_a_folder_is_read_by_its_numbers(frame_folder: Path) -> None:
     video = open_video(frame_folder, rate=Fraction(24))
     frames = list(video.read())
-    assert [frame.number for frame in frames] == list(range(101, 117))
+    assert [frame.number for frame in frames] == list(range(101, 113))
     assert video.index_of(103) == 2 and video.index_of(1) is None
-    assert frames[12].seconds == 0.5
+    assert frames[6].seconds == 0.25
     cv2.imwrite(str(frame_folder / "again_00104.png"), np.zeros((72, 96), np.uint8))
     with pytest.raises(VideoError, match="have one number"):
         open_video(frame_folder)
@@ -170,3 +175,22 @@ def test_a_folder_is_read_by_its_numbers(frame_folder: Path) -> None:
     cv2.imwrite(str(frame_folder / "scan_00201.png"), np.zeros((70, 96), np.uint8))
     with pytest.raises(VideoError, match=r"scan_00201\.png is 96 × 70 px of 8 bits, where the first frame is 96 × 72"):
         list(open_video(frame_folder).read())
+
+
+def test_frames_that_fit_into_memory_are_decoded_once(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, readings = open_video(video), 0
+    read = type(opened).read
+
+    def counted(self, **colors):
+        nonlocal readings
+        readings += 1
+        return read(self, **colors)
+
+    monkeypatch.setattr(type(opened), "read", counted)
+    frames = HeldFrames(opened)
+    once, again = ([frame.luma for frame in frames] for _ in range(2))
+    assert readings == 1 and len(once) == 20 and all(one is other for one, other in zip(once, again, strict=True))
+    monkeypatch.setattr("chromatune.video.reading.MOST_HELD_BYTES", 3 * once[0].nbytes)
+    frames = HeldFrames(opened)
+    assert [len(list(frames)) for _ in range(2)] == [20, 20] and readings == 3
+    assert len(list(HeldFrames(opened, seconds=0.1))) == 3  # and no more than fit are held

@@ -3,8 +3,8 @@
 app.py         the commands together, and the exit codes
 colorize.py    `chromatune colorize`, and so on: a file for each command, which loads libraries only when it runs
 fields.py      settings ⇒ options: each is declared once, in the pydantic model that Python uses too
-progress.py    bars on stderr
-printing.py    failures and tables
+terminal.py    failures, progress and tables
+environment.py libraries that may be missing, and what the environment sets
 document.py    all commands ⇒ docs/cli.md
 """
 

@@ -20,8 +20,8 @@ from chromatune.cli.experiment import experiment_app
 from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
-from chromatune.cli.printing import complain
 from chromatune.cli.serve import serve_command
+from chromatune.cli.terminal import complain
 from chromatune.cli.video import video_command
 from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
 
@@ -44,7 +44,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _help_alone(context: typer.Context) -> int:
-    """Without a command: the help, on stderr, and wrong usage."""
+    """Print the help on stderr where there is no command: that is wrong usage."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(WRONG_USAGE)
@@ -75,7 +75,7 @@ app.command("serve")(serve_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code, after one command was run; a failure is one line on stderr.
+    """Run one command and return its exit code; a failure is one line on stderr.
 
     Args:
         arguments: what was typed after `chromatune`; None means this process's own arguments.
@@ -116,6 +116,6 @@ def _command_of(error: typer.TyperException) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Torch and OpenCV have errors of their own for this, known here by their words: neither need be loaded."""
+    """Return whether memory ran out; errors of torch and OpenCV are known by their words, so that neither is loaded."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or any(phrase in words for phrase in OUT_OF_MEMORY_PHRASES)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import flags_in_errors, takes_fields
-from chromatune.cli.printing import complain, print_line
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import complain, print_line, stages
 from chromatune.errors import OptionsError, count_of, shown
 from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.images import Photo
-    from chromatune.jobs import Done, Event, HintsOf, Job
+    from chromatune.jobs import Done, Event, HintLookup, Job
 
 MOST_EXISTING = 3  # results that exist and get a line each
 
@@ -71,7 +70,7 @@ Like = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PHOTO",
-        help="A photo in color that shows the same things: its colors are taken where it does; may be given again.",
+        help="A photo in color that shows the same things: its colors are used where it does; may be given again.",
         show_default="none",
     ),
 ]
@@ -137,16 +136,16 @@ def colorize_command(
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
     # here: they load OpenCV, which `--help` does not need
-    from chromatune.files import find_own_results
-    from chromatune.jobs import plan, run_jobs
+    from chromatune.images import find_own_results
+    from chromatune.jobs import colorize_photos, plan_jobs
 
     if results := find_own_results(photos):
         photos = [photo for photo in photos if photo not in set(results)]
-        complain(f"left out {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
-    jobs = plan(photos, out, variants, _pages(photos, page))
+        complain(f"skipped {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
+    jobs = plan_jobs(photos, out, variants, _pages(photos, page))
     _refuse_terminals(jobs)
     hints_of = _hints(jobs, hints, hint or (), hints_dir, options)
-    events = run_jobs(
+    events = colorize_photos(
         jobs,
         each,
         model,
@@ -161,15 +160,15 @@ def colorize_command(
         hints_of=hints_of,
         like=read_references(like or (), options),
     )
-    return _tell(events, len(jobs), quiet, skip_existing)
+    return _print_events(events, len(jobs), quiet, skip_existing)
 
 
 def _hints(
     jobs: Sequence[Job], layer: str | None, points: Sequence[str], folder: str | None, options: ColorizeOptions
-) -> HintsOf:
-    """What is known of the photos' colors: of one photo by a layer and points, of several by a folder of layers."""
+) -> HintLookup:
+    """Return the photos' hints: of one photo by a layer and points, of several by a folder of layers."""
     from chromatune.hints import Hints, parse_point
-    from chromatune.jobs import layers_in, no_hints
+    from chromatune.jobs import hints_from_folder, no_hints
 
     if layer is None and not points and folder is None:
         return no_hints
@@ -177,7 +176,7 @@ def _hints(
     if folder is not None:
         if layer is not None or points:
             raise OptionsError("--hints-dir has the hints of all photos; leave out --hints and --hint")
-        return layers_in(folder)
+        return hints_from_folder(folder)
     if len({job.source for job in jobs}) > 1:
         raise OptionsError("--hints and --hint are of one photo; give it alone, or layers of all by --hints-dir")
     of_photo = Hints() if layer is None else Hints.from_layer(layer, name=layer)
@@ -187,7 +186,7 @@ def _hints(
 
 
 def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Photo]:
-    """The photos whose colors are to be taken, read and checked before the model is loaded.
+    """Read and check reference photos, before the model is loaded.
 
     Raises:
         OptionsError: they contradict `options`.
@@ -207,7 +206,7 @@ def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Phot
 
 
 def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
-    """The pages wanted of each photo; one that cannot be opened is told when its turn comes."""
+    """Return the pages wanted of each photo; one that cannot be opened has none here, and fails when it is read."""
     if page is None:
         return {}
     if page != "all":
@@ -231,7 +230,7 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
 
 
 def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[ColorizeOptions]:
-    """The options of each variant: seeds one after the other, in a number of steps that lets them differ."""
+    """Return the options of each variant: seeds one after the other, in a number of steps that lets them differ."""
     if variants > 1 and options.steps is None:
         from chromatune.pipeline import model_info
 
@@ -251,15 +250,15 @@ def _writes_standard_output(jobs: Sequence[Job]) -> bool:
 
 
 def _refuse_terminals(jobs: Sequence[Job]) -> None:
-    """A terminal at either end of a pipe of pictures is a mistake."""
+    """Refuse a terminal at either end of a pipe of pictures."""
     if _writes_standard_output(jobs) and sys.stdout.isatty():
         raise OptionsError("standard output is a terminal; send it to a file or a program, or give -o FILE")
     if _reads_standard_input(jobs) and sys.stdin.isatty():
         raise OptionsError("standard input is a terminal; send a photo into it: chromatune colorize - < PHOTO")
 
 
-def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: bool) -> int:
-    """The exit code, after a line for each result, warning and failure as it comes; what exists is summed up."""
+def _print_events(events: Iterable[Event], results: int, quiet: bool, skip_existing: bool) -> int:
+    """Print a line for each result, warning and failure as it comes, sum up what exists, and return the exit code."""
     from chromatune.jobs import Exists, Failed
 
     code, existing, warned, colored = 0, 0, set[str](), list[str]()
@@ -297,7 +296,7 @@ def _tell(events: Iterable[Event], results: int, quiet: bool, skip_existing: boo
 
 
 def _warnings(done: Done) -> Iterable[str]:
-    """What is to be said of a result, a line each: of its photo by name, of the options once for all."""
+    """Yield a result's warnings, a line each: of its photo by name, of the options once for all."""
     yield from (f"{_name_of(done)}: {warning}" for warning in done.result.photo.warnings)
     yield from done.result.warnings
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.printing import print_table
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import print_table, stages
 from chromatune.errors import DataError, count_of
-from chromatune.files import CONTACT_SHEET
+from chromatune.images import CONTACT_SHEET
 
 if TYPE_CHECKING:
     from chromatune.data import Inspection
@@ -76,7 +75,7 @@ def inspect_command(
 
 
 def _reasons(inspection: Inspection) -> str:
-    return ", ".join(f"{photos.count} {reason}" for reason, photos in inspection.left_out.items())
+    return ", ".join(f"{photos.count} {reason}" for reason, photos in inspection.skipped.items())
 
 
 def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
@@ -91,8 +90,8 @@ def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
         ("long side (px)", _span(inspection.long_side_px), ""),
         ("split hash", inspection.split_digest or "none", "a tenth for validation, seed 0"),
     ]
-    for reason, photos in inspection.left_out.items():
-        rows.append((f"left out: {reason}", str(photos.count), "; ".join(photos.messages or photos.examples)))
+    for reason, photos in inspection.skipped.items():
+        rows.append((f"skipped: {reason}", str(photos.count), "; ".join(photos.messages or photos.examples)))
     return rows
 
 

@@ -19,13 +19,13 @@ wrong usage, 130 interrupted."""
 
 
 def document() -> str:
-    """The page `docs/cli.md`."""
+    """Return the page `docs/cli.md`."""
     sections = [_section(command, path) for path, command in _commands(typer.main.get_command(app), "chromatune")]
     return "\n\n".join([TITLE, *sections]) + "\n"
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """What is typed, and the command: a group before its commands, in the order of its help."""
+    """Yield what is typed and the command: a group before its commands, in the order of its help."""
     yield path, command
     for name, each in getattr(command, "commands", {}).items():
         yield from _commands(each, f"{path} {name}")
@@ -51,7 +51,7 @@ def _table(command: Any, context: typer.Context) -> str:
 
 
 def _parted(described: str) -> tuple[str, str]:
-    """What an option means, and its default and limits: help has them in brackets after two spaces."""
+    """Return an option's meaning, and its default and limits: help has them in brackets after two spaces."""
     if not described.endswith("]") or "  [" not in described:
         return described, ""
     meaning, _, facts = described.removesuffix("]").rpartition("  [")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import complain, note_own_results, print_line
-from chromatune.cli.progress import stages
+from chromatune.cli.terminal import complain, note_own_results, print_line, stages
 from chromatune.errors import count_of
 from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
 
@@ -27,7 +26,7 @@ def evaluate_command(
 ) -> int:
     """Measure colorizers on photos: scores of each photo, tables with intervals, and a report with pictures.
 
-    A film in color (or film:DIR, a folder of frames) is measured through time; see docs/video.md.
+    A video in color (or video:DIR, a folder of frames) is measured through time; see docs/video.md.
     Rows that are always there: the gray photo itself, and every model with and without its own luminance. Run again
     after an interruption, it goes on. Exit code 1: photos or results could not be read; the report lists them.
     """
@@ -46,11 +45,11 @@ def evaluate_command(
     note_own_results(evaluation.own_results)
     for name in (REPORT_FILE, SUMMARY_FILE):
         print_line(out / name)
-    return _tell_failures(evaluation)
+    return _report_failures(evaluation)
 
 
 def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
-    """Models measured on a film in color: a table, and the paths of what is written."""
+    """Measure models on a video in color; print a table, and the paths of what is written."""
     from chromatune.evaluation import STRIP_FILE, VIDEO_SUMMARY_FILE, evaluate_video, video_table
     from chromatune.reports import markdown_table
 
@@ -70,13 +69,13 @@ def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
     return 0
 
 
-def _tell_failures(evaluation: Evaluation) -> int:
-    """The exit code, after a line on stderr for each kind of failure."""
-    broken = evaluation.unreadable
-    if broken:
-        complain(f"{count_of(len(broken), 'photo')} cannot be read, the first: {broken[0].detail}")
+def _report_failures(evaluation: Evaluation) -> int:
+    """Return the exit code, after a line on stderr for each kind of failure."""
+    unreadable = evaluation.unreadable
+    if unreadable:
+        complain(f"{count_of(len(unreadable), 'photo')} cannot be read, the first: {unreadable[0].detail}")
     if evaluation.failures:
         row, key, reason = evaluation.failures[0]
         results = count_of(len(evaluation.failures), "result has", "results have")
         complain(f"{results} no score, the first: {row}, {key}: {reason}")
-    return 1 if broken or evaluation.failures else 0
+    return 1 if unreadable or evaluation.failures else 0

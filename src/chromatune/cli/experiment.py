@@ -9,11 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chromatune.cli.environment import shared_cache
+from chromatune.cli.environment import require_torch, shared_cache
 from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.printing import print_line
-from chromatune.cli.progress import stages
-from chromatune.cli.requirements import require_torch
+from chromatune.cli.terminal import print_line, stages
 from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation import NamedFolder
 from chromatune.options import Flag, options_error
@@ -44,7 +42,7 @@ class RunSettings(BaseModel):
 
 
 def make_run_settings(**fields: Any) -> RunSettings:
-    """Validated `RunSettings`.
+    """Return validated `RunSettings`.
 
     Raises:
         OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
@@ -102,14 +100,14 @@ def run_command(
         )  # fmt: skip
         report = write_findings(findings, public_command(settings, data))
     for judged in findings.judged:
-        came = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
-        print_line(f"{judged.verdict}: {judged.claim.text} ({came})")
+        estimate = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
+        print_line(f"{judged.verdict}: {judged.claim.text} ({estimate})")
     print_line(report)
     return 0
 
 
 def sources_by_role(typed: Iterable[str], roles: Iterable[str]) -> dict[str, str]:
-    """Role ⇒ source; "" for a source without one. A path may hold a sign of equality too.
+    """Return role ⇒ source; "" for a source without one. A path may hold a sign of equality too.
 
     Raises:
         OptionsError: a role has two sources.
@@ -126,7 +124,7 @@ def sources_by_role(typed: Iterable[str], roles: Iterable[str]) -> dict[str, str
 
 
 def public_command(settings: RunSettings, data: dict[str, str]) -> str:
-    """The command that does this again, with the folders of the photos left to the reader."""
+    """Return the command that does this again, with the folders of the photos left to the reader."""
     sources: list[str] = []
     for role, source in data.items():
         kind, colon, path = source.rpartition(":")

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from chromatune.cli.printing import plain
-from chromatune.cli.progress import stages
-from chromatune.cli.requirements import require_torch
+from chromatune.cli.environment import require_torch
+from chromatune.cli.terminal import plain, stages
 from chromatune.errors import OptionsError, shown
 
 

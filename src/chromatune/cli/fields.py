@@ -1,7 +1,7 @@
 """Settings as command-line options: flag, type, default and help come from the pydantic model that defines them.
 
 A field's description is its help; what its name and type do not say is a `chromatune.options.Flag` beside the field.
-Limits are the model's own: what breaks one is told by the model, under the name of the flag.
+Limits are the model's own: it says what breaks one, under the name of the flag.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SCALARS = (str, int, float, bool)  # what typer reads; all else is given to the 
 
 
 def takes_fields(make: Callable[..., Settings]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Makes a command of a function: for its parameter of a pydantic model stands an option for each of the fields.
+    """Make a command of a function: its parameter of a pydantic model becomes an option for each field.
 
     Args:
-        make: the model from its fields, such as `make_options`; its `OptionsError` is told with the field's flag.
+        make: the model from its fields, such as `make_options`; its `OptionsError` names the field's flag.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -56,7 +56,7 @@ def takes_fields(make: Callable[..., Settings]) -> Callable[[Callable[..., int]]
 
 @contextmanager
 def flags_in_errors(model: type[BaseModel]) -> Iterator[None]:
-    """An `OptionsError` about a field of the model calls it by its flag."""
+    """Call a field of the model by its flag in an `OptionsError` about it."""
     try:
         yield
     except OptionsError as error:
@@ -67,7 +67,7 @@ def flags_in_errors(model: type[BaseModel]) -> Iterator[None]:
 
 
 def flag_of(model: type[BaseModel], field: str) -> str:
-    """What is typed to set a field; for a field without default, which is typed without a flag, its name in help."""
+    """Return the flag of a field; for a field without default, which has no flag, its name in help."""
     info = model.model_fields[field]
     if info.is_required():
         return _flag(info).metavar or field.upper()
@@ -75,7 +75,7 @@ def flag_of(model: type[BaseModel], field: str) -> str:
 
 
 def command_line_of(command: Sequence[str], settings: BaseModel, *more: str) -> str:
-    """The command that gives these settings, in one spelling whatever was typed; defaults are left out.
+    """Return the command that gives these settings, in one spelling whatever was typed, without defaults.
 
     Args:
         command: its first words.
@@ -100,7 +100,7 @@ def command_line_of(command: Sequence[str], settings: BaseModel, *more: str) -> 
 
 
 def _parameter(model: type[BaseModel], field: str) -> inspect.Parameter:
-    """The parameter from which typer makes the option, or the argument, of a field."""
+    """Return the parameter from which typer makes the option, or the argument, of a field."""
     info, flag = model.model_fields[field], flag_of(model, field)
     kind, metavar = _typed_as(info.annotation)
     metavar = _flag(info).metavar or metavar
@@ -117,14 +117,14 @@ def _parameter(model: type[BaseModel], field: str) -> inspect.Parameter:
 
 
 def _typed_default(info: FieldInfo, kind: Any) -> Any:
-    """The default as typer takes it: None where nothing stands for it, and text where the model reads text."""
+    """Return the default as typer takes it: None for no default, and text where the model reads text."""
     if info.default is None or info.default == ():
         return None
     return str(info.default) if kind is str else info.default
 
 
 def _typed_as(annotation: Any) -> tuple[Any, str | None]:
-    """Type that typer reads for a field's type, and what stands for the value in help where the type says more."""
+    """Return the type that typer reads for a field's type, and the value's name in help where the type says more."""
     origin, inner = get_origin(annotation), [each for each in get_args(annotation) if each is not type(None)]
     if origin is Annotated:
         return _typed_as(inner[0])
@@ -138,7 +138,7 @@ def _typed_as(annotation: Any) -> tuple[Any, str | None]:
 
 
 def _as_given(model: type[BaseModel], field: str, typed: Any) -> Any:
-    """What the model takes for what was typed: nothing typed is () where a field may be given again."""
+    """Return what the model takes for what was typed: () for nothing, where a field may be given again."""
     return () if typed is None and model.model_fields[field].default == () else typed
 
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from chromatune.cli.data import Columns
-from chromatune.cli.environment import shared_cache
-from chromatune.cli.printing import complain, note_own_results, print_line
-from chromatune.cli.progress import line_stages, make_bar, stages
-from chromatune.cli.requirements import require_torch
+from chromatune.cli.environment import require_torch, shared_cache
+from chromatune.cli.terminal import complain, line_stages, make_bar, note_own_results, print_line, stages
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
-    from chromatune.files import Advance, StartStage
+    from chromatune.options import Advance, StartStage
     from chromatune.training import TrainSettings
 
 SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_gray", "ab_mse", "delta_cf")
@@ -103,7 +101,7 @@ def finetune_command(
 
 
 def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
-    """Passes if the model that is trained can have graphs; told before hours are spent.
+    """Check that the trained model can have ONNX graphs, before hours are spent.
 
     Raises:
         OptionsError: it is a LoRA, or keeps a scheduler that takes torch.
@@ -121,18 +119,18 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
 def _train(
     source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool
 ) -> Path | None:
-    """The folder of the trained model; None in all but one of several processes."""
+    """Train, and return the folder of the trained model; None in all but one of several processes."""
     from chromatune.data import OWN_RESULT, check_outside, open_source
     from chromatune.pipeline import check_replaceable
 
     check_outside(out, source)
     photos = open_source(source)
     if not quiet:
-        note_own_results(photos.left_out.get(OWN_RESULT, 0))
+        note_own_results(photos.skipped.get(OWN_RESULT, 0))
 
     from chromatune.evaluation import score_result  # here and below: they load OpenCV and torch
     from chromatune.reports import require_pages
-    from chromatune.training import model_folder, train, write_outcome
+    from chromatune.training import model_folder, save_result, train
 
     require_pages("train")
     check_replaceable(model_folder(out))
@@ -142,11 +140,11 @@ def _train(
             complain(line, "warning")
 
     with progress_of_run(quiet) as (start_stage, on_row):
-        trained = train(
+        result = train(
             photos, model, settings, out,
             score=score_result, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
         )  # fmt: skip
-    return write_outcome(trained, source, preset, export_onnx=export_onnx) if trained.is_main else None
+    return save_result(result, source, preset, export_onnx=export_onnx) if result.is_main else None
 
 
 def _toml(value: Any) -> str:
@@ -157,7 +155,7 @@ def _toml(value: Any) -> str:
 
 @contextmanager
 def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
-    """What shows stages and rows of a run: a bar on a terminal, lines elsewhere, nothing when quiet."""
+    """Yield what shows stages and rows of a run: a bar on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         with stages(shown=False) as start_stage:
             yield start_stage, lambda row: None

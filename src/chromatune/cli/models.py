@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chromatune.cli.printing import print_table
+from chromatune.cli.terminal import print_table
 
 
 def models_command() -> int:

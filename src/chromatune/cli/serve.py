@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chromatune.cli.fields import flags_in_errors, takes_fields
-from chromatune.cli.printing import complain
+from chromatune.cli.terminal import complain
 from chromatune.errors import MissingExtraError
 from chromatune.serving import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
@@ -24,11 +24,17 @@ def _settings(**given: Any) -> ServeSettings:
     return make_serve_settings(token=token, **given)
 
 
+Old = Annotated[float | None, typer.Option(hidden=True)]  # a flag under its name of version 0.1, until 0.3
+
+
 @takes_fields(_settings)
 def serve_command(
     *,
     settings: ServeSettings,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    films: Old = None,
+    film_minutes: Old = None,
+    max_film_mb: Old = None,
 ) -> int:
     """Serve a page for colorizing in the browser, and an API for programs; prints the address.
 
@@ -36,6 +42,8 @@ def serve_command(
     """
     if not all(find_spec(name) for name in WEB):
         raise MissingExtraError("the server", "web")
+    old = {"films": films, "film_minutes": film_minutes, "max_film_mb": max_film_mb}
+    settings = _settings(**settings.model_dump(), **{name: value for name, value in old.items() if value is not None})
     predictor = _predictor(settings)
     predictor.start()  # while the web's libraries are loaded
     try:

@@ -1,4 +1,4 @@
-"""`chromatune video`: a film to its file, or frames to frames. What loads libraries is imported when it runs."""
+"""`chromatune video`: a video to its file, or frames to frames. What loads libraries is imported when it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import typer
 
 from chromatune.cli.colorize import Device, Library, Like, Model, Quiet, read_references
 from chromatune.cli.fields import takes_fields
-from chromatune.cli.printing import complain, print_line
-from chromatune.cli.progress import stages
-from chromatune.errors import OptionsError, count_of
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.cli.terminal import complain, print_line, stages
+from chromatune.errors import count_of
+from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.hints import Hints
@@ -23,8 +22,8 @@ FrameHints = Annotated[
     typer.Option(
         "--hint",
         metavar="FRAME:X,Y=COLOR",
-        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is carried through the shot; may be "
-        "given again.",
+        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is propagated through the shot; may "
+        "be given again.",
         show_default="none",
     ),
 ]
@@ -45,7 +44,7 @@ Preview = Annotated[
 ]
 CodecName = Annotated[
     str | None,
-    typer.Option(metavar="h264|ffv1|prores", help="How a film is encoded.", show_default="h264"),
+    typer.Option(metavar="h264|ffv1|prores", help="How a video file is encoded.", show_default="h264"),
 ]
 Cache = Annotated[
     str | None,
@@ -63,7 +62,7 @@ Rate = Annotated[
 @takes_fields(make_options)
 def video_command(
     *,
-    video: Annotated[str, typer.Argument(metavar="FILM", help="A film, or a folder of numbered frames.")],
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video file, or a folder of numbered frames.")],
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
     ],
@@ -82,24 +81,23 @@ def video_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Colorize a film without flicker, and print the path of the result.
+    """Colorize a video without flicker, and print the path of the result.
 
-    Luma, frame times and sound are the film's own. Run again after an interruption, it goes on; a changed hint takes
+    Luma, frame times and sound are the video's own. Run again after an interruption, it goes on; a changed hint takes
     its shot alone through the model.
     """
     from fractions import Fraction
 
     from chromatune.video import VideoOptions, colorize_video, open_video, read_starts, write_starts
 
-    if not options.recompose:
-        raise OptionsError("--no-recompose is of photos: a film keeps its own luma; leave it out")
+    check_recompose(options, "a video needs")
     opened = open_video(video, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
-    wishes = VideoOptions(
+    video_options = VideoOptions(
         out=Path(out),
         model=model,
-        options=options,
+        colorize_options=options,
         hints=_hints(hint or (), hints_dir),
-        like=read_references(like or (), options),
+        like=read_references(like, options) if like else (),
         codec=codec,
         starts=read_starts(Path(shots)) if shots is not None and Path(shots).exists() else None,
         preview_seconds=preview,
@@ -109,21 +107,21 @@ def video_command(
         runtime=runtime,
     )
     with stages(shown=not quiet) as start_stage:
-        result = colorize_video(opened, wishes, start_stage=start_stage)
-    if shots is not None and wishes.starts is None:
+        result = colorize_video(opened, video_options, start_stage=start_stage)
+    if shots is not None and video_options.starts is None:
         write_starts(Path(shots), result.shots)
     for warning in result.warnings:
         complain(warning, "warning")
     if not quiet:
-        kept = len(result.shots) - result.made
-        said = f"{count_of(result.frames, 'frame')} in {count_of(len(result.shots), 'shot')}"
-        complain(said + (f", {kept} of them colored before" if kept > 0 else ""), "note")
+        cached = len(result.shots) - result.colored_shots
+        counts = f"{count_of(result.frames, 'frame')} in {count_of(len(result.shots), 'shot')}"
+        complain(counts + (f", {cached} of them colored before" if cached > 0 else ""), "note")
         print_line(result.out)
     return 0
 
 
 def _hints(points: Sequence[str], folder: str | None) -> dict[int, Hints]:
-    """What is known of frames: painted layers, and points that lie on top of them."""
+    """Hints by frame: painted layers, and points that lie on top of them."""
     if not points and folder is None:
         return {}
 

@@ -1,8 +1,9 @@
 """Color arithmetic on arrays: exact luminance, chroma, and the two put together at full size.
 
-luminance.py     Rec.601 luma and chroma, the sRGB curve, how far luma drifted
-color_detection.py    whether a photo has color that is not a print's tone
-recomposition.py small chroma and a full-size gray ⇒ the photograph in color, gray for gray the same
+luminance.py         Rec.601 luma and chroma, the gamut, the sRGB curve, how far luma drifted
+recomposition.py     small chroma and a full-size gray ⇒ the photograph in color, with exactly its luma
+correction_field.py  corrections at hints ⇒ a field of corrections that follows the luma
+color_detection.py   whether a photo has color that is not a print's tone
 """
 
 import lazy_loader

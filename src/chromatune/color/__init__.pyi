@@ -4,15 +4,15 @@ from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size
 from .correction_field import shrunk_luma as shrunk_luma
 from .correction_field import upsample_field as upsample_field
-from .gamut import fit_gamut as fit_gamut
-from .gamut import relative_chroma as relative_chroma
 from .luminance import CB_SCALE as CB_SCALE
 from .luminance import CR_SCALE as CR_SCALE
 from .luminance import LUMA_WEIGHTS as LUMA_WEIGHTS
 from .luminance import chroma_of as chroma_of
+from .luminance import fit_gamut as fit_gamut
 from .luminance import linear_to_srgb as linear_to_srgb
 from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
+from .luminance import relative_chroma as relative_chroma
 from .luminance import srgb_to_linear as srgb_to_linear
 from .luminance import vivid as vivid
 from .recomposition import recompose as recompose

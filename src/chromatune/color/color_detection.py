@@ -10,7 +10,7 @@ LEAST_IN_COLOR = 6.0  # CIELAB units, see `is_in_color`
 
 
 def own_chroma(rgb: np.ndarray, tint_degree: int = 2) -> tuple[float, np.ndarray]:
-    """The mean CIELAB chroma of a photo, and the part of it that lightness does not explain, at 64 x 64 points.
+    """Return the mean CIELAB chroma of a photo, and the part of it that lightness does not explain, at 64 x 64 points.
 
     In a toned print a and b follow from L alone: the tint fades towards black and white. So a polynomial in L is fitted
     to them, and what remains is the photo's own color.
@@ -32,7 +32,7 @@ def own_chroma(rgb: np.ndarray, tint_degree: int = 2) -> tuple[float, np.ndarray
 
 
 def is_in_color(rgb: np.ndarray) -> bool:
-    """Whether a photo is plainly in color, and no scan of a black-and-white print.
+    """Return whether a photo is plainly in color, and no scan of a black-and-white print.
 
     It is where the mean of `own_chroma` is above 6 CIELAB units. Gray and sepia prints have less than 2, also as JPEGs
     of quality 30 and with grain; prints with yellow edges, brown stains, a cream border or a red stamp less than 6.

@@ -1,4 +1,4 @@
-"""The correction field: what hints say at a few pixels, carried over the photo along equal luma.
+"""The correction field: corrections at the few pixels of hints, spread over the photo along equal luma.
 
 At a grid of moderate size, x solves (L + λM + εI) x = λM d: d is the correction that is wanted where there are hints, M
 the weights of the hints (diagonal), and L the Laplacian of a graph that joins each pixel with its eight neighbors, the
@@ -31,10 +31,10 @@ LEAK = 2e-4  # ε at a reach of 1
 
 
 class CorrectionField:
-    """The graph of one photo, ready to carry hints."""
+    """The graph of one photo, which spreads hints over it."""
 
     def __init__(self, luma: np.ndarray) -> None:
-        """Joins the pixels.
+        """Build the graph.
 
         Args:
             luma: (h, w) float, 0..1, at the grid's size.
@@ -43,7 +43,7 @@ class CorrectionField:
         self._laplacian = _laplacian(self.luma.astype(np.float64))
 
     def solve(self, correction: np.ndarray, weight: np.ndarray, *, reach: float = 1.0) -> np.ndarray:
-        """The correction at every pixel.
+        """Solve for the correction at every pixel.
 
         Args:
             correction: (h, w, 2) float, d; counts only where there is weight.
@@ -67,7 +67,7 @@ class CorrectionField:
 
 
 def grid_size(height_px: int, width_px: int) -> tuple[int, int]:
-    """Height and width of the grid of a photo: its aspect, up to `MAX_ASPECT`, and never more pixels than it has."""
+    """Return height and width of the grid of a photo: its aspect up to `MAX_ASPECT`, and no more pixels than it has."""
     short_px, long_px = sorted((height_px, width_px))
     short = min(GRID_SHORT_SIDE_PX, short_px)
     long = min(long_px, round(short * min(MAX_ASPECT, long_px / short_px)))
@@ -75,7 +75,7 @@ def grid_size(height_px: int, width_px: int) -> tuple[int, int]:
 
 
 def upsample_field(field: np.ndarray, luma: np.ndarray, fine_luma: np.ndarray) -> np.ndarray:
-    """The field at a finer size, with edges where luma has them: joint bilateral upsampling (Kopf et al. 2007).
+    """Upsample the field, with edges where luma has them: joint bilateral upsampling (Kopf et al. 2007).
 
     Each value is a mean of the nine around it, so that nothing overshoots here either.
 
@@ -107,7 +107,7 @@ def upsample_field(field: np.ndarray, luma: np.ndarray, fine_luma: np.ndarray) -
 
 
 def shrunk_luma(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
+    """Return luma at a smaller size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
     return resize(gray, *size).astype(np.float32) / np.iinfo(gray.dtype).max
 
 

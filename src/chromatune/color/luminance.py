@@ -1,4 +1,4 @@
-"""Luma and chroma of gamma-encoded sRGB, and the sRGB curve.
+"""Luma and chroma of gamma-encoded sRGB, what chroma fits into sRGB at a luma, and the sRGB curve.
 
 Full-range Rec.601 difference form: Y' = 0.299 R + 0.587 G + 0.114 B, Cb = (B - Y') / 1.772, Cr = (R - Y') / 1.402.
 Adding any (Cb, Cr) to any Y' leaves that Y' as it was, so the photograph keeps its own luminance whatever the model
@@ -15,6 +15,8 @@ import numpy as np
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # Rec.601, for gamma-encoded R, G, B
 CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
 CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
+RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]  # G - Y' = RED_IN_GREEN (R - Y') + BLUE_IN_GREEN (B - Y')
+BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
 WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
@@ -23,11 +25,12 @@ FAINT_CHROMA = 0.04  # length of (Cb, Cr) that gains most: a third of skin's
 SKIN_HUE = math.radians(123)  # angle of (Cb, Cr) that `mini` gives skin of every tone
 SKIN_SPREAD = math.radians(8)  # of what counts as that hue, as a standard deviation; arctan2's seam is far away
 SKIN_SHARE = 0.65  # of the gain that skin's hue goes without
+_TINY = 1e-9  # keeps 0 / 0 away
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Rec.601 gray of an image, on the image's own scale.
+    """Return the Rec.601 luma of an image, on the image's own scale.
 
     Args:
         rgb: (H, W, 3) gamma-encoded sRGB; uint8 0..255, uint16 0..65535, or float of any scale.
@@ -54,7 +57,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def chroma_of(rgb: np.ndarray) -> np.ndarray:
-    """Chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
+    """Return the chroma of an image; adding it back to any luma (before rounding and gamut) leaves that luma unchanged.
 
     Args:
         rgb: (h, w, 3) float, sRGB 0..1.
@@ -73,7 +76,7 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
-    """Chroma made stronger, hues kept: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
+    """Strengthen chroma without a change of hue: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
 
     One sampling step gives about the mean of the plausible colors, which is duller than each of them, the more so
     the less the model is sure. b(r) = r / r0 · exp(1 - r / r0) is 1 at r0 = `FAINT_CHROMA`: faint color gains most,
@@ -99,8 +102,45 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
 
 
+def fit_gamut(chroma: np.ndarray, luma: np.ndarray) -> np.ndarray:
+    """Scale chroma toward zero by the largest factor in 0..1 at which sRGB holds it: hues stay.
+
+    Args:
+        chroma: (..., 2) float, (Cb, Cr), of any size.
+        luma: (...) float, Rec.601 luma 0..1 of gamma-encoded sRGB.
+
+    Returns:
+        (..., 2) of the chroma's type.
+    """
+    blue, red = CB_SCALE * chroma[..., 0], CR_SCALE * chroma[..., 1]  # B - Y', R - Y'
+    green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    factor = np.minimum((1 - luma) / np.maximum(highest, _TINY), luma / np.maximum(-lowest, _TINY))
+    return (chroma * np.clip(factor, 0, 1)[..., None]).astype(chroma.dtype)
+
+
+def relative_chroma(rgb: np.ndarray) -> np.ndarray:
+    """Return chroma over luma, which the hue and saturation of a color (in HSV's sense) determine.
+
+    A color multiplied by a number keeps its hue, its saturation, and this quotient. So the quotient times a photo's
+    luma is the chroma of the color of that hue and saturation that has the photo's luma. Black has no hue, and counts
+    as gray.
+
+    Args:
+        rgb: (..., 3) float sRGB, 0..1.
+
+    Returns:
+        (..., 2) float32, (Cb, Cr) over luma: 0 for gray, at most 4.4 (blue).
+    """
+    gray = rgb @ np.array(LUMA_WEIGHTS)
+    blue, red = (rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE
+    found = np.stack([blue, red], axis=-1) / np.maximum(gray, _TINY)[..., None]
+    return np.where(gray[..., None] > 0, found, 0).astype(np.float32)
+
+
 def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
-    """Largest and mean |Y'(rgb) - gray|, Y' rounded to whole levels, on the 8-bit scale 0..255.
+    """Return the largest and mean |Y'(rgb) - gray|, Y' rounded to whole levels, on the 8-bit scale 0..255.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16 sRGB.
@@ -119,23 +159,23 @@ def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
 
 
 def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
-    """Linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    """Return linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1), of the same shape and dtype, float32 or float64."""
+    """Return gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def check_gray(gray: np.ndarray) -> None:
-    """Raises ValueError unless `gray` is a non-empty (H, W) uint8 or uint16 array."""
+    """Raise ValueError unless `gray` is a non-empty (H, W) uint8 or uint16 array."""
     if gray.dtype not in WHITE_LEVEL or gray.ndim != 2 or gray.size == 0:
         raise ValueError(f"gray must be a non-empty (H, W) uint8 or uint16 array, got {gray.shape} {gray.dtype}")
 
 
 def check_chroma(chroma: np.ndarray) -> None:
-    """Raises ValueError unless `chroma` is a non-empty (h, w, 2) float array in a sane range."""
+    """Raise ValueError unless `chroma` is a non-empty (h, w, 2) float array in a sane range."""
     if chroma.dtype.kind != "f" or chroma.ndim != 3 or chroma.shape[2] != 2 or chroma.size == 0:
         raise ValueError(f"chroma must be a non-empty (h, w, 2) float array, got {chroma.shape} {chroma.dtype}")
     if not np.abs(chroma).max() <= _MAX_CHROMA:  # written so that NaN fails too
@@ -143,7 +183,7 @@ def check_chroma(chroma: np.ndarray) -> None:
 
 
 def check_rgb(rgb: np.ndarray) -> None:
-    """Raises ValueError unless `rgb` is a non-empty (H, W, 3) uint8, uint16 or float array."""
+    """Raise ValueError unless `rgb` is a non-empty (H, W, 3) uint8, uint16 or float array."""
     known = rgb.dtype in WHITE_LEVEL or rgb.dtype.kind == "f"
     if not known or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"rgb must be a non-empty (H, W, 3) uint8, uint16 or float array, got {rgb.shape} {rgb.dtype}")

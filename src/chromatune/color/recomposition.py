@@ -19,7 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from chromatune.color.luminance import CB_SCALE, CR_SCALE, LUMA_WEIGHTS, WHITE_LEVEL, check_chroma, check_gray
+from chromatune.color.luminance import (
+    BLUE_IN_GREEN,
+    CB_SCALE,
+    CR_SCALE,
+    RED_IN_GREEN,
+    WHITE_LEVEL,
+    check_chroma,
+    check_gray,
+)
 
 MID_FACTOR = 4  # filter pixels per chroma pixel, along one side
 MID_LONG_SIDE_PX = 768  # bound on the filter's own size, unless the chroma is larger
@@ -32,14 +40,12 @@ BLURS_PX = (0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8)  # luma blurs tried, 
 STRIP_PX = 1 << 17  # pixels per strip: its planes stay in a core's cache
 MAX_THREADS = 8  # beyond this, memory traffic is the limit
 
-_RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]
-_BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
 _GAMUT_MARGIN = 0.01  # gray levels: far below rounding, above float32's step at 65535
 _MAX_STRENGTH = 10.0
 
 
 def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
-    """Chroma at the size of `gray`, with edges where the gray has them.
+    """Upsample chroma to the size of `gray`, with edges where the gray has them.
 
     Args:
         chroma: (h, w, 2) float, (Cb, Cr), -0.5..0.5; any size, also larger than `gray`.
@@ -71,7 +77,7 @@ def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
 def recompose(
     gray: np.ndarray, chroma: np.ndarray, *, strength: float = 1.0, strip_rows: int | None = None
 ) -> np.ndarray:
-    """The photograph in color: its own luminance, exactly, and the given chroma.
+    """Return the photograph in color: its own luminance, exactly, and the given chroma.
 
     Rounded Rec.601 luma of the result equals `gray` at every pixel. Where a color does not fit the gamut at its luma,
     (Cb, Cr) is scaled toward zero by the largest factor that fits: the hue's direction stays.
@@ -113,7 +119,7 @@ def recompose(
 
 
 def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
-    """Writes one strip of the result: gray plus chroma, in gamut, rounded so that rounded luma equals `gray`.
+    """Write one strip of the result: gray plus chroma, in gamut, rounded so that rounded luma equals `gray`.
 
     Args:
         rgb: (n, W, 3) uint8 or uint16, written to.
@@ -126,7 +132,7 @@ def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
     blue += planes[:, 1]
     red *= y
     red += planes[:, 3]
-    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    cv2.addWeighted(red, RED_IN_GREEN, blue, BLUE_IN_GREEN, 0, dst=green)
     # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
     # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
     room = np.subtract(WHITE_LEVEL[gray.dtype] + _GAMUT_MARGIN, y)
@@ -142,7 +148,7 @@ def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
     # Green is formed from red and blue as rounded. It has the largest weight, so its own rounding moves luma by
     # at most 0.587 / 2 < 0.5 levels, and rounded luma is exact. Nor can it leave the gamut: the others' rounding
     # moves it by at most 0.36 levels.
-    cv2.addWeighted(red, _RED_IN_GREEN, blue, _BLUE_IN_GREEN, 0, dst=green)
+    cv2.addWeighted(red, RED_IN_GREEN, blue, BLUE_IN_GREEN, 0, dst=green)
     np.rint(green, out=green)
     channels = [np.add(y, plane, out=plane).astype(gray.dtype) for plane in (red, green, blue)]
     cv2.merge(channels, dst=rgb)
@@ -225,7 +231,7 @@ def _area_luma(gray: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """The image at another size: area means where it shrinks, bicubic where it grows."""
+    """Return the image at another size: area means where it shrinks, bicubic where it grows."""
     shrinks = height_px <= image.shape[0] and width_px <= image.shape[1]
     return cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
@@ -258,7 +264,7 @@ def _model_rows(model: np.ndarray, start: int, stop: int, height_px: int, width_
 
 
 def _over_strips(fill: Callable[[int, int], None], height_px: int, strip_rows: int) -> None:
-    """Calls `fill(start, stop)` for all rows, strip by strip, on as many threads as pay off."""
+    """Call `fill(start, stop)` for all rows, strip by strip, on as many threads as pay off."""
     starts = range(0, height_px, strip_rows)
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(starts))) as pool:
         # list() so that an error in a strip is raised here.

@@ -13,13 +13,22 @@ face_score          of the best face found; -Inf if there is none
 second_face_score   of the next face; NaN if there is none
 celeb_id            number of the person, from 1, and
 celeb_names         names by that number: imdb only
+
+The file is read by a process of its own: scipy.io.loadmat runs no code of a file, but trusts the sizes and types in it:
+a changed byte can be a segmentation fault, or an array larger than the memory. Both end the reading process alone,
+whose memory is limited.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import posixpath
+import struct
+import subprocess
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +38,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.data.items import Source, file_item
-from chromatune.data.mat_files import read_struct
-from chromatune.errors import DataError, first_line, printable, shown
+from chromatune.errors import DataError, MissingExtraError, first_line, printable, shown
 
 IMDB_WIKI_DEFAULT_COUNT = 766  # as many as the paper trained with (arXiv 2312.04780)
 VARIABLES = ("imdb", "wiki")
@@ -40,10 +48,24 @@ DAYS_PER_YEAR = 365.2425
 GONE, OUTSIDE = "named in the metadata, not on the disk", "outside the folder of the metadata"  # reasons
 OLDEST_YEARS = 110  # dates of birth are read from web pages: some make a person 300, others unborn
 
+MAX_MEMORY_BYTES = 8 * 2**30  # the largest published file, IMDB's, takes about one
+MAX_SECONDS = 300
+
+# -I: no module from the working directory, which may be a stranger's folder, stands for one of Python's
+READER = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from chromatune.data.imdb_wiki import answer_read; answer_read()"
+)
+NO_STRUCT = "no struct"
+DAMAGED = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
+    EOFError, NameError, struct.error, zlib.error,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ImdbWikiFilter:
-    """Which photos of IMDB-WIKI to take.
+    """Which photos of IMDB-WIKI to use.
 
     Attributes:
         count: how many, the same ones each time, drawn by the hash of their names; None takes all.
@@ -56,7 +78,7 @@ class ImdbWikiFilter:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A photo that the metadata lets through."""
+    """A photo that passes the filter."""
 
     key: str
     path: Path
@@ -66,7 +88,7 @@ class _Entry:
 
 
 def find_metadata(path: Path) -> list[Path]:
-    """imdb.mat and wiki.mat at a path, in the folder there or one folder below."""
+    """Return imdb.mat and wiki.mat at a path, in the folder there or one folder below."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".mat" else []
     names = [f"{name}.mat" for name in VARIABLES]
@@ -74,11 +96,11 @@ def find_metadata(path: Path) -> list[Path]:
 
 
 def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
-    """Photos with exactly one clear face of a known person; color and size are judged when they are read.
+    """Open the photos with exactly one clear face of a known person; color and size are judged when they are read.
 
     Args:
         path: a .mat file, or a folder with imdb.mat, wiki.mat or both, in it or one folder below.
-        wanted: what to take; by default `ImdbWikiFilter()`.
+        wanted: the filter; by default `ImdbWikiFilter()`.
 
     Raises:
         DataError: no metadata, damaged metadata, or no photo left.
@@ -91,11 +113,11 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
             f"{printable(str(path))}: no imdb.mat or wiki.mat; unpack imdb_crop.tar or wiki_crop.tar, give its folder"
         )
     root = path if path.is_dir() else path.parent
-    left_out: Counter[str] = Counter()
-    entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, left_out)]
-    chosen = _choose(entries, wanted.count, left_out)
+    skipped: Counter[str] = Counter()
+    entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, skipped)]
+    chosen = _choose(entries, wanted.count, skipped)
     if not chosen:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
             f"{printable(str(path))}: no photo left ({reasons or 'none named'}); unpack the photos beside the .mat file"
         )
@@ -103,21 +125,21 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
         file_item(entry.path, entry.key, entry.person, entry.age, entry.gender)
         for entry in sorted(chosen, key=lambda entry: entry.key)
     ]
-    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", tuple(items), None, dict(left_out))
+    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", tuple(items), None, dict(skipped))
 
 
-def _choose(entries: list[_Entry], count: int | None, left_out: Counter[str]) -> list[_Entry]:
+def _choose(entries: list[_Entry], count: int | None, skipped: Counter[str]) -> list[_Entry]:
     """The first `count` photos by hash that are on the disk: only as many files are looked for as are needed."""
     chosen: list[_Entry] = []
     entries = sorted(entries, key=lambda entry: hashlib.sha256(os.fsencode(entry.key)).digest())
     for index, entry in enumerate(entries):
         if count is not None and len(chosen) == count:
-            left_out[f"beyond the first {count}"] += len(entries) - index
+            skipped[f"beyond the first {count}"] += len(entries) - index
             break
         if _is_file(entry.path):
             chosen.append(entry)
         else:
-            left_out[GONE] += 1
+            skipped[GONE] += 1
     return chosen
 
 
@@ -128,8 +150,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[str]) -> Iterator[_Entry]:
-    """What the metadata lets through; `left_out` counts the others by the first reason that holds."""
+def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str]) -> Iterator[_Entry]:
+    """Yield the photos that pass the filter; `skipped` counts the others by the first reason that holds."""
     data = read_struct(mat, VARIABLES, TEXT_FIELDS, NUMBER_FIELDS)
     try:
         paths, persons = data["full_path"], _persons(data)
@@ -145,21 +167,21 @@ def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, left_out: Counter[st
     folder = mat.parent.relative_to(root)
     for name, person, face_score, second_score, age, gender in rows:
         if not np.isfinite(face_score):
-            left_out["no face"] += 1
+            skipped["no face"] += 1
         elif face_score < wanted.min_face_score:
-            left_out[f"face score below {wanted.min_face_score:g}"] += 1
+            skipped[f"face score below {wanted.min_face_score:g}"] += 1
         elif not np.isnan(second_score):
-            left_out["more than one face"] += 1
+            skipped["more than one face"] += 1
         elif not person:
-            left_out["person unknown"] += 1
+            skipped["person unknown"] += 1
         elif not _is_below(name):
-            left_out[OUTSIDE] += 1
+            skipped[OUTSIDE] += 1
         else:
             yield _Entry((folder / name).as_posix(), mat.parent / name, person, age, gender)
 
 
 def _is_below(name: str) -> bool:
-    """Whether a photo's path stays below the metadata's folder, and can be hashed and written."""
+    """Return whether a photo's path stays below the metadata's folder, and can be hashed and written."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -169,7 +191,7 @@ def _is_below(name: str) -> bool:
 
 
 def _persons(data: dict[str, list[Any]]) -> list[str]:
-    """Who is on each photo, "" if unknown: by name, for imdb and wiki number people apart and share many of them."""
+    """Return who is on each photo, "" if unknown: by name, since imdb and wiki number the same people differently."""
     persons = data["name"]
     if "celeb_id" in data:
         known = data.get("celeb_names", [])
@@ -192,3 +214,97 @@ def _ages(born_days: np.ndarray, photo_year: np.ndarray) -> list[int | None]:
 
 def _numbers(values: Sequence[float]) -> np.ndarray:
     return np.asarray(values, dtype=np.float64).reshape(-1)
+
+
+def read_struct(
+    path: Path, names: Sequence[str], text_fields: Sequence[str], number_fields: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Read the fields of the one struct, each a flat list of texts or of floats; those that it lacks are missing.
+
+    Args:
+        path: a .mat file up to version 7.
+        names: of the variable; the first one that is there is read.
+        text_fields: cell arrays of texts; an empty cell is "".
+        number_fields: arrays of numbers.
+
+    Raises:
+        DataError: the file cannot be read, or has no such struct.
+        MissingExtraError: scipy is not installed.
+    """
+    try:
+        import scipy.io  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("IMDB-WIKI", "train") from error
+    label = printable(str(path))
+    paths = [os.path.abspath(folder) for folder in sys.path if folder]
+    command = [sys.executable, "-I", "-c", READER, json.dumps(paths)]
+    wanted = json.dumps([os.fsdecode(path.absolute()), list(names), list(text_fields), list(number_fields)])
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread would take from the memory it may have
+    try:
+        done = subprocess.run(
+            command, input=wanted.encode(), capture_output=True, timeout=MAX_SECONDS, env=environment, check=False
+        )
+        answer: dict[str, Any] = (
+            json.loads(done.stdout) if done.returncode == 0 else {"error": "it is damaged or too large"}
+        )
+    except subprocess.TimeoutExpired:
+        answer = {"error": f"not read after {MAX_SECONDS} seconds"}
+    if answer.get("error") == NO_STRUCT:
+        raise DataError(f"{label}: holds no struct {' or '.join(map(repr, names))}; download it again")
+    if "error" in answer:
+        raise DataError(f"{label}: cannot be read as a .mat file ({answer['error']}); download it again")
+    return answer["fields"]
+
+
+def answer_read() -> None:
+    """Read the file named on standard input, in a process of its own; request and answer are JSON."""
+    path, names, text_fields, number_fields = json.loads(sys.stdin.buffer.read())
+    _limit_memory()
+    try:
+        answer: dict[str, Any] = {"fields": fields_of(path, names, text_fields, number_fields)}
+    except MemoryError:
+        answer = {"error": "it does not fit into memory"}
+    except DataError as error:
+        answer = {"error": str(error)}
+    sys.stdout.buffer.write(json.dumps(answer).encode())
+
+
+def fields_of(
+    path: str, names: Sequence[str], text_fields: Sequence[str], number_fields: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Read what `read_struct` returns in this process.
+
+    Raises:
+        DataError: with the reason alone.
+    """
+    from scipy.io import loadmat
+
+    try:
+        variables = loadmat(path, variable_names=names)
+        found = next((variables[name] for name in names if name in variables), None)
+        if not isinstance(found, np.ndarray) or found.dtype.names is None or found.size != 1:
+            raise DataError(NO_STRUCT)
+        row = found.reshape(-1)[0]
+        fields: dict[str, list[Any]] = {name: _texts(row[name]) for name in text_fields if name in found.dtype.names}
+        numbers = [name for name in number_fields if name in found.dtype.names]
+        return fields | {name: np.asarray(row[name], dtype=np.float64).reshape(-1).tolist() for name in numbers}
+    except DAMAGED as error:
+        raise DataError(shown(getattr(error, "strerror", None) or first_line(error))) from error
+
+
+def _texts(cells: Any) -> list[str]:
+    """A MATLAB cell array of texts; an empty cell is an empty array."""
+    return [str(np.asarray(cell).reshape(-1)[0]) if np.size(cell) else "" for cell in np.asarray(cells).reshape(-1)]
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
+    except (OSError, ValueError):  # macOS knows the limit and does not take it
+        return

@@ -11,8 +11,7 @@ import numpy as np
 
 from chromatune.color import luma
 from chromatune.data.items import PhotoItem, Source
-from chromatune.data.splits import split_source
-from chromatune.data.usable import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, LeftOut, read_usable
+from chromatune.data.splits import BROKEN, MIN_SIDE_PX, MONOCHROME, TOO_SMALL, SkippedPhoto, read_usable, split_source
 from chromatune.errors import DataError, PhotoError, printable
 from chromatune.images import Photo, write_photo
 
@@ -25,12 +24,12 @@ SHEET_GRAY = 128  # neutral, so that no color looks other than it is
 
 
 @dataclass(frozen=True)
-class LeftOutPhotos:
-    """Photos that one reason keeps out of training.
+class SkippedGroup:
+    """Photos that are skipped for one reason.
 
     Attributes:
         count: how many.
-        examples: keys of the first few; empty where the source itself left them out.
+        examples: keys of the first few; empty where the source itself skipped them.
         messages: why, for each of the examples, where there is more to say than the reason.
     """
 
@@ -52,7 +51,7 @@ class Inspection:
         persons: distinct people among the source's items; 0 if it does not say who is on them.
         short_side_px: quantiles at `QUANTILES` of the shorter side of all readable photos, pixels; empty if none is.
         long_side_px: the same of the longer side.
-        left_out: reason ⇒ photos, of the source's own listing and of this inspection.
+        skipped: reason ⇒ photos, of the source's own listing and of this inspection.
         split_digest: of `split_source` with a tenth of the items for validation; None if they cannot be split.
     """
 
@@ -64,7 +63,7 @@ class Inspection:
     persons: int
     short_side_px: tuple[int, ...]
     long_side_px: tuple[int, ...]
-    left_out: Mapping[str, LeftOutPhotos]
+    skipped: Mapping[str, SkippedGroup]
     split_digest: str | None
 
 
@@ -75,12 +74,12 @@ def inspect_source(
     size_px: int = MIN_SIDE_PX,
     on_photo: Callable[[PhotoItem], None] = lambda item: None,
 ) -> Inspection:
-    """Counts, sizes, and the photos left out and why; a photo that cannot be read is counted, never fatal.
+    """Count photos, sizes, and the photos skipped and why; a photo that cannot be read is counted, never fatal.
 
     Args:
         source: what to look at.
         limit: open this many photos, evenly spread over the source; None opens all.
-        size_px: a photo whose shorter side has fewer pixels is too small; by default what training leaves out too.
+        size_px: a photo whose shorter side has fewer pixels is too small; by default what training skips too.
         on_photo: called after each photo.
     """
     items = _spread(source.items, limit)
@@ -89,10 +88,10 @@ def inspect_source(
     found: dict[str, list[tuple[str, str]]] = {BROKEN: [], TOO_SMALL: [], MONOCHROME: []}  # key and message
     for item in items:
         result = read_usable(item, size_px)
-        size = result.size_px if isinstance(result, LeftOut) else result.shape[:2]
+        size = result.size_px if isinstance(result, SkippedPhoto) else result.shape[:2]
         if size is not None:
             sizes_px.append((min(size), max(size)))
-        if isinstance(result, LeftOut):
+        if isinstance(result, SkippedPhoto):
             found[result.reason].append((item.key, result.detail))
         else:
             usable.append(item)
@@ -107,19 +106,19 @@ def inspect_source(
         persons=len({item.person for item in source.items} - {None}),
         short_side_px=short_px,
         long_side_px=long_px,
-        left_out=_left_out(source.left_out, found),
+        skipped=_skipped(source.skipped, found),
         split_digest=_digest(source.items),
     )
 
 
 def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, tile_px: int = TILE_PX) -> int:
-    """How many photos are on the sheet written: up to 48, evenly spread, each whole, rows in the order given.
+    """Write a sheet of up to 48 photos, evenly spread and uncropped, in the order given; return how many there are.
 
     The file, a PNG, appears under its name only once it is complete; an older one is replaced.
 
     Args:
         path: where to, ending in .png.
-        items: photos; those that cannot be read are passed over.
+        items: photos; those that cannot be read are skipped.
         tile_px: longest side of each on the sheet.
 
     Raises:
@@ -130,7 +129,7 @@ def write_contact_sheet(path: str | os.PathLike, items: Sequence[PhotoItem], *, 
     for item in _spread(items, SHEET_PHOTOS):
         try:
             tiles.append(_tile(item.read(), tile_px))
-        except PhotoError:  # the inspection has told of it
+        except PhotoError:  # the inspection has reported it
             continue
     if not tiles:
         raise DataError(f"{printable(os.fspath(path))}: no photo to show; give a source with photos that can be read")
@@ -171,14 +170,14 @@ def _quantiles(sizes_px: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[
     return tuple(int(value) for value in values[:, 0]), tuple(int(value) for value in values[:, 1])
 
 
-def _left_out(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, LeftOutPhotos]:
-    left_out = {reason: LeftOutPhotos(count) for reason, count in by_source.items()}
+def _skipped(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]]]) -> dict[str, SkippedGroup]:
+    skipped = {reason: SkippedGroup(count) for reason, count in by_source.items()}
     for reason, photos in found.items():
         if photos:
             examples = photos[:EXAMPLES]
             messages = tuple(message for _, message in examples if message)
-            left_out[reason] = LeftOutPhotos(len(photos), tuple(key for key, _ in examples), messages)
-    return left_out
+            skipped[reason] = SkippedGroup(len(photos), tuple(key for key, _ in examples), messages)
+    return skipped
 
 
 def _digest(items: Sequence[PhotoItem]) -> str | None:

@@ -39,7 +39,7 @@ class PhotoItem:
 
     @property
     def stamp(self) -> str:
-        """Changes when the photo does, so that nothing computed from an older one is taken for it; opens nothing.
+        """Text that changes when the photo does, so that caches notice; opens nothing.
 
         A file's size and time of change, or the data set's fingerprint; "gone" for a file that is no longer there.
         """
@@ -61,18 +61,18 @@ class Source:
         kind: one of `chromatune.data.sources.KINDS`.
         items: the photos.
         prompts: instruction of each key, where the source has its own; else None.
-        left_out: reason ⇒ how many photos are not among the items for it, as far as names and metadata tell.
+        skipped: reason ⇒ how many photos are not among the items for it, as far as names and metadata tell.
     """
 
     name: str
     kind: str
     items: tuple[PhotoItem, ...]
     prompts: Mapping[str, str] | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_rgb(source: Any, name: str) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of a photo: upright, 16 bits rounded to 8, gray repeated, transparency ignored.
+    """Return (H, W, 3) uint8 sRGB of a photo: upright, 16 bits rounded to 8, gray repeated, transparency ignored.
 
     Args:
         source: what `chromatune.images.read_photo` takes.
@@ -90,5 +90,5 @@ def read_rgb(source: Any, name: str) -> np.ndarray:
 def file_item(
     path: Path, key: str, person: str | None = None, age: int | None = None, gender: str | None = None
 ) -> PhotoItem:
-    """The item of a file; messages call it by its key."""
+    """Return the item of a file; messages call it by its key."""
     return PhotoItem(key, person, partial(read_rgb, path, key), age, gender, path)

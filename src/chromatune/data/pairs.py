@@ -1,16 +1,30 @@
-"""Pairs for training, made on the fly: a square of a color photo, and the gray photo it could have come from."""
+"""Pairs for training, made on the fly: a square of a color photo, and a gray one.
+
+The gray half is what a camera, a film and the years could have made of the color scene.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
 
 from chromatune.color import own_chroma
-from chromatune.data.grayscale import GRAY_METHODS, GrayMethod, make_gray, random_gray
 from chromatune.errors import OptionsError
+
+GrayMethod = Literal["rec601", "rec709", "average", "orthochromatic", "red-filter", "random"]
+
+# Weights of R, G, B. Orthochromatic film is blind to red; a red filter darkens skies.
+GRAY_WEIGHTS: dict[str, tuple[float, float, float]] = {
+    "rec601": (0.299, 0.587, 0.114),
+    "rec709": (0.2126, 0.7152, 0.0722),
+    "average": (1 / 3, 1 / 3, 1 / 3),
+    "orthochromatic": (0.05, 0.60, 0.35),
+    "red-filter": (0.75, 0.20, 0.05),
+}
+GRAY_METHODS: tuple[str, ...] = get_args(GrayMethod)
 
 VARIED = "varied"  # another gray at every step: `random_gray`
 
@@ -37,7 +51,7 @@ class Crop:
 def draw_crop(
     height: int, width: int, size_px: int, rng: np.random.Generator, zoom: float = 1.0, flip: bool = True
 ) -> Crop:
-    """A random square; the photo's aspect ratio is kept, since what does not fit is cut and never squashed.
+    """Draw a random square; the photo's aspect ratio stays, since what does not fit is cut and never squashed.
 
     The side is at least `zoom` of the short side, and at least `size_px` where the photo has as much: a smaller square
     would be enlarged. Four numbers are drawn whatever the settings, so that they do not shift what follows.
@@ -64,13 +78,13 @@ def draw_crop(
 
 
 def center_crop(height: int, width: int) -> Crop:
-    """The largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
+    """Return the largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
     side = min(height, width)
     return Crop((height - side) // 2, (width - side) // 2, side)
 
 
 def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
-    """The square of a photo, (size_px, size_px, 3) uint8 sRGB.
+    """Cut the square out of a photo, (size_px, size_px, 3) uint8 sRGB.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -94,7 +108,7 @@ def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 def make_pair(
     rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, gray: str = VARIED
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
+    """Return gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
 
     The gray half is made from the cropped color half: no flip or crop can come between them.
 
@@ -118,7 +132,7 @@ def make_pair(
 
 
 def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int = 2) -> bool:
-    """True for gray photos and for toned ones (sepia): chroma low, or nearly all of it explained by lightness.
+    """Return whether a photo is gray or toned (sepia): chroma low, or nearly all of it explained by lightness.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
@@ -127,3 +141,54 @@ def is_monochrome(rgb_u8: np.ndarray, min_chroma: float = 4.0, tint_degree: int 
     """
     chroma, own = own_chroma(rgb_u8, tint_degree)
     return chroma < min_chroma or float(np.sqrt((own**2).mean())) < MIN_OWN_COLOR
+
+
+def make_gray(rgb: np.ndarray, method: GrayMethod = "rec601", rng: np.random.Generator | None = None) -> np.ndarray:
+    """Return the gray of a color photo: (H, W, 3) float32 sRGB 0..1 -> (H, W) float32 0..1.
+
+    `random` draws the three weights from a Dirichlet distribution around Rec.601 and needs `rng`.
+
+    Raises:
+        OptionsError: the method is unknown, or `random` came without `rng`.
+    """
+    if method == "random":
+        if rng is None:
+            raise OptionsError("gray method 'random' needs a random generator")
+        weights = rng.dirichlet(8 * np.asarray(GRAY_WEIGHTS["rec601"]) + 0.5)
+    elif method in GRAY_WEIGHTS:
+        weights = np.asarray(GRAY_WEIGHTS[method])
+    else:
+        raise OptionsError(f"gray method {method!r}; accepted: {', '.join(GRAY_METHODS)}")
+    return np.clip(rgb @ weights.astype(np.float32), 0, 1)
+
+
+def age(gray: np.ndarray, rng: np.random.Generator, amount: float = 1.0) -> np.ndarray:
+    """Age a gray photo: (H, W) float32 0..1 in and out.
+
+    In the order light meets them: lens blur, film contrast, grain, then fading of the print (raised blacks,
+    lowered whites). `amount` scales all four; 0 changes nothing.
+    """
+    height, width = gray.shape
+    short_side_px = min(height, width)
+    blur_px = float(rng.uniform(0, 0.008)) * short_side_px * amount
+    if blur_px > 0.3:
+        gray = cv2.GaussianBlur(gray, (0, 0), blur_px)
+    gamma = float(np.exp(rng.normal(0, 0.25 * amount)))
+    gray = np.power(gray, gamma)
+    grain = float(rng.uniform(0, 0.06)) * amount
+    if grain > 0.003:
+        noise = rng.standard_normal((height, width), dtype=np.float32)
+        if rng.random() < 0.5:
+            noise = cv2.GaussianBlur(noise, (0, 0), 0.8) * 2.0
+        gray = gray + grain * noise
+    black, white = float(rng.uniform(0, 0.2)) * amount, 1 - float(rng.uniform(0, 0.2)) * amount
+    faded = black + (white - black) * np.clip(gray, 0, 1)
+    return np.clip(faded, 0, 1).astype(np.float32)
+
+
+def random_gray(rgb: np.ndarray, rng: np.random.Generator, plain_share: float = 0.4) -> np.ndarray:
+    """Return a training input, (H, W) float32 0..1: plain Rec.601 for `plain_share`, else other weights and an age."""
+    if rng.random() < plain_share:
+        return make_gray(rgb, "rec601")
+    gray = make_gray(rgb, "random", rng)
+    return age(gray, rng, amount=float(rng.uniform(0, 1))) if rng.random() < 0.75 else gray

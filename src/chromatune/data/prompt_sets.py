@@ -25,7 +25,7 @@ NOT_TEXT = ("Cc", "Cs")  # Unicode categories: control characters, halves of a p
 
 
 def instructions_of(source: Source, name: str) -> Sequence[str] | Mapping[str, str]:
-    """The instructions to draw from, or the one of each photo, by its key.
+    """Return the instructions to draw from, or the one of each photo, by its key.
 
     Args:
         source: photos, with or without instructions of their own.
@@ -46,12 +46,12 @@ def instructions_of(source: Source, name: str) -> Sequence[str] | Mapping[str, s
 
 
 def drawn_prompt(key: str) -> str:
-    """One of the thirty instructions, always the same one for a photo's key: for a row that has none of its own."""
+    """Return one of the thirty instructions, always the same one for a key: for a row that has none of its own."""
     return COLORIZE_PROMPTS[hashlib.sha256(key.encode()).digest()[0] % len(COLORIZE_PROMPTS)]
 
 
 def prompt_text(value: Any) -> str:
-    """What a table's cell holds as an instruction, on one line; "" where it holds none.
+    """Return a table's cell as an instruction on one line; "" where it holds none.
 
     Args:
         value: a text, or several of which the first counts that is not empty; all else is none.
@@ -64,7 +64,7 @@ def prompt_text(value: Any) -> str:
 
 
 def prompt_set(name_or_path: str) -> tuple[str, ...]:
-    """The instructions of a set, in its order.
+    """Return the instructions of a set, in its order.
 
     Args:
         name_or_path: a name of `PROMPT_SETS`, or a UTF-8 text file with one instruction a line; blank lines and lines

@@ -1,33 +1,44 @@
-"""A path ⇒ Source: which layout of photos lies there, and the photos in it, none of them opened yet."""
+"""A path ⇒ Source: which layout of photos lies there, and the photos in it, none of them opened yet.
+
+Folders of photos, LFW (a folder for each person) and FFHQ (numbered files) are read here; IMDB-WIKI, tables and Hugging
+Face data sets have modules of their own.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from chromatune.data import folders, hugging_face, imdb_wiki, photo_tables
-from chromatune.data.folders import OWN_RESULT
-from chromatune.data.imdb_wiki import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter
-from chromatune.data.items import PhotoItem, Source
+from chromatune.data import imdb_wiki, tables
+from chromatune.data.imdb_wiki import ImdbWikiFilter
+from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, OptionsError, printable, shown
-
-__all__ = [
-    "IMDB_WIKI_DEFAULT_COUNT",
-    "KINDS",
-    "OWN_RESULT",
-    "ImdbWikiFilter",
-    "PhotoItem",
-    "Source",
-    "check_outside",
-    "open_source",
-    "with_columns",
-]
+from chromatune.images import HIDDEN_FOLDERS as HIDDEN_FOLDERS
+from chromatune.images import IMAGE_SUFFIXES, Listing
+from chromatune.images import list_folder as list_folder
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
 COLUMNS = ("image", "prompt")
 ACCEPTED = "a folder of photos, or KIND:PATH with KIND one of " + ", ".join(KINDS)
+
+READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
+
+# http://vis-www.cs.umass.edu/lfw/README.txt: name/name_xxxx.jpg; below a folder such as lfw/ in some of the archives
+LFW_NAME = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_\d{4}\.\w+$")
+
+# https://github.com/NVlabs/ffhq-dataset: early downloads lack the folders of a thousand
+FFHQ_NAME = re.compile(
+    r"(?:^|/)(?:(?P<set>images1024x1024|in-the-wild-images|thumbnails128x128)/)?(?:\d{5}/)?\d{5}\.png$"
+)
+FFHQ_SETS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")  # one photo may be in all: the first counts
+
+NOT_A_PHOTO = "not a photo's suffix"
+OWN_RESULT = "made by chromatune"
+NO_PERMISSION = "in a folder that cannot be opened"
 
 
 def open_source(
@@ -36,13 +47,13 @@ def open_source(
     imdb_wiki_filter: ImdbWikiFilter | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Source:
-    """The photos of a source, listed by name and sorted; none is opened, so this takes seconds at most.
+    """Open a source of photos, listed by name and sorted; none is opened, so this takes seconds at most.
 
     Args:
         spec: a path, whose layout is recognized, or `kind:path` with a kind of `KINDS`. A data set on the Hugging Face
             hub is always `hf:owner/name`, so that a mistyped path never reaches for the network. Columns of a table or
             data set may follow: `hf:path#image=photo&prompt=caption`, with %26 for & and %23 for # in a name.
-        imdb_wiki_filter: which photos of IMDB-WIKI to take; other kinds take no notice.
+        imdb_wiki_filter: which photos of IMDB-WIKI to use; other kinds ignore it.
         columns: the same by "image" and "prompt"; they go before those of `spec`.
 
     Raises:
@@ -55,7 +66,7 @@ def open_source(
     if named and kind not in (None, "hf", "table"):
         raise DataError(f"{_label(where)}: a source of kind {kind} has no columns; give hf:PATH or table:PATH")
     if kind == "hf":
-        return hugging_face.open_hugging_face(where, named)
+        return tables.open_hugging_face(where, named)
     path = Path(where).expanduser()
     if not where or not os.path.exists(path):
         raise DataError(f"{_label(where)}: no such folder; accepted: {ACCEPTED}{_hub_hint(where)}")
@@ -63,15 +74,15 @@ def open_source(
         return _open_photo_tables(path, named)
     if kind == "imdb-wiki" or (kind is None and imdb_wiki.find_metadata(path)):
         return imdb_wiki.open_imdb_wiki(path, imdb_wiki_filter)
-    if kind is None and (hugging_face.is_saved(path) or path.suffix in hugging_face.TABLE_SUFFIXES):
-        return hugging_face.open_hugging_face(str(path), named)
+    if kind is None and (tables.is_saved(path) or path.suffix in tables.DATASET_FORMATS):
+        return tables.open_hugging_face(str(path), named)
     if not path.is_dir():
         raise DataError(f"{_label(where)}: is a file; accepted: {ACCEPTED}")
-    return _open_listed(kind, folders.list_folder(path), named)
+    return _open_listed(kind, list_folder(path), named)
 
 
 def with_columns(spec: str, columns: Sequence[str]) -> str:
-    """The spec of a source with the columns of its table named in it, as `open_source` takes it.
+    """Return the spec of a source with the columns of its table in it, as `open_source` takes it.
 
     Args:
         spec: what `open_source` takes; columns that it names already stay, unless they are named again.
@@ -97,14 +108,14 @@ def with_columns(spec: str, columns: Sequence[str]) -> str:
 
 
 def check_outside(out: Path, spec: str) -> None:
-    """Refuses to write results into the very folder of the photos; a folder below it is left out of them.
+    """Refuse to write results into the very folder of the photos; a folder below it is not read as photos.
 
     Args:
         out: where results are to go.
         spec: what `open_source` takes.
 
     Raises:
-        OptionsError: it is that folder: results would be taken for photos, and the work could not be gone on with.
+        OptionsError: it is that folder: results would be read as photos, and the work could not be resumed.
     """
     kind, place = _kind_and_place(spec)
     where, _ = _columns_of(place)
@@ -115,55 +126,55 @@ def check_outside(out: Path, spec: str) -> None:
         )
 
 
-def _open_listed(kind: str | None, listing: folders.Listing, columns: Mapping[str, str]) -> Source:
-    """A source whose files tell what it is; `kind` None asks them."""
+def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str]) -> Source:
+    """Open a folder; with `kind` None its files decide what it is."""
     if kind is None:
         metadata = _metadata(listing)
-        if columns and photo_tables.names_photos(metadata, columns):
-            return photo_tables.open_photo_tables(listing.root, metadata, columns, listing.photos)
-        if hugging_face.holds_tables(listing.root, listing.others, len(listing.photos)):
-            return hugging_face.open_hugging_face(str(listing.root), columns)
-        if listing.photos and (tables := hugging_face.photo_tables_of(listing.root, listing.others, columns)):
-            return hugging_face.open_hugging_face(str(listing.root), columns, tables)
-        if photo_tables.names_photos(metadata, columns):
-            return photo_tables.open_photo_tables(listing.root, metadata, columns, listing.photos)
+        if columns and tables.names_photos(metadata, columns):
+            return tables.open_photo_tables(listing.root, metadata, columns, listing.photos)
+        if tables.holds_tables(listing.root, listing.others, len(listing.photos)):
+            return tables.open_hugging_face(str(listing.root), columns)
+        if listing.photos and (parquets := tables.photo_tables_of(listing.root, listing.others, columns)):
+            return tables.open_hugging_face(str(listing.root), columns, parquets)
+        if tables.names_photos(metadata, columns):
+            return tables.open_photo_tables(listing.root, metadata, columns, listing.photos)
         if columns:
             names = " and ".join(shown(name) for name in columns.values())
             raise DataError(
                 f"{_label(str(listing.root))}: no table here has {names}; give table:FILE, or other columns"
             )
-    if kind == "ffhq" or (kind is None and folders.looks_like_ffhq(listing)):
-        return folders.open_ffhq(listing)
-    if kind == "lfw" or (kind is None and folders.looks_like_lfw(listing)):
-        return folders.open_lfw(listing)
-    return folders.open_folder(listing)
+    if kind == "ffhq" or (kind is None and looks_like_ffhq(listing)):
+        return open_ffhq(listing)
+    if kind == "lfw" or (kind is None and looks_like_lfw(listing)):
+        return open_lfw(listing)
+    return open_folder(listing)
 
 
 def _is_photo_table(path: Path, columns: Mapping[str, str]) -> bool:
-    """Whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
+    """Return whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
     if not path.is_file():
         return False
     suffix = path.suffix.lower()
-    return suffix in (".csv", ".jsonl") or (suffix == ".parquet" and photo_tables.names_photos([path], columns))
+    return suffix in (".csv", ".jsonl") or (suffix == ".parquet" and tables.names_photos([path], columns))
 
 
 def _open_photo_tables(path: Path, columns: Mapping[str, str]) -> Source:
     """The photos that a table, or the tables of a folder, name."""
     if path.is_file():
-        if path.suffix.lower() not in photo_tables.TABLE_SUFFIXES:
-            accepted = " ".join(photo_tables.TABLE_SUFFIXES)
+        if path.suffix.lower() not in tables.TABLE_SUFFIXES:
+            accepted = " ".join(tables.TABLE_SUFFIXES)
             raise DataError(f"{_label(str(path))}: not a table; accepted: files ending in {accepted}")
-        return photo_tables.open_photo_tables(path.parent, [path], columns)
-    listing = folders.list_folder(path)
+        return tables.open_photo_tables(path.parent, [path], columns)
+    listing = list_folder(path)
     metadata = _metadata(listing)
     if not metadata:
-        names = ", ".join(photo_tables.METADATA_NAMES)
+        names = ", ".join(tables.METADATA_NAMES)
         raise DataError(f"{_label(str(path))}: no table here; accepted: {names}, or table:FILE")
-    return photo_tables.open_photo_tables(path, metadata, columns, listing.photos)
+    return tables.open_photo_tables(path, metadata, columns, listing.photos)
 
 
-def _metadata(listing: folders.Listing) -> list[Path]:
-    return [listing.root / name for name in listing.others if os.path.basename(name) in photo_tables.METADATA_NAMES]
+def _metadata(listing: Listing) -> list[Path]:
+    return [listing.root / name for name in listing.others if os.path.basename(name) in tables.METADATA_NAMES]
 
 
 def _escaped(column: str) -> str:
@@ -199,8 +210,93 @@ def _kind_and_place(spec: str) -> tuple[str | None, str]:
 
 
 def _hub_hint(where: str) -> str:
-    return f"; on the Hugging Face hub: hf:{where}" if hugging_face.HUB_NAME.fullmatch(where) else ""
+    return f"; on the Hugging Face hub: hf:{where}" if tables.HUB_NAME.fullmatch(where) else ""
 
 
 def _label(where: str) -> str:
     return printable(where) if where else "''"
+
+
+def open_folder(listing: Listing) -> Source:
+    """Open all photos below a folder; who is on them is unknown.
+
+    Raises:
+        DataError: there are none.
+    """
+    items = [_item(listing.root, key) for key in listing.photos]
+    return _source("folder", listing, items, {}, f"files ending in {READABLE_SUFFIXES}")
+
+
+def open_lfw(listing: Listing) -> Source:
+    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
+
+    Raises:
+        DataError: no photo is named so.
+    """
+    matches = [(key, LFW_NAME.search(key)) for key in listing.photos]
+    items = [_item(listing.root, key, match["person"]) for key, match in matches if match]
+    skipped = {"not named as in LFW": len(matches) - len(items)}
+    return _source("lfw", listing, items, skipped, "one folder for each person, with files such as Name/Name_0001.jpg")
+
+
+def open_ffhq(listing: Listing) -> Source:
+    """Open Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
+
+    `ffhq-dataset-v2.json` may lie beside them; it is not needed.
+
+    Raises:
+        DataError: no photo is named so.
+    """
+    set_of = {key: match["set"] or "" for key in listing.photos if (match := _match_ffhq(listing, key))}
+    chosen = next((name for name in FFHQ_SETS if name in set_of.values()), "")
+    items = [_item(listing.root, key) for key, name in set_of.items() if name == chosen]
+    skipped = {
+        "the same photos in another size": len(set_of) - len(items),
+        "not named as in FFHQ": len(listing.photos) - len(set_of),
+    }
+    return _source("ffhq", listing, items, skipped, "files such as images1024x1024/00000/00000.png")
+
+
+def looks_like_lfw(listing: Listing) -> bool:
+    """Return whether most photos are named as in LFW; a contact sheet beside them does not matter."""
+    return _is_most(listing, (key for key in listing.photos if LFW_NAME.search(key)))
+
+
+def looks_like_ffhq(listing: Listing) -> bool:
+    """Return whether most photos are named as in FFHQ and lie in one of its folders: numbers alone say little."""
+    return _is_most(listing, (key for key in listing.photos if (match := _match_ffhq(listing, key)) and match["set"]))
+
+
+def _match_ffhq(listing: Listing, key: str) -> re.Match[str] | None:
+    return FFHQ_NAME.search(f"{_name_of(listing.root)}/{key}")  # the root may be images1024x1024 itself
+
+
+def _is_most(listing: Listing, keys: Iterable[str]) -> bool:
+    return 2 * sum(1 for _ in keys) > len(listing.photos)
+
+
+def _name_of(root: Path) -> str:
+    return os.path.basename(os.path.abspath(root)) or str(root)
+
+
+def _item(root: Path, name: str, person: str | None = None) -> PhotoItem:
+    return file_item(root / name, _as_text(name), None if person is None else _as_text(person))
+
+
+def _as_text(name: str) -> str:
+    """A file's name as text that can be hashed and written: names on a disk need not be valid Unicode."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _source(kind: str, listing: Listing, items: list[PhotoItem], skipped: dict[str, int], expected: str) -> Source:
+    if not items:
+        raise DataError(
+            f"{printable(str(listing.root))}: no photos of kind '{kind}' below this folder; expected: {expected}"
+        )
+    by_name = {
+        NOT_A_PHOTO: len(listing.others),
+        OWN_RESULT: len(listing.results),
+        NO_PERMISSION: listing.closed_folders,
+    }
+    counts = Counter(by_name) + Counter(skipped)  # the sum drops zeros
+    return Source(_name_of(listing.root), kind, tuple(items), None, dict(counts))

@@ -1,16 +1,103 @@
-"""Train and validation halves of a source: no person is in both, and the order of the photos does not matter."""
+"""Which photos can be trained with, and train and validation halves that share no person."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from chromatune.data.items import PhotoItem
-from chromatune.errors import DataError, count_of
+from chromatune.data.pairs import is_monochrome
+from chromatune.errors import DataError, PhotoError, count_of, printable
 
 DIGEST_LENGTH = 16  # hexadecimal digits
 ACCEPTED = "a share between 0 and 1, or a whole number of photos from 1"
+
+BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "gray or sepia"  # reasons
+MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller is an icon or a tracking pixel
+
+
+@dataclass(frozen=True)
+class SkippedPhoto:
+    """A photo of a source that is not used, and why.
+
+    Attributes:
+        key: of the photo in its source.
+        reason: in training one of `BROKEN`, `TOO_SMALL`, `MONOCHROME`.
+        detail: one line with more to say than the reason; "" where there is none.
+        size_px: its height and width; None where it cannot be read.
+    """
+
+    key: str
+    reason: str
+    detail: str = ""
+    size_px: tuple[int, int] | None = None
+
+
+def why_unusable(rgb_u8: np.ndarray, min_side_px: int = MIN_SIDE_PX) -> str | None:
+    """Return why a photo cannot be trained with; None for one that can.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        min_side_px: pixels that its shorter side must have.
+    """
+    if min(rgb_u8.shape[:2]) < min_side_px:
+        return TOO_SMALL
+    return MONOCHROME if is_monochrome(rgb_u8) else None
+
+
+def read_usable(item: PhotoItem, min_side_px: int = MIN_SIDE_PX) -> np.ndarray | SkippedPhoto:
+    """Read a photo, (H, W, 3) uint8 sRGB, or return why it cannot be trained with."""
+    try:
+        rgb_u8 = item.read()
+    except PhotoError as error:
+        return SkippedPhoto(item.key, BROKEN, str(error))
+    reason = why_unusable(rgb_u8, min_side_px)
+    if reason is None:
+        return rgb_u8
+    height, width = rgb_u8.shape[:2]
+    detail = f"{printable(item.key)}: {width} x {height} px" if reason == TOO_SMALL else ""
+    return SkippedPhoto(item.key, reason, detail, (height, width))
+
+
+def split_usable(
+    items: Sequence[PhotoItem], validation: float | int, seed: int = 0, min_side_px: int = MIN_SIDE_PX
+) -> tuple[Split, tuple[SkippedPhoto, ...]]:
+    """Split a source so that a usable photo is there to validate on; return what was skipped to find it too.
+
+    As long as one photo of the validation half can be used, the split is that of `split_source`: photos are opened up
+    to the first such one, and nothing is skipped. Else that half is skipped and the others are split again.
+
+    Args:
+        items: the photos, in any order.
+        validation: share or number of photos to validate on, as for `split_source`.
+        seed: another one gives another split.
+        min_side_px: pixels that a photo's shorter side must have.
+
+    Raises:
+        DataError: the photos cannot be split, or none that could be held out is usable.
+    """
+    split = split_source(items, validation, seed)
+    skipped: list[SkippedPhoto] = []
+    while True:
+        unusable: list[SkippedPhoto] = []
+        for item in split.validation:
+            result = read_usable(item, min_side_px)
+            if not isinstance(result, SkippedPhoto):
+                return split, tuple(skipped)
+            unusable.append(result)
+        skipped += unusable
+        keys = {photo.key for photo in skipped}
+        others = [item for item in items if item.key not in keys]
+        try:
+            split = split_source(others, validation, seed)
+        except DataError as error:
+            counts = Counter(photo.reason for photo in skipped)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+            raise DataError(f"no usable photo to validate on ({reasons}); give more color photos") from error
 
 
 @dataclass(frozen=True)
@@ -29,10 +116,10 @@ class Split:
 
 
 def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int = 0) -> Split:
-    """Train and validation photos; all photos of a person go to one half, and a photo of nobody known goes alone.
+    """Split photos for training and validation; all photos of a person go to one half, those of nobody known singly.
 
     People are drawn in an order that the hash of their name and the seed gives. One with more photos than are still
-    wanted is passed over; if too few are found that way, the smallest of those is added.
+    wanted is skipped; if too few are found that way, the smallest of those is added.
 
     Args:
         items: the photos, in any order.
@@ -67,7 +154,7 @@ def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int 
 
 
 def split_digest(train: Sequence[PhotoItem], validation: Sequence[PhotoItem]) -> str:
-    """16 hexadecimal digits that change with any key of either half, and with a key that changes sides."""
+    """Return 16 hexadecimal digits that change with any key of either half, and with a key that changes sides."""
     keys = [*sorted(item.key for item in train), "", *sorted(item.key for item in validation)]
     return _sha256(*keys)[:DIGEST_LENGTH]
 
@@ -84,14 +171,14 @@ def _wanted(validation: float | int, count: int) -> int:
 def _choose(sizes: Sequence[int], wanted: int) -> list[int]:
     """Indices of groups, taken in order, with at least `wanted` photos where that leaves a group out."""
     chosen: list[int] = []
-    passed_over: list[int] = []
+    skipped: list[int] = []
     found = 0
     for index, size in enumerate(sizes):
         fits = found + size <= wanted
-        (chosen if fits else passed_over).append(index)
+        (chosen if fits else skipped).append(index)
         found += size if fits else 0
-    if found < wanted and len(passed_over) > 1:
-        chosen.append(min(passed_over, key=lambda index: sizes[index]))
+    if found < wanted and len(skipped) > 1:
+        chosen.append(min(skipped, key=lambda index: sizes[index]))
     return chosen
 
 

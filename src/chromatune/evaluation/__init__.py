@@ -1,18 +1,15 @@
 """Measuring colorizers: one protocol, one row a method, every choice named.
 
 settings.py     what is measured and how: frozen, validated
-protocol.py     which photos are measured, which are left out and why, and all else that decides the numbers
-methods.py      methods and their rows; the files of another tool's results
+protocol.py     which photos are measured, which are skipped and why; methods, their rows, the files of other tools
 metrics.py      metrics on pairs of 8-bit photos, pure functions
-signatures.py   what goes wrong: color bleeding, skin tone, and where a face is
+artifacts.py    what goes wrong: color bleeding, skin tone, and where a face is
 perceptual.py   LPIPS and FID: networks given by path, features on disk, the Fréchet distance
-scores.py       photos through every method, scored while the model works
-cost.py         parameters, U-Net evaluations, FLOPs, seconds, memory
-bootstrap.py    intervals on means and on differences of means
-summary.py      scores ⇒ rows with intervals and differences, as data and as tables
-pictures.py     plots, and the worst, median and best photos of each row
-page.py         all of it as one HTML page that says first who is better by how much
+scoring.py      photos through every method, scored while the model works; hints of the truth; what a method costs
+summary.py      scores ⇒ rows with bootstrap intervals and differences, as data and as tables
+report.py       plots, the worst, median and best photos of each row, and all of it as one HTML page
 evaluation.py   one evaluation, from its settings to its tables and its page
+videos.py       colorizings of a video in color, frame by frame and through time
 """
 
 import lazy_loader

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
-from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto
+from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, Record, Row, row_of
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
 from chromatune.pipeline import has_torch
 
@@ -40,7 +40,7 @@ TRUTH = ""  # stands where a row's name would: no row is called that
 BATCH = 256  # features in memory at a time
 
 Run = Callable[..., np.ndarray]
-Name = tuple[str, str]  # row and key of a photo
+Name = tuple[str, str]  # name of a row, and key of a photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +68,9 @@ class Networks:
     lpips: Network | None = None
     fid: Network | None = None
 
-    @property
-    def described(self) -> dict[str, str]:
-        """For the protocol: what there is, by name."""
-        given = {"lpips": self.lpips, "fid": self.fid}
-        return {name: str(network) for name, network in given.items() if network is not None}
-
 
 def load_networks(settings: EvaluationSettings) -> Networks:
-    """The networks that the settings name, tried on a made-up image.
+    """Return the networks that the settings name, tried on a made-up image.
 
     Raises:
         OptionsError: a file is missing, is no TorchScript, or its module does not take or give what it should.
@@ -94,15 +88,15 @@ def load_networks(settings: EvaluationSettings) -> Networks:
 
 
 def feature_width(network: Network) -> int:
-    """How many numbers the network tells of an image."""
+    """Return the number of features that the network gives an image."""
     return len(features(network, np.zeros((PROBE_PX, PROBE_PX, 3), np.uint8)))
 
 
 def lpips(network: Network, result: np.ndarray, truth: np.ndarray) -> float:
-    """LPIPS v0.1 of two photos, (H, W, 3) uint8 sRGB each; 0 for equal ones.
+    """Return the LPIPS v0.1 of two photos, (H, W, 3) uint8 sRGB each; 0 for equal ones.
 
     Raises:
-        OptionsError: the module answers anything but one finite number.
+        OptionsError: the module returns anything but one finite number.
     """
     distance = network.run(*(_channels_first(photo.astype(np.float32) / 127.5 - 1) for photo in (result, truth)))
     if distance.size != 1 or not np.isfinite(distance).all():
@@ -111,10 +105,10 @@ def lpips(network: Network, result: np.ndarray, truth: np.ndarray) -> float:
 
 
 def features(network: Network, rgb_u8: np.ndarray) -> np.ndarray:
-    """What FID is taken over: (H, W, 3) uint8 sRGB -> (D,) float32.
+    """Return the features that FID is taken over: (H, W, 3) uint8 sRGB -> (D,) float32.
 
     Raises:
-        OptionsError: the module answers anything but one row of finite numbers.
+        OptionsError: the module returns anything but one row of finite numbers.
     """
     if network.name == "tf-inception":
         found = network.run(_channels_first(rgb_u8), return_features=True)
@@ -135,7 +129,7 @@ class FeatureFile:
     """
 
     def __init__(self, path: Path, width: int) -> None:
-        """Opens or makes the file, for features of `width` numbers."""
+        """Open or make the file, for features of `width` numbers."""
         self._record = np.dtype([("name", "V32"), ("features", "<f4", (width,))])
         self._path = path
         self._file: BinaryIO = path.open("a+b")
@@ -149,14 +143,14 @@ class FeatureFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was told already
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was reported already
             self._file.close()
 
     def __contains__(self, name: Name) -> bool:
         return _digest(name) in self._index
 
     def append(self, found: Mapping[Name, np.ndarray]) -> None:
-        """Writes the features that are not there yet, and flushes.
+        """Write the features that are not there yet, and flush.
 
         Raises:
             OSError: they cannot be written; `filename` is the file's.
@@ -173,7 +167,7 @@ class FeatureFile:
             raise
 
     def batches(self, names: Sequence[Name]) -> Iterator[np.ndarray]:
-        """Features in the names' order, which does not depend on interruptions: (up to `BATCH`, D) float64 each.
+        """Yield features in the names' order, which does not depend on interruptions: (up to `BATCH`, D) float64 each.
 
         Raises:
             DataError: there are none for a name, or they are damaged.
@@ -193,7 +187,7 @@ class FeatureFile:
 
 
 def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D, D), float64, of features that come in batches of (N, D).
+    """Return the mean (D,) and unbiased covariance (D, D), float64, of features that come in batches of (N, D).
 
     Batches are joined as Chan, Golub and LeVeque (1979, equation 2.1) do: sums of squares would cancel.
 
@@ -216,7 +210,7 @@ def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
-    """Squared Fréchet distance of two Gaussians (Heusel et al. 2017, equation 6), given their `moments`.
+    """Return the squared Fréchet distance of two Gaussians (Heusel et al. 2017, equation 6), given their `moments`.
 
     The trace of (C1 C2)^½ is taken as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features the
     covariances are singular, and a general square root of their product turns complex.
@@ -231,14 +225,12 @@ def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndar
     return max(0.0, float(distance))
 
 
-def fid_rows(
-    records: Sequence[Mapping[str, Any]], photos: Sequence[ChosenPhoto], file: FeatureFile
-) -> dict[str, float]:
-    """FID of each row with at least two held-out photos: its results against the truths of the same photos."""
-    scored: dict[str, set[str]] = {}
+def fid_rows(records: Sequence[Record], photos: Sequence[ChosenPhoto], file: FeatureFile) -> dict[Row, float]:
+    """Return the FID of each row with at least two held-out photos: its results against the same photos' truths."""
+    scored: dict[Row, set[str]] = {}
     for record in records:
         if record["subset"] == HELD_OUT and "failed" not in record:
-            scored.setdefault(record["row"], set()).add(record["key"])
+            scored.setdefault(row_of(record), set()).add(record["key"])
     truths: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}  # most rows have all photos
     distances = {}
     for row, found in scored.items():
@@ -247,7 +239,7 @@ def fid_rows(
             continue
         if keys not in truths:
             truths = {keys: moments(file.batches([(TRUTH, key) for key in keys]))}
-        distances[row] = frechet_distance(moments(file.batches([(row, key) for key in keys])), truths[keys])
+        distances[row] = frechet_distance(moments(file.batches([(row.name, key) for key in keys])), truths[keys])
     return distances
 
 

@@ -1,54 +1,73 @@
-"""All that decides the numbers: which photos are measured, which are left out and why, and the squares compared.
+"""What is measured: photos with the squares compared, those that are skipped and why, methods and the rows they give.
 
-Which photos a limit keeps depends on their pixels alone, never on their names or order: lowest SHA-256 first. Every
-photo of the split is read once for it; photos are not kept, but read again when their turn comes.
+Which photos a limit leaves depends on their pixels alone, never on their names or order: lowest SHA-256 first. Every
+photo of the split is decoded once for it. Squares of as many as fit into `SQUARES_BYTES` stay decoded until they are
+scored and shown; only the others are decoded again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
+import heapq
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-import chromatune
 from chromatune.data import (
-    OWN_RESULT,
+    MONOCHROME,
+    TOO_SMALL,
     PhotoItem,
+    SkippedPhoto,
     Source,
     apply_crop,
     center_crop,
     is_monochrome,
     open_source,
+    read_rgb,
     split_source,
 )
-from chromatune.errors import DataError, PhotoError, count_of
-from chromatune.evaluation.bootstrap import RESAMPLES
+from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.settings import EvaluationSettings
-from chromatune.files import Advance, StartStage
-from chromatune.pipeline import weights_hash
-from chromatune.reports import installed_versions
+from chromatune.images import IMAGE_SUFFIXES
+from chromatune.options import Advance, StartStage
 
 HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
 MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as gray
 READERS = 4
+SQUARES_BYTES = 512 * 2**20  # of decoded squares in memory: 2,730 photos at 256 pixels
 
-UNREADABLE, MONOCHROME, TOO_SMALL = "unreadable", "gray or sepia", "too small"
-OTHER_SPLIT, NOT_LISTED = "other split", "not in the list of keys"
+UNREADABLE, OTHER_SPLIT, NOT_LISTED = "unreadable", "other split", "not in the list of keys"
 REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
-LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
-SETTINGS = (
-    "limit one_per_person split validation split_seed keys steps prompts hints seed device".split()
-)  # told as they are
+GRAY_METHOD = "gray"  # the input handed back: what every other row must beat
+NO_MODEL = "no model"  # the method whose only colors are the hints
+_WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # how a folder of results says that its tool was given some
+
+Record = dict[str, Any]  # a line of rows.jsonl: `RECORD_KEYS`, and scores by name or "failed" with the reason
+RECORD_TYPES = {"method": str, "hints": int, "raw": bool, "subset": str, "key": str}
+RECORD_KEYS = tuple(RECORD_TYPES)
+
+
+@dataclass(frozen=True, eq=False)
+class Square:
+    """What is compared of a photo.
+
+    Attributes:
+        rgb_u8: (S, S, 3) uint8 sRGB, the center square.
+        full_size: height and width of the whole photo, in pixels.
+    """
+
+    rgb_u8: np.ndarray
+    full_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,21 +79,32 @@ class ChosenPhoto:
         content: SHA-256 of its pixels at full size, hexadecimal.
         subset: `HELD_OUT`, or `SEEN` for a photo that a model was trained on.
         read: gives (H, W, 3) uint8 sRGB at full size, or raises `PhotoError`.
+        square: decoded when the photo was chosen; None where it did not fit into memory.
     """
 
     key: str
     content: str
     subset: str
     read: Callable[[], np.ndarray]
+    square: Square | None = field(default=None, compare=False, repr=False)
 
+    def open_square(self, size_px: int) -> Square:
+        """Return the square of side `size_px`, decoded again where it was not kept.
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A photo that is not measured, and why: one of the reasons above, and for a broken one what the reader said."""
-
-    key: str
-    reason: str
-    detail: str = ""
+        Raises:
+            DataError: the photo cannot be read any more, or has other pixels than when it was chosen.
+        """
+        if self.square is not None:
+            return self.square
+        try:
+            rgb_u8 = self.read()
+        except PhotoError as error:
+            raise DataError(f"{self.key}: could be read when it was chosen and cannot any more ({error})") from error
+        if content_of(rgb_u8) != self.content:
+            raise DataError(
+                f"{self.key}: has changed while it was being measured; leave the source alone and start again"
+            )
+        return square_of(rgb_u8, size_px)
 
 
 @dataclass(frozen=True)
@@ -82,7 +112,7 @@ class Selection:
     """The photos of one source that are measured, lowest content hash first, and all others with a reason each."""
 
     photos: tuple[ChosenPhoto, ...]
-    left_out: tuple[LeftOut, ...]
+    skipped: tuple[SkippedPhoto, ...]
 
     @property
     def digest(self) -> str:
@@ -91,8 +121,8 @@ class Selection:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of photos left out, by reason."""
-        return dict(sorted(Counter(photo.reason for photo in self.left_out).items()))
+        """Number of skipped photos, by reason."""
+        return dict(sorted(Counter(photo.reason for photo in self.skipped).items()))
 
 
 @dataclass(frozen=True)
@@ -118,65 +148,8 @@ class Choice:
     keys: frozenset[str] | None = None
 
 
-def select(source: Source, choice: Choice, *, subset: str = HELD_OUT, advance: Advance = lambda: None) -> Selection:
-    """The photos to measure. Each photo of the source is either among them or left out, for one reason.
-
-    Args:
-        source: photos with their persons, where known.
-        choice: how to choose.
-        subset: what to call these photos.
-        advance: called once a photo that is looked at.
-
-    Raises:
-        DataError: no photo is left, or a listed key is not in the source.
-    """
-    items, left_out = _in_split(source, choice)
-    chosen: list[ChosenPhoto] = []
-    contents: set[str] = set()
-    persons: set[str] = set()
-    # an unreadable photo has no content, and so comes first
-    for item, content, reason, detail in sorted(
-        _examined(items, choice.size_px, advance), key=lambda examined: (examined[1], examined[0].key)
-    ):
-        if not reason and content in contents:
-            reason = REPEATED
-        if not reason and choice.one_per_person and item.person in persons:
-            reason = SAME_PERSON
-        if not reason and choice.limit is not None and len(chosen) == choice.limit:
-            reason = OVER_LIMIT
-        if reason:
-            left_out.append(LeftOut(item.key, reason, detail))
-            continue
-        contents.add(content)
-        if item.person is not None:
-            persons.add(item.person)
-        chosen.append(ChosenPhoto(item.key, content, subset, item.read))
-    selection = Selection(tuple(chosen), tuple(left_out))
-    if not chosen:
-        why = ", ".join(f"{count} {reason}" for reason, count in selection.counts.items()) or "it is empty"
-        raise DataError(f"{source.name}: no photo to measure ({why}); give readable color photos, or another split")
-    return selection
-
-
-def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[LeftOut]]:
-    """The items to look at, and those that names alone leave out."""
-    reasons: dict[str, str] = {}
-    if choice.split != "all":
-        halves = split_source(source.items, choice.validation, choice.split_seed)
-        others = halves.validation if choice.split == "train" else halves.train
-        reasons |= {item.key: OTHER_SPLIT for item in others}
-    if choice.keys is not None:
-        unknown = sorted(choice.keys - {item.key for item in source.items})
-        if unknown:
-            keys = count_of(len(unknown), "such key")
-            raise DataError(f"{source.name} has no photo {unknown[0]!r} ({keys}); correct the list")
-        reasons |= {item.key: NOT_LISTED for item in source.items if item.key not in choice.keys}
-    items = [item for item in source.items if item.key not in reasons]
-    return items, [LeftOut(key, reason) for key, reason in reasons.items()]
-
-
 def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list[tuple[Source, Selection]]:
-    """The held-out photos and, where asked for, as many that were seen in training, each with its source.
+    """Return the held-out photos and, where asked for, as many that were seen in training, each with its source.
 
     Raises:
         DataError: no photo is left, a source or list of keys cannot be read, or a photo is both held out and seen.
@@ -191,14 +164,17 @@ def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list
         keys=None if settings.keys is None else _read_keys(Path(settings.keys)),
     )
     source = open_source(settings.source)
-    held_out = select(source, choice, advance=start_stage("choosing photos", len(source.items)))
+    most = SQUARES_BYTES // (3 * settings.size_px**2)
+    advance = start_stage("choosing photos", len(source.items))
+    held_out = select(source, choice, squares=most, advance=advance)
     if settings.seen is None:
         return [(source, held_out)]
     seen_source = open_source(settings.seen)
     half = "train" if settings.split == "validation" else "all"
     seen_choice = dataclasses.replace(choice, split=half, keys=None, limit=len(held_out.photos))
+    most -= sum(photo.square is not None for photo in held_out.photos)
     advance = start_stage("choosing seen photos", len(seen_source.items))
-    seen = select(seen_source, seen_choice, subset=SEEN, advance=advance)
+    seen = select(seen_source, seen_choice, subset=SEEN, squares=most, advance=advance)
     both = {photo.content for photo in held_out.photos} & {photo.content for photo in seen.photos}
     if both:
         photos = count_of(len(both), "photo is", "photos are")
@@ -206,46 +182,94 @@ def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list
     return [(source, held_out), (seen_source, seen)]
 
 
-def describe_protocol(settings: EvaluationSettings, selected: list[tuple[Source, Selection]]) -> dict[str, Any]:
-    """What protocol.json holds of the settings: photos and models with their hashes, versions, seeds.
+def select(
+    source: Source, choice: Choice, *, subset: str = HELD_OUT, squares: int = 0, advance: Advance = lambda: None
+) -> Selection:
+    """Return the photos to measure. Each photo of the source is either among them or skipped, for one reason.
 
     Args:
-        settings: of the evaluation.
-        selected: what `select_photos` gave.
+        source: photos with their persons, where known.
+        choice: how to choose.
+        subset: what to call these photos.
+        squares: of at most this many photos the square stays decoded.
+        advance: called once a photo that is looked at.
+
+    Raises:
+        DataError: no photo is left, or a listed key is not in the source.
     """
-    source, held_out = selected[0]
-    described: dict[str, Any] = {
-        "source": source.name,
-        "kind": source.kind,
-        "photos": len(held_out.photos),
-        "content": held_out.digest,
-        # Results may come and go between two calls, and are no photos of either
-        "left_out": held_out.counts | {reason: n for reason, n in source.left_out.items() if reason != OWN_RESULT},
-        "gray_threshold": MIN_CHROMA,
-        "square_px": settings.size_px,
-    }
-    for seen_source, seen in selected[1:]:
-        described["seen"] = {"source": seen_source.name, "photos": len(seen.photos), "content": seen.digest}
-    described |= {name: getattr(settings, name) for name in SETTINGS}
-    described["models"] = {model: weights_hash(model) for model in settings.models}
-    described["results"] = dict(settings.results)
-    described["bootstrap"] = f"{RESAMPLES} resamples, percentile intervals"
-    versions = installed_versions(LIBRARIES)
-    described["versions"] = {"chromatune": chromatune.__version__, "python": platform.python_version()} | versions
-    return described
+    items, skipped = _in_split(source, choice)
+    chosen: list[ChosenPhoto] = []
+    contents: set[str] = set()
+    persons: set[str] = set()
+    decoded = _LowestSquares(squares)
+    # an unreadable photo has no content, and so comes first
+    for item, content, reason, detail in sorted(
+        _examined(items, choice.size_px, decoded, advance), key=lambda examined: (examined[1], examined[0].key)
+    ):
+        if not reason and content in contents:
+            reason = REPEATED
+        if not reason and choice.one_per_person and item.person in persons:
+            reason = SAME_PERSON
+        if not reason and choice.limit is not None and len(chosen) == choice.limit:
+            reason = OVER_LIMIT
+        if reason:
+            skipped.append(SkippedPhoto(item.key, reason, detail))
+            continue
+        contents.add(content)
+        if item.person is not None:
+            persons.add(item.person)
+        chosen.append(ChosenPhoto(item.key, content, subset, item.read, decoded.get(content)))
+    selection = Selection(tuple(chosen), tuple(skipped))
+    if not chosen:
+        why = ", ".join(f"{count} {reason}" for reason, count in selection.counts.items()) or "it is empty"
+        raise DataError(f"{source.name}: no photo to measure ({why}); give readable color photos, or another split")
+    return selection
 
 
-def center_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
-    """The largest centerd square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
-    return apply_crop(rgb_u8, center_crop(*rgb_u8.shape[:2]), size_px)
+def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[SkippedPhoto]]:
+    """The items to look at, and those that are skipped by name alone."""
+    reasons: dict[str, str] = {}
+    if choice.split != "all":
+        halves = split_source(source.items, choice.validation, choice.split_seed)
+        others = halves.validation if choice.split == "train" else halves.train
+        reasons |= {item.key: OTHER_SPLIT for item in others}
+    if choice.keys is not None:
+        unknown = sorted(choice.keys - {item.key for item in source.items})
+        if unknown:
+            keys = count_of(len(unknown), "such key")
+            raise DataError(f"{source.name} has no photo {unknown[0]!r} ({keys}); correct the list")
+        reasons |= {item.key: NOT_LISTED for item in source.items if item.key not in choice.keys}
+    items = [item for item in source.items if item.key not in reasons]
+    return items, [SkippedPhoto(key, reason) for key, reason in reasons.items()]
 
 
-def content_of(rgb_u8: np.ndarray) -> str:
-    """SHA-256 of a photo's size and pixels, hexadecimal."""
-    return hashlib.sha256(repr(rgb_u8.shape).encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
+class _LowestSquares:
+    """Squares of the photos with the lowest content hashes, which a limit leaves: memory stays bounded."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._squares: dict[str, Square] = {}
+        self._highest_first: list[tuple[int, str]] = []
+        self._lock = Lock()
+
+    def add(self, content: str, square: Square) -> None:
+        """Keep a photo's square until there are too many of lower hashes."""
+        with self._lock:
+            if content in self._squares:
+                return
+            self._squares[content] = square
+            heapq.heappush(self._highest_first, (-int(content, 16), content))
+            if len(self._squares) > self._most:
+                del self._squares[heapq.heappop(self._highest_first)[1]]
+
+    def get(self, content: str) -> Square | None:
+        """Return the photo's square, if it is kept."""
+        return self._squares.get(content)
 
 
-def _examined(items: Iterable[PhotoItem], size_px: int, advance: Advance) -> list[tuple[PhotoItem, str, str, str]]:
+def _examined(
+    items: Iterable[PhotoItem], size_px: int, squares: _LowestSquares, advance: Advance
+) -> list[tuple[PhotoItem, str, str, str]]:
     """Each item with its content hash, and the reason and detail if the photo itself cannot be measured."""
 
     def examine(item: PhotoItem) -> tuple[PhotoItem, str, str, str]:
@@ -258,12 +282,30 @@ def _examined(items: Iterable[PhotoItem], size_px: int, advance: Advance) -> lis
         content, short_px = content_of(rgb_u8), min(rgb_u8.shape[:2])
         if short_px * LARGEST_ENLARGEMENT < size_px:
             return item, content, TOO_SMALL, f"short side {short_px} px"
-        if is_monochrome(center_square(rgb_u8, size_px), MIN_CHROMA):
+        square = square_of(rgb_u8, size_px)
+        if is_monochrome(square.rgb_u8, MIN_CHROMA):
             return item, content, MONOCHROME, ""
+        squares.add(content, square)
         return item, content, "", ""
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(examine, items))
+
+
+def center_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
+    """Return the largest centered square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
+    return apply_crop(rgb_u8, center_crop(*rgb_u8.shape[:2]), size_px)
+
+
+def square_of(rgb_u8: np.ndarray, size_px: int) -> Square:
+    """Return the `Square` of a photo, (H, W, 3) uint8 sRGB; it holds no memory of the whole photo."""
+    height, width = rgb_u8.shape[:2]
+    return Square(center_square(rgb_u8, size_px).copy(), (height, width))
+
+
+def content_of(rgb_u8: np.ndarray) -> str:
+    """Return the SHA-256 of a photo's size and pixels, hexadecimal."""
+    return hashlib.sha256(repr(rgb_u8.shape).encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
 
 
 def _read_keys(path: Path) -> frozenset[str]:
@@ -274,3 +316,167 @@ def _read_keys(path: Path) -> frozenset[str]:
     if not keys:
         raise DataError(f"{path}: the list of keys is empty; give one key a line")
     return keys
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables.
+
+    Attributes:
+        method: name of the method, without hints.
+        hints: number of hints of the truth; 0 without.
+        raw: what the model or tool gave; else its color with the photo's own luminance.
+    """
+
+    method: str
+    hints: int = 0
+    raw: bool = False
+
+    @property
+    def name(self) -> str:
+        """The row's name in tables, such as "mini, 3 hints" or "mini, raw"."""
+        hints = f", {count_of(self.hints, 'hint')}" if self.hints else ""
+        return f"{self.method}{hints}{', raw' if self.raw else ''}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The row in a line of rows.jsonl or summary.json."""
+        return {"method": self.method, "hints": self.hints, "raw": self.raw}
+
+
+def row_of(record: Mapping[str, Any]) -> Row:
+    """Return the row of a line of rows.jsonl or summary.json."""
+    return Row(record["method"], record["hints"], record["raw"])
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to colorize, run once over the photos; a model or another tool gives a recomposed and a raw row.
+
+    Attributes:
+        name: of the method, without hints.
+        model: name to load, or None.
+        folder: of result files, or None.
+        steps: sampling steps; None means the model's own.
+        prompt: instruction; None means the model's own.
+        hints: number of hints of the truth; 0 without.
+    """
+
+    name: str
+    model: str | None = None
+    folder: str | None = None
+    steps: int | None = None
+    prompt: str | None = None
+    hints: int = 0
+
+    @property
+    def row(self) -> Row:
+        """The recomposed row, by whose name the method is called."""
+        return Row(self.name, self.hints)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Recomposed, then raw; gray is both, and what we color with hints is never raw."""
+        alone = self.name == GRAY_METHOD or (self.hints > 0 and self.folder is None)
+        return (self.row,) if alone else (self.row, replace(self.row, raw=True))
+
+
+def plan_methods(settings: EvaluationSettings) -> list[Method]:
+    """Return gray passthrough, then every model at each prompt and number of steps, then other tools' results.
+
+    Raises:
+        OptionsError: two rows would have one name.
+    """
+    methods = [Method(GRAY_METHOD)]
+    short = {model: Path(model).name or model for model in settings.models}
+    for model in settings.models:
+        name = short[model] if list(short.values()).count(short[model]) == 1 else model
+        for prompt in settings.prompts or (None,):
+            for steps in settings.steps or (None,):
+                words = [name]
+                if prompt is not None and len(settings.prompts) > 1:
+                    words.append(f"“{prompt}”")
+                if steps is not None:
+                    words.append(count_of(steps, "step"))
+                plain = Method(", ".join(words), model=model, steps=steps, prompt=prompt)
+                methods.append(plain)
+                methods += [replace(plain, hints=count) for count in settings.hints if count]
+    methods += [Method(NO_MODEL, hints=count) for count in settings.hints if count]
+    methods += [_method_of_results(name, folder) for name, folder in settings.results]
+    rows = [row.name for method in methods for row in method.rows]
+    for name in rows:
+        if rows.count(name) > 1:
+            raise OptionsError(f"two rows would be called {name!r}; give the results another name")
+    return methods
+
+
+def _method_of_results(name: str, folder: str) -> Method:
+    """The method of --results NAME=DIR; NAME may end with the number of hints that the tool was given."""
+    found = _WITH_HINTS.match(name)
+    return Method(found[1], folder=folder, hints=int(found[2])) if found else Method(name, folder=folder)
+
+
+class ResultFiles:
+    """The image files below a folder, found by a photo's key or, where one photo and one file have it, by its stem."""
+
+    def __init__(self, folder: str, keys: Iterable[str] = ()) -> None:
+        """List the folder.
+
+        Args:
+            folder: of results.
+            keys: of all photos that are measured: a stem that several of them have names none.
+
+        Raises:
+            DataError: it does not exist.
+        """
+        root = Path(folder).expanduser()
+        if not root.is_dir():
+            raise DataError(f"{folder}: no such folder of results; check --results")
+        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        self._photos_called = Counter(PurePosixPath(key).stem for key in keys)
+        self._by_key: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in paths:
+            self._by_key.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, key: str) -> Path:
+        """Return the file of the photo `key`.
+
+        Raises:
+            PhotoError: there is none, or more than one that it could be.
+        """
+        name = PurePosixPath(key)
+        found = self._by_key.get(name.with_suffix("").as_posix())
+        if found is None and (found := self._by_stem.get(name.stem)) and self._photos_called[name.stem] > 1:
+            photos = self._photos_called[name.stem]
+            raise PhotoError(f"ambiguous: {photos} photos are called {name.stem}; keep their folders in the results")
+        if found is None:
+            raise PhotoError("missing")
+        if len(found) > 1:
+            raise PhotoError(f"ambiguous: {len(found)} files called {found[0].stem}")
+        return found[0]
+
+    def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
+        """Return the result for a photo, (S, S, 3) uint8 sRGB.
+
+        A file of the square's size is taken as it is; one of the whole photo's size gets the same center square.
+        Any other size would have to be stretched, and then its pixels would lie elsewhere than the truth's.
+
+        Args:
+            key: of the photo.
+            size_px: S, the side of the squares that are compared.
+            full_size: height and width of the whole photo, in pixels.
+
+        Raises:
+            PhotoError: the file is missing, ambiguous, unreadable, or of another size.
+        """
+        path = self.find(key)
+        rgb_u8 = read_rgb(path, path.name)
+        height, width = rgb_u8.shape[:2]
+        if (height, width) == (size_px, size_px):
+            return rgb_u8
+        if (height, width) == full_size:
+            return center_square(rgb_u8, size_px)
+        accepted = f"{size_px} x {size_px} or {full_size[1]} x {full_size[0]}"
+        raise PhotoError(f"is {width} x {height} px; accepted: {accepted}")

@@ -14,7 +14,8 @@ LPIPS_NETS = ("alex", "vgg")
 FID_BACKENDS = ("tf-inception", "torchvision-inception")
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
-VIDEO_PREFIX = "film:"  # before a folder of frames, which would be taken for photos
+VIDEO_PREFIX = "video:"  # before a folder of frames, which could be one of photos
+_OLD_VIDEO_PREFIX = "film:"  # until 0.2
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 HintCount = Annotated[int, Field(ge=0, le=1000)]
@@ -22,7 +23,7 @@ Prompt = Annotated[str, Field(max_length=1000)]
 
 
 def named_folder(given: object) -> object:
-    """NAME=DIR in its two parts; anything but a string as it is.
+    """Return NAME=DIR in its two parts; anything but a string as it is.
 
     Raises:
         ValueError: one of the parts is missing.
@@ -33,6 +34,12 @@ def named_folder(given: object) -> object:
     if not (name and folder):
         raise ValueError("accepted is NAME=DIR, such as ddcolor=results/ddcolor")
     return name, folder
+
+
+def _with_video_prefix(given: object) -> object:
+    if isinstance(given, str) and given.startswith(_OLD_VIDEO_PREFIX):
+        return VIDEO_PREFIX + given.removeprefix(_OLD_VIDEO_PREFIX)
+    return given
 
 
 def _share_or_number(given: object) -> object:
@@ -56,8 +63,8 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
 
-    source: str = Field(
-        description="Color photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a film in color."
+    source: Annotated[str, BeforeValidator(_with_video_prefix)] = Field(
+        description="Color photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a video in color."
     )
     models: Annotated[tuple[str, ...], Flag("--model", "MODEL", unset="none")] = Field(
         (), description="A model to measure; may be given again."
@@ -120,7 +127,7 @@ class EvaluationSettings(BaseModel):
 
 
 def make_settings(**fields: Any) -> EvaluationSettings:
-    """Validated `EvaluationSettings`.
+    """Return validated `EvaluationSettings`.
 
     Raises:
         OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
@@ -142,14 +149,14 @@ def make_settings(**fields: Any) -> EvaluationSettings:
 
 
 def is_video_source(source: str) -> bool:
-    """Whether a source that is to be measured is a film: a film's file, or film:DIR for a folder of frames."""
-    return source.startswith(VIDEO_PREFIX) or (
+    """Return whether a source that is to be measured is a video: its file, or video:DIR for a folder of frames."""
+    return source.startswith((VIDEO_PREFIX, _OLD_VIDEO_PREFIX)) or (
         Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
     )
 
 
 def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:
-    """Name and path of NAME:PATH.
+    """Return name and path of NAME:PATH.
 
     Raises:
         OptionsError: the name is none of the accepted ones, or there is no path.

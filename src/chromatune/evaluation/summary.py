@@ -1,18 +1,26 @@
-"""Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as tables."""
+"""Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as tables.
+
+Intervals are of a seeded paired bootstrap. A resample is how often each photo was drawn, with replacement. All that is
+taken over the same photos is taken over the same resamples, so that differences are paired.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from chromatune.errors import count_of
-from chromatune.evaluation.bootstrap import interval, resampled_means
-from chromatune.evaluation.methods import GRAY_ROW, RAW, Method, Record
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
-from chromatune.evaluation.protocol import HELD_OUT, SEEN
+from chromatune.evaluation.protocol import GRAY_METHOD, HELD_OUT, RECORD_TYPES, SEEN, Method, Record, Row, row_of
 from chromatune.reports import MISSING, markdown_table
+
+RESAMPLES = 2000
+TAILS_PERCENT = (2.5, 97.5)  # percentile interval, Efron & Tibshirani 1993, section 13.3
+_CHUNK = 4_000_000  # drawn indices in memory at a time
 
 MEANS = (
     "psnr ssim mae lab_mse ab_mse ciede2000 cf_field cf_signed luma_drift_mean bleeding "
@@ -64,8 +72,87 @@ DIGITS = {
 Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value first
 
 
+def is_score(record: Record, *, with_lpips: bool = False) -> bool:
+    """Return whether a line of rows.jsonl holds all scores, or why there are none.
+
+    Args:
+        record: the line.
+        with_lpips: whether LPIPS was measured.
+    """
+    if not all(type(record.get(name)) is kind for name, kind in RECORD_TYPES.items()):
+        return False
+    if "failed" in record:
+        return isinstance(record["failed"], str)
+    needed = (*MEANS, DRIFT_MAX, *([LPIPS] if with_lpips else []))
+    if SKIN not in record or not all(is_number(record.get(name)) for name in needed):
+        return False
+    return record[SKIN] is None or is_number(record[SKIN])
+
+
+def is_timing(record: Record) -> bool:
+    """Return whether a line of timings.jsonl holds a number of seconds."""
+    return is_number(record.get("seconds"))
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a line is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def draw_counts(count: int, seed: int | Sequence[int], resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Yield how often each of `count` is drawn in each resample, a few resamples at a time: memory stays bounded.
+
+    Args:
+        count: how many there are to draw from, and how many a resample draws, with replacement.
+        seed: of the draws; equal count and seed give the same ones.
+        resamples: how many there are in all.
+
+    Yields:
+        (r, count) float64, whole numbers; each row's sum is `count`.
+    """
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // count)
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(0, count, (min(rows, resamples - start), count))  # (r, count) indices
+        offsets = np.arange(len(drawn))[:, None] * count
+        yield np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+def resampled_means(columns: Mapping[str, np.ndarray], seed: int, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """Return each column's mean, then its means over resampled photos: (1 + resamples,) float64.
+
+    Args:
+        columns: name ⇒ (N,) float64, photos in one order; equal N and seed draw the same photos.
+        seed: of the draws.
+        resamples: how many times N photos are drawn, with replacement.
+
+    Raises:
+        ValueError: there are no photos, or the columns differ in length.
+    """
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"columns must have one length, at least 1; got {sorted(lengths)}")
+    (photos,) = lengths
+    values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)  # (N, K)
+    means = [values.mean(axis=0, keepdims=True)]
+    means += [counts @ values / photos for counts in draw_counts(photos, seed, resamples)]  # (r, K) each
+    stacked = np.concatenate(means)  # (1 + resamples, K)
+    return {name: stacked[:, index] for index, name in enumerate(columns)}
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled statistics, the plain one (first) left aside."""
+    low, high = np.percentile(samples[1:], TAILS_PERCENT)
+    return float(low), float(high)
+
+
 def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
-    """One dictionary a row: name, counts, means under their names, intervals, and differences to two other rows.
+    """Return a dictionary a row: name, fields, counts, means by metric, intervals, and differences to two other rows.
 
     "minus_gray" and "minus_first" (the first model's recomposed row) hold the difference of means and its interval,
     over the photos that both rows have.
@@ -75,19 +162,20 @@ def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
         methods: in the order of the table.
         seed: of the bootstrap.
     """
-    scored = {row: _by_key(records, row, HELD_OUT) for method in methods for row in method.rows}
-    first = next((method.name for method in methods if method.model is not None), None)
+    found = scored_by_row(records, HELD_OUT)
+    scored = {row: found.get(row, {}) for method in methods for row in method.rows}
+    failures = Counter(row_of(record) for record in records if record["subset"] == HELD_OUT and "failed" in record)
+    first = next((method.row for method in methods if method.model is not None), None)
     summaries = []
     for row, photos in scored.items():
-        failed = sum(1 for r in records if r["row"] == row and r["subset"] == HELD_OUT and "failed" in r)
-        summary: dict[str, Any] = {"name": row, "photos": len(photos), "failed": failed}
+        summary: dict[str, Any] = {"name": row.name, **row.fields, "photos": len(photos), "failed": failures[row]}
         if photos:
             statistics = _statistics(list(photos.values()), seed)
             summary |= {name: float(values[0]) for name, values in statistics.items()}
             summary[DRIFT_MAX] = max(record[DRIFT_MAX] for record in photos.values())
             summary["faces"] = sum(1 for record in photos.values() if record[SKIN] is not None)
             summary["intervals"] = {name: interval(values) for name, values in statistics.items()}
-        for label, other in (("minus_gray", GRAY_ROW), ("minus_first", first)):
+        for label, other in (("minus_gray", Row(GRAY_METHOD)), ("minus_first", first)):
             if other is not None and other != row and photos and scored.get(other):
                 summary[label] = _differences(photos, scored[other], seed)
         summaries.append(summary)
@@ -95,7 +183,7 @@ def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
 
 
 def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int) -> dict[str, Any] | None:
-    """The best model or other tool against the next best, each at the best of its settings, over the photos both have.
+    """Compare the best model or tool with the next best, each at its best settings, over the photos both have.
 
     Best is who gains most PSNR over the gray input on its own photos; on the photos of both, the better one is first.
     Rows are recomposed ones, without hints.
@@ -111,12 +199,13 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
         both have), "psnr", "ciede2000" and "delta_cf_field" as best minus other, each with its interval, and
         "delta_cf_fields" of both. None where nothing but the gray input was scored.
     """
-    methods = [method for method in methods if method.hints is None]  # who is given the truth's colors is no contender
-    scored = {method.name: _by_key(records, method.name, HELD_OUT) for method in methods}
+    methods = [method for method in methods if not method.hints]  # who is given the truth's colors is no contender
+    found = scored_by_row(records, HELD_OUT)
+    scored = {method.name: found.get(method.row, {}) for method in methods}
     gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over gray
     for method in methods:
-        if method.name != GRAY_ROW and (photos := scored[method.name]):
-            gain = np.mean([photos[key]["psnr"] - scored[GRAY_ROW][key]["psnr"] for key in photos])
+        if method.name != GRAY_METHOD and (photos := scored[method.name]):
+            gain = np.mean([photos[key]["psnr"] - scored[GRAY_METHOD][key]["psnr"] for key in photos])
             contender = (method.model, "" if method.model else method.name)
             gains.setdefault(contender, {})[method.name] = float(gain)
     gain_of = {row: gain for rows in gains.values() for row, gain in rows.items()}
@@ -126,30 +215,30 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
         return None
     best, *others = ranked
     other = next((row for row in others if scored[row].keys() & scored[best].keys()), None)
-    found: dict[str, Any] = {"contenders": len(ranked)}
+    compared: dict[str, Any] = {"contenders": len(ranked)}
     if other is not None:
         common = [key for key in scored[best] if key in scored[other]]
         here, there = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
         if here["psnr"][0] < there["psnr"][0]:
             best, other, here, there = other, best, there, here
         gaps = [float(statistics["delta_cf_field"][0]) for statistics in (here, there)]
-        found |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(here, there, DECISIVE)
-    return found | {"best": best, "other": other, "settings": settings_of[best]}
+        compared |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(here, there, DECISIVE)
+    return compared | {"best": best, "other": other, "settings": settings_of[best]}
 
 
 def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """How much the prompt matters: mean over photos of the standard deviation over prompts, a line a model and row.
+    """Return how much the prompt matters: mean over photos of the standard deviation over prompts, by model and row.
 
     Empty unless a model was run with several prompts.
     """
-    groups: dict[tuple[str, int | None, bool], list[str]] = {}
+    groups: dict[tuple[str, int | None, bool], list[Row]] = {}
     for method in methods:
-        if method.model is not None and method.hints is None:
+        if method.model is not None and not method.hints:
             for row in method.rows:
-                groups.setdefault((method.model, method.steps, row.endswith(RAW)), []).append(row)
-    spreads = []
+                groups.setdefault((method.model, method.steps, row.raw), []).append(row)
+    scored_photos, spreads = scored_by_row(records, HELD_OUT), []
     for (model, steps, raw), rows in groups.items():
-        scored = [_by_key(records, row, HELD_OUT) for row in rows]
+        scored = [scored_photos.get(row, {}) for row in rows]
         common = sorted(set.intersection(*(set(photos) for photos in scored)))
         if len(rows) < 2 or not common:
             continue
@@ -162,57 +251,49 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
 
 
 def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
-    """How much better each model is on photos it was trained on: mean there minus mean on held-out photos.
+    """Return how much better each model is on photos it was trained on: mean there minus mean on held-out photos.
 
     The photos are others, so the two means are resampled independently. Empty without photos seen in training.
     """
-    gaps = []
+    gaps, by_subset = [], [scored_by_row(records, subset) for subset in (SEEN, HELD_OUT)]
     for row in (row for method in methods if method.model is not None for row in method.rows):
-        seen, held_out = (list(_by_key(records, row, subset).values()) for subset in (SEEN, HELD_OUT))
+        seen, held_out = (list(scored.get(row, {}).values()) for scored in by_subset)
         if not seen or not held_out:
             continue
         there, here = _statistics(seen, seed), _statistics(held_out, seed + 1)
-        gaps.append({"name": row, "seen": len(seen)} | _as_differences(there, here, GENERALIZATION))
+        gaps.append({"name": row.name, "seen": len(seen)} | _as_differences(there, here, GENERALIZATION))
     return gaps
 
 
+def scored_by_row(records: Sequence[Record], subset: str) -> dict[Row, dict[str, Record]]:
+    """Return the records with scores of one subset of the photos: row ⇒ key ⇒ record."""
+    scored: dict[Row, dict[str, Record]] = {}
+    for record in records:
+        if record["subset"] == subset and "failed" not in record:
+            scored.setdefault(row_of(record), {})[record["key"]] = record
+    return scored
+
+
 def failures_of(records: Sequence[Record]) -> tuple[tuple[str, str, str], ...]:
-    """(row, key, reason) of every result that was missing or could not be scored."""
-    return tuple((record["row"], record["key"], record["failed"]) for record in records if "failed" in record)
-
-
-def mean_scores(rows: Sequence[Mapping[str, float]], truth_cf_field: Sequence[float]) -> dict[str, float]:
-    """Means over photos of each score, for results at hand; drift is the worst photo's, ΔCF that of mean CF.
-
-    Args:
-        rows: `metrics.scores` of each photo.
-        truth_cf_field: colorfulness ("field") of each truth.
-
-    Raises:
-        ValueError: there are no rows: a mean of nothing would be a NaN in a table.
-    """
-    if not rows:
-        raise ValueError("no photos were scored")
-    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    gap = float(_gap(np.array(means["cf_field"]), np.array(np.mean(truth_cf_field))))
-    return means | {DRIFT_MAX: max(row[DRIFT_MAX] for row in rows), "delta_cf_field": gap}
+    """Return (row, key, reason) of every result that was missing or could not be scored."""
+    return tuple((row_of(record).name, record["key"], record["failed"]) for record in records if "failed" in record)
 
 
 def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
-    """A Markdown table: one line a method, one column a score of `titles`; a score a row lacks is a dash."""
+    """Return a Markdown table: one line a method, one column a score of `titles`; a score a row lacks is a dash."""
     cells = {name: {key: number(row[key], key) for key in titles if key in row} for name, row in rows.items()}
     return markdown_table(_table(cells, titles, tuple(titles)))
 
 
 def markdown_report(summary: Mapping[str, Any]) -> str:
-    """The tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
+    """Return the tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
     written = {title: markdown_table(lines) for title, lines in tables(summary).items()}
     sections = [f"## {title}\n\n{text}" for title, text in written.items()]
     return "\n".join([_header(summary["protocol"]), *sections, *(note + "\n" for note in notes(summary))])
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What must be read with the tables, a sentence each; usually none."""
+    """Return what must be read with the tables, a sentence each; usually none."""
     few = [row["photos"] for row in summary["rows"] if FID in row and row["photos"] < ENOUGH_PHOTOS]
     if not few:
         return []
@@ -223,7 +304,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
-    """Title ⇒ lines of cells, the header first; a table that would be empty is left out."""
+    """Return title ⇒ lines of cells, the header first; there is no empty table."""
     rows = {row["name"]: row for row in summary["rows"]}
     intervals = {name: _spans(row["intervals"]) for name, row in rows.items() if "intervals" in row}
     optional = {
@@ -249,23 +330,19 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The scores of a row as text, by name; those it lacks are left out."""
+    """Return the scores of a row as text, by name, without those that it lacks."""
     return {key: number(row[key], key) for key in TITLES if row.get(key) is not None}
 
 
 def number(value: float, key: str) -> str:
-    """A value with the digits that its metric deserves."""
+    """Return a value as text, with the digits of its metric."""
     digits = DIGITS.get(key, 1)
     return f"{round(value, digits) + 0.0:.{digits}f}"  # no minus zero
 
 
 def span(ends: Sequence[float], key: str) -> str:
-    """An interval as text."""
+    """Return an interval as text."""
     return " … ".join(number(end, key) for end in ends)
-
-
-def _by_key(records: Sequence[Record], row: str, subset: str) -> dict[str, Record]:
-    return {r["key"]: r for r in records if r["row"] == row and r["subset"] == subset and "failed" not in r}
 
 
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
@@ -320,7 +397,7 @@ def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
 
 def _spread_name(spread: Mapping[str, Any]) -> str:
     steps = "" if spread["steps"] is None else f", {count_of(spread['steps'], 'step')}"
-    return f"{spread['model']}{steps}{RAW if spread['raw'] else ''}, {spread['prompts']} prompts"
+    return f"{spread['model']}{steps}{', raw' if spread['raw'] else ''}, {spread['prompts']} prompts"
 
 
 def _header(protocol: Mapping[str, Any]) -> str:
@@ -330,7 +407,7 @@ def _header(protocol: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value of the protocol as text."""
+    """Return a value of the protocol as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(each)}" for key, each in value.items()) or "none"
     if isinstance(value, list | tuple):

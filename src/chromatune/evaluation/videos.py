@@ -1,4 +1,4 @@
-"""Colorizings of a film measured against the film in color: each frame, and how they hold together through time."""
+"""Colorizings of a video measured against the video in color: each frame, and how they hold together through time."""
 
 from __future__ import annotations
 
@@ -19,30 +19,28 @@ from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError, PhotoError, VideoError
 from chromatune.evaluation.metrics import colorfulness, psnr
 from chromatune.evaluation.settings import VIDEO_PREFIX
-from chromatune.files import StartStage, silent, write_json, write_whole
+from chromatune.files import atomic_write, write_json
 from chromatune.images import Photo, to_depth, write_photo
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.reports import markdown_table
 from chromatune.video import (
-    ChromaCache,
     Frame,
-    Part,
     ShotChroma,
     Video,
     VideoOptions,
-    carried,
-    colorize_shots,
+    VideoRun,
+    confidence,
     flow_between,
     open_video,
-    trust,
+    warp,
 )
 
 LONGEST_FLOW_PX = 480  # short side at which flow is measured
-TRUSTED = 0.5  # flow that is believed less is an occlusion
+LEAST_CONFIDENCE = 0.5  # of flow; where it is less, there is an occlusion
 CDC_STEPS = (1, 2, 4)
 STRIP_FRAMES, STRIP_WIDTH_PX = 6, 240
 TRUTH, GRAY, FRAME_BY_FRAME, THROUGH_TIME = "truth", "gray", "frame by frame", "through time"
-VIDEO_SUMMARY_FILE, VIDEO_TABLE_FILE, STRIP_FILE = "film.json", "film.md", "film.jpg"
+VIDEO_SUMMARY_FILE, VIDEO_TABLE_FILE, STRIP_FILE = "video.json", "video.md", "video.jpg"
 
 Colorizing = Callable[[int, Frame], np.ndarray]  # index and frame ⇒ (H, W, 3) uint8
 
@@ -61,7 +59,7 @@ class TimeScore:
     def add(
         self, rgb: np.ndarray, truth: np.ndarray, motion: tuple[np.ndarray, np.ndarray] | None, starts: bool
     ) -> None:
-        """Measures the next frame.
+        """Measure the next frame.
 
         Args:
             rgb: (H, W, 3) uint8.
@@ -84,7 +82,7 @@ class TimeScore:
         self.before = [*self.before, (chroma, histograms)][-max(CDC_STEPS) :]
 
     def means(self) -> dict[str, float | None]:
-        """Means over all frames: PSNR in dB, CF, warp error and flicker in levels of 255, CDC."""
+        """Return means over all frames: PSNR in dB, CF, warp error and flicker in levels of 255, CDC."""
         steps = [_mean(each) for each in self.divergence.values()]
         known = [step for step in steps if step is not None]
         whole = float(np.mean(known)) if len(known) == len(steps) else None
@@ -98,10 +96,10 @@ class TimeScore:
 
 
 def warp_error(chroma: np.ndarray, before: np.ndarray, flow: np.ndarray, believed: np.ndarray) -> float:
-    """How far chroma changes along the motion: mean length of the difference of (Cb, Cr), in levels of 255.
+    """Return how far chroma changes along the motion: mean length of the difference of (Cb, Cr), in levels of 255.
 
     Lai et al. 2018 (arXiv 1808.00449), equation 8, of chroma alone and as a length instead of its square: luma is the
-    film's own. Where the flow is not believed, such as at occlusions, nothing is measured.
+    video's own. Where the flow is not believed, such as at occlusions, nothing is measured.
 
     Args:
         chroma: (H, W, 2) float32 of a frame.
@@ -111,23 +109,23 @@ def warp_error(chroma: np.ndarray, before: np.ndarray, flow: np.ndarray, believe
     """
     if not believed.any():
         return 0.0
-    difference = chroma - carried(before, flow)
+    difference = chroma - warp(before, flow)
     return 255 * float(cv2.magnitude(difference[..., 0], difference[..., 1])[believed].mean())
 
 
 def channel_histograms(rgb: np.ndarray) -> np.ndarray:
-    """(3, 256) float64: shares of the levels of each channel of an (H, W, 3) uint8 image."""
+    """Return the shares of the levels of each channel of an (H, W, 3) uint8 image: (3, 256) float64."""
     counts = [np.bincount(rgb[..., channel].ravel(), minlength=256) for channel in range(3)]
     return np.stack(counts) / (rgb.shape[0] * rgb.shape[1])
 
 
 def histogram_divergence(first: np.ndarray, second: np.ndarray) -> float:
-    """Jensen-Shannon divergence of two frames' colors, in nats, mean over channels: a term of the CDC.
+    """Return the Jensen-Shannon divergence of two frames' colors, in nats, mean over channels: a term of the CDC.
 
     Color distribution consistency (Liu et al. 2021, "Temporally consistent video colorization with deep feature
     propagation and self-regularization learning", arXiv 2110.04562): CDC_t = 1 / (3 (N - t)) Σ_c Σ_i JS(P_c(I_i),
-    P_c(I_i+t)), with P_c the histogram of channel c, and CDC = (CDC_1 + CDC_2 + CDC_4) / 3. Here pairs across a cut are
-    left out.
+    P_c(I_i+t)), with P_c the histogram of channel c, and CDC = (CDC_1 + CDC_2 + CDC_4) / 3. Pairs across a cut are
+    skipped.
 
     Args:
         first: see `channel_histograms`.
@@ -144,16 +142,16 @@ def _kl(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def gray_motion(gray: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flow from a gray frame to the one before, and where it is believed: (H, W, 2) float32, (H, W) bool."""
+    """Return the flow from a gray frame to the one before, and where it is believed: (H, W, 2) float32, (H, W) bool."""
     scale = min(1.0, LONGEST_FLOW_PX / min(gray.shape))
     size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
     small, small_before = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (gray, before))
-    there, back = flow_between(small, small_before, fine=True), flow_between(small_before, small, fine=True)
-    believed = trust(there, back) > TRUSTED
+    flow, backward = flow_between(small, small_before, fine=True), flow_between(small_before, small, fine=True)
+    believed = confidence(flow, backward) > LEAST_CONFIDENCE
     if scale < 1:
-        there = cv2.resize(there, gray.shape[::-1]) * np.float32(1 / scale)
+        flow = cv2.resize(flow, gray.shape[::-1]) * np.float32(1 / scale)
         believed = cv2.resize(believed.astype(np.uint8), gray.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    return there, believed
+    return flow, believed
 
 
 def evaluate_video(
@@ -166,27 +164,27 @@ def evaluate_video(
     command: str = "",
     start_stage: StartStage = silent,
 ) -> dict[str, Any]:
-    """Measures models on a film in color, and writes the figures, a table and a strip of frames.
+    """Measure models on a video in color, and write the figures, a table and a strip of frames.
 
-    Each model has two rows: its frames one by one, and the film as `chromatune video` colors it. Beside them stand the
-    gray film, and the truth itself, whose own change along the motion is what grain, exposure and wrong flow make.
+    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Beside them stand
+    the gray video, and the truth itself, whose own change along the motion is what grain, exposure and wrong flow make.
 
     Args:
-        source: see `is_film_source`.
+        source: see `is_video_source`.
         models: at least one.
         out: folder.
         device: where to compute.
         seed: of the sampling.
-        command: is written down.
-        start_stage: is told how far it is.
+        command: is recorded in the summary.
+        start_stage: opens the progress of each stage.
 
     Raises:
-        VideoError: the film cannot be read.
+        VideoError: the video cannot be read.
         OptionsError: there is no model.
-        DataError: the results cannot be written, or the film has no color.
+        DataError: the results cannot be written, or the video has no color.
     """
     if not models:
-        raise OptionsError("a film is measured with models: give at least one by --model", "models")
+        raise OptionsError("a video is measured with models: give at least one by --model", "models")
     video = open_video(source.removeprefix(VIDEO_PREFIX))
     colorizings: dict[str, Colorizing] = {}
     cuts: set[int] = set()
@@ -194,18 +192,18 @@ def evaluate_video(
     for model in models:
         colorizer = Colorizer.load(model, device=device)
         options = ColorizeOptions(seed=seed)
-        colorizings[f"{model}, {FRAME_BY_FRAME}"] = partial(_alone, colorizer, options)
-        wishes = VideoOptions(out / "film", model, options, cache=out / "chroma", device=device)
-        shaded = colorize_shots(video, wishes, start_stage=start_stage)
-        cuts, count = {shot.start for shot in shaded.shots}, shaded.shots[-1].stop
-        through = _Through(ChromaCache(wishes.cache_folder), shaded.parts)
-        colorizings[f"{model}, {THROUGH_TIME}"] = through.frame
+        colorizings[f"{model}, {FRAME_BY_FRAME}"] = partial(_frame_by_frame, colorizer, options)
+        video_options = VideoOptions(out / "video", model, options, cache=out / "chroma", device=device)
+        run = VideoRun(video, video_options, start_stage=start_stage)
+        run.colorize_shots()
+        cuts, count = {shot.start for shot in run.shots}, run.frames
+        colorizings[f"{model}, {THROUGH_TIME}"] = _ThroughTime(run).frame
     rows = {GRAY: TimeScore()} | {name: TimeScore() for name in colorizings}
     truth_row, strips = TimeScore(), _Strips(count, [GRAY, *colorizings, TRUTH])
     advance = start_stage("measuring frames", count)
     for index, (frame, truth, motion) in enumerate(_with_motion(video, cuts)):
         if truth_row.cf == [] and np.ptp(truth.astype(np.int16), axis=2).max() < 2:
-            raise DataError(f"{source} has no color; a film is measured against its own colors")
+            raise DataError(f"{source} has no color; a video is measured against its own colors")
         truth_row.add(truth, truth, motion, index in cuts)
         pictures = {GRAY: np.repeat(color.luma(truth)[..., None], 3, axis=2)}
         pictures |= {name: colorizing(index, frame) for name, colorizing in colorizings.items()}
@@ -219,7 +217,7 @@ def evaluate_video(
 
 
 def video_table(summary: dict[str, Any]) -> list[list[str]]:
-    """Header and rows of a summary, as text."""
+    """Return header and rows of a summary, as text."""
     header = ["row", "PSNR dB", "CF", "ΔCF", "warp error", "÷ truth", "flicker", "÷ truth", "CDC × 1000"]
     lines = [header]
     for row in summary["rows"]:
@@ -229,25 +227,25 @@ def video_table(summary: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def _alone(colorizer: Colorizer, options: ColorizeOptions, index: int, frame: Frame) -> np.ndarray:
+def _frame_by_frame(colorizer: Colorizer, options: ColorizeOptions, index: int, frame: Frame) -> np.ndarray:
     return to_depth(colorizer.colorize(Photo(frame.luma), options).rgb, np.uint8)
 
 
-class _Through:
-    """A film's frames with the chroma in a cache."""
+class _ThroughTime:
+    """A video's frames with the chroma that a run has cached."""
 
-    def __init__(self, cache: ChromaCache, parts: Sequence[Part]) -> None:
-        self._cache, self._parts = cache, parts
-        self._open: tuple[str, ShotChroma] | None = None
+    def __init__(self, run: VideoRun) -> None:
+        self._cache, self._segments = run.cache, run.segments
+        self._current: tuple[str, ShotChroma] | None = None
 
     def frame(self, index: int, frame: Frame) -> np.ndarray:
-        part = next(each for each in self._parts if each.shot.start <= index < each.shot.stop)
-        if self._open is None or self._open[0] != part.name:
-            self._open = part.name, self._cache.read(part.name)
-        chroma = self._open[1]
+        segment = next(each for each in self._segments if each.shot.start <= index < each.shot.stop)
+        if self._current is None or self._current[0] != segment.cache_key:
+            self._current = segment.cache_key, self._cache.read(segment.cache_key)
+        chroma = self._current[1]
         height, width = chroma.lumas.shape[1:]
         luma = resize(frame.luma, height, width)
-        return to_depth(color.recompose(frame.luma, chroma.at(index - part.shot.start, luma)), np.uint8)
+        return to_depth(color.recompose(frame.luma, chroma.at(index - segment.shot.start, luma)), np.uint8)
 
 
 class _Strips:
@@ -264,7 +262,7 @@ class _Strips:
                 found.append(cv2.resize(pictures[name], (STRIP_WIDTH_PX, height), interpolation=cv2.INTER_AREA))
 
     def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8: a row of frames for the truth and each colorizing."""
+        """Return (H, W, 3) uint8: a row of frames for the truth and each colorizing."""
         return np.vstack([np.hstack(found) for found in self._pictures.values()])
 
 
@@ -293,7 +291,7 @@ def _summary(
     own = truth.means() | {"psnr": None}
     found = [{"name": TRUTH} | _beside(own, own)]
     found += [{"name": name} | _beside(score.means(), own) for name, score in rows.items()]
-    facts = {"film": source, "frames": count, "shots": shots, "command": command, "version": chromatune.__version__}
+    facts = {"video": source, "frames": count, "shots": shots, "command": command, "version": chromatune.__version__}
     return facts | {"rows": found}
 
 
@@ -311,7 +309,7 @@ def _write(out: Path, summary: dict[str, Any], strips: _Strips) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / VIDEO_SUMMARY_FILE, summary)
-        write_whole(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
+        atomic_write(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
         picture = strips.picture()
         write_photo(out / STRIP_FILE, picture, Photo(picture[..., 0]), overwrite=True)
     except (OSError, PhotoError) as error:

@@ -11,8 +11,7 @@ import numpy as np
 from chromatune import prompts
 from chromatune.colorizer import Colorizer, ColorizeResult
 from chromatune.evaluation import is_number, lab_of, psnr
-from chromatune.files import Advance
-from chromatune.options import make_options
+from chromatune.options import Advance, make_options
 
 SEEDS = 8
 DRAWN, BEST = "drawn", f"best of {SEEDS}"

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.data import LeftOut, PhotoItem, apply_crop, draw_crop, read_usable
+from chromatune.data import PhotoItem, SkippedPhoto, apply_crop, draw_crop, read_usable
 from chromatune.errors import DataError
-from chromatune.files import Advance
+from chromatune.options import Advance
 from chromatune.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fit(kind: str, items: Sequence[PhotoItem], settings: TrainSettings, size_px:
 
 
 def _color_photos(items: Sequence[PhotoItem]) -> list[np.ndarray]:
-    return [photo for photo in map(read_usable, items) if not isinstance(photo, LeftOut)]
+    return [photo for photo in map(read_usable, items) if not isinstance(photo, SkippedPhoto)]
 
 
 def _mean_chroma(photos: Sequence[np.ndarray]) -> Baseline:

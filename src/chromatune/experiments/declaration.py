@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 
 from chromatune.data import prompt_set
 from chromatune.errors import OptionsError
-from chromatune.evaluation import DRIFT_MAX, GRAY_ROW, MEANS, SKIN
+from chromatune.evaluation import DRIFT_MAX, GRAY_METHOD, MEANS, SKIN
 from chromatune.experiments.ambiguity import ASPECTS, METRICS_OF
 from chromatune.options import first_problem
 from chromatune.training import presets
@@ -170,7 +170,7 @@ class Experiment(_Frozen):
             if test.kind == "ambiguity":
                 rows += [Row(arm, test.name, aspect) for arm in arms for aspect in ASPECTS]
             else:
-                rows += [Row(name, test.name) for name in (TRUTH, GRAY_ROW, *arms)]
+                rows += [Row(name, test.name) for name in (TRUTH, GRAY_METHOD, *arms)]
         return tuple(rows)
 
 

@@ -11,7 +11,8 @@ from chromatune.experiments.measurements import measure_tests
 from chromatune.experiments.photos import open_roles
 from chromatune.experiments.runs import OpenedExperiment, make_runs
 from chromatune.experiments.verdicts import Resampler
-from chromatune.files import StartStage, claim_folder, silent
+from chromatune.files import lock_run_folder
+from chromatune.options import StartStage, silent
 from chromatune.pipeline import weights_hash
 from chromatune.reports import require_pages
 
@@ -57,7 +58,7 @@ def run_experiment(
         "results": [list(pair) for pair in results],
         "square_px": square_px,
     }
-    with claim_folder(out, EXPERIMENT_FILE, facts, "an experiment"):
+    with lock_run_folder(out, EXPERIMENT_FILE, facts, "an experiment"):
         opened = OpenedExperiment(
             experiment, budget, roles, out, cache_dir or out / "cache", model, tuple(results), square_px, start_stage
         )

@@ -18,7 +18,7 @@ from chromatune.errors import count_of
 from chromatune.evaluation import TITLES, center_square
 from chromatune.experiments.declaration import Budget, Experiment, Row
 from chromatune.experiments.verdicts import Judged, Resampler
-from chromatune.files import write_json, write_whole
+from chromatune.files import atomic_write, write_json
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
 JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories
@@ -75,12 +75,12 @@ def write_findings(findings: Findings, command: str) -> Path:
     """
     out, strips = findings.out, draw_strips(findings.models)
     write_json(out / NUMBERS, as_data(findings))
-    write_whole(out / PLOT, _plot(findings.resampler, _measured(PLOTTED, findings.resampler)))
+    atomic_write(out / PLOT, _plot(findings.resampler, _measured(PLOTTED, findings.resampler)))
     if strips:
-        write_whole(out / PICTURES, reports.jpeg_of(np.concatenate(list(strips.values())), JPEG_QUALITY))
+        atomic_write(out / PICTURES, reports.jpeg_of(np.concatenate(list(strips.values())), JPEG_QUALITY))
     described = _described(findings, command)
-    write_whole(out / REPORT, _markdown(findings, described, strips).encode())
-    write_whole(out / PAGE, reports.render_page(_page(findings, described, strips)).encode())
+    atomic_write(out / REPORT, _markdown(findings, described, strips).encode())
+    atomic_write(out / PAGE, reports.render_page(_page(findings, described, strips)).encode())
     return out / REPORT
 
 

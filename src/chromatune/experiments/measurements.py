@@ -9,14 +9,22 @@ from typing import Any
 from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError
-from chromatune.evaluation import ROWS_FILE, center_square, evaluate, make_settings, plan_methods
+from chromatune.evaluation import (
+    RECORD_KEYS,
+    ROWS_FILE,
+    center_square,
+    evaluate,
+    make_settings,
+    plan_methods,
+    row_of,
+)
 from chromatune.experiments import ambiguity
 from chromatune.experiments.declaration import TRUTH, DeclaredTest, Row, folder_name
 from chromatune.experiments.runs import OpenedExperiment
 from chromatune.experiments.verdicts import Keys, PhotoScores, Values, as_arrays
-from chromatune.files import read_json_lines, write_whole
+from chromatune.files import atomic_write, read_json_lines
 
-NAMED_BY = ("row", "key")  # fields of every record
+NAMED_BY = ("row", "key")  # fields of every record of an ambiguity
 
 Found = dict[Row, dict[str, dict[str, Any]]]  # row ⇒ photo ⇒ metric ⇒ value
 
@@ -58,16 +66,17 @@ def _evaluate(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Found:
     folder = opened.out / "measured" / f"{folder_name(test.name)}-{seed}"
     evaluate(settings, folder, start_stage=opened.start_stage)
     # A row of the evaluation ⇒ its arm; gray and other tools have no model, and keep their names
-    name_of = {method.name: arm_of.get(method.model or "", method.name) for method in plan_methods(settings)}
-    return _pooled(read_json_lines(folder / ROWS_FILE, NAMED_BY), name_of, test.name)
+    methods = plan_methods(settings)
+    name_of = {method.row.name: arm_of.get(method.model or "", method.row.name) for method in methods}
+    return _pooled(read_json_lines(folder / ROWS_FILE, RECORD_KEYS), name_of, test.name)
 
 
 def _pooled(records: Sequence[dict[str, Any]], name_of: Mapping[str, str], test: str) -> Found:
-    """Scores by row and photo, the mean over prompts where there are several; photos without a score are left out."""
+    """Scores by row and photo, the mean over prompts where there are several; photos without a score are skipped."""
     several: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
-        if record["row"] in name_of and "failed" not in record:
-            several.setdefault((name_of[record["row"]], record["key"]), []).append(record)
+        if (row := row_of(record).name) in name_of and "failed" not in record:
+            several.setdefault((name_of[row], record["key"]), []).append(record)
     found: Found = {}
     for (name, key), lines in several.items():
         metrics = [metric for metric, value in lines[0].items() if isinstance(value, float)]
@@ -96,7 +105,7 @@ def _draw_and_ask(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Fo
             colorizer = Colorizer.load(opened.model_of(arm, seed))
             records = ambiguity.measure_all(colorizer, photos, seed, advance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+            atomic_write(path, "".join(json.dumps(record) + "\n" for record in records).encode())
         known = read_json_lines(path, NAMED_BY, ambiguity.is_record)
         if {(record["row"], record["key"]) for record in known} != expected or len(known) != len(expected):
             raise DataError(f"{path}: does not hold each photo of “{test.name}” once; delete the file")

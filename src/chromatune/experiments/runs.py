@@ -23,9 +23,10 @@ from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.experiments import baselines
 from chromatune.experiments.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
 from chromatune.experiments.photos import Role, always_trained, training_source
-from chromatune.files import StartStage, whole_folder, write_whole
+from chromatune.files import atomic_folder, atomic_write
+from chromatune.options import StartStage
 from chromatune.reports import png_of
-from chromatune.training import TrainSettings, model_folder, resolve_settings, train, write_outcome
+from chromatune.training import TrainSettings, model_folder, resolve_settings, save_result, train
 
 BASELINE_PX = 128  # the small models' own size
 
@@ -86,7 +87,7 @@ class OpenedExperiment:
             advance = self.start_stage(f"choosing photos for “{test.name}”", len(items))
             chosen = select(role.source, choice, advance=advance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, "".join(f"{photo.key}\n" for photo in chosen.photos).encode())
+            atomic_write(path, "".join(f"{photo.key}\n" for photo in chosen.photos).encode())
         return path
 
     def photos_of(self, test: DeclaredTest) -> list[PhotoItem]:
@@ -130,10 +131,10 @@ def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
             done = max(done, row["step"])
 
     source = training_source(opened.roles, arm.roles)
-    trained = train(
+    result = train(
         source, opened.model, settings, folder, score=score_result, on_row=on_row, cache_dir=opened.cache_dir
     )
-    write_outcome(trained, arm.train or "", arm.preset)
+    save_result(result, arm.train or "", arm.preset)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use
 
 
@@ -149,7 +150,7 @@ def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
     colorize = baselines.fit(arm.baseline or "", items, settings, settings.size_px or BASELINE_PX, advance)
     for test, folder in missing.items():
         try:
-            with whole_folder(folder) as new:
+            with atomic_folder(folder) as new:
                 for item in opened.photos_of(test):
                     path = (new / item.key).with_suffix(".png")
                     path.parent.mkdir(parents=True, exist_ok=True)

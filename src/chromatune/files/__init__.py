@@ -1,10 +1,9 @@
-"""Files and folders that are whole or absent, grow line by line, and belong to one piece of work at a time.
+"""Files and folders that are written atomically, grow line by line, belong to one run at a time, or are read ahead.
 
-whole.py    a file, or a folder, under a temporary name until it is complete and on the disk
-lines.py    JSON lines: appended, a torn last one dropped
-claims.py   whose folder it is, and that no second process works in it
-own_results.py what results are called, and which files are some
-progress.py how long work tells how far it is
+atomic.py      a file, or a folder, under a temporary name until it is complete and on the disk
+lines.py       JSON lines: appended, a torn last one dropped
+run_folder.py  what run a folder belongs to, and that no second process works in it
+read_ahead.py  results of a function, made ahead of their use
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Files of JSON lines: what an interrupted run wrote is kept, a torn last line is dropped."""
+"""Files of JSON lines: what an interrupted run wrote stays, a torn last line is dropped."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class LineFile:
     """A file of JSON lines that grows; the fields `keys` of a line together name it, and no name comes twice."""
 
     def __init__(self, path: Path, keys: Sequence[str], is_sound: IsSound | None = None) -> None:
-        """Opens or makes the file.
+        """Open or make the file.
 
         Args:
             path: the file.
             keys: fields that every line has.
-            is_sound: what else is asked of a line.
+            is_sound: what else must hold of a line.
 
         Raises:
             DataError: a line other than the last is damaged.
@@ -41,14 +41,14 @@ class LineFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was told already
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk was reported already
             self._file.close()
 
     def __contains__(self, name: tuple[Any, ...]) -> bool:
         return name in self._known
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the lines that are not there yet, and flushes: at most the line in hand is lost.
+        """Write the lines that are not there yet, and flush: at most the last line is lost.
 
         Raises:
             OSError: they cannot be written; `filename` is the file's.
@@ -64,7 +64,7 @@ class LineFile:
         self._known.update(self._name(record) for record in new)
 
     def read(self) -> list[Record]:
-        """All lines.
+        """Return all lines.
 
         Raises:
             DataError: a line is damaged.
@@ -76,12 +76,12 @@ class LineFile:
 
 
 def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | None = None) -> list[Record]:
-    """All lines of a file, each an object that has the fields `keys`, with texts or numbers in them.
+    """Return all lines of a file, each an object that has the fields `keys`, with texts or numbers in them.
 
     Args:
         path: the file.
         keys: fields that every line has.
-        is_sound: what else is asked of a line.
+        is_sound: what else must hold of a line.
 
     Raises:
         DataError: the file cannot be read, or a line is damaged.

@@ -1,18 +1,13 @@
 """Photos in, photos out: every file format, mode and depth becomes one `Photo`, and a result becomes a file again.
 
-photo.py           Photo, which format a suffix means and what a format can hold
-reading.py         any source ⇒ Photo, or a PhotoError of one line
-identification.py  what a file is, and why it is none of ours
-containers.py      which picture of a file of several is the photo
-decoding.py        file ⇒ decoded picture, under a pixel limit, without a word of the libraries
-deep.py            16-bit color of PNG, PNM, JPEG 2000, AVIF and HEIC
-tiff.py            pages of a TIFF, and samples that Pillow cannot hold
-pixels.py          modes, ranges and arrays ⇒ color samples and alpha
-profiles.py        ICC, gamma, inks and Lab ⇒ sRGB
-metadata.py        orientation, EXIF, resolution
-captions.py        XMP, IPTC, comments and text
-encoding.py        (H, W, 3) samples and a Photo ⇒ bytes of a file, or a Pillow image
-writing.py         a result ⇒ a file, whole or not at all
+photo_files.py  which format a suffix means, which files are results, and what lies in a folder
+reading.py      Photo; any source ⇒ Photo, or a PhotoError of one line
+opening.py      what a file is, which picture of several is the photo, and why a file is none
+decoding.py     file ⇒ decoded picture, without a word of the libraries; 16-bit color; a JPEG without its end
+tiff.py         pages of a TIFF, and samples that Pillow cannot hold
+pixels.py       modes, ranges, arrays and profiles (ICC, gamma, inks, Lab) ⇒ sRGB samples and alpha
+metadata.py     orientation, EXIF, resolution; captions: XMP, IPTC, comments and text
+writing.py      a result ⇒ a file, written completely or not at all; its bytes; a Pillow image
 """
 
 import lazy_loader

@@ -1,13 +1,21 @@
-"""A picture file, opened and decoded by Pillow: quietly, under a pixel limit; a JPEG may lack its end."""
+"""A picture file ⇒ its pixels, without a word of the libraries: 8 bits by Pillow, 16-bit color by OpenCV.
+
+A JPEG may lack its end. Pillow has no mode for 16-bit color and keeps the high byte alone, so OpenCV decodes PNG, PNM,
+JPEG 2000 and AVIF of more than 8 bits a second time, and pillow-heif HEIC. OpenCV has misread gray with alpha (its
+issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded before, are therefore the referee:
+where the two disagree, the photo is refused. TIFF has a reader of its own, `tiff`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -18,10 +26,8 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, _imaging
 
 from chromatune.errors import PhotoError
-from chromatune.images import identification
+from chromatune.images.opening import PNG_SIGNATURE, open_image
 
-# A JPEG of several pictures is opened as its first one, and calls itself MPO
-OPENED_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 LONGEST_TEXT_BYTES = 64 << 20  # of all text in a PNG; Pillow's own limit is 1 MiB a chunk, and archives exceed it
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 has it there, OpenCV 4 at the top
@@ -30,6 +36,16 @@ OPENCV_LOG_SILENT = 0
 LARGEST_MISSING_SHARE = 0.1  # of a JPEG's rows; with more gone it is no longer the photo
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_START_OF_SCAN, JPEG_FRAMES_OF_PROGRESSIVE = 0xDA, (0xC2, 0xC6, 0xCA, 0xCE)
+
+PNG_CHUNKS_OF_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+PNG_CHUNKS_WITH_MEANING = PNG_CHUNKS_OF_PIXELS | {b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
+PNG_GRAY_WITH_ALPHA = 4  # color type
+PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
+JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment of sizes (ITU T.800, A.5.1)
+AVIF_CONFIGURATION = b"av1C"
+
+PIECE_BYTES = 1 << 20
+LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AVIF is converted from YUV at each depth
 
 _GLOBALS_LOCK = threading.RLock()
 
@@ -61,38 +77,29 @@ def quiet_libraries() -> Iterator[None]:
             OPENCV_LOG.setLogLevel(opencv_level)
 
 
-def open_image(file: BinaryIO) -> Image.Image:
-    """The file's header as a Pillow image, nothing decoded yet; only formats of `OPENED_FORMATS` are tried."""
-    return Image.open(file, formats=OPENED_FORMATS)
+@lru_cache(maxsize=1)
+def _libtiff() -> Any:
+    """The libtiff that Pillow has loaded, or None where it cannot be reached: then it prints what it has to say."""
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler.argtypes = library.TIFFSetWarningHandler.argtypes = [ctypes.c_void_p]
+        library.TIFFSetErrorHandler.restype = library.TIFFSetWarningHandler.restype = ctypes.c_void_p
+        return library
+    return None
 
 
-def open_heif(file: BinaryIO) -> Image.Image:
-    """The header of a HEIC photo as a Pillow image.
-
-    Raises:
-        HeicExtraError: `pillow-heif` is not installed; the message has no label yet.
-    """
+@contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    library = _libtiff()
+    if library is None:
+        yield
+        return
+    handlers = library.TIFFSetErrorHandler(None), library.TIFFSetWarningHandler(None)
     try:
-        from pillow_heif import HeifImageFile
-    except ImportError:
-        raise identification.HeicExtraError("photo") from None
-    return HeifImageFile(file)
-
-
-def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a picture, given its width and height, before its pixels are decoded.
-
-    Raises:
-        PhotoError: the picture has no pixels, or more than `max_pixels`.
-    """
-    width_px, height_px = size_px
-    if width_px < 1 or height_px < 1:
-        raise PhotoError(f"the picture has no pixels ({width_px} x {height_px}); choose another file")
-    if width_px * height_px > max_pixels:
-        raise PhotoError(
-            f"{width_px} x {height_px} = {width_px * height_px / 1e6:.1f} million pixels, and the limit is "
-            f"{max_pixels / 1e6:.1f} million; make it smaller, or raise --max-megapixels (max_pixels)"
-        )
+        yield
+    finally:
+        library.TIFFSetErrorHandler(handlers[0])
+        library.TIFFSetWarningHandler(handlers[1])
 
 
 def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image.Image, str | None]:
@@ -132,45 +139,6 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
     return whole, f"cut short: {missing} is missing; copy it again if you can"
 
 
-def png_bit_depth(file: BinaryIO) -> int:
-    """Bits per sample in the header of a PNG file."""
-    file.seek(24)
-    return file.read(1)[0]
-
-
-def as_seekable(file: BinaryIO) -> BinaryIO:
-    """The file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
-    seekable = getattr(file, "seekable", None)
-    if seekable is not None and seekable():
-        return file
-    return io.BytesIO(file.read())
-
-
-@lru_cache(maxsize=1)
-def _libtiff() -> Any:
-    """The libtiff that Pillow has loaded, or None where it cannot be reached: then it prints what it has to say."""
-    with suppress(OSError, AttributeError, TypeError):
-        library = ctypes.CDLL(_imaging.__file__)
-        library.TIFFSetErrorHandler.argtypes = library.TIFFSetWarningHandler.argtypes = [ctypes.c_void_p]
-        library.TIFFSetErrorHandler.restype = library.TIFFSetWarningHandler.restype = ctypes.c_void_p
-        return library
-    return None
-
-
-@contextmanager
-def _quiet_libtiff() -> Iterator[None]:
-    library = _libtiff()
-    if library is None:
-        yield
-        return
-    handlers = library.TIFFSetErrorHandler(None), library.TIFFSetWarningHandler(None)
-    try:
-        yield
-    finally:
-        library.TIFFSetErrorHandler(handlers[0])
-        library.TIFFSetWarningHandler(handlers[1])
-
-
 def _missing_of_jpeg(image: Any, data: bytes) -> str | None:
     """What a cut JPEG lacks, in words; None if that is too much.
 
@@ -192,7 +160,7 @@ def _missing_of_jpeg(image: Any, data: bytes) -> str | None:
 
 
 def _luma_of_scans(data: bytes) -> tuple[bool, bool]:
-    """Whether a JPEG is progressive, and whether the last bit of all its luma coefficients has at least begun.
+    """Return whether a JPEG is progressive, and whether the last bit of all its luma coefficients has at least begun.
 
     A progressive JPEG sends the coefficients 0 to 63 of each component in several scans, in the last of them down to
     bit 0 (ITU T.81, annex G.1.1.1); what comes after is chroma.
@@ -217,3 +185,157 @@ def _luma_of_scans(data: bytes) -> tuple[bool, bool]:
                 begun.update(range(first, last + 1))
         position += 2 + length
     return is_progressive, begun >= set(range(64))
+
+
+def decode_deep(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """Decode color samples of more than 8 bits, scaled to 16; None for a picture that Pillow holds whole.
+
+    Args:
+        image: a PNG, PNM, JPEG 2000, AVIF or HEIC as Pillow loaded it.
+        file: the same file, seekable.
+
+    Returns:
+        (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA, uint16; alpha not premultiplied.
+
+    Raises:
+        PhotoError: it has more than 8 bits, and they cannot be read with certainty.
+    """
+    if image.format == "HEIF":
+        return _decode_heif(image, file)
+    if image.format not in ("PNG", "PPM", "JPEG2000", "AVIF") or image.mode not in ("RGB", "RGBA", "L", "LA"):
+        return None
+    white = _white(image, file)
+    if white <= 255:
+        return None
+    file.seek(0)
+    data = file.read()
+    decoded = cv2.imdecode(np.frombuffer(strip_png(data) if image.format == "PNG" else data, np.uint8), -1)
+    deep = None if decoded is None else _agreed(decoded, image, white)
+    if deep is None:
+        bits = int(white).bit_length()
+        raise PhotoError(
+            f"its {bits} bits cannot be read as a {bits}-bit {image.format} here; save it as a 16-bit PNG or TIFF"
+        )
+    if image.format == "PNG" and data[25] == PNG_GRAY_WITH_ALPHA:
+        return np.ascontiguousarray(deep[..., [0, 3]])
+    return deep
+
+
+def _white(image: Image.Image, file: BinaryIO) -> int:
+    """The largest value of a sample that the file can hold."""
+    if image.format == "PNG":
+        return 2 ** png_bit_depth(file) - 1
+    file.seek(0)
+    if image.format == "PPM":
+        found = PNM_HEADER.match(file.read(4096))
+        return int(found[3]) if found else 255
+    data = file.read()
+    if image.format == "JPEG2000":
+        start = data.find(JPEG_2000_SIZES)
+        return 255 if start < 0 else 2 ** ((data[start + 42] & 127) + 1) - 1
+    start = data.find(AVIF_CONFIGURATION)
+    flags = data[start + 6] if 0 <= start < len(data) - 6 else 0  # AV1-ISOBMFF, 2.3.3
+    return 4095 if flags & 32 else 1023 if flags & 64 else 255
+
+
+def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray | None:
+    """OpenCV's samples in Pillow's order, at 16 bits, if both saw the same picture."""
+    high_bytes = np.asarray(image)
+    if decoded.dtype != np.uint16 or int(decoded.max(initial=0)) > white:
+        return None
+    if decoded.ndim == 2 and high_bytes.ndim == 3:
+        return None
+    if high_bytes.ndim == 2:  # 10-bit gray comes as three equal channels
+        deep = decoded if decoded.ndim == 2 else decoded[..., 0]
+        high_bytes, deep = high_bytes[..., None], deep[..., None]
+    elif decoded.shape[2] < high_bytes.shape[2] or high_bytes.shape[2] == 2:
+        return None
+    else:
+        deep = decoded[..., [2, 1, 0, 3][: high_bytes.shape[2]]]  # BGRA ⇒ RGBA
+    if deep.shape != high_bytes.shape:
+        return None
+    if white != 65535:
+        deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    deep = np.ascontiguousarray(deep)
+    from_opencv = deep >> 8
+    if image.format == "JPEG2000":
+        # Pillow rounds those, and lets what is nearly white overflow to 0
+        from_opencv = (deep.astype(np.uint32) + 128) >> 8
+    difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
+    if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
+        return None
+    return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
+
+
+def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """A HEIC picture of 10 or 12 bits, through `pillow-heif`, which puts them at the top of 16."""
+    bits = int(image.info.get("bit_depth", 8))
+    if bits <= 8:
+        return None
+    import pillow_heif
+
+    file.seek(0)
+    pictures = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+    raw = np.asarray(pictures[image.tell() if len(pictures) > 1 else 0])
+    if raw.dtype != np.uint16 or raw.shape[:2] != (image.height, image.width):
+        raise PhotoError(f"its {bits} bits cannot be read here; save it as a 16-bit TIFF")
+    white = 2**bits - 1
+    deep = (((raw >> (16 - bits)).astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    return np.repeat(deep[..., None], 3, axis=2) if deep.ndim == 2 else np.ascontiguousarray(deep)
+
+
+def png_bit_depth(file: BinaryIO) -> int:
+    """Return the bits per sample in the header of a PNG file."""
+    file.seek(24)
+    return file.read(1)[0]
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each chunk of a PNG file as (type, the whole chunk with length and checksum)."""
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, data[position : position + 12 + length]
+        position += 12 + length
+
+
+def strip_png(data: bytes) -> bytes:
+    """Return the PNG file without what is not pixels, for libpng, which prints its complaints to stderr.
+
+    Other chunks go, and pixel data beyond the end of the stream or of the picture is cut off.
+    """
+    kept = [(kind, chunk) for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS]
+    head = b"".join(chunk for kind, chunk in kept if kind in (b"IHDR", b"PLTE"))
+    stream = b"".join(chunk[8:-4] for kind, chunk in kept if kind == b"IDAT")
+    size = _bytes_of_lines(data)
+    if size is not None and _has_more_than(stream, size):
+        stream = zlib.compress(zlib.decompressobj().decompress(stream, size), 1)
+    return PNG_SIGNATURE + head + png_chunk(b"IDAT", stream) + png_chunk(b"IEND", b"")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _has_more_than(stream: bytes, size: int) -> bool:
+    """Return whether anything follows the first `size` bytes of a zlib stream, in it or after it."""
+    decompressor, length, rest = zlib.decompressobj(), 0, stream
+    while rest and not decompressor.eof and length <= size:
+        length += len(decompressor.decompress(rest, PIECE_BYTES))
+        rest = decompressor.unconsumed_tail
+    return length > size or bool(decompressor.unused_data)
+
+
+def _bytes_of_lines(data: bytes) -> int | None:
+    """Bytes of all lines of a PNG with their filter types; None if it is interlaced."""
+    width_px, height_px, bits, color_type, _, _, interlace = struct.unpack_from(">2I5B", data, 16)
+    channels = {2: 3, 4: 2, 6: 4}.get(color_type, 1)
+    return None if interlace else height_px * (1 + (width_px * bits * channels + 7) // 8)
+
+
+def without_text(file: BinaryIO) -> BinaryIO:
+    """Return a PNG without its text and profile, in memory."""
+    file.seek(0)
+    kept = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
+    return io.BytesIO(PNG_SIGNATURE + b"".join(kept))

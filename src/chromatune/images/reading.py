@@ -15,9 +15,10 @@ from PIL import Image
 
 from chromatune.color import luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
-from chromatune.images import captions, containers, decoding, deep, metadata, pixels, profiles, tiff
-from chromatune.images.identification import HeicExtraError
-from chromatune.images.photo import Photo, shown
+from chromatune.images import decoding, metadata, opening, pixels, tiff
+from chromatune.images.metadata import Captions
+from chromatune.images.opening import HeicExtraError
+from chromatune.images.photo_files import shown
 
 # A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit gray) to 56 (16-bit color): 5 to 8 GB here,
 # which a file of 2 MB can ask for as well.
@@ -26,9 +27,53 @@ MAX_PIXELS = 150_000_000
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
 
 
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo, upright and in sRGB coding; the luma of every result is compared with `gray`.
+
+    Attributes:
+        gray: (H, W) uint8 or uint16, Rec.601 luma of the sRGB-coded picture, at full size.
+        alpha: (H, W) of gray's dtype, full = opaque; None where the source had no transparency.
+        icc_profile: sRGB profile to embed in a result if the source carried a usable profile, else None.
+        exif: EXIF block to write (date, camera, place; orientation 1; no thumbnail), else None.
+        format: Pillow's name for the source's format; "PNG" for arrays and images that came from no file.
+        name: file name for messages, "photo" if unknown.
+        rgb: (H, W, 3) of gray's dtype, the source's own colors; None where every pixel is neutral.
+        dpi: horizontal and vertical resolution, pixels per inch, else None.
+        captions: XMP, IPTC, comment and text that the source carried.
+        warnings: what the user should know about how the file was read, a line each.
+    """
+
+    gray: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    format: str = "PNG"
+    name: str = "photo"
+    rgb: np.ndarray | None = None
+    dpi: tuple[float, float] | None = None
+    captions: Captions = Captions()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def height_px(self) -> int:
+        """Height of the upright photo, in pixels."""
+        return int(self.gray.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        """Width of the upright photo, in pixels."""
+        return int(self.gray.shape[1])
+
+    @property
+    def max_value(self) -> int:
+        """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
+        return int(np.iinfo(self.gray.dtype).max)
+
+
 @dataclass(frozen=True)
-class _Wishes:
-    """How to read: the arguments of `read_photo` that every kind of source takes."""
+class ReadOptions:
+    """The arguments of `read_photo` that hold for every kind of source."""
 
     max_pixels: int
     page: int | None
@@ -43,7 +88,7 @@ def read_photo(
     page: int | None = None,
     strict: bool = False,
 ) -> Photo:
-    """The photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
+    """Read the photo at its full size and depth, upright, in sRGB. `docs/files.md` has a table of formats.
 
     Files of more than 8 bits become 16-bit or are refused by name, but for CMYK with a profile, which says so in
     `Photo.warnings`. An image that Pillow opened has lost the low byte of 16-bit color before it comes here; pass the
@@ -62,25 +107,25 @@ def read_photo(
         PhotoError: there is no such photo or page, it is too large, damaged, or of a kind that cannot be read.
         MissingExtraError: a HEIC photo, and the extra `heic` is not installed; it is a `PhotoError` too.
     """
-    wishes = _Wishes(max_pixels, page, strict)
+    options = ReadOptions(max_pixels, page, strict)
     if isinstance(source, np.ndarray):
         with _one_line(name or "photo"):
-            containers.check_page(page, 1)
+            opening.check_page(page, 1)
             return _photo_from_samples(pixels.samples_from_array(source), name=name or "photo")
     if isinstance(source, Image.Image):
         label = name or _file_name(getattr(source, "filename", None))
         with _one_line(label), decoding.quiet_libraries():
             if page is not None:
-                numbers = containers.frame_numbers(source)
-                containers.check_page(page, len(numbers))
+                numbers = opening.frame_numbers(source)
+                opening.check_page(page, len(numbers))
                 source.seek(numbers[page - 1])
-            return _photo_from_picture(containers.Picture(source, io.BytesIO()), None, label, wishes)
+            return _photo_from_picture(opening.Picture(source, io.BytesIO()), None, label, options)
     with _as_file(source, name) as (file, label, called):
-        return _photo_from_file(file, label, called, wishes)
+        return _photo_from_file(file, label, called, options)
 
 
 def count_pages(source: Source, *, name: str | None = None) -> int:
-    """How many pictures a source holds that `read_photo(source, page=N)` reads, 1 for most.
+    """Count the pictures in a source that `read_photo(source, page=N)` reads, 1 for most.
 
     Smaller copies of another page, masks and a JPEG's thumbnails are not counted; the frames of an animation are.
 
@@ -95,18 +140,18 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
     if isinstance(source, np.ndarray):
         return 1
     if isinstance(source, Image.Image):
-        return len(containers.frame_numbers(source))
+        return len(opening.frame_numbers(source))
     with (
         _as_file(source, name) as (file, label, _),
         _one_line(label),
         decoding.quiet_libraries(),
-        containers.open_picture(file) as picture,
+        opening.open_picture(file) as picture,
     ):
         return picture.pages
 
 
 def count_pixels(source: Source, *, name: str | None = None) -> int:
-    """How many pixels `read_photo(source)` will decode, by the file's header alone.
+    """Count the pixels that `read_photo(source)` will decode, by the file's header alone.
 
     Args:
         source: as for `read_photo`; a file opened in binary mode must be seekable, and is not read to its end.
@@ -127,7 +172,7 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
         opened as (file, label, _),
         _one_line(label),
         decoding.quiet_libraries(),
-        containers.open_picture(file) as picture,
+        opening.open_picture(file) as picture,
     ):
         width_px, height_px = picture.image.size
         return int(width_px * height_px)
@@ -135,14 +180,14 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
 
 @contextmanager
 def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str]]:
-    """A seekable file of the source, what to call it in messages, and the photo's name."""
+    """Yield a seekable file of the source, what to call it in messages, and the photo's name."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source), name or "photo", name or "photo"
     elif isinstance(source, str | os.PathLike):
         path = Path(os.fsdecode(source))
         label = name or str(path)
         with _one_line(label), _opened(path) as file:
-            yield decoding.as_seekable(file), label, name or path.name
+            yield opening.as_seekable(file), label, name or path.name
     elif hasattr(source, "read"):
         label = name or _file_name(getattr(source, "name", None))
         with _one_line(label):
@@ -155,23 +200,23 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
         raise PhotoError(f"{shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
 
 
-def _photo_from_file(file: BinaryIO, label: str, name: str, wishes: _Wishes) -> Photo:
+def _photo_from_file(file: BinaryIO, label: str, name: str, options: ReadOptions) -> Photo:
     with _one_line(label), decoding.quiet_libraries():
         try:
-            with containers.open_picture(file, wishes.page) as picture:
-                return _photo_from_picture(picture, picture.file, name, wishes)
+            with opening.open_picture(file, options.page) as picture:
+                return _photo_from_picture(picture, picture.file, name, options)
         except ValueError as error:
             if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
                 raise
-        with containers.open_picture(deep.without_text(file), wishes.page) as picture:
-            photo = _photo_from_picture(picture, picture.file, name, wishes)
-        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was left out"))
+        with opening.open_picture(decoding.without_text(file), options.page) as picture:
+            photo = _photo_from_picture(picture, picture.file, name, options)
+        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was skipped"))
 
 
-def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name: str, wishes: _Wishes) -> Photo:
+def _photo_from_picture(picture: opening.Picture, file: BinaryIO | None, name: str, options: ReadOptions) -> Photo:
     """The photo of an opened picture; `file` is what it was opened from, None if it was given as an image."""
     image: Any = picture.image
-    decoding.check_size(image.size, wishes.max_pixels)
+    opening.check_size(image.size, options.max_pixels)
     warnings = [picture.warning]
     profile = image.info.get("icc_profile") or None
     page = picture.tiff_page
@@ -183,14 +228,14 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
             warnings.append("its 16-bit inks are read at 8 bits, because their profile can be applied at no more")
     else:
         applied_orientation = metadata.tiff_orientation(image)
-        image, cut = decoding.load(image, file, wishes.strict)
+        image, cut = decoding.load(image, file, options.strict)
         warnings.append(cut)
         samples, is_managed = _samples_of_loaded(image, file, profile)
     if profile is not None and not is_managed:
         warnings.append("its color profile is damaged, or for another kind of picture, and is ignored")
     gamma = image.info.get("gamma") if image.format == "PNG" else None
     if gamma and profile is None and "srgb" not in image.info:
-        samples = (profiles.gamma_to_srgb(samples[0], float(gamma)), samples[1])
+        samples = (pixels.gamma_to_srgb(samples[0], float(gamma)), samples[1])
     orientation = metadata.orientation_of(image)
     color = metadata.upright(samples[0], orientation)
     alpha = None if samples[1] is None else metadata.upright(samples[1], orientation)
@@ -198,16 +243,16 @@ def _photo_from_picture(picture: containers.Picture, file: BinaryIO | None, name
         (color, alpha),
         name=name,
         format="JPEG" if image.format == "MPO" else image.format or "PNG",
-        icc_profile=profiles.srgb_profile() if is_managed else None,
-        exif=metadata.kept_exif(image, (color.shape[1], color.shape[0]), is_managed),
+        icc_profile=pixels.srgb_profile() if is_managed else None,
+        exif=metadata.exif_for_results(image, (color.shape[1], color.shape[0]), is_managed),
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
     )
-    told = tuple(warning for warning in warnings if warning is not None)
-    return replace(photo, captions=captions.captions_of(image, page, is_managed), warnings=told)
+    given = tuple(warning for warning in warnings if warning is not None)
+    return replace(photo, captions=metadata.captions_of(image, page, is_managed), warnings=given)
 
 
 def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:
-    deep_color = deep.decode(image, file) if file is not None else None
+    deep_color = decoding.decode_deep(image, file) if file is not None else None
     if deep_color is not None:
         return pixels.samples_from_deep(deep_color, profile, image.info.get("transparency"))
     bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
@@ -252,7 +297,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _one_line(label: str) -> Iterator[None]:
-    """Every failure in the block as a `PhotoError` of one line that begins with the label."""
+    """Raise every failure in the block as a `PhotoError` of one line that begins with the label."""
     label = shown(label)
     try:
         yield

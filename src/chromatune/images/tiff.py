@@ -19,14 +19,12 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from chromatune.errors import PhotoError
-from chromatune.images import identification
 
 if TYPE_CHECKING:
     import tifffile
 
 TAG_OLD_SUBFILE_TYPE, OLD_REDUCED = 255, 2
-TAG_MAKE, TAG_SAMPLE_FORMAT, TAG_DNG_VERSION, TAG_ICC_PROFILE = 271, 339, 50706, 34675
-PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
+TAG_SAMPLE_FORMAT, TAG_ICC_PROFILE = 339, 34675
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, CIELAB, ICCLAB = 0, 1, 2, 5, 8, 9
 COLOR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4, CIELAB: 3, ICCLAB: 3}
 ALPHA_PREMULTIPLIED, ALPHA_STRAIGHT = 1, 2
@@ -87,8 +85,8 @@ class Samples:
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
-    """All directories of a TIFF in file order, SubIFDs after their parent; empty where the first one is damaged."""
+def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
+    """Yield all directories of a TIFF in file order, SubIFDs after their parent; none where the first is damaged."""
     import tifffile  # here: a tenth of a second that other formats need not wait for
 
     log = logging.getLogger("tifffile")
@@ -120,26 +118,14 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return list(pages.values())
 
 
-def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
-    """Nothing, for a TIFF of pictures.
-
-    Raises:
-        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
-    """
-    is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
-    if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
-        makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
-        raise identification.refuse_camera_raw(identification.camera_raw_of_maker(next(makers, ""), is_dng))
-
-
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
-    """The pages that are pictures of their own: neither a smaller copy of another one nor a mask; all, if none is."""
+    """Return the pages that are pictures of their own, no smaller copies of others and no masks; all if none is."""
     full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
     return full or list(pages)
 
 
 def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
-    """The same TIFF with the directory at `offset` as its first one, which is the one that every library opens."""
+    """Return the same TIFF with the directory at `offset` first, which is the one that every library opens."""
     file.seek(0)
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"
@@ -154,7 +140,7 @@ def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
 
 
 def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
-    """The header of a page that Pillow does not open.
+    """Read the header of a page that Pillow does not open.
 
     Args:
         page: the directory.
@@ -173,12 +159,12 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
 
 
 def is_deep_color(page: tifffile.TiffPage) -> bool:
-    """Whether a page has more than 8 bits of color, which Pillow would cut to 8; of gray it has 16-bit modes."""
+    """Return whether a page has more than 8 bits of color, which Pillow would cut to 8; of gray it has 16-bit modes."""
     return bool(page.bitspersample > 8 and page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO))
 
 
 def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
-    """All samples of a page at their full depth.
+    """Read all samples of a page at their full depth.
 
     Raises:
         PhotoError: nothing here reads pages of its kind.
@@ -216,7 +202,7 @@ def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
 
 
 def _check(page: tifffile.TiffPage) -> None:
-    """Refuses by name what would be read wrongly, or not at all."""
+    """Refuse by name what would be read wrongly, or not at all."""
     kind = None
     sample_format = page.tags.get(TAG_SAMPLE_FORMAT)
     if page.photometric not in COLOR_CHANNELS:

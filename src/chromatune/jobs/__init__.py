@@ -1,23 +1,17 @@
-"""Many photos ⇒ many files: what each result is called, and what became of it.
+"""Many photos ⇒ many files: what each result is called, and the outcome of each.
 
-destinations.py  which file each result goes to, decided before any work is done
-events.py        what becomes of each
-hint_layers.py   what is known of the colors of each photo
-run.py           photos through one model to those files, an event for each result and each failure
-pipeline.py      reading, the model, and writing at the same time
+engine.py   tasks in threads, bounded in memory and in computing: under single photos and archives alike
+photos.py   photos ⇒ a file each where the user wants it: `colorize_photos`, an event for each result
 
 An archive is a folder of photos with the folder of their results:
 
-stores.py         where photos are read and results written
-archive_worker.py one photo from its file to its result's, in whatever process; the seam between engines
-remote_folder.py  a folder behind a URL
-local_engine.py   jobs through threads of this process
-ray_engine.py     jobs through processes of Ray
-archive.py        what is to be done and what was done
-manifest.py       the table of it, in the destination
-result_names.py   what results are called
-watch.py          photos as they arrive
-summary.py        the page
+stores.py          folders of this machine and behind URLs
+archive_worker.py  one photo from its file to its result's, in whatever process; threads that do so
+ray_engine.py      the same by processes of Ray
+manifest.py        the table of what is known, in the destination, and the names of results
+catalog.py         which photos there are, which are to be colorized, and the outcome of each
+summary.py         the page
+archive.py         all of it: `colorize_archive`, once or as photos arrive
 """
 
 import lazy_loader

@@ -1,307 +1,191 @@
-"""An archive: a folder of photos, the folder of their results, and what is known of both."""
+"""A whole archive: colorize the photos of a folder into another one, and go on where an earlier run stopped."""
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, Protocol
 
-from chromatune.errors import DataError, OptionsError, PhotoError, printable
-from chromatune.files import LineFile, claim_folder, write_whole
-from chromatune.hints import LAYER_SUFFIXES
-from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, WorkSettings, joined_stamp
-from chromatune.jobs.local_engine import Engine
-from chromatune.jobs.manifest import Manifest, Row
-from chromatune.jobs.result_names import ResultNames
-from chromatune.jobs.stores import MARK, NOTE, LocalFolder, SourceGoneError, Store
-from chromatune.pipeline import model_info, weights_hash
+from chromatune.errors import DataError, OptionsError, PhotoError, WorkInterrupted, count_of, printable
+from chromatune.files import lock_run_folder
+from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, Engine, LocalEngine
+from chromatune.jobs.catalog import Catalog, ListedPhoto, PlannedPhoto
+from chromatune.jobs.manifest import Manifest
+from chromatune.jobs.stores import STATE_FILE, STATE_FOLDER, LocalFolder, Store, check_stores
+from chromatune.jobs.summary import write_summary
 
-PIXELS = 2  # raised when the same photo, options and weights give other pixels: then all photos are done again
-STRICT = " strict"  # after the key of a result whose photo was read so
-FAILURES_FILE = "failures.jsonl"
-FAILURE_KEYS = ("photo", "message")
+POLL_SECONDS = 2.0
+LOOKING_SHARE = 0.1  # of the time, at most: a large folder on a slow drive takes long to look through
 
-
-class Reason(StrEnum):
-    """Why a photo is to be colorized."""
-
-    NEW = "new"
-    CHANGED = "changed"  # or only its time is another: its content decides
-    SETTINGS = "other settings"
-    MISSING = "result missing"
-    FAILED = "failed before"
+EngineName = Literal["local", "ray"]
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A photo as it was found.
+class ArchiveProgress(Protocol):
+    """Shows how far a run of an archive is."""
 
-    Attributes:
-        stamp: of the photo and its layer.
-        layer: key of its painted layer; None for none.
-        problem: why it cannot be colorized, as far as names tell; empty if it can.
-    """
+    def listed(self, catalog: Catalog) -> None:
+        """Show what was found: all photos of the source are listed."""
 
-    stamp: str
-    layer: str | None = None
-    problem: str = ""
+    def watching(self, catalog: Catalog) -> None:
+        """Show that the run waits for photos that arrive."""
 
-
-@dataclass(frozen=True)
-class Planned:
-    """A photo that is to be colorized, and why."""
-
-    job: ArchiveJob
-    listed: Listed
-    reason: Reason
-
-
-class HaltedError(PhotoError):
-    """The run cannot go on: the destination takes nothing, or the source is gone."""
-
-
-class Archive:
-    """What is to be done, and what was done, of one source and destination."""
-
-    def __init__(
-        self,
-        settings: WorkSettings,
-        source: Store,
-        destination: Store,
-        manifest: Manifest,
-        folder: Path,
-        layers: Store | None = None,
-        globs: Sequence[str] = (),
-    ) -> None:
-        """Reads what is known.
+    def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
+        """Return a context in which photos are colorized, and in it, what to call with the outcome of each.
 
         Args:
-            settings: of all photos.
-            source: of the photos.
-            destination: of the results.
-            manifest: what is known of them.
-            folder: of this machine, for `failures.jsonl`: the destination, where that is one.
-            layers: of painted layers, where there are any.
-            globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
-
-        Raises:
-            ModelError: the model is unknown.
-            DataError: the manifest is damaged.
+            photos: number of those to be colorized.
+            done: number of those that need not be.
         """
-        self.settings, self.destination, self.source = settings, destination, source
-        self._layers, self._manifest, self.folder = layers, manifest, folder
-        self._globs = [each.lower() for each in globs]
-        self.key = settings_key(settings)
-        self._good_keys = self.key, self.key + STRICT  # what passed a strict reading passes any
-        self.rows = {row.photo: row for row in manifest.rows()}
-        self._names = ResultNames({photo: row.result for photo, row in self.rows.items()})
-        self.listed: dict[str, Listed] = {}
-        self.own_results = self.closed_folders = 0
-        self._halted = ""
-
-    @property
-    def failures_file(self) -> Path:
-        """A line for each photo that failed."""
-        return self.folder / FAILURES_FILE
-
-    def find(self) -> dict[str, Listed]:
-        """All photos of the source that are wanted, sorted by key.
-
-        Raises:
-            HaltedError: the source is gone.
-        """
-        try:
-            found = self.source.find()
-            layers = {} if self._layers is None else self._layers.find().stamps
-        except SourceGoneError:
-            raise HaltedError(f"{printable(self.source.name)} is gone: it was removed, or its drive was") from None
-        self.own_results, self.closed_folders = found.own_results, found.closed_folders
-        wanted = {key: stamp for key, stamp in found.stamps.items() if self._is_wanted(key)}
-        self.listed = {key: self._listed(key, stamp, layers) for key, stamp in wanted.items()}
-        return self.listed
-
-    def plan(self, listed: Mapping[str, Listed]) -> list[Planned]:
-        """What is to be done of photos that were found."""
-        reasons = {photo: reason for photo, each in listed.items() if (reason := self._reason(photo, each.stamp))}
-        names = self._names.names_of(reasons)
-        return [
-            Planned(self._job(photo, names[photo], listed[photo].layer, reason), listed[photo], reason)
-            for photo, reason in reasons.items()
-        ]
-
-    def run(self, planned: Sequence[Planned], engine: Engine) -> Iterator[ArchiveRecord]:
-        """What becomes of the photos, each told after it is written down.
-
-        Raises:
-            HaltedError: no further photo can be done.
-            DataError: what became of them cannot be written down.
-            ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
-        """
-        with self._failure_lines() as failures:
-            for each in planned:
-                if each.listed.problem:
-                    yield self._keep(ArchiveRecord(each.job.photo, "failed", each.listed.problem), failures)
-            for record in engine.records(self._jobs(planned)):
-                if record.state == "halted":
-                    self._halted = record.message
-                    continue
-                yield self._keep(record, failures)
-        if self._halted:
-            raise HaltedError(self._halted)
-
-    def commit(self) -> None:
-        """Brings what is known to the disk."""
-        self._manifest.commit()
-
-    def done_and_failed(self) -> tuple[list[Row], list[Row]]:
-        """Rows of photos that are in the source, those with a result and those without, sorted by photo."""
-        rows = [self.rows[photo] for photo in sorted(self.listed) if photo in self.rows]
-        return [row for row in rows if row.state == "done"], [row for row in rows if row.state == "failed"]
-
-    def is_of_other_settings(self, row: Row) -> bool:
-        """Whether a result was made with other options or another model, or of a photo that is now too damaged."""
-        lenient = row.settings == self.key and bool(row.warnings)
-        return row.settings not in self._good_keys or (lenient and self.settings.strict)
-
-    def write_failures(self) -> None:
-        """Writes `failures.jsonl` anew, a line for each photo that failed; no file where none did."""
-        failed = self.done_and_failed()[1]
-        lines = [json.dumps({"photo": row.photo, "message": row.message}) + "\n" for row in failed]
-        if lines:
-            write_whole(self.failures_file, "".join(lines).encode())
-        else:
-            self.failures_file.unlink(missing_ok=True)
-
-    @contextmanager
-    def _failure_lines(self) -> Iterator[LineFile]:
-        """The file of failures, which grows while the photos are done."""
-        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
-        self._manifest.forget(gone)
-        for photo in gone:
-            del self.rows[photo]
-        self.write_failures()
-        with LineFile(self.failures_file, FAILURE_KEYS) as lines:
-            yield lines
-
-    def _jobs(self, planned: Iterable[Planned]) -> Iterator[ArchiveJob]:
-        for each in planned:
-            if self._halted:
-                return
-            if not each.listed.problem:
-                yield each.job
-
-    def _keep(self, record: ArchiveRecord, failures: LineFile) -> ArchiveRecord:
-        """Writes down what became of a photo."""
-        photo, old = record.photo, self.rows.get(record.photo)
-        if record.state == "failed":
-            before = old or Row(photo, "failed", "")
-            stamp = self.listed[photo].stamp
-            # a result that is there stays: a photo may be unreadable for a day
-            row = dataclasses.replace(before, state="failed", stamp=stamp, message=record.message, warnings=())
-            failures.append([{"photo": photo, "message": record.message}])
-        elif record.state == "kept" and old is not None:
-            row = dataclasses.replace(old, state="done", stamp=record.stamp, message="")
-        else:
-            made = (
-                record.content,
-                self._good_keys[self.settings.strict],
-                record.result,
-                record.result_bytes,
-                record.pixels,
-            )
-            row = Row(photo, "done", record.stamp, *made, warnings=record.warnings)
-            if old is not None and old.result not in ("", record.result):
-                with suppress(OSError):
-                    self.destination.remove(old.result)  # the photo is of another kind now: it has one result
-        self._manifest.put(row)
-        self.rows[photo] = row
-        return record
-
-    def _reason(self, photo: str, stamp: str) -> Reason | None:
-        row = self.rows.get(photo)
-        if row is None:
-            return Reason.NEW
-        if row.state == "failed":
-            return Reason.FAILED
-        if self.is_of_other_settings(row):
-            return Reason.SETTINGS
-        if self.destination.size(row.result) != row.result_bytes:
-            return Reason.MISSING
-        return None if row.stamp == stamp else Reason.CHANGED
-
-    def _job(self, photo: str, names: tuple[str, str], layer: str | None, reason: Reason) -> ArchiveJob:
-        row = self.rows.get(photo)
-        if row is not None and reason is Reason.CHANGED:
-            return ArchiveJob(photo, *names, layer, content=row.content, made=row.result)
-        return ArchiveJob(photo, *names, layer)
-
-    def _is_wanted(self, key: str) -> bool:
-        lower = key.lower()
-        name = lower.rpartition("/")[2]
-        return not self._globs or any(fnmatch.fnmatchcase(lower if "/" in glob else name, glob) for glob in self._globs)
-
-    def _listed(self, key: str, stamp: str, layers: Mapping[str, str]) -> Listed:
-        stem = key.rpartition(".")[0]
-        names = dict.fromkeys(base + suffix for base in (key, stem) for suffix in LAYER_SUFFIXES)
-        found = [name for name in names if name in layers]
-        if not found:
-            return Listed(stamp)
-        stamp = joined_stamp(stamp, found[0], layers[found[0]])
-        if len(found) == 1:
-            return Listed(stamp, found[0])
-        first, second = (printable(name) for name in found[:2])
-        return Listed(
-            f"{stamp} {found[1]}", None, f"{printable(key)}: {first} and {second} could both be its layer; keep one"
-        )
 
 
-def settings_key(settings: WorkSettings) -> str:
-    """A key of all that decides a result's pixels beside the photo and its layer.
+class SilentProgress:
+    """An `ArchiveProgress` that shows nothing."""
 
-    The runtime and the device are left out: what they change is rounding.
+    def listed(self, catalog: Catalog) -> None:
+        """Show nothing."""
+
+    def watching(self, catalog: Catalog) -> None:
+        """Show nothing."""
+
+    def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
+        """Show nothing."""
+        return nullcontext(lambda record: None)
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """The state of an archive after a run.
+
+    Attributes:
+        photos: number of them in the source.
+        done: number of those with a result.
+        failed: number of those without.
+        failures_file: has a line for each of them, `{"photo": ..., "message": ...}`.
+        summary: path of the page; None without the extra `batch`.
+    """
+
+    photos: int
+    done: int
+    failed: int
+    failures_file: Path
+    summary: Path | None
+
+
+def colorize_archive(
+    settings: ArchiveSettings,
+    *,
+    globs: Sequence[str] = (),
+    records_dir: str | None = None,
+    moved: bool = False,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    watch: bool = False,
+    progress: ArchiveProgress | None = None,
+) -> ArchiveReport:
+    """Colorize the photos of a source that have no result yet, and report the state of all.
+
+    Photos that cannot be colorized do not end it; they are counted, and listed in the destination's `failures.jsonl`.
+
+    Args:
+        settings: folders, model and options.
+        globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
+        records_dir: folder of this machine for what is known of the archive, where the destination is a URL.
+        moved: the source is the one of earlier runs, under another path.
+        engine: threads of this process, or processes of Ray.
+        workers: photos computed at the same time; None for one a core, up to 8, or all of a cluster.
+        ray_address: of the Ray cluster; None for this machine.
+        watch: go on with photos that arrive, until Ctrl-C.
+        progress: shows how far it is.
 
     Raises:
-        ModelError: the model is unknown.
+        OptionsError: the folders or options contradict each other, another run works there, or no photo is wanted.
+        ModelError, MissingExtraError: the model cannot be loaded, or a library is missing.
+        DataError: what is known of the archive is damaged.
+        PhotoError: no further photo can be done: the disk is full, or a folder is gone.
+        WorkInterrupted: Ctrl-C; the next run goes on there.
     """
-    resolved = dataclasses.asdict(model_info(settings.model).resolve(settings.options))
-    facts = {"options": resolved, "weights": weights_hash(settings.model), "pixels": PIXELS}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    check_stores(settings.source, settings.destination, settings.layers)
+    records = _records_folder(settings.destination, records_dir)
+    elsewhere = None if records is settings.destination else settings.destination
+    progress = progress or SilentProgress()
+    with lock_destination(records, settings.source, moved=moved, results=elsewhere) as manifest:
+        catalog = Catalog(settings, manifest, records.path, globs)
+        with closing(_load_engine(engine, settings, workers, ray_address)) as chosen:
+            if watch:
+                _watch(catalog, chosen, progress)
+            else:
+                listed = _find_photos(catalog, progress)
+                planned = catalog.plan(listed)
+                with _saving(catalog):
+                    _colorize(catalog, planned, len(listed) - len(planned), chosen, progress)
+        return _report(catalog)
+
+
+def plan_archive(
+    settings: ArchiveSettings,
+    *,
+    globs: Sequence[str] = (),
+    records_dir: str | None = None,
+    progress: ArchiveProgress | None = None,
+) -> tuple[list[PlannedPhoto], int]:
+    """Return what `colorize_archive` would do and why, and how many photos are done already; change nothing."""
+    check_stores(settings.source, settings.destination, settings.layers)
+    records = _records_folder(settings.destination, records_dir)
+    with closing(Manifest(records.path / STATE_FOLDER, read_only=True)) as manifest:
+        catalog = Catalog(settings, manifest, records.path, globs)
+        listed = _find_photos(catalog, progress or SilentProgress())
+        planned = catalog.plan(listed)
+        return planned, len(listed) - len(planned)
+
+
+def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
+    """Return the folder of this machine for what is known of the archive."""
+    if isinstance(destination, LocalFolder):
+        if records_dir is not None:
+            raise OptionsError("--records-dir goes with a DEST that is a URL; a folder keeps its own records")
+        return destination
+    if records_dir is None:
+        raise OptionsError(
+            f"{printable(destination.name)} is no folder of this machine; give --records-dir DIR for the table of what "
+            "is done, the failures and the page"
+        )
+    return LocalFolder(records_dir)
 
 
 @contextmanager
-def hold_destination(
+def lock_destination(
     destination: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
 ) -> Iterator[Manifest]:
-    """The manifest of a destination, made if missing, which no other process works in meanwhile.
+    """Open the manifest of a destination, made if missing, and keep other processes out while the block runs.
 
     Args:
         destination: of the results, or of what is known of them where they go elsewhere.
-        source: of the photos; the destination is its from the first time on.
+        source: of the photos; a destination belongs to the source of its first run.
         moved: the source is the one of earlier runs, under another path.
         results: where they go, if elsewhere.
 
     Raises:
-        OptionsError: it is of another source, another process works there, or it holds files and was no destination.
+        OptionsError: it belongs to another source, another process works there, or it holds other files.
         DataError: it cannot be written, or what is known there is damaged.
     """
     folder, label = destination.path, printable(destination.name)
     if folder.exists() and not folder.is_dir():
         raise OptionsError(f"{label} is a file; give a folder for the results")
     try:
-        if not (folder / NOTE).exists() and folder.is_dir() and _has_files(folder):
+        if not (folder / STATE_FILE).exists() and folder.is_dir() and _has_files(folder):
             raise OptionsError(f"{label} holds files of other work; give a new or empty folder for the results")
-        (folder / MARK).mkdir(parents=True, exist_ok=True)
+        (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
     facts = {"source": source.address} | ({} if results is None else {"results": results.address})
-    with claim_folder(folder, NOTE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
-        manifest = Manifest(folder / MARK)
+    with lock_run_folder(folder, STATE_FILE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
+        manifest = Manifest(folder / STATE_FOLDER)
         try:
             yield manifest
         finally:
@@ -309,5 +193,99 @@ def hold_destination(
 
 
 def _has_files(folder: Path) -> bool:
-    left_by_a_kill = {MARK, ".lock"}
+    left_by_a_kill = {STATE_FOLDER, ".lock"}
     return any(each.name not in left_by_a_kill for each in folder.iterdir())
+
+
+def _load_engine(name: EngineName, settings: ArchiveSettings, workers: int | None, address: str | None) -> Engine:
+    make_worker = partial(ArchiveWorker, settings)
+    if name == "local":
+        return LocalEngine(make_worker, workers)
+
+    from chromatune.jobs.ray_engine import RayEngine
+
+    return RayEngine(make_worker, workers, address=address, gpu=(settings.device or "").startswith("cuda"))
+
+
+def _find_photos(catalog: Catalog, progress: ArchiveProgress) -> Mapping[str, ListedPhoto]:
+    listed = catalog.find()
+    progress.listed(catalog)
+    if not listed:
+        raise OptionsError(
+            f"{catalog.settings.source.name}: no photos in it that are wanted; check the path, and --glob"
+        )
+    return listed
+
+
+def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
+    """Colorize what arrives, until Ctrl-C."""
+    progress.watching(catalog)
+    with suppress(WorkInterrupted), _saving(catalog):
+        for arrived in arrivals(catalog.find):
+            if planned := catalog.plan(arrived):
+                _colorize(catalog, planned, 0, engine, progress)
+                catalog.write_failures()
+
+
+def arrivals(
+    find: Callable[[], Mapping[str, ListedPhoto]], pause: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, ListedPhoto]]:
+    """Yield what is new or changed and has stayed as it is from one look to the next, at least two seconds later.
+
+    It never ends.
+
+    Args:
+        find: looks once.
+        pause: waits for so many seconds.
+    """
+    before: Mapping[str, ListedPhoto] = {}
+    given: dict[str, ListedPhoto] = {}
+    while True:
+        start = time.monotonic()
+        now = dict(find())
+        seconds = time.monotonic() - start
+        settled = {key: each for key, each in now.items() if before.get(key) == each and given.get(key) != each}
+        given |= settled
+        before = now
+        yield settled
+        pause(max(POLL_SECONDS, seconds / LOOKING_SHARE))
+
+
+def _colorize(
+    catalog: Catalog, planned: Sequence[PlannedPhoto], done: int, engine: Engine, progress: ArchiveProgress
+) -> None:
+    with progress.colorizing(len(planned), done) as show:
+        catalog.colorize(planned, engine, show)
+
+
+@contextmanager
+def _saving(catalog: Catalog) -> Iterator[None]:
+    """Save what is known, whatever ends the block; where it ends early, the error says how to go on."""
+    try:
+        yield
+        catalog.commit()
+        catalog.write_failures()
+    except KeyboardInterrupt:
+        catalog.commit()
+        catalog.write_failures()
+        raise WorkInterrupted(f"interrupted; {_so_far(catalog)}") from None
+    except (DataError, OSError, PhotoError) as error:
+        with suppress(DataError, OSError):  # the disk may be what it ended for
+            catalog.commit()
+        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise PhotoError(f"{message}; {_so_far(catalog)}") from error
+
+
+def _so_far(catalog: Catalog) -> str:
+    done, _ = catalog.done_and_failed()
+    return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done, the same command goes on"
+
+
+def _report(catalog: Catalog) -> ArchiveReport:
+    """Write the page, and return the state of the archive."""
+    done, failed = catalog.done_and_failed()
+    summary = None
+    if find_spec("jinja2"):
+        outdated = sum(catalog.is_outdated(row) for row in done)
+        summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, outdated)
+    return ArchiveReport(len(catalog.listed), len(done), len(failed), catalog.failures_file, summary)

@@ -1,34 +1,39 @@
-"""One photo of an archive from its file to its result's: all that a worker does, in whatever process it runs.
+"""One photo of an archive from its file to its result's: what a worker does, in whatever process it runs.
 
-A worker loads the model once and then takes job after job. It touches files of photos and results alone; what is known
-of an archive is kept by whoever gives out the jobs. Jobs, records and settings are plain values that can be sent to
-another process.
+A worker loads the model once and then colorizes job after job. It touches files of photos and results alone: the table
+of an archive stays with the process that gives out the jobs. Settings, jobs and records can be sent to other processes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Literal, Protocol
 
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError, PhotoError, first_line, printable
 from chromatune.hints import Hints
 from chromatune.images import MAX_PIXELS, Photo, count_pixels, format_for, read_photo, suffix_for
+from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
 from chromatune.jobs.stores import SourceGoneError, Store
 from chromatune.options import ColorizeOptions
+from chromatune.pipeline import usual_workers
 
-State = Literal["done", "kept", "failed", "halted"]
+State = Literal["done", "unchanged", "failed", "halted"]
 HASH_DIGITS = 32
+TASKS_A_THREAD = 2  # one in work and one that waits: enough that no thread waits for the next
 
 
 @dataclass(frozen=True)
-class WorkSettings:
-    """How all photos of an archive are colorized.
+class ArchiveSettings:
+    """How all photos of an archive are colorized, from where to where.
 
     Attributes:
+        source: of the photos.
+        destination: of the results.
+        layers: of painted layers, named like the photos; None for none.
         model: see `Colorizer.load`.
         options: of all photos.
         device: where to compute; None for the best there is.
@@ -37,6 +42,9 @@ class WorkSettings:
         max_pixels: larger photos are refused.
     """
 
+    source: Store
+    destination: Store
+    layers: Store | None = None
     model: str = "mini"
     options: ColorizeOptions = ColorizeOptions()
     device: str | None = None
@@ -54,26 +62,26 @@ class ArchiveJob:
         result: key of its result in the destination, where the photo's own format can hold that.
         other_result: key where it cannot: a PNG.
         layer: key of its painted layer; None for none.
-        content: of what the result that is there was made; "" where it is to be made in any case.
-        made: key of that result.
+        known_content: hash of what the result that is there was made of; "" where it is to be made in any case.
+        known_result: key of that result.
     """
 
     photo: str
     result: str
     other_result: str
     layer: str | None = None
-    content: str = ""
-    made: str = ""
+    known_content: str = ""
+    known_result: str = ""
 
 
 @dataclass(frozen=True)
 class ArchiveRecord:
-    """What became of a photo.
+    """The outcome of a job.
 
     Attributes:
         photo: its key.
-        state: "done"; "kept" where photo and layer are what the result that is there was made of; "failed" for this
-            photo alone; "halted" where no other photo would do better.
+        state: "done"; "unchanged" where photo and layer are what the result that is there was made of; "failed" for
+            this photo alone; "halted" where no other photo would do better.
         message: of a photo that has no result: one line that says what to do.
         stamp: of the photo, and of its layer, as they were read.
         content: hash of the photo, and of its layer.
@@ -96,80 +104,40 @@ class ArchiveRecord:
     notes: tuple[str, ...] = ()
 
 
-class Room(Protocol):
-    """What bounds the work of several workers that share one memory and one machine."""
-
-    def for_photo(self, pixels: int) -> AbstractContextManager[None]:
-        """Waits until a photo of so many pixels may be in memory."""
-
-    def for_computing(self) -> AbstractContextManager[None]:
-        """Waits until a core is free."""
-
-
-class Unbounded:
-    """The room of a worker that is alone in its process."""
-
-    @contextmanager
-    def for_photo(self, pixels: int) -> Iterator[None]:
-        """Waits for nothing."""
-        yield
-
-    @contextmanager
-    def for_computing(self) -> Iterator[None]:
-        """Waits for nothing."""
-        yield
-
-
 class ArchiveWorker:
     """A loaded model that takes photos from a source to a destination."""
 
-    def __init__(
-        self,
-        settings: WorkSettings,
-        source: Store,
-        destination: Store,
-        layers: Store | None = None,
-        *,
-        workers: int = 1,
-        room: Room | None = None,
-    ) -> None:
-        """Loads the model.
+    def __init__(self, settings: ArchiveSettings, workers: int = 1, limiter: ResourceLimiter | None = None) -> None:
+        """Load the model.
 
         Args:
             settings: of all photos.
-            source: of the photos.
-            destination: of the results.
-            layers: of painted layers, where there are any.
-            workers: threads that will call `take` and compute at the same time.
-            room: bounds what they do together.
+            workers: threads that will compute at the same time.
+            limiter: bounds what they do together; by default by their number.
 
         Raises:
             ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
         """
-        self._settings, self._source, self._destination, self._layers = settings, source, destination, layers
+        self._settings = settings
+        self._source, self._destination, self._layers = settings.source, settings.destination, settings.layers
         self._colorizer = Colorizer.load(
             settings.model, device=settings.device, runtime=settings.runtime, workers=workers
         )
-        self._room = room or Unbounded()
+        self._limiter = limiter or ResourceLimiter(workers)
 
-    @property
-    def colorizer(self) -> Colorizer:
-        """The loaded model."""
-        return self._colorizer
+    def colorize(self, job: ArchiveJob) -> ArchiveRecord:
+        """Return the outcome of a job; the result, if there is one, is whole and on the disk by then.
 
-    def take(self, job: ArchiveJob) -> ArchiveRecord:
-        """What became of a photo; its result, if it has one, is whole and on the disk by then.
-
-        It raises nothing that a file can cause.
+        Nothing that a file can cause is raised.
         """
         label = printable(f"{self._source.name.rstrip('/')}/{job.photo}")
         stamp = self._stamp(job)
         try:
-            return self._taken(job, label, stamp)
+            return self._colorize(job, label, stamp)
         except SourceGoneError:
             return ArchiveRecord(job.photo, "halted", f"{self._source.name} is gone: it was removed, or its drive was")
         except ChromaTuneError as error:
-            return ArchiveRecord(job.photo, "failed", self._explained(job, label, stamp, error))
+            return ArchiveRecord(job.photo, "failed", self._failure(job, label, stamp, error))
         except MemoryError:
             return ArchiveRecord(job.photo, "failed", f"{label}: not enough memory for it; make it smaller")
         except OSError as error:  # of the destination: what concerns this photo alone is a PhotoError
@@ -179,42 +147,44 @@ class ArchiveWorker:
             reason = printable(f"{type(error).__name__}: {first_line(error)}")
             return ArchiveRecord(job.photo, "failed", f"{label}: cannot be colorized ({reason}); save it anew")
 
-    def _explained(self, job: ArchiveJob, label: str, stamp: str, error: ChromaTuneError) -> str:
-        """Why a photo failed: one that is still being copied looks damaged."""
-        if self._source.stamp(job.photo) is None or self._stamp(job) == stamp:
-            return str(error)
-        return f"{label}: it changed while it was read; run again when it is complete"
-
-    def _taken(self, job: ArchiveJob, label: str, stamp: str) -> ArchiveRecord:
+    def _colorize(self, job: ArchiveJob, label: str, stamp: str) -> ArchiveRecord:
         with self._source.open(job.photo) as file:
             pixels = count_pixels(file, name=label)
             if pixels > self._settings.max_pixels:
                 pixels = 1  # it will be refused before it is decoded
-            with self._room.for_photo(pixels):
+            with self._limiter.memory(pixels):
                 file.seek(0)
                 data = _read(file, label)
                 layer = self._read_layer(job)
                 content = _content_of(data, layer)
                 if self._stamp(job) != stamp:
                     raise PhotoError(f"{label}: changed")
-                if content == job.content:
-                    size = self._destination.size(job.made)
-                    return ArchiveRecord(job.photo, "kept", "", stamp, content, job.made, size or 0)
+                if content == job.known_content:
+                    size = self._destination.size(job.known_result)
+                    return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
                 photo = read_photo(data, name=label, strict=self._settings.strict, max_pixels=self._settings.max_pixels)
                 del data
-                return self._made(job, photo, layer, stamp, content)
+                return self._write_result(job, photo, layer, stamp, content)
 
-    def _made(self, job: ArchiveJob, photo: Photo, layer: bytes | None, stamp: str, content: str) -> ArchiveRecord:
+    def _write_result(
+        self, job: ArchiveJob, photo: Photo, layer: bytes | None, stamp: str, content: str
+    ) -> ArchiveRecord:
         key = job.result if suffix_for(_suffix(job.photo), photo) == _suffix(job.photo) else job.other_result
         hints = Hints() if layer is None else Hints.from_layer(layer, name=job.layer)
-        with self._room.for_computing():
+        with self._limiter.core():
             result = self._colorizer.colorize(photo, self._settings.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
-        told = photo.warnings, result.warnings
+        warnings = photo.warnings, result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
         self._destination.write(key, encoded)
-        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *told)
+        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
+
+    def _failure(self, job: ArchiveJob, label: str, stamp: str, error: ChromaTuneError) -> str:
+        """Return why a photo failed: one that is still being copied looks damaged."""
+        if self._source.stamp(job.photo) is None or self._stamp(job) == stamp:
+            return str(error)
+        return f"{label}: it changed while it was read; run again when it is complete"
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)
@@ -228,7 +198,7 @@ class ArchiveWorker:
 
 
 def joined_stamp(of_photo: str | None, layer: str | None, of_layer: str | None) -> str:
-    """The stamp of a photo and of its layer, as one text."""
+    """Return the stamps of a photo and of its layer as one text."""
     return str(of_photo) if layer is None else f"{of_photo} {layer} {of_layer}"
 
 
@@ -247,3 +217,55 @@ def _content_of(data: bytes, layer: bytes | None) -> str:
 def _suffix(key: str) -> str:
     name = key.rpartition("/")[2]
     return name[name.rindex(".") :]
+
+
+MakeWorker = Callable[[int, ResourceLimiter], ArchiveWorker]  # from the threads that compute, and what bounds them
+
+
+class Engine(Protocol):
+    """Takes an archive's jobs through workers."""
+
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
+        """Yield the outcome of each job, in any order; jobs are asked for as there is room for them.
+
+        On a KeyboardInterrupt, raised here or thrown in, no further job is begun, the outcome of those in work is
+        yielded, and it is raised again. An outcome whose use was cut off by it is yielded a second time.
+        """
+
+    def close(self) -> None:
+        """Let go of the model."""
+
+
+class LocalEngine:
+    """Threads of this process that share one model: each worker computes a photo while others are read and written."""
+
+    def __init__(self, make_worker: MakeWorker, workers: int | None = None) -> None:
+        """Load nothing yet.
+
+        Args:
+            make_worker: loads the model, before the first job.
+            workers: photos computed at the same time; None for one a core, up to 8.
+        """
+        self._make_worker = make_worker
+        self._workers = workers or usual_workers()
+        self._worker: ArchiveWorker | None = None
+
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
+        """Yield the outcome of each job; see `Engine.records`.
+
+        Raises:
+            ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
+        """
+        threads = self._workers + 1  # one more: it reads or writes while the others compute
+        # pixels are bounded where they are counted: in the worker, which opens the file
+        return run_tasks(self._tasks(jobs), workers=threads, most_tasks=TASKS_A_THREAD * threads, in_order=False)
+
+    def _tasks(self, jobs: Iterable[ArchiveJob]) -> Iterator[Task[ArchiveRecord]]:
+        for job in jobs:
+            if self._worker is None:
+                self._worker = self._make_worker(self._workers, ResourceLimiter(self._workers))
+            yield Task(partial(self._worker.colorize, job))
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._worker = None

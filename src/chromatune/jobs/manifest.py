@@ -1,4 +1,7 @@
-"""What is known of an archive's photos: a table in its destination, whole at whatever moment its process is killed."""
+"""What is known of an archive's photos: a table in its destination, whole at whatever moment its process is killed.
+
+`ResultNames` gives each photo the name of its result, for good.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from chromatune.errors import DataError, first_line, printable
+from chromatune.images import suffix_for
+from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
-FORM = 1  # of the table
+FAILURES_FILE = "failures.jsonl"  # beside the results, for people and programs: the rows of photos that failed
+FORMAT = 1  # of the table
 COMMIT_SECONDS = 1.0  # what a kill costs at most, as work done again
-PATIENCE_SECONDS = 60  # while somebody looks into the table with another program
+LOCK_TIMEOUT_SECONDS = 60  # for another program that reads the table
+LONGEST_NAME_BYTES = 255  # of a file on nearly all systems
+OTHER_SUFFIX = ".png"  # holds every result
 
 # Names are blobs: on a disk they need not be valid text
 TABLE = """
@@ -41,7 +51,7 @@ PUT = f"INSERT OR REPLACE INTO photos ({COLUMNS}, finished_at) VALUES (?, ?, ?, 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a photo.
+    """The outcome of a photo.
 
     Attributes:
         photo: its key.
@@ -69,10 +79,10 @@ class Row:
 
 
 class Manifest:
-    """The table. One process at a time writes it: whoever holds the destination."""
+    """The table. One process at a time writes it: the one that has locked the destination."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Opens the table, made if missing.
+        """Open the table, made if missing.
 
         Args:
             folder: that holds its file.
@@ -83,65 +93,65 @@ class Manifest:
         """
         self.path = folder / FILE_NAME
         self._committed_at = time.monotonic()
-        with self._told():
+        with self._as_data_errors():
             if read_only:
                 known = self.path.exists()
                 # rw: what a killed process left half-written is put right by whoever opens it next
                 uri = f"{self.path.absolute().as_uri()}?mode=rw" if known else ":memory:"
-                self._table = sqlite3.connect(uri, uri=known, timeout=PATIENCE_SECONDS)
+                self._table = sqlite3.connect(uri, uri=known, timeout=LOCK_TIMEOUT_SECONDS)
             else:
-                self._table = sqlite3.connect(self.path, timeout=PATIENCE_SECONDS)
+                self._table = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_SECONDS)
             # A rollback journal: the write-ahead log needs memory that processes share, which network drives have not
-            (form,) = self._table.execute("PRAGMA user_version").fetchone()
-            if form not in (0, FORM):
+            (format_number,) = self._table.execute("PRAGMA user_version").fetchone()
+            if format_number not in (0, FORMAT):
                 raise DataError(f"{self._label}: made by another version of chromatune; give another DEST")
             if not read_only or not self.path.exists():
                 self._table.execute("PRAGMA journal_mode = DELETE")
                 self._table.execute("PRAGMA synchronous = FULL")
                 self._table.execute(TABLE)
-                self._table.execute(f"PRAGMA user_version = {FORM}")
+                self._table.execute(f"PRAGMA user_version = {FORMAT}")
                 self._table.commit()
 
     def rows(self) -> Iterator[Row]:
-        """All rows, sorted by photo."""
-        with self._told():
+        """Yield all rows, sorted by photo."""
+        with self._as_data_errors():
             for photo, state, stamp, content, settings, result, size, pixels, message, warnings in self._table.execute(
                 f"SELECT {COLUMNS} FROM photos ORDER BY photo"
             ):
-                told = tuple(json.loads(warnings))
                 names = os.fsdecode(photo), os.fsdecode(result)
-                yield Row(names[0], state, stamp, content, settings, names[1], size, pixels, message, told)
+                texts = message, tuple(json.loads(warnings))
+                yield Row(names[0], state, stamp, content, settings, names[1], size, pixels, *texts)
 
     def put(self, row: Row) -> None:
-        """Writes a row; it is on the disk a second later, or after `commit`.
+        """Write a row; it is on the disk a second later, or after `commit`.
 
         Raises:
             DataError: it cannot be written.
         """
         values = (row.state, row.stamp, row.content, row.settings, os.fsencode(row.result), row.result_bytes)
         texts = (_as_text(row.message), json.dumps(row.warnings), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        with self._told():
+        with self._as_data_errors():
             self._table.execute(PUT, (os.fsencode(row.photo), *values, row.pixels, *texts))
         if time.monotonic() - self._committed_at > COMMIT_SECONDS:
             self.commit()
 
     def forget(self, photos: Iterable[str]) -> None:
-        """Deletes rows."""
-        with self._told():
+        """Delete rows."""
+        with self._as_data_errors():
             self._table.executemany("DELETE FROM photos WHERE photo = ?", [(os.fsencode(each),) for each in photos])
 
     def commit(self) -> None:
-        """Brings all rows to the disk.
+        """Bring all rows to the disk.
 
         Raises:
             DataError: they cannot be written.
         """
-        with self._told():
+        with self._as_data_errors():
             self._table.commit()
         self._committed_at = time.monotonic()
 
     def close(self) -> None:
-        """Closes the file; rows that were not committed are dropped."""
+        """Close the file; rows that were not committed are dropped."""
         self._table.close()
 
     @property
@@ -149,8 +159,8 @@ class Manifest:
         return printable(str(self.path))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite finds, as a `DataError` of one line."""
+    def _as_data_errors(self) -> Iterator[None]:
+        """Raise what SQLite finds as a `DataError` of one line."""
         try:
             yield
         except sqlite3.OperationalError as error:  # the disk is full, gone, not to be written to
@@ -167,5 +177,57 @@ class Manifest:
 
 
 def _as_text(message: str) -> str:
-    """The message as text that can be stored: it may hold a name that is none."""
+    """Return the message as text that can be stored: it may hold a name that is no valid text."""
     return message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class ResultNames:
+    """Keys of results by photo. A photo keeps its keys for good, whatever photos come later.
+
+    Where a photo's own format holds its result, that is called as the photo. Where it does not (a GIF, a BMP with
+    transparency), it is a PNG called as the photo with `.png` after its whole name: `a.gif` ⇒ `a.gif.png`. Names count
+    as alike that some file systems do not tell apart, such as `A.jpg` and `a.jpg`; then a number is put between.
+    """
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        """Start with keys of results that are there: photo ⇒ result."""
+        self._photo_of = {_folded(result): photo for photo, result in known.items() if result}
+
+    def names_of(self, photos: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it."""
+        photos = list(photos)
+        own = {photo: self._free(photo, *os.path.splitext(photo)) for photo in photos if _holds_result(photo)}
+        # after all photos' own names: a.gif.png may be a photo itself
+        other = {photo: self._free(photo, photo, OTHER_SUFFIX) for photo in photos}
+        return {photo: (own.get(photo, other[photo]), other[photo]) for photo in photos}
+
+    def _free(self, photo: str, stem: str, suffix: str) -> str:
+        number = 1
+        while True:
+            key = _fitting(stem, suffix if number == 1 else f"~{number}{suffix}")
+            if self._photo_of.setdefault(_folded(key), photo) == photo:
+                return key
+            number += 1
+
+
+def _holds_result(photo: str) -> bool:
+    suffix = os.path.splitext(photo)[1]
+    return suffix_for(suffix, ORDINARY_PHOTO) == suffix
+
+
+def _folded(key: str) -> str:
+    """Return the key as file systems see it that do not tell all names apart."""
+    return unicodedata.normalize("NFC", key).casefold()
+
+
+def _fitting(stem: str, ending: str) -> str:
+    """Join both; where the file's name would be too long, a checksum takes the place of the stem's end."""
+    folder, slash, name = stem.rpartition("/")
+    room = LONGEST_NAME_BYTES - len(os.fsencode(ending))
+    data = os.fsencode(name)
+    if len(data) > room:
+        tail = f"~{zlib.crc32(data):08x}"
+        while len(os.fsencode(name)) > room - len(tail):
+            name = name[:-1]
+        name += tail
+    return f"{folder}{slash}{name}{ending}"

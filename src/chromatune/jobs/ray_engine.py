@@ -1,38 +1,38 @@
 """An archive's jobs on a Ray cluster, or on a Ray of this machine: processes that each load the model once.
 
-What travels is jobs and records, some hundred bytes each, and no pixels: a worker reads, colorizes and writes a photo
-whole. What is known of the archive is kept here alone. Ray starts a lost worker again and gives it its jobs again.
+Jobs and records travel, some hundred bytes each, and no pixels: a worker reads, colorizes and writes a photo whole.
+What is known of the archive stays here. Ray starts a lost worker again and gives it its jobs again.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from chromatune.cluster import joined
 from chromatune.errors import ChromaTuneError, ModelError, count_of, printable
-from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker
-from chromatune.jobs.local_engine import MakeWorker, SharedRoom
+from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveWorker, MakeWorker
+from chromatune.jobs.engine import ResourceLimiter
 from chromatune.pipeline import usual_workers
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-AT_ONCE = 2  # photos in work in a worker: one is read or written while the other is computed
+CONCURRENCY = 2  # photos in work in a worker: one is read or written while the other is computed
 WAITING = 1  # photos that wait for each worker beside those
-GRACE_S = 60.0  # for what is in work when nobody wants it any more
+GRACE_S = 60.0  # for what is in work when the run ends early
 RETRIES = 2  # of a photo whose worker was lost; it may have been another photo's fault
 
 
 class _Worker:
-    """What runs in a process of its own; its methods give errors back: raised, Ray would put a traceback in front."""
+    """An `ArchiveWorker` in a process of its own; errors are returned: raised, Ray would put a traceback in front."""
 
     def __init__(self, make_worker: MakeWorker, folder: str) -> None:
-        """Loads nothing yet.
+        """Load nothing yet.
 
         Args:
             make_worker: loads the model.
@@ -44,20 +44,20 @@ class _Worker:
         self._worker: ArchiveWorker | None = None
 
     def load(self) -> ChromaTuneError | None:
-        """Loads the model; the error where it cannot be loaded."""
+        """Load the model; return the error where it cannot be loaded."""
         try:
-            self._opened()
+            self._loaded()
         except ChromaTuneError as error:
             return error
         return None
 
-    def take(self, job: ArchiveJob) -> ArchiveRecord:
-        """What became of a photo; see `ArchiveWorker.take`."""
-        return self._opened().take(job)
+    def colorize(self, job: ArchiveJob) -> ArchiveRecord:
+        """Return the outcome of a job; see `ArchiveWorker.colorize`."""
+        return self._loaded().colorize(job)
 
-    def _opened(self) -> ArchiveWorker:
+    def _loaded(self) -> ArchiveWorker:
         if self._worker is None:
-            self._worker = self._make_worker(1, SharedRoom(1))
+            self._worker = self._make_worker(1, ResourceLimiter(1))
         return self._worker
 
 
@@ -72,7 +72,7 @@ class RayEngine:
         address: str | None = None,
         gpu: bool = False,
     ) -> None:
-        """Starts nothing before the first job.
+        """Start nothing before the first job.
 
         Args:
             make_worker: loads the model, in each worker process; it travels there.
@@ -85,40 +85,40 @@ class RayEngine:
         self._workers: list[ActorHandle] = []
         self._starting: dict[ObjectRef, ActorHandle] = {}
 
-    def records(self, jobs: Iterable[ArchiveJob]) -> Iterator[ArchiveRecord]:
-        """What becomes of the jobs; see `Engine.records`.
+    def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
+        """Yield the outcome of each job; see `Engine.records`.
 
         Raises:
             ModelError, MissingExtraError, OptionsError: Ray cannot be joined, or the model cannot be loaded.
         """
-        flight = _Flight(self._started)
-        suspects: list[ArchiveJob] = []
+        sent = _SentJobs(self._started)
+        suspects: list[ArchiveJob] = []  # their worker was lost, perhaps by another job of it
         try:
             for job in jobs:
-                flight.send(job)
-                if flight.is_full:
-                    yield from flight.landed(suspects)
-            while flight:
-                yield from flight.landed(suspects)
-            for job in suspects:  # alone: one of them may have taken the others' worker along
+                sent.send(job)
+                if sent.is_full:
+                    yield from sent.finished(suspects)
+            while sent:
+                yield from sent.finished(suspects)
+            for job in suspects:  # alone, so that the job is known that a worker dies of
                 lost: list[ArchiveJob] = []
-                flight.send(job)
-                yield from flight.landed(lost)
-                yield from map(_lost, lost)
+                sent.send(job)
+                yield from sent.finished(lost)
+                yield from map(_worker_died, lost)
         except KeyboardInterrupt:
-            while flight:
-                yield from flight.landed(suspects)
+            while sent:
+                yield from sent.finished(suspects)
             raise
         finally:
-            flight.wait()  # nobody is killed while writing
+            sent.wait()  # nobody is killed while writing
 
     def close(self) -> None:
-        """Ends the workers, and Ray where it was started here."""
-        self._workers, self._starting = [], {}  # Ray ends whom nobody holds, after what is in work
+        """End the workers, and Ray where it was started here."""
+        self._workers, self._starting = [], {}  # Ray ends workers without a handle, after what is in work
         self._ends.close()
 
     def _started(self) -> list[ActorHandle]:
-        """The workers whose model is loaded, at least one; a cluster may give the others their place later."""
+        """Return the workers whose model is loaded, at least one; a cluster may have room for the others later."""
         if not self._workers and not self._starting:
             self._start()
         if self._starting:
@@ -146,60 +146,64 @@ class RayEngine:
         kind = "GPU" if self._gpu else "CPU"
         count = self._count or (here if self._address is None else max(1, int(ray.cluster_resources().get(kind, 1))))
         actor = ray.remote(
-            num_cpus=1, num_gpus=int(self._gpu), max_restarts=-1, max_task_retries=RETRIES, max_concurrency=AT_ONCE
+            num_cpus=1, num_gpus=int(self._gpu), max_restarts=-1, max_task_retries=RETRIES, max_concurrency=CONCURRENCY
         )(_Worker)
         for _ in range(count):
             worker = actor.remote(self._make_worker, os.getcwd())
             self._starting[worker.load.remote()] = worker
 
 
-class _Flight:
-    """Jobs that are out, and which worker has each."""
+class _SentJobs:
+    """Jobs that are in work or wait for it, and which worker has each."""
 
     def __init__(self, workers: Callable[[], list[ActorHandle]]) -> None:
         self._workers = workers
-        self._out: dict[ObjectRef, tuple[ArchiveJob, ActorHandle]] = {}
+        self._sent: dict[ObjectRef, tuple[ArchiveJob, ActorHandle]] = {}
         self._load: Counter[ActorHandle] = Counter()
 
     def __bool__(self) -> bool:
-        return bool(self._out)
+        return bool(self._sent)
 
     @property
     def is_full(self) -> bool:
         """Whether each worker has as many as may wait for it."""
-        return len(self._out) >= (AT_ONCE + WAITING) * len(self._workers())
+        return len(self._sent) >= (CONCURRENCY + WAITING) * len(self._workers())
 
     def send(self, job: ArchiveJob) -> None:
-        """Gives a job to the worker that has the fewest."""
+        """Send a job to the worker that has the fewest."""
         worker = min(self._workers(), key=self._load.__getitem__)
-        self._out[worker.take.remote(job)] = job, worker
+        self._sent[worker.colorize.remote(job)] = job, worker
         self._load[worker] += 1
 
     def wait(self) -> None:
-        """Waits until all have come, for some time."""
-        if self._out:
+        """Wait until all are finished, for some time."""
+        if self._sent:
             import ray
 
-            ray.wait(list(self._out), num_returns=len(self._out), timeout=GRACE_S)
+            ray.wait(list(self._sent), num_returns=len(self._sent), timeout=GRACE_S)
 
-    def landed(self, lost: list[ArchiveJob]) -> Iterator[ArchiveRecord]:
-        """Waits for at least one; the records of what has come, and to `lost` the jobs whose worker never came back."""
+    def finished(self, lost: list[ArchiveJob]) -> Iterator[ArchiveRecord]:
+        """Wait for at least one and yield its record; a job whose worker was lost for good goes to `lost`."""
         import ray
 
-        done, _ = ray.wait(list(self._out), num_returns=1)
+        done, _ = ray.wait(list(self._sent), num_returns=1)
         for ref in done:
-            job, worker = self._out.pop(ref)
-            self._load[worker] -= 1
+            job, worker = self._sent[ref]
             try:
-                yield ray.get(ref)
+                record: ArchiveRecord | None = ray.get(ref)
             except ray.exceptions.RayActorError:
                 lost.append(job)
+                record = None
+            if record is not None:
+                yield record
+            del self._sent[ref]  # after its use: Ctrl-C may come in between
+            self._load[worker] -= 1
 
 
-def _lost(job: ArchiveJob) -> ArchiveRecord:
-    tried = count_of(RETRIES + 1, "worker")
+def _worker_died(job: ArchiveJob) -> ArchiveRecord:
+    workers = count_of(RETRIES + 1, "worker")
     return ArchiveRecord(
         job.photo,
         "failed",
-        f"{printable(job.photo)}: {tried} died of it, of too little memory, perhaps; make it smaller",
+        f"{printable(job.photo)}: {workers} died of it, of too little memory, perhaps; make it smaller",
     )

@@ -1,25 +1,38 @@
-"""Folders that photos are read from and results written to, by keys: paths below the folder with "/" between parts."""
+"""Folders that photos are read from and results written to, by keys: paths below the folder with "/" between parts.
+
+A store is a folder of this machine, or one behind a URL that fsspec opens (`s3://bucket/scans`, `gs://`, `sftp://`).
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import secrets
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from chromatune.data import list_folder
-from chromatune.errors import OptionsError, PhotoError, printable
-from chromatune.files import write_whole
+from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
+from chromatune.files import atomic_write
+from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
 
-MARK = ".chromatune"  # folder of what a run keeps in its destination
-NOTE = f"{MARK}/archive.json"  # in a destination from the first moment on
-# What is wrong with one file's name or size; all else is wrong with the whole destination
+STATE_FOLDER = ".chromatune"  # in a destination: what is known of its archive
+STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
+# Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ}
 NO_ACCESS = {errno.EACCES, errno.EPERM}
+# Stores in which a file appears when all of it is there; elsewhere it is written under another name and renamed
+ATOMIC_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
+# What changes when the file does, by whatever name a store has for it, the surest first
+CHANGE_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
+LISTING_S = 60.0  # how long sizes from a listing count: one by one, those of 50,000 results would take long
 
 
 class SourceGoneError(Exception):
@@ -27,13 +40,13 @@ class SourceGoneError(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lies in a store.
+class StoreListing:
+    """The photos of a store.
 
     Attributes:
         stamps: key ⇒ stamp of each file with a photo's suffix, sorted by key.
-        own_results: how many more are results of earlier runs beside their photos.
-        closed_folders: how many folders could not be opened.
+        own_results: number of further files: results of earlier runs beside their photos.
+        closed_folders: number of folders that could not be opened.
     """
 
     stamps: Mapping[str, str]
@@ -42,7 +55,7 @@ class Found:
 
 
 class Store(Protocol):
-    """A folder here or elsewhere; what processes of their own take must be able to travel to them."""
+    """A folder here or elsewhere, that can be sent to other processes."""
 
     @property
     def name(self) -> str:
@@ -52,14 +65,14 @@ class Store(Protocol):
     def address(self) -> str:
         """The same folder's one name, from wherever it is called."""
 
-    def find(self) -> Found:
-        """All photos below the folder. Raises a `SourceGoneError` where there is no such folder."""
+    def find(self) -> StoreListing:
+        """List all photos below the folder; raise a `SourceGoneError` where there is no such folder."""
 
     def stamp(self, key: str) -> str | None:
-        """What changes when the file does, such as its size and time; None where there is no such file."""
+        """Return what changes when the file does, such as its size and time; None where there is no such file."""
 
     def open(self, key: str) -> BinaryIO:
-        """A file for reading, seekable.
+        """Open a file for reading, seekable.
 
         Raises:
             PhotoError: this file cannot be opened.
@@ -67,7 +80,7 @@ class Store(Protocol):
         """
 
     def write(self, key: str, data: bytes) -> None:
-        """Writes a file whole or not at all, in place of an older one; its folder is made.
+        """Write a file whole or not at all, in place of an older one, and make its folder.
 
         Raises:
             PhotoError: this file cannot be written, others may.
@@ -75,10 +88,10 @@ class Store(Protocol):
         """
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file; None where there is no such file."""
+        """Return the bytes of a file; None where there is no such file."""
 
     def remove(self, key: str) -> None:
-        """Deletes a file; nothing where there is none."""
+        """Delete a file, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,8 @@ class LocalFolder:
         """The folder's absolute path, as valid text."""
         return os.fsencode(self.path.resolve()).decode("utf-8", "backslashreplace")
 
-    def find(self) -> Found:
-        """All photos below the folder, through links too; no hidden ones, and none in a destination of a run.
+    def find(self) -> StoreListing:
+        """List all photos below the folder, through links too; no hidden ones, and none in folders of results.
 
         Raises:
             SourceGoneError: there is no such folder.
@@ -108,15 +121,15 @@ class LocalFolder:
         listing = list_folder(self.path)
         found = ((key, self.stamp(key)) for key in listing.photos)
         stamps = {key: stamp for key, stamp in found if stamp is not None}
-        return Found(stamps, len(listing.results), listing.closed_folders)
+        return StoreListing(stamps, len(listing.results), listing.closed_folders)
 
     def stamp(self, key: str) -> str | None:
-        """Size and time of the file's last change; None where there is no such file."""
+        """Return the size and the time of the last change; None where there is no such file."""
         found = self._stat(key)
         return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
 
     def open(self, key: str) -> BinaryIO:
-        """A file for reading; see `Store.open`."""
+        """Open a file for reading; see `Store.open`."""
         path = self.path / key
         label = printable(str(path))
         try:
@@ -134,13 +147,13 @@ class LocalFolder:
             raise PhotoError(f"{label}: cannot be opened ({reason}); check the disk") from error
 
     def write(self, key: str, data: bytes) -> None:
-        """Writes a file; see `Store.write`."""
+        """Write a file; see `Store.write`."""
         path = self.path / key
-        if not (self.path / NOTE).exists():  # made again, it would be a folder beside a drive that was taken away
+        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder beside a drive that was taken away
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            atomic_write(path, data)
         except OSError as error:
             whole = error.errno in NO_ACCESS and not os.access(self.path, os.W_OK)
             if error.errno in OF_ONE_FILE | NO_ACCESS and not whole:
@@ -149,12 +162,12 @@ class LocalFolder:
             raise
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file; None where there is no such file."""
+        """Return the bytes of a file; None where there is no such file."""
         found = self._stat(key)
         return None if found is None else found.st_size
 
     def remove(self, key: str) -> None:
-        """Deletes a file; nothing where there is none."""
+        """Delete a file, if there is one."""
         with suppress(FileNotFoundError):
             (self.path / key).unlink()
 
@@ -166,7 +179,7 @@ class LocalFolder:
         return found if stat.S_ISREG(found.st_mode) else None
 
     def _is_gone(self) -> bool:
-        """Whether the folder is gone, or empty as the place of a drive that was taken away is."""
+        """Return whether the folder is gone, or empty as the mount point of a removed drive is."""
         try:
             with os.scandir(self.path) as entries:
                 return next(entries, None) is None
@@ -174,8 +187,174 @@ class LocalFolder:
             return True
 
 
-def check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFolder | None = None) -> None:
-    """Checks that results cannot fall among the photos, and that layers are not among them.
+class RemoteFolder:
+    """A folder behind a URL; in each process it opens a connection of its own, when it is first used."""
+
+    def __init__(self, name: str) -> None:
+        """Name a folder by its URL, without connecting."""
+        self.name = name.rstrip("/") if not name.endswith("://") else name
+        self._connection: tuple[Any, str] | None = None
+        self._sizes: dict[str, int] = {}
+        self._sizes_until = 0.0
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["name"])  # type: ignore[misc]
+
+    @property
+    def _fs(self) -> Any:
+        return self._connect()[0]
+
+    def _connect(self) -> tuple[Any, str]:
+        """Return fsspec's file system and the folder's path in it."""
+        if self._connection is None:
+            if find_spec("fsspec") is None:
+                raise MissingExtraError(self.name, "ray")
+            import fsspec
+
+            try:
+                fs, root = fsspec.url_to_fs(self.name, use_listings_cache=False)
+            except ImportError as error:
+                raise OptionsError(
+                    f"{printable(self.name)}: what opens such URLs is not installed: {first_line(error)}"
+                ) from None
+            except ValueError as error:
+                raise OptionsError(f"{printable(self.name)}: no such store ({first_line(error)})") from None
+            self._connection = fs, root.rstrip("/")
+        return self._connection
+
+    def check_installed(self) -> None:
+        """Check that the libraries that open such URLs are installed.
+
+        Raises:
+            MissingExtraError, OptionsError: they are not.
+        """
+        self._connect()
+
+    def _path(self, key: str) -> str:
+        return f"{self._connect()[1]}/{key}"
+
+    def find(self) -> StoreListing:
+        """List all photos below the folder; see `Store.find`."""
+        stamps = {}
+        for key, info in self._listing().items():
+            hidden = any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/"))
+            if not hidden and os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES:
+                stamps[key] = _stamp(info)
+        own = set(find_own_results(stamps))
+        return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own))
+
+    def _listing(self) -> dict[str, dict[str, Any]]:
+        fs, root = self._connect()
+        try:
+            found = fs.find(root, detail=True)
+            gone = not found and not fs.exists(root)
+        except Exception as error:
+            raise SourceGoneError(first_line(error)) from error
+        if gone:
+            raise SourceGoneError
+        return {path.removeprefix(f"{root}/"): info for path, info in found.items()}
+
+    def stamp(self, key: str) -> str | None:
+        """Return the size and the time or checksum of a file; None where there is no such file."""
+        info = self._info(key)
+        return None if info is None else _stamp(info)
+
+    def open(self, key: str) -> BinaryIO:
+        """Fetch a file whole, for reading; see `Store.open`."""
+        label = printable(f"{self.name}/{key}")
+        try:
+            return io.BytesIO(self._fs.cat_file(self._path(key)))
+        except FileNotFoundError:
+            raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
+        except PermissionError:
+            raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
+        except Exception as error:
+            raise SourceGoneError(first_line(error)) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file whole or not at all; see `Store.write`."""
+        fs, path = self._fs, self._path(key)
+        try:
+            if _scheme(self.name) in ATOMIC_STORES:
+                fs.pipe_file(path, data)
+            else:
+                folder, _, name = path.rpartition("/")
+                fs.makedirs(folder, exist_ok=True)
+                part = f"{folder}/.{secrets.token_hex(8)}.part"
+                fs.pipe_file(part, data)
+                fs.mv(part, path)
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(errno.EIO, first_line(error)) from error
+        self._sizes[key] = len(data)
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of a file, by a listing of the last minute if it is there; None for no such file."""
+        if time.monotonic() > self._sizes_until:
+            with suppress(SourceGoneError):
+                self._sizes = {name: info["size"] for name, info in self._listing().items()}
+            self._sizes_until = time.monotonic() + LISTING_S
+        if key in self._sizes:
+            return self._sizes[key]
+        info = self._info(key)
+        return None if info is None else info["size"]
+
+    def remove(self, key: str) -> None:
+        """Delete a file, if there is one."""
+        self._sizes.pop(key, None)
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(key))
+
+    def _info(self, key: str) -> dict[str, Any] | None:
+        try:
+            info: dict[str, Any] = self._fs.info(self._path(key))
+        except Exception:  # noqa: BLE001 - whatever is wrong, `open` will say it
+            return None
+        return info if info.get("type") == "file" else None
+
+
+def open_store(name: str) -> Store:
+    """Return the store of a folder's path or URL."""
+    if _scheme(name) in ("", "file", "local"):
+        return LocalFolder(name.partition("://")[2] or name)
+    return RemoteFolder(name)
+
+
+def check_stores(source: Store, destination: Store, layers: Store | None = None) -> None:
+    """Check that results cannot fall among the photos, and that layers are not among them.
+
+    Raises:
+        OptionsError: a folder is not there, or one lies in another.
+        MissingExtraError: a library that opens such URLs is not installed.
+    """
+    local = [each for each in (source, destination, layers) if isinstance(each, LocalFolder)]
+    if len(local) == 2 + (layers is not None):
+        _check_folders(*local)
+        return
+    for each in (source, layers):
+        if isinstance(each, LocalFolder) and not each.path.is_dir():
+            raise OptionsError(f"{printable(each.name)}: no such folder; check the path")
+    for each in (source, destination, layers):
+        if isinstance(each, RemoteFolder):
+            each.check_installed()
+    photos, results = f"{source.address}/", f"{destination.address}/"
+    if photos.startswith(results) or results.startswith(photos):
+        raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
+    if layers is not None and f"{layers.address}/".startswith(photos):
+        raise OptionsError(f"{printable(layers.name)} lies among the photos, and its layers would be some; move it")
+
+
+def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFolder | None = None) -> None:
+    """Check that results cannot fall among the photos, and that layers are not among them.
 
     Raises:
         OptionsError: there is no such source, both are one folder, the source lies in the destination, or the layers
@@ -202,3 +381,15 @@ def check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFo
         raise OptionsError(
             f"--hints-dir {label} lies among the photos, and its layers would be some; move it beside them"
         )
+
+
+def _scheme(name: str) -> str:
+    scheme, found, _ = name.partition("://")
+    return scheme.rpartition("::")[2].lower() if found else ""
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    change = next((info[name] for name in CHANGE_FIELDS if info.get(name) is not None), "")
+    if isinstance(change, datetime):  # a listing may have seconds where a file alone has a date
+        change = change.timestamp()
+    return f"{info['size']}:{change:.6f}" if isinstance(change, float) else f"{info['size']}:{change}"

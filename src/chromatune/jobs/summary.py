@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from chromatune.errors import PhotoError, count_of, printable
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.images import read_photo, to_depth
-from chromatune.jobs.archive import FAILURES_FILE, Archive
-from chromatune.jobs.manifest import Row
+from chromatune.jobs.archive_worker import ArchiveSettings
+from chromatune.jobs.manifest import FAILURES_FILE, Row
 from chromatune.jobs.stores import SourceGoneError, Store
 from chromatune.pipeline import model_info, weights_hash
 from chromatune.reports import (
@@ -34,7 +34,7 @@ from chromatune.reports import (
 
 SUMMARY_FILE = "summary.html"
 MOST_PICTURES = 30
-MOST_PICTURE_PIXELS = 48_000_000  # larger results are left out of the sheet: it is not worth their memory
+MOST_PICTURE_PIXELS = 48_000_000  # larger results are not in the sheet: it is not worth their memory
 THUMBNAIL_PX = 190
 THUMBNAIL_QUALITY = 82
 BACKGROUND = 128  # level of gray
@@ -42,36 +42,46 @@ MOST_LINES = 200  # of a table of photos; the file of failures has all
 LONGEST_CAPTION = 26  # characters: about as wide as a thumbnail
 
 
-def write_summary(archive: Archive, folder: Path) -> Path:
-    """Writes the page into a folder, and returns its path.
+def write_summary(
+    folder: Path,
+    settings: ArchiveSettings,
+    photos: int,
+    done: Sequence[Row],
+    failed: Sequence[Row],
+    outdated: int = 0,
+) -> Path:
+    """Write the page into a folder, and return its path.
+
+    Args:
+        folder: of the page.
+        settings: of the archive.
+        photos: number of them in the source.
+        done: rows of photos with a result.
+        failed: rows of photos without.
+        outdated: number of results that were made with other settings.
 
     Raises:
         OSError: it cannot be written.
     """
-    done, failed = archive.done_and_failed()
-    path = folder / SUMMARY_FILE
-    write_whole(path, render_page(make_page(archive, done, failed)).encode("utf-8", "backslashreplace"))
-    return path
-
-
-def make_page(archive: Archive, done: Sequence[Row], failed: Sequence[Row]) -> Page:
-    """The page of photos with a result and of those without."""
-    left = len(archive.listed) - len(done) - len(failed)
-    lead = f"{count_of(len(done), 'photo')} of {len(archive.listed):,} in color"
+    left = photos - len(done) - len(failed)
+    lead = f"{count_of(len(done), 'photo')} of {photos:,} in color"
     lead += f", {len(failed):,} failed" if failed else ""
     lead += f", {left:,} still to be done" if left else ""
     sections = [
         Section("Folders", [_folders(done, failed)]),
-        Section("Contact sheet", _sheet(archive.destination, done)),
+        Section("Contact sheet", _sheet(settings.destination, done)),
         Section("What went wrong", [*_failures(failed), *_warnings(done)]),
-        Section("Settings", [_settings(archive, done)]),
+        Section("Settings", [_settings(settings, outdated)]),
     ]
-    title = f"Archive {printable(archive.source.name)}"
-    return Page(title, f"{lead}.", [section for section in sections if section.blocks])
+    title = f"Archive {printable(settings.source.name)}"
+    page = Page(title, f"{lead}.", [section for section in sections if section.blocks])
+    path = folder / SUMMARY_FILE
+    atomic_write(path, render_page(page).encode("utf-8", "backslashreplace"))
+    return path
 
 
 def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
-    """Results at even distances through the archive."""
+    """Show results at even distances through the archive."""
     small = [row for row in done if row.pixels <= MOST_PICTURE_PIXELS]
     count = min(len(small), MOST_PICTURES)
     chosen = [small[index * len(small) // count] for index in range(count)]
@@ -85,7 +95,7 @@ def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
 
 
 def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
-    """(THUMBNAIL_PX, THUMBNAIL_PX, 3) uint8 of a result; None where it cannot be read."""
+    """Return a small (THUMBNAIL_PX, THUMBNAIL_PX, 3) uint8 of a result; None where it cannot be read."""
     try:
         with destination.open(key) as file:
             photo = read_photo(file, name=key)
@@ -102,28 +112,28 @@ def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
 
 
 def _short(key: str) -> str:
-    """The name of a result, without its folder; a long one loses its middle."""
+    """Return the name of a result, without its folder; a long one loses its middle."""
     name = printable(key.rpartition("/")[2])
     half = LONGEST_CAPTION // 2
     return name if len(name) <= LONGEST_CAPTION else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _folders(done: Sequence[Row], failed: Sequence[Row]) -> Table:
-    """Photos, pixels and bytes of each folder at the top of the source, and of all."""
-    count, lost, pixels, size = (Counter[str]() for _ in range(4))
+    """List photos, pixels and bytes of each folder at the top of the source, and of all."""
+    count, failures, pixels, size = (Counter[str]() for _ in range(4))
     for row in done:
         top = _top(row)
         count[top] += 1
         pixels[top] += row.pixels
         size[top] += row.result_bytes
-    lost.update(_top(row) for row in failed)
-    tops = sorted(count.keys() | lost.keys())
-    figures = [(printable(top), count[top], lost[top], pixels[top], size[top]) for top in tops]
+    failures.update(_top(row) for row in failed)
+    tops = sorted(count.keys() | failures.keys())
+    figures = [(printable(top), count[top], failures[top], pixels[top], size[top]) for top in tops]
     if len(tops) > 1:
-        figures.append(("all", count.total(), lost.total(), pixels.total(), size.total()))
+        figures.append(("all", count.total(), failures.total(), pixels.total(), size.total()))
     lines = [
-        [name, f"{made:,}", f"{failures:,}", f"{area / 1e6:,.1f}", f"{space / 1e6:,.1f}"]
-        for name, made, failures, area, space in figures
+        [name, f"{photos:,}", f"{lacking:,}", f"{area / 1e6:,.1f}", f"{space / 1e6:,.1f}"]
+        for name, photos, lacking, area, space in figures
     ]
     return Table(("folder", "in color", "failed", "megapixels", "results, MB"), lines)
 
@@ -133,8 +143,8 @@ def _failures(failed: Sequence[Row]) -> list[Block]:
         return []
     lines = [[printable(row.photo), row.message] for row in failed[:MOST_LINES]]
     more = f"; the first {MOST_LINES}, all are in {FAILURES_FILE}" if len(failed) > MOST_LINES else ""
-    said = count_of(len(failed), "photo has", "photos have")
-    text = Text(f"{said} no result; each run tries again{more}.", strong=True)
+    photos_have = count_of(len(failed), "photo has", "photos have")
+    text = Text(f"{photos_have} no result; each run tries again{more}.", strong=True)
     return [text, Table(("photo", "reason"), lines, prose=True)]
 
 
@@ -145,12 +155,11 @@ def _warnings(done: Sequence[Row]) -> list[Block]:
     return [Folded(f"Warnings: {len(warned)}", [Table(("photo", "warning"), warned[:MOST_LINES], prose=True)])]
 
 
-def _settings(archive: Archive, done: Sequence[Row]) -> Definitions:
-    resolved = model_info(archive.settings.model).resolve(archive.settings.options)
+def _settings(settings: ArchiveSettings, outdated: int) -> Definitions:
+    resolved = model_info(settings.model).resolve(settings.options)
     terms = {name.replace("_", " "): str(value) for name, value in dataclasses.asdict(resolved).items()}
-    older = sum(archive.is_of_other_settings(row) for row in done)
-    terms |= {"photos still in other settings": f"{older:,}"} if older else {}
-    return Definitions({"model": archive.settings.model, "weights": weights_hash(archive.settings.model)} | terms)
+    terms |= {"photos still in other settings": f"{outdated:,}"} if outdated else {}
+    return Definitions({"model": settings.model, "weights": weights_hash(settings.model)} | terms)
 
 
 def _top(row: Row) -> str:

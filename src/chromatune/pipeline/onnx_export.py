@@ -22,8 +22,7 @@ import torch
 from torch import nn
 
 from chromatune.errors import MissingExtraError, ModelError, printable
-from chromatune.files import Advance, StartStage, silent
-from chromatune.options import ColorizeOptions
+from chromatune.options import Advance, ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
 from chromatune.pipeline.model_files import ModelInfo, find_model

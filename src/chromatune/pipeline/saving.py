@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chromatune.errors import MissingExtraError, ModelError
-from chromatune.files import whole_folder
+from chromatune.files import atomic_folder
 from chromatune.pipeline.model_files import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def save_pipeline(
     Args:
         parts: the model.
         folder: where to; parents are made.
-        card: the model card, such as `chromatune.training.card.model_card` gives.
+        card: the model card, such as `chromatune.training.saving.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
         complete: called with the new folder before it takes its name, to add to it.
 
@@ -186,7 +186,7 @@ def _model_folder(folder: Path) -> Iterator[Path]:
 
     check_replaceable(Path(os.path.realpath(folder)))
     try:
-        with whole_folder(folder) as new:
+        with atomic_folder(folder) as new:
             yield new
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -1,10 +1,8 @@
-"""Tables, figures and HTML pages: one maker for every report.
+"""Tables, figures and HTML pages for every report.
 
-tables.py       cells ⇒ a Markdown table
-pictures.py     arrays and plots ⇒ PNG or JPEG bytes, side by side, and as data URIs
-versions.py     versions of libraries
-page.py         sections of text, tables and pictures ⇒ one HTML file that needs nothing beside it
-page.html.jinja its layout: wide and narrow, light and dark, printable
+page.py          sections of text, tables and pictures ⇒ one HTML file; Markdown tables; versions of libraries
+page.html.jinja  its layout: wide and narrow, light and dark, printable
+pictures.py      arrays and plots ⇒ PNG or JPEG bytes, side by side, and as data URIs
 """
 
 import lazy_loader

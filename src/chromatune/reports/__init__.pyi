@@ -1,3 +1,4 @@
+from .page import MISSING as MISSING
 from .page import Block as Block
 from .page import Definitions as Definitions
 from .page import Folded as Folded
@@ -7,6 +8,8 @@ from .page import Pictures as Pictures
 from .page import Section as Section
 from .page import Table as Table
 from .page import Text as Text
+from .page import installed_versions as installed_versions
+from .page import markdown_table as markdown_table
 from .page import render_page as render_page
 from .page import require_pages as require_pages
 from .pictures import beside as beside
@@ -16,6 +19,3 @@ from .pictures import new_figure as new_figure
 from .pictures import plain_label as plain_label
 from .pictures import png_of as png_of
 from .pictures import png_of_figure as png_of_figure
-from .tables import MISSING as MISSING
-from .tables import markdown_table as markdown_table
-from .versions import installed_versions as installed_versions

@@ -1,16 +1,18 @@
-"""One HTML file that needs nothing beside it: a lead sentence, then sections; all text escaped, all pictures inside."""
+"""One HTML file with all its pictures inside: a lead sentence, then sections, all text escaped; and Markdown tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
 from chromatune.errors import MissingExtraError
 
 TEMPLATE = "page.html.jinja"
+MISSING = "–"  # stands where a row has no value
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what is to be said of each."""
+    """Terms and their explanations."""
 
     kind: ClassVar[str] = "definitions"
     terms: Mapping[str, str]
@@ -105,7 +107,7 @@ class Page:
 
 
 def require_pages(extra: str) -> None:
-    """Checks that what pages and plots need is installed, before work is spent on what they would show.
+    """Check that what pages and plots need is installed, before work is spent on what they would show.
 
     Args:
         extra: of this package, that the user is to install.
@@ -119,9 +121,29 @@ def require_pages(extra: str) -> None:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (resources.files("chromatune.reports") / TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table of cells, the header first; the first column is aligned left, the others right."""
+    header, *body = (["\\|".join(" ".join(cell.split()).split("|")) for cell in line] for line in lines)
+    written = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    written += ["| " + " | ".join(line) + " |" for line in body]
+    return "\n".join(written) + "\n"
+
+
+def installed_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the version of each library by its name; "not installed" for one that is not."""
+    return {library: _version(library) for library in libraries}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,27 +1,21 @@
-"""A page on which photos get finished, and an API for programs, on this machine's own address.
+"""The page on which photos are colorized and edited, and an HTTP API for programs.
 
-settings.py        where it listens, who may use it, how much it takes on
-predictor.py       what stands behind the app
-local.py           the predictor of this process: models loaded once
-local_kept.py      a photo that is kept for changes
-bounded_pool.py    threads with a bounded queue
-shared_pass.py     photos of several threads in one pass of the model
-ray_predictor.py   the predictor of a cluster
-ray_replicas.py    its replicas, as they are deployed and asked
-ray_replica.py     what runs in each of them
-gathered_pass.py   a model pass for many callers, in a replica
-remote_backend.py     a replica's model pass, for photos that are kept here
-ray_app.py         the app as a deployment of its own
-app.py             routes over a predictor
-session_routes.py  routes of photos that are kept
-batches.py         many photos that are colorized while nobody waits
-batch_routes.py    their routes
-answers.py         results and failures as HTTP answers
-shelf.py           what clients come back for, bounded in number and age
-guard.py           host, origin, token, size and time of a request, before its body is read
-metrics.py         measures for Prometheus
-run.py             the app on a port, until it is told to stop
-page/              the page: HTML, CSS and ES modules as they are
+settings.py       where it listens, who may use it, how much work it accepts
+predictor.py      the interface between the app and what computes
+bounded_pool.py   threads with a bounded queue
+batcher.py        photos of several threads in one pass of the model
+local.py          the predictor of this process, and its sessions
+ray_predictor.py  the predictor of a cluster, and its replicas
+store.py          sessions and files between requests, bounded in number and age
+middleware.py     checks of a request before its body is read, and metrics
+responses.py      results and failures as HTTP responses
+sessions.py       routes of photos that are edited
+batches.py        routes and jobs of many photos
+videos.py         routes and jobs of videos
+app.py            all routes over a predictor
+run.py            the app on a port, until it is told to stop
+ray_app.py        the app as a deployment of Ray Serve
+page/             the page: HTML, CSS and ES modules without a build step
 """
 
 import lazy_loader

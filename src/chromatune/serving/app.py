@@ -1,4 +1,4 @@
-"""The app: routes over a predictor, whoever computes. `create_app` is what a server of any kind runs."""
+"""The app: page, API, its description and metrics over a predictor, whoever computes."""
 
 from __future__ import annotations
 
@@ -6,71 +6,82 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import chromatune
 from chromatune.hints import Hints
-from chromatune.serving.answers import (
+from chromatune.options import ColorizeOptions
+from chromatune.serving.batches import add_batch_routes
+from chromatune.serving.middleware import Guard, Metrics
+from chromatune.serving.predictor import EDITABLE, ColorizeRequest, Predictor
+from chromatune.serving.responses import (
     PICTURES,
     UPLOADS,
-    add_failures,
+    ModelField,
+    OptionsField,
+    PhotoField,
+    ReferenceField,
+    add_error_handlers,
     failures,
     file_name,
+    image_response,
     in_time,
     parsed_options,
-    picture,
-    references_of,
+    read_references,
 )
-from chromatune.serving.batch_routes import add_batches
-from chromatune.serving.guard import Guard
-from chromatune.serving.metrics import Metrics
-from chromatune.serving.predictor import Predictor, Work
-from chromatune.serving.session_routes import add_sessions
+from chromatune.serving.sessions import add_session_routes
 from chromatune.serving.settings import ServeSettings
-from chromatune.serving.shelf import Shelf
-from chromatune.serving.video_routes import add_videos
-from chromatune.serving.videos import Videos
+from chromatune.serving.store import SessionStore
+from chromatune.serving.videos import Videos, add_video_routes
 
 PAGE = Path(__file__).with_name("page")
-TIDY_S = 30  # how often what is too old is taken away
+CLEAN_UP_S = 30  # between two removals of what is too old
+
+
+class Limits(BaseModel):
+    """Smallest and largest value of an option."""
+
+    minimum: float
+    maximum: float
 
 
 class Models(BaseModel):
-    """Names of models, the default first."""
+    """What one may ask for."""
 
-    models: list[str]
+    models: list[str] = Field(description="Names, the default first.")
+    limits: dict[str, Limits] = Field(description="Of the options that edits of a session change.")
 
 
 class Status(BaseModel):
-    """Whether the server takes work."""
+    """Whether the server accepts photos."""
 
     status: str
     detail: str = ""
 
 
 def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
-    """The app over a predictor: the page, the API, its description and its measures.
+    """Return the app over a predictor.
 
     Args:
-        predictor: colorizes; it is started with the app and stopped after its last answer.
+        predictor: colorizes; it is started with the app and stopped after its last response.
         settings: limits, token and names.
     """
     metrics = Metrics(lambda: predictor.waiting)
-    shelves: list[Shelf] = []
+    stores: list[SessionStore[Any]] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         predictor.start()
-        tidying = asyncio.create_task(_tidy(shelves, predictor))
+        cleaning = asyncio.create_task(_clean_up(stores, predictor))
         yield
-        tidying.cancel()
-        for shelf in shelves:
-            shelf.clear()
+        cleaning.cancel()
+        for store in stores:
+            store.clear()
         await asyncio.to_thread(videos.stop)
         await asyncio.to_thread(predictor.stop)
 
@@ -83,31 +94,34 @@ def create_app(predictor: Predictor, settings: ServeSettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.predictor = predictor
-    add_failures(app)
+    add_error_handlers(app)
     _add_operations(app, predictor, metrics)
     _add_colorize(app, predictor, settings, metrics)
     videos = Videos(settings)
-    shelves += [add_sessions(app, predictor, settings, metrics), add_batches(app, predictor, settings, metrics)]
-    shelves.append(videos.shelf)
-    add_videos(app, videos, settings)
+    stores.append(add_session_routes(app, predictor, settings, metrics))
+    stores.append(add_batch_routes(app, predictor, settings, metrics))
+    add_video_routes(app, videos, settings)
+    stores.append(videos.store)
     _add_pages(app)
     app.add_middleware(Guard, settings=settings, state=lambda: predictor.state)
-    app.add_middleware(metrics.around)  # outermost: added last
+    app.add_middleware(metrics.wrap)  # outermost: added last
     return app
 
 
-async def _tidy(shelves: list[Shelf], predictor: Predictor) -> None:
+async def _clean_up(stores: list[SessionStore[Any]], predictor: Predictor) -> None:
     while True:
-        await asyncio.sleep(TIDY_S)
-        for shelf in shelves:
-            shelf.tidy()
-        await asyncio.to_thread(predictor.tidy)
+        await asyncio.sleep(CLEAN_UP_S)
+        for store in stores:
+            store.remove_expired()
+        await asyncio.to_thread(predictor.free_idle)
 
 
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:
-    @app.get("/v1/models", summary="Models on offer, the default first", responses=failures())
+    limits = {name: _limits_of(name) for name in sorted(EDITABLE)}
+
+    @app.get("/v1/models", summary="Models on offer, and limits of options", responses=failures())
     async def models() -> Models:
-        return Models(models=list(settings.models))
+        return Models(models=list(settings.models), limits=limits)
 
     pictures = {"content": {**PICTURES["content"], "application/json": {}}}
 
@@ -119,53 +133,56 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
     )
     async def colorize(
         request: Request,
-        photo: Annotated[UploadFile, File(description="A photo, in any format that is read.")],
-        options: Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")] = "{}",
-        model: Annotated[str | None, Form(description="A model on offer; the first by default.")] = None,
+        photo: PhotoField,
+        options: OptionsField = "{}",
+        model: ModelField = None,
         hints: Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")] = "",
         hints_layer: Annotated[
             UploadFile | None, File(description="Hints painted on a transparent picture of the photo's aspect.")
         ] = None,
-        reference: Annotated[
-            list[UploadFile] | None, File(description="Photos in color that show the same things.")
-        ] = None,
+        reference: ReferenceField = None,
     ) -> Response:
         """The colored photo, in the photo's own format where it holds color, with facts in headers.
 
         With `Accept: application/json`, the facts alone.
         """
-        work = Work(
+        asked = ColorizeRequest(
             photo=await photo.read(),
             name=file_name(photo.filename),
             model=model or settings.models[0],
             options=parsed_options(options),
-            hints=await _hints(hints, hints_layer, settings.max_pixels),
-            references=await references_of(reference),
+            hints=await _read_hints(hints, hints_layer, settings.max_pixels),
+            references=await read_references(reference),
             max_pixels=settings.max_pixels,
         )
-        answer = await in_time(request, predictor.colorize(work), settings.timeout_s)
+        image = await in_time(request, predictor.colorize(asked), settings.timeout_s)
         metrics.photos.inc()
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(answer.facts)
-        return picture(answer)
+            return JSONResponse(image.facts)
+        return image_response(image)
 
 
-async def _hints(text: str, layer: UploadFile | None, max_pixels: int) -> Hints:
-    """Hints of a request; what is in the JSON lies above the layer.
+def _limits_of(option: str) -> Limits:
+    schema = ColorizeOptions.model_json_schema()["properties"][option]
+    return Limits(**schema.get("anyOf", [schema])[0])
+
+
+async def _read_hints(text: str, layer: UploadFile | None, max_pixels: int) -> Hints:
+    """Return the hints of a request; those of the JSON lie above the layer.
 
     Raises:
-        OptionsError: the JSON says what is no hint.
+        OptionsError: the JSON holds no hints.
         PhotoError: the layer is no picture with transparency, or too large.
     """
-    said = await asyncio.to_thread(Hints.from_json, text) if text else Hints()
+    marks = await asyncio.to_thread(Hints.from_json, text) if text else Hints()
     if layer is None:
-        return said
+        return marks
     data, name = await layer.read(), file_name(layer.filename)
-    return await asyncio.to_thread(Hints.from_layer, data, name=name, max_pixels=max_pixels) + said
+    return await asyncio.to_thread(Hints.from_layer, data, name=name, max_pixels=max_pixels) + marks
 
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:
-    @app.get("/healthz", summary="Whether the server lives", responses=failures())
+    @app.get("/healthz", summary="Whether the server is alive", responses=failures())
     async def healthz() -> Status:
         return Status(status="ok")
 
@@ -177,10 +194,8 @@ def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> Non
 
     text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
-    @app.get(
-        "/metrics", summary="Measures for Prometheus", response_class=Response, responses={200: text, **failures()}
-    )
-    async def measures() -> Response:
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses={200: text, **failures()})
+    async def prometheus_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.MEDIA_TYPE)
 
 

@@ -1,4 +1,4 @@
-"""Batches: many photos that are colorized while nobody waits; files in a temporary folder, states in memory."""
+"""Batches over HTTP: many photos are colorized in the background; files in a temporary folder, states in memory."""
 
 from __future__ import annotations
 
@@ -8,20 +8,43 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, File, HTTPException, Response, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
 
 from chromatune.errors import ChromaTuneError
 from chromatune.options import ColorizeOptions
-from chromatune.serving.answers import result_name, status_of
-from chromatune.serving.predictor import Answer, Predictor, QueueFull, Work
+from chromatune.serving.middleware import Metrics
+from chromatune.serving.predictor import ColorizeRequest, EncodedImage, Predictor, QueueFull
+from chromatune.serving.responses import (
+    NOT_DONE,
+    PICTURES,
+    RETRY_SOON,
+    ModelField,
+    OptionsField,
+    failures,
+    file_name,
+    file_of,
+    image_response,
+    parsed_options,
+    result_name,
+    status_of,
+)
 from chromatune.serving.settings import ServeSettings
-from chromatune.serving.shelf import Shelf
+from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
 
 PhotoState = Literal["waiting", "working", "done", "failed"]
-SIDE_BY_SIDE = 4  # photos of one batch that ask for a slot at the same time
-MOST_KEPT = 4  # times the largest batch: bytes of all batches together
+CONCURRENT_PHOTOS = 4  # of one batch that ask for a slot at the same time
+MAX_STORED = 4  # times the largest batch: bytes of all batches together
 CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
+NOT_STORED = "there is no such batch, or no longer; send the photos again"
+Key = Annotated[str, InPath(max_length=64, description="Of a batch.")]
+Number = Annotated[int, InPath(description="From 1, in the order sent.")]
+ARCHIVE = file_of("application/zip")
 
 
 @dataclass(eq=False)
@@ -34,7 +57,7 @@ class BatchPhoto:
         state: how far it is.
         line: why it failed.
         status: HTTP status of the failure.
-        answer: facts of the result, whose bytes are in `result`.
+        image: suffix and facts of the result, whose bytes are in `result`.
         result: the colored file.
     """
 
@@ -43,7 +66,7 @@ class BatchPhoto:
     state: PhotoState = "waiting"
     line: str = ""
     status: int = 0
-    answer: Answer | None = None
+    image: EncodedImage | None = None
     result: Path | None = None
 
 
@@ -63,7 +86,7 @@ class Batch:
         return all(photo.state in ("done", "failed") for photo in self.photos)
 
     def size_bytes(self) -> int:
-        """What its files take on the disk."""
+        """Return the size of its files on disk."""
         return sum(path.stat().st_size for path in self.folder.glob("*"))
 
 
@@ -71,32 +94,31 @@ class Batches:
     """All batches of an app."""
 
     def __init__(self, predictor: Predictor, settings: ServeSettings, count: Callable[[], None]) -> None:
-        """None yet.
+        """Start with none.
 
         Args:
             predictor: colorizes.
             settings: limits.
-            count: is called for each photo that is done.
+            count: called for each photo that is done.
         """
         self._predictor, self._settings, self._count = predictor, settings, count
-        line = "there is no such batch, or not any more; send the photos again"
-        self.shelf = Shelf[Batch](settings.batches, settings.batch_minutes, line, _drop)
+        self.store = SessionStore[Batch](settings.batches, settings.batch_minutes, NOT_STORED, _remove)
 
-    def check_room(self) -> None:
-        """Lets go of finished batches where there are too many.
+    def make_room(self) -> None:
+        """Remove finished batches where there are too many.
 
         Raises:
             QueueFull: too many are in work, or they take too much of the disk.
         """
-        self.shelf.tidy()
-        while len(self.shelf) >= self.shelf.most or self._kept_mb() > MOST_KEPT * self._settings.max_batch_mb:
-            done = next((key for key, batch in self.shelf.items() if batch.is_done), None)
+        self.store.remove_expired()
+        while len(self.store) >= self.store.capacity or self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
+            done = next((key for key, batch in self.store.items() if batch.is_done), None)
             if done is None:
                 raise QueueFull("too many batches are in work; come again, or delete one")
-            self.shelf.remove(done)
+            self.store.remove(done)
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
-        """The id of a batch that is worked on from now on.
+        """Begin to colorize photos, and return the id of their batch.
 
         Args:
             photos: name and file of each.
@@ -105,27 +127,29 @@ class Batches:
             options: of all photos.
         """
         batch = Batch(folder, model, options, [BatchPhoto(name, path) for name, path in photos])
-        batch.task = asyncio.create_task(self._work(batch))
-        return self.shelf.add(batch)
+        batch.task = asyncio.create_task(self._colorize_all(batch))
+        return self.store.add(batch)
 
-    async def _work(self, batch: Batch) -> None:
+    async def _colorize_all(self, batch: Batch) -> None:
         waiting = iter(batch.photos)
 
-        async def lane() -> None:
+        async def worker() -> None:
             for photo in waiting:
                 await self._colorize(photo, batch)
 
-        await asyncio.gather(*(lane() for _ in range(SIDE_BY_SIDE)))
+        await asyncio.gather(*(worker() for _ in range(CONCURRENT_PHOTOS)))
 
     async def _colorize(self, photo: BatchPhoto, batch: Batch) -> None:
         photo.state = "working"
         try:
             data = await asyncio.to_thread(photo.source.read_bytes)
-            work = Work(data, photo.name, batch.model, batch.options, max_pixels=self._settings.max_pixels)
-            answer = await self._predictor.colorize(work, patient=True)
-            photo.result = photo.source.with_suffix(f".color{answer.suffix}")
-            await asyncio.to_thread(photo.result.write_bytes, answer.data)
-            photo.answer, photo.state = Answer(b"", answer.suffix, answer.facts), "done"
+            request = ColorizeRequest(
+                data, photo.name, batch.model, batch.options, max_pixels=self._settings.max_pixels
+            )
+            image = await self._predictor.colorize(request, wait_for_slot=True)
+            photo.result = photo.source.with_suffix(f".color{image.suffix}")
+            await asyncio.to_thread(photo.result.write_bytes, image.data)
+            photo.image, photo.state = EncodedImage(b"", image.suffix, image.facts), "done"
             self._count()
         except ChromaTuneError as error:
             photo.line, photo.status, photo.state = str(error), status_of(error), "failed"
@@ -135,48 +159,48 @@ class Batches:
         finally:
             photo.source.unlink(missing_ok=True)
 
-    def _kept_mb(self) -> float:
-        return sum(batch.size_bytes() for _, batch in self.shelf.items()) / 1e6
+    def _stored_mb(self) -> float:
+        return sum(batch.size_bytes() for _, batch in self.store.items()) / 1e6
 
 
-def _drop(batch: Batch) -> None:
+def _remove(batch: Batch) -> None:
     if batch.task is not None:
         batch.task.cancel()
     shutil.rmtree(batch.folder, ignore_errors=True)
 
 
-def zip_of(batch: Batch) -> Iterator[bytes]:
-    """The results as a ZIP file, piece by piece; names that come twice get a number, failures a text file."""
+def zip_chunks(batch: Batch) -> Iterator[bytes]:
+    """Yield the results as a ZIP file; names that come twice get a number, failures a text file."""
     sink = _Sink()
-    taken: set[str] = set()
+    used: set[str] = set()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
         for number, photo in enumerate(batch.photos, 1):
-            if photo.result is None or photo.answer is None:
+            if photo.result is None or photo.image is None:
                 continue
-            name = result_name(photo.answer)
-            if name in taken:
+            name = result_name(photo.image)
+            if name in used:
                 name = f"{number}-{name}"
-            taken.add(name)
+            used.add(name)
             with photo.result.open("rb") as source, archive.open(name, "w", force_zip64=True) as target:
-                while piece := source.read(CHUNK_BYTES):
-                    target.write(piece)
-                    yield sink.take()
-            yield sink.take()
+                while chunk := source.read(CHUNK_BYTES):
+                    target.write(chunk)
+                    yield sink.drain()
+            yield sink.drain()
         failed = [photo.line for photo in batch.photos if photo.state == "failed"]
         if failed:
             archive.writestr(FAILURES_FILE, "\n".join([*failed, ""]))
-    yield sink.take()
+    yield sink.drain()
 
 
 class _Sink:
-    """A file that cannot be sought, for `zipfile`: what is written is taken away again."""
+    """A file that cannot be sought, for `zipfile`; what was written is drained chunk by chunk."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
 
-    def write(self, piece: bytes) -> int:
-        self._pieces.append(bytes(piece))
-        return len(piece)
+    def write(self, chunk: bytes) -> int:
+        self._chunks.append(bytes(chunk))
+        return len(chunk)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -184,6 +208,114 @@ class _Sink:
     def close(self) -> None:
         """There is nothing to close."""
 
-    def take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+    def drain(self) -> bytes:
+        chunks, self._chunks = self._chunks, []
+        return b"".join(chunks)
+
+
+class BatchStarted(BaseModel):
+    """A batch that is in work."""
+
+    id: str
+
+
+class PhotoStatus(BaseModel):
+    """How far one photo is."""
+
+    number: int
+    name: str
+    state: PhotoState
+    line: str
+
+
+class BatchStatus(BaseModel):
+    """How far a batch is."""
+
+    id: str
+    state: Literal["working", "done"]
+    photos: list[PhotoStatus]
+
+
+def add_batch_routes(
+    app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics
+) -> SessionStore[Batch]:
+    """Add the routes of batches, and return the store that they use."""
+    batches = Batches(predictor, settings, metrics.photos.inc)
+    _add_start(app, batches, settings)
+    _add_results(app, batches)
+    return batches.store
+
+
+def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
+    @app.post(
+        "/v1/batches",
+        status_code=202,
+        summary="Colorize many photos",
+        responses=failures(400, 408, 413, 422, 429, 503),
+    )
+    async def start_batch(
+        photos: Annotated[list[UploadFile], File(description="Photos, in any formats that are read.")],
+        options: OptionsField = "{}",
+        model: ModelField = None,
+    ) -> BatchStarted:
+        """Answer at once; `GET /v1/batches/{id}` says how far the batch is."""
+        chosen, asked = model or settings.models[0], parsed_options(options)
+        settings.check_offered(chosen)
+        batches.make_room()
+        async with new_upload_folder() as folder:
+            files = [(file_name(photo.filename), folder / f"{n}.photo") for n, photo in enumerate(photos, 1)]
+            await asyncio.to_thread(write_uploads, photos, [path for _, path in files])
+            return BatchStarted(id=batches.start(files, folder, chosen, asked))
+
+    @app.get("/v1/batches/{key}", summary="How far a batch is", responses=failures(404, 422))
+    async def batch_status(key: Key) -> BatchStatus:
+        batch = batches.store.get(key)
+        photos = [
+            PhotoStatus(number=number, name=photo.name, state=photo.state, line=photo.line)
+            for number, photo in enumerate(batch.photos, 1)
+        ]
+        return BatchStatus(id=key, state="done" if batch.is_done else "working", photos=photos)
+
+    @app.delete(
+        "/v1/batches/{key}", status_code=204, summary="Delete a batch", response_class=Response,
+        responses=failures(404, 422),
+    )  # fmt: skip
+    async def delete_batch(key: Key) -> Response:
+        """Photos in work are finished and thrown away; those that wait are not begun."""
+        batches.store.remove(key)
+        return Response(status_code=204)
+
+
+def _add_results(app: FastAPI, batches: Batches) -> None:
+    @app.get(
+        "/v1/batches/{key}/photos/{number}",
+        summary="One result of a batch",
+        response_class=Response,
+        responses={200: PICTURES, **NOT_DONE, **failures(400, 404, 415, 422, 503)},
+    )
+    async def batch_photo(key: Key, number: Number) -> Response:
+        """The file; of a photo that failed, its line."""
+        batch = batches.store.get(key)
+        if not 1 <= number <= len(batch.photos):
+            raise HTTPException(404, f"the batch has photos 1 to {len(batch.photos)}")
+        photo = batch.photos[number - 1]
+        if photo.state == "failed":
+            return JSONResponse({"detail": photo.line}, photo.status)
+        if photo.image is None or photo.result is None:
+            raise HTTPException(409, f"{photo.name} is not done yet; come again", RETRY_SOON)
+        data = await asyncio.to_thread(photo.result.read_bytes)
+        return image_response(EncodedImage(data, photo.image.suffix, photo.image.facts), "attachment")
+
+    @app.get(
+        "/v1/batches/{key}/zip",
+        summary="All results of a batch",
+        response_class=Response,
+        responses={200: ARCHIVE, **NOT_DONE, **failures(404, 422)},
+    )
+    async def batch_zip(key: Key) -> Response:
+        """A ZIP file; lines of photos that failed are in its failures.txt."""
+        batch = batches.store.get(key)
+        if not batch.is_done:
+            raise HTTPException(409, "the batch is not done yet; come again", RETRY_SOON)
+        headers = {"content-disposition": "attachment; filename=chromatune.zip"}
+        return StreamingResponse(zip_chunks(batch), media_type="application/zip", headers=headers)

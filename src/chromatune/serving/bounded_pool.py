@@ -1,4 +1,4 @@
-"""Threads with a bounded queue before them, for coroutines."""
+"""A thread pool with a bounded queue, for coroutines."""
 
 from __future__ import annotations
 
@@ -14,66 +14,78 @@ T = TypeVar("T")
 
 
 class BoundedPool:
-    """As many threads as may work, and as many tasks as may wait for one."""
+    """Threads for tasks, and slots for a few more tasks that wait; further ones are refused.
+
+    `anyio.CapacityLimiter` refuses nobody, and a task that is given up returns its token while its thread still works.
+    """
 
     def __init__(self, threads: int, queue: int, name: str) -> None:
-        self._threads = ThreadPoolExecutor(threads, name)
-        self._slots = threads + queue
-        self._taken = 0
-        self._patient: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def taken(self) -> int:
-        """Tasks that are in work or wait for a thread."""
-        return self._taken
-
-    async def run(self, task: Callable[[], T], *, patient: bool = False) -> T:
-        """What the task gives, in one of the threads and in its turn; being cancelled before that frees its slot.
+        """Start no thread yet.
 
         Args:
-            task: is called in a thread.
-            patient: waits for a slot where all are taken; it is given the next one that gets free.
+            threads: tasks in work at the same time.
+            queue: tasks that may wait beside them.
+            name: prefix of the threads' names.
+        """
+        self._threads = ThreadPoolExecutor(threads, name)
+        self.slots = threads + queue
+        self._in_use = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def in_use(self) -> int:
+        """Number of tasks that are in work or wait for a thread."""
+        return self._in_use
+
+    async def run(self, task: Callable[[], T], *, wait_for_slot: bool = False) -> T:
+        """Return the result of a task, which is called in a thread in its turn.
+
+        Being cancelled before the task has begun frees its slot at once; later, the slot is free when the thread is.
+
+        Args:
+            task: called in a thread.
+            wait_for_slot: whether to wait where all slots are in use; who waits gets the next one that is free.
 
         Raises:
-            QueueFull: all slots are taken, and it is not patient.
+            QueueFull: all slots are in use, and `wait_for_slot` is off.
         """
         loop = asyncio.get_running_loop()
-        if self._taken < self._slots:
-            self._taken += 1
-        elif patient:
-            await self._slot(loop)
+        if self._in_use < self.slots:
+            self._in_use += 1
+        elif wait_for_slot:
+            await self._next_slot(loop)
         else:
             raise QueueFull
         try:
             future: Future[T] = self._threads.submit(task)
         except RuntimeError:  # the process ends
-            self._free()
+            self._release()
             raise QueueFull from None
         # The slot is free when the thread is, not when the client has gone
-        future.add_done_callback(lambda _: _call_in(loop, self._free))
+        future.add_done_callback(lambda _: _call_in(loop, self._release))
         return await asyncio.wrap_future(future)
 
     def stop(self) -> None:
-        """Finishes what is in work; what waits is given up."""
+        """Finish what is in work; what waits is given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def _slot(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _next_slot(self, loop: asyncio.AbstractEventLoop) -> None:
         waiter: asyncio.Future[None] = loop.create_future()
-        self._patient.append(waiter)
+        self._waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():  # it was given a slot at the same moment
-                self._free()
+                self._release()
             raise
 
-    def _free(self) -> None:
-        while self._patient:
-            waiter = self._patient.popleft()
+    def _release(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)  # the slot goes on to it
                 return
-        self._taken -= 1
+        self._in_use -= 1
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -1,34 +1,39 @@
-"""The predictor of this process: models loaded once, a bounded queue, and threads that take photos through."""
+"""The predictor of this process: models loaded once, a bounded queue, and sessions for photos that are edited."""
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import itertools
 import re
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from chromatune.errors import ChromaTuneError, ModelError, OptionsError, shown
+import cv2
+import numpy as np
+
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
+from chromatune.editor import Editor
+from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
+from chromatune.hints import Reference
+from chromatune.images import Photo, format_for, read_photo, suffix_for, to_depth
+from chromatune.options import ColorizeOptions
+from chromatune.pipeline import threads
+from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
-from chromatune.serving.predictor import Answer, Facts, Kept, State, Work
+from chromatune.serving.predictor import ColorizeRequest, EditRequest, EncodedImage, Facts, Session, State
 from chromatune.serving.settings import ServeSettings
 
-if TYPE_CHECKING:
-    from chromatune.colorizer import Colorizer, ColorizeResult
-    from chromatune.editor import Editor
-    from chromatune.hints import Reference
-    from chromatune.images import Photo
-    from chromatune.serving.shared_pass import SharedPass
-
-QUICK_THREADS = 2  # for changes of kept photos: they do not wait behind photos that go through the model
-QUICK_QUEUE = 64
+EDIT_THREADS = 2  # edits do not wait behind photos that go through the model
+EDIT_QUEUE = 64
 LOAD_S = 60  # how long the end waits for a model that is just being loaded
-MOST_HINTED = 4
-HINTED_S = 60  # how long what was worked out for a photo's hints is kept after its last use
-MOST_TOGETHER = 8  # photos of one pass, where the model gains by it
+MAX_PREPARED = 4  # editors that hold what they have worked out for hints: some megabytes each
+PREPARED_S = 60  # and how long after its last use
+MAX_VERSIONS = 12  # of a session
+PREVIEW_JPEG_QUALITY = 92
 
 
 class LocalPredictor:
@@ -37,202 +42,309 @@ class LocalPredictor:
     def __init__(
         self,
         settings: ServeSettings,
-        tell: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
-        open_model: Callable[[str, int], Colorizer] | None = None,
+        load_colorizer: Callable[[str, int], Colorizer] | None = None,
     ) -> None:
-        """Loads nothing yet.
+        """Load nothing yet.
 
         Args:
             settings: models, device, workers and queue.
-            tell: is given a line for who runs the server, where a model cannot be loaded.
+            warn: given a line for whoever runs the server, where a model cannot be loaded.
             clock: seconds.
-            open_model: the colorizer of a model on offer, for so many threads; by default it is loaded here.
+            load_colorizer: loads a model on offer, for so many threads; by default from this machine's files.
         """
         self.settings = settings
-        self._tell, self._clock = tell, clock
-        self._open_model = open_model or self._opened_here
+        self._warn, self._clock = warn, clock
+        self._load_colorizer = load_colorizer or self._load_here
         self._state = State("loading")
-        self._models: dict[str, SharedPass] = {}
-        self._loading, self._remembering = threading.Lock(), threading.Lock()
+        self._models: dict[str, Colorizer] = {}
+        self._models_lock, self._prepared_lock = threading.Lock(), threading.Lock()
         self._loader: threading.Thread | None = None
         self._workers = settings.workers or 1  # until it is known what computes
-        self._photos: BoundedPool | None = None
-        self._quick: BoundedPool | None = None
-        self._hinted: list[tuple[weakref.ref[Editor], float]] = []  # and when; the one that was used last at the end
+        self._photo_threads: BoundedPool | None = None
+        self._edit_threads: BoundedPool | None = None
+        self._prepared: list[tuple[weakref.ref[Editor], float]] = []  # and when used; the last used one at the end
 
     @property
     def state(self) -> State:
-        """Whether it takes work."""
+        """Whether it accepts photos."""
         return self._state
 
     @property
     def waiting(self) -> int:
-        """Photos that are in work or wait for it."""
-        return self._photos.taken if self._photos is not None else 0
+        """Number of photos that are in work or wait for it."""
+        return self._photo_threads.in_use if self._photo_threads is not None else 0
 
     @property
-    def photos(self) -> BoundedPool:
+    def photo_threads(self) -> BoundedPool:
         """Threads for photos that go through a model."""
-        assert self._photos is not None, "it is asked before it is ready"
-        return self._photos
+        assert self._photo_threads is not None, "used before it is ready"
+        return self._photo_threads
 
     @property
-    def quick(self) -> BoundedPool:
-        """Threads for what takes parts of a second."""
-        assert self._quick is not None, "it is asked before it is ready"
-        return self._quick
+    def edit_threads(self) -> BoundedPool:
+        """Threads for edits, which take parts of a second."""
+        assert self._edit_threads is not None, "used before it is ready"
+        return self._edit_threads
 
     def start(self) -> None:
-        """Begins to load the default model, in a thread, unless that has begun."""
+        """Begin to load the default model, in a thread, unless that has begun."""
         if self._loader is not None:
             return
         self._loader = threading.Thread(target=self.load, name="load", daemon=True)
         self._loader.start()
 
     def stop(self) -> None:
-        """Finishes what is in work."""
+        """Finish what is in work."""
         if self._loader is not None:
             self._loader.join(LOAD_S)
-        for pool in (self._photos, self._quick):
+        for pool in (self._photo_threads, self._edit_threads):
             if pool is not None:
                 pool.stop()
 
     def load(self) -> None:
-        """Loads the default model; `state` says afterwards whether it could be."""
+        """Load the default model; `state` says afterwards whether it could be."""
         try:
-            from chromatune.pipeline import threads
-
             self._workers = self.settings.workers or threads()
-            first = self.model(self.settings.models[0])
-            if first.colorizer.backend.batches and self.settings.workers is None:
-                self._workers = max(self._workers, MOST_TOGETHER)  # so many are read, and wait for one pass
-            self._photos = BoundedPool(self._workers, self.settings.queue, "colorize")
-            self._quick = BoundedPool(QUICK_THREADS, QUICK_QUEUE, "change")
+            default = self.model(self.settings.models[0])
+            if default.backend.batches and self.settings.workers is None:
+                self._workers = max(self._workers, MAX_BATCH)  # so many are read, and wait for one pass
+            self._photo_threads = BoundedPool(self._workers, self.settings.queue, "colorize")
+            self._edit_threads = BoundedPool(EDIT_THREADS, EDIT_QUEUE, "edit")
             self._state = State("ready")
             import scipy.sparse.linalg  # noqa: F401 - so that the first stroke does not wait for it
         except ChromaTuneError as error:
             self._state = State("failed", str(error))
 
-    def model(self, name: str) -> SharedPass:
-        """The loaded model; the first use of each loads it.
+    def model(self, name: str) -> Colorizer:
+        """Return a model on offer; its first use loads it.
 
         Raises:
             OptionsError: it is not on offer.
             ModelError: it cannot be loaded.
         """
-        if name not in self.settings.models:
-            raise OptionsError(
-                f"model={shown(name)}: not on offer; accepted: {', '.join(self.settings.models)}", "model"
-            )
-        with self._loading:
+        self.settings.check_offered(name)
+        with self._models_lock:
             if name not in self._models:
                 self._models[name] = self._load(name)
             return self._models[name]
 
-    def _load(self, name: str) -> SharedPass:
-        from chromatune.serving.shared_pass import SharedPass
-
+    def _load(self, name: str) -> Colorizer:
         try:
-            loaded = self._open_model(name, self._workers)
+            return self._load_colorizer(name, self._workers)
         except ChromaTuneError as error:
-            self._tell(f"model {name}: {error}")
+            self._warn(f"model {name}: {error}")
             raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
-        return SharedPass(loaded, MOST_TOGETHER)
 
-    def _opened_here(self, name: str, workers: int) -> Colorizer:
-        from chromatune.colorizer import Colorizer
+    def _load_here(self, name: str, workers: int) -> Colorizer:
+        settings = self.settings
+        loaded = Colorizer.load(
+            settings.source_of(name), device=settings.device, runtime=settings.runtime, workers=workers
+        )
+        return Colorizer(DynamicBatcher(loaded.backend)) if loaded.backend.batches else loaded
 
-        source, settings = self.settings.source_of(name), self.settings
-        return Colorizer.load(source, device=settings.device, runtime=settings.runtime, workers=workers)
+    def note_prepared(self, editor: Editor) -> None:
+        """Note that an editor is used with hints, and free what others have worked out, where they are too many."""
+        with self._prepared_lock:
+            others = [each for each in self._prepared if each[0]() is not None and each[0]() is not editor]
+            self._prepared = [*others, (weakref.ref(editor), self._clock())]
+            while len(self._prepared) > MAX_PREPARED:
+                self._free_oldest()
 
-    def remember(self, retouch: Editor) -> None:
-        """Notes that hints are put onto a photo; of one that had some long ago, what was worked out for them is freed.
+    def free_idle(self) -> None:
+        """Free what editors worked out for hints long ago."""
+        with self._prepared_lock:
+            while self._prepared and self._clock() - self._prepared[0][1] > PREPARED_S:
+                self._free_oldest()
+        return_memory()
 
-        It takes some megabytes a photo.
-        """
-        with self._remembering:
-            kept = [each for each in self._hinted if each[0]() is not None and each[0]() is not retouch]
-            self._hinted = [*kept, (weakref.ref(retouch), self._clock())]
-            while len(self._hinted) > MOST_HINTED:
-                self._forget_oldest()
+    def _free_oldest(self) -> None:
+        editor = self._prepared.pop(0)[0]()
+        if editor is not None:
+            editor.forget()
 
-    def tidy(self) -> None:
-        """See `Predictor.tidy`."""
-        with self._remembering:
-            while self._hinted and self._clock() - self._hinted[0][1] > HINTED_S:
-                self._forget_oldest()
-        free_memory()
+    async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
+        """Return the file that the command line writes for the same photo, options and hints; see `Predictor`."""
+        return await self.photo_threads.run(lambda: self._colorize(request), wait_for_slot=wait_for_slot)
 
-    def _forget_oldest(self) -> None:
-        oldest = self._hinted.pop(0)[0]()
-        if oldest is not None:
-            oldest.forget()
+    async def open_session(self, request: ColorizeRequest) -> Session:
+        """Read a photo and take it through the model, for edits; see `Predictor`."""
+        return await self.photo_threads.run(lambda: LocalSession(self, request))
 
-    async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        """See `Predictor.colorize`."""
-        return await self.photos.run(lambda: self._answer(work), patient=patient)
+    def _colorize(self, request: ColorizeRequest) -> EncodedImage:
+        colorizer = self.model(request.model)
+        photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+        references = self.read_references(colorizer, request.references)
+        output = output_of(colorizer, Request(photo, request.options, request.hints, references))
+        return encoded(colorizer.finish(output), request.model)
 
-    async def keep(self, work: Work) -> Kept:
-        """See `Predictor.keep`."""
-        from chromatune.serving.local_kept import LocalKept
+    def read_references(self, colorizer: Colorizer, files: Sequence[tuple[str, bytes]]) -> tuple[Reference, ...]:
+        """Return reference photos as a model sees them.
 
-        return await self.photos.run(lambda: LocalKept(self, work))
-
-    def _answer(self, work: Work) -> Answer:
-        """The same file as the command line writes for the same photo, options and hints."""
-        from chromatune.colorizer import Request
-        from chromatune.images import read_photo
-
-        model = self.model(work.model)
-        photo = read_photo(work.photo, name=work.name, max_pixels=work.max_pixels)
-        like = self.references_of(model, work.references)
-        output = model.output(Request(photo, work.options, work.hints, like))
-        return answer_of(model.colorizer.finish(output), work.model)
-
-    def references_of(self, model: SharedPass, references: Sequence[tuple[str, bytes]]) -> tuple[Reference, ...]:
-        """Reference photos as the model sees them.
+        Args:
+            colorizer: of the model.
+            files: name and bytes of each.
 
         Raises:
             PhotoError: one cannot be read, or is gray.
             OptionsError: the model has no photo encoder.
         """
-        from chromatune.images import read_photo
-
         limit = self.settings.max_pixels
-        read = (read_photo(data, name=name, max_pixels=limit) for name, data in references)
-        return tuple(model.colorizer.reference(photo) for photo in read)
+        return tuple(colorizer.reference(read_photo(data, name=name, max_pixels=limit)) for name, data in files)
 
 
-def answer_of(result: ColorizeResult, model: str) -> Answer:
-    """A result as a file in the photo's own format, or PNG where that does not hold it.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Version:
+    """One pass of a model over a session's photo."""
+
+    model: str
+    editor: Editor
+
+
+class LocalSession:
+    """An open photo of this process, with what the model gave for it, as a `Session`; created in a thread."""
+
+    def __init__(self, predictor: LocalPredictor, request: ColorizeRequest) -> None:
+        """Read the photo and take it through the model.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            OptionsError: the model is not on offer, or `recompose` is off.
+            ModelError: the model cannot be used.
+        """
+        self._predictor = predictor
+        self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+        self._versions: dict[int, _Version] = {}
+        self._numbers = itertools.count(1)
+        self._files, self._references = request.references, dict[str, tuple[Reference, ...]]()  # the latter by model
+        self._versions_lock, self._suggest_lock = threading.Lock(), threading.Lock()
+        self.version, self.facts = self._add_version(request.model, request.options)
+
+    async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
+        """Take the photo through a model again; see `Session`."""
+        return await self._predictor.photo_threads.run(lambda: self._add_version(model, options))
+
+    async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
+        """Return the photo for a screen; see `Session`."""
+        return await self._predictor.edit_threads.run(lambda: self._preview(edit, max_pixels))
+
+    async def finish(self, edit: EditRequest) -> EncodedImage:
+        """Return the full-size file; see `Session`."""
+        return await self._predictor.photo_threads.run(lambda: self._finish(edit))
+
+    async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
+        """Return colors for a point; see `Session`."""
+        editor = self._version(version).editor
+        self._predictor.note_prepared(editor)
+        await self._predictor.edit_threads.run(editor.prepare)  # who asks for colors is about to paint
+        return await self._predictor.photo_threads.run(lambda: self._suggest(editor, x, y))
+
+    def _suggest(self, editor: Editor, x: float, y: float) -> list[str]:
+        with self._suggest_lock:  # the first point takes passes of the model, once
+            return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in editor.suggest(x, y)]
+
+    def _add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
+        colorizer = self._predictor.model(model)
+        if model not in self._references:
+            self._references[model] = self._predictor.read_references(colorizer, self._files)
+        output = output_of(colorizer, Request(self._photo, options, like=self._references[model]))
+        version = _Version(model, Editor(colorizer, output))
+        with self._versions_lock:
+            number = next(self._numbers)
+            self._versions[number] = version
+            while len(self._versions) > MAX_VERSIONS:
+                del self._versions[min(self._versions)]
+        resolved = output.options
+        facts: Facts = {
+            **photo_facts(self._photo), "model": model, "prompt": resolved.prompt, "seed": resolved.seed,
+            "steps": resolved.steps, "variant_steps": colorizer.info.variant_steps,
+            "seconds": round(output.seconds, 4),
+            "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved)],
+        }  # fmt: skip
+        return number, facts
+
+    def _version(self, number: int | None) -> _Version:
+        with self._versions_lock:
+            wanted = max(self._versions) if number is None else number
+            if wanted in self._versions:
+                return self._versions[wanted]
+            known = ", ".join(map(str, self._versions))
+        raise OptionsError(f"version={wanted}: there is none, or no longer; accepted: {known}", "version")
+
+    def _edited_version(self, edit: EditRequest) -> _Version:
+        version = self._version(edit.version)
+        if edit.hints:
+            self._predictor.note_prepared(version.editor)
+        return version
+
+    def _preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
+        editor = self._edited_version(edit).editor
+        rgb = editor.preview(edit.hints, edit.applied_to(editor.output.options), max_pixels=max_pixels)
+        return _screen_image(to_depth(rgb, np.uint8), self._photo)
+
+    def _finish(self, edit: EditRequest) -> EncodedImage:
+        version = self._edited_version(edit)
+        result = version.editor.finish(edit.hints, edit.applied_to(version.editor.output.options))
+        return encoded(result, version.model)
+
+
+def _screen_image(rgb: np.ndarray, photo: Photo) -> EncodedImage:
+    """Encode (h, w, 3) uint8 as JPEG, or as PNG with the photo's transparency."""
+    if photo.alpha is None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_JPEG_QUALITY]
+        full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        done, data = cv2.imencode(".jpg", rgb[..., ::-1], [*quality, *full_color])
+        suffix = ".jpg"
+    else:
+        alpha = cv2.resize(to_depth(photo.alpha, np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_AREA)
+        done, data = cv2.imencode(".png", np.dstack([rgb[..., ::-1], alpha]))
+        suffix = ".png"
+    if not done:
+        raise PhotoError(f"{photo.name} cannot be shown; make it smaller")
+    return EncodedImage(data.tobytes(), suffix)
+
+
+def output_of(colorizer: Colorizer, request: Request) -> ModelOutput:
+    """Return what a model gives for one photo.
+
+    Raises:
+        PhotoError: the photo cannot be read, or its hints do not fit it.
+        ModelError: the model gives values that are not numbers.
+    """
+    (output,) = colorizer.model_outputs([request], batch_size=1)
+    if isinstance(output, PhotoError):
+        raise output
+    return output
+
+
+def encoded(result: ColorizeResult, model: str) -> EncodedImage:
+    """Return a result as a file in the photo's own format, or as PNG where that does not hold it.
 
     Raises:
         PhotoError: no format holds it.
     """
-    from chromatune.images import format_for, suffix_for
-
     suffix = suffix_for(None, result.photo)
     facts: Facts = {
         **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
         "negative_prompt": result.negative_prompt, "seed": result.seed, "steps": result.steps,
         "seconds": round(result.seconds, 4), "warnings": [*result.photo.warnings, *result.warnings],
     }  # fmt: skip
-    return Answer(result.encode(format_for(suffix)), suffix, facts)
+    return EncodedImage(result.encode(format_for(suffix)), suffix, facts)
 
 
-def free_memory() -> None:
-    """Gives back to the system what this process has freed, where its allocator would keep it (glibc's does)."""
+def photo_facts(photo: Photo) -> Facts:
+    """Return what is known of the photo alone."""
+    return {"name": photo.name, "width_px": photo.width_px, "height_px": photo.height_px}
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, where the allocator would keep it (glibc's does)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
-def photo_facts(photo: Photo) -> Facts:
-    """What is known of the photo alone."""
-    return {"name": photo.name, "width_px": photo.width_px, "height_px": photo.height_px}
-
-
 def without_paths(line: str) -> str:
-    """A line without folders of this machine: of each absolute path, its last part."""
+    """Return a line without folders of this machine: of each absolute path, its last part."""
     return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"()]+[/\\])+", "", line)

@@ -1,19 +1,23 @@
-"""What stands behind the app: photos as bytes in, colored files as bytes out, by this process or any other."""
+"""The interface between the app and what computes: photos as bytes in, colored files as bytes out."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from chromatune.errors import ChromaTuneError
 from chromatune.hints import Hints
-from chromatune.options import ColorizeOptions
+from chromatune.options import ColorizeOptions, ResolvedOptions
 
 Facts: TypeAlias = dict[str, str | int | float | list[str]]
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class ColorizeRequest:
     """One photo to colorize.
 
     Attributes:
@@ -36,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class EncodedImage:
     """A colored photo as a file, and what it was made with.
 
     Attributes:
@@ -50,45 +54,52 @@ class Answer:
     facts: Facts = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Change:
-    """What is wanted of a photo that has been through the model.
+def _optional(name: str) -> Any:
+    """Return a field of `ColorizeOptions`, with its limits and description, that may be left out."""
+    return FieldInfo.merge_field_infos(ColorizeOptions.model_fields[name], default=None)
 
-    Attributes:
-        version: which pass, see `Kept.add`; None for the last one.
-        hints: what is known of its colors.
-        strength: amount of color, 0..1; None for what the pass was asked with, as with the next three.
-        vivid: how vivid, 0..2.
-        hint_reach: how far hints act.
-        hint_strength: how much of their correction is made.
+
+class EditRequest(BaseModel):
+    """How an open photo is wanted: nothing of this takes a pass of the model.
+
+    Options that are None have the values of the version's own pass.
     """
 
-    version: int | None = None
-    hints: Hints = Hints()
-    strength: float | None = None
-    vivid: float | None = None
-    hint_reach: float | None = None
-    hint_strength: float | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int | None = Field(None, description="Which pass of the model; the last one by default.")
+    hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
+    strength: float | None = _optional("strength")
+    vivid: float | None = _optional("vivid")
+    hint_reach: float | None = _optional("hint_reach")
+    hint_strength: float | None = _optional("hint_strength")
+
+    def applied_to(self, options: ResolvedOptions) -> ResolvedOptions:
+        """Return the options of a pass, changed where this request says otherwise."""
+        return dataclasses.replace(options, **self.model_dump(include=EDITABLE, exclude_none=True))
+
+
+EDITABLE = EditRequest.model_fields.keys() & ColorizeOptions.model_fields.keys()
 
 
 @dataclass(frozen=True)
 class State:
-    """Whether a predictor takes work, and why not."""
+    """Whether a predictor accepts photos, and why not."""
 
     name: Literal["loading", "ready", "failed"]
     reason: str = ""
 
 
 class QueueFull(Exception):
-    """There are as many photos waiting as may; try again after some seconds."""
+    """As many photos wait as may; the same request may succeed in some seconds."""
 
 
 class Unavailable(ChromaTuneError):
     """What computes is not there at the moment; the same request may succeed in some seconds."""
 
 
-class Kept(Protocol):
-    """A photo that has been through the model, for changes that cost no pass."""
+class Session(Protocol):
+    """An open photo: it has been through the model, and edits cost no further pass."""
 
     @property
     def version(self) -> int:
@@ -98,28 +109,31 @@ class Kept(Protocol):
     def facts(self) -> Facts:
         """Name and size of the photo, and what its first pass was made with."""
 
-    async def add(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
-        """Takes the photo through a model again: the new version's number and facts; the oldest may be let go.
+    async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
+        """Take the photo through a model again; of many versions the oldest is dropped.
+
+        Returns:
+            Number and facts of the new version.
 
         Raises:
             ModelError: the model cannot be used.
             QueueFull: too many photos wait.
         """
 
-    async def preview(self, change: Change, max_pixels: int) -> Answer:
-        """The photo in color for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
+    async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
+        """Return the photo for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
 
         Raises:
             PhotoError: the hints do not fit the photo.
-            OptionsError: there is no such version, or it has no luminance of the photo's own to put hints on.
+            OptionsError: there is no such version.
             QueueFull: too many wait.
         """
 
-    async def finish(self, change: Change) -> Answer:
-        """The file at full size, the same as `Predictor.colorize` gives for all options together; see `preview`."""
+    async def finish(self, edit: EditRequest) -> EncodedImage:
+        """Return the full-size file, the same as `Predictor.colorize` gives for all options; raises as `preview`."""
 
     async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
-        """Colors for a point, distinct, the most plausible first, as #rrggbb.
+        """Return colors for a point, distinct, the most plausible first, as #rrggbb.
 
         Args:
             x: in pixels of the photo as it is shown.
@@ -138,38 +152,38 @@ class Predictor(Protocol):
 
     @property
     def state(self) -> State:
-        """Whether it takes work."""
+        """Whether it accepts photos."""
 
     @property
     def waiting(self) -> int:
-        """Photos that are in work or wait for it."""
+        """Number of photos that are in work or wait for it."""
 
     def start(self) -> None:
-        """Begins to load the models; returns at once."""
+        """Begin to load the models; returns at once."""
 
-    def tidy(self) -> None:
-        """Frees what was not used for a while; it is called in a thread, twice a minute."""
+    def free_idle(self) -> None:
+        """Free memory that was not used for a while; called in a thread, twice a minute."""
 
     def stop(self) -> None:
-        """Finishes what is in work and frees all."""
+        """Finish what is in work and free everything."""
 
-    async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        """The colored photo; being cancelled frees its slot in the queue.
+    async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
+        """Return the colored photo; being cancelled frees its slot in the queue.
 
         Args:
-            work: what to do.
-            patient: waits for a slot where the queue is full.
+            request: the photo, and how.
+            wait_for_slot: whether a full queue is waited for.
 
         Raises:
             PhotoError: the photo cannot be read, or hints do not fit it.
             OptionsError: the model is not on offer, or options contradict each other.
             ModelError: the model cannot be used.
-            QueueFull: too many photos wait, and it is not patient.
+            QueueFull: too many photos wait, and `wait_for_slot` is off.
         """
 
-    async def keep(self, work: Work) -> Kept:
-        """The photo, read and taken through the model, for changes; `work.hints` are not used.
+    async def open_session(self, request: ColorizeRequest) -> Session:
+        """Read a photo and take it through the model, for edits; `request.hints` are not used.
 
         Raises:
-            PhotoError: as for `colorize`, and so on.
+            PhotoError, OptionsError, ModelError, QueueFull: as for `colorize`.
         """

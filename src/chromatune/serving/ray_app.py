@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from chromatune.serving.app import create_app
-from chromatune.serving.ray_predictor import RayPredictor
-from chromatune.serving.ray_replicas import Replicas, bind_replicas
+from chromatune.serving.ray_predictor import RayPredictor, Replicas, bind_replicas
 from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class App:
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The deployments of the page, the API and the replicas; Ray Serve calls it.
+    """Return the deployments of the page, the API and the replicas; Ray Serve calls it.
 
     Args:
         args: settings by name, see `ServeSettings`; Ray Serve listens, so that `host` only says who may come in.
@@ -38,7 +37,7 @@ def build(args: dict[str, Any]) -> Any:
     """
     token = args.get("token") or os.environ.get(TOKEN_VARIABLE) or None
     settings = make_serve_settings(**{**args, "engine": "ray", "token": token})
-    # One, because it keeps sessions and batches; without a CPU of its own, which are for replicas
+    # One, because it holds sessions and batches; without a CPU of its own, which are for replicas
     app = serve.deployment(
         serve.ingress()(App), name="App", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000
     )

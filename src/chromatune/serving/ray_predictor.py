@@ -1,26 +1,40 @@
-"""The predictor of a cluster: replicas colorize, and photos that are kept for changes stay in the app's process.
+"""The predictor of a cluster: replicas of Ray Serve colorize, and sessions stay in the app's process.
 
-A photo to colorize goes to a replica as the file it is, and comes back as a file. A photo that is kept holds state, so
-it is kept where its requests arrive: here, by the local predictor's own code, over a model pass that the replicas run.
+A photo to colorize goes to a replica as the file it is, and comes back as a file. An open photo has state, so it stays
+where its requests arrive: in the app, in the local predictor's own sessions, over a backend that the replicas compute.
 No request has to find the replica it began with, and a lost replica loses no session.
+
+From the app to the replica: `RayPredictor` and `RemoteBackend` call `Replicas`, a handle, which reaches a `Replica`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from chromatune.colorizer import Colorizer
+from chromatune.errors import ChromaTuneError, ModelError, first_line
+from chromatune.options import ResolvedOptions
+from chromatune.pipeline import Backend, BackendOutput, Features, ModelInfo
+from chromatune.serving.batcher import MAX_BATCH
 from chromatune.serving.local import LocalPredictor
-from chromatune.serving.predictor import Answer, Kept, QueueFull, State, Work
+from chromatune.serving.predictor import ColorizeRequest, EncodedImage, QueueFull, Session, State, Unavailable
 from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from chromatune.colorizer import Colorizer
-    from chromatune.serving.ray_replicas import Replicas
+    from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-PATIENCE_S = 0.1  # between two looks whether there is room for a patient photo
+RETRY_S = 0.1  # between two tries of a photo that waits for a slot
+GRACE_S = 20.0  # for what is in work when a replica is taken down
+CHECK_S = 2.0  # how often Ray Serve looks whether a replica lives
+T = TypeVar("T")
 
 
 class RayPredictor:
@@ -29,68 +43,285 @@ class RayPredictor:
     def __init__(
         self,
         settings: ServeSettings,
-        tell: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
         replicas: Replicas | None = None,
     ) -> None:
-        """Starts nothing yet.
+        """Start nothing yet.
 
         Args:
             settings: models, device, replicas and their workers, queue.
-            tell: see `LocalPredictor`.
+            warn: see `LocalPredictor`.
             replicas: they compute; None to deploy some, as the settings say.
         """
         self._settings, self._replicas = settings, replicas
-        self._kept = LocalPredictor(settings, tell, open_model=self._opened)
-        self._ends = contextlib.ExitStack()
+        self._local = LocalPredictor(settings, warn, load_colorizer=self._connect)
+        self._deployment = contextlib.ExitStack()
         self._waiting = 0
 
     @property
     def state(self) -> State:
-        """Whether it takes work."""
-        return self._kept.state
+        """Whether it accepts photos."""
+        return self._local.state
 
     @property
     def waiting(self) -> int:
-        """Photos that are in work or wait for it."""
-        return self._kept.waiting + self._waiting
+        """Number of photos that are in work or wait for it."""
+        return self._local.waiting + self._waiting
 
     def start(self) -> None:
-        """Begins to deploy the replicas, in a thread."""
-        self._kept.start()
+        """Begin to deploy the replicas, in a thread."""
+        self._local.start()
 
-    def tidy(self) -> None:
-        """See `Predictor.tidy`."""
-        self._kept.tidy()
+    def free_idle(self) -> None:
+        """Free what sessions have not used for a while."""
+        self._local.free_idle()
 
     def stop(self) -> None:
-        """Finishes what is in work and takes the replicas down."""
-        self._kept.stop()
-        self._ends.close()
+        """Finish what is in work and take the replicas down."""
+        self._local.stop()
+        self._deployment.close()
 
-    async def colorize(self, work: Work, *, patient: bool = False) -> Answer:
-        """See `Predictor.colorize`."""
-        assert self._replicas is not None, "it is asked before it is ready"
+    async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
+        """Return the colored photo of a replica; see `Predictor`."""
+        assert self._replicas is not None, "used before it is ready"
         self._waiting += 1
         try:
             while True:
                 try:
-                    return await self._replicas.ask("colorize", work)
+                    return await self._replicas.call("colorize", request)
                 except QueueFull:
-                    if not patient:
+                    if not wait_for_slot:
                         raise
-                await asyncio.sleep(PATIENCE_S)
+                await asyncio.sleep(RETRY_S)
         finally:
             self._waiting -= 1
 
-    async def keep(self, work: Work) -> Kept:
-        """See `Predictor.keep`."""
-        return await self._kept.keep(work)
+    async def open_session(self, request: ColorizeRequest) -> Session:
+        """Open a photo in this process; see `Predictor`."""
+        return await self._local.open_session(request)
 
-    def _opened(self, model: str, workers: int) -> Colorizer:
-        from chromatune.colorizer import Colorizer
-        from chromatune.serving.ray_replicas import deployed
-        from chromatune.serving.remote_backend import RemoteBackend
-
+    def _connect(self, model: str, workers: int) -> Colorizer:
         if self._replicas is None:
-            self._replicas = self._ends.enter_context(deployed(self._settings))
+            self._replicas = self._deployment.enter_context(deployed(self._settings))
         return Colorizer(RemoteBackend(self._replicas, model))
+
+
+class RemoteBackend:
+    """A model of the replicas as a `Backend` of this process, called in threads: small grays travel, photos do not."""
+
+    batches = False  # the replicas batch what arrives together
+    concurrent = True
+
+    def __init__(self, replicas: Replicas, model: str) -> None:
+        """Wait until a replica has loaded the model.
+
+        Args:
+            replicas: they compute.
+            model: one of those on offer.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            Unavailable: no replica answers.
+        """
+        self._replicas, self._model = replicas, model
+        facts = replicas.call_from_thread("backend_facts", model)
+        self.info: ModelInfo = facts.info
+        self.runtime: str = facts.runtime
+        self.multiple_px: int = facts.multiple_px
+
+    def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
+        """Return a replica's; see `Backend.warnings_of`."""
+        return self._replicas.call_from_thread("warnings_of", self._model, options)
+
+    def features(self, grays: np.ndarray) -> Features | None:
+        """Return a replica's; see `Backend.features`."""
+        return self._replicas.call_from_thread("features", self._model, grays)
+
+    def __call__(
+        self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
+    ) -> BackendOutput:
+        """Return a replica's; see `Backend.__call__`."""
+        return self._replicas.call_from_thread("run_backend", self._model, grays, list(options), with_features)
+
+
+class Replicas:
+    """A handle of Ray Serve whose failures are the app's own."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Return a replica's answer; being cancelled withdraws the request.
+
+        Raises:
+            QueueFull: too many requests wait.
+            Unavailable: the replica was lost, and the next one too.
+            Exception: what the replica answered with, where that is an error.
+        """
+        for may_retry in (True, False):
+            with _translated(may_retry):
+                response = self._send(method, arguments)
+                try:
+                    return _value_of(await response)
+                except asyncio.CancelledError:
+                    response.cancel()
+                    raise
+        raise AssertionError("a second loss raises")
+
+    def call_from_thread(self, method: str, *arguments: Any) -> Any:
+        """Do the same as `call` for a thread that waits."""
+        for may_retry in (True, False):
+            with _translated(may_retry):
+                return _value_of(self._send(method, arguments).result())
+        raise AssertionError("a second loss raises")
+
+    def _send(self, method: str, arguments: tuple[Any, ...]) -> DeploymentResponse:
+        caller: Callable[..., DeploymentResponse] = getattr(self._handle, method).remote
+        return caller(*arguments)
+
+
+@contextlib.contextmanager
+def _translated(may_retry: bool) -> Iterator[None]:
+    """Raise Ray's failures as the app's; the loss of a replica passes where a retry may follow."""
+    from ray import exceptions
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+    try:
+        yield
+    except BackPressureError:
+        raise QueueFull from None
+    except (exceptions.RayActorError, exceptions.WorkerCrashedError, exceptions.ObjectLostError) as error:
+        if not may_retry:
+            raise _lost(error) from None
+    except (DeploymentUnavailableError, ReplicaUnavailableError) as error:
+        raise _lost(error) from None
+
+
+def _lost(error: Exception) -> Unavailable:
+    logging.getLogger(__name__).warning("a replica was lost: %s", first_line(error))
+    return Unavailable("what computes was lost on the way; come again in a moment")
+
+
+def _value_of(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What is known of a backend without calling it; see `Backend`."""
+
+    info: ModelInfo
+    runtime: str
+    multiple_px: int
+
+
+class Replica:
+    """What runs in each replica: models loaded once, whole photos, and passes for sessions of the app.
+
+    It has no state of requests: each replica answers any of them, and a lost one costs only what it had in work.
+    Its methods return an error where there is one: raised, Ray would put a traceback into its text.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Load the default model; where it cannot be loaded, `backend_facts` says why."""
+        self._predictor = LocalPredictor(settings)
+        self._predictor.load()
+
+    async def backend_facts(self, model: str) -> BackendFacts | Exception:
+        """Return what is known of a model, once it is loaded."""
+        try:
+            backend = await self._backend(model)
+        except ChromaTuneError as error:
+            return error
+        return BackendFacts(backend.info, backend.runtime, backend.multiple_px)
+
+    async def colorize(self, request: ColorizeRequest) -> EncodedImage | Exception:
+        """Return the colored photo; see `Predictor.colorize`."""
+        try:
+            return await self._predictor.colorize(request, wait_for_slot=True)
+        except (ChromaTuneError, MemoryError) as error:
+            return error
+
+    async def run_backend(
+        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool
+    ) -> BackendOutput | Exception:
+        """Return what the model gives for small grays; see `Backend.__call__`."""
+        return await self._in_thread(model, lambda backend: backend(grays, options, with_features))
+
+    async def features(self, model: str, grays: np.ndarray) -> Features | None | Exception:
+        """Return what the photo encoder sees; see `Backend.features`."""
+        return await self._in_thread(model, lambda backend: backend.features(grays))
+
+    async def warnings_of(self, model: str, options: ResolvedOptions) -> tuple[str, ...] | Exception:
+        """Return what of the options the model does not follow; see `Backend.warnings_of`."""
+        return await self._in_thread(model, lambda backend: backend.warnings_of(options))
+
+    async def _in_thread(self, model: str, call: Callable[[Backend], T]) -> T | Exception:
+        try:
+            backend = await self._backend(model)
+            return await self._predictor.photo_threads.run(lambda: call(backend), wait_for_slot=True)
+        except (ChromaTuneError, MemoryError) as error:
+            return error
+
+    async def _backend(self, model: str) -> Backend:
+        colorizer = await asyncio.to_thread(self._predictor.model, model)
+        return colorizer.backend
+
+
+def bind_replicas(settings: ServeSettings) -> Any:
+    """Return the deployment of the replicas, for `serve.run` or another deployment; it holds no token."""
+    from ray import serve
+
+    own = settings.model_copy(update={"token": None, "workers": _workers_of(settings)})
+    deployment = serve.deployment(
+        Replica,
+        name="Replica",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=_workers_of(settings),
+        max_queued_requests=settings.queue,
+        ray_actor_options={
+            "num_cpus": 1 if _gpus_of(settings) else _workers_of(settings), "num_gpus": _gpus_of(settings),
+        },
+        graceful_shutdown_timeout_s=GRACE_S,
+        health_check_period_s=CHECK_S,
+    )  # fmt: skip
+    return deployment.bind(own)
+
+
+def _workers_of(settings: ServeSettings) -> int:
+    """Photos in work at the same time in each replica: one a CPU; on a GPU so many that they share a pass."""
+    return settings.workers or (MAX_BATCH if _gpus_of(settings) else 1)
+
+
+def _gpus_of(settings: ServeSettings) -> int:
+    """GPUs of each replica."""
+    return int((settings.device or "").startswith("cuda"))
+
+
+@contextlib.contextmanager
+def deployed(settings: ServeSettings) -> Iterator[Replicas]:
+    """Deploy replicas on the Ray of the settings, or on one that is started here; they are gone afterwards.
+
+    Raises:
+        MissingExtraError, OptionsError: see `chromatune.cluster.joined`.
+        ModelError: Ray Serve cannot deploy them.
+    """
+    from chromatune.cluster import joined
+
+    cpus = settings.replicas * (1 if _gpus_of(settings) else _workers_of(settings))
+    with joined(settings.ray_address, cpus=cpus, gpus=settings.replicas * _gpus_of(settings)):
+        from ray import serve
+
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        name = f"chromatune-{secrets.token_hex(4)}"  # a cluster may have several
+        serve.start(proxy_location="Disabled")  # the app listens, and Ray does not
+        try:
+            handle = serve.run(bind_replicas(settings), name=name, route_prefix=None)
+        except RuntimeError as error:
+            raise ModelError(f"Ray Serve deploys no replicas: {first_line(error)}") from None
+        try:
+            yield Replicas(handle)
+        finally:
+            serve.delete(name)

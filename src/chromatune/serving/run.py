@@ -1,4 +1,4 @@
-"""The app on a port, until the process is told to stop: what is in work is answered first."""
+"""The app on a port, until the process is told to stop; what is in work is answered first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE_S = 30  # for what is in work when the process is told to stop
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its way of ending: after a stop that was asked for, the process has not failed."""
+    """uvicorn that returns after SIGTERM or Ctrl-C, where uvicorn itself raises the signal again."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,12 +36,12 @@ class _Server(uvicorn.Server):
 
 
 def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM or Ctrl-C.
 
     Args:
         app: see `create_app`.
         settings: host and port.
-        announce: is given the address once it listens.
+        announce: given the address once it listens.
 
     Raises:
         OptionsError: the port cannot be listened on.
@@ -60,7 +60,7 @@ def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], Non
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[None]:
-    """Whatever this process writes for a while goes into one folder, which is removed at the end."""
+    """Put all temporary files of this process into one folder, which is removed at the end."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="chromatune-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder

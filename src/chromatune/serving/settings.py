@@ -1,4 +1,4 @@
-"""What a server can be told: where it listens, who may use it, and how much it takes on."""
+"""Settings of a server: where it listens, who may use it, and how much work it accepts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from chromatune.errors import OptionsError, shown
 from chromatune.options import Flag, options_error
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TOKEN_VARIABLE = "CHROMATUNE_TOKEN"  # on a command line, everybody on the machine can read it
+OLD_NAMES = {"films": "videos", "film_minutes": "video_minutes", "max_film_mb": "max_video_mb"}  # until 0.3
 SHORTEST_TOKEN = 16  # characters; shorter ones are guessed
 
 
@@ -54,21 +56,21 @@ class ServeSettings(BaseModel):
     ray_address: Annotated[str | None, Flag(metavar="HOST:PORT", unset="one started here")] = Field(
         None, description="The Ray cluster on which they run, with --engine ray."
     )
-    queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are sent away (429).")
+    queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are refused (429).")
     max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
     max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
     timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for an answer.")
     sessions: int = Field(
-        16, ge=1, le=1000, description="Photos that are kept for changes; the one not used for longest is let go."
+        16, ge=1, le=1000, description="Photos that are open for edits; the least recently used one gives way."
     )
-    session_minutes: float = Field(30.0, gt=0, le=1440, description="How long one is kept after its last use.")
-    batches: int = Field(8, ge=1, le=1000, description="Batches that are in work or kept; more are sent away (429).")
-    batch_minutes: float = Field(60.0, gt=0, le=1440, description="How long one is kept after its last use.")
+    session_minutes: float = Field(30.0, gt=0, le=1440, description="How long one stays after its last use.")
+    batches: int = Field(8, ge=1, le=1000, description="Batches in work or done; more are refused (429).")
+    batch_minutes: float = Field(60.0, gt=0, le=1440, description="How long one stays after its last use.")
     max_batch_mb: float = Field(1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
-    videos: int = Field(4, ge=1, le=1000, description="Films that are kept or in work; more are sent away (429).")
-    video_minutes: float = Field(120.0, gt=0, le=1440, description="How long one is kept after its last use.")
-    max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger films are refused (413).")
+    videos: int = Field(4, ge=1, le=1000, description="Videos in work or done; more are refused (429).")
+    video_minutes: float = Field(120.0, gt=0, le=1440, description="How long one stays after its last use.")
+    max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger videos are refused (413).")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:
@@ -96,16 +98,25 @@ class ServeSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models on offer, the default first; of a folder its last part: clients see no paths."""
+        """Names of the models on offer, the default first; of a folder its last part, as clients see no paths."""
         return tuple(_offered_as(source) for source in self._sources)
 
     @property
     def max_pixels(self) -> int:
-        """Larger photos are refused."""
+        """Most pixels of a photo."""
         return round(self.max_megapixels * 1e6)
 
+    def check_offered(self, model: str) -> None:
+        """Check the name of a model.
+
+        Raises:
+            OptionsError: it is not on offer.
+        """
+        if model not in self.models:
+            raise OptionsError(f"model={shown(model)}: not on offer; accepted: {', '.join(self.models)}", "model")
+
     def source_of(self, model: str) -> str:
-        """What to load for a name that is on offer."""
+        """Return what to load for a name that is on offer."""
         return self._sources[self.models.index(model)]
 
 
@@ -115,12 +126,12 @@ def _offered_as(source: str) -> str:
 
 
 def make_serve_settings(**given: Any) -> ServeSettings:
-    """Settings from loose values.
+    """Return settings from loose values, also under their names of version 0.1.
 
     Raises:
         OptionsError: one line about the first that is wrong.
     """
     try:
-        return ServeSettings(**given)
+        return ServeSettings(**{OLD_NAMES.get(name, name): value for name, value in given.items()})
     except ValidationError as error:
         raise options_error(error, ServeSettings, "setting") from None

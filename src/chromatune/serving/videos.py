@@ -1,39 +1,50 @@
-"""Films that are colored while nobody waits: shots and a still of each, hints on stills, then the whole film."""
+"""Videos over HTTP: sent once, hints on a still of each shot, colorized in the background."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
-from chromatune.errors import ChromaTuneError, OptionsError, shown
-from chromatune.files import Advance
+from fastapi import Body, FastAPI, File, HTTPException, Response, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.hints import Hints
-from chromatune.options import ColorizeOptions
+from chromatune.options import Advance, ColorizeOptions, check_recompose
 from chromatune.serving.local import without_paths
 from chromatune.serving.predictor import QueueFull
+from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of
 from chromatune.serving.settings import ServeSettings
-from chromatune.serving.shelf import Shelf
+from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
 
 if TYPE_CHECKING:
     from chromatune.video import Shot, Video, VideoOptions
 
 VideoState = Literal["reading", "ready", "colorizing", "done", "failed"]
-MOST_STILLS = 200  # of a film; the shots after them get none
+IN_WORK: tuple[VideoState, ...] = ("reading", "colorizing")
+MAX_STILLS = 200  # of a video; the shots after them get none
 RESULT_SUFFIX = ".mp4"
-NOT_KEPT = "this film is not kept any more; send it again"
+NOT_STORED = "this video is no longer stored; send it again"
+Key = Annotated[str, InPath(max_length=64, description="Of a video.")]
+Number = Annotated[int, InPath(description="Its number.")]
+VIDEOS = file_of("video/mp4")
 
 
-class _StoppedError(Exception):
-    """The film was let go while it was in work."""
+class _Stopped(Exception):
+    """The video was removed while it was in work."""
 
 
 @dataclass(frozen=True)
 class Still:
-    """The frame that stands for a shot.
+    """The frame that represents a shot.
 
     Attributes:
         start: first frame of the shot.
@@ -47,15 +58,15 @@ class Still:
 
 
 @dataclass(eq=False)
-class VideoWork:
-    """One film.
+class VideoJob:
+    """One video.
 
     Attributes:
         name: what the client calls it.
         folder: of its file, its stills, the chroma of its shots, and the result.
         source: its file.
         state: how far it is.
-        line: why it failed, or what is to be known of the result.
+        line: why it failed, or warnings about the result.
         stage: what is being done.
         steps: steps of the stage; 0 where nobody knows.
         step: how many of them are done.
@@ -79,73 +90,72 @@ class VideoWork:
 
     @property
     def result(self) -> Path:
-        """The colored film's file."""
+        """The colored video's file."""
         return self.folder / f"result{RESULT_SUFFIX}"
 
     def still_path(self, frame: int) -> Path:
-        """A still's file."""
+        """Return a still's file."""
         return self.folder / f"{frame}.png"
 
     def start_stage(self, name: str, length: int) -> Advance:
-        """See `chromatune.files.progress`; ends the work where the film was let go."""
+        """Begin a stage of so many steps; what comes back counts one, and ends the work where the video was removed."""
         self.stage, self.steps, self.step = name, length, 0
 
         def advance() -> None:
             if self.is_stopped:
-                raise _StoppedError
+                raise _Stopped
             self.step += 1
 
         return advance
 
 
 class Videos:
-    """All films of an app; one at a time is worked at, in a thread of its own."""
+    """All videos of an app; one at a time is in work, in a thread of its own."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """None yet.
+        """Start with none.
 
         Args:
             settings: limits, models and device.
         """
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, "film")
-        self.shelf = Shelf[VideoWork](settings.videos, settings.video_minutes, NOT_KEPT, _drop)
+        self._thread = ThreadPoolExecutor(1, "video")
+        self.store = SessionStore[VideoJob](settings.videos, settings.video_minutes, NOT_STORED, _remove)
 
-    def check_room(self) -> None:
-        """Lets go of the film that was not used for longest and is not in work, where there are too many.
+    def make_room(self) -> None:
+        """Remove the least recently used videos that are not in work, where there are too many.
 
         Raises:
-            MissingExtraError: what reads films is not installed.
+            MissingExtraError: the library that reads videos is not installed.
             QueueFull: all are in work.
         """
         from chromatune.video import require_av
 
         require_av()
-        self.shelf.tidy()
-        while len(self.shelf) >= self.shelf.most:
-            idle = (key for key, work in self.shelf.items() if work.state not in ("reading", "colorizing"))
-            key = next(idle, None)
-            if key is None:
-                raise QueueFull("too many films are in work; come again, or delete one")
-            self.shelf.remove(key)
+        self.store.remove_expired()
+        while len(self.store) >= self.store.capacity:
+            idle = next((key for key, job in self.store.items() if job.state not in IN_WORK), None)
+            if idle is None:
+                raise QueueFull("too many videos are in work; come again, or delete one")
+            self.store.remove(idle)
 
     def start(self, source: Path, folder: Path, name: str) -> str:
-        """The id of a film whose shots are looked for from now on.
+        """Begin to look for the shots of a video, and return its id.
 
         Args:
             source: its file.
-            folder: of the file; it is removed with the film.
+            folder: of the file; it is removed with the video.
             name: what the client calls it.
         """
-        work = VideoWork(name, folder, source)
-        self._thread.submit(self._guarded, work, lambda: self._read(work))
-        return self.shelf.add(work)
+        job = VideoJob(name, folder, source)
+        self._thread.submit(self._guarded, job, lambda: self._read(job))
+        return self.store.add(job)
 
-    def color(self, work: VideoWork, model: str, options: ColorizeOptions, hints: Mapping[int, Hints]) -> None:
-        """Begins to color a film; what has not changed since the last time is not done again.
+    def colorize(self, job: VideoJob, model: str, options: ColorizeOptions, hints: Mapping[int, Hints]) -> None:
+        """Begin to colorize a video; what has not changed since the last time is not done again.
 
         Args:
-            work: a film whose shots are known.
+            job: a video whose shots are known.
             model: one of those on offer.
             options: of all frames.
             hints: number of a frame ⇒ what is known of its colors.
@@ -155,82 +165,213 @@ class Videos:
         """
         from chromatune.video import VideoOptions
 
-        if model not in self._settings.models:
-            offered = ", ".join(self._settings.models)
-            raise OptionsError(f"model={shown(model)}: not on offer; accepted: {offered}", "model")
-        if not options.recompose:
-            raise OptionsError("recompose=False is of photos: a film keeps its own luma; leave it out", "recompose")
         settings = self._settings
-        wishes = VideoOptions(
-            work.result, settings.source_of(model), options, hints, cache=work.folder / "chroma", overwrite=True,
+        settings.check_offered(model)
+        check_recompose(options, "a video needs")
+        video_options = VideoOptions(
+            job.result, settings.source_of(model), options, hints, cache=job.folder / "chroma", overwrite=True,
             device=settings.device, runtime=settings.runtime,
         )  # fmt: skip
-        work.state, work.line, work.stage, work.step, work.steps = "colorizing", "", "waiting", 0, 0
-        self._thread.submit(self._guarded, work, lambda: self._color(work, wishes))
+        job.state, job.line, job.stage, job.step, job.steps = "colorizing", "", "waiting", 0, 0
+        self._thread.submit(self._guarded, job, lambda: self._colorize(job, video_options))
 
     def stop(self) -> None:
-        """Ends what is in work."""
-        self.shelf.clear()
+        """End what is in work."""
+        self.store.clear()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _guarded(self, work: VideoWork, task: Advance) -> None:
+    def _guarded(self, job: VideoJob, task: Advance) -> None:
         try:
-            if not work.is_stopped:
+            if not job.is_stopped:
                 task()
-        except _StoppedError:
+        except _Stopped:
             pass
         except ChromaTuneError as error:
-            line = str(error).replace(str(work.source), work.name).replace(str(work.result), work.name)
-            work.line, work.state = without_paths(line), "failed"
+            line = str(error).replace(str(job.source), job.name).replace(str(job.result), job.name)
+            job.line, job.state = without_paths(line), "failed"
         except (MemoryError, OSError):
-            work.line = f"{work.name}: not enough memory or disk at the moment; send it again"
-            work.state = "failed"
-        if work.is_stopped:
-            shutil.rmtree(work.folder, ignore_errors=True)
+            job.line = f"{job.name}: not enough memory or disk at the moment; send it again"
+            job.state = "failed"
+        if job.is_stopped:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _read(self, work: VideoWork) -> None:
+    def _read(self, job: VideoJob) -> None:
         from chromatune.video import VideoOptions, open_video, shots_of
 
-        video = open_video(work.source)
+        video = open_video(job.source)
         pixels = video.info.width_px * video.info.height_px
         if pixels > self._settings.max_pixels:
-            raise OptionsError(f"{work.name}: its frames have more than {self._settings.max_megapixels:g} megapixels")
-        wishes = VideoOptions(work.result, cache=work.folder / "chroma")
-        shots = shots_of(video, wishes, start_stage=work.start_stage)
-        work.size, work.frames = (video.info.width_px, video.info.height_px), shots[-1].stop
-        work.stills = _draw_stills(work, video, shots)
-        work.line, work.state = "; ".join(video.warnings), "ready"
+            raise OptionsError(f"{job.name}: its frames have more than {self._settings.max_megapixels:g} megapixels")
+        video_options = VideoOptions(job.result, cache=job.folder / "chroma")
+        shots = shots_of(video, video_options, start_stage=job.start_stage)
+        job.size, job.frames = (video.info.width_px, video.info.height_px), shots[-1].stop
+        job.stills = _write_stills(job, video, shots)
+        job.line, job.state = "; ".join(video.warnings), "ready"
 
-    def _color(self, work: VideoWork, wishes: VideoOptions) -> None:
+    def _colorize(self, job: VideoJob, video_options: VideoOptions) -> None:
         from chromatune.video import colorize_video, open_video
 
-        result = colorize_video(open_video(work.source), wishes, start_stage=work.start_stage)
-        work.line, work.state = without_paths("; ".join(result.warnings)), "done"
+        result = colorize_video(open_video(job.source), video_options, start_stage=job.start_stage)
+        job.line, job.state = without_paths("; ".join(result.warnings)), "done"
 
 
-def _draw_stills(work: VideoWork, video: Video, shots: tuple[Shot, ...]) -> tuple[Still, ...]:
-    """Writes the middle frame of each shot as a gray PNG, and says which they are."""
+def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> tuple[Still, ...]:
+    """Write the middle frame of each shot as a gray PNG, and return which they are."""
     import numpy as np
 
     from chromatune.images import Photo, encode_photo
     from chromatune.video import gray_of
 
-    wanted = {(shot.start + shot.stop) // 2: shot for shot in shots[:MOST_STILLS]}
+    wanted = {(shot.start + shot.stop) // 2: shot for shot in shots[:MAX_STILLS]}
     stills: list[Still] = []
-    advance = work.start_stage("drawing stills", max(wanted) + 1)
+    advance = job.start_stage("writing stills", max(wanted) + 1)
     for index, frame in zip(range(max(wanted) + 1), video.read(), strict=False):
         advance()
         if index in wanted:
             gray = gray_of(frame.luma, video.info.bits, video.info.full_range)
-            work.still_path(frame.number).write_bytes(
-                encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG")
-            )
+            job.still_path(frame.number).write_bytes(encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG"))
             stills.append(Still(wanted[index].start, wanted[index].stop, frame.number))
     return tuple(stills)
 
 
-def _drop(work: VideoWork) -> None:
-    in_work = work.state in ("reading", "colorizing")
-    work.is_stopped = True  # its thread removes the folder once it has ended
+def _remove(job: VideoJob) -> None:
+    in_work = job.state in IN_WORK
+    job.is_stopped = True  # its thread removes the folder once it has ended
     if not in_work:
-        shutil.rmtree(work.folder, ignore_errors=True)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+
+class VideoStarted(BaseModel):
+    """A video that is in work."""
+
+    id: str
+
+
+class ShotStatus(BaseModel):
+    """A shot, from its first frame to the next one's, and the frame that represents it."""
+
+    start: int
+    stop: int
+    frame: int
+
+
+class VideoStatus(BaseModel):
+    """How far a video is."""
+
+    id: str
+    name: str
+    state: VideoState
+    line: str = Field(description="Why it failed, or warnings about the result.")
+    stage: str
+    step: int
+    steps: int = Field(description="0 where nobody knows.")
+    frames: int
+    width_px: int
+    height_px: int
+    shots: list[ShotStatus]
+
+
+class ColorizeVideoRequest(BaseModel):
+    """How a video is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, max_length=1000, description="A model on offer; the first by default.")
+    options: ColorizeOptions = ColorizeOptions()
+    hints: dict[int, Hints] = Field({}, max_length=10_000, description="By the number of their frame.")
+
+
+def add_video_routes(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
+    """Add the routes of videos; those under /v1/films are the same by their names of version 0.1, until 0.3."""
+    _add_start(app, videos)
+    _add_results(app, videos, settings)
+
+
+def _add_start(app: FastAPI, videos: Videos) -> None:
+    @app.post("/v1/videos", status_code=202, summary="Send a video", responses=failures(400, 408, 413, 422, 429, 503))
+    async def start_video(
+        video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
+    ) -> VideoStarted:
+        """Answer at once, and look for the shots; `GET /v1/videos/{id}` says how far the video is."""
+        videos.make_room()
+        async with new_upload_folder() as folder:
+            source = folder / "video"
+            await asyncio.to_thread(write_uploads, [video], [source])
+            return VideoStarted(id=videos.start(source, folder, file_name(video.filename)))
+
+    @app.post("/v1/films", status_code=202, include_in_schema=False)
+    async def start_film(film: Annotated[UploadFile, File()]) -> VideoStarted:
+        return await start_video(film)
+
+    @app.get("/v1/videos/{key}", summary="How far a video is", responses=failures(404, 422))
+    async def video_status(key: Key) -> VideoStatus:
+        job = videos.store.get(key)
+        shots = [ShotStatus(start=each.start, stop=each.stop, frame=each.frame) for each in job.stills]
+        return VideoStatus(
+            id=key, name=job.name, state=job.state, line=job.line, stage=job.stage, step=job.step, steps=job.steps,
+            frames=job.frames, width_px=job.size[0], height_px=job.size[1], shots=shots,
+        )  # fmt: skip
+
+    @app.get("/v1/films/{key}", include_in_schema=False)
+    async def film_status(key: Key) -> dict[str, Any]:
+        status = (await video_status(key)).model_dump()
+        return status | {"state": "colouring" if status["state"] == "colorizing" else status["state"]}
+
+    @app.delete("/v1/films/{key}", status_code=204, response_class=Response, include_in_schema=False)
+    @app.delete(
+        "/v1/videos/{key}", status_code=204, summary="Delete a video", response_class=Response,
+        responses=failures(404, 422),
+    )  # fmt: skip
+    async def delete_video(key: Key) -> Response:
+        """Also ends what is in work."""
+        videos.store.remove(key)
+        return Response(status_code=204)
+
+
+def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
+    @app.get("/v1/films/{key}/stills/{frame}", response_class=Response, include_in_schema=False)
+    @app.get(
+        "/v1/videos/{key}/stills/{frame}",
+        summary="The gray frame that represents a shot",
+        response_class=Response,
+        responses={200: PICTURES, **failures(404, 422)},
+    )
+    async def still(key: Key, frame: Number) -> Response:
+        """A PNG at the video's full size: what `/v1/sessions` takes, to try strokes on."""
+        job = videos.store.get(key)
+        if frame not in {each.frame for each in job.stills}:
+            raise HTTPException(404, "no still is of that frame; the video's status lists them")
+        return FileResponse(job.still_path(frame), media_type="image/png")
+
+    @app.post("/v1/films/{key}/colours", status_code=202, include_in_schema=False)
+    @app.post(
+        "/v1/videos/{key}/colorize",
+        status_code=202,
+        summary="Colorize a video",
+        responses={**NOT_DONE, **failures(400, 404, 408, 413, 422, 503)},
+    )
+    async def colorize_video(key: Key, wanted: Annotated[ColorizeVideoRequest, Body()]) -> VideoStarted:
+        """In the background; of a video that was colorized before, only shots that something has changed for."""
+        job = videos.store.get(key)
+        if job.state in IN_WORK:
+            raise HTTPException(409, f"{job.name} is in work; come again", RETRY_SOON)
+        if not job.frames:
+            raise HTTPException(409, job.line)
+        videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
+        return VideoStarted(id=key)
+
+    @app.get("/v1/films/{key}/result", response_class=Response, include_in_schema=False)
+    @app.get(
+        "/v1/videos/{key}/result",
+        summary="The colored video",
+        response_class=Response,
+        responses={200: VIDEOS, **NOT_DONE, **failures(404, 422)},
+    )
+    async def video_result(key: Key) -> Response:
+        """H.264 in MP4, with the video's own sound."""
+        job = videos.store.get(key)
+        if job.state != "done":
+            raise HTTPException(409, f"{job.name} is not done yet; come again", RETRY_SOON)
+        name = f"{job.name.rpartition('.')[0] or job.name}.color{RESULT_SUFFIX}"
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+        return FileResponse(job.result, media_type="video/mp4", headers=headers)

@@ -1,4 +1,15 @@
-"""Training: InstructPix2Pix models fine-tuned on photos, and what is written about it."""
+"""Training: InstructPix2Pix models fine-tuned on photos, and what is written about it.
+
+- `settings`: how to fine-tune, with `presets.toml`.
+- `initial_model`: the model that a run starts from, and which of its weights are trained.
+- `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
+- `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
+- `dataset`: photos as cached latents, and the batches drawn from them.
+- `validation`: losses and results on held-out photos.
+- `checkpoints`: what an update changes, on disk.
+- `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.
+- `saving`: the finished model with its card.
+"""
 
 import lazy_loader
 

@@ -15,6 +15,7 @@ from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
 PARTS: tuple[str, ...] = get_args(Parts)
+FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; taken for one version more
 
 
 class TrainSettings(BaseModel):
@@ -88,7 +89,7 @@ class TrainSettings(BaseModel):
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """The presets' own values by name: `paper`, `quick`, `best`, `lora`."""
+    """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`."""
     text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
@@ -97,7 +98,7 @@ DEFAULT_PRESET = "quick"
 
 
 def preset_of(preset: str | None = None, config: Path | None = None) -> str:
-    """The name of the preset to start from: the one given, else the one that the file names, else the default.
+    """Return the name of the preset to start from: the one given, else the one in the file, else the default.
 
     Raises:
         OptionsError: there is no such preset, or the file cannot be read.
@@ -115,12 +116,14 @@ def _preset_named(preset: str | None, values: Mapping[str, Any]) -> str:
 def resolve_settings(
     preset: str | None = None, config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> TrainSettings:
-    """The preset's settings, then the file's, then the overrides, each over the one before.
+    """Return the preset's settings, then the file's, then the overrides, each over the one before.
 
     Args:
         preset: see `preset_of`.
         config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
+
+    Names of version 0.1 (`FORMER_NAMES`) are taken too.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
@@ -128,11 +131,15 @@ def resolve_settings(
     values = _read_config(config)
     base = presets()[_preset_named(preset, values)]
     values.pop("preset", None)
-    given = overrides if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
+    given = dict(overrides) if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     try:
-        return TrainSettings(**(base | values | dict(given)))
+        return TrainSettings(**(base | _present_names(values) | _present_names(given)))
     except ValidationError as error:
         raise options_error(error, TrainSettings, "setting") from None
+
+
+def _present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def _read_config(config: Path | None) -> dict[str, Any]:

@@ -1,97 +1,111 @@
-"""Validation: losses at fixed timesteps and noise on held-out and on training photos, and what sampling gives."""
+"""Validation: losses at fixed timesteps and noise, what sampling gives for held-out photos, and a grid of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
-from chromatune.color import chroma_of, recompose
+from chromatune.color import chroma_of, luma, recompose
+from chromatune.data import PhotoItem, SkippedPhoto, apply_crop, center_crop, read_usable
+from chromatune.errors import DataError
+from chromatune.files import atomic_write
 from chromatune.pipeline import (
     Pipeline,
     TextEmbedder,
     Tokens,
     decode_latents,
+    draw_latents,
+    encode_moments,
     encode_photos,
     gray_pixels,
+    mode_of,
     noise_generator,
     sample,
     to_pixels,
 )
 from chromatune.prompts import DEFAULT_PROMPT
-from chromatune.training.checkpoints import writing
-from chromatune.training.grids import grid_path, write_grid
-from chromatune.training.learner import Batch, Learner
-from chromatune.training.run import Run
-from chromatune.training.validation_set import ValidationSet
+from chromatune.reports import png_of
+from chromatune.training.checkpoints import disk_errors
+from chromatune.training.dataset import Batch, draw_training_noise
 
 # (result, truth (H, W, 3) uint8, gray (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides color
+RESULT_SCORES = ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae")  # whose means a run writes down
+GRID_PHOTOS = 8
 
 
-@contextmanager
-def averaged_weights(run: Run) -> Iterator[None]:
-    """The averaged weights in place of the trained ones while the block runs, and no dropout."""
-    _swap_averages(run)
-    run.learner.eval()
-    try:
-        yield
-    finally:
-        _swap_averages(run)
-        run.learner.train()
+@dataclass(frozen=True)
+class ValidationSet:
+    """Photos at the model's size with all that chance would decide, fixed for the whole run."""
+
+    truth_u8: np.ndarray  # (N, S, S, 3) uint8
+    gray_u8: np.ndarray  # (N, S, S) uint8, Rec.601
+    condition: torch.Tensor  # (N, 4, h, w), unscaled
+    latents: torch.Tensor  # (N, 4, h, w), scaled
+    noise: torch.Tensor  # (N, 4, h, w)
 
 
-def _swap_averages(run: Run) -> None:
-    """Exchanges the trained weights and their averages in place: a third copy of a large model is gigabytes."""
-    if run.averages is not None:
-        for parameter, average in zip(run.trained, run.averages.shadow_params, strict=True):
-            parameter.data, average.data = average.data, parameter.data
-
-
-def validate(run: Run, step: int, score: Score | None, anchors: Mapping[str, float]) -> dict[str, Any]:
-    """One validation of the weights as they are: its row of `metrics.jsonl`; the grid is written.
-
-    Args:
-        run: what is validated.
-        step: updates so far.
-        score: metrics of one photo; without it only losses are measured.
-        anchors: `measure_anchors` of the held-out photos.
+def read_validation_set(items: Sequence[PhotoItem], count: int, size_px: int, vae: Any) -> ValidationSet:
+    """Read the first `count` usable photos as center squares, and encode them on the device of `vae`.
 
     Raises:
-        DataError: the disk is full.
+        DataError: none can be used.
     """
-    tokens = run.stream.tokens.rows(torch.arange(1))
-    row: dict[str, Any] = {"step": step, "kind": "validation"}
-    row |= measure_losses(run.learner, run.held_out, tokens)
-    row |= {f"train_{name}": loss for name, loss in measure_losses(run.learner, run.seen, tokens).items()}
-    parts = run.pipeline
-    models = (parts.tokenizer, parts.text_encoder, parts.vae, parts.unet, parts.scheduler, parts.photo_encoder)
-    raw = colorize(Pipeline(run.info, *models), run.held_out, run.settings.validation_steps or run.info.steps)
-    recomposed = None
-    if score is not None:
-        measured, recomposed = measure_results(raw, run.held_out, score, anchors)
-        row |= measured
-    path = grid_path(run.out, step)
-    with writing(path):
-        write_grid(path, run.held_out, raw, recomposed)
-    return row
-
-
-def merit(row: Mapping[str, Any], best_by: str) -> float:
-    """What the best weights have most of: the negative of an error, or PSNR; noise loss where nothing was scored."""
-    name = best_by if best_by in row else "noise_loss"
-    return float(row[name]) if name == "psnr" else -float(row[name])
+    truths: list[np.ndarray] = []
+    for item in items:
+        rgb = read_usable(item)
+        if not isinstance(rgb, SkippedPhoto):
+            truths.append(apply_crop(rgb, center_crop(rgb.shape[0], rgb.shape[1]), size_px))
+        if len(truths) == count:
+            break
+    if not truths:
+        raise DataError(f"no photo to validate on among {len(items)} can be read in color; give other photos")
+    truth_u8 = np.stack(truths)
+    gray_u8 = np.stack([luma(truth) for truth in truth_u8])
+    condition = _encode(vae, np.repeat(gray_u8[..., None], 3, axis=3))
+    moments = _encode(vae, truth_u8)
+    # 4 channels of noise, 4 to sample the posterior with
+    noise = torch.stack([draw_training_noise(i, (8, *condition.shape[2:])) for i in range(len(truths))])
+    noise = noise.to(condition.device)
+    latents = draw_latents(moments, noise[:, 4:], vae.config.scaling_factor)
+    return ValidationSet(truth_u8, gray_u8, mode_of(condition), latents, noise[:, :4])
 
 
 @torch.no_grad()
-def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size: int = 8) -> dict[str, float]:
-    """Noise loss, and LAB loss of the decoded estimate, averaged over `TIMESTEP_SHARES`, for one prompt's tokens."""
-    last = len(learner.alphas_cumprod) - 1
-    device = learner.alphas_cumprod.device
+def _encode(vae: Any, photos_u8: np.ndarray, size: int = 8) -> torch.Tensor:
+    device = next(vae.parameters()).device
+    chunks = [photos_u8[first : first + size] for first in range(0, len(photos_u8), size)]
+    return torch.cat([encode_moments(vae, to_pixels(chunk).to(device)) for chunk in chunks])
+
+
+@torch.no_grad()
+def measure_losses(
+    learner: Callable[[Batch], Mapping[str, torch.Tensor]],
+    photos: ValidationSet,
+    tokens: Tokens,
+    num_train_timesteps: int,
+    *,
+    with_truth: bool,
+    size: int = 8,
+) -> dict[str, float]:
+    """Average the losses of a prompt's tokens over `TIMESTEP_SHARES`: noise, and LAB of the decoded estimate.
+
+    Args:
+        learner: gives a batch's losses.
+        photos: what is measured on.
+        tokens: of one prompt.
+        num_train_timesteps: of the schedule.
+        with_truth: whether there is a LAB loss, which takes the photos in color.
+        size: photos in a batch.
+    """
+    device = photos.latents.device
     sums: dict[str, float] = {}
     total = 0
     for share in TIMESTEP_SHARES:
@@ -102,11 +116,11 @@ def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size
                 latents=photos.latents[rows],
                 condition=photos.condition[rows],
                 noise=photos.noise[rows],
-                timesteps=torch.full((count,), round(share * last), device=device),
+                timesteps=torch.full((count,), round(share * (num_train_timesteps - 1)), device=device),
                 tokens=tokens,
                 prompt_of=torch.zeros(count, dtype=torch.int64, device=device),
-                shown=torch.ones(count, dtype=torch.bool, device=device),
-                truth=to_pixels(photos.truth_u8[rows]).to(device) if learner.settings.lab_weight > 0 else None,
+                has_photo=torch.ones(count, dtype=torch.bool, device=device),
+                truth=to_pixels(photos.truth_u8[rows]).to(device) if with_truth else None,
                 grays=torch.from_numpy(photos.gray_u8[rows]).to(device),
             )
             for name, value in learner(batch).items():
@@ -116,8 +130,8 @@ def measure_losses(learner: Learner, photos: ValidationSet, tokens: Tokens, size
 
 
 @torch.no_grad()
-def colorize(pipeline: Pipeline, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
-    """What sampling gives for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
+def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
+    """Sample a result for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     results = []
     for index in range(len(photos.condition)):
@@ -137,37 +151,92 @@ def colorize(pipeline: Pipeline, photos: ValidationSet, steps: int, prompt: str 
 
 
 def mean_scores(results: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
-    """Means over the photos of each score of `results`, (N, S, S, 3) uint8."""
+    """Return the means over the photos of each score of `results`, (N, S, S, 3) uint8."""
     rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.gray_u8, strict=True)]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def measure_anchors(photos: ValidationSet, score: Score) -> dict[str, float]:
-    """What results are held against, the same all run long: the gray input's PSNR and the truth's colorfulness."""
+def measure_baselines(photos: ValidationSet, score: Score) -> dict[str, float]:
+    """Score what results are held against all run long: the gray input's PSNR and the truth's colorfulness."""
     gray = mean_scores(np.repeat(photos.gray_u8[..., None], 3, axis=3), photos, score)
     return {"psnr_gray": gray["psnr"], "truth_cf_field": mean_scores(photos.truth_u8, photos, score)["cf_field"]}
 
 
 def measure_results(
-    raw: np.ndarray, photos: ValidationSet, score: Score, anchors: Mapping[str, float]
+    raw: np.ndarray, photos: ValidationSet, score: Score, baselines: Mapping[str, float]
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Means of the scores and the recomposed pictures; `raw_psnr` is the raw results', `psnr_gray` the input's.
+    """Score results recomposed with the photos' own luminance; `raw_psnr` is the raw ones', `psnr_gray` the input's.
 
     Args:
-        raw: `colorize`'s answer.
+        raw: what `colorize_photos` returned.
         photos: what it was made from.
         score: metrics of one photo.
-        anchors: `measure_anchors` of the photos.
+        baselines: `measure_baselines` of the photos.
 
     Returns:
         The means, `delta_cf` among them, and the recomposed results, (N, S, S, 3) uint8.
     """
     recomposed = np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.gray_u8, raw, strict=True)])
     means = mean_scores(recomposed, photos, score)
-    means["raw_psnr"] = mean_scores(np.rint(raw.clip(0, 1) * 255).astype(np.uint8), photos, score)["psnr"]
-    kept: dict[str, float] = {
-        name: means[name] for name in ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae") if name in means
-    }
-    kept["psnr_gray"] = anchors["psnr_gray"]
-    kept["delta_cf"] = abs(means["cf_field"] - anchors["truth_cf_field"])
-    return kept, recomposed
+    means["raw_psnr"] = mean_scores(_as_u8(raw), photos, score)["psnr"]
+    row = {name: means[name] for name in RESULT_SCORES if name in means}
+    row["psnr_gray"] = baselines["psnr_gray"]
+    row["delta_cf"] = abs(means["cf_field"] - baselines["truth_cf_field"])
+    return row, recomposed
+
+
+def selection_score(row: Mapping[str, Any], best_by: str) -> float:
+    """Return what the best weights have most of: PSNR or minus an error; minus noise loss if nothing was scored."""
+    name = best_by if best_by in row else "noise_loss"
+    return float(row[name]) if name == "psnr" else -float(row[name])
+
+
+class Grid(NamedTuple):
+    """Rows of a sample grid, (N, S, S, 3) uint8 sRGB each."""
+
+    gray: np.ndarray
+    raw: np.ndarray
+    recomposed: np.ndarray | None  # where results were scored
+    truth: np.ndarray
+
+
+def grid_path(out: Path, step: int) -> Path:
+    """Return the path of the grid of the validation at `step`."""
+    return out / "grids" / f"step-{step:06d}.png"
+
+
+def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: np.ndarray | None) -> None:
+    """Write a PNG of the first photos: input, raw result, recomposed result, truth, one row each.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        photos: what is validated on.
+        raw: results, (N, S, S, 3) float32 sRGB 0..1.
+        recomposed: with the photos' own luminance, (N, S, S, 3) uint8; no such row without it.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    rows = [np.repeat(photos.gray_u8[:GRID_PHOTOS, ..., None], 3, axis=3), _as_u8(raw[:GRID_PHOTOS])]
+    if recomposed is not None:
+        rows.append(recomposed[:GRID_PHOTOS])
+    rows.append(photos.truth_u8[:GRID_PHOTOS])
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, png_of(sheet))
+
+
+def read_grid(path: Path, *, recomposed: bool) -> Grid | None:
+    """Read what `write_grid` wrote, with or without a recomposed row; None where there is no such picture."""
+    sheet = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    rows = 4 if recomposed else 3
+    if sheet is None or sheet.shape[0] % rows or sheet.shape[1] % (sheet.shape[0] // rows):
+        return None
+    side = sheet.shape[0] // rows
+    squares = sheet[..., ::-1].reshape(rows, side, -1, side, 3).swapaxes(1, 2)  # rows, N, S, S, RGB
+    return Grid(squares[0], squares[1], squares[2] if recomposed else None, squares[-1])
+
+
+def _as_u8(rgb: np.ndarray) -> np.ndarray:
+    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)

@@ -1,20 +1,15 @@
-"""Films: gray frames in, colored frames out, without flicker.
+"""Videos: gray frames in, colored frames out, without flicker.
 
-frames.py   what a film and a frame are
-reading.py  a film's file ⇒ frames and sound
-folders.py  a folder of numbered frames as a film
-shots.py    where a film is cut
-motion.py   flow between two pictures, and how far it is believed
-keys.py     key frames, steadied along the motion
-chroma.py   chroma of keys made one, and carried to all frames
-hinting.py  hints on a frame, carried through its shot
-shading.py  a shot through the model
-cache.py    chroma of shots on the disk
-planes.py   luma and chroma ⇒ planes of a frame
-writing.py  frames and sound ⇒ a film's file
-targets.py  a film's file or a folder, as places for frames
-wishes.py   what is wanted of a film
-run.py      all of it, in order
+video.py             what a video and a frame are
+reading.py           a video's file, or a folder of numbered frames ⇒ frames and sound
+shots.py             where a video is cut
+flow.py              motion and exposure between two pictures, and how far a flow is to be believed
+hint_propagation.py  hints on a frame ⇒ all keyframes of its shot
+shot_colorizer.py    a shot's keyframes ⇒ the model ⇒ chroma of all its frames, cached
+yuv.py               luma and chroma ⇒ planes of a frame
+writing.py           colored frames and sound ⇒ a video's file, or a folder
+options.py           options of a video, and hints by frame
+run.py               all of it, in order
 """
 
 import lazy_loader

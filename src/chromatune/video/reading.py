@@ -1,10 +1,9 @@
-"""A film's file ⇒ frames, and packets of sound, by FFmpeg (PyAV)."""
+"""Videos as they are read: files by FFmpeg (PyAV) ⇒ frames and packets of sound, and folders of numbered frames."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chromatune import color
-from chromatune.errors import MissingExtraError, VideoError, count_of, first_line, printable
-from chromatune.video.folders import FrameFolder
-from chromatune.video.frames import Frame, Video, VideoInfo
+from chromatune.errors import MissingExtraError, PhotoError, VideoError, count_of, first_line, printable
+from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
+from chromatune.video.video import Frame, Video, VideoInfo
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -27,18 +26,20 @@ FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
 FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}  # AVFieldOrder: TT, BB, TB, BT
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
-LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is told to be cut short
+LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is said to be cut short
+NUMBER = re.compile(r"(\d+)\D*$")  # the last one in a name
+MOST_HELD_BYTES = 200_000_000  # of decoded frames: some 25 s at 640 × 480
 
 
 def open_video(path: str | Path, *, rate: Fraction | None = None) -> Video:
-    """A film: a file of any container that FFmpeg reads, or a folder of numbered frames.
+    """Open a video: a file of any container that FFmpeg reads, or a folder of numbered frames.
 
     Args:
         path: file or folder.
         rate: frames a second of a folder, which says nothing of them; 25 by default.
 
     Raises:
-        VideoError: there is no such thing, or it is no film.
+        VideoError: there is no such path, or it is no video.
         MissingExtraError: PyAV is not installed, and it is a file.
     """
     path = Path(path)
@@ -46,57 +47,54 @@ def open_video(path: str | Path, *, rate: Fraction | None = None) -> Video:
 
 
 def require_av() -> None:
-    """Passes where PyAV is installed.
+    """Check that PyAV is installed, and silence FFmpeg: errors are reported here, in one line.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: it is not installed.
     """
     try:
         import av
     except ImportError:
-        raise MissingExtraError("reading and writing films", "video") from None
-    av.logging.set_level(None)  # what FFmpeg has to say is told here, in one line
+        raise MissingExtraError("reading and writing videos", "video") from None
+    av.logging.set_level(None)
 
 
 class VideoFile:
-    """A film in a file; see `Film`."""
+    """A video in a file; see `Video`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what the file says of itself.
+        """Read what the file says of itself.
 
         Raises:
-            VideoError: it is no film.
+            VideoError: it is no video.
             MissingExtraError: PyAV is not installed.
         """
         require_av()
         self._path = path
         self._warnings: tuple[str, ...] = ()
-        with _opened(path) as container:
+        with _open(path) as container:
             self._info = _info_of(container, _video_of(container, path), path)
 
     @property
     def info(self) -> VideoInfo:
-        """What the file says of itself."""
         return self._info
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the last complete reading found wrong, a line each."""
         return self._warnings
 
     def index_of(self, number: int) -> int | None:
-        """The number itself: frames of a film count from 0."""
-        return number
+        return number  # frames of a file count from 0
 
     def read(self, *, colors: bool = False) -> Iterator[Frame]:
-        """All frames that can be decoded, in the order in which they are shown.
+        """Yield all frames that can be decoded, in the order in which they are shown.
 
         Raises:
-            VideoError: there is none.
+            VideoError: there is none, or the size changes.
         """
         info, last_ticks, number = self._info, None, 0
         damage = _Damage()
-        with _opened(self._path) as container:
+        with _open(self._path) as container:
             video = _video_of(container, self._path)
             for decoded in _decoded(container, video, damage):
                 step = max(1, round(1 / (info.rate * info.time_base)))
@@ -108,19 +106,19 @@ class VideoFile:
                 if luma.shape != (info.height_px, info.width_px):
                     raise VideoError(
                         f"{self._name}: frame {number} is {luma.shape[1]} × {luma.shape[0]} px where the first is "
-                        f"{info.width_px} × {info.height_px} px; cut the film there, and give the parts"
+                        f"{info.width_px} × {info.height_px} px; cut the video there, and give the parts"
                     )
                 rgb = _upright(_rgb_of(decoded, info), decoded.rotation) if colors else None
                 yield Frame(number, luma, ticks, float(ticks * info.time_base), rgb=rgb)
                 number += 1
         if number == 0:
-            raise VideoError(f"{self._name}: no frame can be decoded; copy the film again")
-        self._warnings = tuple(self._found_wrong(number, damage))
+            raise VideoError(f"{self._name}: no frame can be decoded; copy the video again")
+        self._warnings = tuple(self._damage_warnings(number, damage))
 
-    def _found_wrong(self, number: int, damage: _Damage) -> Iterator[str]:
+    def _damage_warnings(self, number: int, damage: _Damage) -> Iterator[str]:
         expected = self._info.expected_frames
         if damage.packets:
-            yield f"{self._name}: {count_of(damage.packets, 'damaged packet is', 'damaged packets are')} left out"
+            yield f"{self._name}: {count_of(damage.packets, 'damaged packet is', 'damaged packets are')} skipped"
         if expected is not None and number < LEAST_SHARE * expected - 1:
             yield f"{self._name} is cut short: {number} of about {expected} frames are there"
 
@@ -130,10 +128,10 @@ class VideoFile:
 
 
 class Sound:
-    """The sound of a film's file: streams as templates, and packets as they are, in the file's order."""
+    """The sound of a video's file: streams as templates, and packets as they are, in the file's order."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file; `close` closes it.
+        """Open the file; `close` closes it.
 
         Raises:
             VideoError: it cannot be opened.
@@ -142,18 +140,18 @@ class Sound:
         self.streams: list[AudioStream] = list(self._container.streams.audio)
 
     def packets(self) -> Iterator[Packet]:
-        """Packets of all streams, each with a time."""
+        """Yield packets of all streams, each with a time."""
         import av
 
         try:
             for packet in self._container.demux(self.streams) if self.streams else ():
                 if packet.dts is not None:  # an empty one stands at the end
                     yield packet
-        except av.error.FFmpegError:  # that the file is cut short is told of its picture
+        except av.error.FFmpegError:  # the warnings of its frames say that the file is cut short
             return
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._container.close()
 
 
@@ -182,12 +180,6 @@ def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> 
             return
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    with _open(path) as container:
-        yield container
-
-
 def _open(path: Path) -> InputContainer:
     import av
 
@@ -199,9 +191,9 @@ def _open(path: Path) -> InputContainer:
     except PermissionError:
         raise VideoError(f"{name}: no permission to read it; change the file's rights") from None
     except av.error.InvalidDataError:
-        raise VideoError(f"{name}: no film, or damaged at its start; give a film, or a folder of frames") from None
+        raise VideoError(f"{name}: no video, or damaged at its start; give a video, or a folder of frames") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{name}: cannot be opened ({printable(first_line(error))}); give a film") from error
+        raise VideoError(f"{name}: cannot be opened ({printable(first_line(error))}); give a video") from error
 
 
 def _video_of(container: InputContainer, path: Path) -> VideoStream:
@@ -211,7 +203,7 @@ def _video_of(container: InputContainer, path: Path) -> VideoStream:
     found = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not found:
         kind = "sound alone" if container.streams.audio else "no picture"
-        raise VideoError(f"{printable(str(path))}: {kind}, no frames; give a film")
+        raise VideoError(f"{printable(str(path))}: {kind}, no frames; give a video")
     stream = found[0]
     if stream.codec_context is None:
         raise VideoError(f"{printable(str(path))}: its picture is of a kind that FFmpeg does not decode; convert it")
@@ -225,7 +217,7 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path) -> Video
 
     first = next(_decoded(container, video, _Damage()), None)
     if first is None:
-        raise VideoError(f"{printable(str(path))}: no frame can be decoded; copy the film again")
+        raise VideoError(f"{printable(str(path))}: no frame can be decoded; copy the video again")
     turned = first.rotation % 180 != 0
     width_px, height_px = (first.height, first.width) if turned else (first.width, first.height)
     aspect = video.sample_aspect_ratio or None
@@ -268,7 +260,7 @@ def _is_full(frame: VideoFrame) -> bool:
 
 
 def _luma_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
-    """(H, W) code values: the film's own, or Rec.601 luma of RGB."""
+    """(H, W) code values: the video's own, or Rec.601 luma of RGB."""
     name, bits = frame.format.name, info.bits
     if PLANAR.fullmatch(name):
         return _plane(frame, 0, bits)
@@ -297,3 +289,146 @@ def _rgb_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
 def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
     turns = round(rotation / 90) % 4  # counterclockwise, as np.rot90
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def frame_number(path: Path) -> int | None:
+    """Return the number in the name of a frame's file, or None."""
+    found = NUMBER.search(path.stem)
+    return int(found[1]) if found else None
+
+
+class FrameFolder:
+    """A folder of numbered frames, as scanners and editors exchange it; see `Video`."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        """List the frames, and read the first.
+
+        Raises:
+            VideoError: there are none, or two have one number.
+        """
+        self.paths = _numbered(path)
+        self.rate = rate
+        first = self._photo(next(iter(self.paths.values())))
+        self._info = VideoInfo(
+            path,
+            first.width_px,
+            first.height_px,
+            bits=8 if first.max_value == 255 else 16,
+            full_range=True,
+            time_base=1 / rate,
+            rate=rate,
+            primaries=1,
+            transfer=13,  # sRGB
+            expected_frames=len(self.paths),
+        )
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._info
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()  # a frame that cannot be read is an error
+
+    def index_of(self, number: int) -> int | None:
+        return next((index for index, each in enumerate(self.paths) if each == number), None)
+
+    def read(self, *, colors: bool = False) -> Iterator[Frame]:
+        """Yield all frames by their numbers.
+
+        Raises:
+            VideoError: one cannot be read, or has another size or depth than the first.
+        """
+        info = self._info
+        for ticks, (number, path) in enumerate(self.paths.items()):
+            photo = self._photo(path)
+            size, bits = (photo.width_px, photo.height_px), 8 if photo.max_value == 255 else 16
+            if size != (info.width_px, info.height_px) or bits != info.bits:
+                raise VideoError(
+                    f"{printable(str(path))} is {size[0]} × {size[1]} px of {bits} bits, where the first frame is "
+                    f"{info.width_px} × {info.height_px} px of {info.bits} bits; give frames of one size and depth"
+                )
+            rgb = None
+            if colors:
+                rgb = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
+            yield Frame(number, photo.gray, ticks, float(ticks / self.rate), photo, path, rgb)
+
+    def _photo(self, path: Path) -> Photo:
+        try:
+            return read_photo(path, name=str(path))
+        except PhotoError as error:
+            raise VideoError(str(error)) from error
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    """The frames in a folder by number, in the order of their numbers."""
+    found: dict[int, Path] = {}
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise VideoError(f"{printable(str(folder))}: cannot be read ({error.strerror}); check the path") from None
+    for path in paths:
+        number = frame_number(path)
+        if number is None:
+            continue
+        if number in found:
+            raise VideoError(
+                f"{printable(str(folder))}: {found[number].name} and {path.name} have one number; keep one of them"
+            )
+        found[number] = path
+    if not found:
+        raise VideoError(
+            f"{printable(str(folder))}: no numbered picture in it; give frames such as 000001.png, or a video"
+        )
+    return dict(sorted(found.items()))
+
+
+class HeldFrames:
+    """The frames of a video for one pass after another, decoded once where they fit into `MOST_HELD_BYTES`."""
+
+    def __init__(self, video: Video, seconds: float | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            video: whose frames.
+            seconds: only so much from the start; None for all.
+        """
+        self._video, self._seconds = video, seconds
+        self._held: list[Frame] | None = None
+        self._fits = True
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Frame] = []
+        size = 0
+        for frame in self._decoded():
+            size += _size_of(frame)
+            if size > MOST_HELD_BYTES:
+                self._fits = False
+                held.clear()
+            if self._fits:
+                held.append(frame)
+            yield frame
+        if self._fits:
+            self._held = held
+
+    def _decoded(self) -> Iterator[Frame]:
+        frames = self._video.read()
+        if self._seconds is None:
+            yield from frames
+            return
+        start: float | None = None
+        for frame in frames:
+            if start is None:
+                start = frame.seconds
+            elif frame.seconds - start >= self._seconds:
+                return
+            yield frame
+
+
+def _size_of(frame: Frame) -> int:
+    """Bytes of a frame's samples; luma is the photo's own gray."""
+    extra = () if frame.photo is None else (frame.photo.rgb, frame.photo.alpha)
+    return frame.luma.nbytes + sum(samples.nbytes for samples in extra if samples is not None)

@@ -1,14 +1,15 @@
-"""A film through one model: its shots, their chroma, and every frame; an event for each, and no printing."""
+"""A video through one model: its shots, their chroma in a cache, and every frame."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import sha256
-from itertools import islice, takewhile
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,361 +18,356 @@ import numpy as np
 import chromatune
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
-from chromatune.files import StartStage, silent
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
-from chromatune.options import check_recompose
+from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import model_info, usual_workers, weights_hash
-from chromatune.video.cache import ChromaCache, fingerprint, name_of
-from chromatune.video.chroma import ShotChroma
-from chromatune.video.frames import Frame, Video, small_gray
-from chromatune.video.planes import Planes
-from chromatune.video.shading import ShotColorizer
+from chromatune.video.options import VideoOptions
+from chromatune.video.reading import HeldFrames
+from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
 from chromatune.video.shots import Shot, find_shots, shots_from, thumbnail
-from chromatune.video.targets import Target, open_target
-from chromatune.video.wishes import VideoOptions
+from chromatune.video.video import Frame, Video
+from chromatune.video.writing import FrameWriter, open_writer
+from chromatune.video.yuv import small_gray
 
-MOST_SHOT_FRAMES = 3000  # longer ones are worked at in parts: memory stays bounded
-MOST_HELD_BYTES = 200_000_000  # some 90 s of film
+CACHE_SUFFIX = ".chroma"
 SHOTS_FILE = "shots-{}.txt"
+SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
+MOST_SEGMENT_FRAMES = 3000  # longer shots are colored in segments: memory stays bounded
+SAMPLE_BYTES = 1 << 20  # at either end of a video's file
 KnownShots: TypeAlias = tuple[list[int], int]  # first frames of shots, and the number of frames
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """A shot, or a part of a very long one.
 
     Attributes:
         shot: its frames.
-        name: of its chroma in the cache.
+        cache_key: of its chroma.
         hints: by the offset of their frame.
-        continues: whether it goes on with the shot of the part before.
+        continues: whether it goes on with the shot of the segment before.
     """
 
     shot: Shot
-    name: str
+    cache_key: str
     hints: Mapping[int, Hints]
     continues: bool
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of a film.
+    """A colorized video.
 
     Attributes:
         out: file or folder.
         shots: all of them.
         frames: number of frames.
-        made: shots that went through the model; the others were there from an earlier run.
+        colored_shots: number of shots that went through the model; the others were there from an earlier run.
         warnings: what the user should know, a line each.
     """
 
     out: Path
     shots: tuple[Shot, ...]
     frames: int
-    made: int
+    colored_shots: int
     warnings: tuple[str, ...]
 
 
-def colorize_video(video: Video, wishes: VideoOptions, *, start_stage: StartStage = silent) -> VideoResult:
-    """Colors a film; run again after an interruption, it goes on, and ends with the same frames.
+def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> VideoResult:
+    """Colorize a video; run again after an interruption, it goes on, and ends with the same frames.
 
     Args:
         video: see `open_video`.
-        wishes: what is made of it.
-        start_stage: is told how far it is.
+        options: model, hints and result.
+        start_stage: opens the progress of each stage.
 
     Raises:
-        VideoError: the film cannot be read, or the result not be written.
-        OptionsError: wishes contradict each other or do not fit the film.
+        VideoError: the video cannot be read, or the result not be written.
+        OptionsError: options contradict each other or do not fit the video.
         PhotoError: hints do not fit the frames, or a reference is gray.
         ModelError: the model cannot be loaded.
     """
-    _check_places(video, wishes)
-    cache = ChromaCache(wishes.cache_folder)
-    with open_target(
-        wishes.out,
+    run = VideoRun(video, options, start_stage=start_stage)
+    run.check_paths()
+    with open_writer(
+        options.out,
         video.info,
-        codec=wishes.codec,
-        strength=wishes.options.strength,
-        overwrite=wishes.overwrite,
-        notes=cache.folder,
-    ) as target:
-        shaded = colorize_shots(video, wishes, start_stage=start_stage)
-        _write(video, shaded.parts, cache, target, start_stage)
-        target.finish(wishes.preview_seconds)
-    return VideoResult(
-        wishes.out, shaded.shots, shaded.shots[-1].stop, shaded.made, (*video.warnings, *shaded.warnings)
-    )
+        codec=options.codec,
+        strength=options.colorize_options.strength,
+        overwrite=options.overwrite,
+        record_folder=run.cache.folder,
+    ) as writer:
+        run.colorize_shots()
+        run.write_frames(writer)
+    return VideoResult(options.out, run.shots, run.frames, run.colored_shots, (*video.warnings, *run.warnings))
 
 
-@dataclass(frozen=True)
-class ColorizedVideo:
-    """A film whose chroma is in the cache.
+def shots_of(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
+    """Return the shots of a video, and cache them where `colorize_video` finds them again.
+
+    Args:
+        video: see `open_video`.
+        options: of which `cache`, `starts` and `preview_seconds` act here.
+        start_stage: opens the progress of each stage.
+
+    Raises:
+        VideoError: the video cannot be read, or the cache not be written.
+    """
+    return VideoRun(video, options, start_stage=start_stage).find_shots()
+
+
+class VideoRun:
+    """One video through one model: `find_shots`, `colorize_shots`, then `write_frames`.
 
     Attributes:
-        shots: all of them.
-        parts: the same, very long ones in parts.
-        made: shots that went through the model.
-        warnings: what the model has to say, a line each.
-    """
-
-    shots: tuple[Shot, ...]
-    parts: tuple[Part, ...]
-    made: int
-    warnings: tuple[str, ...]
-
-
-def colorize_shots(video: Video, wishes: VideoOptions, *, start_stage: StartStage = silent) -> ColorizedVideo:
-    """Takes the shots of a film through the model whose chroma is not in the cache yet.
-
-    Args:
         video: see `open_video`.
-        wishes: what is made of it; nothing is written to `out`.
-        start_stage: is told how far it is.
-
-    Raises:
-        As `colorize_video`.
+        options: model, hints and result.
+        cache: the chroma of shots.
+        shots: all of them, once they are found.
+        segments: the same, very long ones in segments, once they are colored.
+        colored_shots: number of shots that went through the model.
+        warnings: of the model, a line each.
     """
-    cache = ChromaCache(wishes.cache_folder)
-    frame = Photo(np.zeros((video.info.height_px, video.info.width_px), np.uint8))
-    by_index = _hints_by_index(video, wishes, frame)
-    model_info(wishes.model)  # an unknown one is told before the film is read
-    shader, held, own = None, None, fingerprint(video.info.path)
-    known = _kept_shots(_shots_path(own, wishes, cache))
-    if known is None:
-        shader = _open_shot_colorizer(wishes, frame)
-        held = _HeldGrays(video, shader.size)
-        known = _find_shots(video, own, wishes, cache, start_stage, held)
-    shots = _wanted_shots(known, wishes)
-    late = [index for index in by_index if index >= shots[-1].stop]
-    if late:
-        raise OptionsError(f"a hint is on frame {late[0]}, and there are {shots[-1].stop} frames, from 0 on", "hint")
-    parts = _parts(own, wishes, shots, by_index)
-    missing = [part for part in parts if part.name not in cache]
-    warnings: tuple[str, ...] = ()
-    if missing:
-        shader = shader or _open_shot_colorizer(wishes, frame)
-        grays = iter(held.grays) if held is not None and held.grays is not None else _grays(video, wishes, shader.size)
-        _shade(parts, shader, grays, cache, start_stage)
-        model = shader.colorizer
-        warnings = model.backend.warnings_of(model.info.resolve(wishes.options))
-    return ColorizedVideo(tuple(shots), tuple(parts), sum(not part.continues for part in missing), warnings)
 
+    def __init__(self, video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> None:
+        """Read nothing yet; see `colorize_video` for the arguments."""
+        self.video, self.options = video, options
+        self.cache = ChromaCache(options.cache or options.out.with_name(options.out.name + CACHE_SUFFIX))
+        self.shots: tuple[Shot, ...] = ()
+        self.segments: tuple[Segment, ...] = ()
+        self.colored_shots = 0
+        self.warnings: tuple[str, ...] = ()
+        self._start_stage = start_stage
+        self._frames = HeldFrames(video, options.preview_seconds)
+        self._shot_colorizer: ShotColorizer | None = None
+        self._photo = Photo(np.zeros((video.info.height_px, video.info.width_px), np.uint8))  # hints are in its pixels
 
-def _check_places(video: Video, wishes: VideoOptions) -> None:
-    name = printable(str(wishes.out))
-    for place in (wishes.out, wishes.cache_folder):
-        if os.path.realpath(place) == os.path.realpath(video.info.path):
-            raise VideoError(f"{name} is the film itself, which is never replaced; give another place")
-    if not wishes.out.parent.is_dir():
-        raise VideoError(f"{name}: its folder does not exist; make it first")
-    if wishes.out.suffix:
-        if wishes.out.is_dir():
-            raise VideoError(f"{name} is a folder; give a file, or a folder without a suffix for frames")
-        if not wishes.overwrite and os.path.lexists(wishes.out):
-            raise VideoError(f"{name} exists; give another name, or --overwrite")
-    elif wishes.out.is_file():
-        raise VideoError(f"{name} is a file without a suffix; give a name such as {name}.mp4, or a folder")
+    @property
+    def frames(self) -> int:
+        """Number of frames, once the shots are found."""
+        return self.shots[-1].stop if self.shots else 0
 
+    def check_paths(self) -> None:
+        """Check that the result may be written.
 
-def _hints_by_index(video: Video, wishes: VideoOptions, frame: Photo) -> dict[int, Hints]:
-    """Hints by the place of their frame, checked against its size."""
-    found: dict[int, Hints] = {}
-    for number, hints in wishes.hints.items():
-        index = video.index_of(number)
-        if index is None:
-            raise OptionsError(f"a hint is on frame {number}, and no frame has that number", "hint")
-        try:
-            hints.check(frame)
-        except PhotoError as error:
-            raise PhotoError(str(error).replace("photo:", f"frame {number}:", 1)) from error
-        found[index] = hints
-    return found
+        Raises:
+            VideoError: it would replace something, or its folder does not exist.
+        """
+        out, name = self.options.out, printable(str(self.options.out))
+        for path in (out, self.cache.folder):
+            if os.path.realpath(path) == os.path.realpath(self.video.info.path):
+                raise VideoError(f"{name} is the video itself, which is never replaced; give another path")
+        if not out.parent.is_dir():
+            raise VideoError(f"{name}: its folder does not exist; make it first")
+        if out.suffix:
+            if out.is_dir():
+                raise VideoError(f"{name} is a folder; give a file, or a folder without a suffix for frames")
+            if not self.options.overwrite and os.path.lexists(out):
+                raise VideoError(f"{name} exists; give another name, or --overwrite")
+        elif out.is_file():
+            raise VideoError(f"{name} is a file without a suffix; give a name such as {name}.mp4, or a folder")
 
+    def find_shots(self) -> tuple[Shot, ...]:
+        """Return the shots: those of the options, else of an earlier run, else found by a reading of the video."""
+        starts, count = self._cached_shots() or self._detect_shots()
+        if self.options.starts is not None:
+            starts = [0, *(start for start in self.options.starts if 0 < start < count)]
+        self.shots = tuple(shots_from(starts, count))
+        return self.shots
 
-def _wanted(video: Video, wishes: VideoOptions) -> Iterator[Frame]:
-    """The frames that are wanted of a film."""
-    seconds, frames = wishes.preview_seconds, video.read()
-    if seconds is None:
-        return frames
-    first = next(frames, None)
-    if first is None:
-        return frames
-    rest = takewhile(lambda frame: frame.seconds - first.seconds < seconds, frames)
-    return (frame for part in ([first], rest) for frame in part)
+    def colorize_shots(self) -> None:
+        """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`.
 
+        Raises:
+            As `colorize_video`.
+        """
+        hints = self._hints_by_index()
+        self._check_options()
+        if self._cached_shots() is None:
+            self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
+        self.find_shots()
+        late = [index for index in hints if index >= self.frames]
+        if late:
+            raise OptionsError(f"a hint is on frame {late[0]}, and there are {self.frames} frames, from 0 on", "hint")
+        self.segments = tuple(self._split(hints))
+        missing = [segment for segment in self.segments if segment.cache_key not in self.cache]
+        if missing:
+            self._colorize_missing()
+        self.colored_shots = sum(not segment.continues for segment in missing)
 
-def _find_shots(
-    video: Video, own: str, wishes: VideoOptions, cache: ChromaCache, start_stage: StartStage,
-    held: _HeldGrays | None = None,
-) -> KnownShots:  # fmt: skip
-    """Finds the shots, and keeps them: it takes a reading of the whole film."""
-    advance, info = start_stage("finding shots", video.info.expected_frames or 0), video.info
+    def write_frames(self, writer: FrameWriter) -> None:
+        """Color every frame with its shot's chroma, several at the same time, and write them in their order."""
+        advance = self._start_stage("writing frames", self.frames)
+        frames = iter(self._frames)
+        workers = usual_workers()
+        waiting: deque[tuple[Frame, str, Future[Any]]] = deque()
 
-    def told(frame: Frame) -> np.ndarray:
-        advance()
-        if held is not None:
-            held.add(frame)
-        return thumbnail(small_gray(frame, info, (min(info.height_px, 360), min(info.width_px, 480))))
+        def make(frame: Frame, chroma: ShotChroma, offset: int) -> Any:
+            height, width = chroma.lumas.shape[1:]
+            return writer.make(frame, chroma.at(offset, small_gray(frame, self.video.info, (height, width))))
 
-    found = find_shots(told(frame) for frame in _wanted(video, wishes))
-    known = [shot.start for shot in found], found[-1].stop
-    lines = [*map(str, known[0]), f"end {known[1]}"]
-    cache.write_bytes(_shots_path(own, wishes, cache), ("\n".join(lines) + "\n").encode())
-    return known
-
-
-def _wanted_shots(known: KnownShots, wishes: VideoOptions) -> list[Shot]:
-    """The shots as they were found, or as the user wants them."""
-    starts, count = known
-    if wishes.starts is not None:
-        starts = [0, *(start for start in wishes.starts if 0 < start < count)]
-    return shots_from(starts, count)
-
-
-class _HeldGrays:
-    """The small grays of a film that is being read, so that a short one is not decoded again for them."""
-
-    def __init__(self, video: Video, size: tuple[int, int]) -> None:
-        self._info, self._size = video.info, size
-        self.grays: list[np.ndarray] | None = []
-
-    def add(self, frame: Frame) -> None:
-        if self.grays is not None:
-            self.grays.append(small_gray(frame, self._info, self._size))
-            if len(self.grays) * self._size[0] * self._size[1] > MOST_HELD_BYTES:
-                self.grays = None
-
-
-def _grays(video: Video, wishes: VideoOptions, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    return (small_gray(frame, video.info, size) for frame in _wanted(video, wishes))
-
-
-def _shots_path(own: str, wishes: VideoOptions, cache: ChromaCache) -> Path:
-    facts = {"film": own, "preview": wishes.preview_seconds, "version": chromatune.__version__}
-    return cache.folder / SHOTS_FILE.format(name_of(facts))
-
-
-def _kept_shots(path: Path) -> KnownShots | None:
-    try:
-        *starts, end = path.read_text(encoding="ascii").split("\n")[:-1]
-        return [int(start) for start in starts], int(end.removeprefix("end "))
-    except (OSError, ValueError):
-        return None
-
-
-def _parts(own: str, wishes: VideoOptions, shots: Sequence[Shot], hints: Mapping[int, Hints]) -> list[Part]:
-    info = model_info(wishes.model)
-    options = info.resolve(wishes.options)
-    check_recompose(options)
-    facts: dict[str, Any] = {
-        "version": chromatune.__version__,
-        "film": own,
-        "model": [wishes.model, weights_hash(wishes.model), wishes.runtime],
-        "options": asdict(options) | {"strength": 1},  # it acts afterwards
-        "like": [sha256(check_reference(photo).tobytes()).hexdigest() for photo in wishes.like],
-    }
-    parts: list[Part] = []
-    for shot in shots:
-        for start in range(shot.start, shot.stop, MOST_SHOT_FRAMES):
-            span = Shot(start, min(shot.stop, start + MOST_SHOT_FRAMES))
-            here = {index - start: each for index, each in hints.items() if start <= index < span.stop}
-            said = {str(offset): each.to_json() for offset, each in sorted(here.items())}
-            before = parts[-1].name if start > shot.start else None
-            name = name_of(facts | {"shot": [span.start, span.stop], "hints": said, "before": before})
-            parts.append(Part(span, name, here, start > shot.start))
-    return parts
-
-
-def _open_shot_colorizer(wishes: VideoOptions, frame: Photo) -> ShotColorizer:
-    workers = usual_workers()
-    colorizer = Colorizer.load(wishes.model, device=wishes.device, runtime=wishes.runtime, workers=workers)
-    if not colorizer.backend.concurrent:
-        workers = 1
-    references = tuple(colorizer.reference(photo) for photo in wishes.like)
-    return ShotColorizer(colorizer, wishes.options, references, frame, workers)
-
-
-def _shade(
-    parts: Sequence[Part],
-    shader: ShotColorizer,
-    grays: Iterator[np.ndarray],
-    cache: ChromaCache,
-    start_stage: StartStage,
-) -> None:
-    """Takes the shots whose chroma is not there through the model."""
-    last = max(index for index, part in enumerate(parts) if part.name not in cache)
-    advance = start_stage(_named("colorizing", parts), parts[last].shot.stop)
-
-    def following(count: int) -> Iterator[np.ndarray]:
-        for gray in islice(grays, count):
+        def write_next() -> None:
+            frame, key, future = waiting.popleft()
+            writer.write(frame, key, future.result())
             advance()
-            yield gray
 
-    for index, part in enumerate(parts[: last + 1]):
-        length = len(part.shot)
-        if part.name in cache:
-            deque(following(length), maxlen=0)
-            continue
-        before = cache.read(parts[index - 1].name) if part.continues else None
-        cache.write(part.name, shader.shade(following(length), length, part.hints, before))
+        with ThreadPoolExecutor(workers, "frames") as pool:
+            try:
+                for segment in self.segments:
+                    key = segment.cache_key
+                    chroma: ShotChroma | None = None
+                    for offset, frame in enumerate(islice(frames, len(segment.shot))):
+                        if writer.has(frame, key):
+                            advance()
+                            continue
+                        chroma = self.cache.read(key) if chroma is None else chroma
+                        waiting.append((frame, key, pool.submit(make, frame, chroma, offset)))
+                        if len(waiting) > 2 * workers:
+                            write_next()
+                while waiting:
+                    write_next()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        next(frames, None)  # the reading is then complete, and knows its warnings
+        writer.finish(self.options.preview_seconds)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.video.info.path)
+
+    def _hints_by_index(self) -> dict[int, Hints]:
+        """Hints by the position of their frame, checked against its size."""
+        found: dict[int, Hints] = {}
+        for number, hints in self.options.hints.items():
+            index = self.video.index_of(number)
+            if index is None:
+                raise OptionsError(f"a hint is on frame {number}, and no frame has that number", "hint")
+            try:
+                hints.check(self._photo)
+            except PhotoError as error:
+                raise PhotoError(str(error).replace("photo:", f"frame {number}:", 1)) from error
+            found[index] = hints
+        return found
+
+    def _check_options(self) -> None:
+        """Check the model's name, and that its options do not contradict each other, before the video is read."""
+        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
+
+    def _shots_path(self) -> Path:
+        facts = {"video": self._fingerprint, "preview": self.options.preview_seconds, "version": chromatune.__version__}
+        return self.cache.folder / SHOTS_FILE.format(self.cache.key(facts))
+
+    def _cached_shots(self) -> KnownShots | None:
+        try:
+            *starts, end = self._shots_path().read_text(encoding="ascii").split("\n")[:-1]
+            return [int(start) for start in starts], int(end.removeprefix("end "))
+        except (OSError, ValueError):
+            return None
+
+    def _detect_shots(self) -> KnownShots:
+        """Find the shots by a reading of the whole video, and cache them."""
+        info = self.video.info
+        advance = self._start_stage("finding shots", info.expected_frames or 0)
+        size = (min(info.height_px, SHOTS_SIZE[0]), min(info.width_px, SHOTS_SIZE[1]))
+
+        def thumbnails() -> Iterator[np.ndarray]:
+            for frame in self._frames:
+                advance()
+                yield thumbnail(small_gray(frame, info, size))
+
+        shots = find_shots(thumbnails())
+        starts, count = [shot.start for shot in shots], shots[-1].stop
+        lines = [*map(str, starts), f"end {count}"]
+        self.cache.write_bytes(self._shots_path(), ("\n".join(lines) + "\n").encode())
+        return starts, count
+
+    def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
+        """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
+        facts = self._facts()
+        for shot in self.shots:
+            before: str | None = None
+            for start in range(shot.start, shot.stop, MOST_SEGMENT_FRAMES):
+                span = Shot(start, min(shot.stop, start + MOST_SEGMENT_FRAMES))
+                own = {index - start: each for index, each in hints.items() if start <= index < span.stop}
+                hint_facts = {str(offset): each.to_json() for offset, each in sorted(own.items())}
+                key = self.cache.key(facts | {"shot": [span.start, span.stop], "hints": hint_facts, "before": before})
+                yield Segment(span, key, own, start > shot.start)
+                before = key
+
+    def _facts(self) -> dict[str, Any]:
+        """What decides the chroma of all shots."""
+        options = self.options
+        resolved = model_info(options.model).resolve(options.colorize_options)
+        return {
+            "version": chromatune.__version__,
+            "video": self._fingerprint,
+            "model": [options.model, weights_hash(options.model), options.runtime],
+            "options": asdict(resolved) | {"strength": 1},  # it acts when frames are written
+            "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
+        }
+
+    def _colorize_missing(self) -> None:
+        """Take the segments through the model whose chroma is not in the cache."""
+        shot_colorizer = self._open_shot_colorizer()
+        last = max(index for index, segment in enumerate(self.segments) if segment.cache_key not in self.cache)
+        advance = self._start_stage(f"colorizing, {count_of(len(self.shots), 'shot')}", self.segments[last].shot.stop)
+        frames, info, size = iter(self._frames), self.video.info, shot_colorizer.size
+
+        def grays(count: int) -> Iterator[np.ndarray]:
+            for frame in islice(frames, count):
+                advance()
+                yield small_gray(frame, info, size)
+
+        before: str | None = None
+        for segment in self.segments[: last + 1]:
+            length, key = len(segment.shot), segment.cache_key
+            if key in self.cache:
+                for _ in islice(frames, length):
+                    advance()
+            else:
+                previous = self.cache.read(before) if segment.continues and before is not None else None
+                self.cache.write(key, shot_colorizer.colorize_shot(grays(length), length, segment.hints, previous))
+            before = key
+        next(frames, None)  # after the last segment the reading is then complete, and its frames are held
+        model = shot_colorizer.colorizer
+        self.warnings = model.backend.warnings_of(model.info.resolve(self.options.colorize_options))
+
+    def _open_shot_colorizer(self) -> ShotColorizer:
+        """The model, which is loaded once."""
+        if self._shot_colorizer is not None:
+            return self._shot_colorizer
+        options, workers = self.options, usual_workers()
+        colorizer = Colorizer.load(options.model, device=options.device, runtime=options.runtime, workers=workers)
+        if not colorizer.backend.concurrent:
+            workers = 1
+        references = tuple(colorizer.reference(photo) for photo in options.like)
+        self._shot_colorizer = ShotColorizer(colorizer, options.colorize_options, references, self._photo, workers)
+        return self._shot_colorizer
 
 
-def shots_of(video: Video, wishes: VideoOptions, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
-    """The shots of a film, kept in the cache, where `colorize_video` finds them again.
+def fingerprint(path: Path) -> str:
+    """Return a hash that tells a video from others.
 
-    Args:
-        video: see `open_video`.
-        wishes: whose `cache`, `starts` and `preview_seconds` act here.
-        start_stage: is told how far it is.
+    It is of a file's size, time and ends, or of the names, sizes and times of a folder's files.
 
     Raises:
-        VideoError: the film cannot be read, or the cache not be written.
+        VideoError: it cannot be read.
     """
-    cache, own = ChromaCache(wishes.cache_folder), fingerprint(video.info.path)
-    known = _kept_shots(_shots_path(own, wishes, cache)) or _find_shots(video, own, wishes, cache, start_stage)
-    return tuple(_wanted_shots(known, wishes))
-
-
-def _named(work: str, parts: Sequence[Part]) -> str:
-    shots = sum(not part.continues for part in parts)
-    return f"{work}, {count_of(shots, 'shot')}"
-
-
-def _write(video: Video, parts: Sequence[Part], cache: ChromaCache, target: Target, start_stage: StartStage) -> None:
-    """Takes every frame to the target, several at the same time."""
-    count = parts[-1].shot.stop
-    advance = start_stage("writing frames", count)
-    frames = islice(video.read(), count)
-    workers = usual_workers()
-    waiting: deque[tuple[Frame, str, Future[Planes | None]]] = deque()
-
-    def take() -> None:
-        frame, name, future = waiting.popleft()
-        target.write(frame, name, future.result())
-        advance()
-
-    with ThreadPoolExecutor(workers, "write") as pool:
-        try:
-            for part in parts:
-                chroma: ShotChroma | None = None
-                for offset, frame in enumerate(islice(frames, len(part.shot))):
-                    if target.has(frame, part.name):
-                        advance()
-                        continue
-                    chroma = cache.read(part.name) if chroma is None else chroma
-                    target.begin(frame)
-                    waiting.append((frame, part.name, pool.submit(_make, target, video, frame, chroma, offset)))
-                    if len(waiting) > 2 * workers:
-                        take()
-            while waiting:
-                take()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _make(target: Target, video: Video, frame: Frame, chroma: ShotChroma, offset: int) -> Planes | None:
-    height, width = chroma.lumas.shape[1:]
-    found = chroma.at(offset, small_gray(frame, video.info, (height, width)))
-    return target.make(frame, found)
+    found = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for file in sorted(each for each in path.iterdir() if not each.is_dir()):  # the result may be one in it
+                status = file.stat()
+                found.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        else:
+            status = path.stat()
+            size = status.st_size
+            found.update(f"{size}\0{status.st_mtime_ns}".encode())
+            with path.open("rb") as opened:
+                found.update(opened.read(SAMPLE_BYTES))
+                opened.seek(max(0, size - SAMPLE_BYTES))
+                found.update(opened.read())
+    except OSError as error:
+        raise VideoError(f"{printable(str(path))}: cannot be read ({error.strerror}); check the path") from None
+    return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Shots: where a film is cut, found on its gray picture, or read from a file."""
+"""Shots: where a video is cut, found on its gray picture, or read from a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from chromatune.errors import OptionsError, VideoError, printable, shown
-from chromatune.files import write_whole
+from chromatune.files import atomic_write
 from chromatune.images import to_depth
-from chromatune.video.motion import carried, flow_between
+from chromatune.video.flow import flow_between, warp
 
-THUMBNAIL_PX = 72  # short side: grain is averaged away, things are still told apart
+THUMBNAIL_PX = 72  # short side: grain is averaged away, things can still be told apart
 WINDOW_PX = 11  # in which structure is compared
 GRAIN_VARIANCE = 9.0  # of a thumbnail's levels: below it there is no structure to compare
 LEAST_CHANGE = 0.22  # of a cut, see `change`; motion, grain and flicker stay below 0.17
@@ -26,14 +26,17 @@ LOOK_AHEAD = 5  # frames after which a flash has ended and the shot goes on
 LOOK_BACK = 4  # frames before, for a flash that lasts
 SAME_SHOT = 0.4  # of the change at a cut: less than this between frames before and after, and it was none
 NEAR_FRAMES = 3  # of two cuts so near to each other, the larger change is the cut
-FULL_CONTRAST, BLANK_CONTRAST = 10.0, 4.0  # spread of levels: above, changes count in full; below, nothing is seen
+FULL_CONTRAST, BLANK_CONTRAST = (
+    10.0,
+    4.0,
+)  # spread of levels: above the first, changes count in full; below the second, it is blank
 LONE_SHARE = 8.0  # of the grain's variance: structure that is plainly there
 MOST_DIGITS = 10
 
 
 @dataclass(frozen=True)
 class Shot:
-    """Frames from one cut to the next, by their index in the film: `stop` is the next shot's first."""
+    """Frames from one cut to the next, by their index in the video: `stop` is the next shot's first."""
 
     start: int
     stop: int
@@ -43,7 +46,7 @@ class Shot:
 
 
 def thumbnail(gray: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 or uint16 ⇒ (h, w) uint8, small and soft."""
+    """Return a small and soft picture, (h, w) uint8, of (H, W) uint8 or uint16."""
     height, width = gray.shape
     scale = THUMBNAIL_PX / min(height, width)
     size = (max(THUMBNAIL_PX, round(width * scale)), max(THUMBNAIL_PX, round(height * scale)))
@@ -53,34 +56,35 @@ def thumbnail(gray: np.ndarray) -> np.ndarray:
 
 
 def change(before: np.ndarray, after: np.ndarray) -> float:
-    """How much of the structure of `after` is not that of `before` moved, 0..1.
+    """Return how much of the structure of `after` is not that of `before` moved, 0..1.
 
-    `before` is carried along the flow, and both are correlated in windows, so that neither motion nor a change of
+    `before` is warped along the flow, and both are correlated in windows, so that neither motion nor a change of
     exposure, of the whole or of a part, counts. What has no structure, such as black, is like anything that has none.
 
     Args:
         before: see `thumbnail`.
         after: the same.
     """
-    flow = flow_between(_evened(after), _evened(before))
-    seen, there = carried(before.astype(np.float32), flow), after.astype(np.float32)
-    mean_seen, mean_there = _window(seen), _window(there)
-    spread_seen = np.maximum(_window(seen * seen) - mean_seen**2, 0)
-    spread_there = np.maximum(_window(there * there) - mean_there**2, 0)
-    shared = np.maximum(_window(seen * there) - mean_seen * mean_there, 0)
+    flow = flow_between(_normalized(after), _normalized(before))
+    warped, own = warp(before.astype(np.float32), flow), after.astype(np.float32)
+    warped_mean, own_mean = _window_mean(warped), _window_mean(own)
+    warped_variance = np.maximum(_window_mean(warped * warped) - warped_mean**2, 0)
+    own_variance = np.maximum(_window_mean(own * own) - own_mean**2, 0)
+    covariance = np.maximum(_window_mean(warped * own) - warped_mean * own_mean, 0)
     floor = GRAIN_VARIANCE / 2
-    alike = (shared + floor) / (np.sqrt(spread_seen * spread_there) + floor)
+    correlation = (covariance + floor) / (np.sqrt(warped_variance * own_variance) + floor)
     # A window with structure on one side alone is unlike, however little there is on the other
-    one_sided = np.minimum(spread_seen, spread_there) < GRAIN_VARIANCE
-    lone = one_sided * np.clip(np.maximum(spread_seen, spread_there) / (LONE_SHARE * GRAIN_VARIANCE) - 1, 0, 1)
-    alike = np.minimum(alike, 1 - lone)
-    weight = np.sqrt(np.maximum(spread_seen, spread_there)) + 1
+    one_sided = np.minimum(warped_variance, own_variance) < GRAIN_VARIANCE
+    most_variance = np.maximum(warped_variance, own_variance)
+    lone = one_sided * np.clip(most_variance / (LONE_SHARE * GRAIN_VARIANCE) - 1, 0, 1)
+    correlation = np.minimum(correlation, 1 - lone)
+    weight = np.sqrt(most_variance) + 1
     contrast = min(1.0, float(max(before.std(), after.std())) / FULL_CONTRAST)  # in the dark, grain is all there is
-    return contrast * float(1 - (alike * weight).sum() / weight.sum())
+    return contrast * float(1 - (correlation * weight).sum() / weight.sum())
 
 
 def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:
-    """The shots of a film; each but the first begins at a cut.
+    """Return the shots of a video; each but the first begins at a cut.
 
     A cut is a change that is large, larger than those around it, and that stays: after a flash, or a few frames of
     dirt, the picture from before is there again.
@@ -96,7 +100,7 @@ def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:
     def look_around(frame: int) -> None:
         at = frame - (len(changes) - len(recent))  # its place among the recent ones
         if frame > 0 and changes[frame] > LEAST_CHANGE:
-            before, after = _seen(list(recent)[max(0, at - LOOK_BACK) : at]), _seen(list(recent)[at + 1 :])
+            before, after = _not_blank(list(recent)[max(0, at - LOOK_BACK) : at]), _not_blank(list(recent)[at + 1 :])
             least[frame] = min((change(old, new) for old in before for new in after), default=1.0)
 
     for index, picture in enumerate(thumbnails):
@@ -116,7 +120,7 @@ class _Blanks:
 
     def __init__(self) -> None:
         self.cuts: dict[int, float] = {}
-        self._before: np.ndarray | None = None  # the last picture in which something is seen
+        self._before: np.ndarray | None = None  # the last picture that is not blank
         self._blankest: tuple[float, int] | None = None  # since then: its contrast, and its index
 
     def add(self, index: int, picture: np.ndarray) -> None:
@@ -132,8 +136,8 @@ class _Blanks:
         self._before, self._blankest = picture, None
 
 
-def _seen(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Those in which something is seen: all blank ones are alike."""
+def _not_blank(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Those with structure: all blank ones are alike."""
     return [picture for picture in pictures if picture.std() >= FULL_CONTRAST]
 
 
@@ -147,12 +151,12 @@ def _largest(cuts: Mapping[int, float]) -> list[int]:
 
 
 def shots_from(starts: Sequence[int], count: int) -> list[Shot]:
-    """Shots that begin at given frames, of a film of `count` frames."""
+    """Return the shots that begin at given frames, of a video of `count` frames."""
     return [Shot(start, stop) for start, stop in pairwise([*starts, count]) if stop > start]
 
 
 def read_starts(path: Path) -> list[int]:
-    """First frames of shots from a file: one number a line, what follows # is left out.
+    """Read the first frames of shots from a file: one number a line, with comments after #.
 
     Raises:
         OptionsError: it cannot be read, or a line is no number, or not greater than the one before.
@@ -177,14 +181,14 @@ def read_starts(path: Path) -> list[int]:
 
 
 def write_starts(path: Path, shots: Sequence[Shot]) -> None:
-    """Writes the file that `read_starts` reads.
+    """Write the file that `read_starts` reads.
 
     Raises:
         VideoError: it cannot be written.
     """
     text = "# first frame of each shot\n" + "".join(f"{shot.start}\n" for shot in shots)
     try:
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
     except OSError as error:
         raise VideoError(f"{printable(str(path))}: cannot be written ({error.strerror}); give another file") from error
 
@@ -195,11 +199,11 @@ def _is_cut(frame: int, least: float, changes: Sequence[float]) -> bool:
     return changes[frame] > ABOVE_USUAL * usual and least > SAME_SHOT * changes[frame]
 
 
-def _evened(picture: np.ndarray) -> np.ndarray:
+def _normalized(picture: np.ndarray) -> np.ndarray:
     """The picture at usual brightness and contrast, uint8, for the flow."""
     mean, spread = picture.mean(), picture.std()
     return np.clip((picture.astype(np.float32) - mean) * (48 / (spread + 4)) + 128, 0, 255).astype(np.uint8)
 
 
-def _window(picture: np.ndarray) -> np.ndarray:
+def _window_mean(picture: np.ndarray) -> np.ndarray:
     return cv2.blur(picture, (WINDOW_PX, WINDOW_PX))

@@ -1,21 +1,24 @@
-"""Colored frames ⇒ a film's file, whole or not at all, with the sound of the film it was made from."""
+"""Colored frames ⇒ a video's file, whole or not at all, with the sound of its source; or a folder of frames."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import cv2
 import numpy as np
 
-from chromatune.errors import OptionsError, VideoError, first_line, printable, shown
-from chromatune.files import whole_file
-from chromatune.video.frames import Frame, VideoInfo
-from chromatune.video.planes import Planes, planes_of
+from chromatune import color
+from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
+from chromatune.files import LineFile, atomic_file, atomic_write
+from chromatune.images import Photo, encode_photo, format_for, suffix_for
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
+from chromatune.video.video import Frame, VideoInfo
+from chromatune.video.yuv import Planes, gray_of, to_planes
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 REC601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace; AVColorPrimaries and AVColorTransferCharacteristic
 
+WRITTEN_FILE = "written.jsonl"
+BEGUN = ""  # instead of the chroma's key, before a frame's file is written
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")  # frames in a folder are exact to the bit
+FRAME_NAME = "{:06d}.png"
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -33,7 +41,7 @@ class Codec:
 
     Attributes:
         encoder: FFmpeg's name.
-        depths: bits of a sample ⇒ FFmpeg's pixel format; a film gets the least depth that holds it, else the most.
+        depths: bits of a sample ⇒ FFmpeg's pixel format; a video gets the least depth that holds it, else the most.
         halved: whether chroma has half the height, and half the width.
         even: sides must be even; the last row or column is then given twice.
         options: of the encoder.
@@ -48,7 +56,7 @@ class Codec:
     containers: tuple[str, ...]
 
     def depth_for(self, bits: int) -> int:
-        """Bits of the result for a film of so many."""
+        """Return bits of a sample of the result, for a video of so many."""
         return next((depth for depth in self.depths if depth >= bits), max(self.depths))
 
 
@@ -74,7 +82,7 @@ CODECS = {
 
 
 def choose_codec(out: Path, codec: str | None) -> Codec:
-    """The codec of a file: by default H.264.
+    """Return the codec of a file: by default H.264.
 
     Raises:
         OptionsError: the file's suffix or the codec is unknown, or the file cannot hold the codec.
@@ -90,86 +98,195 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
     return chosen
 
 
-class VideoWriter:
-    """Takes the frames of one film, in their order."""
+class FrameWriter(Protocol):
+    """A writer of the colored frames of a video, in their order."""
 
-    def __init__(self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: Sound | None) -> None:
-        """Made by `film_writer`."""
-        self._container, self._codec, self._info = container, codec, info
+    def has(self, frame: Frame, key: str) -> bool:
+        """Return whether a frame with the chroma of that key was written by an earlier run."""
+
+    def make(self, frame: Frame, chroma: np.ndarray) -> Any:
+        """Return the colored frame, for `write`; several threads may do so, and nothing is written yet.
+
+        Args:
+            frame: as it was read.
+            chroma: (h, w, 2) float32, (Cb, Cr).
+        """
+
+    def write(self, frame: Frame, key: str, made: Any) -> None:
+        """Write the next frame; `key` is that of its chroma."""
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Write what is held back, and the sound up to a time; None for all of it."""
+
+
+@contextmanager
+def open_writer(
+    out: Path,
+    info: VideoInfo,
+    *,
+    codec: str | None = None,
+    strength: float = 1.0,
+    overwrite: bool = False,
+    record_folder: Path | None = None,
+) -> Iterator[FrameWriter]:
+    """Open the writer of a path: of a video's file where it has a suffix, else of a folder of frames.
+
+    Args:
+        out: file or folder. A file appears under its name at the end; on an error nothing is left.
+        info: of the video that is colored, whose sound is copied where it is a file.
+        codec: see `choose_codec`.
+        strength: factor on chroma.
+        overwrite: replace what exists.
+        record_folder: where the frames of a folder are recorded that are written; None for `out`.
+
+    Raises:
+        OptionsError: a codec is given for a folder, or see `choose_codec`.
+        VideoError: it cannot be written.
+    """
+    if out.suffix:
+        with _open_file(out, choose_codec(out, codec), info, strength, overwrite) as writer:
+            yield writer
+        return
+    if codec is not None:
+        raise OptionsError(f"--codec is of video files, and {out} is a folder of frames; leave it out", "codec")
+    record_folder = record_folder or out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        record_folder.mkdir(parents=True, exist_ok=True)
+        with LineFile(record_folder / WRITTEN_FILE, ("turn", "frame", "chroma")) as written:
+            yield FolderWriter(out, info, strength, written, overwrite)
+    except OSError as error:
+        name = printable(str(error.filename or out))
+        raise VideoError(f"{name}: cannot be written ({error.strerror}); check disk and path") from error
+
+
+class VideoWriter:
+    """A video's file, which is written anew."""
+
+    def __init__(
+        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: Sound | None, strength: float
+    ) -> None:
+        self._container, self._codec, self._info, self._strength = container, codec, info, strength
         self._depth = codec.depth_for(info.bits)
         self._stream = _video_stream(container, codec, info, self._depth)
         self._sound_streams = [container.add_stream_from_template(each) for each in sound.streams] if sound else []
-        self._index = {each.index: place for place, each in enumerate(sound.streams)} if sound else {}
-        self._sound = sound.packets() if sound else iter(())
-        self._waiting = next(self._sound, None)
-        self._fields = _field_marker(self._stream, info) if info.field_order else None
+        self._sound_index = {each.index: index for index, each in enumerate(sound.streams)} if sound else {}
+        self._packets = sound.packets() if sound else iter(())
+        self._next_packet = next(self._packets, None)
+        self._field_marker = _field_marker(self._stream, info) if info.field_order else None
         container.start_encoding()
 
-    def planes(self, frame: Frame, chroma: np.ndarray, strength: float = 1.0) -> Planes:
-        """The colored frame, for `write`; several threads may work at it."""
-        return planes_of(
+    def has(self, frame: Frame, key: str) -> bool:
+        return False
+
+    def make(self, frame: Frame, chroma: np.ndarray) -> Planes:
+        return to_planes(
             frame.luma,
             chroma,
             bits=self._info.bits,
             out_bits=self._depth,
             full_range=self._info.full_range,
             halved=self._codec.halved,
-            strength=strength,
+            strength=self._strength,
             by_field=bool(self._info.field_order),
         )
 
-    def write(self, frame: Frame, planes: Planes) -> None:
-        """Encodes a frame, with the sound before it."""
+    def write(self, frame: Frame, key: str, made: Planes) -> None:
         self._write_sound(frame.seconds)
-        picture = _picture(planes, self._stream)
+        picture = _picture(made, self._stream)
         picture.pts, picture.time_base = frame.ticks, self._info.time_base
-        if self._fields is not None:
-            self._fields.push(picture)
-            picture = self._fields.vpull()
+        if self._field_marker is not None:
+            self._field_marker.push(picture)
+            picture = self._field_marker.vpull()
         self._container.mux(self._stream.encode(picture))
 
     def finish(self, seconds: float | None = None) -> None:
-        """Writes what is held back, and the sound up to a time; None for all of it."""
         self._write_sound(seconds)
         self._container.mux(self._stream.encode(None))
 
     def _write_sound(self, seconds: float | None) -> None:
-        while self._waiting is not None:
-            packet = self._waiting
+        """Copy the packets up to a time."""
+        while self._next_packet is not None:
+            packet = self._next_packet
             if seconds is not None and float((packet.dts or 0) * packet.time_base) > seconds:
                 return
-            packet.stream = self._sound_streams[self._index[packet.stream.index]]
+            packet.stream = self._sound_streams[self._sound_index[packet.stream.index]]
             self._container.mux(packet)
-            self._waiting = next(self._sound, None)
+            self._next_packet = next(self._packets, None)
+
+
+class FolderWriter:
+    """A folder of frames; it is recorded which chroma each was made with, so that it is made again with another."""
+
+    def __init__(self, out: Path, info: VideoInfo, strength: float, written: LineFile, overwrite: bool) -> None:
+        self._out, self._info, self._strength = out, info, strength
+        self._written, self._overwrite = written, overwrite
+        records = written.read()
+        self._turn = len(records)
+        self._latest = {str(record["frame"]): str(record["chroma"]) for record in records}
+
+    def has(self, frame: Frame, key: str) -> bool:
+        path = self._path(frame)
+        known = self._latest.get(path.name)
+        if known == self._version(key) and path.is_file():
+            return True
+        if known is None and not self._overwrite and os.path.lexists(path):
+            raise VideoError(f"{printable(str(path))} exists; give another folder, or --overwrite")
+        return False
+
+    def make(self, frame: Frame, chroma: np.ndarray) -> bytes:
+        photo, path = self._photo(frame), self._path(frame)
+        rgb = color.recompose(photo.gray, chroma, strength=self._strength)
+        try:
+            return encode_photo(rgb, photo, format_for(path.suffix))
+        except PhotoError as error:
+            raise VideoError(f"{printable(str(path))}: {error}") from error
+
+    def write(self, frame: Frame, key: str, made: bytes) -> None:
+        path = self._path(frame)
+        self._record(path, BEGUN)
+        atomic_write(path, made)
+        self._record(path, self._version(key))
+
+    def finish(self, seconds: float | None = None) -> None:
+        pass  # there is no sound, and nothing is held back
+
+    def _version(self, key: str) -> str:
+        return f"{key} {self._strength:g}"
+
+    def _record(self, path: Path, chroma: str) -> None:
+        self._turn += 1
+        self._written.append([{"turn": self._turn, "frame": path.name, "chroma": chroma}])
+
+    def _path(self, frame: Frame) -> Path:
+        if frame.path is None:
+            return self._out / FRAME_NAME.format(frame.number)
+        suffix = frame.path.suffix
+        exact = ".png" if suffix.lower() in LOSSY_SUFFIXES else suffix_for(suffix, self._photo(frame))
+        return self._out / (frame.path.stem + exact)
+
+    def _photo(self, frame: Frame) -> Photo:
+        if frame.photo is not None:
+            return frame.photo
+        return Photo(gray_of(frame.luma, self._info.bits, self._info.full_range))
 
 
 @contextmanager
-def video_writer(out: Path, codec: Codec, info: VideoInfo, *, overwrite: bool = False) -> Iterator[VideoWriter]:
-    """A writer of a file that appears under its name at the end; on an error nothing is left.
-
-    Args:
-        out: the file.
-        codec: see `choose_codec`.
-        info: of the film it is made from, whose sound is copied where it is a file.
-        overwrite: replace a file that exists.
-
-    Raises:
-        VideoError: it cannot be written.
-    """
+def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool) -> Iterator[VideoWriter]:
     require_av()
     import av
 
     name = printable(str(out))
     try:
         with ExitStack() as stack:
-            part = stack.enter_context(whole_file(out, overwrite=overwrite))
+            part = stack.enter_context(atomic_file(out, overwrite=overwrite))
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)
             container = av.open(str(part), "w", format=CONTAINERS[out.suffix.lower()])
             try:
                 _check_sound(container, sound, name)
-                yield VideoWriter(container, codec, info, sound)
+                yield VideoWriter(container, codec, info, sound, strength)
                 container.close()
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):

@@ -1,12 +1,12 @@
 // The page: photos come in, the chosen one is shown, and what is done to it goes to the server and back.
 
 import { call } from "./api.js";
-import { Films, isFilm } from "./films.js";
 import { Hand } from "./hand.js";
 import { Photo, Queue } from "./photos.js";
 import { save } from "./save.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
+import { Videos, isVideo } from "./videos.js";
 import { Words } from "./words.js";
 import { zip } from "./zip.js";
 
@@ -25,7 +25,7 @@ class Page {
     this.words = new Words(this);
     this.hand = new Hand(this);
     this.strip = new Strip(this);
-    this.films = new Films(this);
+    this.videos = new Videos(this);
     this._listen();
   }
 
@@ -53,8 +53,8 @@ class Page {
 
   add(files) {
     const all = [...files];
-    for (const film of all.filter(isFilm)) this.films.add(film);
-    this.addPhotos(all.filter((file) => !isFilm(file)).map((file) => new Photo(file, this.words.asked())));
+    for (const video of all.filter(isVideo)) this.videos.add(video);
+    this.addPhotos(all.filter((file) => !isVideo(file)).map((file) => new Photo(file, this.words.asked())));
   }
 
   addPhotos(added) {
@@ -127,7 +127,7 @@ class Page {
 
   /** What depends on all photos, and not on the one that is shown alone. */
   _drawOfAll() {
-    this.films.draw();
+    this.videos.draw();
     $("download-all").hidden = this.photos.filter((each) => each.state === "done").length < 2;
   }
 
@@ -162,7 +162,7 @@ class Page {
     this.photos = this.photos.filter((each) => each !== photo);
     photo.remove();
     if (!this.photos.length) document.body.classList.add("empty");
-    this.films.left(photo);
+    this.videos.photoRemoved(photo);
     if (photo === this.current) this.select(this.photos[0] ?? null);
     this.strip.draw();
   }
@@ -208,6 +208,8 @@ class Page {
 
 const page = new Page();
 page.try(async () => {
-  page.words.setModels((await (await call("/v1/models")).json()).models);
+  const { models, limits } = await (await call("/v1/models")).json();
+  page.words.setModels(models);
+  page.hand.setLimits(limits);
   document.body.dataset.ready = "yes";
 });

@@ -12,8 +12,17 @@ export class Hand {
   constructor(page) {
     this.page = page;
     this.colors = [];
+    this.leastReach = 0; // until the server has said its limits
     this._listen();
     this._setColor($("color").value);
+  }
+
+  /** Limits of options, as the server has them; the reach slider is logarithmic, and its upper end is the page's own. */
+  setLimits({ strength, vivid, hint_reach: reach }) {
+    [$("strength").min, $("strength").max] = [100 * strength.minimum, 100 * strength.maximum];
+    [$("vivid").min, $("vivid").max] = [vivid.minimum, vivid.maximum];
+    $("reach").min = Math.log10(reach.minimum);
+    this.leastReach = reach.minimum;
   }
 
   setTool(tool) {
@@ -51,7 +60,7 @@ export class Hand {
 
   _showVivid(photo) {
     $("vivid").value = photo.vivid ?? 1;
-    $("vivid-shown").textContent = photo.vivid === null ? "own" : photo.vivid.toFixed(1);
+    $("vivid-shown").textContent = photo.vivid === null ? "auto" : photo.vivid.toFixed(1);
   }
 
   undo(by) {
@@ -165,7 +174,7 @@ export class Hand {
     $("redo").addEventListener("click", () => this.undo(1));
     $("color").addEventListener("input", () => this._setColor($("color").value));
     $("size").addEventListener("input", () => this._setSize());
-    $("reach").addEventListener("input", () => this._slide((photo) => { photo.reach = 10 ** $("reach").value; }));
+    $("reach").addEventListener("input", () => this._slide((photo) => { photo.reach = Math.max(this.leastReach, 10 ** $("reach").value); }));
     $("strength").addEventListener("input", () => {
       $("strength-shown").textContent = `${$("strength").value} %`;
       this._slide((photo) => { photo.strength = $("strength").value / 100; });

@@ -4,7 +4,6 @@ import { Refusal, call, close, nameOf, open, send } from "./api.js";
 
 const AT_ONCE = 2; // photos that are opened at the same time
 const THUMB_PIXELS = 30_000;
-const LEAST_REACH = 0.1;
 
 let numbers = 0;
 
@@ -45,7 +44,7 @@ export class Photo extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Takes the photo to the server; its first colors. */
+  /** Opens a session for the photo, which gives its first colors. */
   async open() {
     this.state = "working";
     this.changed();
@@ -74,21 +73,21 @@ export class Photo extends EventTarget {
     this.before = await this._preview({ strength: 0 }, 1_000_000);
   }
 
-  /** What `ask` gives; where the server has let the photo go, it is sent again, with the version that is shown. */
-  async _kept(ask) {
+  /** The response to a request; where the session has ended, it is opened again with the version that is shown. */
+  async _withSession(request) {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
       if (!(error instanceof Refusal) || error.status !== 404) throw error;
       const { model, options } = this.active;
       this.options = { model, options };
       await this._open();
       this.changed();
-      return ask();
+      return request();
     }
   }
 
-  /** Takes the photo to the server again, with a reference photo or with none; where that fails, all is as before. */
+  /** Opens the session again, with a reference photo or without; where that fails, all is as before. */
   async takeColorsOf(reference) {
     const before = this.reference, { model, options } = this.active, { id } = this;
     this.reference = reference;
@@ -105,20 +104,21 @@ export class Photo extends EventTarget {
     await this.drawVersions();
   }
 
-  wish(more = {}) {
+  /** How the photo is wanted, as the server's EditRequest. */
+  edit(more = {}) {
     return {
-      version: this.active.number, strength: this.strength, vivid: this.vivid, hint_reach: Math.max(LEAST_REACH, this.reach),
+      version: this.active.number, strength: this.strength, vivid: this.vivid, hint_reach: this.reach,
       hints: { marks: this.marks }, ...more,
     };
   }
 
   async _preview(more, maxPixels, signal) {
-    const answer = await this._kept(() =>
-      send(`/v1/sessions/${this.id}/preview`, { ...this.wish(more), max_pixels: Math.round(maxPixels) }, signal));
+    const answer = await this._withSession(() =>
+      send(`/v1/sessions/${this.id}/preview`, { ...this.edit(more), max_pixels: Math.round(maxPixels) }, signal));
     return URL.createObjectURL(await answer.blob());
   }
 
-  /** A picture for the screen, or null where a later change has overtaken it. */
+  /** A picture for the screen, or null where a later change has replaced it. */
   async render(maxPixels) {
     const change = ++this.changes;
     this.rendering?.abort();
@@ -140,7 +140,7 @@ export class Photo extends EventTarget {
 
   /** Another pass of the model, which is shown from now on. */
   async add(model, options, show = true) {
-    const answer = await this._kept(() => send(`/v1/sessions/${this.id}/versions`, { model, options }));
+    const answer = await this._withSession(() => send(`/v1/sessions/${this.id}/versions`, { model, options }));
     const { version: number, facts } = await answer.json();
     const version = { number, model, options, facts, thumb: "" };
     this.versions.push(version);
@@ -149,7 +149,7 @@ export class Photo extends EventTarget {
     return version;
   }
 
-  /** Small pictures of versions that have none; of those that the server has let go, none is left. */
+  /** Draws small pictures of versions that have none; versions that the server has dropped are removed. */
   async drawVersions() {
     for (const version of [...this.versions]) {
       if (version.thumb) continue;
@@ -177,12 +177,12 @@ export class Photo extends EventTarget {
 
   async suggestions([x, y]) {
     const query = new URLSearchParams({ x, y, version: this.active.number });
-    return (await (await this._kept(() => call(`/v1/sessions/${this.id}/suggestions?${query}`))).json()).colors;
+    return (await (await this._withSession(() => call(`/v1/sessions/${this.id}/suggestions?${query}`))).json()).colors;
   }
 
   /** The finished file and its name. */
   async result() {
-    const answer = await this._kept(() => send(`/v1/sessions/${this.id}/result`, this.wish()));
+    const answer = await this._withSession(() => send(`/v1/sessions/${this.id}/result`, this.edit()));
     return { name: nameOf(answer), blob: await answer.blob() };
   }
 

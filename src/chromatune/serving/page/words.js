@@ -1,4 +1,4 @@
-// In words: ready choices, an instruction, a model, a seed; and the versions that came of them.
+// In words: ready choices, an instruction, a model, a seed; and the versions made with them.
 
 const CHOICES = {
   Warm: ", warm colors", Cool: ", cool colors", Vivid: ", vivid colors", Muted: ", muted colors",

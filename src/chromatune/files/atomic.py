@@ -1,0 +1,224 @@
+"""Atomic writes: a file, or a folder, appears under its name only once it is complete and on the disk.
+
+Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that what a killed process left
+can be told from what a living one is writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PART_NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-[0-9a-f]{16}\.part", re.DOTALL)
+LONGEST_SHARE_OF_NAME = 40  # characters of the final name in the temporary one: names have an end, at 255 bytes
+ABANDONED_AFTER_SECONDS = 3600
+
+RENAME_NOREPLACE, AT_FDCWD = 1, -100  # of Linux' renameat2
+RENAME_EXCL = 4  # of macOS' renamex_np
+
+_LAST_RESORT_LOCK = threading.Lock()
+_SWEPT: set[Path] = set()  # folders that this process has looked through
+
+
+def atomic_write(target: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write a file completely or not at all: under a temporary name, to the disk, then renamed.
+
+    Raises:
+        OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
+        FileExistsError: it exists, and `overwrite` is off.
+    """
+    with atomic_file(target, overwrite=overwrite) as temporary, temporary.open("xb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path to write a file to, which takes the name `target` at the end; on an error nothing is left.
+
+    Raises:
+        OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
+        FileExistsError: it exists, and `overwrite` is off.
+    """
+    asked_for = target
+    if overwrite:
+        target = Path(os.path.realpath(target))  # replace what a link points at, not the link
+    _sweep_once(target.parent)
+    temporary = target.with_name(_part_name(target.name))  # same folder: a rename cannot cross file systems
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            _rename_to_new(temporary, target)
+    except OSError as error:
+        error.filename = str(asked_for)  # a full disk names no file, other failures the temporary one
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write a value as indented JSON, completely or not at all.
+
+    Raises:
+        OSError: it cannot be written; an existing file stays as it was.
+        ValueError: a number is not finite: JSON has none.
+    """
+    atomic_write(target, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which replaces `folder` at the end; on an error nothing is left.
+
+    Raises:
+        OSError: it cannot be written; an existing folder stays as it was.
+    """
+    target = Path(os.path.realpath(folder))  # replace what a link points at, not the link
+    # Names of their own, not random ones: the next call clears what a killed one left.
+    new, old = (target.with_name(f".{target.name}.{what}") for what in ("new", "old"))
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        sync_folder(new)
+        _swap(new, target, old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk: a rename may get there before what it names."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+
+
+def sweep_parts(folder: Path) -> None:
+    """Delete temporary files that processes of this machine left in a folder when they were killed, if an hour old.
+
+    Files of other machines, of living processes and of other programs stay.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.name.endswith(".part")]
+    except OSError:
+        return
+    for entry in entries:
+        found = PART_NAME.fullmatch(entry.name)
+        if found is None or found["machine"] != _machine() or _is_alive(int(found["process"])):
+            continue
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            if time.time() - status.st_mtime > ABANDONED_AFTER_SECONDS:
+                os.unlink(entry.path)
+
+
+def _sweep_once(folder: Path) -> None:
+    if folder not in _SWEPT:
+        _SWEPT.add(folder)  # once a folder: a batch writes ten thousands of files there
+        sweep_parts(folder)
+
+
+def _part_name(name: str) -> str:
+    return f".{name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
+def _machine() -> str:
+    """Return eight characters for this machine: process numbers mean nothing on another one that shares the folder."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether such a process runs here; False on Windows, where files in use cannot be deleted anyway."""
+    if os.name == "nt":  # os.kill would end it
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """Give the file its name unless that exists, with no moment at which an empty or half file has it.
+
+    Raises:
+        FileExistsError: the target exists.
+    """
+    try:
+        os.link(temporary, target)  # a rename would replace the target, a hard link fails
+        return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass  # no hard links here (exFAT, some network folders)
+    try:
+        _rename_without_replacing(temporary, target)
+        return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass  # nor such a rename (old systems, some user-space file systems)
+    with _LAST_RESORT_LOCK:  # two processes may both find the name free; an empty file under it would be worse
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.replace(temporary, target)
+
+
+def _rename_without_replacing(temporary: Path, target: Path) -> None:
+    """Rename a file, and fail if the target exists, which Python can do on Windows alone.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: it failed, or the system or file system has no such thing.
+    """
+    if os.name == "nt":
+        os.rename(temporary, target)
+        return
+    old, new = os.fsencode(temporary), os.fsencode(target)
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(old, new, RENAME_EXCL)
+        else:
+            failed = library.renameat2(AT_FDCWD, old, AT_FDCWD, new, RENAME_NOREPLACE)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Give `new` the name `target`; no system renames over a full folder, so the old one steps aside first."""
+    shutil.rmtree(old, ignore_errors=True)
+    replaces = target.exists()
+    if replaces:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if replaces:
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,294 @@
+"""A file ⇒ which picture of it is the photo, opened and not decoded yet; or why the file is none.
+
+The first bytes say what a file is. It may hold several pictures: pages of a TIFF, frames of an animation, pictures of a
+JPEG or HEIC. Files of kinds that cannot be read are refused by the name of their kind.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from chromatune.errors import MissingExtraError, NotAPictureError, PhotoError
+from chromatune.images import tiff
+from chromatune.images.photo_files import READABLE_FORMATS
+
+if TYPE_CHECKING:
+    import tifffile
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+START_BYTES = 32  # as many as the tests below look at
+
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    PNG_SIGNATURE: "PNG",
+    **dict.fromkeys(TIFF_SIGNATURES, "TIFF"),
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"\0\0\0\x0cjP  \r\n": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"P7\n": "PAM",
+    b"PF\n": "color PFM",
+    **{b"P%d" % number: "PNM" for number in range(1, 7)},
+}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+AVIF_BRANDS = {b"avif", b"avis"}
+
+CAMERA_RAWS = {
+    b"FUJIFILMCCD-RAW": "RAF",
+    b"IIRO": "ORF",
+    b"IIRS": "ORF",
+    b"MMOR": "ORF",
+    b"IIU\0": "RW2",
+    b"FOVb": "X3F",
+    b"\0MRM": "MRW",
+    b"II\x1a\0\0\0HEAPCCDR": "CRW",
+}
+# Raw files that are TIFFs inside, by what the first directory says of the maker
+CAMERA_RAWS_OF_MAKERS = {
+    "NIKON": "NEF",
+    "SONY": "ARW",
+    "CANON": "CR2",
+    "PENTAX": "PEF",
+    "RICOH": "PEF",
+    "SAMSUNG": "SRW",
+    "HASSELBLAD": "3FR",
+    "PHASE ONE": "IIQ",
+    "LEAF": "IIQ",
+    "EASTMAN KODAK": "DCR",
+    "KODAK": "DCR",
+    "SEIKO EPSON": "ERF",
+}
+
+TAG_MAKE, TAG_DNG_VERSION = 271, 50706
+PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892  # of sensor data in a TIFF
+
+# A JPEG of several pictures is opened as its first one, and calls itself MPO
+OPENED_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
+MPO_THUMBNAIL = "Large Thumbnail"  # how Pillow's names of such pictures begin (CIPA DC-007, 5.2.3.3.1)
+TAG_MPO_ENTRIES = 0xB002
+
+
+class HeicExtraError(PhotoError, MissingExtraError):
+    """A HEIC photo, and no `pillow-heif`: a batch goes on with the next photo, as after any other `PhotoError`."""
+
+    def __init__(self, label: str) -> None:
+        MissingExtraError.__init__(self, f"{label}: reading HEIC", "heic")
+
+
+@dataclass
+class Picture:
+    """One picture of a file, opened and not decoded yet.
+
+    Attributes:
+        image: its header.
+        file: what it was opened from; in a TIFF, its directory is the first one there.
+        tiff_page: its directory, if the file is a TIFF that could be read so far.
+        page: its number, from 1.
+        pages: how many pictures the file holds.
+    """
+
+    image: Image.Image | tiff.RareTiff
+    file: BinaryIO
+    tiff_page: tifffile.TiffPage | None = None
+    page: int = 1
+    pages: int = 1
+
+    @property
+    def warning(self) -> str | None:
+        """One line, if there are pictures that are left unread."""
+        if self.pages == 1:
+            return None
+        return f"holds {self.pages} pictures, and number {self.page} is read; name another one with --page (page=)"
+
+
+@contextmanager
+def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
+    """Open the photo among the pictures of a file.
+
+    Args:
+        file: seekable, at its start.
+        page: number of the picture, from 1; by default the largest page of a TIFF that is no smaller copy of another
+            one (the first of equals), and the first or primary picture elsewhere.
+
+    Raises:
+        PhotoError: it is no picture of a known kind, or has no such page.
+    """
+    start = file.read(START_BYTES)
+    file.seek(0)
+    if not start:
+        raise PhotoError("the file is empty (0 bytes); copy or download it again")
+    kind = camera_raw_kind(start)
+    if kind is not None:
+        raise camera_raw_error(kind)
+    with ExitStack() as stack:
+        if is_tiff(start):
+            pages = stack.enter_context(tiff.open_pages(file))
+            refuse_camera_raws(pages)
+            if pages:
+                yield _tiff_picture(file, pages, page, stack)
+                return
+        try:
+            image = open_heif(file) if is_heif(start) else open_image(file)
+        except UnidentifiedImageError:
+            raise unidentified_error(start) from None
+        yield _chosen(Picture(stack.enter_context(image), file), page)
+
+
+def frame_numbers(image: Image.Image) -> list[int]:
+    """Return the index of each picture that is one of its own: all frames but the thumbnails of a JPEG."""
+    indices = range(getattr(image, "n_frames", 1))
+    entries = (getattr(image, "mpinfo", None) or {}).get(TAG_MPO_ENTRIES, ())
+    if image.format != "MPO" or len(entries) != len(indices):
+        return list(indices)
+    kinds = [str(entry["Attribute"]["MPType"]) for entry in entries]
+    return [index for index in indices if index == 0 or not kinds[index].startswith(MPO_THUMBNAIL)]
+
+
+def check_page(page: int | None, count: int) -> None:
+    """Check that there is such a page; None always passes.
+
+    Raises:
+        PhotoError: there is no such page.
+    """
+    if page is not None and not 1 <= page <= count:
+        there = "the only picture is number 1" if count == 1 else f"the pictures are numbers 1 to {count}"
+        raise PhotoError(f"has no page {str(page)[:20]}; {there}")
+
+
+def as_seekable(file: BinaryIO) -> BinaryIO:
+    """Return the file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
+    seekable = getattr(file, "seekable", None)
+    if seekable is not None and seekable():
+        return file
+    return io.BytesIO(file.read())
+
+
+def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
+    """Refuse a picture, given its width and height, before its pixels are decoded.
+
+    Raises:
+        PhotoError: the picture has no pixels, or more than `max_pixels`.
+    """
+    width_px, height_px = size_px
+    if width_px < 1 or height_px < 1:
+        raise PhotoError(f"the picture has no pixels ({width_px} x {height_px}); choose another file")
+    if width_px * height_px > max_pixels:
+        raise PhotoError(
+            f"{width_px} x {height_px} = {width_px * height_px / 1e6:.1f} million pixels, and the limit is "
+            f"{max_pixels / 1e6:.1f} million; make it smaller, or raise --max-megapixels (max_pixels)"
+        )
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open the file's header as a Pillow image, nothing decoded yet; only formats of `OPENED_FORMATS` are tried."""
+    return Image.open(file, formats=OPENED_FORMATS)
+
+
+def open_heif(file: BinaryIO) -> Image.Image:
+    """Open the header of a HEIC photo as a Pillow image.
+
+    Raises:
+        HeicExtraError: `pillow-heif` is not installed; the message has no label yet.
+    """
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise HeicExtraError("photo") from None
+    return HeifImageFile(file)
+
+
+def is_tiff(start: bytes) -> bool:
+    """Return whether a file begins like a TIFF, the one with 64-bit offsets included."""
+    return start.startswith(TIFF_SIGNATURES)
+
+
+def is_heif(start: bytes) -> bool:
+    """Return whether a file begins like a HEIC photo; AVIF, in the same container, is not one."""
+    if start[4:8] != b"ftyp":
+        return False
+    brands = {start[8:12], *(start[at : at + 4] for at in range(16, len(start) - 3, 4))}
+    return start[8:12] in HEIF_BRANDS and not brands & AVIF_BRANDS
+
+
+def camera_raw_kind(start: bytes) -> str | None:
+    """Return the kind of camera raw file that begins so, such as "CR3"; None for what is none, or a TIFF inside."""
+    if start[4:12] == b"ftypcrx ":
+        return "CR3"
+    if start[:4] == b"II*\0" and start[8:10] == b"CR":
+        return "CR2"
+    return next((kind for signature, kind in CAMERA_RAWS.items() if start.startswith(signature)), None)
+
+
+def camera_raw_of_maker(maker: str, is_dng: bool) -> str:
+    """Return the kind of a TIFF that holds sensor data, from the maker's name in it."""
+    if is_dng:
+        return "DNG"
+    known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.upper().startswith(name))
+    return next(known, "TIFF with sensor data")
+
+
+def camera_raw_error(kind: str) -> PhotoError:
+    """Return the error for a camera raw file."""
+    return PhotoError(f"is a camera raw file ({kind}): develop it to TIFF first")
+
+
+def unidentified_error(start: bytes) -> PhotoError:
+    """Return the error for a file that no reader takes."""
+    if is_heif(start) or start[4:8] == b"ftyp":
+        known: str | None = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
+    else:
+        known = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
+    if known is not None:
+        article = "an" if known == "AVIF" else "a"
+        return PhotoError(
+            f"{article} {known} with a damaged header, or of a rare kind; open it in an editor and save it as PNG"
+        )
+    return NotAPictureError(f"not a picture in a known format; accepted: {READABLE_FORMATS}")
+
+
+def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
+    """Refuse a TIFF of sensor data.
+
+    Raises:
+        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
+    """
+    is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
+    if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
+        makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
+        raise camera_raw_error(camera_raw_of_maker(next(makers, ""), is_dng))
+
+
+def _chosen(picture: Picture, page: int | None) -> Picture:
+    image: Any = picture.image
+    numbers = frame_numbers(image)
+    check_page(page, len(numbers))
+    picture.pages = len(numbers)
+    at_first = image.tell() if len(numbers) > 1 else 0  # a HEIC opens at its primary picture, all others at the first
+    index = at_first if page is None else numbers[page - 1]
+    if index != at_first:
+        image.seek(index)
+    picture.page = numbers.index(index) + 1 if index in numbers else 1
+    return picture
+
+
+def _tiff_picture(file: BinaryIO, pages: list[tifffile.TiffPage], page: int | None, stack: ExitStack) -> Picture:
+    full = tiff.full_pages(pages)
+    check_page(page, len(full))
+    sizes = [int(candidate.imagewidth) * int(candidate.imagelength) for candidate in full]
+    number = sizes.index(max(sizes)) + 1 if page is None else page
+    chosen = full[number - 1]
+    own = tiff.starting_at(file, chosen.offset)
+    try:
+        image: Image.Image | tiff.RareTiff = stack.enter_context(open_image(own))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
+        image = tiff.as_rare(chosen, own)
+    return Picture(image, own, chosen, number, len(full))

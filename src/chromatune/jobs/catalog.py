@@ -1,0 +1,276 @@
+"""The photos of an archive: which there are, which are to be colorized and why, and the outcome of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from chromatune.errors import PhotoError, printable
+from chromatune.files import LineFile, atomic_write
+from chromatune.hints import LAYER_SUFFIXES
+from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
+from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row
+from chromatune.jobs.stores import SourceGoneError
+from chromatune.pipeline import model_info, weights_hash
+
+PIXELS_VERSION = 2  # raised when the same photo, options and weights give other pixels: then all are done again
+STRICT = " strict"  # after the key of a result whose photo was read so
+FAILURE_KEYS = ("photo", "message")
+
+
+class Reason(StrEnum):
+    """Why a photo is to be colorized."""
+
+    NEW = "new"
+    CHANGED = "changed"  # or only its time is another: its content decides
+    SETTINGS = "other settings"
+    MISSING = "result missing"
+    FAILED = "failed before"
+
+
+@dataclass(frozen=True)
+class ListedPhoto:
+    """A photo as it was listed.
+
+    Attributes:
+        stamp: of the photo and its layer.
+        layer: key of its painted layer; None for none.
+        problem: why it cannot be colorized, as far as names tell; empty if it can.
+    """
+
+    stamp: str
+    layer: str | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedPhoto:
+    """A photo that is to be colorized, and why."""
+
+    job: ArchiveJob
+    listed: ListedPhoto
+    reason: Reason
+
+
+class HaltedError(PhotoError):
+    """The run cannot go on: the destination cannot be written, or the source is gone."""
+
+
+class Catalog:
+    """The photos of one source and their results in one destination."""
+
+    def __init__(self, settings: ArchiveSettings, manifest: Manifest, folder: Path, globs: Sequence[str] = ()) -> None:
+        """Read what is known.
+
+        Args:
+            settings: of all photos.
+            manifest: what is known of them.
+            folder: of this machine, for `failures.jsonl`: the destination, where that is one.
+            globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
+
+        Raises:
+            ModelError: the model is unknown.
+            DataError: the manifest is damaged.
+        """
+        self.settings, self.folder, self._manifest = settings, folder, manifest
+        self._globs = [each.lower() for each in globs]
+        self.key = settings_key(settings)
+        self._good_keys = self.key, self.key + STRICT  # what passed a strict reading passes any
+        self.rows = {row.photo: row for row in manifest.rows()}
+        self._names = ResultNames({photo: row.result for photo, row in self.rows.items()})
+        self.listed: dict[str, ListedPhoto] = {}
+        self.own_results = self.closed_folders = 0
+        self._halted = ""
+
+    @property
+    def failures_file(self) -> Path:
+        """The file with a line for each photo that failed."""
+        return self.folder / FAILURES_FILE
+
+    def find(self) -> dict[str, ListedPhoto]:
+        """List all photos of the source that are wanted, sorted by key.
+
+        Raises:
+            HaltedError: the source is gone.
+        """
+        try:
+            found = self.settings.source.find()
+            layers = {} if self.settings.layers is None else self.settings.layers.find().stamps
+        except SourceGoneError:
+            raise HaltedError(
+                f"{printable(self.settings.source.name)} is gone: it was removed, or its drive was"
+            ) from None
+        self.own_results, self.closed_folders = found.own_results, found.closed_folders
+        wanted = {key: stamp for key, stamp in found.stamps.items() if self._is_wanted(key)}
+        self.listed = {key: self._listed(key, stamp, layers) for key, stamp in wanted.items()}
+        return self.listed
+
+    def plan(self, listed: Mapping[str, ListedPhoto]) -> list[PlannedPhoto]:
+        """Return what is to be done of photos that were listed, and why."""
+        reasons = {photo: reason for photo, each in listed.items() if (reason := self._reason(photo, each.stamp))}
+        names = self._names.names_of(reasons)
+        return [
+            PlannedPhoto(self._job(photo, names[photo], listed[photo].layer, reason), listed[photo], reason)
+            for photo, reason in reasons.items()
+        ]
+
+    def colorize(self, planned: Sequence[PlannedPhoto], engine: Engine, show: Callable[[ArchiveRecord], None]) -> None:
+        """Colorize photos; the outcome of each is saved, then shown.
+
+        On Ctrl-C the photos in work are finished and saved.
+
+        Raises:
+            HaltedError: no further photo can be done.
+            DataError: an outcome cannot be saved.
+            ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
+        """
+        with self._failure_lines() as failures, closing(engine.records(self._jobs(planned))) as records:
+            for each in planned:
+                if each.listed.problem:
+                    record = ArchiveRecord(each.job.photo, "failed", each.listed.problem)
+                    self._save(record, failures)
+                    show(record)
+            try:
+                for record in records:
+                    self._save(record, failures)
+                    if record.state != "halted":
+                        show(record)
+            except KeyboardInterrupt as interrupt:
+                for record in _throw(records, interrupt):  # that was being saved or shown, or in work
+                    self._save(record, failures)
+                raise
+        if self._halted:
+            raise HaltedError(self._halted)
+
+    def commit(self) -> None:
+        """Bring what is known to the disk."""
+        self._manifest.commit()
+
+    def done_and_failed(self) -> tuple[list[Row], list[Row]]:
+        """Return the rows of photos in the source: those with a result and those without, each sorted by photo."""
+        rows = [self.rows[photo] for photo in sorted(self.listed) if photo in self.rows]
+        return [row for row in rows if row.state == "done"], [row for row in rows if row.state == "failed"]
+
+    def is_outdated(self, row: Row) -> bool:
+        """Return whether a result was made with other options or weights, or of a photo that is now too damaged."""
+        lenient = row.settings == self.key and bool(row.warnings)
+        return row.settings not in self._good_keys or (lenient and self.settings.strict)
+
+    def write_failures(self) -> None:
+        """Write `failures.jsonl` anew, a line for each photo that failed; remove it where none did."""
+        failed = self.done_and_failed()[1]
+        lines = [json.dumps({"photo": row.photo, "message": row.message}) + "\n" for row in failed]
+        if lines:
+            atomic_write(self.failures_file, "".join(lines).encode())
+        else:
+            self.failures_file.unlink(missing_ok=True)
+
+    @contextmanager
+    def _failure_lines(self) -> Iterator[LineFile]:
+        """Open the file of failures, which grows while photos are colorized; forget failed photos that are gone."""
+        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
+        self._manifest.forget(gone)
+        for photo in gone:
+            del self.rows[photo]
+        self.write_failures()
+        with LineFile(self.failures_file, FAILURE_KEYS) as lines:
+            yield lines
+
+    def _jobs(self, planned: Iterable[PlannedPhoto]) -> Iterator[ArchiveJob]:
+        for each in planned:
+            if self._halted:
+                return
+            if not each.listed.problem:
+                yield each.job
+
+    def _save(self, record: ArchiveRecord, failures: LineFile) -> None:
+        if record.state == "halted":
+            self._halted = record.message
+            return
+        photo, old = record.photo, self.rows.get(record.photo)
+        if record.state == "failed":
+            before = old or Row(photo, "failed", "")
+            stamp = self.listed[photo].stamp
+            # a result that is there stays: a photo may be unreadable for a day
+            row = dataclasses.replace(before, state="failed", stamp=stamp, message=record.message, warnings=())
+            failures.append([{"photo": photo, "message": record.message}])
+        elif record.state == "unchanged" and old is not None:
+            row = dataclasses.replace(old, state="done", stamp=record.stamp, message="")
+        else:
+            made = (
+                record.content,
+                self._good_keys[self.settings.strict],
+                record.result,
+                record.result_bytes,
+                record.pixels,
+            )
+            row = Row(photo, "done", record.stamp, *made, warnings=record.warnings)
+            if old is not None and old.result not in ("", record.result):
+                with suppress(OSError):
+                    self.settings.destination.remove(old.result)  # the photo is of another kind now: it has one result
+        self._manifest.put(row)
+        self.rows[photo] = row
+
+    def _reason(self, photo: str, stamp: str) -> Reason | None:
+        row = self.rows.get(photo)
+        if row is None:
+            return Reason.NEW
+        if row.state == "failed":
+            return Reason.FAILED
+        if self.is_outdated(row):
+            return Reason.SETTINGS
+        if self.settings.destination.size(row.result) != row.result_bytes:
+            return Reason.MISSING
+        return None if row.stamp == stamp else Reason.CHANGED
+
+    def _job(self, photo: str, names: tuple[str, str], layer: str | None, reason: Reason) -> ArchiveJob:
+        row = self.rows.get(photo)
+        if row is not None and reason is Reason.CHANGED:
+            return ArchiveJob(photo, *names, layer, known_content=row.content, known_result=row.result)
+        return ArchiveJob(photo, *names, layer)
+
+    def _is_wanted(self, key: str) -> bool:
+        lower = key.lower()
+        name = lower.rpartition("/")[2]
+        return not self._globs or any(fnmatch.fnmatchcase(lower if "/" in glob else name, glob) for glob in self._globs)
+
+    def _listed(self, key: str, stamp: str, layers: Mapping[str, str]) -> ListedPhoto:
+        stem = key.rpartition(".")[0]
+        names = dict.fromkeys(base + suffix for base in (key, stem) for suffix in LAYER_SUFFIXES)
+        found = [name for name in names if name in layers]
+        if not found:
+            return ListedPhoto(stamp)
+        stamp = joined_stamp(stamp, found[0], layers[found[0]])
+        if len(found) == 1:
+            return ListedPhoto(stamp, found[0])
+        first, second = (printable(name) for name in found[:2])
+        return ListedPhoto(
+            f"{stamp} {found[1]}", None, f"{printable(key)}: {first} and {second} could both be its layer; keep one"
+        )
+
+
+def _throw(records: Generator[ArchiveRecord, None, None], interrupt: KeyboardInterrupt) -> Iterator[ArchiveRecord]:
+    """Tell an engine to stop, and yield the outcomes that it still has; none if it has stopped by itself."""
+    with suppress(KeyboardInterrupt):
+        yield records.throw(interrupt)
+        yield from records
+
+
+def settings_key(settings: ArchiveSettings) -> str:
+    """Return a hash of all that decides a result's pixels beside the photo and its layer.
+
+    Runtime and device are not part of it: what they change is rounding.
+
+    Raises:
+        ModelError: the model is unknown.
+    """
+    resolved = dataclasses.asdict(model_info(settings.model).resolve(settings.options))
+    facts = {"options": resolved, "weights": weights_hash(settings.model), "pixels": PIXELS_VERSION}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

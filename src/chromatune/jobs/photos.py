@@ -1,0 +1,469 @@
+"""Photos through one model to files of their own: which file each result goes to, and an event for each.
+
+`plan_jobs` names the files before any work is done; `colorize_photos` makes them. Nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, groupby
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+
+from chromatune.colorizer import Colorizer, ColorizeResult, Request
+from chromatune.errors import OptionsError, PhotoError
+from chromatune.files import prefetch
+from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
+from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, RESULT_MARK, Photo, format_for, read_photo, suffix_for
+from chromatune.jobs.engine import Task, run_tasks
+from chromatune.options import ColorizeOptions
+from chromatune.pipeline import usual_workers
+
+STANDARD_STREAM = "-"
+ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
+READ_AHEAD = 2  # photos that are read before the model asks for them
+
+HintLookup: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make.
+
+    Attributes:
+        source: path of the photo, or "-" for standard input.
+        variant: 0 for the first result of a photo; its seed is the first seed plus this.
+        stem: path of the result without its suffix; None means standard output.
+        suffix: suffix the result should have; None means the one of the photo's own format.
+        exact: the user named this very file, so that its suffix stays, whatever the photo holds.
+        page: of a file that holds several pictures, from 1; None for the one that is the photo.
+    """
+
+    source: str
+    variant: int
+    stem: str | None
+    suffix: str | None = None
+    exact: bool = False
+    page: int | None = None
+
+    def path_for(self, photo: Photo) -> Path | None:
+        """Return the result's path, `.png` where the wanted format cannot hold it; None for standard output."""
+        if self.stem is None:
+            return None
+        if self.exact and self.suffix is not None:
+            return Path(self.stem + self.suffix)
+        return Path(self.stem + suffix_for(self.suffix, photo))
+
+    @property
+    def expected_path(self) -> Path | None:
+        """Path of the result as far as names alone tell; None where they do not."""
+        return None if self.suffix is None else self.path_for(ORDINARY_PHOTO)
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A result that is complete and on the disk.
+
+    Attributes:
+        job: what was to be made.
+        path: its file; None for standard output.
+        result: what was written there.
+    """
+
+    job: Job
+    path: Path | None
+    result: ColorizeResult
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a photo has no result, or lacks one of several; the others go on.
+
+    Attributes:
+        source: the photo's path, or "-" for standard input.
+        message: one line that says what to do.
+        results: number of results that are not made for this reason.
+    """
+
+    source: str
+    message: str
+    results: int = 1
+
+
+@dataclass(frozen=True)
+class Exists:
+    """A result that stands there already, and was not to be replaced."""
+
+    source: str
+    path: Path
+
+
+Event: TypeAlias = Done | Failed | Exists
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedPhoto:
+    """A photo that was read, its hints, and the file of one of its results."""
+
+    job: Job
+    path: Path | None
+    photo: Photo
+    hints: Hints
+
+    @property
+    def pixels(self) -> int:
+        """Number of the photo's pixels."""
+        return self.photo.height_px * self.photo.width_px
+
+
+def plan_jobs(
+    photos: Sequence[str], out: str | None, variants: int, pages: Mapping[str, Sequence[int]] | None = None
+) -> list[Job]:
+    """Return the results to make, photo by photo, each photo's variants in order; a photo given twice counts once.
+
+    Args:
+        photos: paths, or "-" alone.
+        out: file, folder or "-"; None means beside the photo, or standard output for a photo from standard input.
+        variants: results for each photo.
+        pages: numbers of the pages wanted of a photo; without, the one that is the photo.
+
+    Raises:
+        OptionsError: the photos and `out` contradict each other, or two results would have one name.
+    """
+    if STANDARD_STREAM in photos and len(photos) > 1:
+        raise OptionsError("- reads one photo from standard input; give it alone")
+    if out is not None and not out.strip():
+        raise OptionsError("-o is empty; give a file or a folder")
+    first_of: dict[str, str] = {}
+    for photo in photos:
+        first_of.setdefault(photo if photo == STANDARD_STREAM else os.path.abspath(photo), photo)
+    photos = list(first_of.values())
+    wanted = {photo: tuple((pages or {}).get(photo, (None,))) for photo in photos}
+    results = variants * sum(len(of_photo) for of_photo in wanted.values())
+    if out == STANDARD_STREAM or (out is None and photos == [STANDARD_STREAM]):
+        if results > 1:
+            raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
+        return [Job(photos[0], 0, stem=None, page=wanted[photos[0]][0])]
+    jobs = [
+        _with_page(_job(source, out, variant, variants, len(photos)), page, len(of_photo))
+        for source, of_photo in wanted.items()
+        for page in of_photo
+        for variant in range(variants)
+    ]
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _job(source: str, out: str | None, variant: int, variants: int, photos: int) -> Job:
+    number = f"-{variant + 1}" if variants > 1 else ""
+    name = Path("stdin" if source == STANDARD_STREAM else source)
+    suffix = None if source == STANDARD_STREAM else name.suffix
+    if out is None:
+        return Job(
+            source, variant, str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source, suffix
+        )
+    target = Path(out)
+    if photos == 1 and target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
+        if suffix_for(target.suffix, ORDINARY_PHOTO) != target.suffix:
+            raise OptionsError(f"{out}: results cannot be written as {target.suffix}; choose .png, .tif, .webp or .jpg")
+        return Job(source, variant, str(target.with_suffix("")) + number, target.suffix, exact=True)
+    if target.exists() and not target.is_dir():
+        raise OptionsError(f"{out} is a file; give a folder, or for one photo a file name such as result.png")
+    return Job(source, variant, str(target / (name.stem + number)), suffix)
+
+
+def _with_page(job: Job, page: int | None, pages: int) -> Job:
+    """Return the job for a page; where a photo has several, each result's name says which it is of."""
+    if page is None or pages == 1 or job.stem is None:
+        return replace(job, page=page)
+    return replace(job, page=page, stem=f"{job.stem}-p{page}")
+
+
+def _refuse_collisions(jobs: list[Job]) -> None:
+    source_of: dict[str, str] = {}
+    for job in jobs:
+        path = job.expected_path
+        if path is None:
+            continue
+        other = source_of.setdefault(os.path.realpath(path), job.source)
+        if other != job.source:
+            raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
+
+
+def no_hints(source: str) -> Hints:
+    """Return no hints, for any photo."""
+    return Hints()
+
+
+def hints_from_folder(folder: str) -> HintLookup:
+    """Find a photo's hints by its name: of `a/b.jpg`, the layer `FOLDER/b.png`, `.tif`, `.tiff` or `.webp`.
+
+    A photo without such a file has no hints.
+
+    Raises:
+        OptionsError: there is no such folder, or no layer in it.
+    """
+    layers: dict[str, list[Path]] = {}
+    for path in list_layers(Path(folder)):
+        layers.setdefault(path.stem, []).append(path)
+    if not layers:
+        raise OptionsError(f"{folder}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)}, named like the photos")
+
+    def hints_of(source: str) -> Hints:
+        found = [] if source == STANDARD_STREAM else layers.get(Path(source).stem, [])
+        if len(found) > 1:
+            raise PhotoError(f"{source}: {found[0]} and {found[1].name} could both be its layer; keep one")
+        return Hints.from_layer(found[0], name=str(found[0])) if found else Hints()
+
+    return hints_of
+
+
+def colorize_photos(
+    jobs: Sequence[Job],
+    options: Sequence[ColorizeOptions],
+    model: str,
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    standard_input: bytes = b"",
+    standard_output: BinaryIO | None = None,
+    hints_of: HintLookup = no_hints,
+    like: Sequence[Photo] = (),
+) -> Iterator[Event]:
+    """Make the results and yield an event for each: first what names alone rule out, then in the order of the jobs.
+
+    Each photo is decoded once, whatever the number of its results. The model is loaded once a photo needs it. One
+    thread reads ahead, and each worker takes a photo through the model to its file; on a GPU several photos share a
+    pass, and the next ones go through it while the last are written.
+
+    Args:
+        jobs: what to make, see `plan_jobs`; the jobs of a photo stand together.
+        options: of each variant.
+        model: see `Colorizer.load`.
+        device: where to compute; None for the best there is.
+        runtime: the library that computes; None for the faster one.
+        batch_size: photos that share a pass where the model gains by it.
+        overwrite: replace results that exist; the photos given are never replaced.
+        strict: refuse damaged photos that could be read in part.
+        max_pixels: larger photos are refused.
+        standard_input: the file that a job's source "-" stands for.
+        standard_output: takes the results of jobs without a name; needed for those alone.
+        hints_of: returns the hints of a source's photo, or raises a `PhotoError`.
+        like: photos in color whose colors are used where they show the same.
+
+    Raises:
+        OptionsError: there are references, and the model has no photo encoder.
+        ModelError: the model cannot be loaded, or gives no numbers; events that are known by then come first.
+        PhotoError: the folder of the first result cannot be made.
+    """
+    inputs = frozenset(os.path.realpath(job.source) for job in jobs if job.source != STANDARD_STREAM)
+    outputs = _OutputPaths(inputs, overwrite)
+    possible = yield from _possible_jobs(jobs, outputs)
+    alone = len(possible) == 1  # threads would gain nothing, and each has memory of its own
+    reading = ThreadPoolExecutor(1, "read-ahead")
+
+    def read(of_photo: list[Job]) -> list[DecodedPhoto | Failed | Exists]:
+        return _read(of_photo, outputs, partial(_decode, standard_input, strict, max_pixels), hints_of)
+
+    try:
+        photos = (list(group) for _, group in groupby(possible, key=lambda job: (job.source, job.page)))
+        found = map(read, photos) if alone else prefetch(reading, read, photos, READ_AHEAD)
+        entries = chain.from_iterable(found)
+        for first in entries:
+            if isinstance(first, DecodedPhoto):
+                break
+            yield first
+        else:
+            return
+        _make_folder(first.path)  # before time is spent on what goes there
+        colorizer, workers = _load(model, device, runtime, len(possible))
+        references = tuple(colorizer.reference(photo) for photo in like)
+        writer = Writer(colorizer, options, references, overwrite, standard_output)
+        workers = 0 if alone else workers
+        together = max(1, batch_size) if colorizer.backend.batches else 1
+        tasks = _tasks(chain([first], entries), writer, together)
+        yield from _events(run_tasks(tasks, workers=workers, most_tasks=workers + 1, in_order=True))
+    finally:
+        reading.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass
+class _OutputPaths:
+    """Which files may be written."""
+
+    inputs: frozenset[str]  # real paths of all photos given: none of them is written to
+    overwrite: bool
+    results: set[str] = field(default_factory=set)  # real paths of results that this run has made or will make
+
+    def problem(self, path: Path | None) -> str | None:
+        """Return why no result may be written to a path, or None."""
+        if path is None:
+            return None
+        real_path = os.path.realpath(path)
+        if real_path in self.inputs:
+            return f"{path} is one of the photos given, which are never replaced; choose another place with -o"
+        if real_path in self.results:
+            return f"{path} is the result of another photo of this run; colorize this one apart"
+        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+            return f"{path}: no permission to write there; choose another place with -o"
+        return None
+
+    def exists(self, path: Path | None) -> bool:
+        """Return whether a result stands there already, and is to stay."""
+        return path is not None and not self.overwrite and os.path.lexists(path)
+
+    def add(self, path: Path | None) -> None:
+        if path is not None:
+            self.results.add(os.path.realpath(path))
+
+
+def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Failed | Exists, None, list[Job]]:
+    """Return the jobs whose names let one expect a result; the others fail before any photo is read."""
+    possible: list[Job] = []
+    for source, group in groupby(jobs, key=lambda job: job.source):
+        of_photo = list(group)
+        if source != STANDARD_STREAM and os.path.isdir(source):
+            message = f"{source} is a folder; use `chromatune batch {source} RESULTS`, or give files"
+            yield Failed(source, message, len(of_photo))
+            continue
+        for job in of_photo:
+            path = job.expected_path
+            problem = outputs.problem(path)
+            if problem is not None:
+                yield Failed(source, problem)
+            elif path is not None and outputs.exists(path):
+                yield Exists(source, path)
+            else:
+                possible.append(job)
+    return possible
+
+
+def _decode(standard_input: bytes, strict: bool, max_pixels: int, job: Job) -> Photo:
+    source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
+    return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
+
+
+def _read(
+    of_photo: list[Job], outputs: _OutputPaths, decode: Callable[[Job], Photo], hints_of: HintLookup
+) -> list[DecodedPhoto | Failed | Exists]:
+    """Decode a photo once, for each of its results whose file may be written."""
+    source = of_photo[0].source
+    try:
+        photo = decode(of_photo[0])
+        hints = hints_of(source)
+        hints.check(photo)
+    except PhotoError as error:
+        return [Failed(source, str(error), len(of_photo))]
+    entries: list[DecodedPhoto | Failed | Exists] = []
+    for job in of_photo:
+        path = job.path_for(photo)
+        problem = outputs.problem(path)  # again: what the photo holds may have changed the suffix
+        if problem is not None:
+            entries.append(Failed(source, problem))
+        elif path is not None and outputs.exists(path):
+            entries.append(Exists(source, path))
+        else:
+            outputs.add(path)
+            entries.append(DecodedPhoto(job, path, photo, hints))
+    return entries
+
+
+def _make_folder(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotoError(f"{path.parent}: cannot be made ({error.strerror}); choose another place with -o") from error
+
+
+def _load(model: str, device: str | None, runtime: str | None, results: int) -> tuple[Colorizer, int]:
+    """Return the model, and how many threads take results through it."""
+    workers = max(1, min(results, usual_workers()))
+    colorizer = Colorizer.load(model, device=device, runtime=runtime, workers=workers)
+    if not colorizer.backend.concurrent:  # on a GPU, a photo is written while the next is in the pass; a CPU's
+        workers = min(workers, 2 if colorizer.backend.batches else 1)  # threads would only be in the way
+    return colorizer, workers
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Takes photos through the model to their files.
+
+    Attributes:
+        colorizer: the model.
+        options: of each variant.
+        references: of all photos.
+        overwrite: replace results that exist.
+        standard_output: takes the results of jobs without a name.
+    """
+
+    colorizer: Colorizer
+    options: Sequence[ColorizeOptions]
+    references: tuple[Reference, ...] = ()
+    overwrite: bool = False
+    standard_output: BinaryIO | None = None
+
+    def write(self, photos: Sequence[DecodedPhoto]) -> list[Event]:
+        """Colorize photos in one pass, write their results, and return an event for each."""
+        requests = [Request(each.photo, self.options[each.job.variant], each.hints, self.references) for each in photos]
+        results = self.colorizer.colorize_many(requests, batch_size=len(photos))
+        return [self._write(each, result) for each, result in zip(photos, results, strict=True)]
+
+    def _write(self, decoded: DecodedPhoto, result: ColorizeResult | PhotoError) -> Event:
+        try:
+            if isinstance(result, PhotoError):
+                raise result
+            if decoded.path is not None:
+                result.save(decoded.path, overwrite=self.overwrite)
+            elif self.standard_output is not None:
+                self.standard_output.write(result.encode(format_for(suffix_for(None, result.photo))))
+                self.standard_output.flush()
+        except PhotoError as error:
+            return Failed(decoded.job.source, str(error))
+        return Done(decoded.job, decoded.path, result)
+
+
+def _tasks(
+    entries: Iterable[DecodedPhoto | Failed | Exists], writer: Writer, together: int
+) -> Iterator[Task[Event | list[Event]]]:
+    """Yield a task for each so many photos in a row, and one for each entry without a photo."""
+    batch: list[DecodedPhoto] = []
+    for entry in entries:
+        if isinstance(entry, DecodedPhoto):
+            batch.append(entry)
+        if batch and (len(batch) == together or not isinstance(entry, DecodedPhoto)):
+            yield _task(writer, batch)
+            batch = []
+        if not isinstance(entry, DecodedPhoto):
+            yield Task.known(entry)
+    if batch:
+        yield _task(writer, batch)
+
+
+def _task(writer: Writer, batch: list[DecodedPhoto]) -> Task[Event | list[Event]]:
+    return Task(partial(writer.write, batch), pixels=sum(each.pixels for each in batch))
+
+
+def _events(results: Iterable[Event | list[Event]]) -> Iterator[Event]:
+    """Yield all events, but of a photo whose results could not be written the first failure alone."""
+    failed: set[str] = set()
+    for result in results:
+        for event in result if isinstance(result, list) else []:
+            if isinstance(event, Failed):
+                if event.source in failed:
+                    continue
+                failed.add(event.source)
+            yield event
+        if not isinstance(result, list):
+            yield result

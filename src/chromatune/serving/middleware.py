@@ -1,0 +1,218 @@
+"""What surrounds the routes: a guard that checks requests before their bodies are read, and metrics for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+
+from chromatune.serving.predictor import State
+from chromatune.serving.settings import LOOPBACK, ServeSettings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
+OPEN_FOLDERS = ("/page/", "/docs/")
+BATCHES = "/v1/batches"  # may be larger than single photos
+VIDEOS = ("/v1/videos", "/v1/films")  # the same; the second until 0.3
+HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+CLOSING = {"connection": "close"}  # the rest of a body that is not read any more must not be taken for a request
+UNKNOWN = "other"  # what clients name is without bound: paths that are no routes, methods
+METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
+
+
+class Guard:
+    """An ASGI app around another: host, origin, token, size and time of a request, and headers of each answer.
+
+    The host is checked because a page elsewhere may give this machine a name of its own (DNS rebinding), the origin
+    because a page elsewhere may send forms here.
+    """
+
+    def __init__(self, app: App, settings: ServeSettings, state: Callable[[], State]) -> None:
+        self.app, self.settings, self.state = app, settings, state
+        self._hosts = {*LOOPBACK, "[::1]", settings.host.lower(), *(name.lower() for name in settings.allow_host)}
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = {key.lower() for key, _ in message["headers"]}
+                more = ((key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in known)
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        larger = {BATCHES: self.settings.max_batch_mb, **dict.fromkeys(VIDEOS, self.settings.max_video_mb)}
+        max_mb = larger.get(scope["path"], self.settings.max_upload_mb)
+        try:
+            self._check(scope["method"], scope["path"], headers, max_mb)
+        except HTTPException as refusal:
+            await _refuse(send_guarded, refusal)
+            return
+        await self.app(scope, self._limited(receive, max_mb), send_guarded)
+
+    def _check(self, method: str, path: str, headers: dict[str, str], max_mb: float) -> None:
+        """Check a request's head.
+
+        Raises:
+            HTTPException: the request is refused.
+        """
+        host = headers.get("host", "")
+        if not self._accepts_host(_name_of(host)):
+            raise HTTPException(403, "this server is not called that; start it with --allow-host NAME to allow it")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise HTTPException(403, "requests from pages of other sites are refused")
+        if self.settings.token is not None and not self._is_open(path):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            # In constant time: how long it takes says nothing about where the tokens differ
+            same = hmac.compare_digest(given.encode("latin-1"), self.settings.token.encode())
+            if scheme.lower() != "bearer" or not same:
+                raise HTTPException(
+                    401, "a token is needed: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
+                )
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18 or int(length) > max_mb * 1e6:
+            raise _too_large(max_mb)
+        state = self.state()
+        if method == "POST" and state.name != "ready":
+            line = state.reason or "the model is loading; come again in a moment"
+            raise HTTPException(503, line, {"retry-after": "2"} | CLOSING)
+
+    def _accepts_host(self, name: str) -> bool:
+        if name in self._hosts:
+            return True
+        if self.settings.host in LOOPBACK:
+            return False
+        try:  # an address is no name that somebody could point elsewhere
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def _is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+    def _limited(self, receive: Receive, max_mb: float) -> Receive:
+        """Return `receive` that raises a refusal once the body is too large, or its upload takes too long."""
+        size, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + self.settings.timeout_s
+
+        async def limited() -> Message:
+            nonlocal size, complete
+            if complete:  # what comes now is that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                line = f"the upload took longer than {self.settings.timeout_s:g} s; send a smaller photo"
+                raise HTTPException(408, line, CLOSING) from None
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if size > max_mb * 1e6:
+                raise _too_large(max_mb)
+            return message
+
+        return limited
+
+
+def _too_large(max_mb: float) -> HTTPException:
+    return HTTPException(413, f"the request is larger than {max_mb:g} MB; send a smaller photo, or fewer", CLOSING)
+
+
+async def _refuse(send: Send, refusal: HTTPException) -> None:
+    body = json.dumps({"detail": refusal.detail}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **(refusal.headers or {})}
+    encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status_code, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _name_of(host: str) -> str:
+    """Return a Host header without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+
+
+def retry_after(waiting: int, workers: int) -> str:
+    """Return seconds after which a slot is likely, guessed from the queue's length."""
+    return str(max(1, math.ceil(waiting / max(1, workers) / 4)))
+
+
+class Metrics:
+    """Metrics of one app: requests by route and status, their seconds, photos, and the queue."""
+
+    MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("route", "method", "status")
+        self.requests = Counter("chromatune_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram(
+            "chromatune_request_seconds", "Seconds from a request's head to its answer.", ("route",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.photos = Counter("chromatune_photos", "Photos colorized.", registry=self.registry)
+        self.previews = Histogram(
+            "chromatune_preview_seconds", "Seconds of a preview of an open photo.", registry=self.registry
+        )
+        queue = Gauge("chromatune_photos_waiting", "Photos in work or waiting for it.", registry=self.registry)
+        queue.set_function(waiting)
+
+    def wrap(self, app: App) -> App:
+        """Return an app with its requests counted."""
+
+        async def counted(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            start, status = time.perf_counter(), 500
+
+            async def noted(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await app(scope, receive, noted)
+            finally:
+                route = getattr(scope.get("route"), "path", UNKNOWN)
+                method = scope["method"] if scope["method"] in METHODS else UNKNOWN
+                self.requests.labels(route, method, str(status)).inc()
+                self.seconds.labels(route).observe(time.perf_counter() - start)
+
+        return counted
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,211 @@
+"""What the routes share: fields of forms, results as files with facts in their headers, failures as one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
+from chromatune.options import ColorizeOptions, make_options
+from chromatune.serving.middleware import retry_after
+from chromatune.serving.predictor import EncodedImage, QueueFull, Unavailable
+from chromatune.serving.store import NotStored
+
+PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any format that is read.")]
+OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
+ModelField: TypeAlias = Annotated[str | None, Form(description="A model on offer; the first by default.")]
+ReferenceField: TypeAlias = Annotated[
+    list[UploadFile] | None, File(description="Photos in color that show the same things.")
+]
+
+MEDIA_TYPES = {
+    ".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff", ".webp": "image/webp", ".bmp": "image/bmp",
+}  # fmt: skip
+MAX_HEADER = 1000  # characters of a fact in a header
+POLL_S = 0.25  # between two looks whether the client is still there
+CLIENT_GONE = 499  # nginx's number, for logs and metrics: nobody reads it
+
+
+class Failure(BaseModel):
+    """Why there is no result."""
+
+    detail: str
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of failures that a route has, for OpenAPI; those that every route has are added."""
+    return {status: {"model": Failure, "description": _MEANINGS[status]} for status in (401, 403, *statuses)}
+
+
+_MEANINGS = {
+    400: "The photo cannot be read; `detail` is the command line's own line.",
+    401: "A token is needed.",
+    403: "The request comes from elsewhere.",
+    404: "There is none, or no longer.",
+    408: "The upload took too long.",
+    413: "The request is too large.",
+    415: "The file is no picture.",
+    422: "An option is wrong.",
+    429: "Too many photos wait; `Retry-After` says when to try again.",
+    503: "The model is loading, or could not be loaded.",
+    504: "The answer took too long.",
+}
+FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms, and what they take
+UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
+EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
+
+NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
+RETRY_SOON = {"retry-after": "2"}  # header of a 409
+
+
+def file_of(media_type: str) -> dict[str, Any]:
+    """Return the description of a response that is a file, for OpenAPI."""
+    return {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+PICTURES = file_of("image/*")
+T = TypeVar("T")
+
+
+class _ClientGone(Exception):
+    """The client has closed the connection."""
+
+
+class _TooSlow(Exception):
+    """The result took too long."""
+
+
+def parsed_options(text: str) -> ColorizeOptions:
+    """Return options from JSON, within the same limits as on the command line.
+
+    Raises:
+        OptionsError: it is no JSON object, or an option is unknown or out of range.
+    """
+    try:
+        given = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise OptionsError("options: accepted is a JSON object")
+    return make_options(**given)
+
+
+def file_name(given: str | None) -> str:
+    """Return what a client calls a photo, without folders."""
+    return (given or "").replace("\\", "/").rpartition("/")[2][:200] or "photo"
+
+
+async def read_references(uploads: Sequence[UploadFile] | None) -> tuple[tuple[str, bytes], ...]:
+    """Return name and bytes of each reference photo of a request."""
+    return tuple([(file_name(each.filename), await each.read()) for each in uploads or ()])
+
+
+def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
+    """Return a file with its facts as headers; values that are no plain text are percent-encoded."""
+    headers = {
+        f"x-chromatune-{name.replace('_', '-')}": quote(_text_of(value)[:MAX_HEADER], safe=" ,.:;()+-/=")
+        for name, value in image.facts.items()
+    }
+    if "name" in image.facts:
+        headers["content-disposition"] = f"{disposition}; filename*=UTF-8''{quote(result_name(image), safe='')}"
+    return Response(image.data, media_type=MEDIA_TYPES.get(image.suffix, "application/octet-stream"), headers=headers)
+
+
+def result_name(image: EncodedImage) -> str:
+    """Return the name of a result's file, the same that the command line gives it."""
+    return f"{Path(str(image.facts['name'])).stem}.color{image.suffix}"
+
+
+def _text_of(value: object) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
+    """Return the result of work, which is cancelled where it takes too long or the client closes the connection.
+
+    Raises:
+        Exception: what the work raises; else one that becomes a 504, or a 499 where the client has gone.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise _ClientGone
+        raise _TooSlow(f"no answer within {seconds:g} s; send a smaller photo, or come again")
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(POLL_S)
+
+
+def _failed(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": line}, status, headers)
+
+
+def status_of(error: ChromaTuneError) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, OptionsError):
+        return 422
+    if isinstance(error, PhotoError):
+        return 415 if isinstance(error, NotAPictureError) else 400
+    if isinstance(error, VideoError):
+        return 400
+    return 503  # a model, or a library that a model needs
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer each error with its status and one line, the same that the command line prints."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        names = [str(name) for name in first["loc"] if name != "body"]
+        if names and names[-1] in FILE_FIELDS and first["type"] in ("missing", "value_error"):
+            return _failed(422, f"a {FILE_FIELDS[names[-1]]} as a file is needed; the field is called {names[-1]}")
+        return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
+
+    @app.exception_handler(ChromaTuneError)
+    async def failed(_: Request, error: ChromaTuneError) -> JSONResponse:
+        return _failed(status_of(error), str(error))
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(_: Request, error: Unavailable) -> JSONResponse:
+        return _failed(503, str(error), {"retry-after": "2"})
+
+    @app.exception_handler(NotStored)
+    async def missing(_: Request, error: NotStored) -> JSONResponse:
+        return _failed(404, str(error))
+
+    @app.exception_handler(QueueFull)
+    async def full(request: Request, error: QueueFull) -> JSONResponse:
+        waiting = request.app.state.predictor.waiting
+        line = str(error) or "too many photos wait; come again"
+        return _failed(429, line, {"retry-after": retry_after(waiting, 1)})
+
+    @app.exception_handler(_TooSlow)
+    async def slow(_: Request, error: _TooSlow) -> JSONResponse:
+        return _failed(504, str(error))
+
+    @app.exception_handler(_ClientGone)
+    async def gone(_: Request, __: _ClientGone) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    @app.exception_handler(MemoryError)
+    async def memory(_: Request, __: MemoryError) -> JSONResponse:
+        return _failed(503, "not enough memory at the moment; come again", {"retry-after": "5"})

@@ -1,0 +1,166 @@
+"""Sessions over HTTP: a photo that is opened once and edited many times; the page uses them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Body, FastAPI, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from chromatune.options import ColorizeOptions, check_recompose
+from chromatune.serving.middleware import Metrics
+from chromatune.serving.predictor import ColorizeRequest, EditRequest, Facts, Predictor, Session
+from chromatune.serving.responses import (
+    EDITS,
+    PICTURES,
+    UPLOADS,
+    ModelField,
+    OptionsField,
+    PhotoField,
+    ReferenceField,
+    failures,
+    file_name,
+    image_response,
+    in_time,
+    parsed_options,
+    read_references,
+)
+from chromatune.serving.settings import ServeSettings
+from chromatune.serving.store import SessionStore
+
+Key = Annotated[str, Path(max_length=64, description="Of a session.")]
+NOT_OPEN = "this photo is no longer open; send it again"
+
+
+class VersionResponse(BaseModel):
+    """One pass of the model over a photo."""
+
+    version: int
+    facts: Facts = Field(description="Model, prompt, seed, steps, warnings.")
+
+
+class SessionResponse(VersionResponse):
+    """An open photo and its first version."""
+
+    id: str
+
+
+class VersionRequest(BaseModel):
+    """How to take the photo through the model again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, max_length=1000, description="A model on offer; the first by default.")
+    options: ColorizeOptions = ColorizeOptions()
+
+
+class PreviewRequest(EditRequest):
+    """How the photo is wanted on a screen."""
+
+    max_pixels: int = Field(1_000_000, ge=1000, description="It is made smaller where it has more.")
+
+
+class SuggestionsResponse(BaseModel):
+    """Colors for a point, the most plausible first."""
+
+    colors: list[str]
+    colours: list[str] = Field(deprecated=True, description="The same; until version 0.3.")
+
+
+def add_session_routes(
+    app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics
+) -> SessionStore[Session]:
+    """Add the routes of sessions, and return the store that they use."""
+    store = SessionStore[Session](settings.sessions, settings.session_minutes, NOT_OPEN)
+    _add_versions(app, predictor, settings, store, metrics)
+    _add_edits(app, settings, store, metrics)
+    return store
+
+
+def _add_versions(
+    app: FastAPI, predictor: Predictor, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics
+) -> None:
+    @app.post("/v1/sessions", status_code=201, summary="Open a photo for edits", responses=failures(*UPLOADS))
+    async def open_session(
+        request: Request,
+        photo: PhotoField,
+        options: OptionsField = "{}",
+        model: ModelField = None,
+        reference: ReferenceField = None,
+    ) -> SessionResponse:
+        """Read the photo and take it through the model once; edits name the session's id.
+
+        A session ends some time after its last use, or when too many later ones are open.
+        """
+        asked = parsed_options(options)
+        check_recompose(asked, "a session needs")
+        opening = ColorizeRequest(
+            await photo.read(), file_name(photo.filename), model or settings.models[0], asked,
+            references=await read_references(reference), max_pixels=settings.max_pixels,
+        )  # fmt: skip
+        session = await in_time(request, predictor.open_session(opening), settings.timeout_s)
+        metrics.photos.inc()
+        return SessionResponse(id=store.add(session), version=session.version, facts=session.facts)
+
+    @app.post(
+        "/v1/sessions/{key}/versions",
+        status_code=201,
+        summary="Take the photo through the model again",
+        responses=failures(*EDITS),
+    )
+    async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, Body()]) -> VersionResponse:
+        """Another seed, prompt or model; of many versions the oldest is dropped."""
+        check_recompose(wanted.options, "a session needs")
+        adding = store.get(key).add_version(wanted.model or settings.models[0], wanted.options)
+        number, facts = await in_time(request, adding, settings.timeout_s)
+        metrics.photos.inc()
+        return VersionResponse(version=number, facts=facts)
+
+    @app.delete(
+        "/v1/sessions/{key}", status_code=204, summary="Close a session", response_class=Response,
+        responses=failures(404, 422),
+    )  # fmt: skip
+    async def close_session(key: Key) -> Response:
+        store.remove(key)
+        return Response(status_code=204)
+
+
+def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics) -> None:
+    @app.post(
+        "/v1/sessions/{key}/preview",
+        summary="The photo for a screen",
+        response_class=Response,
+        responses={200: PICTURES, **failures(*EDITS)},
+    )
+    async def preview(request: Request, key: Key, edit: Annotated[PreviewRequest, Body()]) -> Response:
+        """JPEG, or PNG where the photo has transparency; with a strength of 0, the photo as it was."""
+        working = store.get(key).preview(edit, min(edit.max_pixels, settings.max_pixels))
+        with metrics.previews.time():
+            return image_response(await in_time(request, working, settings.timeout_s))
+
+    @app.post(
+        "/v1/sessions/{key}/result",
+        summary="The finished photo",
+        response_class=Response,
+        responses={200: PICTURES, **failures(*EDITS)},
+    )
+    async def result(request: Request, key: Key, edit: Annotated[EditRequest, Body()]) -> Response:
+        """The file at full size, the same as /v1/colorize gives for all options and hints together."""
+        working = store.get(key).finish(edit)
+        return image_response(await in_time(request, working, settings.timeout_s), "attachment")
+
+    @app.get(
+        "/v1/sessions/{key}/suggestions",
+        summary="Colors for a point",
+        responses=failures(400, 404, 422, 429, 503, 504),
+    )
+    async def suggestions(
+        request: Request,
+        key: Key,
+        x: Annotated[float, Query(description="Pixels from the photo's left edge.", allow_inf_nan=False)],
+        y: Annotated[float, Query(description="Pixels from its top.", allow_inf_nan=False)],
+        version: Annotated[int | None, Query(description="Whose own color comes first; the last by default.")] = None,
+    ) -> SuggestionsResponse:
+        """What the model gives there, for its own prompt and for others; a photo's first point takes seconds."""
+        found = await in_time(request, store.get(key).suggestions(x, y, version), settings.timeout_s)
+        return SuggestionsResponse(colors=found, colours=found)

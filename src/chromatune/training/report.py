@@ -1,0 +1,492 @@
+"""What a run reports: rows for `metrics.jsonl` and TensorBoard while it runs; curves and a page, `report.html`."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+from accelerate import Accelerator
+
+from chromatune.errors import DataError, count_of
+from chromatune.files import atomic_write
+from chromatune.reports import (
+    MISSING,
+    Block,
+    Folded,
+    Page,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    beside,
+    data_uri,
+    jpeg_of,
+    new_figure,
+    png_of,
+    png_of_figure,
+    render_page,
+    require_pages,
+)
+from chromatune.training.checkpoints import disk_errors
+from chromatune.training.validation import grid_path, read_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS_FILE = "metrics.jsonl"
+PAGE_FILE = "report.html"
+CURVES_FILE = "curves.png"
+TENSORBOARD_FOLDER = "tensorboard"
+LARGEST = 2**53  # of a whole number: beyond it, curves could not be drawn
+FORMER_NAMES = {"psnr_grey": "psnr_gray"}  # of measures, in the files of version 0.1
+PANEL_INCHES = (4.4, 3.0)  # two fit side by side on a page, in a fold too
+SQUARE_PX = (120, 240)  # of a photo among the samples: two lines of four fit side by side, or one of larger ones
+
+Row = Mapping[str, Any]  # of `metrics.jsonl`: "step", "kind" ("train" or "validation"), and measures
+Points = tuple[list[int], list[float]]  # steps, values
+OnRow = Callable[[dict[str, Any]], None]
+Track = Callable[[Mapping[str, Any], int], None]  # values by name, step
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows, while the run lasts
+
+
+class MetricsLog:
+    """The file of a run's rows, appended as they come; those after the step that a run resumes at are dropped first."""
+
+    def __init__(self, out: Path, step: int, on_row: OnRow) -> None:
+        """Open or make the file.
+
+        Args:
+            out: folder of the run.
+            step: rows of later steps are dropped; -1 drops all.
+            on_row: called with each row once it is written.
+
+        Raises:
+            DataError: the file cannot be read, or the disk is full.
+        """
+        self.path, self.on_row = out / METRICS_FILE, on_row
+        rows = read_metrics(self.path) if self.path.exists() else []
+        lines = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
+        with disk_errors(self.path):
+            atomic_write(self.path, "".join(lines).encode())
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row, and hand it to `on_row`.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.on_row(row)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of `metrics.jsonl` by step, the last one of each step and kind.
+
+    Lines that no run writes are skipped, such as the half line that a killed run may leave; a resumed run repeats the
+    steps since its checkpoint. Measures of version 0.1 get their present names.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the run's measurements cannot be read ({error.strerror})") from None
+    known: dict[tuple[int, str], dict[str, Any]] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if _is_row(row):
+            known[row["step"], row["kind"]] = {FORMER_NAMES.get(name, name): value for name, value in row.items()}
+    return [known[key] for key in sorted(known)]
+
+
+def _is_row(row: object) -> bool:
+    """Return whether a line is a run's: a step, a kind, and numbers alone (a measure that failed may be a NaN)."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("kind"), str):
+        return False
+    if not isinstance(row.get("step"), int) or row["step"] < 0:
+        return False
+    return all(name == "kind" or _is_number(value) for name, value in row.items())
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= LARGEST
+
+
+@contextmanager
+def tracking(accelerator: Accelerator, out: Path) -> Iterator[Track]:
+    """Yield what writes measurements for TensorBoard while the block runs; without TensorBoard, nothing is written.
+
+    Args:
+        accelerator: of the run.
+        out: folder of the run.
+
+    Raises:
+        DataError: the disk is full: TensorBoard's thread keeps its failure for the next call, and would print it too.
+    """
+    folder, former_hook, began = out / TENSORBOARD_FOLDER, threading.excepthook, False
+
+    def report(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard"):
+            former_hook(failed)
+
+    def track(values: Mapping[str, Any], step: int) -> None:
+        nonlocal began
+        with disk_errors(folder):
+            if not began:  # not before: a run that is refused writes nothing
+                accelerator.init_trackers(TENSORBOARD_FOLDER)
+                began = True
+            accelerator.log(dict(values), step=step)
+
+    threading.excepthook = report
+    try:
+        yield track
+        with disk_errors(folder):
+            accelerator.end_training()
+    finally:
+        threading.excepthook = former_hook
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Curves
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel: `key` of the rows of `kind`; with `minus`, its distance above that key."""
+
+    label: str
+    kind: str
+    key: str
+    minus: str | None = None
+    style: str = "-"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share axes; not drawn where no row has the first of them, which is what the panel is about."""
+
+    title: str
+    unit: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+    zero_line: bool = False
+    main: bool = False  # among those to judge a run by
+
+
+def _both(name: str, unit: str, key: str, *, main: bool = True) -> Panel:
+    """Return the panel of a measure on held-out and on training photos."""
+    train = Curve("training photos", "validation", f"train_{key}", style="--")
+    return Panel(name, unit, (Curve("validation", "validation", key), train), main=main)
+
+
+def _gap(name: str, unit: str, key: str) -> Panel:
+    """Return the panel of validation less training, which the paper leaves open."""
+    gap = Curve("validation - training", "validation", key, minus=f"train_{key}")
+    return Panel(f"{name}: generalization gap", unit, (gap,), zero_line=True)
+
+
+TRAIN_LOSSES = ("loss", "noise_loss", "lab_loss")
+PANELS = (
+    Panel(
+        "PSNR",
+        "dB",
+        (
+            Curve("model, recomposed", "validation", "psnr"),
+            Curve("model, raw", "validation", "raw_psnr"),
+            Curve("gray passthrough", "validation", "psnr_gray", style="--"),
+        ),
+        main=True,
+    ),
+    _both("Chroma error", "MSE, CIELAB a and b", "ab_mse"),
+    _both("Noise loss", "MSE", "noise_loss"),
+    Panel(
+        "Training loss",
+        "loss",
+        tuple(Curve(key.replace("_", " "), "train", key) for key in TRAIN_LOSSES),
+        log=True,
+        main=True,
+    ),
+    Panel("Colorfulness error", "ΔCF", (Curve("ΔCF", "validation", "delta_cf"),)),
+    _both("LAB error", "MSE, CIELAB", "lab_mse", main=False),
+    _gap("Noise loss", "MSE", "noise_loss"),
+    _gap("LAB error", "MSE, CIELAB", "lab_mse"),
+    _gap("Chroma error", "MSE, CIELAB a and b", "ab_mse"),
+    Panel("Learning rate", "lr", (Curve("lr", "train", "lr"),)),
+    Panel(
+        "Learned loss weights",
+        "weight",
+        (Curve("noise", "train", "weight_noise"), Curve("LAB", "train", "weight_lab")),
+    ),
+)
+
+
+def curve_points(rows: Iterable[Row], curve: Curve) -> Points:
+    """Return steps and values of a curve, where its keys are there and finite numbers."""
+    steps, values = [], []
+    for row in rows:
+        numbers = [row.get(curve.key), row.get(curve.minus) if curve.minus else 0.0]
+        if row["kind"] == curve.kind and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+            steps.append(int(row["step"]))
+            values.append(float(numbers[0]) - float(numbers[1]))  # type: ignore[arg-type]
+    return steps, values
+
+
+def draw_panels(rows: Sequence[Row], best_step: int | None) -> list[tuple[Panel, bytes]]:
+    """Draw the panels that there are values for, each with its PNG; all pictures have one size.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        best_step: step of the best checkpoint, marked in each; None if there is none.
+    """
+    drawn = []
+    for panel in PANELS:
+        lines = [(curve, curve_points(rows, curve)) for curve in panel.curves]
+        if lines[0][1][0]:
+            figure = new_figure(*PANEL_INCHES)
+            _draw_panel(figure.subplots(), panel, [line for line in lines if line[1][0]], best_step)
+            drawn.append((panel, png_of_figure(figure)))
+    return drawn
+
+
+def sheet_of(panels: Sequence[bytes]) -> bytes:
+    """Join PNGs of one size to one, two in a row, on white."""
+    decoded = [cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) for png in panels]
+    pictures = [bgr[..., ::-1] for bgr in decoded if bgr is not None]
+    if len(pictures) % 2:
+        pictures.append(np.full_like(pictures[0], 255))
+    return png_of(np.vstack([np.hstack(pictures[first : first + 2]) for first in range(0, len(pictures), 2)]))
+
+
+def _draw_panel(ax: Axes, panel: Panel, lines: Sequence[tuple[Curve, Points]], best_step: int | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for curve, (steps, values) in lines:
+        marker = "o" if curve.kind == "validation" else None  # few points, and a single one draws no line
+        ax.plot(steps, values, curve.style, label=curve.label, marker=marker, markersize=3, linewidth=1.2)
+    if panel.log and all(value > 0 for _, (_, values) in lines for value in values):
+        ax.set_yscale("log")
+    if panel.zero_line:
+        ax.axhline(0, color="gray", linewidth=0.8)
+    if best_step is not None:
+        ax.axvline(best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
+    ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+class Measure(NamedTuple):
+    """A measure to judge a run by."""
+
+    key: str
+    name: str
+    better: str  # "higher", "lower", or nothing
+
+
+MEASURES = (
+    Measure("psnr", "PSNR, dB", "higher"),
+    Measure("psnr_gray", "PSNR of the gray input, dB", ""),
+    Measure("ab_mse", "chroma error, CIELAB a and b", "lower"),
+    Measure("delta_cf", "colorfulness error, ΔCF", "lower"),
+    Measure("noise_loss", "noise loss, held-out photos", "lower"),
+    Measure("train_noise_loss", "noise loss, training photos", ""),
+)
+
+
+class Milestones(NamedTuple):
+    """The validations that the page compares; one may be two of them."""
+
+    before: Row | None  # of the untouched model
+    best: Row
+    last: Row
+
+
+def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, object], best_step: int | None) -> Path:
+    """Write `report.html` and `curves.png` into the run's folder; return the path of the first.
+
+    Args:
+        run_folder: holds `metrics.jsonl`, a JSON object a line with "step" and "kind" ("train" or "validation") and
+            any of the keys in `PANELS`; and, if there are any, sample grids (see `validation.write_grid`).
+        title: heading of the page.
+        settings: the run's settings, may be nested.
+        best_step: step of the best checkpoint, marked in the curves; None if there is none.
+
+    Raises:
+        DataError: `metrics.jsonl` cannot be read, or the page cannot be written.
+        MissingExtraError: what draws pages and plots is not installed.
+    """
+    require_pages("train")
+    rows = read_metrics(run_folder / METRICS_FILE)
+    panels = draw_panels(rows, best_step)
+    page = render_page(_page_of(run_folder, rows, panels, title, settings, best_step))
+    try:
+        if panels:
+            atomic_write(run_folder / CURVES_FILE, sheet_of([png for _, png in panels]))
+        atomic_write(run_folder / PAGE_FILE, page.encode())
+    except OSError as error:
+        raise DataError(f"{run_folder}: the report cannot be written ({error.strerror}); check disk and path") from None
+    return run_folder / PAGE_FILE
+
+
+def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
+    """Return the one sentence to take away: what the best checkpoint reached, against the gray input and the start."""
+    found = _milestones(rows, best_step)
+    steps = max((int(row["step"]) for row in rows), default=0)
+    if found is None:
+        return f"{count_of(steps, 'update')}, and no validation yet."
+    before, best, _ = found
+    if {"psnr", "psnr_gray"} <= best.keys():
+        text = f"PSNR {best['psnr']:.1f} dB at step {best['step']}, {_distance(best)} the gray input"
+        return f"{text}; before fine-tuning {_distance(before)} it." if before and "psnr" in before else f"{text}."
+    if "noise_loss" in best:
+        text = f"Noise loss {best['noise_loss']:.4f} on held-out photos at step {best['step']}"
+        return f"{text}; before fine-tuning {before['noise_loss']:.4f}." if before else f"{text}."
+    return f"{count_of(steps, 'update')}; neither losses nor PSNR were measured."
+
+
+def _distance(row: Row) -> str:
+    gain = round(row["psnr"] - row["psnr_gray"], 1)
+    return "level with" if gain == 0 else f"{abs(gain):.1f} dB {'above' if gain > 0 else 'below'}"
+
+
+def _milestones(rows: Sequence[Row], best_step: int | None) -> Milestones | None:
+    validated = {int(row["step"]): row for row in rows if row["kind"] == "validation"}
+    if not validated:
+        return None
+    last = validated[max(validated)]
+    before = validated[0] if 0 in validated and len(validated) > 1 else None
+    return Milestones(before, last if best_step is None else validated.get(best_step, last), last)
+
+
+def _page_of(
+    run_folder: Path,
+    rows: Sequence[Row],
+    panels: Sequence[tuple[Panel, bytes]],
+    title: str,
+    settings: Mapping[str, object],
+    best_step: int | None,
+) -> Page:
+    found = _milestones(rows, best_step)
+    main = [png for panel, png in panels if panel.main]
+    more = [png for panel, png in panels if not panel.main]
+    curves: list[Block] = [_pictures(main, "curves")] if main else [Text("No measurements yet.")]
+    curves += [Folded("More curves", [_pictures(more, "curves")])] if more else []
+    given = [(name, format_value(value)) for name, value in flatten(settings)]
+    figures = _figures(found, best_step) if found else [Text("Not validated.")]
+    return Page(
+        title,
+        lead_of(rows, best_step),
+        [
+            Section("Samples", _samples(run_folder, found)),
+            Section("Curves", curves),
+            Section("Figures", [*figures, Folded("All settings", [Table(("setting", "value"), given, prose=True)])]),
+        ],
+    )
+
+
+def _figures(found: Milestones, best_step: int | None) -> list[Block]:
+    """Return tables of `MEASURES` before, at the best step and at the last; all that was measured is folded."""
+    columns: list[tuple[str, Row]] = [("before", found.before)] if found.before else []
+    is_last = found.best is found.last
+    if best_step is not None and not is_last:
+        columns.append((f"best ({found.best['step']})", found.best))
+    columns.append((f"{'best' if best_step is not None and is_last else 'last'} ({found.last['step']})", found.last))
+    header = ("measure", *(name for name, _ in columns))
+    shown: list[tuple[str, ...]] = []
+    best = set()
+    for measure in MEASURES:
+        values = [row.get(measure.key) for _, row in columns]
+        if any(value is not None for value in values):
+            known = [value for value in values if value is not None]
+            if measure.better and len(known) > 1:
+                winner = max(known) if measure.better == "higher" else min(known)
+                best.add((len(shown), 1 + values.index(winner)))
+            shown.append((measure.name, *_cells(values)))
+    keys = dict.fromkeys(key for _, row in columns for key in row if key not in ("step", "kind"))
+    everything = [(key, *_cells([row.get(key) for _, row in columns])) for key in keys]
+    return [
+        Text("Means over photos held out from training; steps in brackets. The model that was saved is the best one."),
+        Table(header, shown, best=frozenset(best)),
+        Folded("Everything measured", [Table(header, everything)]),
+    ]
+
+
+def _cells(values: Sequence[Any]) -> list[str]:
+    return [MISSING if value is None else format_value(value) for value in values]
+
+
+def _samples(run_folder: Path, found: Milestones | None) -> list[Block]:
+    """Return a line of squares for each of the first held-out photos: gray, before, best, truth."""
+    rows = [row for row in (found.before, found.best) if row is not None] if found else []
+    grids = [(row, read_grid(grid_path(run_folder, row["step"]), recomposed="psnr" in row)) for row in rows]
+    results = [
+        (row, grid, grid.raw if grid.recomposed is None else grid.recomposed) for row, grid in grids if grid is not None
+    ]
+    if not results:
+        return [Text("No sample grids.")]
+    _, first, _ = results[0]
+    names = [
+        "gray input",
+        *("before fine-tuning" if row["step"] == 0 else f"step {row['step']}" for row, *_ in results),
+    ]
+    names.append("the photo's own colors")
+    lines = [[first.gray[i], *(squares[i] for *_, squares in results), first.truth[i]] for i in range(len(first.gray))]
+    pictures = [
+        Picture(data_uri(jpeg_of(beside([_shown(square) for square in line])), "jpeg"), "", f"held-out photo {number}")
+        for number, line in enumerate(lines, 1)
+    ]
+    order = Text(f"Photos held out from training; from the left: {', '.join(names)}. The folder grids has every step.")
+    return [order, Pictures(pictures)]
+
+
+def _shown(square: np.ndarray) -> np.ndarray:
+    """Return the square, no larger than the page has room for."""
+    side = square.shape[0]
+    room = next((px for px in SQUARE_PX if side < 2 * px), SQUARE_PX[-1])
+    return square if side <= room else cv2.resize(square, (room, room), interpolation=cv2.INTER_AREA)
+
+
+def _pictures(pngs: Sequence[bytes], alt: str) -> Pictures:
+    return Pictures([Picture(data_uri(png, "png"), "", alt) for png in pngs])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return rows of a possibly nested mapping, with dotted names: `{"data": {"seed": 1}}` gives `("data.seed", 1)`."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+def format_value(value: object) -> str:
+    """Format a setting or figure: at most 5 significant digits, lists with commas, `none` for None."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(format_value(item) for item in value)
+    return str(value)

@@ -1,0 +1,232 @@
+"""What a finished run leaves on disk: the model folder, its card, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chromatune.data import AUTO, DEFAULT_SET
+from chromatune.errors import count_of
+from chromatune.pipeline import (
+    HUB_NAME,
+    defaults_of,
+    is_embedded,
+    quiet_libraries,
+    save_lora,
+    save_pipeline,
+    write_graphs,
+)
+from chromatune.reports import installed_versions, markdown_table
+from chromatune.training.report import METRICS_FILE, flatten, format_value, read_metrics, write_run_page
+from chromatune.training.training_loop import TrainResult
+
+PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+NOT_RECORDED = "not recorded"
+LICENSE = "Same as base and data"
+
+CARD = """---
+{front}
+---
+# {name}
+
+{what} Made by fine-tuning `{base}` with ChromaTune: preset `{preset}`, {steps}, seed {seed}.
+
+## Use
+
+With ChromaTune, which keeps the photo's own luminance at full size:
+
+```bash
+chromatune colorize photo.jpg --model FOLDER
+```
+
+```python
+from chromatune import Colorizer
+
+Colorizer.load("FOLDER").colorize("photo.jpg").save("color.png")
+```
+
+With the stock pipeline, which gives the raw result at the model's own size:
+
+```python
+{stock}
+image = pipeline("{prompt}", image=photo).images[0]
+```
+
+`FOLDER` is where this model is, or its name on the hub.
+
+## Intended use and limits
+
+For giving black-and-white photographs plausible colors. The colors are invented: a colorized photo is no evidence of
+what was there, and should be shown as colorized. Expect what the training photos have little of to come out worst, and
+what is common in them (skin above all) to spread to what is rare.
+
+## Data
+
+{data}
+
+## Validation
+
+{validation}
+
+## Settings
+
+{settings}
+
+## Versions
+
+{versions}
+
+## License
+
+{license}: the terms of `{base}` and of the training photos hold for these weights.
+"""
+
+
+def model_folder(out: Path) -> Path:
+    """Return the folder of the model that a run in `out` makes."""
+    return out / "model"
+
+
+def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: bool = False) -> Path:
+    """Write the model with its card to `out/model`, the folder that is returned; and `report.html` and `curves.png`.
+
+    Args:
+        result: what `train` returned.
+        source: the photos, as the user named them.
+        preset: the preset the settings came from.
+        export_onnx: add the graphs that run it without torch; not for a LoRA.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    settings, pipeline, folder = result.settings, result.pipeline, model_folder(result.out)
+    # Whatever the base has: the trained weights have not been measured with another
+    defaults = defaults_of(pipeline.info) | {"vivid": 0.0}
+    card = model_card(_facts(result, source, preset))
+    with quiet_libraries():
+        if settings.parts == "lora":
+            save_lora(pipeline.unet, folder, base=pipeline.info.name, card=card, defaults=defaults)
+        else:
+            graphs = write_graphs if export_onnx else None
+            save_pipeline(pipeline, folder, card=card, defaults=defaults, complete=graphs)
+    title = f"{pipeline.info.name}, preset {preset}, {count_of(result.steps, 'update')}"
+    write_run_page(result.out, title=title, settings=settings.model_dump(), best_step=result.best_step)
+    return folder
+
+
+def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
+    settings = result.settings
+    rows = [row for row in read_metrics(result.out / METRICS_FILE) if row["kind"] == "validation"]
+    figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
+    skipped = {f"{reason}, skipped": len(keys) for reason, keys in result.cache.skipped.items() if keys}
+    counts = {"train": len(result.cache.items), "validation": len(result.split.validation)} | skipped
+    drawn = DEFAULT_SET if settings.prompts == AUTO else Path(settings.prompts).name
+    instructions = "the photos' own" if result.own_prompts else drawn
+    data = {"source": Path(source).name or source, "instructions": instructions, "counts": counts}
+    return {
+        "name": result.out.resolve().name,
+        "base_model": result.pipeline.info.name,
+        "preset": preset,
+        "kind": "lora" if settings.parts == "lora" else "pipeline",
+        "prompt": result.pipeline.info.prompt,
+        "steps": result.steps,
+        "seed": settings.seed,
+        "settings": settings.model_dump(exclude={"description"}) | {"best_step": result.best_step},
+        "versions": installed_versions(PACKAGES),
+        "data": data | {"split_digest": result.split.digest},
+        "validation": {"before": figures.get(0, {}), "after": figures.get(result.best_step, {})},
+    }
+
+
+def model_card(info: Mapping[str, Any]) -> str:
+    """Return the model card in Markdown, with the hub's YAML front matter.
+
+    Args:
+        info: what is known; each of these may be missing, and is then omitted or given as not recorded:
+
+            - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
+            - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);
+            - `settings` (mapping, may be nested), `versions` (mapping of package to version);
+            - `data` (mapping): `source` (str), `counts` (mapping such as train, validation), `split_digest` (str),
+              and anything else worth a line;
+            - `validation` (mapping): `before` and `after`, each a mapping of metric to figure.
+    """
+    base = str(info.get("base_model") or NOT_RECORDED)
+    shown = _public_name(base)
+    lora = info.get("kind") == "lora"
+    return CARD.format(
+        front=_front_matter(base, lora),
+        name=_line(info.get("name") or "Fine-tuned InstructPix2Pix"),
+        what="LoRA weights that make an InstructPix2Pix model colorize." if lora else "An InstructPix2Pix pipeline.",
+        base=shown,
+        steps=count_of(info["steps"], "step") if "steps" in info else f"steps {NOT_RECORDED}",
+        **{key: _line(info.get(key, NOT_RECORDED)) for key in ("preset", "seed")},
+        prompt=_line(info.get("prompt") or "colorize the photo").replace('"', "'"),
+        stock=_stock_code(shown, lora),
+        data=_data_table(info.get("data") or {}),
+        validation=_validation_table(info.get("validation") or {}),
+        settings=_table(("setting", "value"), flatten(info.get("settings") or {})),
+        versions=", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items())
+        or NOT_RECORDED.capitalize(),
+        license=_line(info.get("license") or LICENSE),
+    )
+
+
+def _front_matter(base: str, lora: bool) -> str:
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        # The hub refuses a card whose base is not one of its own models.
+        base_model=base if HUB_NAME.fullmatch(base) and not Path(base).is_dir() else None,
+        library_name="diffusers",
+        pipeline_tag="image-to-image",
+        license="other",
+        license_name="same-as-base-and-data",
+        tags=["colorization", "instruct-pix2pix", "chromatune", *(["lora"] if lora else [])],
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _stock_code(base: str, lora: bool) -> str:
+    imports = "from diffusers import StableDiffusionInstructPix2PixPipeline\n"
+    source = f'"{base}"' if lora else '"FOLDER"'
+    if lora and is_embedded(base):
+        imports = f"from chromatune.pipeline import MODELS_DIR\n{imports}"
+        source = f"MODELS_DIR / {source}"
+    load = f"{imports}\npipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained({source})"
+    return f'{load}\npipeline.load_lora_weights("FOLDER")' if lora else load
+
+
+def _data_table(data: Mapping[str, Any]) -> str:
+    rows = [("source", data.get("source", NOT_RECORDED)), *flatten(data.get("counts") or {}, "photos: ")]
+    rows.append(("split digest", data.get("split_digest", NOT_RECORDED)))
+    rows += flatten({key: value for key, value in data.items() if key not in ("source", "counts", "split_digest")})
+    return _table(("data", "value"), rows)
+
+
+def _validation_table(validation: Mapping[str, Any]) -> str:
+    before, after = (validation.get(when) or {} for when in ("before", "after"))
+    names = list(dict.fromkeys([*before, *after]))
+    if not names:
+        return "Not measured."
+    rows = [(name, before.get(name, ""), after.get(name, "")) for name in names]
+    lead = "On photos held out from training, before fine-tuning and after:\n\n"
+    return lead + _table(("metric", "before", "after"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return NOT_RECORDED.capitalize() + "."
+    return markdown_table([head, *([format_value(cell) for cell in row] for row in rows)]).strip()
+
+
+def _public_name(base: str) -> str:
+    """Return the base as others may know it: a folder's last part, since a card goes where the folder does not."""
+    path = Path(base).expanduser()
+    return path.resolve().name if path.is_absolute() or path.is_dir() and base.startswith((".", "~")) else _line(base)
+
+
+def _line(value: object) -> str:
+    """Return the value in one line."""
+    return " ".join(str(value).split())

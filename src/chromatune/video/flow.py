@@ -1,0 +1,162 @@
+"""Motion and exposure between two gray pictures: dense flow, how far it is to be believed, and pictures along it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+CONFIDENT_PX = 0.5  # flow that comes back within so many pixels is believed; more with the flow's own length
+CONFIDENT_SHARE = 0.05
+LUMA_SIGMA = 0.06  # difference of warped luma, 0..1, beyond grain and exposure: it is another thing
+SMALLEST_PX = 16  # pictures with a shorter side have no flow
+DARK, BRIGHT = 0.06, 0.92  # lumas between which exposure is measured
+MOST_EXPOSURE_CHANGE = 0.35  # of log exposure from one frame to the next that is believed
+EXPOSURE_FRAMES = 8  # on either side, over which exposure is smoothed
+MOST_GAIN = 1.5  # log exposure between two frames
+
+NeighborFlows = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]  # (from, to) ⇒ flow, confidence
+
+_thread = threading.local()
+
+
+def flow_between(first: np.ndarray, second: np.ndarray, *, fine: bool = False) -> np.ndarray:
+    """Return where each pixel of the first picture lies in the second: (h, w, 2) float32, (x, y) steps in pixels.
+
+    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), whose patches are compared without their means, so
+    that a change of exposure is no motion.
+
+    Args:
+        first: (h, w) uint8.
+        second: the same.
+        fine: more exact, at four times the cost.
+    """
+    if min(first.shape) < SMALLEST_PX:
+        return np.zeros((*first.shape, 2), np.float32)
+    # They keep buffers, so that threads cannot share them; and a small picture lowers the scale of all later searches
+    searches: dict[tuple[int, ...], cv2.DISOpticalFlow] = _thread.__dict__.setdefault("searches", {})
+    kind = (*first.shape, int(fine))
+    if kind not in searches:
+        preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
+        searches[kind] = cv2.DISOpticalFlow.create(preset)
+    return np.asarray(searches[kind].calc(first, second, None))  # type: ignore[call-overload]
+
+
+def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Return the picture as the flow's first picture sees it: at each pixel, what lies where the flow points, bilinear.
+
+    Args:
+        picture: (h, w) or (h, w, C) float32, of the flow's second picture.
+        flow: see `flow_between`.
+    """
+    columns, rows = _endpoints(flow)
+    return cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Return how far a flow is to be believed, (h, w) float32 0..1: where the backward flow returns, in the picture.
+
+    Args:
+        forward: from the first picture to the second.
+        backward: from the second to the first.
+    """
+    height, width = forward.shape[:2]
+    columns, rows = _endpoints(forward)
+    returned = forward + cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    error = cv2.magnitude(returned[..., 0], returned[..., 1])
+    length = cv2.magnitude(forward[..., 0], forward[..., 1])
+    found = np.exp(-((error / (CONFIDENT_PX + CONFIDENT_SHARE * length)) ** 2) / 2)
+    for position, side in ((columns, width), (rows, height)):
+        outside = np.maximum(-position, position - np.float32(side - 1))
+        found *= np.clip(1 - outside, 0, 1)
+    return np.asarray(found, np.float32)
+
+
+def matched_flow(
+    luma: np.ndarray, exposure: float, other: np.ndarray, other_exposure: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flow from a frame to another and its confidence, (h, w) 0..1, which asks for like luma as well.
+
+    Args:
+        luma: (h, w) uint8 of the frame.
+        exposure: its log exposure.
+        other: (h, w) uint8 of the other.
+        other_exposure: its log exposure.
+    """
+    flow = flow_between(luma, other)
+    warped = warp(other.astype(np.float32) * (exposure_gain(exposure, other_exposure) / 255), flow)
+    similarity = _luma_similarity(luma.astype(np.float32) / 255, np.minimum(warped, 1))
+    believed = confidence(flow, flow_between(other, luma)) * similarity
+    return flow, cv2.GaussianBlur(believed, (0, 0), 1.5)
+
+
+def neighbor_flows(lumas: Sequence[np.ndarray], exposures: Sequence[float]) -> NeighborFlows:
+    """Return the flow from each keyframe to the next and to the one before, see `matched_flow`.
+
+    Args:
+        lumas: (h, w) uint8 of each keyframe.
+        exposures: log exposure of each.
+    """
+    pairs = [pair for here, there in pairwise(range(len(lumas))) for pair in ((here, there), (there, here))]
+    return {
+        (here, there): matched_flow(lumas[here], exposures[here], lumas[there], exposures[there])
+        for here, there in pairs
+    }
+
+
+def resized_flow(flow: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return a flow at another size of the pictures, height and width, in pixels of that size."""
+    height, width = flow.shape[:2]
+    scale = np.array([size[1] / width, size[0] / height], np.float32)
+    return cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) * scale
+
+
+def exposure_change(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the change of log exposure from one frame to the next, along the motion, -0.35..0.35.
+
+    Args:
+        before: (h, w) uint8.
+        after: the same.
+    """
+    warped = warp(before.astype(np.float32), flow_between(after, before)) / 255
+    luma = after.astype(np.float32) / 255
+    usable = (np.minimum(warped, luma) > DARK) & (np.maximum(warped, luma) < BRIGHT)
+    if usable.mean() < 0.05:
+        return 0.0
+    change = np.median(np.log(luma[usable] / warped[usable]))
+    return float(np.clip(change, -MOST_EXPOSURE_CHANGE, MOST_EXPOSURE_CHANGE))
+
+
+def smoothed_exposure(exposures: Sequence[float] | np.ndarray, offset: int) -> float:
+    """Return a frame's log exposure without its flicker: by a line through those around it, since a fade is no flicker.
+
+    Args:
+        exposures: of a shot's frames; they may end `EXPOSURE_FRAMES` after the frame.
+        offset: of the frame.
+    """
+    start, stop = max(0, offset - EXPOSURE_FRAMES), min(len(exposures), offset + EXPOSURE_FRAMES + 1)
+    if stop - start < 3:
+        return float(exposures[offset])
+    positions = np.arange(start, stop) - offset
+    return float(np.polyval(np.polyfit(positions, exposures[start:stop], 1), 0))
+
+
+def exposure_gain(exposure: float, other: float) -> np.float32:
+    """Return the factor that brings what has one log exposure, `other`, to another."""
+    return np.float32(np.exp(np.clip(exposure - other, -MOST_GAIN, MOST_GAIN)))
+
+
+def _endpoints(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows, in pixels of the second picture, to which the flow points: (h, w) float32 each."""
+    height, width = flow.shape[:2]
+    columns = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
+    return columns, np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+
+
+def _luma_similarity(luma: np.ndarray, warped: np.ndarray) -> np.ndarray:
+    """How far two lumas, float32 0..1, are of the same thing, apart from grain: (h, w) float32 0..1."""
+    difference = cv2.GaussianBlur(luma - warped, (0, 0), 1.5)
+    return np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))

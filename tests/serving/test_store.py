@@ -1,0 +1,60 @@
+"""Sessions between requests: bounded in number and age."""
+
+from __future__ import annotations
+
+import pytest
+
+from chromatune.serving.store import NotStored, SessionStore
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(capacity: int = 2) -> tuple[SessionStore[str], Clock, list[str]]:
+    clock, removed = Clock(), list[str]()
+    return SessionStore[str](capacity, 1, "it is gone", removed.append, clock), clock, removed
+
+
+def test_the_least_recently_used_one_gives_way():
+    store, _, removed = make()
+    first, second = store.add("first"), store.add("second")
+    store.get(first)
+    third = store.add("third")
+    assert (store.get(first), store.get(third), removed) == ("first", "third", ["second"])
+    with pytest.raises(NotStored, match="it is gone"):
+        store.get(second)
+
+
+def test_what_is_old_is_removed_and_use_starts_its_time_anew():
+    store, clock, removed = make()
+    first, second = store.add("first"), store.add("second")
+    clock.now = 50
+    store.get(first)
+    clock.now = 100
+    assert (store.get(first), removed) == ("first", ["second"])
+    with pytest.raises(NotStored):
+        store.get(second)
+    clock.now = 1000
+    store.remove_expired()
+    assert (len(store), removed) == (0, ["second", "first"])
+
+
+def test_ids_are_long_and_never_the_same():
+    store, _, _ = make(1000)
+    keys = {store.add("x") for _ in range(1000)}
+    assert len(keys) == 1000 and min(map(len, keys)) >= 20
+
+
+def test_removing():
+    store, _, removed = make()
+    key = store.add("x")
+    store.remove(key)
+    with pytest.raises(NotStored):
+        store.remove(key)
+    store.add("y")
+    store.clear()
+    assert (removed, len(store)) == (["x", "y"], 0)
