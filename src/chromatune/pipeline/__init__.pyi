@@ -10,7 +10,6 @@ from .latents import encode_moments as encode_moments
 from .latents import encode_photos as encode_photos
 from .latents import gray_pixels as gray_pixels
 from .latents import mode_of as mode_of
-from .latents import seeded_noise as seeded_noise
 from .latents import to_pixels as to_pixels
 from .loading import Pipeline as Pipeline
 from .loading import load_parts as load_parts
@@ -51,7 +50,6 @@ from .schedules import zero_terminal_snr_config as zero_terminal_snr_config
 from .text import TextEmbedder as TextEmbedder
 from .text import Tokens as Tokens
 from .text import tokenize as tokenize
-from .text import unread_part as unread_part
 from .torch_backend import TorchBackend as TorchBackend
 from .torch_backend import sample as sample
 from .truncation import truncated_prompts_warning as truncated_prompts_warning

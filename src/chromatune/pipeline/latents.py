@@ -6,7 +6,6 @@ from the posterior and scaled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,14 +48,6 @@ def draw_latents(moments: torch.Tensor, noise: torch.Tensor, scaling_factor: flo
     if log_variance:
         mean = mean + (0.5 * log_variance[0].clamp(-30, 20)).exp() * noise
     return mean * scaling_factor
-
-
-def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw torch's standard normal noise, (B, *shape) float32 on the CPU; each row depends on its own seed alone.
-
-    Training draws by it. Sampling has other numbers: those of `schedules.draw_noise`, which need no torch.
-    """
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:

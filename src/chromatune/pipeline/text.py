@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from chromatune.pipeline.truncation import PromptTokenizer
-
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -34,11 +32,6 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
         return_tensors="pt",
     )
     return Tokens(tokens.input_ids, tokens.attention_mask)
-
-
-def unread_part(tokenizer: CLIPTokenizer, prompt: str) -> str:
-    """Return the part of a prompt beyond the tokenizer's length, which is cut off; empty if all of it is read."""
-    return PromptTokenizer.of(tokenizer).truncated_part(prompt)
 
 
 class TextEmbedder:
