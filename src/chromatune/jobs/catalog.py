@@ -142,8 +142,8 @@ class Catalog:
                     self._save(record, failures)
                     if record.state != "halted":
                         show(record)
-            except KeyboardInterrupt as interrupt:
-                for record in _throw(records, interrupt):  # that was being saved or shown, or in work
+            except KeyboardInterrupt:
+                for record in _stop(records):  # that was being saved or shown, or in work
                     self._save(record, failures)
                 raise
         if self._halted:
@@ -256,10 +256,11 @@ class Catalog:
         )
 
 
-def _throw(records: Generator[ArchiveRecord, None, None], interrupt: KeyboardInterrupt) -> Iterator[ArchiveRecord]:
-    """Tell an engine to stop, and yield the outcomes that it still has; none if it has stopped by itself."""
+def _stop(records: Generator[ArchiveRecord, None, None]) -> Iterator[ArchiveRecord]:
+    """Stop an engine, and yield the outcomes that it still has; none if it has stopped by itself."""
     with suppress(KeyboardInterrupt):
-        yield records.throw(interrupt)
+        # a new one: the one that is handled would keep the engine's frames, and with them its workers
+        yield records.throw(KeyboardInterrupt())
         yield from records
 
 
