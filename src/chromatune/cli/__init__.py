@@ -5,7 +5,6 @@ colorize.py    `chromatune colorize`, and so on: a file for each command, which 
 fields.py      settings ⇒ options: each is declared once, in the pydantic model that Python uses too
 terminal.py    failures, progress and tables
 environment.py libraries that may be missing, and what the environment sets
-document.py    all commands ⇒ docs/cli.md
 """
 
 import lazy_loader
