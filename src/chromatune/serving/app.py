@@ -51,7 +51,7 @@ class Limits(BaseModel):
 
 
 class Models(BaseModel):
-    """What one may ask for."""
+    """Models on offer, and limits of options."""
 
     models: list[str] = Field(description="Names, the default first.")
     limits: dict[str, Limits] = Field(description="Of the options that edits of a session change.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
@@ -37,7 +38,7 @@ from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
 
 PhotoState = Literal["waiting", "working", "done", "failed"]
-CONCURRENT_PHOTOS = 4  # of one batch that ask for a slot at the same time
+CONCURRENT_PHOTOS = 4  # of one batch in the predictor's queue at the same time
 MAX_STORED = 4  # times the largest batch: bytes of all batches together
 CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
@@ -85,22 +86,12 @@ class Batch:
         """Whether no photo waits or is in work."""
         return all(photo.state in ("done", "failed") for photo in self.photos)
 
-    def size_bytes(self) -> int:
-        """Return the size of its files on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*"))
-
 
 class Batches:
     """All batches of an app."""
 
     def __init__(self, predictor: Predictor, settings: ServeSettings, count: Callable[[], None]) -> None:
-        """Start with none.
-
-        Args:
-            predictor: colorizes.
-            settings: limits.
-            count: called for each photo that is done.
-        """
+        """Start with none; `count` is called for each photo that is done."""
         self._predictor, self._settings, self._count = predictor, settings, count
         self.store = SessionStore[Batch](settings.batches, settings.batch_minutes, NOT_STORED, _remove)
 
@@ -118,14 +109,7 @@ class Batches:
             self.store.remove(done)
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
-        """Begin to colorize photos, and return the id of their batch.
-
-        Args:
-            photos: name and file of each.
-            folder: of the files; it is removed with the batch.
-            model: one of those on offer.
-            options: of all photos.
-        """
+        """Begin to colorize photos, each a name and a file in `folder`, and return the id of their batch."""
         batch = Batch(folder, model, options, [BatchPhoto(name, path) for name, path in photos])
         batch.task = asyncio.create_task(self._colorize_all(batch))
         return self.store.add(batch)
@@ -160,7 +144,8 @@ class Batches:
             photo.source.unlink(missing_ok=True)
 
     def _stored_mb(self) -> float:
-        return sum(batch.size_bytes() for _, batch in self.store.items()) / 1e6
+        files = (path for _, batch in self.store.items() for path in batch.folder.glob("*"))
+        return sum(path.stat().st_size for path in files) / 1e6
 
 
 def _remove(batch: Batch) -> None:
@@ -192,25 +177,19 @@ def zip_chunks(batch: Batch) -> Iterator[bytes]:
     yield sink.drain()
 
 
-class _Sink:
-    """A file that cannot be sought, for `zipfile`; what was written is drained chunk by chunk."""
+class _Sink(io.RawIOBase):
+    """A file that cannot be sought, for `zipfile`, from which written bytes are drained chunk by chunk."""
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
+        self._written = bytearray()
 
-    def write(self, chunk: bytes) -> int:
-        self._chunks.append(bytes(chunk))
+    def write(self, chunk: Any, /) -> int:
+        self._written += chunk
         return len(chunk)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
     def drain(self) -> bytes:
-        chunks, self._chunks = self._chunks, []
-        return b"".join(chunks)
+        written, self._written = bytes(self._written), bytearray()
+        return written
 
 
 class BatchStarted(BaseModel):

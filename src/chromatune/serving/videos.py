@@ -42,15 +42,8 @@ class _Stopped(Exception):
     """The video was removed while it was in work."""
 
 
-@dataclass(frozen=True)
-class Still:
-    """The frame that represents a shot.
-
-    Attributes:
-        start: first frame of the shot.
-        stop: first frame of the next one.
-        frame: number of the still.
-    """
+class ShotStatus(BaseModel):
+    """A shot, from its first frame to the next one's, and the frame that represents it."""
 
     start: int
     stop: int
@@ -65,12 +58,12 @@ class VideoJob:
         name: what the client calls it.
         folder: of its file, its stills, the chroma of its shots, and the result.
         source: its file.
-        state: how far it is.
+        state: its state.
         line: why it failed, or warnings about the result.
-        stage: what is being done.
-        steps: steps of the stage; 0 where nobody knows.
+        stage: the work in progress.
+        steps: steps of the stage; 0 where the number is unknown.
         step: how many of them are done.
-        stills: of its shots.
+        shots: in order; the first `MAX_STILLS`.
         frames: number of frames.
         size: width and height in pixels.
     """
@@ -83,7 +76,7 @@ class VideoJob:
     stage: str = ""
     steps: int = 0
     step: int = 0
-    stills: tuple[Still, ...] = ()
+    shots: list[ShotStatus] = field(default_factory=list)
     frames: int = 0
     size: tuple[int, int] = (0, 0)
     is_stopped: bool = field(default=False, repr=False)
@@ -98,7 +91,7 @@ class VideoJob:
         return self.folder / f"{frame}.png"
 
     def start_stage(self, name: str, length: int) -> Advance:
-        """Begin a stage of so many steps; what comes back counts one, and ends the work where the video was removed."""
+        """Begin a stage; the result counts one of its steps, and ends the work where the video was removed."""
         self.stage, self.steps, self.step = name, length, 0
 
         def advance() -> None:
@@ -113,11 +106,6 @@ class Videos:
     """All videos of an app; one at a time is in work, in a thread of its own."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Start with none.
-
-        Args:
-            settings: limits, models and device.
-        """
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "video")
         self.store = SessionStore[VideoJob](settings.videos, settings.video_minutes, NOT_STORED, _remove)
@@ -140,13 +128,7 @@ class Videos:
             self.store.remove(idle)
 
     def start(self, source: Path, folder: Path, name: str) -> str:
-        """Begin to look for the shots of a video, and return its id.
-
-        Args:
-            source: its file.
-            folder: of the file; it is removed with the video.
-            name: what the client calls it.
-        """
+        """Begin to look for the shots of a video, a file in `folder`, and return its id."""
         job = VideoJob(name, folder, source)
         self._thread.submit(self._guarded, job, lambda: self._read(job))
         return self.store.add(job)
@@ -205,7 +187,7 @@ class Videos:
         video_options = VideoOptions(job.result, cache=job.folder / "chroma")
         shots = shots_of(video, video_options, start_stage=job.start_stage)
         job.size, job.frames = (video.info.width_px, video.info.height_px), shots[-1].stop
-        job.stills = _write_stills(job, video, shots)
+        job.shots = _write_stills(job, video, shots)
         job.line, job.state = "; ".join(video.warnings), "ready"
 
     def _colorize(self, job: VideoJob, video_options: VideoOptions) -> None:
@@ -215,23 +197,23 @@ class Videos:
         job.line, job.state = without_paths("; ".join(result.warnings)), "done"
 
 
-def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> tuple[Still, ...]:
-    """Write the middle frame of each shot as a gray PNG, and return which they are."""
+def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> list[ShotStatus]:
+    """Write the middle frame of each shot as a gray PNG, and return the shots with its number."""
     import numpy as np
 
     from chromatune.images import Photo, encode_photo
     from chromatune.video import gray_of
 
     wanted = {(shot.start + shot.stop) // 2: shot for shot in shots[:MAX_STILLS]}
-    stills: list[Still] = []
+    written: list[ShotStatus] = []
     advance = job.start_stage("writing stills", max(wanted) + 1)
     for index, frame in zip(range(max(wanted) + 1), video.read(), strict=False):
         advance()
         if index in wanted:
             gray = gray_of(frame.luma, video.info.bits, video.info.full_range)
             job.still_path(frame.number).write_bytes(encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG"))
-            stills.append(Still(wanted[index].start, wanted[index].stop, frame.number))
-    return tuple(stills)
+            written.append(ShotStatus(start=wanted[index].start, stop=wanted[index].stop, frame=frame.number))
+    return written
 
 
 def _remove(job: VideoJob) -> None:
@@ -245,14 +227,6 @@ class VideoStarted(BaseModel):
     """A video that is in work."""
 
     id: str
-
-
-class ShotStatus(BaseModel):
-    """A shot, from its first frame to the next one's, and the frame that represents it."""
-
-    start: int
-    stop: int
-    frame: int
 
 
 class VideoStatus(BaseModel):
@@ -306,10 +280,9 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
     @app.get("/v1/videos/{key}", summary="How far a video is", responses=failures(404, 422))
     async def video_status(key: Key) -> VideoStatus:
         job = videos.store.get(key)
-        shots = [ShotStatus(start=each.start, stop=each.stop, frame=each.frame) for each in job.stills]
         return VideoStatus(
             id=key, name=job.name, state=job.state, line=job.line, stage=job.stage, step=job.step, steps=job.steps,
-            frames=job.frames, width_px=job.size[0], height_px=job.size[1], shots=shots,
+            frames=job.frames, width_px=job.size[0], height_px=job.size[1], shots=job.shots,
         )  # fmt: skip
 
     @app.get("/v1/films/{key}", include_in_schema=False)
@@ -339,7 +312,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     async def still(key: Key, frame: Number) -> Response:
         """A PNG at the video's full size: what `/v1/sessions` takes, to try strokes on."""
         job = videos.store.get(key)
-        if frame not in {each.frame for each in job.stills}:
+        if frame not in {each.frame for each in job.shots}:
             raise HTTPException(404, "no still is of that frame; the video's status lists them")
         return FileResponse(job.still_path(frame), media_type="image/png")
 
