@@ -53,9 +53,9 @@ class BatchPhoto:
     """One photo of a batch.
 
     Attributes:
-        name: what the client calls it.
+        name: the client's name of it.
         source: its file, until it is done.
-        state: how far it is.
+        state: its progress.
         line: why it failed.
         status: HTTP status of the failure.
         image: suffix and facts of the result, whose bytes are in `result`.
@@ -105,7 +105,7 @@ class Batches:
         while len(self.store) >= self.store.capacity or self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
             done = next((key for key, batch in self.store.items() if batch.is_done), None)
             if done is None:
-                raise QueueFull("too many batches are in work; come again, or delete one")
+                raise QueueFull("too many batches are in work; try again later, or delete one")
             self.store.remove(done)
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
@@ -155,7 +155,7 @@ def _remove(batch: Batch) -> None:
 
 
 def zip_chunks(batch: Batch) -> Iterator[bytes]:
-    """Yield the results as a ZIP file; names that come twice get a number, failures a text file."""
+    """Yield the results as a ZIP file; repeated names get a number, failures a text file."""
     sink = _Sink()
     used: set[str] = set()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
@@ -199,7 +199,7 @@ class BatchStarted(BaseModel):
 
 
 class PhotoStatus(BaseModel):
-    """How far one photo is."""
+    """Progress of one photo."""
 
     number: int
     name: str
@@ -208,7 +208,7 @@ class PhotoStatus(BaseModel):
 
 
 class BatchStatus(BaseModel):
-    """How far a batch is."""
+    """Progress of a batch."""
 
     id: str
     state: Literal["working", "done"]
@@ -237,16 +237,16 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         options: OptionsField = "{}",
         model: ModelField = None,
     ) -> BatchStarted:
-        """Answer at once; `GET /v1/batches/{id}` says how far the batch is."""
-        chosen, asked = model or settings.models[0], parsed_options(options)
+        """Answer at once; `GET /v1/batches/{id}` has its progress."""
+        chosen, parsed = model or settings.models[0], parsed_options(options)
         settings.check_offered(chosen)
         batches.make_room()
         async with new_upload_folder() as folder:
             files = [(file_name(photo.filename), folder / f"{n}.photo") for n, photo in enumerate(photos, 1)]
             await asyncio.to_thread(write_uploads, photos, [path for _, path in files])
-            return BatchStarted(id=batches.start(files, folder, chosen, asked))
+            return BatchStarted(id=batches.start(files, folder, chosen, parsed))
 
-    @app.get("/v1/batches/{key}", summary="How far a batch is", responses=failures(404, 422))
+    @app.get("/v1/batches/{key}", summary="Progress of a batch", responses=failures(404, 422))
     async def batch_status(key: Key) -> BatchStatus:
         batch = batches.store.get(key)
         photos = [
@@ -260,7 +260,7 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_batch(key: Key) -> Response:
-        """Photos in work are finished and thrown away; those that wait are not begun."""
+        """Photos in work are finished and discarded; those that wait are not begun."""
         batches.store.remove(key)
         return Response(status_code=204)
 
@@ -281,7 +281,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         if photo.state == "failed":
             return JSONResponse({"detail": photo.line}, photo.status)
         if photo.image is None or photo.result is None:
-            raise HTTPException(409, f"{photo.name} is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, f"{photo.name} is not done yet; try again later", RETRY_SOON)
         data = await asyncio.to_thread(photo.result.read_bytes)
         return image_response(EncodedImage(data, photo.image.suffix, photo.image.facts), "attachment")
 
@@ -295,6 +295,6 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         """A ZIP file; lines of photos that failed are in its failures.txt."""
         batch = batches.store.get(key)
         if not batch.is_done:
-            raise HTTPException(409, "the batch is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, "the batch is not done yet; try again later", RETRY_SOON)
         headers = {"content-disposition": "attachment; filename=chromatune.zip"}
         return StreamingResponse(zip_chunks(batch), media_type="application/zip", headers=headers)

@@ -83,6 +83,6 @@ class BoundedPool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)  # the slot goes on to it
+                waiter.set_result(None)  # and the slot is its own
                 return
         self.in_use -= 1

@@ -58,7 +58,7 @@ class LocalPredictor:
         self._models: dict[str, Colorizer] = {}
         self._models_lock, self._prepared_lock = threading.Lock(), threading.Lock()
         self._loader: threading.Thread | None = None
-        self._workers = settings.workers or 1  # until it is known what computes
+        self._workers = settings.workers or 1  # until the backend is known
         self._photo_threads: BoundedPool | None = None
         self.edit_threads = BoundedPool(EDIT_THREADS, EDIT_QUEUE, "edit")  # an edit takes a fraction of a second
         self._prepared: list[tuple[weakref.ref[Editor], float]] = []  # and when used; the last used one at the end
@@ -98,7 +98,7 @@ class LocalPredictor:
             self._workers = self.settings.workers or threads()
             default = self.model(self.settings.models[0])
             if default.backend.batches and self.settings.workers is None:
-                self._workers = max(self._workers, MAX_BATCH)  # so many are read, and wait for one pass
+                self._workers = max(self._workers, MAX_BATCH)  # so that a pass can be full
             self._photo_threads = BoundedPool(self._workers, self.settings.queue, "colorize")
             self._state = State("ready")
             import scipy.sparse.linalg  # noqa: F401 - so that the first stroke does not wait for it
@@ -213,7 +213,7 @@ class LocalSession:
     async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
         editor = self._version(version).editor
         self._predictor.note_prepared(editor)
-        await self._predictor.edit_threads.run(editor.prepare)  # who asks for colors is about to paint
+        await self._predictor.edit_threads.run(editor.prepare)  # a client that requests colors is about to paint
 
         def suggest() -> list[str]:
             with self._suggest_lock:  # the first point takes passes of the model, once

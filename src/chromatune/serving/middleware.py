@@ -1,4 +1,4 @@
-"""What surrounds the routes: a guard that checks requests before their bodies are read, and metrics for Prometheus."""
+"""Middleware: a guard that checks requests before their bodies are read, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # without a token
 OPEN_FOLDERS = ("/page/", "/docs/")
 BATCHES = "/v1/batches"  # may be larger than single photos
 VIDEOS = ("/v1/videos", "/v1/films")  # the same; the second until 0.3
@@ -97,7 +97,7 @@ class Guard:
             raise _too_large(max_mb)
         state = self.state()
         if method == "POST" and state.name != "ready":
-            line = state.reason or "the model is loading; come again in a moment"
+            line = state.reason or "the model is loading; try again in a moment"
             raise HTTPException(503, line, {"retry-after": "2"} | CLOSING)
 
     def _accepts_host(self, name: str) -> bool:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 RETRY_S = 0.1  # between two tries of a photo that waits for a slot
-GRACE_S = 20.0  # for what is in work when a replica is taken down
-CHECK_S = 2.0  # how often Ray Serve looks whether a replica lives
+GRACE_S = 20.0  # for photos in work when a replica is taken down
+CHECK_S = 2.0  # between two health checks of a replica
 
 
 class RayPredictor(LocalPredictor):
@@ -62,7 +62,7 @@ class RayPredictor(LocalPredictor):
         return super().waiting + self._at_replicas
 
     def stop(self) -> None:
-        """Finish what is in work and take the replicas down."""
+        """Finish photos in work and take the replicas down."""
         super().stop()
         self._deployment.close()
 
@@ -89,7 +89,7 @@ class RayPredictor(LocalPredictor):
 class RemoteBackend:
     """A model of the replicas as a `Backend` of this process, called in threads: small grays travel, photos do not."""
 
-    batches = False  # the replicas batch what arrives together
+    batches = False  # the replicas batch calls that arrive together
     concurrent = True
     info: ModelInfo
     runtime: str
@@ -129,7 +129,7 @@ class Replicas:
         Raises:
             QueueFull: too many requests wait.
             Unavailable: the replica was lost, and the next one too.
-            Exception: what the replica answered with, where that is an error.
+            Exception: the replica's answer, where it is an error.
         """
         for may_retry in (True, False):
             with _translated(may_retry):
@@ -172,7 +172,7 @@ def _translated(may_retry: bool) -> Iterator[None]:
 
 def _lost(error: Exception) -> Unavailable:
     logging.getLogger(__name__).warning("a replica was lost: %s", first_line(error))
-    return Unavailable("what computes was lost on the way; come again in a moment")
+    return Unavailable("the photo's replica was lost; try again in a moment")
 
 
 def _value_of(answer: Any) -> Any:
@@ -182,10 +182,10 @@ def _value_of(answer: Any) -> Any:
 
 
 class Replica:
-    """What runs in each replica: models loaded once, whole photos, and passes for sessions of the app.
+    """A replica: models loaded once, which colorize photos and compute passes for sessions of the app.
 
-    It has no state of requests: each replica answers any of them, and a lost one costs only what it had in work.
-    Its methods return an error where there is one: raised, Ray would put a traceback into its text.
+    It has no state of requests: each replica answers any of them, and a lost one costs only its requests in work.
+    Its methods return errors: if they were raised, Ray would put a traceback into the text.
     """
 
     def __init__(self, settings: ServeSettings) -> None:

@@ -1,4 +1,4 @@
-"""What the routes share: fields of forms, results as files with facts in their headers, failures as one line."""
+"""Shared parts of routes: fields of forms, results as files with facts in their headers, failures as one line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _MEANINGS = {
     503: "The model is loading, or could not be loaded.",
     504: "The answer took too long.",
 }
-FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms, and what they take
+FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms ⇒ their content
 UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
 EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
 
@@ -122,7 +122,7 @@ async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
 
     Raises:
         HTTPException: 504 where it takes too long, 499 where the client has gone.
-        Exception: what the work raises.
+        Exception: any that the work raises.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -132,7 +132,7 @@ async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
             return task.result()
         if gone.done():
             raise HTTPException(CLIENT_GONE, "the client has closed the connection")
-        raise HTTPException(504, f"no answer within {seconds:g} s; send a smaller photo, or come again")
+        raise HTTPException(504, f"no answer within {seconds:g} s; send a smaller photo, or try again later")
     finally:
         for each in (task, gone):
             each.cancel()
@@ -176,9 +176,9 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
         seconds = math.ceil(request.app.state.predictor.waiting / 4)  # after which a slot is likely
-        line = str(error) or "too many photos wait; come again"
+        line = str(error) or "too many photos wait; try again later"
         return _failed(429, line, {"retry-after": str(max(1, seconds))})
 
     @app.exception_handler(MemoryError)
     async def memory(_: Request, __: MemoryError) -> JSONResponse:
-        return _failed(503, "not enough memory at the moment; come again", {"retry-after": "5"})
+        return _failed(503, "not enough memory at the moment; try again later", {"retry-after": "5"})

@@ -1,4 +1,4 @@
-"""What the server holds for its clients between requests: sessions, bounded in number and age, and uploaded files."""
+"""State between requests: sessions, bounded in number and age, and uploaded files."""
 
 from __future__ import annotations
 

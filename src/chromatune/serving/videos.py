@@ -55,10 +55,10 @@ class VideoJob:
     """One video.
 
     Attributes:
-        name: what the client calls it.
+        name: the client's name of it.
         folder: of its file, its stills, the chroma of its shots, and the result.
         source: its file.
-        state: its state.
+        state: its progress.
         line: why it failed, or warnings about the result.
         stage: the work in progress.
         steps: steps of the stage; 0 where the number is unknown.
@@ -124,7 +124,7 @@ class Videos:
         while len(self.store) >= self.store.capacity:
             idle = next((key for key, job in self.store.items() if job.state not in IN_WORK), None)
             if idle is None:
-                raise QueueFull("too many videos are in work; come again, or delete one")
+                raise QueueFull("too many videos are in work; try again later, or delete one")
             self.store.remove(idle)
 
     def start(self, source: Path, folder: Path, name: str) -> str:
@@ -134,13 +134,13 @@ class Videos:
         return self.store.add(job)
 
     def colorize(self, job: VideoJob, model: str, options: ColorizeOptions, hints: Mapping[int, Hints]) -> None:
-        """Begin to colorize a video; what has not changed since the last time is not done again.
+        """Begin to colorize a video; unchanged shots of an earlier run are not computed again.
 
         Args:
             job: a video whose shots are known.
             model: one of those on offer.
             options: of all frames.
-            hints: number of a frame ⇒ what is known of its colors.
+            hints: number of a frame ⇒ its known colors.
 
         Raises:
             OptionsError: the model is not on offer, or options contradict each other.
@@ -158,7 +158,7 @@ class Videos:
         self._thread.submit(self._guarded, job, lambda: self._colorize(job, video_options))
 
     def stop(self) -> None:
-        """End what is in work."""
+        """Remove all videos and end the work on them."""
         self.store.clear()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -230,7 +230,7 @@ class VideoStarted(BaseModel):
 
 
 class VideoStatus(BaseModel):
-    """How far a video is."""
+    """Progress of a video."""
 
     id: str
     name: str
@@ -238,7 +238,7 @@ class VideoStatus(BaseModel):
     line: str = Field(description="Why it failed, or warnings about the result.")
     stage: str
     step: int
-    steps: int = Field(description="0 where nobody knows.")
+    steps: int = Field(description="0 where the number is unknown.")
     frames: int
     width_px: int
     height_px: int
@@ -246,7 +246,7 @@ class VideoStatus(BaseModel):
 
 
 class ColorizeVideoRequest(BaseModel):
-    """How a video is wanted."""
+    """Model, options and hints for a video."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -266,7 +266,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
     async def start_video(
         video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
     ) -> VideoStarted:
-        """Answer at once, and look for the shots; `GET /v1/videos/{id}` says how far the video is."""
+        """Answer at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
         videos.make_room()
         async with new_upload_folder() as folder:
             source = folder / "video"
@@ -277,7 +277,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
     async def start_film(film: Annotated[UploadFile, File()]) -> VideoStarted:
         return await start_video(film)
 
-    @app.get("/v1/videos/{key}", summary="How far a video is", responses=failures(404, 422))
+    @app.get("/v1/videos/{key}", summary="Progress of a video", responses=failures(404, 422))
     async def video_status(key: Key) -> VideoStatus:
         job = videos.store.get(key)
         return VideoStatus(
@@ -296,7 +296,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_video(key: Key) -> Response:
-        """Also ends what is in work."""
+        """Also ends work on it."""
         videos.store.remove(key)
         return Response(status_code=204)
 
@@ -310,7 +310,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         responses={200: PICTURES, **failures(404, 422)},
     )
     async def still(key: Key, frame: Number) -> Response:
-        """A PNG at the video's full size: what `/v1/sessions` takes, to try strokes on."""
+        """A PNG at the video's full size; `/v1/sessions` takes it, to try strokes on."""
         job = videos.store.get(key)
         if frame not in {each.frame for each in job.shots}:
             raise HTTPException(404, "no still is of that frame; the video's status lists them")
@@ -327,7 +327,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         """In the background; of a video that was colorized before, only shots that something has changed for."""
         job = videos.store.get(key)
         if job.state in IN_WORK:
-            raise HTTPException(409, f"{job.name} is in work; come again", RETRY_SOON)
+            raise HTTPException(409, f"{job.name} is in work; try again later", RETRY_SOON)
         if not job.frames:
             raise HTTPException(409, job.line)
         videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
@@ -344,7 +344,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         """H.264 in MP4, with the video's own sound."""
         job = videos.store.get(key)
         if job.state != "done":
-            raise HTTPException(409, f"{job.name} is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, f"{job.name} is not done yet; try again later", RETRY_SOON)
         name = f"{job.name.rpartition('.')[0] or job.name}.color{RESULT_SUFFIX}"
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
         return FileResponse(job.result, media_type="video/mp4", headers=headers)
