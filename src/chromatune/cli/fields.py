@@ -109,6 +109,7 @@ def _parameter(model: type[BaseModel], field: str) -> inspect.Parameter:
     info, flag = model.model_fields[field], flag_of(model, field)
     kind, metavar = _typed_as(info.annotation)
     metavar = _flag(info).metavar or metavar
+    default: Any
     declared: Any
     if info.is_required():
         default, declared = inspect.Parameter.empty, typer.Argument(metavar=flag, help=info.description)
