@@ -54,7 +54,7 @@ check: setup  ## lint, formatting, types, layers
 	$(BIN)/lint-imports
 
 docs: setup  ## make docs/cli.md from the commands
-	$(BIN)/python -m chromatune.cli.document > docs/cli.md
+	$(BIN)/python docs/site/command_line.py > docs/cli.md
 
 site: setup  ## make the documentation site in site/
 	@echo "site: making site/"

@@ -35,9 +35,18 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
     config = tmp_path / "run.toml"
     config.write_text("lr = 0.25\n")
     words = ["--preset", "paper", "--config", str(config), "--set", "batch=9", "--max-steps", "7", "--dry-run"]
+    words += ["--prompts", 'a "b".txt']
     assert main(["finetune", str(tmp_path / "nowhere"), *words]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for line in ("lr = 0.25", "batch = 9", "max_steps = 7", 'parts = "unet"', "accumulation = 4"):
+    printed = (
+        "lr = 0.25",
+        "batch = 9",
+        "max_steps = 7",
+        'parts = "unet"',
+        "accumulation = 4",
+        r'prompts = "a \"b\".txt"',
+    )
+    for line in printed:
         assert line in lines
 
 

@@ -93,7 +93,7 @@ def test_a_queue_that_is_full_refuses_and_batches_wait_for_their_turn(client_of,
     statuses = {answer.status_code for answer in answers}
     assert statuses == {200, 429}
     full = next(answer for answer in answers if answer.status_code == 429)
-    assert full.json()["detail"] == "too many photos wait; come again" and int(full.headers["retry-after"]) >= 1
+    assert full.json()["detail"] == "too many photos wait; try again later" and int(full.headers["retry-after"]) >= 1
     until(lambda: client.get(f"/v1/batches/{batch}").json()["state"] == "done")
     states = {each["state"] for each in client.get(f"/v1/batches/{batch}").json()["photos"]}
     assert states == {"done"} and predictor.waiting == 0
@@ -125,11 +125,11 @@ def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, pic
         def free_idle(self) -> None: ...
 
         async def colorize(self, request, *, wait_for_slot: bool = False):
-            raise Unavailable("what computes was lost on the way; come again in a moment")
+            raise Unavailable("the photo's replica was lost; try again in a moment")
 
     answer = client_of(Lost()).post("/v1/colorize", files=photo)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert answer.json()["detail"] == "what computes was lost on the way; come again in a moment"
+    assert answer.json()["detail"] == "the photo's replica was lost; try again in a moment"
     assert status_of(Unavailable("x")) == 503
 
 

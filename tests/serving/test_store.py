@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fastapi import HTTPException
 
-from chromatune.serving.store import NotStored, SessionStore
+from chromatune.serving.store import SessionStore
 
 
 class Clock:
@@ -25,7 +26,7 @@ def test_the_least_recently_used_one_gives_way():
     store.get(first)
     third = store.add("third")
     assert (store.get(first), store.get(third), removed) == ("first", "third", ["second"])
-    with pytest.raises(NotStored, match="it is gone"):
+    with pytest.raises(HTTPException, match="it is gone"):
         store.get(second)
 
 
@@ -36,7 +37,7 @@ def test_what_is_old_is_removed_and_use_starts_its_time_anew():
     store.get(first)
     clock.now = 100
     assert (store.get(first), removed) == ("first", ["second"])
-    with pytest.raises(NotStored):
+    with pytest.raises(HTTPException):
         store.get(second)
     clock.now = 1000
     store.remove_expired()
@@ -53,7 +54,7 @@ def test_removing():
     store, _, removed = make()
     key = store.add("x")
     store.remove(key)
-    with pytest.raises(NotStored):
+    with pytest.raises(HTTPException):
         store.remove(key)
     store.add("y")
     store.clear()

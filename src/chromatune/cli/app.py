@@ -1,4 +1,4 @@
-"""The commands together, and how a command ends.
+"""All commands, and their exit codes.
 
 Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 130 interrupted.
 """
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a failure is one line on stderr.
 
     Args:
-        arguments: what was typed after `chromatune`; None means this process's own arguments.
+        arguments: the words after `chromatune`; None means this process's own arguments.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name need not be valid text, nor a terminal know all characters
@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ChromaTuneError as error:
         return _failed(str(error), FAILED)
     except typer.TyperException as error:
-        return _failed(f"{error.format_message().rstrip('.')}; see {_command_of(error)} --help", error.exit_code)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "chromatune"
+        return _failed(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
     except OSError as error:
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", FAILED)
     except Exception as error:
@@ -108,11 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(message: str, code: int) -> int:
     complain(message)
     return code
-
-
-def _command_of(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "chromatune"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

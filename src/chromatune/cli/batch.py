@@ -1,4 +1,4 @@
-"""`chromatune batch`: a folder of photos to a folder of results. What loads libraries is imported when it runs."""
+"""`chromatune batch`: a folder of photos to a folder of results."""
 
 from __future__ import annotations
 
@@ -46,19 +46,21 @@ def batch_command(
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(metavar="local|ray", help="What works: threads of this process, or processes of Ray (extra ray)."),
+        typer.Option(
+            metavar="local|ray", help="What computes: threads of this process, or processes of Ray (extra ray)."
+        ),
     ] = "local",
     ray_address: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="The Ray cluster that works, with --engine ray.", show_default="this machine"
+            metavar="HOST:PORT", help="The Ray cluster that computes, with --engine ray.", show_default="this machine"
         ),
     ] = None,
     records_dir: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for what is known of the archive, where DEST is a URL.",
+            help="Folder for the records of the archive, where DEST is a URL.",
             show_default="DEST",
         ),
     ] = None,
@@ -160,7 +162,7 @@ def _check_engine(name: str, address: str | None) -> EngineName:
 
 
 def _print_plan(planned: list[PlannedPhoto], done: int) -> int:
-    """Print why each photo would be done, and how many there are of each kind; return the exit code."""
+    """Print why each photo would be done, and a count of each reason; return the exit code."""
     print_table([(str(each.reason), each.job.photo) for each in planned], header=("why", "photo"))
     counts = Counter(str(each.reason) for each in planned)
     summed_up = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
@@ -169,18 +171,18 @@ def _print_plan(planned: list[PlannedPhoto], done: int) -> int:
 
 
 class _Progress:
-    """Lines on how far a run is: what is skipped, failures and warnings as they come, and a bar."""
+    """Progress of a run: lines for skipped results, failures and warnings, and a bar."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
 
     def listed(self, catalog: Catalog) -> None:
-        """Print what of the source is skipped."""
+        """Print which parts of the source are skipped."""
         note_own_results(catalog.own_results)
         if catalog.closed_folders:
             closed = count_of(catalog.closed_folders, "folder")
             source = catalog.settings.source.name
-            complain(f"{closed} of {source} cannot be opened, and what is in there is skipped", "warning")
+            complain(f"{closed} of {source} cannot be opened, and their photos are skipped", "warning")
 
     def watching(self, catalog: Catalog) -> None:
         """Print how to end it."""

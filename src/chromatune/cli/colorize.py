@@ -1,4 +1,4 @@
-"""`chromatune colorize`: photos to their files, a line for each. What loads libraries is imported when it runs."""
+"""`chromatune colorize`: photos to their files, a line for each."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def colorize_command(
     if overwrite and skip_existing:
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
-    # here: they load OpenCV, which `--help` does not need
+    # Not at the top: they load OpenCV, which `--help` does not need
     from chromatune.images import find_own_results
     from chromatune.jobs import colorize_photos, plan_jobs
 
@@ -206,7 +206,7 @@ def read_references(paths: Sequence[str], options: ColorizeOptions) -> list[Phot
 
 
 def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
-    """Return the pages wanted of each photo; one that cannot be opened has none here, and fails when it is read."""
+    """Return the pages wanted of each photo; one that cannot be opened has no entry, and fails when it is read."""
     if page is None:
         return {}
     if page != "all":

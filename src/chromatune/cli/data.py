@@ -1,4 +1,4 @@
-"""`chromatune data`: what a source of photos holds. What loads libraries is imported when a command runs."""
+"""`chromatune data`: what a source of photos holds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def inspect_command(
     ] = None,
     min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Shorter side that a photo must have.")] = 16,
 ) -> int:
-    """Tell what a source holds: counts, sizes, photos left out and why, and the hash of its split.
+    """Print what a source holds: counts, sizes, photos that are skipped and why, and the hash of its split.
 
     In a pipe: one figure a line, its fields separated by tabs.
     """
@@ -64,7 +64,8 @@ def inspect_command(
         advance = start_stage("opening photos", total)
         inspection = inspect_source(opened, limit=limit, size_px=min_size, on_photo=lambda item: advance())
     if not inspection.usable:
-        raise DataError(f"{source}: no usable photo among {total} ({_reasons(inspection)}); give other photos")
+        reasons = ", ".join(f"{photos.count} {reason}" for reason, photos in inspection.skipped.items())
+        raise DataError(f"{source}: no usable photo among {total} ({reasons}); give other photos")
     rows = _rows(inspection)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -74,26 +75,18 @@ def inspect_command(
     return 0
 
 
-def _reasons(inspection: Inspection) -> str:
-    return ", ".join(f"{photos.count} {reason}" for reason, photos in inspection.skipped.items())
-
-
 def _rows(inspection: Inspection) -> list[tuple[str, str, str]]:
-    """What was counted, the figure, and what there is to say about it."""
+    """Return rows of a quantity, its figure, and a remark."""
     opened = "" if inspection.opened == inspection.photos else f"of {inspection.opened} opened"
     persons = f"of {count_of(inspection.persons, 'person')}" if inspection.persons else ""
     rows = [
         ("source", inspection.name, inspection.kind),
         ("photos", str(inspection.photos), persons),
         ("usable", str(len(inspection.usable)), opened),
-        ("short side (px)", _span(inspection.short_side_px), "least, quartiles, most"),
-        ("long side (px)", _span(inspection.long_side_px), ""),
+        ("short side (px)", " ".join(map(str, inspection.short_side_px)), "least, quartiles, most"),
+        ("long side (px)", " ".join(map(str, inspection.long_side_px)), ""),
         ("split hash", inspection.split_digest or "none", "a tenth for validation, seed 0"),
     ]
     for reason, photos in inspection.skipped.items():
         rows.append((f"skipped: {reason}", str(photos.count), "; ".join(photos.messages or photos.examples)))
     return rows
-
-
-def _span(quantiles: tuple[int, ...]) -> str:
-    return " ".join(str(value) for value in quantiles)

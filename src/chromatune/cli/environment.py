@@ -1,4 +1,4 @@
-"""What commands take from their environment: libraries that may be missing, and a folder for shared files."""
+"""Environment of commands: libraries that may be missing, and a folder for shared files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`chromatune evaluate`: colorizers measured on photos, side by side. What loads libraries is imported when it runs."""
+"""`chromatune evaluate`: colorizers measured on photos, side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.terminal import complain, note_own_results, print_line, stages
 from chromatune.errors import count_of
 from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
-
-if TYPE_CHECKING:
-    from chromatune.evaluation import Evaluation
 
 
 @takes_fields(make_settings)
@@ -45,7 +42,14 @@ def evaluate_command(
     note_own_results(evaluation.own_results)
     for name in (REPORT_FILE, SUMMARY_FILE):
         print_line(out / name)
-    return _report_failures(evaluation)
+    if evaluation.unreadable:
+        photos = count_of(len(evaluation.unreadable), "photo")
+        complain(f"{photos} cannot be read, the first: {evaluation.unreadable[0].detail}")
+    if evaluation.failures:
+        row, key, reason = evaluation.failures[0]
+        results = count_of(len(evaluation.failures), "result has", "results have")
+        complain(f"{results} no score, the first: {row}, {key}: {reason}")
+    return 1 if evaluation.unreadable or evaluation.failures else 0
 
 
 def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
@@ -54,7 +58,7 @@ def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
     from chromatune.reports import markdown_table
 
     with stages() as start_stage:
-        found = evaluate_video(
+        evaluation = evaluate_video(
             settings.source,
             settings.models,
             out,
@@ -63,19 +67,7 @@ def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
             command=command,
             start_stage=start_stage,
         )
-    print(markdown_table(video_table(found)))
+    print(markdown_table(video_table(evaluation)))
     for name in (STRIP_FILE, VIDEO_SUMMARY_FILE):
         print_line(out / name)
     return 0
-
-
-def _report_failures(evaluation: Evaluation) -> int:
-    """Return the exit code, after a line on stderr for each kind of failure."""
-    unreadable = evaluation.unreadable
-    if unreadable:
-        complain(f"{count_of(len(unreadable), 'photo')} cannot be read, the first: {unreadable[0].detail}")
-    if evaluation.failures:
-        row, key, reason = evaluation.failures[0]
-        results = count_of(len(evaluation.failures), "result has", "results have")
-        complain(f"{results} no score, the first: {row}, {key}: {reason}")
-    return 1 if unreadable or evaluation.failures else 0

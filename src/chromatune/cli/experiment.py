@@ -1,4 +1,4 @@
-"""`chromatune experiment`: the paper's open questions. What loads libraries is imported when a command runs."""
+"""`chromatune experiment`: the paper's open questions."""
 
 from __future__ import annotations
 

@@ -21,27 +21,32 @@ from chromatune.errors import OptionsError
 from chromatune.options import Flag
 
 Settings = TypeVar("Settings", bound=BaseModel)
-SCALARS = (str, int, float, bool)  # what typer reads; all else is given to the model as text
+SCALARS = (str, int, float, bool)  # types that typer converts; all else reaches the model as text
 
 
 def takes_fields(make: Callable[..., Settings]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a command of a function: its parameter of a pydantic model becomes an option for each field.
+    """Return a decorator of commands: the parameter of a pydantic model becomes an option for each field.
 
     Args:
-        make: the model from its fields, such as `make_options`; its `OptionsError` names the field's flag.
+        make: makes the model from its fields, such as `make_options`; its `OptionsError` gets the field's flag.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         signature = inspect.signature(command, eval_str=True)
         name, model = next(
-            (each.name, each.annotation) for each in signature.parameters.values() if _is_model(each.annotation)
+            (each.name, each.annotation)
+            for each in signature.parameters.values()
+            if isinstance(each.annotation, type) and issubclass(each.annotation, BaseModel)
         )
         parameters: list[inspect.Parameter] = []
         for each in signature.parameters.values():
             parameters += [_parameter(model, field) for field in model.model_fields] if each.name == name else [each]
 
         def run(**typed: Any) -> int:
-            given = {field: _as_given(model, field, typed.pop(field)) for field in model.model_fields}
+            given: dict[str, Any] = {}
+            for field, info in model.model_fields.items():
+                value = typed.pop(field)
+                given[field] = () if value is None and info.default == () else value  # a repeatable flag, not typed
             with flags_in_errors(model):
                 settings = make(**given)
             return command(**typed, **{name: settings})
@@ -75,12 +80,12 @@ def flag_of(model: type[BaseModel], field: str) -> str:
 
 
 def command_line_of(command: Sequence[str], settings: BaseModel, *more: str) -> str:
-    """Return the command that gives these settings, in one spelling whatever was typed, without defaults.
+    """Return the command line of these settings, in one spelling whatever was typed, without defaults.
 
     Args:
         command: its first words.
         settings: see `takes_fields`.
-        more: words after them.
+        more: its last words.
     """
     model, words = type(settings), list(command)
     for field, info in model.model_fields.items():
@@ -104,23 +109,19 @@ def _parameter(model: type[BaseModel], field: str) -> inspect.Parameter:
     info, flag = model.model_fields[field], flag_of(model, field)
     kind, metavar = _typed_as(info.annotation)
     metavar = _flag(info).metavar or metavar
+    default: Any
     declared: Any
     if info.is_required():
         default, declared = inspect.Parameter.empty, typer.Argument(metavar=flag, help=info.description)
     else:
-        default = _typed_default(info, kind)
+        default = None if info.default == () else info.default
+        if default is not None and kind is str:  # the model reads its text
+            default = str(default)
         shown = _flag(info).unset if default is None else default != ""
         spelling = f"{flag}/{_negated(flag)}" if default is True else flag
         declared = typer.Option(spelling, metavar=metavar, help=info.description, show_default=shown or False)
     annotation: Any = Annotated[kind if default is not None else kind | None, declared]
     return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _typed_default(info: FieldInfo, kind: Any) -> Any:
-    """Return the default as typer takes it: None for no default, and text where the model reads text."""
-    if info.default is None or info.default == ():
-        return None
-    return str(info.default) if kind is str else info.default
 
 
 def _typed_as(annotation: Any) -> tuple[Any, str | None]:
@@ -135,15 +136,6 @@ def _typed_as(annotation: Any) -> tuple[Any, str | None]:
     if origin is tuple and inner[-1] is Ellipsis:
         return list[_typed_as(inner[0])[0]], None  # type: ignore[misc]
     return (annotation if annotation in SCALARS else str), None
-
-
-def _as_given(model: type[BaseModel], field: str, typed: Any) -> Any:
-    """Return what the model takes for what was typed: () for nothing, where a field may be given again."""
-    return () if typed is None and model.model_fields[field].default == () else typed
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _flag(info: FieldInfo) -> Flag:

@@ -1,4 +1,4 @@
-"""`chromatune finetune`: photos and a model ⇒ a better model. What loads libraries is imported when it runs."""
+"""`chromatune finetune`: photos and a model ⇒ a better model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_gray", "ab_mse", "delta_cf")
 
-OnRow: TypeAlias = Callable[[dict[str, Any]], None]  # takes a row of metrics.jsonl
+OnRow: TypeAlias = Callable[[dict[str, Any]], None]  # called with a row of metrics.jsonl
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="finetuned-PRESET"),
@@ -72,7 +72,7 @@ def finetune_command(
     from chromatune.training import preset_of, resolve_settings
 
     source = with_columns(source, columns or [])
-    # A column of instructions that is named is used, whatever the preset; words typed after it go before it
+    # A named column of instructions is used whatever the preset; --set and the other flags override it
     overrides = ["prompts=source"] if any(text.startswith("prompt=") for text in columns or []) else []
     overrides += settings or []
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
@@ -81,7 +81,7 @@ def finetune_command(
     resolved = resolve_settings(preset, config, overrides)
     if dry_run:
         for name, value in resolved.model_dump().items():
-            print_line(f"{name} = {_toml(value)}")
+            print_line(f"{name} = {json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else value}")
         return 0
     out = out or Path(f"finetuned-{preset}")
     require_torch("fine-tuning", "train")
@@ -104,7 +104,7 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
     """Check that the trained model can have ONNX graphs, before hours are spent.
 
     Raises:
-        OptionsError: it is a LoRA, or keeps a scheduler that takes torch.
+        OptionsError: it is a LoRA, or has a scheduler that needs torch.
     """
     from chromatune.pipeline import find_model, scheduler_problem
 
@@ -128,7 +128,7 @@ def _train(
     if not quiet:
         note_own_results(photos.skipped.get(OWN_RESULT, 0))
 
-    from chromatune.evaluation import score_result  # here and below: they load OpenCV and torch
+    from chromatune.evaluation import score_result  # this late, as they load OpenCV and torch
     from chromatune.reports import require_pages
     from chromatune.training import model_folder, save_result, train
 
@@ -147,15 +147,9 @@ def _train(
     return save_result(result, source, preset, export_onnx=export_onnx) if result.is_main else None
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
 @contextmanager
 def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
-    """Yield what shows stages and rows of a run: a bar on a terminal, lines elsewhere, nothing when quiet."""
+    """Yield callbacks that show stages and rows of a run: a bar on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         with stages(shown=False) as start_stage:
             yield start_stage, lambda row: None

@@ -1,4 +1,4 @@
-"""`chromatune serve`: the page and the API. What loads libraries is imported when it runs."""
+"""`chromatune serve`: the page and the API."""
 
 from __future__ import annotations
 

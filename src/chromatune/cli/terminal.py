@@ -1,7 +1,7 @@
-"""What people and programs see: failures and progress on stderr, results and tables on stdout.
+"""Output of all commands: failures and progress on stderr, results and tables on stdout.
 
-Whatever a file or a user said passes `plain` on its way to a terminal: no control character gets there raw. Progress is
-a bar on a terminal; elsewhere nothing, or lines.
+Text from files and users passes `plain`: no control character reaches a terminal raw. Progress is a bar on a terminal;
+elsewhere nothing, or lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chromatune.options import Advance, StartStage
 
-LONGEST_MESSAGE = 1000  # characters; what a user gave may be a megabyte
+LONGEST_MESSAGE = 1000  # characters; a user's text may be a megabyte
 STEPS_A_LINE = 100
 SECONDS_A_LINE = 30.0
 
@@ -85,7 +85,7 @@ def make_bar(*, note: bool = False, transient: bool = True) -> Progress:
 
 @contextmanager
 def stages(shown: bool = True) -> Iterator[StartStage]:
-    """Yield what starts a bar for each stage; nothing is drawn where stderr is no terminal."""
+    """Yield a `StartStage` that draws a bar for each stage, or nothing where stderr is no terminal."""
     if not shown or not sys.stderr.isatty():
         from chromatune.options import silent
 
@@ -118,7 +118,7 @@ def line_stages(name: str, length: int) -> Advance:
 
 @contextmanager
 def photo_rate(name: str, total: int, shown: bool = True) -> Iterator[Advance]:
-    """Yield what to call after each photo: on a terminal a bar shows photos/s, elsewhere a line twice a minute."""
+    """Yield a callback for each finished photo: on a terminal a bar shows photos/s, elsewhere a line twice a minute."""
     start, done = time.monotonic(), 0
     if not shown or not total:
         yield lambda: None
@@ -150,7 +150,7 @@ def photo_rate(name: str, total: int, shown: bool = True) -> Iterator[Advance]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration for people: "40 s", "12 min", "3 h 20 min"."""
+    """Return a duration as text: "40 s", "12 min", "3 h 20 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

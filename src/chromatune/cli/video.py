@@ -1,4 +1,4 @@
-"""`chromatune video`: a video to its file, or frames to frames. What loads libraries is imported when it runs."""
+"""`chromatune video`: a video to its file, or frames to frames."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The page on which photos are colorized and edited, and an HTTP API for programs.
 
 settings.py       where it listens, who may use it, how much work it accepts
-predictor.py      the interface between the app and what computes
+predictor.py      the interface between the app and a predictor
 bounded_pool.py   threads with a bounded queue
 batcher.py        photos of several threads in one pass of the model
 local.py          the predictor of this process, and its sessions
@@ -13,7 +13,7 @@ sessions.py       routes of photos that are edited
 batches.py        routes and jobs of many photos
 videos.py         routes and jobs of videos
 app.py            all routes over a predictor
-run.py            the app on a port, until it is told to stop
+run.py            the app on a port, until SIGTERM or Ctrl-C
 ray_app.py        the app as a deployment of Ray Serve
 page/             the page: HTML, CSS and ES modules without a build step
 """

@@ -1,4 +1,4 @@
-"""The app: page, API, its description and metrics over a predictor, whoever computes."""
+"""The app: the page, the API with its description, and metrics, over any predictor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from chromatune.serving.store import SessionStore
 from chromatune.serving.videos import Videos, add_video_routes
 
 PAGE = Path(__file__).with_name("page")
-CLEAN_UP_S = 30  # between two removals of what is too old
+CLEAN_UP_S = 30  # between two removals of expired entries
 
 
 class Limits(BaseModel):
@@ -51,7 +51,7 @@ class Limits(BaseModel):
 
 
 class Models(BaseModel):
-    """What one may ask for."""
+    """Models on offer, and limits of options."""
 
     models: list[str] = Field(description="Names, the default first.")
     limits: dict[str, Limits] = Field(description="Of the options that edits of a session change.")
@@ -146,7 +146,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
 
         With `Accept: application/json`, the facts alone.
         """
-        asked = ColorizeRequest(
+        to_colorize = ColorizeRequest(
             photo=await photo.read(),
             name=file_name(photo.filename),
             model=model or settings.models[0],
@@ -155,7 +155,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             references=await read_references(reference),
             max_pixels=settings.max_pixels,
         )
-        image = await in_time(request, predictor.colorize(asked), settings.timeout_s)
+        image = await in_time(request, predictor.colorize(to_colorize), settings.timeout_s)
         metrics.photos.inc()
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse(image.facts)

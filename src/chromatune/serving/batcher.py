@@ -1,4 +1,4 @@
-"""Dynamic batching: photos that several threads bring at the same time go through the model in one pass."""
+"""Dynamic batching: photos that several threads submit at the same time go through the model in one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline import Backend, BackendOutput, Features, ModelInfo
+from chromatune.pipeline import Backend, BackendOutput, Features
 
 MAX_BATCH = 8  # photos of one pass
 MAX_WAIT_S = 0.005  # how long a pass waits for more photos; while one runs, the next ones gather anyway
@@ -32,50 +32,29 @@ class _Pending:
 class DynamicBatcher:
     """A `Backend` around another one that gains by batches; threads that call it at once share its passes.
 
-    There is no thread of its own: whoever comes first takes the others' photos along.
+    There is no thread of its own: the first caller runs the pass for the others' photos too.
     """
 
     batches = True
     concurrent = True
 
     def __init__(self, backend: Backend, max_batch: int = MAX_BATCH) -> None:
-        """Take over a backend.
-
-        Args:
-            backend: computes.
-            max_batch: most photos of one pass.
-        """
+        """Wrap `backend`; a pass takes at most `max_batch` photos."""
         self._backend, self._max_batch = backend, max_batch
+        self.runtime, self.info, self.multiple_px = backend.runtime, backend.info, backend.multiple_px
         self._queue: list[_Pending] = []
         self._queue_lock, self._pass_lock = threading.Lock(), threading.Lock()
 
-    @property
-    def runtime(self) -> str:
-        """The backend's."""
-        return self._backend.runtime
-
-    @property
-    def info(self) -> ModelInfo:
-        """The backend's."""
-        return self._backend.info
-
-    @property
-    def multiple_px(self) -> int:
-        """The backend's."""
-        return self._backend.multiple_px
-
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """Return the backend's."""
         return self._backend.warnings_of(options)
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return the backend's; these are not batched."""
+        """Return the backend's, without batching."""
         return self._backend.features(grays)
 
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
     ) -> BackendOutput:
-        """Return what the backend gives for photos of one size; see `Backend.__call__`."""
         own = [_Pending(gray, each, with_features) for gray, each in zip(grays, options, strict=True)]
         with self._queue_lock:
             self._queue += own
@@ -103,18 +82,18 @@ class DynamicBatcher:
         """Settle photos of one size and the same options but for the seed."""
         grays, options = np.stack([each.gray for each in group]), [each.options for each in group]
         try:
-            found = self._backend(grays, options, any(each.with_features for each in group))
+            output = self._backend(grays, options, any(each.with_features for each in group))
         except Exception as error:  # noqa: BLE001 - it is raised where the photo is waited for
             if len(group) == 1:
                 group[0].output.set_exception(error)
-            else:  # of one photo, perhaps: each by itself gets its own
-                for each in group:
-                    self._compute([each])
+                return
+            for each in group:  # one photo may be the cause: each alone gets its own result or error
+                self._compute([each])
             return
         for row, each in enumerate(group):
-            features = found.features if each.with_features else None
+            features = output.features if each.with_features else None
             own = features and {stride: value[row] for stride, value in features.items()}
-            each.output.set_result(BackendOutput(found.rgb[row], own))
+            each.output.set_result(BackendOutput(output.rgb[row], own))
 
 
 def _stacked(outputs: Sequence[BackendOutput]) -> BackendOutput:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
@@ -37,7 +38,7 @@ from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
 
 PhotoState = Literal["waiting", "working", "done", "failed"]
-CONCURRENT_PHOTOS = 4  # of one batch that ask for a slot at the same time
+CONCURRENT_PHOTOS = 4  # of one batch in the predictor's queue at the same time
 MAX_STORED = 4  # times the largest batch: bytes of all batches together
 CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
@@ -52,9 +53,9 @@ class BatchPhoto:
     """One photo of a batch.
 
     Attributes:
-        name: what the client calls it.
+        name: the client's name of it.
         source: its file, until it is done.
-        state: how far it is.
+        state: its progress.
         line: why it failed.
         status: HTTP status of the failure.
         image: suffix and facts of the result, whose bytes are in `result`.
@@ -85,22 +86,12 @@ class Batch:
         """Whether no photo waits or is in work."""
         return all(photo.state in ("done", "failed") for photo in self.photos)
 
-    def size_bytes(self) -> int:
-        """Return the size of its files on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*"))
-
 
 class Batches:
     """All batches of an app."""
 
     def __init__(self, predictor: Predictor, settings: ServeSettings, count: Callable[[], None]) -> None:
-        """Start with none.
-
-        Args:
-            predictor: colorizes.
-            settings: limits.
-            count: called for each photo that is done.
-        """
+        """Start with none; `count` is called for each photo that is done."""
         self._predictor, self._settings, self._count = predictor, settings, count
         self.store = SessionStore[Batch](settings.batches, settings.batch_minutes, NOT_STORED, _remove)
 
@@ -114,18 +105,11 @@ class Batches:
         while len(self.store) >= self.store.capacity or self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
             done = next((key for key, batch in self.store.items() if batch.is_done), None)
             if done is None:
-                raise QueueFull("too many batches are in work; come again, or delete one")
+                raise QueueFull("too many batches are in work; try again later, or delete one")
             self.store.remove(done)
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
-        """Begin to colorize photos, and return the id of their batch.
-
-        Args:
-            photos: name and file of each.
-            folder: of the files; it is removed with the batch.
-            model: one of those on offer.
-            options: of all photos.
-        """
+        """Begin to colorize photos, each a name and a file in `folder`, and return the id of their batch."""
         batch = Batch(folder, model, options, [BatchPhoto(name, path) for name, path in photos])
         batch.task = asyncio.create_task(self._colorize_all(batch))
         return self.store.add(batch)
@@ -160,7 +144,8 @@ class Batches:
             photo.source.unlink(missing_ok=True)
 
     def _stored_mb(self) -> float:
-        return sum(batch.size_bytes() for _, batch in self.store.items()) / 1e6
+        files = (path for _, batch in self.store.items() for path in batch.folder.glob("*"))
+        return sum(path.stat().st_size for path in files) / 1e6
 
 
 def _remove(batch: Batch) -> None:
@@ -170,7 +155,7 @@ def _remove(batch: Batch) -> None:
 
 
 def zip_chunks(batch: Batch) -> Iterator[bytes]:
-    """Yield the results as a ZIP file; names that come twice get a number, failures a text file."""
+    """Yield the results as a ZIP file; repeated names get a number, failures a text file."""
     sink = _Sink()
     used: set[str] = set()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
@@ -192,25 +177,19 @@ def zip_chunks(batch: Batch) -> Iterator[bytes]:
     yield sink.drain()
 
 
-class _Sink:
-    """A file that cannot be sought, for `zipfile`; what was written is drained chunk by chunk."""
+class _Sink(io.RawIOBase):
+    """A file that cannot be sought, for `zipfile`, from which written bytes are drained chunk by chunk."""
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
+        self._written = bytearray()
 
-    def write(self, chunk: bytes) -> int:
-        self._chunks.append(bytes(chunk))
+    def write(self, chunk: Any, /) -> int:
+        self._written += chunk
         return len(chunk)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
     def drain(self) -> bytes:
-        chunks, self._chunks = self._chunks, []
-        return b"".join(chunks)
+        written, self._written = bytes(self._written), bytearray()
+        return written
 
 
 class BatchStarted(BaseModel):
@@ -220,7 +199,7 @@ class BatchStarted(BaseModel):
 
 
 class PhotoStatus(BaseModel):
-    """How far one photo is."""
+    """Progress of one photo."""
 
     number: int
     name: str
@@ -229,7 +208,7 @@ class PhotoStatus(BaseModel):
 
 
 class BatchStatus(BaseModel):
-    """How far a batch is."""
+    """Progress of a batch."""
 
     id: str
     state: Literal["working", "done"]
@@ -258,16 +237,16 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         options: OptionsField = "{}",
         model: ModelField = None,
     ) -> BatchStarted:
-        """Answer at once; `GET /v1/batches/{id}` says how far the batch is."""
-        chosen, asked = model or settings.models[0], parsed_options(options)
+        """Answer at once; `GET /v1/batches/{id}` has its progress."""
+        chosen, parsed = model or settings.models[0], parsed_options(options)
         settings.check_offered(chosen)
         batches.make_room()
         async with new_upload_folder() as folder:
             files = [(file_name(photo.filename), folder / f"{n}.photo") for n, photo in enumerate(photos, 1)]
             await asyncio.to_thread(write_uploads, photos, [path for _, path in files])
-            return BatchStarted(id=batches.start(files, folder, chosen, asked))
+            return BatchStarted(id=batches.start(files, folder, chosen, parsed))
 
-    @app.get("/v1/batches/{key}", summary="How far a batch is", responses=failures(404, 422))
+    @app.get("/v1/batches/{key}", summary="Progress of a batch", responses=failures(404, 422))
     async def batch_status(key: Key) -> BatchStatus:
         batch = batches.store.get(key)
         photos = [
@@ -281,7 +260,7 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_batch(key: Key) -> Response:
-        """Photos in work are finished and thrown away; those that wait are not begun."""
+        """Photos in work are finished and discarded; those that wait are not begun."""
         batches.store.remove(key)
         return Response(status_code=204)
 
@@ -302,7 +281,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         if photo.state == "failed":
             return JSONResponse({"detail": photo.line}, photo.status)
         if photo.image is None or photo.result is None:
-            raise HTTPException(409, f"{photo.name} is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, f"{photo.name} is not done yet; try again later", RETRY_SOON)
         data = await asyncio.to_thread(photo.result.read_bytes)
         return image_response(EncodedImage(data, photo.image.suffix, photo.image.facts), "attachment")
 
@@ -316,6 +295,6 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         """A ZIP file; lines of photos that failed are in its failures.txt."""
         batch = batches.store.get(key)
         if not batch.is_done:
-            raise HTTPException(409, "the batch is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, "the batch is not done yet; try again later", RETRY_SOON)
         headers = {"content-disposition": "attachment; filename=chromatune.zip"}
         return StreamingResponse(zip_chunks(batch), media_type="application/zip", headers=headers)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class BoundedPool:
     """Threads for tasks, and slots for a few more tasks that wait; further ones are refused.
 
-    `anyio.CapacityLimiter` refuses nobody, and a task that is given up returns its token while its thread still works.
+    `anyio.CapacityLimiter` refuses nobody, and a cancelled task returns its token while its thread still works.
     """
 
     def __init__(self, threads: int, queue: int, name: str) -> None:
@@ -29,29 +29,24 @@ class BoundedPool:
         """
         self._threads = ThreadPoolExecutor(threads, name)
         self.slots = threads + queue
-        self._in_use = 0
+        self.in_use = 0  # tasks that are in work or wait for a thread
         self._waiters: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def in_use(self) -> int:
-        """Number of tasks that are in work or wait for a thread."""
-        return self._in_use
 
     async def run(self, task: Callable[[], T], *, wait_for_slot: bool = False) -> T:
         """Return the result of a task, which is called in a thread in its turn.
 
-        Being cancelled before the task has begun frees its slot at once; later, the slot is free when the thread is.
+        Cancellation before the task has begun frees its slot at once; later, the slot is free when the thread is.
 
         Args:
             task: called in a thread.
-            wait_for_slot: whether to wait where all slots are in use; who waits gets the next one that is free.
+            wait_for_slot: whether to wait, first come first served, where all slots are in use.
 
         Raises:
             QueueFull: all slots are in use, and `wait_for_slot` is off.
         """
         loop = asyncio.get_running_loop()
-        if self._in_use < self.slots:
-            self._in_use += 1
+        if self.in_use < self.slots:
+            self.in_use += 1
         elif wait_for_slot:
             await self._next_slot(loop)
         else:
@@ -61,12 +56,17 @@ class BoundedPool:
         except RuntimeError:  # the process ends
             self._release()
             raise QueueFull from None
+
+        def release_in_loop(_: Future[T]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._release)
+
         # The slot is free when the thread is, not when the client has gone
-        future.add_done_callback(lambda _: _call_in(loop, self._release))
+        future.add_done_callback(release_in_loop)
         return await asyncio.wrap_future(future)
 
     def stop(self) -> None:
-        """Finish what is in work; what waits is given up."""
+        """Finish tasks in work and cancel those that wait."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _next_slot(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -83,11 +83,6 @@ class BoundedPool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)  # the slot goes on to it
+                waiter.set_result(None)  # and the slot is its own
                 return
-        self._in_use -= 1
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
+        self.in_use -= 1

@@ -30,8 +30,8 @@ from chromatune.serving.settings import ServeSettings
 EDIT_THREADS = 2  # edits do not wait behind photos that go through the model
 EDIT_QUEUE = 64
 LOAD_S = 60  # how long the end waits for a model that is just being loaded
-MAX_PREPARED = 4  # editors that hold what they have worked out for hints: some megabytes each
-PREPARED_S = 60  # and how long after its last use
+MAX_PREPARED = 4  # editors that hold data for hints: some megabytes each
+PREPARED_S = 60  # how long they hold it after their last use
 MAX_VERSIONS = 12  # of a session
 PREVIEW_JPEG_QUALITY = 92
 
@@ -44,36 +44,31 @@ class LocalPredictor:
         settings: ServeSettings,
         warn: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
-        load_colorizer: Callable[[str, int], Colorizer] | None = None,
     ) -> None:
         """Load nothing yet.
 
         Args:
             settings: models, device, workers and queue.
-            warn: given a line for whoever runs the server, where a model cannot be loaded.
+            warn: called with a line for the server's operator where a model cannot be loaded.
             clock: seconds.
-            load_colorizer: loads a model on offer, for so many threads; by default from this machine's files.
         """
         self.settings = settings
         self._warn, self._clock = warn, clock
-        self._load_colorizer = load_colorizer or self._load_here
         self._state = State("loading")
         self._models: dict[str, Colorizer] = {}
         self._models_lock, self._prepared_lock = threading.Lock(), threading.Lock()
         self._loader: threading.Thread | None = None
-        self._workers = settings.workers or 1  # until it is known what computes
+        self._workers = settings.workers or 1  # until the backend is known
         self._photo_threads: BoundedPool | None = None
-        self._edit_threads: BoundedPool | None = None
+        self.edit_threads = BoundedPool(EDIT_THREADS, EDIT_QUEUE, "edit")  # an edit takes a fraction of a second
         self._prepared: list[tuple[weakref.ref[Editor], float]] = []  # and when used; the last used one at the end
 
     @property
     def state(self) -> State:
-        """Whether it accepts photos."""
         return self._state
 
     @property
     def waiting(self) -> int:
-        """Number of photos that are in work or wait for it."""
         return self._photo_threads.in_use if self._photo_threads is not None else 0
 
     @property
@@ -81,12 +76,6 @@ class LocalPredictor:
         """Threads for photos that go through a model."""
         assert self._photo_threads is not None, "used before it is ready"
         return self._photo_threads
-
-    @property
-    def edit_threads(self) -> BoundedPool:
-        """Threads for edits, which take parts of a second."""
-        assert self._edit_threads is not None, "used before it is ready"
-        return self._edit_threads
 
     def start(self) -> None:
         """Begin to load the default model, in a thread, unless that has begun."""
@@ -99,9 +88,9 @@ class LocalPredictor:
         """Finish what is in work."""
         if self._loader is not None:
             self._loader.join(LOAD_S)
-        for pool in (self._photo_threads, self._edit_threads):
-            if pool is not None:
-                pool.stop()
+        if self._photo_threads is not None:
+            self._photo_threads.stop()
+        self.edit_threads.stop()
 
     def load(self) -> None:
         """Load the default model; `state` says afterwards whether it could be."""
@@ -109,9 +98,8 @@ class LocalPredictor:
             self._workers = self.settings.workers or threads()
             default = self.model(self.settings.models[0])
             if default.backend.batches and self.settings.workers is None:
-                self._workers = max(self._workers, MAX_BATCH)  # so many are read, and wait for one pass
+                self._workers = max(self._workers, MAX_BATCH)  # so that a pass can be full
             self._photo_threads = BoundedPool(self._workers, self.settings.queue, "colorize")
-            self._edit_threads = BoundedPool(EDIT_THREADS, EDIT_QUEUE, "edit")
             self._state = State("ready")
             import scipy.sparse.linalg  # noqa: F401 - so that the first stroke does not wait for it
         except ChromaTuneError as error:
@@ -127,25 +115,22 @@ class LocalPredictor:
         self.settings.check_offered(name)
         with self._models_lock:
             if name not in self._models:
-                self._models[name] = self._load(name)
+                try:
+                    self._models[name] = self._load_colorizer(name)
+                except ChromaTuneError as error:
+                    self._warn(f"model {name}: {error}")
+                    raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
             return self._models[name]
 
-    def _load(self, name: str) -> Colorizer:
-        try:
-            return self._load_colorizer(name, self._workers)
-        except ChromaTuneError as error:
-            self._warn(f"model {name}: {error}")
-            raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
-
-    def _load_here(self, name: str, workers: int) -> Colorizer:
+    def _load_colorizer(self, name: str) -> Colorizer:
         settings = self.settings
         loaded = Colorizer.load(
-            settings.source_of(name), device=settings.device, runtime=settings.runtime, workers=workers
+            settings.source_of(name), device=settings.device, runtime=settings.runtime, workers=self._workers
         )
         return Colorizer(DynamicBatcher(loaded.backend)) if loaded.backend.batches else loaded
 
     def note_prepared(self, editor: Editor) -> None:
-        """Note that an editor is used with hints, and free what others have worked out, where they are too many."""
+        """Note that an editor is used with hints; where too many are, free the hint data of the oldest."""
         with self._prepared_lock:
             others = [each for each in self._prepared if each[0]() is not None and each[0]() is not editor]
             self._prepared = [*others, (weakref.ref(editor), self._clock())]
@@ -153,7 +138,7 @@ class LocalPredictor:
                 self._free_oldest()
 
     def free_idle(self) -> None:
-        """Free what editors worked out for hints long ago."""
+        """Free the hint data of editors that were not used for a while."""
         with self._prepared_lock:
             while self._prepared and self._clock() - self._prepared[0][1] > PREPARED_S:
                 self._free_oldest()
@@ -165,11 +150,10 @@ class LocalPredictor:
             editor.forget()
 
     async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
-        """Return the file that the command line writes for the same photo, options and hints; see `Predictor`."""
+        """Return the file that the command line writes for the same photo, options and hints."""
         return await self.photo_threads.run(lambda: self._colorize(request), wait_for_slot=wait_for_slot)
 
     async def open_session(self, request: ColorizeRequest) -> Session:
-        """Read a photo and take it through the model, for edits; see `Predictor`."""
         return await self.photo_threads.run(lambda: LocalSession(self, request))
 
     def _colorize(self, request: ColorizeRequest) -> EncodedImage:
@@ -180,11 +164,7 @@ class LocalPredictor:
         return encoded(colorizer.finish(output), request.model)
 
     def read_references(self, colorizer: Colorizer, files: Sequence[tuple[str, bytes]]) -> tuple[Reference, ...]:
-        """Return reference photos as a model sees them.
-
-        Args:
-            colorizer: of the model.
-            files: name and bytes of each.
+        """Return reference photos, encoded by a model, from the name and bytes of each.
 
         Raises:
             PhotoError: one cannot be read, or is gray.
@@ -203,7 +183,7 @@ class _Version:
 
 
 class LocalSession:
-    """An open photo of this process, with what the model gave for it, as a `Session`; created in a thread."""
+    """An open photo and the model's outputs for it, as a `Session`; created in a thread."""
 
     def __init__(self, predictor: LocalPredictor, request: ColorizeRequest) -> None:
         """Read the photo and take it through the model.
@@ -222,27 +202,24 @@ class LocalSession:
         self.version, self.facts = self._add_version(request.model, request.options)
 
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
-        """Take the photo through a model again; see `Session`."""
         return await self._predictor.photo_threads.run(lambda: self._add_version(model, options))
 
     async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
-        """Return the photo for a screen; see `Session`."""
         return await self._predictor.edit_threads.run(lambda: self._preview(edit, max_pixels))
 
     async def finish(self, edit: EditRequest) -> EncodedImage:
-        """Return the full-size file; see `Session`."""
         return await self._predictor.photo_threads.run(lambda: self._finish(edit))
 
     async def suggestions(self, x: float, y: float, version: int | None) -> list[str]:
-        """Return colors for a point; see `Session`."""
         editor = self._version(version).editor
         self._predictor.note_prepared(editor)
-        await self._predictor.edit_threads.run(editor.prepare)  # who asks for colors is about to paint
-        return await self._predictor.photo_threads.run(lambda: self._suggest(editor, x, y))
+        await self._predictor.edit_threads.run(editor.prepare)  # a client that requests colors is about to paint
 
-    def _suggest(self, editor: Editor, x: float, y: float) -> list[str]:
-        with self._suggest_lock:  # the first point takes passes of the model, once
-            return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in editor.suggest(x, y)]
+        def suggest() -> list[str]:
+            with self._suggest_lock:  # the first point takes passes of the model, once
+                return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in editor.suggest(x, y)]
+
+        return await self._predictor.photo_threads.run(suggest)
 
     def _add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         colorizer = self._predictor.model(model)
@@ -306,7 +283,7 @@ def _screen_image(rgb: np.ndarray, photo: Photo) -> EncodedImage:
 
 
 def output_of(colorizer: Colorizer, request: Request) -> ModelOutput:
-    """Return what a model gives for one photo.
+    """Return a model's output for one photo.
 
     Raises:
         PhotoError: the photo cannot be read, or its hints do not fit it.
@@ -334,7 +311,7 @@ def encoded(result: ColorizeResult, model: str) -> EncodedImage:
 
 
 def photo_facts(photo: Photo) -> Facts:
-    """Return what is known of the photo alone."""
+    """Return the facts that depend on the photo alone."""
     return {"name": photo.name, "width_px": photo.width_px, "height_px": photo.height_px}
 
 

@@ -1,4 +1,4 @@
-"""What surrounds the routes: a guard that checks requests before their bodies are read, and metrics for Prometheus."""
+"""Middleware: a guard that checks requests before their bodies are read, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import ipaddress
 import json
-import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -23,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # to everybody who may connect
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # without a token
 OPEN_FOLDERS = ("/page/", "/docs/")
 BATCHES = "/v1/batches"  # may be larger than single photos
 VIDEOS = ("/v1/videos", "/v1/films")  # the same; the second until 0.3
@@ -37,15 +36,15 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 CLOSING = {"connection": "close"}  # the rest of a body that is not read any more must not be taken for a request
-UNKNOWN = "other"  # what clients name is without bound: paths that are no routes, methods
+UNKNOWN = "other"  # a metric's label for paths that are no routes and for unknown methods: clients invent them
 METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 
 
 class Guard:
-    """An ASGI app around another: host, origin, token, size and time of a request, and headers of each answer.
+    """ASGI middleware: checks host, origin, token, size and time of a request, and adds headers to each answer.
 
-    The host is checked because a page elsewhere may give this machine a name of its own (DNS rebinding), the origin
-    because a page elsewhere may send forms here.
+    The host is checked because another site may give this machine a name of its own (DNS rebinding), the origin
+    because another site's page may send forms to this server.
     """
 
     def __init__(self, app: App, settings: ServeSettings, state: Callable[[], State]) -> None:
@@ -53,8 +52,7 @@ class Guard:
         self._hosts = {*LOOPBACK, "[::1]", settings.host.lower(), *(name.lower() for name in settings.allow_host)}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] == "websocket":
+        if scope["type"] == "websocket":  # there are no routes for them
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -79,18 +77,14 @@ class Guard:
         await self.app(scope, self._limited(receive, max_mb), send_guarded)
 
     def _check(self, method: str, path: str, headers: dict[str, str], max_mb: float) -> None:
-        """Check a request's head.
-
-        Raises:
-            HTTPException: the request is refused.
-        """
+        """Raise an HTTPException where a request's head is refused."""
         host = headers.get("host", "")
         if not self._accepts_host(_name_of(host)):
             raise HTTPException(403, "this server is not called that; start it with --allow-host NAME to allow it")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise HTTPException(403, "requests from pages of other sites are refused")
-        if self.settings.token is not None and not self._is_open(path):
+        if self.settings.token is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDERS):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # In constant time: how long it takes says nothing about where the tokens differ
             same = hmac.compare_digest(given.encode("latin-1"), self.settings.token.encode())
@@ -103,7 +97,7 @@ class Guard:
             raise _too_large(max_mb)
         state = self.state()
         if method == "POST" and state.name != "ready":
-            line = state.reason or "the model is loading; come again in a moment"
+            line = state.reason or "the model is loading; try again in a moment"
             raise HTTPException(503, line, {"retry-after": "2"} | CLOSING)
 
     def _accepts_host(self, name: str) -> bool:
@@ -117,9 +111,6 @@ class Guard:
             return False
         return True
 
-    def _is_open(self, path: str) -> bool:
-        return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
-
     def _limited(self, receive: Receive, max_mb: float) -> Receive:
         """Return `receive` that raises a refusal once the body is too large, or its upload takes too long."""
         size, complete = 0, False
@@ -127,7 +118,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal size, complete
-            if complete:  # what comes now is that the client has gone
+            if complete:  # the next message says that the client has gone
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -163,11 +154,6 @@ def _name_of(host: str) -> str:
     return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
 
 
-def retry_after(waiting: int, workers: int) -> str:
-    """Return seconds after which a slot is likely, guessed from the queue's length."""
-    return str(max(1, math.ceil(waiting / max(1, workers) / 4)))
-
-
 class Metrics:
     """Metrics of one app: requests by route and status, their seconds, photos, and the queue."""
 
@@ -197,14 +183,14 @@ class Metrics:
                 return
             start, status = time.perf_counter(), 500
 
-            async def noted(message: Message) -> None:
+            async def send_noted(message: Message) -> None:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
                 await send(message)
 
             try:
-                await app(scope, receive, noted)
+                await app(scope, receive, send_noted)
             finally:
                 route = getattr(scope.get("route"), "path", UNKNOWN)
                 method = scope["method"] if scope["method"] in METHODS else UNKNOWN

@@ -1,4 +1,4 @@
-"""The interface between the app and what computes: photos as bytes in, colored files as bytes out."""
+"""The interface between the app and a predictor: photos as bytes in, colored files as bytes out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ColorizeRequest:
 
     Attributes:
         photo: a file's bytes.
-        name: what the photo is called in messages and answers.
+        name: the photo's name in messages and answers.
         model: one of those on offer.
-        options: how.
-        hints: what is known of its colors.
+        options: of the model's pass and of the result.
+        hints: known colors.
         references: name and file's bytes of photos in color that show the same things.
         max_pixels: larger photos are refused.
     """
@@ -41,7 +41,7 @@ class ColorizeRequest:
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """A colored photo as a file, and what it was made with.
+    """A colored photo as a file, and facts about it.
 
     Attributes:
         data: the file.
@@ -60,7 +60,7 @@ def _optional(name: str) -> Any:
 
 
 class EditRequest(BaseModel):
-    """How an open photo is wanted: nothing of this takes a pass of the model.
+    """An edit of an open photo, which takes no pass of the model.
 
     Options that are None have the values of the version's own pass.
     """
@@ -91,11 +91,11 @@ class State:
 
 
 class QueueFull(Exception):
-    """As many photos wait as may; the same request may succeed in some seconds."""
+    """The queue is full; the same request may succeed in some seconds."""
 
 
 class Unavailable(ChromaTuneError):
-    """What computes is not there at the moment; the same request may succeed in some seconds."""
+    """No replica answers at the moment; the same request may succeed in some seconds."""
 
 
 class Session(Protocol):
@@ -107,7 +107,7 @@ class Session(Protocol):
 
     @property
     def facts(self) -> Facts:
-        """Name and size of the photo, and what its first pass was made with."""
+        """Name and size of the photo, and model and options of its first pass."""
 
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         """Take the photo through a model again; of many versions the oldest is dropped.
@@ -138,7 +138,7 @@ class Session(Protocol):
         Args:
             x: in pixels of the photo as it is shown.
             y: the same, downward.
-            version: whose own color comes first.
+            version: its own color is the first; None for the last version.
 
         Raises:
             PhotoError: the point lies outside.
@@ -165,14 +165,14 @@ class Predictor(Protocol):
         """Free memory that was not used for a while; called in a thread, twice a minute."""
 
     def stop(self) -> None:
-        """Finish what is in work and free everything."""
+        """Finish photos in work and free everything."""
 
     async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
         """Return the colored photo; being cancelled frees its slot in the queue.
 
         Args:
             request: the photo, and how.
-            wait_for_slot: whether a full queue is waited for.
+            wait_for_slot: whether to wait for a slot where the queue is full.
 
         Raises:
             PhotoError: the photo cannot be read, or hints do not fit it.

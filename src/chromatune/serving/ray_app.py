@@ -30,7 +30,7 @@ def build(args: dict[str, Any]) -> Any:
     """Return the deployments of the page, the API and the replicas; Ray Serve calls it.
 
     Args:
-        args: settings by name, see `ServeSettings`; Ray Serve listens, so that `host` only says who may come in.
+        args: settings by name, see `ServeSettings`; Ray Serve listens, so `host` serves only the check of requests.
 
     Raises:
         OptionsError: one of them is wrong.

@@ -1,8 +1,8 @@
 """The predictor of a cluster: replicas of Ray Serve colorize, and sessions stay in the app's process.
 
-A photo to colorize goes to a replica as the file it is, and comes back as a file. An open photo has state, so it stays
-where its requests arrive: in the app, in the local predictor's own sessions, over a backend that the replicas compute.
-No request has to find the replica it began with, and a lost replica loses no session.
+A photo to colorize goes to a replica as a file, and comes back as a file. An open photo has state, so it stays in the
+app's process: in the local predictor's sessions, over a `RemoteBackend` that the replicas compute. No request has to
+find the replica that it began with, and a lost replica loses no session.
 
 From the app to the replica: `RayPredictor` and `RemoteBackend` call `Replicas`, a handle, which reaches a `Replica`.
 """
@@ -14,8 +14,8 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,20 +25,19 @@ from chromatune.options import ResolvedOptions
 from chromatune.pipeline import Backend, BackendOutput, Features, ModelInfo
 from chromatune.serving.batcher import MAX_BATCH
 from chromatune.serving.local import LocalPredictor
-from chromatune.serving.predictor import ColorizeRequest, EncodedImage, QueueFull, Session, State, Unavailable
+from chromatune.serving.predictor import ColorizeRequest, EncodedImage, QueueFull, Unavailable
 from chromatune.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 RETRY_S = 0.1  # between two tries of a photo that waits for a slot
-GRACE_S = 20.0  # for what is in work when a replica is taken down
-CHECK_S = 2.0  # how often Ray Serve looks whether a replica lives
-T = TypeVar("T")
+GRACE_S = 20.0  # for photos in work when a replica is taken down
+CHECK_S = 2.0  # between two health checks of a replica
 
 
-class RayPredictor:
-    """Replicas as a `Predictor`."""
+class RayPredictor(LocalPredictor):
+    """Replicas as a `Predictor`; sessions are the local predictor's, over models of the replicas."""
 
     def __init__(
         self,
@@ -53,38 +52,23 @@ class RayPredictor:
             warn: see `LocalPredictor`.
             replicas: they compute; None to deploy some, as the settings say.
         """
-        self._settings, self._replicas = settings, replicas
-        self._local = LocalPredictor(settings, warn, load_colorizer=self._connect)
+        super().__init__(settings, warn)
+        self._replicas = replicas
         self._deployment = contextlib.ExitStack()
-        self._waiting = 0
-
-    @property
-    def state(self) -> State:
-        """Whether it accepts photos."""
-        return self._local.state
+        self._at_replicas = 0
 
     @property
     def waiting(self) -> int:
-        """Number of photos that are in work or wait for it."""
-        return self._local.waiting + self._waiting
-
-    def start(self) -> None:
-        """Begin to deploy the replicas, in a thread."""
-        self._local.start()
-
-    def free_idle(self) -> None:
-        """Free what sessions have not used for a while."""
-        self._local.free_idle()
+        return super().waiting + self._at_replicas
 
     def stop(self) -> None:
-        """Finish what is in work and take the replicas down."""
-        self._local.stop()
+        """Finish photos in work and take the replicas down."""
+        super().stop()
         self._deployment.close()
 
     async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
-        """Return the colored photo of a replica; see `Predictor`."""
         assert self._replicas is not None, "used before it is ready"
-        self._waiting += 1
+        self._at_replicas += 1
         try:
             while True:
                 try:
@@ -94,54 +78,43 @@ class RayPredictor:
                         raise
                 await asyncio.sleep(RETRY_S)
         finally:
-            self._waiting -= 1
+            self._at_replicas -= 1
 
-    async def open_session(self, request: ColorizeRequest) -> Session:
-        """Open a photo in this process; see `Predictor`."""
-        return await self._local.open_session(request)
-
-    def _connect(self, model: str, workers: int) -> Colorizer:
+    def _load_colorizer(self, name: str) -> Colorizer:
         if self._replicas is None:
-            self._replicas = self._deployment.enter_context(deployed(self._settings))
-        return Colorizer(RemoteBackend(self._replicas, model))
+            self._replicas = self._deployment.enter_context(deployed(self.settings))
+        return Colorizer(RemoteBackend(self._replicas, name))
 
 
 class RemoteBackend:
     """A model of the replicas as a `Backend` of this process, called in threads: small grays travel, photos do not."""
 
-    batches = False  # the replicas batch what arrives together
+    batches = False  # the replicas batch calls that arrive together
     concurrent = True
+    info: ModelInfo
+    runtime: str
+    multiple_px: int
 
     def __init__(self, replicas: Replicas, model: str) -> None:
         """Wait until a replica has loaded the model.
-
-        Args:
-            replicas: they compute.
-            model: one of those on offer.
 
         Raises:
             ModelError: it cannot be loaded.
             Unavailable: no replica answers.
         """
-        self._replicas, self._model = replicas, model
-        facts = replicas.call_from_thread("backend_facts", model)
-        self.info: ModelInfo = facts.info
-        self.runtime: str = facts.runtime
-        self.multiple_px: int = facts.multiple_px
+        self._call = partial(replicas.call_from_thread, "call_backend", model)
+        self.info, self.runtime, self.multiple_px = replicas.call_from_thread("describe_backend", model)
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """Return a replica's; see `Backend.warnings_of`."""
-        return self._replicas.call_from_thread("warnings_of", self._model, options)
+        return self._call("warnings_of", options)
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return a replica's; see `Backend.features`."""
-        return self._replicas.call_from_thread("features", self._model, grays)
+        return self._call("features", grays)
 
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
     ) -> BackendOutput:
-        """Return a replica's; see `Backend.__call__`."""
-        return self._replicas.call_from_thread("run_backend", self._model, grays, list(options), with_features)
+        return self._call("__call__", grays, list(options), with_features)
 
 
 class Replicas:
@@ -156,7 +129,7 @@ class Replicas:
         Raises:
             QueueFull: too many requests wait.
             Unavailable: the replica was lost, and the next one too.
-            Exception: what the replica answered with, where that is an error.
+            Exception: the replica's answer, where it is an error.
         """
         for may_retry in (True, False):
             with _translated(may_retry):
@@ -169,7 +142,7 @@ class Replicas:
         raise AssertionError("a second loss raises")
 
     def call_from_thread(self, method: str, *arguments: Any) -> Any:
-        """Do the same as `call` for a thread that waits."""
+        """Do the same as `call`, for a thread."""
         for may_retry in (True, False):
             with _translated(may_retry):
                 return _value_of(self._send(method, arguments).result())
@@ -199,7 +172,7 @@ def _translated(may_retry: bool) -> Iterator[None]:
 
 def _lost(error: Exception) -> Unavailable:
     logging.getLogger(__name__).warning("a replica was lost: %s", first_line(error))
-    return Unavailable("what computes was lost on the way; come again in a moment")
+    return Unavailable("the photo's replica was lost; try again in a moment")
 
 
 def _value_of(answer: Any) -> Any:
@@ -208,60 +181,38 @@ def _value_of(answer: Any) -> Any:
     return answer
 
 
-@dataclass(frozen=True)
-class BackendFacts:
-    """What is known of a backend without calling it; see `Backend`."""
-
-    info: ModelInfo
-    runtime: str
-    multiple_px: int
-
-
 class Replica:
-    """What runs in each replica: models loaded once, whole photos, and passes for sessions of the app.
+    """A replica: models loaded once, which colorize photos and compute passes for sessions of the app.
 
-    It has no state of requests: each replica answers any of them, and a lost one costs only what it had in work.
-    Its methods return an error where there is one: raised, Ray would put a traceback into its text.
+    It has no state of requests: each replica answers any of them, and a lost one costs only its requests in work.
+    Its methods return errors: if they were raised, Ray would put a traceback into the text.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Load the default model; where it cannot be loaded, `backend_facts` says why."""
+        """Load the default model; where it cannot be loaded, `describe_backend` says why."""
         self._predictor = LocalPredictor(settings)
         self._predictor.load()
 
-    async def backend_facts(self, model: str) -> BackendFacts | Exception:
-        """Return what is known of a model, once it is loaded."""
+    async def describe_backend(self, model: str) -> tuple[ModelInfo, str, int] | Exception:
+        """Return `info`, `runtime` and `multiple_px` of a model's `Backend`, once it is loaded."""
         try:
             backend = await self._backend(model)
         except ChromaTuneError as error:
             return error
-        return BackendFacts(backend.info, backend.runtime, backend.multiple_px)
+        return backend.info, backend.runtime, backend.multiple_px
 
     async def colorize(self, request: ColorizeRequest) -> EncodedImage | Exception:
-        """Return the colored photo; see `Predictor.colorize`."""
+        """Return the colored photo, as `Predictor.colorize`."""
         try:
             return await self._predictor.colorize(request, wait_for_slot=True)
         except (ChromaTuneError, MemoryError) as error:
             return error
 
-    async def run_backend(
-        self, model: str, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool
-    ) -> BackendOutput | Exception:
-        """Return what the model gives for small grays; see `Backend.__call__`."""
-        return await self._in_thread(model, lambda backend: backend(grays, options, with_features))
-
-    async def features(self, model: str, grays: np.ndarray) -> Features | None | Exception:
-        """Return what the photo encoder sees; see `Backend.features`."""
-        return await self._in_thread(model, lambda backend: backend.features(grays))
-
-    async def warnings_of(self, model: str, options: ResolvedOptions) -> tuple[str, ...] | Exception:
-        """Return what of the options the model does not follow; see `Backend.warnings_of`."""
-        return await self._in_thread(model, lambda backend: backend.warnings_of(options))
-
-    async def _in_thread(self, model: str, call: Callable[[Backend], T]) -> T | Exception:
+    async def call_backend(self, model: str, method: str, *arguments: Any) -> Any:
+        """Return the result of a method of a model's `Backend`, in a thread."""
         try:
-            backend = await self._backend(model)
-            return await self._predictor.photo_threads.run(lambda: call(backend), wait_for_slot=True)
+            call = partial(getattr(await self._backend(model), method), *arguments)
+            return await self._predictor.photo_threads.run(call, wait_for_slot=True)
         except (ChromaTuneError, MemoryError) as error:
             return error
 
@@ -291,7 +242,7 @@ def bind_replicas(settings: ServeSettings) -> Any:
 
 
 def _workers_of(settings: ServeSettings) -> int:
-    """Photos in work at the same time in each replica: one a CPU; on a GPU so many that they share a pass."""
+    """Photos in work at the same time in each replica: one a CPU; on a GPU enough to share a pass."""
     return settings.workers or (MAX_BATCH if _gpus_of(settings) else 1)
 
 
@@ -302,7 +253,7 @@ def _gpus_of(settings: ServeSettings) -> int:
 
 @contextlib.contextmanager
 def deployed(settings: ServeSettings) -> Iterator[Replicas]:
-    """Deploy replicas on the Ray of the settings, or on one that is started here; they are gone afterwards.
+    """Deploy replicas on the Ray of the settings, or on one that is started for them; delete them afterwards.
 
     Raises:
         MissingExtraError, OptionsError: see `chromatune.cluster.joined`.

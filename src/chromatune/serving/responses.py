@@ -1,24 +1,23 @@
-"""What the routes share: fields of forms, results as files with facts in their headers, failures as one line."""
+"""Shared parts of routes: fields of forms, results as files with facts in their headers, failures as one line."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.options import ColorizeOptions, make_options
-from chromatune.serving.middleware import retry_after
 from chromatune.serving.predictor import EncodedImage, QueueFull, Unavailable
-from chromatune.serving.store import NotStored
 
 PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any format that is read.")]
 OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
@@ -42,7 +41,7 @@ class Failure(BaseModel):
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the description of failures that a route has, for OpenAPI; those that every route has are added."""
+    """Return the description of a route's failures, and of those that every route has, for OpenAPI."""
     return {status: {"model": Failure, "description": _MEANINGS[status]} for status in (401, 403, *statuses)}
 
 
@@ -59,12 +58,12 @@ _MEANINGS = {
     503: "The model is loading, or could not be loaded.",
     504: "The answer took too long.",
 }
-FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms, and what they take
+FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms ⇒ their content
 UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
 EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
 
 NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
-RETRY_SOON = {"retry-after": "2"}  # header of a 409
+RETRY_SOON = {"retry-after": "2"}
 
 
 def file_of(media_type: str) -> dict[str, Any]:
@@ -76,19 +75,11 @@ PICTURES = file_of("image/*")
 T = TypeVar("T")
 
 
-class _ClientGone(Exception):
-    """The client has closed the connection."""
-
-
-class _TooSlow(Exception):
-    """The result took too long."""
-
-
 def parsed_options(text: str) -> ColorizeOptions:
     """Return options from JSON, within the same limits as on the command line.
 
     Raises:
-        OptionsError: it is no JSON object, or an option is unknown or out of range.
+        OptionsError: `text` is no JSON object, or an option is unknown or out of range.
     """
     try:
         given = json.loads(text or "{}")
@@ -100,7 +91,7 @@ def parsed_options(text: str) -> ColorizeOptions:
 
 
 def file_name(given: str | None) -> str:
-    """Return what a client calls a photo, without folders."""
+    """Return a client's name of a photo, without folders."""
     return (given or "").replace("\\", "/").rpartition("/")[2][:200] or "photo"
 
 
@@ -112,8 +103,9 @@ async def read_references(uploads: Sequence[UploadFile] | None) -> tuple[tuple[s
 def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
     """Return a file with its facts as headers; values that are no plain text are percent-encoded."""
     headers = {
-        f"x-chromatune-{name.replace('_', '-')}": quote(_text_of(value)[:MAX_HEADER], safe=" ,.:;()+-/=")
+        f"x-chromatune-{name.replace('_', '-')}": quote(text[:MAX_HEADER], safe=" ,.:;()+-/=")
         for name, value in image.facts.items()
+        for text in ["; ".join(value) if isinstance(value, list) else str(value)]
     }
     if "name" in image.facts:
         headers["content-disposition"] = f"{disposition}; filename*=UTF-8''{quote(result_name(image), safe='')}"
@@ -125,15 +117,12 @@ def result_name(image: EncodedImage) -> str:
     return f"{Path(str(image.facts['name'])).stem}.color{image.suffix}"
 
 
-def _text_of(value: object) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
     """Return the result of work, which is cancelled where it takes too long or the client closes the connection.
 
     Raises:
-        Exception: what the work raises; else one that becomes a 504, or a 499 where the client has gone.
+        HTTPException: 504 where it takes too long, 499 where the client has gone.
+        Exception: any that the work raises.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -142,8 +131,8 @@ async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
         if task.done():
             return task.result()
         if gone.done():
-            raise _ClientGone
-        raise _TooSlow(f"no answer within {seconds:g} s; send a smaller photo, or come again")
+            raise HTTPException(CLIENT_GONE, "the client has closed the connection")
+        raise HTTPException(504, f"no answer within {seconds:g} s; send a smaller photo, or try again later")
     finally:
         for each in (task, gone):
             each.cancel()
@@ -182,30 +171,14 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ChromaTuneError)
     async def failed(_: Request, error: ChromaTuneError) -> JSONResponse:
-        return _failed(status_of(error), str(error))
-
-    @app.exception_handler(Unavailable)
-    async def unavailable(_: Request, error: Unavailable) -> JSONResponse:
-        return _failed(503, str(error), {"retry-after": "2"})
-
-    @app.exception_handler(NotStored)
-    async def missing(_: Request, error: NotStored) -> JSONResponse:
-        return _failed(404, str(error))
+        return _failed(status_of(error), str(error), RETRY_SOON if isinstance(error, Unavailable) else None)
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
-        waiting = request.app.state.predictor.waiting
-        line = str(error) or "too many photos wait; come again"
-        return _failed(429, line, {"retry-after": retry_after(waiting, 1)})
-
-    @app.exception_handler(_TooSlow)
-    async def slow(_: Request, error: _TooSlow) -> JSONResponse:
-        return _failed(504, str(error))
-
-    @app.exception_handler(_ClientGone)
-    async def gone(_: Request, __: _ClientGone) -> Response:
-        return Response(status_code=CLIENT_GONE)
+        seconds = math.ceil(request.app.state.predictor.waiting / 4)  # after which a slot is likely
+        line = str(error) or "too many photos wait; try again later"
+        return _failed(429, line, {"retry-after": str(max(1, seconds))})
 
     @app.exception_handler(MemoryError)
     async def memory(_: Request, __: MemoryError) -> JSONResponse:
-        return _failed(503, "not enough memory at the moment; come again", {"retry-after": "5"})
+        return _failed(503, "not enough memory at the moment; try again later", {"retry-after": "5"})

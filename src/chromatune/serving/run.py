@@ -1,4 +1,4 @@
-"""The app on a port, until the process is told to stop; what is in work is answered first."""
+"""The app on a port, until SIGTERM or Ctrl-C; requests in work are answered first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from chromatune.errors import OptionsError
 from chromatune.serving.settings import ServeSettings
 
-GRACE_S = 30  # for what is in work when the process is told to stop
+GRACE_S = 30  # for requests in work after SIGTERM or Ctrl-C
 
 
 class _Server(uvicorn.Server):

@@ -55,7 +55,7 @@ class VersionRequest(BaseModel):
 
 
 class PreviewRequest(EditRequest):
-    """How the photo is wanted on a screen."""
+    """An edit, and a limit of size for a screen."""
 
     max_pixels: int = Field(1_000_000, ge=1000, description="It is made smaller where it has more.")
 
@@ -92,10 +92,10 @@ def _add_versions(
 
         A session ends some time after its last use, or when too many later ones are open.
         """
-        asked = parsed_options(options)
-        check_recompose(asked, "a session needs")
+        parsed = parsed_options(options)
+        check_recompose(parsed, "a session needs")
         opening = ColorizeRequest(
-            await photo.read(), file_name(photo.filename), model or settings.models[0], asked,
+            await photo.read(), file_name(photo.filename), model or settings.models[0], parsed,
             references=await read_references(reference), max_pixels=settings.max_pixels,
         )  # fmt: skip
         session = await in_time(request, predictor.open_session(opening), settings.timeout_s)
@@ -161,6 +161,6 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         y: Annotated[float, Query(description="Pixels from its top.", allow_inf_nan=False)],
         version: Annotated[int | None, Query(description="Whose own color comes first; the last by default.")] = None,
     ) -> SuggestionsResponse:
-        """What the model gives there, for its own prompt and for others; a photo's first point takes seconds."""
+        """The model's colors there, for its own prompt and for others; a photo's first point takes seconds."""
         found = await in_time(request, store.get(key).suggestions(x, y, version), settings.timeout_s)
         return SuggestionsResponse(colors=found, colours=found)

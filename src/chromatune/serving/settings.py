@@ -20,7 +20,7 @@ class ServeSettings(BaseModel):
     """Settings of `chromatune serve`.
 
     Raises (through `make_serve_settings`):
-        OptionsError: a value is out of range, or others may come in and no token is asked of them.
+        OptionsError: a value is out of range, or other machines may connect without a token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,7 +116,7 @@ class ServeSettings(BaseModel):
             raise OptionsError(f"model={shown(model)}: not on offer; accepted: {', '.join(self.models)}", "model")
 
     def source_of(self, model: str) -> str:
-        """Return what to load for a name that is on offer."""
+        """Return the name or folder to load for a model on offer."""
         return self._sources[self.models.index(model)]
 
 

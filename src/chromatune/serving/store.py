@@ -1,4 +1,4 @@
-"""What the server holds for its clients between requests: sessions, bounded in number and age, and uploaded files."""
+"""State between requests: sessions, bounded in number and age, and uploaded files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from fastapi import UploadFile
+from fastapi import HTTPException, UploadFile
 
 T = TypeVar("T")
-
-
-class NotStored(Exception):
-    """Nothing is stored under an id, or no longer; `str(error)` is a line for the client."""
 
 
 class SessionStore(Generic[T]):
     """Entries under random ids, in order of their last use.
 
-    A `cachetools.TTLCache` drops expired entries inside of any call and tells nobody; here each one that goes, whatever
-    the reason, is handed to `on_remove`, because files and tasks belong to it.
+    A `cachetools.TTLCache` drops expired entries inside of any call without notice; this store passes each removed one,
+    whatever the reason, to `on_remove`, because files and tasks belong to it.
     """
 
     def __init__(
@@ -41,7 +37,7 @@ class SessionStore(Generic[T]):
         Args:
             capacity: most entries at a time.
             minutes: how long an entry stays after its last use.
-            missing: message of the error where an id is unknown.
+            missing: line for the client where an id is unknown or expired.
             on_remove: called with each entry that is removed.
             clock: seconds.
         """
@@ -65,11 +61,11 @@ class SessionStore(Generic[T]):
         """Return an entry and start its time anew.
 
         Raises:
-            NotStored: there is none.
+            HTTPException: 404, there is none.
         """
         self.remove_expired()
         if key not in self._entries:
-            raise NotStored(self._missing)
+            raise HTTPException(404, self._missing)
         entry, _ = self._entries.pop(key)
         self._entries[key] = (entry, self._clock())
         return entry
@@ -78,14 +74,14 @@ class SessionStore(Generic[T]):
         """Remove an entry.
 
         Raises:
-            NotStored: there is none.
+            HTTPException: 404, there is none.
         """
         if key not in self._entries:
-            raise NotStored(self._missing)
+            raise HTTPException(404, self._missing)
         self._on_remove(self._entries.pop(key)[0])
 
     def items(self) -> list[tuple[str, T]]:
-        """Return ids and entries, the least recently used first; this is no use of them."""
+        """Return ids and entries, the least recently used first; does not count as their use."""
         return [(key, entry) for key, (entry, _) in self._entries.items()]
 
     def remove_expired(self) -> None:

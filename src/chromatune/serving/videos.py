@@ -42,15 +42,8 @@ class _Stopped(Exception):
     """The video was removed while it was in work."""
 
 
-@dataclass(frozen=True)
-class Still:
-    """The frame that represents a shot.
-
-    Attributes:
-        start: first frame of the shot.
-        stop: first frame of the next one.
-        frame: number of the still.
-    """
+class ShotStatus(BaseModel):
+    """A shot, from its first frame to the next one's, and the frame that represents it."""
 
     start: int
     stop: int
@@ -62,15 +55,15 @@ class VideoJob:
     """One video.
 
     Attributes:
-        name: what the client calls it.
+        name: the client's name of it.
         folder: of its file, its stills, the chroma of its shots, and the result.
         source: its file.
-        state: how far it is.
+        state: its progress.
         line: why it failed, or warnings about the result.
-        stage: what is being done.
-        steps: steps of the stage; 0 where nobody knows.
+        stage: the work in progress.
+        steps: steps of the stage; 0 where the number is unknown.
         step: how many of them are done.
-        stills: of its shots.
+        shots: in order; the first `MAX_STILLS`.
         frames: number of frames.
         size: width and height in pixels.
     """
@@ -83,7 +76,7 @@ class VideoJob:
     stage: str = ""
     steps: int = 0
     step: int = 0
-    stills: tuple[Still, ...] = ()
+    shots: list[ShotStatus] = field(default_factory=list)
     frames: int = 0
     size: tuple[int, int] = (0, 0)
     is_stopped: bool = field(default=False, repr=False)
@@ -98,7 +91,7 @@ class VideoJob:
         return self.folder / f"{frame}.png"
 
     def start_stage(self, name: str, length: int) -> Advance:
-        """Begin a stage of so many steps; what comes back counts one, and ends the work where the video was removed."""
+        """Begin a stage; the result counts one of its steps, and ends the work where the video was removed."""
         self.stage, self.steps, self.step = name, length, 0
 
         def advance() -> None:
@@ -113,11 +106,6 @@ class Videos:
     """All videos of an app; one at a time is in work, in a thread of its own."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Start with none.
-
-        Args:
-            settings: limits, models and device.
-        """
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "video")
         self.store = SessionStore[VideoJob](settings.videos, settings.video_minutes, NOT_STORED, _remove)
@@ -136,29 +124,23 @@ class Videos:
         while len(self.store) >= self.store.capacity:
             idle = next((key for key, job in self.store.items() if job.state not in IN_WORK), None)
             if idle is None:
-                raise QueueFull("too many videos are in work; come again, or delete one")
+                raise QueueFull("too many videos are in work; try again later, or delete one")
             self.store.remove(idle)
 
     def start(self, source: Path, folder: Path, name: str) -> str:
-        """Begin to look for the shots of a video, and return its id.
-
-        Args:
-            source: its file.
-            folder: of the file; it is removed with the video.
-            name: what the client calls it.
-        """
+        """Begin to look for the shots of a video, a file in `folder`, and return its id."""
         job = VideoJob(name, folder, source)
         self._thread.submit(self._guarded, job, lambda: self._read(job))
         return self.store.add(job)
 
     def colorize(self, job: VideoJob, model: str, options: ColorizeOptions, hints: Mapping[int, Hints]) -> None:
-        """Begin to colorize a video; what has not changed since the last time is not done again.
+        """Begin to colorize a video; unchanged shots of an earlier run are not computed again.
 
         Args:
             job: a video whose shots are known.
             model: one of those on offer.
             options: of all frames.
-            hints: number of a frame ⇒ what is known of its colors.
+            hints: number of a frame ⇒ its known colors.
 
         Raises:
             OptionsError: the model is not on offer, or options contradict each other.
@@ -176,7 +158,7 @@ class Videos:
         self._thread.submit(self._guarded, job, lambda: self._colorize(job, video_options))
 
     def stop(self) -> None:
-        """End what is in work."""
+        """Remove all videos and end the work on them."""
         self.store.clear()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -205,7 +187,7 @@ class Videos:
         video_options = VideoOptions(job.result, cache=job.folder / "chroma")
         shots = shots_of(video, video_options, start_stage=job.start_stage)
         job.size, job.frames = (video.info.width_px, video.info.height_px), shots[-1].stop
-        job.stills = _write_stills(job, video, shots)
+        job.shots = _write_stills(job, video, shots)
         job.line, job.state = "; ".join(video.warnings), "ready"
 
     def _colorize(self, job: VideoJob, video_options: VideoOptions) -> None:
@@ -215,23 +197,23 @@ class Videos:
         job.line, job.state = without_paths("; ".join(result.warnings)), "done"
 
 
-def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> tuple[Still, ...]:
-    """Write the middle frame of each shot as a gray PNG, and return which they are."""
+def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> list[ShotStatus]:
+    """Write the middle frame of each shot as a gray PNG, and return the shots with its number."""
     import numpy as np
 
     from chromatune.images import Photo, encode_photo
     from chromatune.video import gray_of
 
     wanted = {(shot.start + shot.stop) // 2: shot for shot in shots[:MAX_STILLS]}
-    stills: list[Still] = []
+    written: list[ShotStatus] = []
     advance = job.start_stage("writing stills", max(wanted) + 1)
     for index, frame in zip(range(max(wanted) + 1), video.read(), strict=False):
         advance()
         if index in wanted:
             gray = gray_of(frame.luma, video.info.bits, video.info.full_range)
             job.still_path(frame.number).write_bytes(encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG"))
-            stills.append(Still(wanted[index].start, wanted[index].stop, frame.number))
-    return tuple(stills)
+            written.append(ShotStatus(start=wanted[index].start, stop=wanted[index].stop, frame=frame.number))
+    return written
 
 
 def _remove(job: VideoJob) -> None:
@@ -247,16 +229,8 @@ class VideoStarted(BaseModel):
     id: str
 
 
-class ShotStatus(BaseModel):
-    """A shot, from its first frame to the next one's, and the frame that represents it."""
-
-    start: int
-    stop: int
-    frame: int
-
-
 class VideoStatus(BaseModel):
-    """How far a video is."""
+    """Progress of a video."""
 
     id: str
     name: str
@@ -264,7 +238,7 @@ class VideoStatus(BaseModel):
     line: str = Field(description="Why it failed, or warnings about the result.")
     stage: str
     step: int
-    steps: int = Field(description="0 where nobody knows.")
+    steps: int = Field(description="0 where the number is unknown.")
     frames: int
     width_px: int
     height_px: int
@@ -272,7 +246,7 @@ class VideoStatus(BaseModel):
 
 
 class ColorizeVideoRequest(BaseModel):
-    """How a video is wanted."""
+    """Model, options and hints for a video."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -292,7 +266,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
     async def start_video(
         video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
     ) -> VideoStarted:
-        """Answer at once, and look for the shots; `GET /v1/videos/{id}` says how far the video is."""
+        """Answer at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
         videos.make_room()
         async with new_upload_folder() as folder:
             source = folder / "video"
@@ -303,13 +277,12 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
     async def start_film(film: Annotated[UploadFile, File()]) -> VideoStarted:
         return await start_video(film)
 
-    @app.get("/v1/videos/{key}", summary="How far a video is", responses=failures(404, 422))
+    @app.get("/v1/videos/{key}", summary="Progress of a video", responses=failures(404, 422))
     async def video_status(key: Key) -> VideoStatus:
         job = videos.store.get(key)
-        shots = [ShotStatus(start=each.start, stop=each.stop, frame=each.frame) for each in job.stills]
         return VideoStatus(
             id=key, name=job.name, state=job.state, line=job.line, stage=job.stage, step=job.step, steps=job.steps,
-            frames=job.frames, width_px=job.size[0], height_px=job.size[1], shots=shots,
+            frames=job.frames, width_px=job.size[0], height_px=job.size[1], shots=job.shots,
         )  # fmt: skip
 
     @app.get("/v1/films/{key}", include_in_schema=False)
@@ -323,7 +296,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_video(key: Key) -> Response:
-        """Also ends what is in work."""
+        """Also ends work on it."""
         videos.store.remove(key)
         return Response(status_code=204)
 
@@ -337,9 +310,9 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         responses={200: PICTURES, **failures(404, 422)},
     )
     async def still(key: Key, frame: Number) -> Response:
-        """A PNG at the video's full size: what `/v1/sessions` takes, to try strokes on."""
+        """A PNG at the video's full size; `/v1/sessions` takes it, to try strokes on."""
         job = videos.store.get(key)
-        if frame not in {each.frame for each in job.stills}:
+        if frame not in {each.frame for each in job.shots}:
             raise HTTPException(404, "no still is of that frame; the video's status lists them")
         return FileResponse(job.still_path(frame), media_type="image/png")
 
@@ -354,7 +327,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         """In the background; of a video that was colorized before, only shots that something has changed for."""
         job = videos.store.get(key)
         if job.state in IN_WORK:
-            raise HTTPException(409, f"{job.name} is in work; come again", RETRY_SOON)
+            raise HTTPException(409, f"{job.name} is in work; try again later", RETRY_SOON)
         if not job.frames:
             raise HTTPException(409, job.line)
         videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
@@ -371,7 +344,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         """H.264 in MP4, with the video's own sound."""
         job = videos.store.get(key)
         if job.state != "done":
-            raise HTTPException(409, f"{job.name} is not done yet; come again", RETRY_SOON)
+            raise HTTPException(409, f"{job.name} is not done yet; try again later", RETRY_SOON)
         name = f"{job.name.rpartition('.')[0] or job.name}.color{RESULT_SUFFIX}"
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
         return FileResponse(job.result, media_type="video/mp4", headers=headers)

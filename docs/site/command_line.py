@@ -1,8 +1,9 @@
-"""All commands, arguments, options and defaults as Markdown: `python -m chromatune.cli.document > docs/cli.md`."""
+"""All commands, arguments, options and defaults as Markdown: `python docs/site/command_line.py > docs/cli.md`."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from chromatune.cli.app import app
 
 TITLE = """# Command line
 
-Made from the commands themselves by `python -m chromatune.cli.document > docs/cli.md`: change them, not this page.
+Made from the commands themselves by `python docs/site/command_line.py > docs/cli.md`: change them, not this page.
 
 Exit codes: 0 all went well, 1 something failed (one line on standard error says what), 2
 wrong usage, 130 interrupted."""
@@ -60,4 +61,4 @@ def _parted(described: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    sys.stdout.write(document())
