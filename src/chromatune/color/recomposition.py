@@ -172,7 +172,7 @@ def _local_linear_model(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
     )
     small_height, small_width = min(height_px, chroma.shape[0]), min(width_px, chroma.shape[1])
     chroma = resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
-    guide = _area_luma(gray, mid_height, mid_width)  # (m, n)
+    guide = shrunk_luma(gray, (mid_height, mid_width))  # (m, n)
     small_guide = resize(guide, small_height, small_width)  # (h, w)
     blur_px = _blur_of(chroma, small_guide)
     soft = cv2.GaussianBlur(small_guide, (0, 0), blur_px)
@@ -224,10 +224,10 @@ def _fine_share(image: np.ndarray) -> float:
     return float((np.square(image - fine).mean() + 1e-12) / (np.square(fine - coarse).mean() + 1e-9))
 
 
-def _area_luma(gray: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
+def shrunk_luma(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return luma at a smaller size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
     # The cast comes last: a 12 MP photo in float is 48 MB.
-    return resize(gray, height_px, width_px).astype(np.float32) / WHITE_LEVEL[gray.dtype]
+    return resize(gray, *size).astype(np.float32) / WHITE_LEVEL[gray.dtype]
 
 
 def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:

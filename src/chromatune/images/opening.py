@@ -6,7 +6,6 @@ JPEG or HEIC. Files of kinds that cannot be read are refused by the name of thei
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import tifffile
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two with 64-bit offsets
 START_BYTES = 32  # as many as the tests below look at
 
 SIGNATURES = {
@@ -90,14 +89,14 @@ class Picture:
 
     Attributes:
         image: its header.
-        file: what it was opened from; in a TIFF, its directory is the first one there.
+        file: what it was opened from, None for an image of the caller; in a TIFF, its directory is the first one there.
         tiff_page: its directory, if the file is a TIFF that could be read so far.
         page: its number, from 1.
         pages: how many pictures the file holds.
     """
 
     image: Image.Image | tiff.RareTiff
-    file: BinaryIO
+    file: BinaryIO | None
     tiff_page: tifffile.TiffPage | None = None
     page: int = 1
     pages: int = 1
@@ -130,7 +129,7 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
     if kind is not None:
         raise camera_raw_error(kind)
     with ExitStack() as stack:
-        if is_tiff(start):
+        if start.startswith(TIFF_SIGNATURES):
             pages = stack.enter_context(tiff.open_pages(file))
             refuse_camera_raws(pages)
             if pages:
@@ -162,14 +161,6 @@ def check_page(page: int | None, count: int) -> None:
     if page is not None and not 1 <= page <= count:
         there = "the only picture is number 1" if count == 1 else f"the pictures are numbers 1 to {count}"
         raise PhotoError(f"has no page {str(page)[:20]}; {there}")
-
-
-def as_seekable(file: BinaryIO) -> BinaryIO:
-    """Return the file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
-    seekable = getattr(file, "seekable", None)
-    if seekable is not None and seekable():
-        return file
-    return io.BytesIO(file.read())
 
 
 def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
@@ -206,11 +197,6 @@ def open_heif(file: BinaryIO) -> Image.Image:
     return HeifImageFile(file)
 
 
-def is_tiff(start: bytes) -> bool:
-    """Return whether a file begins like a TIFF, the one with 64-bit offsets included."""
-    return start.startswith(TIFF_SIGNATURES)
-
-
 def is_heif(start: bytes) -> bool:
     """Return whether a file begins like a HEIC photo; AVIF, in the same container, is not one."""
     if start[4:8] != b"ftyp":
@@ -228,14 +214,6 @@ def camera_raw_kind(start: bytes) -> str | None:
     return next((kind for signature, kind in CAMERA_RAWS.items() if start.startswith(signature)), None)
 
 
-def camera_raw_of_maker(maker: str, is_dng: bool) -> str:
-    """Return the kind of a TIFF that holds sensor data, from the maker's name in it."""
-    if is_dng:
-        return "DNG"
-    known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.upper().startswith(name))
-    return next(known, "TIFF with sensor data")
-
-
 def camera_raw_error(kind: str) -> PhotoError:
     """Return the error for a camera raw file."""
     return PhotoError(f"is a camera raw file ({kind}): develop it to TIFF first")
@@ -244,7 +222,7 @@ def camera_raw_error(kind: str) -> PhotoError:
 def unidentified_error(start: bytes) -> PhotoError:
     """Return the error for a file that no reader takes."""
     if is_heif(start) or start[4:8] == b"ftyp":
-        known: str | None = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
+        known = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
     else:
         known = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
     if known is not None:
@@ -264,14 +242,16 @@ def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
     is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
     if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
         makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
-        raise camera_raw_error(camera_raw_of_maker(next(makers, ""), is_dng))
+        maker = next(makers, "").upper()
+        known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.startswith(name))
+        raise camera_raw_error("DNG" if is_dng else next(known, "TIFF with sensor data"))
 
 
 def _chosen(picture: Picture, page: int | None) -> Picture:
     image: Any = picture.image
     numbers = frame_numbers(image)
-    check_page(page, len(numbers))
     picture.pages = len(numbers)
+    check_page(page, picture.pages)
     at_first = image.tell() if len(numbers) > 1 else 0  # a HEIC opens at its primary picture, all others at the first
     index = at_first if page is None else numbers[page - 1]
     if index != at_first:
