@@ -88,7 +88,9 @@ def matched_flow(
     """
     flow = flow_between(luma, other)
     warped = warp(other.astype(np.float32) * (exposure_gain(exposure, other_exposure) / 255), flow)
-    similarity = _luma_similarity(luma.astype(np.float32) / 255, np.minimum(warped, 1))
+    # Grain apart, the two lumas are of the same thing where they differ little
+    difference = cv2.GaussianBlur(luma.astype(np.float32) / 255 - np.minimum(warped, 1), (0, 0), 1.5)
+    similarity = np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))
     believed = confidence(flow, flow_between(other, luma)) * similarity
     return flow, cv2.GaussianBlur(believed, (0, 0), 1.5)
 
@@ -100,11 +102,11 @@ def neighbor_flows(lumas: Sequence[np.ndarray], exposures: Sequence[float]) -> N
         lumas: (h, w) uint8 of each keyframe.
         exposures: log exposure of each.
     """
-    pairs = [pair for here, there in pairwise(range(len(lumas))) for pair in ((here, there), (there, here))]
-    return {
-        (here, there): matched_flow(lumas[here], exposures[here], lumas[there], exposures[there])
-        for here, there in pairs
-    }
+    flows = {}
+    for before, after in pairwise(range(len(lumas))):
+        for here, there in ((before, after), (after, before)):
+            flows[here, there] = matched_flow(lumas[here], exposures[here], lumas[there], exposures[there])
+    return flows
 
 
 def resized_flow(flow: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -154,9 +156,3 @@ def _endpoints(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = flow.shape[:2]
     columns = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
     return columns, np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-
-
-def _luma_similarity(luma: np.ndarray, warped: np.ndarray) -> np.ndarray:
-    """How far two lumas, float32 0..1, are of the same thing, apart from grain: (h, w) float32 0..1."""
-    difference = cv2.GaussianBlur(luma - warped, (0, 0), 1.5)
-    return np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))

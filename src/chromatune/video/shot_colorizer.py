@@ -8,7 +8,8 @@ import json
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from chromatune.color import grid_size, resize
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import PhotoError, VideoError, printable
-from chromatune.files import atomic_write
+from chromatune.files import atomic_write, prefetch
 from chromatune.hints import HintedChroma, Hints, Reference
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
@@ -210,24 +211,17 @@ class ShotColorizer:
     def _outputs(self, keyframes: Iterator[Keyframe]) -> Iterator[tuple[Keyframe, ModelOutput]]:
         """The keyframes and what the model gives for them, in their order; further ones are found meanwhile."""
 
-        def run(keyframe: Keyframe) -> ModelOutput:
+        def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
             (output,) = self.colorizer.model_outputs([Request(Photo(keyframe.stabilized), self.options)])
             if isinstance(output, PhotoError):
                 raise output
-            return output
+            return keyframe, output
 
-        waiting: deque[tuple[Keyframe, Future[ModelOutput]]] = deque()
-        with ThreadPoolExecutor(self.workers, "keyframes") as pool:
-            try:
-                for keyframe in keyframes:
-                    waiting.append((keyframe, pool.submit(run, keyframe)))
-                    if len(waiting) > WAITING * self.workers:
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                for first, future in waiting:
-                    yield first, future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        with (
+            ThreadPoolExecutor(self.workers, "keyframes") as pool,
+            closing(prefetch(pool, run, keyframes, WAITING * self.workers)) as outputs,
+        ):
+            yield from outputs
 
 
 def _continued(before: ShotChroma, keyframe: Keyframe, own: np.ndarray) -> np.ndarray:
