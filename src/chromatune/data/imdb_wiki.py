@@ -14,9 +14,9 @@ second_face_score   of the next face; NaN if there is none
 celeb_id            number of the person, from 1, and
 celeb_names         names by that number: imdb only
 
-The file is read by a process of its own: scipy.io.loadmat runs no code of a file, but trusts the sizes and types in it:
-a changed byte can be a segmentation fault, or an array larger than the memory. Both end the reading process alone,
-whose memory is limited.
+The file is read by a process of its own, with limited memory. scipy.io.loadmat runs no code of a file, but trusts its
+sizes and types: a changed byte can cause a segmentation fault, or an array larger than the memory. Both end the reading
+process only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ OLDEST_YEARS = 110  # dates of birth are read from web pages: some make a person
 MAX_MEMORY_BYTES = 8 * 2**30  # the largest published file, IMDB's, takes about one
 MAX_SECONDS = 300
 
-# -I: no module from the working directory, which may be a stranger's folder, stands for one of Python's
+# -I: a module in the working directory, which may be untrusted, cannot replace one of Python's
 READER = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from chromatune.data.imdb_wiki import answer_read; answer_read()"
@@ -85,7 +85,7 @@ def find_metadata(path: Path) -> list[Path]:
 
 
 def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
-    """Open the photos with exactly one clear face of a known person; color and size are judged when they are read.
+    """Open the photos with exactly one clear face of a known person; color and size are checked when they are read.
 
     Args:
         path: a .mat file, or a folder with imdb.mat, wiki.mat or both, in it or one folder below.
@@ -254,7 +254,7 @@ def fields_of(
     """Read what `read_struct` returns in this process.
 
     Raises:
-        DataError: with the reason alone.
+        DataError: its message is the reason, without the file's name.
     """
     from scipy.io import loadmat
 

@@ -120,7 +120,7 @@ def check_outside(out: Path, spec: str) -> None:
     where, _ = _columns_of(place)
     if kind != "hf" and where and os.path.realpath(out) == os.path.realpath(Path(where).expanduser()):
         raise OptionsError(
-            f"{printable(str(out))} holds the photos themselves, and results there would be taken for photos; "
+            f"{printable(str(out))} holds the photos themselves, and results there would be read as photos; "
             "give another --out, below it or elsewhere"
         )
 
@@ -151,7 +151,7 @@ def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str])
 
 
 def _is_photo_table(path: Path, columns: Mapping[str, str]) -> bool:
-    """Return whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
+    """Return whether a file is a table of paths; a parquet file may hold the photos themselves."""
     if not path.is_file():
         return False
     suffix = path.suffix.lower()

@@ -31,7 +31,7 @@ from chromatune.errors import LONGEST_SHOWN, DataError, MissingExtraError, Photo
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # an imagefolder's
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 FILE_COLUMN, PROMPT_COLUMN = "file_name", "edit_prompt"
-MAX_TABLE_BYTES = 2**30  # of a table's text; photos are named in it, not kept
+MAX_TABLE_BYTES = 2**30  # of a table's text; it names photos, and does not hold them
 MAX_ROWS = 10**7  # parquet packs rows that repeat into nothing
 MAX_HEADER_BYTES = 2**20  # a first row longer than this names no columns
 SHOWN_COLUMNS = 12
@@ -384,7 +384,7 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
 
 
 def _one_split(label: str, loaded: Any) -> tuple[Any, str, dict[str, int]]:
-    """The split to use, its name, and how many rows are in each other one."""
+    """The split to use, its name, and the number of rows of each other split."""
     import datasets
 
     if isinstance(loaded, datasets.Dataset):

@@ -1,7 +1,7 @@
 """Atomic writes: a file, or a folder, appears under its name only once it is complete and on the disk.
 
-Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that what a killed process left
-can be told from what a living one is writing.
+Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that files that a killed process
+left are distinguished from those that a living one is writing.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 def prefetch(
     executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
 ) -> Generator[Result]:
-    """Yield `function(item)` for each item, in order, with at most `depth` results made before they are asked for.
+    """Yield `function(item)` for each item, in order, with at most `depth` results made ahead.
 
     An exception of the function is raised where its result would come. Where the generator ends early, or is closed,
     what has not begun is cancelled.

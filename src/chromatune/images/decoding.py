@@ -1,8 +1,8 @@
-"""A picture file ⇒ its pixels, without a word of the libraries: 8 bits by Pillow, 16-bit color by OpenCV.
+"""A picture file ⇒ its pixels, with the libraries silenced: 8 bits by Pillow, 16-bit color by OpenCV.
 
 A JPEG may lack its end. Pillow has no mode for 16-bit color and keeps the high byte alone, so OpenCV decodes PNG, PNM,
 JPEG 2000 and AVIF of more than 8 bits a second time, and pillow-heif HEIC. OpenCV has misread gray with alpha (its
-issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded before, are therefore the referee:
+issue 12185) and returns half pictures of damaged files; its samples are therefore compared with Pillow's high bytes:
 where the two disagree, the photo is refused. TIFF has a reader of its own, `tiff`.
 """
 
@@ -53,9 +53,9 @@ _GLOBALS_LOCK = threading.RLock()
 def quiet_libraries() -> Iterator[None]:
     """Decode without Pillow's warnings, log and limits (ours are checked instead), and without the libraries' logs.
 
-    All of them are globals of the process, so one decode runs at a time; each is put back afterwards. libtiff inside
-    Pillow prints through a handler, which is taken away meanwhile where its library can be reached (it is in Pillow's
-    wheels for Linux and macOS).
+    All of them are globals of the process, so one decode runs at a time; each is restored afterwards. libtiff inside
+    Pillow prints through handlers, which are removed meanwhile where its library can be reached (in Pillow's wheels for
+    Linux and macOS).
     """
     pillow_log = logging.getLogger("PIL")
     with _GLOBALS_LOCK, warnings.catch_warnings(), _quiet_libtiff():

@@ -27,11 +27,11 @@ DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimeter; 1 says that only the rat
 # Document name, description, make, model, page name, software, date, artist, host, rating, copyright, and Windows'
 # title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its
 # thumbnail.
-KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
+TAGS_FOR_RESULTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 
-LONGEST_EXIF_BYTES = 65_000  # a JPEG keeps EXIF in one segment of 64 KiB
+LONGEST_EXIF_BYTES = 65_000  # a JPEG holds EXIF in one segment of 64 KiB
 
-# what Pillow raises on damaged blocks; no block is worth the photo
+# What Pillow raises on damaged blocks; the photo is read without them
 BROKEN_EXIF = (
     OSError,
     SyntaxError,
@@ -118,14 +118,14 @@ def exif_for_results(image: Any, size_px: tuple[int, int], is_srgb: bool) -> byt
             details[tag] = side_px
     if is_srgb and TAG_COLOR_SPACE in details:
         details[TAG_COLOR_SPACE] = COLOR_SPACE_SRGB
-    kept: Tags = {tag: tags[tag] for tag in (*KEPT_TAGS, TAG_EXIF_IFD, TAG_GPS_IFD) if tags.get(tag)}
-    if not kept:
+    chosen: Tags = {tag: tags[tag] for tag in (*TAGS_FOR_RESULTS, TAG_EXIF_IFD, TAG_GPS_IFD) if tags.get(tag)}
+    if not chosen:
         return None
-    kept[TAG_ORIENTATION] = 1
-    block = _pack(kept)
+    chosen[TAG_ORIENTATION] = 1
+    block = _pack(chosen)
     if block is None or len(block) > LONGEST_EXIF_BYTES:
         details.pop(TAG_MAKER_NOTE, None)
-        block = _pack(kept)
+        block = _pack(chosen)
     return block if block is not None and len(block) <= LONGEST_EXIF_BYTES else None
 
 

@@ -1,7 +1,7 @@
-"""A file ⇒ which picture of it is the photo, opened and not decoded yet; or why the file is none.
+"""A file ⇒ the picture of it that is the photo, opened and not decoded yet; or an error that names the file's kind.
 
 The first bytes say what a file is. It may hold several pictures: pages of a TIFF, frames of an animation, pictures of a
-JPEG or HEIC. Files of kinds that cannot be read are refused by the name of their kind.
+JPEG or HEIC.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ TAG_MPO_ENTRIES = 0xB002
 
 
 class HeicExtraError(PhotoError, MissingExtraError):
-    """A HEIC photo, and no `pillow-heif`: a batch goes on with the next photo, as after any other `PhotoError`."""
+    """Reading HEIC without `pillow-heif`; a `PhotoError` too, so that a batch continues with the next photo."""
 
     def __init__(self, label: str) -> None:
         MissingExtraError.__init__(self, f"{label}: reading HEIC", "heic")
@@ -103,7 +103,7 @@ class Picture:
 
     @property
     def warning(self) -> str | None:
-        """One line, if there are pictures that are left unread."""
+        """One line, if other pictures of the file are not read."""
         if self.pages == 1:
             return None
         return f"holds {self.pages} pictures, and number {self.page} is read; name another one with --page (page=)"

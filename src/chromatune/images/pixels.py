@@ -161,12 +161,11 @@ def samples_from_array(array: np.ndarray) -> Samples:
 
 
 def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
-    """Return 8- or 16-bit samples from integers or floats whose white is not written anywhere, judged by their range.
+    """Return 8- or 16-bit samples of integers or floats that do not declare their white; it follows from their range.
 
-    uint8 and uint16 are what they are.
-    Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is 255 if no value is larger, else 65535;
-    integers up to 255 become 8-bit, all else 16-bit. Negative or larger values (science, not photography) are
-    stretched from smallest to largest over 16 bits.
+    uint8 and uint16 are returned as they are. Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is
+    255 if no value is larger, else 65535; integers up to 255 become 8-bit, all else 16-bit. Negative or larger values
+    (science, not photography) are stretched from smallest to largest over 16 bits.
 
     Args:
         values: any shape, any integer or float type.

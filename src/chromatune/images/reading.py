@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from chromatune.images.photo_files import shown
 # which a file of 2 MB can ask for as well.
 MAX_PIXELS = 150_000_000
 
+Result = TypeVar("Result")
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
 
 
@@ -113,15 +115,10 @@ def read_photo(
                 source.seek(numbers[page - 1])
             return _photo_from_picture(opening.Picture(source, None), label, max_pixels, strict)
     with _as_file(source, name) as (file, label, called), _one_line(label), decoding.quiet_libraries():
-        try:
-            with opening.open_picture(file, page) as picture:
-                return _photo_from_picture(picture, called, max_pixels, strict)
-        except ValueError as error:
-            if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
-                raise
-        with opening.open_picture(decoding.without_text(file), page) as picture:
-            photo = _photo_from_picture(picture, called, max_pixels, strict)
-        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was skipped"))
+        read = partial(_photo_from_picture, name=called, max_pixels=max_pixels, strict=strict)
+        photo, has_all_text = _use_picture(file, page, read)
+        skipped = () if has_all_text else ("its text is longer than 64 MB, and was skipped",)
+        return replace(photo, warnings=(*photo.warnings, *skipped))
 
 
 def count_pages(source: Source, *, name: str | None = None) -> int:
@@ -141,13 +138,8 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
         return 1
     if isinstance(source, Image.Image):
         return len(opening.frame_numbers(source))
-    with (
-        _as_file(source, name) as (file, label, _),
-        _one_line(label),
-        decoding.quiet_libraries(),
-        opening.open_picture(file) as picture,
-    ):
-        return picture.pages
+    with _as_file(source, name) as (file, label, _), _one_line(label), decoding.quiet_libraries():
+        return _use_picture(file, None, lambda picture: picture.pages)[0]
 
 
 def count_pixels(source: Source, *, name: str | None = None) -> int:
@@ -168,13 +160,8 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
     opened: AbstractContextManager[tuple[BinaryIO, str, str]] = _as_file(source, name)
     if hasattr(source, "seekable") and source.seekable():  # else all of it would be read for its header
         opened = nullcontext((cast(BinaryIO, source), name or "photo", ""))
-    with (
-        opened as (file, label, _),
-        _one_line(label),
-        decoding.quiet_libraries(),
-        opening.open_picture(file) as picture,
-    ):
-        width_px, height_px = picture.image.size
+    with opened as (file, label, _), _one_line(label), decoding.quiet_libraries():
+        width_px, height_px = _use_picture(file, None, lambda picture: picture.image.size)[0]
         return int(width_px * height_px)
 
 
@@ -199,6 +186,18 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
     else:
         accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
         raise PhotoError(f"{shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
+
+
+def _use_picture(file: BinaryIO, page: int | None, use: Callable[[opening.Picture], Result]) -> tuple[Result, bool]:
+    """The result of `use` on a file's photo, and whether its text was read: a PNG with too much is opened without."""
+    try:
+        with opening.open_picture(file, page) as picture:
+            return use(picture), True
+    except ValueError as error:
+        if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
+            raise
+    with opening.open_picture(decoding.without_text(file), page) as picture:
+        return use(picture), False
 
 
 def _photo_from_picture(picture: opening.Picture, name: str, max_pixels: int, strict: bool) -> Photo:

@@ -42,7 +42,7 @@ BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, str
 
 @dataclass
 class RareTiff:
-    """A page that Pillow does not open, with what the reader asks an opened image for."""
+    """A page that Pillow does not open, with those attributes of a Pillow image that the reader uses."""
 
     page: tifffile.TiffPage
     file: BinaryIO
@@ -87,7 +87,7 @@ class Samples:
 @contextmanager
 def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
     """Yield all directories of a TIFF in file order, SubIFDs after their parent; none where the first is damaged."""
-    import tifffile  # here: a tenth of a second that other formats need not wait for
+    import tifffile  # imported late: it takes a tenth of a second that other formats save
 
     log = logging.getLogger("tifffile")
     level = log.level
@@ -107,7 +107,7 @@ def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
 
 
 def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The directories up to the first damage, or to one that was there before: a chain may bite its tail."""
+    """The directories up to the first damage or repetition: a chain may lead back to its start."""
     pages: dict[int, Any] = {}
     with suppress(*BROKEN_TIFF):
         for page in reader.pages:
@@ -151,7 +151,7 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
         file: begins with that directory, see `starting_at`.
 
     Raises:
-        PhotoError: nothing here reads pages of its kind.
+        PhotoError: pages of its kind are not supported.
     """
     _check(page)
     file.seek(0)
@@ -171,7 +171,7 @@ def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
     """Read all samples of a page at their full depth.
 
     Raises:
-        PhotoError: nothing here reads pages of its kind.
+        PhotoError: pages of its kind are not supported.
         ValueError, OSError: the page is damaged.
     """
     _check(page)

@@ -85,7 +85,7 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
     """Return the suffix for a result of `photo`: `suffix` itself, or ".png" where its format cannot hold the result.
 
     Args:
-        suffix: the wanted suffix, such as ".jpg" (kept as it is written); None means the photo's own format.
+        suffix: the wanted suffix, such as ".jpg", returned as spelled; None means the photo's own format.
         photo: the source of the result; its depth, transparency and size decide.
     """
     wanted = suffix

@@ -25,7 +25,7 @@ class VideoOptions:
         like: photos in color that show the same things.
         codec: "h264", "ffv1" or "prores"; None for H.264.
         starts: first frames of shots; None to find them.
-        preview_seconds: only so much from the start.
+        preview_seconds: length to colorize from the start; None for all.
         cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
         device: where to compute; None for the best there is.

@@ -374,7 +374,7 @@ class HeldFrames:
 
         Args:
             video: whose frames.
-            seconds: only so much from the start; None for all.
+            seconds: length to read from the start; None for all.
         """
         self._video, self._seconds = video, seconds
         self._held: list[Frame] | None = None

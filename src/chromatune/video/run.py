@@ -47,7 +47,7 @@ class Segment:
         shot: its frames.
         cache_key: of its chroma.
         hints: by the offset of their frame.
-        continues: whether it goes on with the shot of the segment before.
+        continues: whether it continues the shot of the segment before.
     """
 
     shot: Shot
@@ -76,7 +76,7 @@ class VideoResult:
 
 
 def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> VideoResult:
-    """Colorize a video; run again after an interruption, it goes on, and ends with the same frames.
+    """Colorize a video; a run after an interruption resumes, and ends with the same frames.
 
     Args:
         video: see `open_video`.
@@ -338,9 +338,7 @@ class VideoRun:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash that tells a video from others.
-
-    It is of a file's size, time and ends, or of the names, sizes and times of a folder's files.
+    """Return a hash of a file's size, time and ends, or of the names, sizes and times of a folder's files.
 
     Raises:
         VideoError: it cannot be read.

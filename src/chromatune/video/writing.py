@@ -56,7 +56,7 @@ class Codec:
     containers: tuple[str, ...]
 
     def depth_for(self, bits: int) -> int:
-        """Return bits of a sample of the result, for a video of so many."""
+        """Return bits of a sample of the result, for a video with `bits`."""
         return next((depth for depth in self.depths if depth >= bits), max(self.depths))
 
 
