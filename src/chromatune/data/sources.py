@@ -209,11 +209,7 @@ def _label(where: str) -> str:
 
 
 def open_lfw(listing: Listing) -> Source:
-    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
-
-    Raises:
-        DataError: no photo is named so.
-    """
+    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person."""
     matches = [(key, LFW_NAME.search(key)) for key in listing.photos]
     items = [_item(listing.root, key, match["person"]) for key, match in matches if match]
     skipped = {"not named as in LFW": len(matches) - len(items)}
@@ -224,9 +220,6 @@ def open_ffhq(listing: Listing) -> Source:
     """Open Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
 
     `ffhq-dataset-v2.json` may lie beside them; it is not needed.
-
-    Raises:
-        DataError: no photo is named so.
     """
     set_of = {key: match["set"] or "" for key in listing.photos if (match := _match_ffhq(listing, key))}
     chosen = next((name for name in FFHQ_SETS if name in set_of.values()), "")

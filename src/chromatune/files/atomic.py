@@ -165,11 +165,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Give the file its name unless that exists, with no moment at which an empty or half file has it.
-
-    Raises:
-        FileExistsError: the target exists.
-    """
+    """Give the file its name, or raise FileExistsError; at no moment an empty or half file has that name."""
     try:
         os.link(temporary, target)  # a rename would replace the target, a hard link fails
         return

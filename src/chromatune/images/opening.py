@@ -153,22 +153,14 @@ def frame_numbers(image: Image.Image) -> list[int]:
 
 
 def check_page(page: int | None, count: int) -> None:
-    """Check that there is such a page; None always passes.
-
-    Raises:
-        PhotoError: there is no such page.
-    """
+    """Raise PhotoError for a page number that the file does not have; None always passes."""
     if page is not None and not 1 <= page <= count:
         there = "the only picture is number 1" if count == 1 else f"the pictures are numbers 1 to {count}"
         raise PhotoError(f"has no page {str(page)[:20]}; {there}")
 
 
 def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a picture, given its width and height, before its pixels are decoded.
-
-    Raises:
-        PhotoError: the picture has no pixels, or more than `max_pixels`.
-    """
+    """Raise PhotoError for a width and height of no pixels, or of more than `max_pixels`."""
     width_px, height_px = size_px
     if width_px < 1 or height_px < 1:
         raise PhotoError(f"the picture has no pixels ({width_px} x {height_px}); choose another file")
@@ -185,11 +177,7 @@ def open_image(file: BinaryIO) -> Image.Image:
 
 
 def open_heif(file: BinaryIO) -> Image.Image:
-    """Open the header of a HEIC photo as a Pillow image.
-
-    Raises:
-        HeicExtraError: `pillow-heif` is not installed; the message has no label yet.
-    """
+    """Open the header of a HEIC photo as a Pillow image; without `pillow-heif` an error that has no label yet."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
@@ -234,11 +222,7 @@ def unidentified_error(start: bytes) -> PhotoError:
 
 
 def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
-    """Refuse a TIFF of sensor data.
-
-    Raises:
-        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
-    """
+    """Raise PhotoError for a TIFF with a directory of sensor data: the pictures beside it are thumbnails."""
     is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
     if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
         makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)

@@ -178,11 +178,7 @@ class VideoRun:
         return self.shots
 
     def colorize_shots(self) -> None:
-        """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`.
-
-        Raises:
-            As `colorize_video`.
-        """
+        """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`."""
         hints = self._hints_by_index()
         check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
         if self._cached_shots() is None:
