@@ -1,7 +1,7 @@
 """Ray, for work on more than one process: joined or started, quiet and bounded, and gone afterwards.
 
 A Ray that is started here belongs to this process: it writes into one temporary folder, which is removed at the end,
-takes calls from nobody who does not know its token, and reports to nobody.
+takes calls only with its token, and sends no usage reports.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def joined(
 
     Args:
         address: of a cluster, such as "10.0.0.5:6379" or "auto"; None starts Ray on this machine alone.
-        cpus: so many actors of one CPU find a place, where it is started here.
+        cpus: number of CPUs that a Ray started on this machine gives to actors.
         gpus: the same of GPUs.
         prepare: is called in each worker process before anything else.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        OptionsError: nobody answers at the address.
+        OptionsError: no Ray answers at the address.
     """
     require_ray("--engine ray")
     _set_environment(own=address is None)
@@ -58,12 +58,17 @@ def joined(
     if ray.is_initialized():
         yield
         return
-    with contextlib.ExitStack() as ends:
+    environment = {"worker_process_setup_hook": prepare} if prepare else {}
+    with contextlib.ExitStack() as stack:
         if address is None:
-            _start(ends, cpus, gpus, prepare)
+            _start(stack, cpus, gpus, environment)
         else:
-            _join(address, prepare)
-        ends.callback(ray.shutdown)
+            check_address(address)
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise _unreachable(address, error) from None
+        stack.callback(ray.shutdown)
         yield
 
 
@@ -78,38 +83,28 @@ def _set_environment(own: bool) -> None:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
 
 
-def _start(ends: contextlib.ExitStack, cpus: int, gpus: int, prepare: Callable[[], None] | None) -> None:
+def _start(stack: contextlib.ExitStack, cpus: int, gpus: int, environment: dict[str, Any]) -> None:
     import ray
 
-    place = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
-    folder = ends.enter_context(
-        tempfile.TemporaryDirectory(prefix="chromatune-ray-", dir=place, ignore_cleanup_errors=True)
+    parent = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
+    folder = stack.enter_context(
+        tempfile.TemporaryDirectory(prefix="chromatune-ray-", dir=parent, ignore_cleanup_errors=True)
     )
     # On Linux its processes end with the thread that started them: this one ends with the context
-    thread = ends.enter_context(ThreadPoolExecutor(1, "ray"))
+    thread = stack.enter_context(ThreadPoolExecutor(1, "ray"))
     starting = thread.submit(
         ray.init, address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False,
         logging_level=logging.ERROR, object_store_memory=STORE_MB * 2**20, _temp_dir=folder,
-        runtime_env=_environment(prepare),
+        runtime_env=environment,
     )  # fmt: skip
     starting.result()
-
-
-def _join(address: str, prepare: Callable[[], None] | None) -> None:
-    import ray
-
-    check_address(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment(prepare))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _nobody(address, error) from None
 
 
 def check_address(address: str) -> None:
     """Check that a cluster listens at the address; Ray itself would try for minutes.
 
     Raises:
-        OptionsError: nobody does.
+        OptionsError: none does.
     """
     if address == "auto":
         return
@@ -119,16 +114,12 @@ def check_address(address: str) -> None:
             raise ValueError("accepted: HOST:PORT, or auto")
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
     except (OSError, ValueError) as error:
-        raise _nobody(address, error) from None
+        raise _unreachable(address, error) from None
 
 
-def _nobody(address: str, error: Exception) -> OptionsError:
+def _unreachable(address: str, error: Exception) -> OptionsError:
     return OptionsError(
         f"{shown(address)}: no Ray answers there ({first_line(error)}); start one with "
         "`ray start --head`, or leave it out for one on this machine",
         "ray_address",
     )
-
-
-def _environment(prepare: Callable[[], None] | None) -> dict[str, Any]:
-    return {"worker_process_setup_hook": prepare} if prepare else {}

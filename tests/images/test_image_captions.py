@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from chromatune.images import Captions, Photo, decoding, encode_photo, read_photo
+from chromatune.images import Captions, Photo, count_pages, count_pixels, decoding, encode_photo, read_photo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -257,10 +257,12 @@ def test_png_text_without_end_is_skipped_and_the_photo_read(kind, limit_mb, monk
     assert decoding.LONGEST_TEXT_BYTES == 64 << 20  # as the warning says
     monkeypatch.setattr(decoding, "LONGEST_TEXT_BYTES", limit_mb << 20)
     bomb = b"Long\0\0" + zlib.compress(bytes((limit_mb << 20) * 11 // 10))
-    photo = read_photo(png_with((kind, bomb)))
+    png = png_with((kind, bomb))
+    photo = read_photo(png)
     assert (photo.gray == 90).all()
     assert len(photo.warnings) == 1
     assert "skipped" in photo.warnings[0]
+    assert (count_pages(png), count_pixels(png)) == (1, photo.gray.size)
 
 
 def exif_with(**tags):

@@ -2,7 +2,6 @@ from .color_detection import is_in_color as is_in_color
 from .color_detection import own_chroma as own_chroma
 from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size
-from .correction_field import shrunk_luma as shrunk_luma
 from .correction_field import upsample_field as upsample_field
 from .luminance import CB_SCALE as CB_SCALE
 from .luminance import CR_SCALE as CR_SCALE
@@ -17,4 +16,5 @@ from .luminance import srgb_to_linear as srgb_to_linear
 from .luminance import vivid as vivid
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize
+from .recomposition import shrunk_luma as shrunk_luma
 from .recomposition import upsample_chroma as upsample_chroma

@@ -1,4 +1,4 @@
-"""Color that a photo has of its own: what is left when the tone of a print, which follows lightness, is taken away."""
+"""Color that a photo has of its own: what is left without the tone of a print, which follows lightness."""
 
 from __future__ import annotations
 

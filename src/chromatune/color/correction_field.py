@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chromatune.color.recomposition import resize
-
 if TYPE_CHECKING:  # loading SciPy takes a third of a second, and is left to the first hint
     from scipy.sparse import csc_matrix
 
@@ -104,11 +102,6 @@ def upsample_field(field: np.ndarray, luma: np.ndarray, fine_luma: np.ndarray) -
             total += weight
             found += weight[..., None] * field[row][:, column]
     return found / total[..., None]
-
-
-def shrunk_luma(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return luma at a smaller size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
-    return resize(gray, *size).astype(np.float32) / np.iinfo(gray.dtype).max
 
 
 def _neighbors(fine: int, coarse: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

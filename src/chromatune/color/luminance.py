@@ -25,7 +25,7 @@ FAINT_CHROMA = 0.04  # length of (Cb, Cr) that gains most: a third of skin's
 SKIN_HUE = math.radians(123)  # angle of (Cb, Cr) that `mini` gives skin of every tone
 SKIN_SPREAD = math.radians(8)  # of what counts as that hue, as a standard deviation; arctan2's seam is far away
 SKIN_SHARE = 0.65  # of the gain that skin's hue goes without
-_TINY = 1e-9  # keeps 0 / 0 away
+_TINY = 1e-9  # avoids 0 / 0
 _MAX_CHROMA = 2.0  # four times what sRGB holds; beyond it the caller's units are wrong
 
 

@@ -3,9 +3,9 @@
 Upsampling is a fast guided filter (He & Sun 2015, arXiv 1505.00996) with three changes. Their parameters were chosen by
 chroma error on photographs; `studies/upsampling.py` prints the table, with the plain filter beside it.
 
-1. The chroma is kept and only the detail that luma has beyond it is added: slope * (Y' - blurred Y'). The plain filter
+1. The chroma stays, and only the detail that luma has beyond it is added: slope * (Y' - blurred Y'). The plain filter
    averages chroma away, and does worse than bilinear when the chroma is sharp.
-2. The chroma itself tells how far to blur the luma: decoders return chroma softer than their pixel count says, and the
+2. The chroma itself says how far to blur the luma: decoders return chroma softer than their pixel count says, and the
    softer it is, the more detail is added and the wider the windows are.
 3. The slope is bounded, so that film grain cannot become color noise.
 """
@@ -134,7 +134,7 @@ def _fill_rgb(rgb: np.ndarray, gray: np.ndarray, planes: np.ndarray) -> None:
     red += planes[:, 3]
     cv2.addWeighted(red, RED_IN_GREEN, blue, BLUE_IN_GREEN, 0, dst=green)
     # The largest factor in 0..1 at which all three channels stay within 0..white, formed without branches: divisors
-    # are at least the room there is, so a quotient is at most 1, and the margin keeps 0 / 0 away.
+    # are at least the room there is, so a quotient is at most 1, and the margin avoids 0 / 0.
     room = np.subtract(WHITE_LEVEL[gray.dtype] + _GAMUT_MARGIN, y)
     factor = np.maximum(np.maximum(red, blue), green)
     np.divide(room, np.maximum(factor, room, out=factor), out=factor)
@@ -172,7 +172,7 @@ def _local_linear_model(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
     )
     small_height, small_width = min(height_px, chroma.shape[0]), min(width_px, chroma.shape[1])
     chroma = resize(np.ascontiguousarray(chroma, np.float32), small_height, small_width)
-    guide = _area_luma(gray, mid_height, mid_width)  # (m, n)
+    guide = shrunk_luma(gray, (mid_height, mid_width))  # (m, n)
     small_guide = resize(guide, small_height, small_width)  # (h, w)
     blur_px = _blur_of(chroma, small_guide)
     soft = cv2.GaussianBlur(small_guide, (0, 0), blur_px)
@@ -208,7 +208,7 @@ def _blur_of(chroma: np.ndarray, guide: np.ndarray) -> float:
     """Sigma, in pixels, of the Gaussian blur that makes luma, (h, w), as soft as the chroma, (h, w, 2), is.
 
     In photographs both have spectra of like shape, so the blur at which luma's share of fine detail falls to the
-    chroma's tells the chroma's resolution.
+    chroma's is the chroma's resolution.
     """
     wanted = _fine_share(chroma)
     shares = [_fine_share(cv2.GaussianBlur(guide, (0, 0), sigma)) for sigma in BLURS_PX]
@@ -224,10 +224,10 @@ def _fine_share(image: np.ndarray) -> float:
     return float((np.square(image - fine).mean() + 1e-12) / (np.square(fine - coarse).mean() + 1e-9))
 
 
-def _area_luma(gray: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """(height_px, width_px) float32, luma 0..1, each pixel the mean of those it stands for."""
+def shrunk_luma(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return luma at a smaller size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
     # The cast comes last: a 12 MP photo in float is 48 MB.
-    return resize(gray, height_px, width_px).astype(np.float32) / WHITE_LEVEL[gray.dtype]
+    return resize(gray, *size).astype(np.float32) / WHITE_LEVEL[gray.dtype]
 
 
 def resize(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:

@@ -17,10 +17,8 @@ from .prompt_sets import AUTO as AUTO
 from .prompt_sets import DEFAULT_SET as DEFAULT_SET
 from .prompt_sets import instructions_of as instructions_of
 from .prompt_sets import prompt_set as prompt_set
-from .sources import HIDDEN_FOLDERS as HIDDEN_FOLDERS
 from .sources import OWN_RESULT as OWN_RESULT
 from .sources import check_outside as check_outside
-from .sources import list_folder as list_folder
 from .sources import open_source as open_source
 from .sources import with_columns as with_columns
 from .splits import BROKEN as BROKEN

@@ -14,9 +14,9 @@ second_face_score   of the next face; NaN if there is none
 celeb_id            number of the person, from 1, and
 celeb_names         names by that number: imdb only
 
-The file is read by a process of its own: scipy.io.loadmat runs no code of a file, but trusts the sizes and types in it:
-a changed byte can be a segmentation fault, or an array larger than the memory. Both end the reading process alone,
-whose memory is limited.
+The file is read by a process of its own, with limited memory. scipy.io.loadmat runs no code of a file, but trusts its
+sizes and types: a changed byte can cause a segmentation fault, or an array larger than the memory. Both end the reading
+process only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from chromatune.data.items import Source, file_item
+from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, MissingExtraError, first_line, printable, shown
 
 IMDB_WIKI_DEFAULT_COUNT = 766  # as many as the paper trained with (arXiv 2312.04780)
@@ -51,7 +51,7 @@ OLDEST_YEARS = 110  # dates of birth are read from web pages: some make a person
 MAX_MEMORY_BYTES = 8 * 2**30  # the largest published file, IMDB's, takes about one
 MAX_SECONDS = 300
 
-# -I: no module from the working directory, which may be a stranger's folder, stands for one of Python's
+# -I: a module in the working directory, which may be untrusted, cannot replace one of Python's
 READER = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from chromatune.data.imdb_wiki import answer_read; answer_read()"
@@ -76,17 +76,6 @@ class ImdbWikiFilter:
     min_face_score: float = 1.0
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A photo that passes the filter."""
-
-    key: str
-    path: Path
-    person: str
-    age: int | None
-    gender: str | None
-
-
 def find_metadata(path: Path) -> list[Path]:
     """Return imdb.mat and wiki.mat at a path, in the folder there or one folder below."""
     if path.is_file():
@@ -96,7 +85,7 @@ def find_metadata(path: Path) -> list[Path]:
 
 
 def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
-    """Open the photos with exactly one clear face of a known person; color and size are judged when they are read.
+    """Open the photos with exactly one clear face of a known person; color and size are checked when they are read.
 
     Args:
         path: a .mat file, or a folder with imdb.mat, wiki.mat or both, in it or one folder below.
@@ -114,43 +103,33 @@ def open_imdb_wiki(path: Path, wanted: ImdbWikiFilter | None = None) -> Source:
         )
     root = path if path.is_dir() else path.parent
     skipped: Counter[str] = Counter()
-    entries = [entry for mat in metadata for entry in _entries(mat, root, wanted, skipped)]
-    chosen = _choose(entries, wanted.count, skipped)
+    passing = [item for mat in metadata for item in _items(mat, root, wanted, skipped)]
+    chosen = _choose(passing, wanted.count, skipped)
     if not chosen:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
             f"{printable(str(path))}: no photo left ({reasons or 'none named'}); unpack the photos beside the .mat file"
         )
-    items = [
-        file_item(entry.path, entry.key, entry.person, entry.age, entry.gender)
-        for entry in sorted(chosen, key=lambda entry: entry.key)
-    ]
-    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", tuple(items), None, dict(skipped))
+    items = tuple(sorted(chosen, key=lambda item: item.key))
+    return Source(os.path.basename(os.path.abspath(root)), "imdb-wiki", items, None, dict(skipped))
 
 
-def _choose(entries: list[_Entry], count: int | None, skipped: Counter[str]) -> list[_Entry]:
+def _choose(items: list[PhotoItem], count: int | None, skipped: Counter[str]) -> list[PhotoItem]:
     """The first `count` photos by hash that are on the disk: only as many files are looked for as are needed."""
-    chosen: list[_Entry] = []
-    entries = sorted(entries, key=lambda entry: hashlib.sha256(os.fsencode(entry.key)).digest())
-    for index, entry in enumerate(entries):
+    chosen: list[PhotoItem] = []
+    items = sorted(items, key=lambda item: hashlib.sha256(os.fsencode(item.key)).digest())
+    for index, item in enumerate(items):
         if count is not None and len(chosen) == count:
-            skipped[f"beyond the first {count}"] += len(entries) - index
+            skipped[f"beyond the first {count}"] += len(items) - index
             break
-        if _is_file(entry.path):
-            chosen.append(entry)
+        if item.file is not None and os.path.isfile(item.file):  # False for a name too long, or with a null character
+            chosen.append(item)
         else:
             skipped[GONE] += 1
     return chosen
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a null character
-        return False
-
-
-def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str]) -> Iterator[_Entry]:
+def _items(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str]) -> Iterator[PhotoItem]:
     """Yield the photos that pass the filter; `skipped` counts the others by the first reason that holds."""
     data = read_struct(mat, VARIABLES, TEXT_FIELDS, NUMBER_FIELDS)
     try:
@@ -177,7 +156,7 @@ def _entries(mat: Path, root: Path, wanted: ImdbWikiFilter, skipped: Counter[str
         elif not _is_below(name):
             skipped[OUTSIDE] += 1
         else:
-            yield _Entry((folder / name).as_posix(), mat.parent / name, person, age, gender)
+            yield file_item(mat.parent / name, (folder / name).as_posix(), person, age, gender)
 
 
 def _is_below(name: str) -> bool:
@@ -275,7 +254,7 @@ def fields_of(
     """Read what `read_struct` returns in this process.
 
     Raises:
-        DataError: with the reason alone.
+        DataError: its message is the reason, without the file's name.
     """
     from scipy.io import loadmat
 

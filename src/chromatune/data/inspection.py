@@ -96,6 +96,10 @@ def inspect_source(
         else:
             usable.append(item)
         on_photo(item)
+    try:
+        digest = split_source(source.items, VALIDATION_SHARE).digest
+    except DataError:  # one photo, or one person
+        digest = None
     short_px, long_px = _quantiles(sizes_px)
     return Inspection(
         name=source.name,
@@ -107,7 +111,7 @@ def inspect_source(
         short_side_px=short_px,
         long_side_px=long_px,
         skipped=_skipped(source.skipped, found),
-        split_digest=_digest(source.items),
+        split_digest=digest,
     )
 
 
@@ -178,10 +182,3 @@ def _skipped(by_source: Mapping[str, int], found: dict[str, list[tuple[str, str]
             messages = tuple(message for _, message in examples if message)
             skipped[reason] = SkippedGroup(len(photos), tuple(key for key, _ in examples), messages)
     return skipped
-
-
-def _digest(items: Sequence[PhotoItem]) -> str | None:
-    try:
-        return split_source(items, VALIDATION_SHARE).digest
-    except DataError:  # one photo, or one person
-        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,15 +17,12 @@ from chromatune.data import imdb_wiki, tables
 from chromatune.data.imdb_wiki import ImdbWikiFilter
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, OptionsError, printable, shown
-from chromatune.images import HIDDEN_FOLDERS as HIDDEN_FOLDERS
-from chromatune.images import IMAGE_SUFFIXES, Listing
-from chromatune.images import list_folder as list_folder
+from chromatune.images import IMAGE_SUFFIXES, Listing, list_folder
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
 COLUMNS = ("image", "prompt")
+ESCAPED = str.maketrans({"%": "%25", "&": "%26", "#": "%23"})
 ACCEPTED = "a folder of photos, or KIND:PATH with KIND one of " + ", ".join(KINDS)
-
-READABLE_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
 
 # http://vis-www.cs.umass.edu/lfw/README.txt: name/name_xxxx.jpg; below a folder such as lfw/ in some of the archives
 LFW_NAME = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_\d{4}\.\w+$")
@@ -69,7 +66,8 @@ def open_source(
         return tables.open_hugging_face(where, named)
     path = Path(where).expanduser()
     if not where or not os.path.exists(path):
-        raise DataError(f"{_label(where)}: no such folder; accepted: {ACCEPTED}{_hub_hint(where)}")
+        hint = f"; on the Hugging Face hub: hf:{where}" if tables.HUB_NAME.fullmatch(where) else ""
+        raise DataError(f"{_label(where)}: no such folder; accepted: {ACCEPTED}{hint}")
     if kind == "table" or (kind is None and _is_photo_table(path, named)):
         return _open_photo_tables(path, named)
     if kind == "imdb-wiki" or (kind is None and imdb_wiki.find_metadata(path)):
@@ -103,7 +101,8 @@ def with_columns(spec: str, columns: Sequence[str]) -> str:
         return spec
     kind, place = _kind_and_place(spec)
     where, named = _columns_of(place)
-    pairs = (f"{name}={_escaped(value)}" for name, value in (named | given).items())
+    # A column ends at &, and the first begins after #
+    pairs = (f"{name}={value.translate(ESCAPED)}" for name, value in (named | given).items())
     return f"{'' if kind is None else f'{kind}:'}{where}#{'&'.join(pairs)}"
 
 
@@ -121,7 +120,7 @@ def check_outside(out: Path, spec: str) -> None:
     where, _ = _columns_of(place)
     if kind != "hf" and where and os.path.realpath(out) == os.path.realpath(Path(where).expanduser()):
         raise OptionsError(
-            f"{printable(str(out))} holds the photos themselves, and results there would be taken for photos; "
+            f"{printable(str(out))} holds the photos themselves, and results there would be read as photos; "
             "give another --out, below it or elsewhere"
         )
 
@@ -147,11 +146,12 @@ def _open_listed(kind: str | None, listing: Listing, columns: Mapping[str, str])
         return open_ffhq(listing)
     if kind == "lfw" or (kind is None and looks_like_lfw(listing)):
         return open_lfw(listing)
-    return open_folder(listing)
+    items = [_item(listing.root, key) for key in listing.photos]  # who is on them is unknown
+    return _source("folder", listing, items, {}, f"files ending in {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _is_photo_table(path: Path, columns: Mapping[str, str]) -> bool:
-    """Return whether a file is a table of paths; a parquet file may as well hold the photos themselves."""
+    """Return whether a file is a table of paths; a parquet file may hold the photos themselves."""
     if not path.is_file():
         return False
     suffix = path.suffix.lower()
@@ -175,11 +175,6 @@ def _open_photo_tables(path: Path, columns: Mapping[str, str]) -> Source:
 
 def _metadata(listing: Listing) -> list[Path]:
     return [listing.root / name for name in listing.others if os.path.basename(name) in tables.METADATA_NAMES]
-
-
-def _escaped(column: str) -> str:
-    """A column's name as it stands in a spec, which ends at & and begins after #."""
-    return column.replace("%", "%25").replace("&", "%26").replace("#", "%23")
 
 
 def _columns_of(place: str) -> tuple[str, dict[str, str]]:
@@ -209,30 +204,12 @@ def _kind_and_place(spec: str) -> tuple[str | None, str]:
     return None, spec
 
 
-def _hub_hint(where: str) -> str:
-    return f"; on the Hugging Face hub: hf:{where}" if tables.HUB_NAME.fullmatch(where) else ""
-
-
 def _label(where: str) -> str:
     return printable(where) if where else "''"
 
 
-def open_folder(listing: Listing) -> Source:
-    """Open all photos below a folder; who is on them is unknown.
-
-    Raises:
-        DataError: there are none.
-    """
-    items = [_item(listing.root, key) for key in listing.photos]
-    return _source("folder", listing, items, {}, f"files ending in {READABLE_SUFFIXES}")
-
-
 def open_lfw(listing: Listing) -> Source:
-    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person.
-
-    Raises:
-        DataError: no photo is named so.
-    """
+    """Open Labeled Faces in the Wild: `Name/Name_0001.jpg`; the folder is the person."""
     matches = [(key, LFW_NAME.search(key)) for key in listing.photos]
     items = [_item(listing.root, key, match["person"]) for key, match in matches if match]
     skipped = {"not named as in LFW": len(matches) - len(items)}
@@ -243,9 +220,6 @@ def open_ffhq(listing: Listing) -> Source:
     """Open Flickr-Faces-HQ: `images1024x1024/00000/00000.png`, or the thumbnails or in-the-wild images where alone.
 
     `ffhq-dataset-v2.json` may lie beside them; it is not needed.
-
-    Raises:
-        DataError: no photo is named so.
     """
     set_of = {key: match["set"] or "" for key in listing.photos if (match := _match_ffhq(listing, key))}
     chosen = next((name for name in FFHQ_SETS if name in set_of.values()), "")
@@ -259,20 +233,17 @@ def open_ffhq(listing: Listing) -> Source:
 
 def looks_like_lfw(listing: Listing) -> bool:
     """Return whether most photos are named as in LFW; a contact sheet beside them does not matter."""
-    return _is_most(listing, (key for key in listing.photos if LFW_NAME.search(key)))
+    return 2 * sum(LFW_NAME.search(key) is not None for key in listing.photos) > len(listing.photos)
 
 
 def looks_like_ffhq(listing: Listing) -> bool:
     """Return whether most photos are named as in FFHQ and lie in one of its folders: numbers alone say little."""
-    return _is_most(listing, (key for key in listing.photos if (match := _match_ffhq(listing, key)) and match["set"]))
+    matches = (_match_ffhq(listing, key) for key in listing.photos)
+    return 2 * sum(bool(match and match["set"]) for match in matches) > len(listing.photos)
 
 
 def _match_ffhq(listing: Listing, key: str) -> re.Match[str] | None:
     return FFHQ_NAME.search(f"{_name_of(listing.root)}/{key}")  # the root may be images1024x1024 itself
-
-
-def _is_most(listing: Listing, keys: Iterable[str]) -> bool:
-    return 2 * sum(1 for _ in keys) > len(listing.photos)
 
 
 def _name_of(root: Path) -> str:

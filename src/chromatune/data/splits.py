@@ -106,7 +106,7 @@ class Split:
 
     Attributes:
         train: photos to learn from, in the order of their keys.
-        validation: photos never learnt from, in the order of their keys.
+        validation: photos that training never sees, in the order of their keys.
         digest: first 16 hexadecimal digits of the SHA-256 over the keys of both halves.
     """
 
@@ -116,15 +116,15 @@ class Split:
 
 
 def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int = 0) -> Split:
-    """Split photos for training and validation; all photos of a person go to one half, those of nobody known singly.
+    """Split photos for training and validation; all photos of a person go to one half, those without a person singly.
 
-    People are drawn in an order that the hash of their name and the seed gives. One with more photos than are still
-    wanted is skipped; if too few are found that way, the smallest of those is added.
+    People are drawn in the order of the hash of their name and the seed. One with more photos than are still wanted is
+    skipped; if too few photos are found that way, the skipped person with the fewest is added.
 
     Args:
         items: the photos, in any order.
         validation: as a float the share of photos to validate on; as an int their number. It is met exactly where
-            nobody has two photos, else from above as nearly as people can be put together.
+            no person has two photos; else there may be more.
         seed: another one gives another split.
 
     Raises:
@@ -144,7 +144,7 @@ def split_source(items: Sequence[PhotoItem], validation: float | int, seed: int 
     if not held_out or len(held_out) == len(items):
         people = count_of(len(groups), "person", "people")
         raise DataError(
-            f"{count_of(len(items), 'photo')} of {people} (or of nobody known) cannot be split with "
+            f"{count_of(len(items), 'photo')} of {people} (or without a known person) cannot be split with "
             f"validation={validation}: one half would be empty; give more photos, or another number"
         )
     ordered = sorted(items, key=lambda item: item.key)

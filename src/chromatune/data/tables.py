@@ -31,17 +31,14 @@ from chromatune.errors import LONGEST_SHOWN, DataError, MissingExtraError, Photo
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # an imagefolder's
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 FILE_COLUMN, PROMPT_COLUMN = "file_name", "edit_prompt"
-MAX_TABLE_BYTES = 2**30  # of a table's text; photos are named in it, not kept
+MAX_TABLE_BYTES = 2**30  # of a table's text; it names photos, and does not hold them
 MAX_ROWS = 10**7  # parquet packs rows that repeat into nothing
 MAX_HEADER_BYTES = 2**20  # a first row longer than this names no columns
 SHOWN_COLUMNS = 12
 
 NOT_NAMED, NAMED_TWICE = "not named in the table", "named twice in the table"
-GONE, OUTSIDE, NO_PATH = (
-    "named in the table, not on the disk",
-    "outside the folder of the source",
-    "a row without a path",
-)
+GONE, OUTSIDE = "named in the table, not on the disk", "outside the folder of the source"
+NO_PATH = "a row without a path"
 
 COLOR_COLUMNS = ("colorized_image", "edited_image")  # of two, the first: it says what it is
 ANY_PHOTO_COLUMN = "image"  # where there is neither
@@ -145,10 +142,10 @@ def _why_not(path: str, key: str, file: Path, items: Mapping[str, PhotoItem]) ->
     if key in items:
         return NAMED_TWICE
     try:
-        key.encode()  # half a pair is no text that could be hashed and written
-        return "" if file.is_file() else GONE
-    except (OSError, ValueError):  # a name too long, or with a null character
+        key.encode()
+    except UnicodeEncodeError:  # half a pair is no text that could be hashed and written
         return GONE
+    return "" if os.path.isfile(file) else GONE  # False for a name too long, or with a null character
 
 
 def _key_below(folder: str, path: str) -> str:
@@ -251,7 +248,8 @@ def holds_tables(folder: Path, files: Sequence[str], photos: int) -> bool:
     if not photos:
         return any(os.path.splitext(name)[1] in DATASET_FORMATS for name in files)
     tables = (folder / name for name in files if os.path.basename(name) in METADATA_NAMES)
-    return any(_has_a_color_column(path) for path in tables)
+    names = (name for path in tables for name in column_names(path))
+    return any(name.removesuffix("_file_name") in COLOR_COLUMNS for name in names)
 
 
 def photo_tables_of(folder: Path, files: Sequence[str], columns: Mapping[str, str]) -> list[str]:
@@ -356,9 +354,8 @@ def _read_row(photos: Any, index: int, key: str, folder: Path) -> np.ndarray:
 
 
 def _name_of(where: str) -> str:
-    return (
-        where if HUB_NAME.fullmatch(where) and not os.path.exists(where) else os.path.basename(os.path.abspath(where))
-    )
+    is_on_hub = HUB_NAME.fullmatch(where) and not os.path.exists(where)
+    return where if is_on_hub else os.path.basename(os.path.abspath(where))
 
 
 def _load(where: str, tables: Sequence[str] = ()) -> Any:
@@ -368,15 +365,13 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
 
     path = Path(where).expanduser()
     try:
-        if tables:
-            with _no_progress():
+        with _no_progress():
+            if tables:
                 files = [str(path / name) for name in tables]
                 return datasets.load_dataset("parquet", data_files={"train": files})
-        if path.is_dir():
-            with _no_progress():
+            if path.is_dir():
                 return datasets.load_from_disk(str(path)) if is_saved(path) else datasets.load_dataset(str(path))
-        if path.suffix in DATASET_FORMATS and path.is_file():
-            with _no_progress():
+            if path.suffix in DATASET_FORMATS and path.is_file():
                 return datasets.load_dataset(DATASET_FORMATS[path.suffix], data_files=str(path))
         if HUB_NAME.fullmatch(where):
             return datasets.load_dataset(where)
@@ -389,7 +384,7 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
 
 
 def _one_split(label: str, loaded: Any) -> tuple[Any, str, dict[str, int]]:
-    """The split to use, its name, and how many rows are in each other one."""
+    """The split to use, its name, and the number of rows of each other split."""
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
@@ -416,7 +411,3 @@ def _no_progress() -> Iterator[None]:
         yield
     finally:
         datasets.enable_progress_bars()
-
-
-def _has_a_color_column(table: Path) -> bool:
-    return any(name.removesuffix("_file_name") in COLOR_COLUMNS for name in column_names(table))

@@ -1,7 +1,7 @@
 """Atomic writes: a file, or a folder, appears under its name only once it is complete and on the disk.
 
-Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that what a killed process left
-can be told from what a living one is writing.
+Until then a file is called `.NAME.MACHINE-PROCESS-RANDOM.part`, in the same folder, so that files that a killed process
+left are distinguished from those that a living one is writing.
 """
 
 from __future__ import annotations
@@ -53,11 +53,15 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
         FileExistsError: it exists, and `overwrite` is off.
     """
-    asked_for = target
+    given = target
     if overwrite:
         target = Path(os.path.realpath(target))  # replace what a link points at, not the link
-    _sweep_once(target.parent)
-    temporary = target.with_name(_part_name(target.name))  # same folder: a rename cannot cross file systems
+    if target.parent not in _SWEPT:
+        _SWEPT.add(target.parent)  # once a folder: a batch writes ten thousands of files there
+        _sweep_parts(target.parent)
+    # Same folder: a rename cannot cross file systems
+    part_name = f".{target.name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+    temporary = target.with_name(part_name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -67,7 +71,7 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         else:
             _rename_to_new(temporary, target)
     except OSError as error:
-        error.filename = str(asked_for)  # a full disk names no file, other failures the temporary one
+        error.filename = str(given)  # a full disk names no file, other failures the temporary one
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -92,14 +96,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         OSError: it cannot be written; an existing folder stays as it was.
     """
     target = Path(os.path.realpath(folder))  # replace what a link points at, not the link
-    # Names of their own, not random ones: the next call clears what a killed one left.
+    # Fixed names, not random ones: the next call clears what a killed one left
     new, old = (target.with_name(f".{target.name}.{what}") for what in ("new", "old"))
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         yield new
         sync_folder(new)
-        _swap(new, target, old)
+        # No system renames over a full folder, so the old one steps aside first
+        shutil.rmtree(old, ignore_errors=True)
+        replaces = target.exists()
+        if replaces:
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if replaces:
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -112,7 +127,7 @@ def sync_folder(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def sweep_parts(folder: Path) -> None:
+def _sweep_parts(folder: Path) -> None:
     """Delete temporary files that processes of this machine left in a folder when they were killed, if an hour old.
 
     Files of other machines, of living processes and of other programs stay.
@@ -129,16 +144,6 @@ def sweep_parts(folder: Path) -> None:
             status = entry.stat(follow_symlinks=False)
             if time.time() - status.st_mtime > ABANDONED_AFTER_SECONDS:
                 os.unlink(entry.path)
-
-
-def _sweep_once(folder: Path) -> None:
-    if folder not in _SWEPT:
-        _SWEPT.add(folder)  # once a folder: a batch writes ten thousands of files there
-        sweep_parts(folder)
-
-
-def _part_name(name: str) -> str:
-    return f".{name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
 
 
 def _machine() -> str:
@@ -160,11 +165,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Give the file its name unless that exists, with no moment at which an empty or half file has it.
-
-    Raises:
-        FileExistsError: the target exists.
-    """
+    """Give the file its name, or raise FileExistsError; at no moment an empty or half file has that name."""
     try:
         os.link(temporary, target)  # a rename would replace the target, a hard link fails
         return
@@ -207,18 +208,3 @@ def _rename_without_replacing(temporary: Path, target: Path) -> None:
     if failed:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
-
-
-def _swap(new: Path, target: Path, old: Path) -> None:
-    """Give `new` the name `target`; no system renames over a full folder, so the old one steps aside first."""
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if replaces:
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,10 @@ class LineFile:
         """
         self._path, self._keys, self._is_sound = path, keys, is_sound
         if path.exists():
-            _drop_torn_line(path)
+            data = path.read_bytes()
+            end = data.rfind(b"\n") + 1
+            if end < len(data):  # a torn last line
+                os.truncate(path, end)
         self._known = {self._name(record) for record in self.read()} if path.exists() else set()
         self._file: BinaryIO = path.open("ab")
 
@@ -102,11 +106,3 @@ def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | No
             raise DataError(f"{path}: line {number} is damaged; delete the file, or give another --out")
         records.append(record)
     return records
-
-
-def _drop_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if end < len(data):
-        with path.open("r+b") as file:
-            file.truncate(end)

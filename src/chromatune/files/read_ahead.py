@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ Result = TypeVar("Result")
 
 def prefetch(
     executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
-    """Yield `function(item)` for each item, in order, with at most `depth` results made before they are asked for.
+) -> Generator[Result]:
+    """Yield `function(item)` for each item, in order, with at most `depth` results made ahead.
 
-    An exception of the function is raised where its result would come.
+    An exception of the function is raised where its result would come. Where the generator ends early, or is closed,
+    what has not begun is cancelled.
     """
     begun: deque[Future[Result]] = deque()
     try:

@@ -76,7 +76,16 @@ def discard_run_folder(folder: Path, file_name: str) -> None:
 
 def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
     """Write the facts, or compare them with those of an earlier call; return whether there was none."""
-    known = _read(path, what, other) if path.exists() else {}
+    known: Any = {}
+    try:
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8")) or None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give another {other}") from None
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another {other}")
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
             was, now = shown(known.get(name)), shown(facts.get(name))
@@ -92,15 +101,3 @@ def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[st
                 f"{path}: cannot be written ({error.strerror}); make room, or give another {other}"
             ) from error
     return not known
-
-
-def _read(path: Path, what: str, other: str) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give another {other}") from None
-    except (ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict) or not known:
-        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another {other}")
-    return known

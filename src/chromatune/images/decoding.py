@@ -1,8 +1,8 @@
-"""A picture file ⇒ its pixels, without a word of the libraries: 8 bits by Pillow, 16-bit color by OpenCV.
+"""A picture file ⇒ its pixels, with the libraries silenced: 8 bits by Pillow, 16-bit color by OpenCV.
 
 A JPEG may lack its end. Pillow has no mode for 16-bit color and keeps the high byte alone, so OpenCV decodes PNG, PNM,
 JPEG 2000 and AVIF of more than 8 bits a second time, and pillow-heif HEIC. OpenCV has misread gray with alpha (its
-issue 12185) and returns half pictures of damaged files; Pillow's high bytes, decoded before, are therefore the referee:
+issue 12185) and returns half pictures of damaged files; its samples are therefore compared with Pillow's high bytes:
 where the two disagree, the photo is refused. TIFF has a reader of its own, `tiff`.
 """
 
@@ -37,8 +37,7 @@ LARGEST_MISSING_SHARE = 0.1  # of a JPEG's rows; with more gone it is no longer 
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_START_OF_SCAN, JPEG_FRAMES_OF_PROGRESSIVE = 0xDA, (0xC2, 0xC6, 0xCA, 0xCE)
 
-PNG_CHUNKS_OF_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-PNG_CHUNKS_WITH_MEANING = PNG_CHUNKS_OF_PIXELS | {b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
+PNG_CHUNKS_WITH_MEANING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
 PNG_GRAY_WITH_ALPHA = 4  # color type
 PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
 JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment of sizes (ITU T.800, A.5.1)
@@ -54,9 +53,9 @@ _GLOBALS_LOCK = threading.RLock()
 def quiet_libraries() -> Iterator[None]:
     """Decode without Pillow's warnings, log and limits (ours are checked instead), and without the libraries' logs.
 
-    All of them are globals of the process, so one decode runs at a time; each is put back afterwards. libtiff inside
-    Pillow prints through a handler, which is taken away meanwhile where its library can be reached (it is in Pillow's
-    wheels for Linux and macOS).
+    All of them are globals of the process, so one decode runs at a time; each is restored afterwards. libtiff inside
+    Pillow prints through handlers, which are removed meanwhile where its library can be reached (in Pillow's wheels for
+    Linux and macOS).
     """
     pillow_log = logging.getLogger("PIL")
     with _GLOBALS_LOCK, warnings.catch_warnings(), _quiet_libtiff():
@@ -79,7 +78,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _libtiff() -> Any:
-    """The libtiff that Pillow has loaded, or None where it cannot be reached: then it prints what it has to say."""
+    """The libtiff that Pillow has loaded, or None where it cannot be reached: it then prints its messages."""
     with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(_imaging.__file__)
         library.TIFFSetErrorHandler.argtypes = library.TIFFSetWarningHandler.argtypes = [ctypes.c_void_p]
@@ -304,11 +303,13 @@ def strip_png(data: bytes) -> bytes:
 
     Other chunks go, and pixel data beyond the end of the stream or of the picture is cut off.
     """
-    kept = [(kind, chunk) for kind, chunk in png_chunks(data) if kind in PNG_CHUNKS_OF_PIXELS]
-    head = b"".join(chunk for kind, chunk in kept if kind in (b"IHDR", b"PLTE"))
-    stream = b"".join(chunk[8:-4] for kind, chunk in kept if kind == b"IDAT")
-    size = _bytes_of_lines(data)
-    if size is not None and _has_more_than(stream, size):
+    chunks = list(png_chunks(data))
+    head = b"".join(chunk for kind, chunk in chunks if kind in (b"IHDR", b"PLTE"))
+    stream = b"".join(chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT")
+    width_px, height_px, bits, color_type, _, _, is_interlaced = struct.unpack_from(">2I5B", data, 16)
+    channels = {2: 3, 4: 2, 6: 4}.get(color_type, 1)
+    size = height_px * (1 + (width_px * bits * channels + 7) // 8)  # of all lines with their filter types
+    if not is_interlaced and _has_more_than(stream, size):
         stream = zlib.compress(zlib.decompressobj().decompress(stream, size), 1)
     return PNG_SIGNATURE + head + png_chunk(b"IDAT", stream) + png_chunk(b"IEND", b"")
 
@@ -327,15 +328,8 @@ def _has_more_than(stream: bytes, size: int) -> bool:
     return length > size or bool(decompressor.unused_data)
 
 
-def _bytes_of_lines(data: bytes) -> int | None:
-    """Bytes of all lines of a PNG with their filter types; None if it is interlaced."""
-    width_px, height_px, bits, color_type, _, _, interlace = struct.unpack_from(">2I5B", data, 16)
-    channels = {2: 3, 4: 2, 6: 4}.get(color_type, 1)
-    return None if interlace else height_px * (1 + (width_px * bits * channels + 7) // 8)
-
-
 def without_text(file: BinaryIO) -> BinaryIO:
     """Return a PNG without its text and profile, in memory."""
     file.seek(0)
-    kept = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
-    return io.BytesIO(PNG_SIGNATURE + b"".join(kept))
+    chunks = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
+    return io.BytesIO(PNG_SIGNATURE + b"".join(chunks))

@@ -27,11 +27,11 @@ DPI_OF_UNIT = {2: 1.0, 3: 2.54}  # inch and centimeter; 1 says that only the rat
 # Document name, description, make, model, page name, software, date, artist, host, rating, copyright, and Windows'
 # title, comment, author, keywords and subject. All else in the first directory is about the old file's pixels, or its
 # thumbnail.
-KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
+TAGS_FOR_RESULTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 
-LONGEST_EXIF_BYTES = 65_000  # a JPEG keeps EXIF in one segment of 64 KiB
+LONGEST_EXIF_BYTES = 65_000  # a JPEG holds EXIF in one segment of 64 KiB
 
-# what Pillow raises on damaged blocks; no block is worth the photo
+# What Pillow raises on damaged blocks; the photo is read without them
 BROKEN_EXIF = (
     OSError,
     SyntaxError,
@@ -118,14 +118,14 @@ def exif_for_results(image: Any, size_px: tuple[int, int], is_srgb: bool) -> byt
             details[tag] = side_px
     if is_srgb and TAG_COLOR_SPACE in details:
         details[TAG_COLOR_SPACE] = COLOR_SPACE_SRGB
-    kept: Tags = {tag: tags[tag] for tag in (*KEPT_TAGS, TAG_EXIF_IFD, TAG_GPS_IFD) if tags.get(tag)}
-    if not kept:
+    chosen: Tags = {tag: tags[tag] for tag in (*TAGS_FOR_RESULTS, TAG_EXIF_IFD, TAG_GPS_IFD) if tags.get(tag)}
+    if not chosen:
         return None
-    kept[TAG_ORIENTATION] = 1
-    block = _pack(kept)
+    chosen[TAG_ORIENTATION] = 1
+    block = _pack(chosen)
     if block is None or len(block) > LONGEST_EXIF_BYTES:
         details.pop(TAG_MAKER_NOTE, None)
-        block = _pack(kept)
+        block = _pack(chosen)
     return block if block is not None and len(block) <= LONGEST_EXIF_BYTES else None
 
 
@@ -143,7 +143,7 @@ def dpi_of(image: Any, orientation: int) -> tuple[float, float] | None:
     """
     if image.format == "TIFF":
         dpi = _dpi_of_tags(getattr(image, "tag_v2", {}))
-    elif image.format in ("JPEG", "MPO") and not _has_jfif_dpi(image):
+    elif image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
         dpi = _dpi_of_tags(_read_exif(image))
     else:
         dpi = _sensible(image.info.get("dpi")) or _dpi_of_tags(_read_exif(image))
@@ -158,15 +158,6 @@ def with_tags(block: bytes | None, additions: Tags) -> bytes | None:
         return block
     packed = _pack({tag: value for tag, value in (tags | new).items() if value})
     return packed if packed is not None and len(packed) <= LONGEST_EXIF_BYTES else block
-
-
-def resolution_tags(dpi: tuple[float, float]) -> Tags:
-    """Return resolution as EXIF and TIFF tags."""
-    return {TAG_X_RESOLUTION: dpi[0], TAG_Y_RESOLUTION: dpi[1], TAG_RESOLUTION_UNIT: 2}
-
-
-def _has_jfif_dpi(image: Any) -> bool:
-    return image.info.get("jfif_unit") in (1, 2)
 
 
 def _dpi_of_tags(tags: Any) -> tuple[float, float] | None:
@@ -252,9 +243,13 @@ def captions_of(image: Any, tiff_page: Any, is_srgb: bool) -> Captions:
         is_srgb: its colors went through a profile and are sRGB now, whatever the packet says.
     """
     info, tags = image.info, getattr(image, "tag_v2", {})
-    text = _text(image)
+    # Pillow keeps the last of several texts with one keyword
+    text = {str(key): str(value) for key, value in image.text.items()} if image.format == "PNG" else {}
     xmp = text.pop(XMP_KEYWORD, None) or info.get("xmp") or tags.get(TAG_XMP)
-    iptc = _iptc_of_png(text.pop(IPTC_KEYWORD, None)) or _iptc_of_resources(info.get("photoshop"))
+    iptc = _iptc_of_png(text.pop(IPTC_KEYWORD, None))
+    if not iptc and isinstance(resources := info.get("photoshop"), dict):
+        content = resources.get(RESOURCE_IPTC)
+        iptc = content if isinstance(content, bytes) and content else None
     if iptc is None and tiff_page is not None:
         iptc = _iptc_of_tiff(tiff_page)
     return Captions(
@@ -306,7 +301,11 @@ def png_chunks_of(captions: Captions) -> Iterator[tuple[bytes, bytes]]:
     if captions.xmp is not None:
         yield b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + captions.xmp
     if captions.iptc is not None:
-        yield b"zTXt", IPTC_KEYWORD.encode() + b"\0\0" + zlib.compress(_as_hex(_resource(captions.iptc)))
+        block = _resource(captions.iptc)
+        digits = block.hex().encode()
+        rows = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+        as_hex = b"\niptc\n%8d\n" % len(block) + b"\n".join(rows) + b"\n"
+        yield b"zTXt", IPTC_KEYWORD.encode() + b"\0\0" + zlib.compress(as_hex)
     if captions.comment is not None and not any(keyword == "Comment" for keyword, _ in captions.text):
         yield _png_text("Comment", _decoded(captions.comment))
     for keyword, value in captions.text:
@@ -320,11 +319,6 @@ def _png_text(keyword: str, value: str) -> tuple[bytes, bytes]:
         return b"tEXt", name + b"\0" + value.encode("latin-1")
     except UnicodeEncodeError:
         return b"iTXt", name + b"\0\0\0\0\0" + value.encode("utf-8", "replace")
-
-
-def _text(image: Any) -> dict[str, str]:
-    """Texts of a PNG by keyword; a file that holds a text twice keeps the last, as Pillow reads it."""
-    return {str(key): str(value) for key, value in getattr(image, "text", {}).items()} if image.format == "PNG" else {}
 
 
 def _comment(image: Any) -> bytes | None:
@@ -348,11 +342,6 @@ def _upright_xmp(given: Any, is_srgb: bool) -> bytes | None:
     for pattern in PROFILE_IN_XMP if is_srgb else ():
         xmp = pattern.sub(rb"\g<1>" + SRGB_IN_XMP, xmp)
     return xmp.rstrip(b"\0")
-
-
-def _iptc_of_resources(resources: Any) -> bytes | None:
-    content = resources.get(RESOURCE_IPTC) if isinstance(resources, dict) else None
-    return content if isinstance(content, bytes) and content else None
 
 
 def _iptc_of_tiff(page: Any) -> bytes | None:
@@ -388,12 +377,6 @@ def _iptc_of_block(block: bytes) -> bytes | None:
 
 def _resource(iptc: bytes) -> bytes:
     return RESOURCE_START + struct.pack(">HHL", RESOURCE_IPTC, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
-
-
-def _as_hex(block: bytes) -> bytes:
-    digits = block.hex().encode()
-    rows = [digits[start : start + 72] for start in range(0, len(digits), 72)]
-    return b"\niptc\n%8d\n" % len(block) + b"\n".join(rows) + b"\n"
 
 
 def _iptc_of_png(text: str | None) -> bytes | None:

@@ -1,12 +1,11 @@
-"""A file ⇒ which picture of it is the photo, opened and not decoded yet; or why the file is none.
+"""A file ⇒ the picture of it that is the photo, opened and not decoded yet; or an error that names the file's kind.
 
 The first bytes say what a file is. It may hold several pictures: pages of a TIFF, frames of an animation, pictures of a
-JPEG or HEIC. Files of kinds that cannot be read are refused by the name of their kind.
+JPEG or HEIC.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import tifffile
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two with 64-bit offsets
 START_BYTES = 32  # as many as the tests below look at
 
 SIGNATURES = {
@@ -78,7 +77,7 @@ TAG_MPO_ENTRIES = 0xB002
 
 
 class HeicExtraError(PhotoError, MissingExtraError):
-    """A HEIC photo, and no `pillow-heif`: a batch goes on with the next photo, as after any other `PhotoError`."""
+    """Reading HEIC without `pillow-heif`; a `PhotoError` too, so that a batch continues with the next photo."""
 
     def __init__(self, label: str) -> None:
         MissingExtraError.__init__(self, f"{label}: reading HEIC", "heic")
@@ -90,21 +89,21 @@ class Picture:
 
     Attributes:
         image: its header.
-        file: what it was opened from; in a TIFF, its directory is the first one there.
+        file: what it was opened from, None for an image of the caller; in a TIFF, its directory is the first one there.
         tiff_page: its directory, if the file is a TIFF that could be read so far.
         page: its number, from 1.
         pages: how many pictures the file holds.
     """
 
     image: Image.Image | tiff.RareTiff
-    file: BinaryIO
+    file: BinaryIO | None
     tiff_page: tifffile.TiffPage | None = None
     page: int = 1
     pages: int = 1
 
     @property
     def warning(self) -> str | None:
-        """One line, if there are pictures that are left unread."""
+        """One line, if other pictures of the file are not read."""
         if self.pages == 1:
             return None
         return f"holds {self.pages} pictures, and number {self.page} is read; name another one with --page (page=)"
@@ -130,7 +129,7 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
     if kind is not None:
         raise camera_raw_error(kind)
     with ExitStack() as stack:
-        if is_tiff(start):
+        if start.startswith(TIFF_SIGNATURES):
             pages = stack.enter_context(tiff.open_pages(file))
             refuse_camera_raws(pages)
             if pages:
@@ -154,30 +153,14 @@ def frame_numbers(image: Image.Image) -> list[int]:
 
 
 def check_page(page: int | None, count: int) -> None:
-    """Check that there is such a page; None always passes.
-
-    Raises:
-        PhotoError: there is no such page.
-    """
+    """Raise PhotoError for a page number that the file does not have; None always passes."""
     if page is not None and not 1 <= page <= count:
         there = "the only picture is number 1" if count == 1 else f"the pictures are numbers 1 to {count}"
         raise PhotoError(f"has no page {str(page)[:20]}; {there}")
 
 
-def as_seekable(file: BinaryIO) -> BinaryIO:
-    """Return the file itself if it can seek, else its whole content in memory (a pipe, standard input)."""
-    seekable = getattr(file, "seekable", None)
-    if seekable is not None and seekable():
-        return file
-    return io.BytesIO(file.read())
-
-
 def check_size(size_px: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a picture, given its width and height, before its pixels are decoded.
-
-    Raises:
-        PhotoError: the picture has no pixels, or more than `max_pixels`.
-    """
+    """Raise PhotoError for a width and height of no pixels, or of more than `max_pixels`."""
     width_px, height_px = size_px
     if width_px < 1 or height_px < 1:
         raise PhotoError(f"the picture has no pixels ({width_px} x {height_px}); choose another file")
@@ -194,21 +177,12 @@ def open_image(file: BinaryIO) -> Image.Image:
 
 
 def open_heif(file: BinaryIO) -> Image.Image:
-    """Open the header of a HEIC photo as a Pillow image.
-
-    Raises:
-        HeicExtraError: `pillow-heif` is not installed; the message has no label yet.
-    """
+    """Open the header of a HEIC photo as a Pillow image; without `pillow-heif` an error that has no label yet."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise HeicExtraError("photo") from None
     return HeifImageFile(file)
-
-
-def is_tiff(start: bytes) -> bool:
-    """Return whether a file begins like a TIFF, the one with 64-bit offsets included."""
-    return start.startswith(TIFF_SIGNATURES)
 
 
 def is_heif(start: bytes) -> bool:
@@ -228,14 +202,6 @@ def camera_raw_kind(start: bytes) -> str | None:
     return next((kind for signature, kind in CAMERA_RAWS.items() if start.startswith(signature)), None)
 
 
-def camera_raw_of_maker(maker: str, is_dng: bool) -> str:
-    """Return the kind of a TIFF that holds sensor data, from the maker's name in it."""
-    if is_dng:
-        return "DNG"
-    known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.upper().startswith(name))
-    return next(known, "TIFF with sensor data")
-
-
 def camera_raw_error(kind: str) -> PhotoError:
     """Return the error for a camera raw file."""
     return PhotoError(f"is a camera raw file ({kind}): develop it to TIFF first")
@@ -244,7 +210,7 @@ def camera_raw_error(kind: str) -> PhotoError:
 def unidentified_error(start: bytes) -> PhotoError:
     """Return the error for a file that no reader takes."""
     if is_heif(start) or start[4:8] == b"ftyp":
-        known: str | None = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
+        known = "HEIC" if is_heif(start) else "AVIF" if start[8:12] in AVIF_BRANDS else None
     else:
         known = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
     if known is not None:
@@ -256,22 +222,20 @@ def unidentified_error(start: bytes) -> PhotoError:
 
 
 def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
-    """Refuse a TIFF of sensor data.
-
-    Raises:
-        PhotoError: a directory holds sensor data: the pictures beside it are thumbnails.
-    """
+    """Raise PhotoError for a TIFF with a directory of sensor data: the pictures beside it are thumbnails."""
     is_dng = any(TAG_DNG_VERSION in page.tags for page in pages)
     if is_dng or any(page.photometric in (PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW) for page in pages):
         makers = (str(page.tags[TAG_MAKE].value) for page in pages if TAG_MAKE in page.tags)
-        raise camera_raw_error(camera_raw_of_maker(next(makers, ""), is_dng))
+        maker = next(makers, "").upper()
+        known = (kind for name, kind in CAMERA_RAWS_OF_MAKERS.items() if maker.startswith(name))
+        raise camera_raw_error("DNG" if is_dng else next(known, "TIFF with sensor data"))
 
 
 def _chosen(picture: Picture, page: int | None) -> Picture:
     image: Any = picture.image
     numbers = frame_numbers(image)
-    check_page(page, len(numbers))
     picture.pages = len(numbers)
+    check_page(page, picture.pages)
     at_first = image.tell() if len(numbers) > 1 else 0  # a HEIC opens at its primary picture, all others at the first
     index = at_first if page is None else numbers[page - 1]
     if index != at_first:

@@ -85,7 +85,7 @@ def list_folder(root: Path) -> Listing:
 
     Folders of runs, evaluations and experiments are not entered: their pictures are results.
     """
-    from chromatune.files import is_run_folder  # here: names alone need no library of locks
+    from chromatune.files import is_run_folder  # imported late: file names need no library of locks
 
     photos: list[str] = []
     others: list[str] = []
@@ -100,7 +100,7 @@ def list_folder(root: Path) -> Listing:
         if parent != str(root) and is_run_folder(Path(parent)):
             folders.clear()  # a fine-tuning or an evaluation that was begun among its own photos
             continue
-        # sorted: of two ways to one folder the same one is always taken
+        # sorted, so that of two paths to one folder the same one is always used
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN_FOLDERS))
         below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"
         for name in files:

@@ -161,12 +161,11 @@ def samples_from_array(array: np.ndarray) -> Samples:
 
 
 def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
-    """Return 8- or 16-bit samples from integers or floats whose white is not written anywhere, judged by their range.
+    """Return 8- or 16-bit samples of integers or floats that do not declare their white; it follows from their range.
 
-    uint8 and uint16 are what they are.
-    Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is 255 if no value is larger, else 65535;
-    integers up to 255 become 8-bit, all else 16-bit. Negative or larger values (science, not photography) are
-    stretched from smallest to largest over 16 bits.
+    uint8 and uint16 are returned as they are. Floats of 0..1 have white at 1 and become 16-bit. Beyond that white is
+    255 if no value is larger, else 65535; integers up to 255 become 8-bit, all else 16-bit. Negative or larger values
+    (science, not photography) are stretched from smallest to largest over 16 bits.
 
     Args:
         values: any shape, any integer or float type.
@@ -321,10 +320,15 @@ def deep_to_srgb(color: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarr
     if curves is None or (curves[1] is None) != (color.ndim == 2):
         change = np.asarray(converted).astype(np.int32) - np.asarray(shallow)
         return np.clip(color + change * 257, 0, 65535).astype(np.uint16), True
-    result = np.empty_like(color)
+    (to_linear, matrix), result = curves, np.empty_like(color)
     for top in range(0, color.shape[0], BLOCK_ROWS):
-        rows = slice(top, top + BLOCK_ROWS)
-        result[rows] = _apply_curves(color[rows], *curves)
+        block = color[top : top + BLOCK_ROWS]
+        if matrix is None:
+            linear = to_linear[0][block]
+        else:
+            linear = np.stack([curve[block[..., i]] for i, curve in enumerate(to_linear)], axis=-1)
+            linear = linear @ matrix.T.astype(np.float32)
+        result[top : top + BLOCK_ROWS] = np.rint(linear_to_srgb(np.clip(linear, 0.0, 1.0)) * 65535)
     return result, True
 
 
@@ -400,19 +404,8 @@ def _same(samples: np.ndarray, others: np.ndarray) -> bool:
     return int(np.abs(samples.astype(np.int32) - others).max()) <= SAME_WITHIN
 
 
-def _apply_curves(color: np.ndarray, curves: list[np.ndarray], matrix: np.ndarray | None) -> np.ndarray:
-    """One block of (H, W) or (H, W, 3) uint16 through curves (65536 entries each), matrix and sRGB coding."""
-    if matrix is None:
-        linear = curves[0][color]
-    else:
-        linear = np.stack([curve[color[..., i]] for i, curve in enumerate(curves)], axis=-1)
-        linear = linear @ matrix.T.astype(np.float32)
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.rint(linear_to_srgb(linear) * 65535).astype(np.uint16)
-
-
 def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray | None] | None:
-    """Curves to linear light and the matrix to linear sRGB (None for gray); None if the profile works by tables."""
+    """Curves to linear light, and the matrix to linear sRGB (None for gray); None if the profile works by tables."""
     tags = {}
     for index in range(struct.unpack_from(">I", icc_profile, 128)[0]):
         name, offset, size = struct.unpack_from(">4sII", icc_profile, 132 + 12 * index)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from chromatune.images.photo_files import shown
 # which a file of 2 MB can ask for as well.
 MAX_PIXELS = 150_000_000
 
+Result = TypeVar("Result")
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
 
 
@@ -71,15 +73,6 @@ class Photo:
         return int(np.iinfo(self.gray.dtype).max)
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """The arguments of `read_photo` that hold for every kind of source."""
-
-    max_pixels: int
-    page: int | None
-    strict: bool
-
-
 def read_photo(
     source: Source,
     *,
@@ -107,11 +100,12 @@ def read_photo(
         PhotoError: there is no such photo or page, it is too large, damaged, or of a kind that cannot be read.
         MissingExtraError: a HEIC photo, and the extra `heic` is not installed; it is a `PhotoError` too.
     """
-    options = ReadOptions(max_pixels, page, strict)
     if isinstance(source, np.ndarray):
         with _one_line(name or "photo"):
             opening.check_page(page, 1)
-            return _photo_from_samples(pixels.samples_from_array(source), name=name or "photo")
+            color, alpha = pixels.samples_from_array(source)
+            gray, rgb = _gray_and_colors(color)
+            return Photo(gray, alpha, name=name or "photo", rgb=rgb)
     if isinstance(source, Image.Image):
         label = name or _file_name(getattr(source, "filename", None))
         with _one_line(label), decoding.quiet_libraries():
@@ -119,9 +113,12 @@ def read_photo(
                 numbers = opening.frame_numbers(source)
                 opening.check_page(page, len(numbers))
                 source.seek(numbers[page - 1])
-            return _photo_from_picture(opening.Picture(source, io.BytesIO()), None, label, options)
-    with _as_file(source, name) as (file, label, called):
-        return _photo_from_file(file, label, called, options)
+            return _photo_from_picture(opening.Picture(source, None), label, max_pixels, strict)
+    with _as_file(source, name) as (file, label, called), _one_line(label), decoding.quiet_libraries():
+        read = partial(_photo_from_picture, name=called, max_pixels=max_pixels, strict=strict)
+        photo, has_all_text = _use_picture(file, page, read)
+        skipped = () if has_all_text else ("its text is longer than 64 MB, and was skipped",)
+        return replace(photo, warnings=(*photo.warnings, *skipped))
 
 
 def count_pages(source: Source, *, name: str | None = None) -> int:
@@ -141,13 +138,8 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
         return 1
     if isinstance(source, Image.Image):
         return len(opening.frame_numbers(source))
-    with (
-        _as_file(source, name) as (file, label, _),
-        _one_line(label),
-        decoding.quiet_libraries(),
-        opening.open_picture(file) as picture,
-    ):
-        return picture.pages
+    with _as_file(source, name) as (file, label, _), _one_line(label), decoding.quiet_libraries():
+        return _use_picture(file, None, lambda picture: picture.pages)[0]
 
 
 def count_pixels(source: Source, *, name: str | None = None) -> int:
@@ -168,13 +160,8 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
     opened: AbstractContextManager[tuple[BinaryIO, str, str]] = _as_file(source, name)
     if hasattr(source, "seekable") and source.seekable():  # else all of it would be read for its header
         opened = nullcontext((cast(BinaryIO, source), name or "photo", ""))
-    with (
-        opened as (file, label, _),
-        _one_line(label),
-        decoding.quiet_libraries(),
-        opening.open_picture(file) as picture,
-    ):
-        width_px, height_px = picture.image.size
+    with opened as (file, label, _), _one_line(label), decoding.quiet_libraries():
+        width_px, height_px = _use_picture(file, None, lambda picture: picture.image.size)[0]
         return int(width_px * height_px)
 
 
@@ -187,7 +174,8 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
         path = Path(os.fsdecode(source))
         label = name or str(path)
         with _one_line(label), _opened(path) as file:
-            yield opening.as_seekable(file), label, name or path.name
+            seekable = file if file.seekable() else io.BytesIO(file.read())  # a named pipe is not
+            yield seekable, label, name or path.name
     elif hasattr(source, "read"):
         label = name or _file_name(getattr(source, "name", None))
         with _one_line(label):
@@ -200,26 +188,24 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
         raise PhotoError(f"{shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
 
 
-def _photo_from_file(file: BinaryIO, label: str, name: str, options: ReadOptions) -> Photo:
-    with _one_line(label), decoding.quiet_libraries():
-        try:
-            with opening.open_picture(file, options.page) as picture:
-                return _photo_from_picture(picture, picture.file, name, options)
-        except ValueError as error:
-            if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
-                raise
-        with opening.open_picture(decoding.without_text(file), options.page) as picture:
-            photo = _photo_from_picture(picture, picture.file, name, options)
-        return replace(photo, warnings=(*photo.warnings, "its text is longer than 64 MB, and was skipped"))
+def _use_picture(file: BinaryIO, page: int | None, use: Callable[[opening.Picture], Result]) -> tuple[Result, bool]:
+    """The result of `use` on a file's photo, and whether its text was read: a PNG with too much is opened without."""
+    try:
+        with opening.open_picture(file, page) as picture:
+            return use(picture), True
+    except ValueError as error:
+        if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
+            raise
+    with opening.open_picture(decoding.without_text(file), page) as picture:
+        return use(picture), False
 
 
-def _photo_from_picture(picture: opening.Picture, file: BinaryIO | None, name: str, options: ReadOptions) -> Photo:
-    """The photo of an opened picture; `file` is what it was opened from, None if it was given as an image."""
+def _photo_from_picture(picture: opening.Picture, name: str, max_pixels: int, strict: bool) -> Photo:
     image: Any = picture.image
-    opening.check_size(image.size, options.max_pixels)
+    file, page = picture.file, picture.tiff_page
+    opening.check_size(image.size, max_pixels)
     warnings = [picture.warning]
     profile = image.info.get("icc_profile") or None
-    page = picture.tiff_page
     applied_orientation = 1
     if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_color(page)):
         stored = tiff.read_samples(page, file)
@@ -228,55 +214,43 @@ def _photo_from_picture(picture: opening.Picture, file: BinaryIO | None, name: s
             warnings.append("its 16-bit inks are read at 8 bits, because their profile can be applied at no more")
     else:
         applied_orientation = metadata.tiff_orientation(image)
-        image, cut = decoding.load(image, file, options.strict)
+        image, cut = decoding.load(image, file, strict)
         warnings.append(cut)
-        samples, is_managed = _samples_of_loaded(image, file, profile)
+        deep_color = decoding.decode_deep(image, file) if file is not None else None
+        if deep_color is not None:
+            samples, is_managed = pixels.samples_from_deep(deep_color, profile, image.info.get("transparency"))
+        else:
+            bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
+            samples, is_managed = pixels.samples_from_image(image, profile, bit_depth)
     if profile is not None and not is_managed:
         warnings.append("its color profile is damaged, or for another kind of picture, and is ignored")
+    color, alpha = samples
     gamma = image.info.get("gamma") if image.format == "PNG" else None
     if gamma and profile is None and "srgb" not in image.info:
-        samples = (pixels.gamma_to_srgb(samples[0], float(gamma)), samples[1])
+        color = pixels.gamma_to_srgb(color, float(gamma))
     orientation = metadata.orientation_of(image)
-    color = metadata.upright(samples[0], orientation)
-    alpha = None if samples[1] is None else metadata.upright(samples[1], orientation)
-    photo = _photo_from_samples(
-        (color, alpha),
-        name=name,
-        format="JPEG" if image.format == "MPO" else image.format or "PNG",
+    gray, rgb = _gray_and_colors(metadata.upright(color, orientation))
+    return Photo(
+        gray,
+        None if alpha is None else metadata.upright(alpha, orientation),
         icc_profile=pixels.srgb_profile() if is_managed else None,
-        exif=metadata.exif_for_results(image, (color.shape[1], color.shape[0]), is_managed),
+        exif=metadata.exif_for_results(image, (gray.shape[1], gray.shape[0]), is_managed),
+        format="JPEG" if image.format == "MPO" else image.format or "PNG",
+        name=name,
+        rgb=rgb,
         dpi=metadata.dpi_of(image, max(orientation, applied_orientation)),  # one of them is 1
+        captions=metadata.captions_of(image, page, is_managed),
+        warnings=tuple(warning for warning in warnings if warning is not None),
     )
-    given = tuple(warning for warning in warnings if warning is not None)
-    return replace(photo, captions=metadata.captions_of(image, page, is_managed), warnings=given)
 
 
-def _samples_of_loaded(image: Image.Image, file: BinaryIO | None, profile: bytes | None) -> tuple[pixels.Samples, bool]:
-    deep_color = decoding.decode_deep(image, file) if file is not None else None
-    if deep_color is not None:
-        return pixels.samples_from_deep(deep_color, profile, image.info.get("transparency"))
-    bit_depth = decoding.png_bit_depth(file) if file is not None and image.format == "PNG" else 8
-    return pixels.samples_from_image(image, profile, bit_depth)
-
-
-def _photo_from_samples(
-    samples: pixels.Samples,
-    *,
-    name: str,
-    format: str = "PNG",
-    icc_profile: bytes | None = None,
-    exif: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-) -> Photo:
-    color, alpha = samples
-    rgb = None
+def _gray_and_colors(color: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """`Photo.gray` and `Photo.rgb` of (H, W) or (H, W, 3) samples."""
     if color.ndim == 2:
-        gray = color
-    elif np.array_equal(color[..., 0], color[..., 1]) and np.array_equal(color[..., 1], color[..., 2]):
-        gray = np.ascontiguousarray(color[..., 0])  # a gray photo in an RGB file has no colors to compare with
-    else:
-        gray, rgb = luma(color), color
-    return Photo(gray, alpha, icc_profile, exif, format, name, rgb, dpi)
+        return color, None
+    if np.array_equal(color[..., 0], color[..., 1]) and np.array_equal(color[..., 1], color[..., 2]):
+        return np.ascontiguousarray(color[..., 0]), None  # a gray photo in an RGB file has no colors to compare with
+    return luma(color), color
 
 
 @contextmanager

@@ -42,7 +42,7 @@ BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, str
 
 @dataclass
 class RareTiff:
-    """A page that Pillow does not open, with what the reader asks an opened image for."""
+    """A page that Pillow does not open, with those attributes of a Pillow image that the reader uses."""
 
     page: tifffile.TiffPage
     file: BinaryIO
@@ -87,7 +87,7 @@ class Samples:
 @contextmanager
 def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
     """Yield all directories of a TIFF in file order, SubIFDs after their parent; none where the first is damaged."""
-    import tifffile  # here: a tenth of a second that other formats need not wait for
+    import tifffile  # imported late: it takes a tenth of a second that other formats save
 
     log = logging.getLogger("tifffile")
     level = log.level
@@ -107,7 +107,7 @@ def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
 
 
 def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The directories up to the first damage, or to one that was there before: a chain may bite its tail."""
+    """The directories up to the first damage or repetition: a chain may lead back to its start."""
     pages: dict[int, Any] = {}
     with suppress(*BROKEN_TIFF):
         for page in reader.pages:
@@ -120,7 +120,11 @@ def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 def full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
     """Return the pages that are pictures of their own, no smaller copies of others and no masks; all if none is."""
-    full = [page for page in pages if not (page.is_reduced or page.is_mask or _is_old_reduced(page))]
+    full = [
+        page
+        for page in pages
+        if not (page.is_reduced or page.is_mask or page.tags.valueof(TAG_OLD_SUBFILE_TYPE) == OLD_REDUCED)
+    ]
     return full or list(pages)
 
 
@@ -147,15 +151,15 @@ def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
         file: begins with that directory, see `starting_at`.
 
     Raises:
-        PhotoError: nothing here reads pages of its kind.
+        PhotoError: pages of its kind are not supported.
     """
     _check(page)
     file.seek(0)
     directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if page.parent.is_bigtiff else 8))
     file.seek(page.offset)
     directory.load(file)
-    profile = page.tags.get(TAG_ICC_PROFILE)
-    return RareTiff(page, file, directory, {} if profile is None else {"icc_profile": bytes(profile.value)})
+    profile = page.tags.valueof(TAG_ICC_PROFILE)
+    return RareTiff(page, file, directory, {} if profile is None else {"icc_profile": bytes(profile)})
 
 
 def is_deep_color(page: tifffile.TiffPage) -> bool:
@@ -167,7 +171,7 @@ def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
     """Read all samples of a page at their full depth.
 
     Raises:
-        PhotoError: nothing here reads pages of its kind.
+        PhotoError: pages of its kind are not supported.
         ValueError, OSError: the page is damaged.
     """
     _check(page)
@@ -187,10 +191,6 @@ def read_samples(page: tifffile.TiffPage, file: BinaryIO) -> Samples:
         rows, columns = min(segment.shape[1], height_px - top), min(segment.shape[2], width_px - left)
         stored[plane, top : top + rows, left : left + columns] = segment[0, :rows, :columns]
     samples = stored[0] if planes == 1 else np.moveaxis(stored[..., 0], 0, 2)
-    return _split(page, samples)
-
-
-def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
     count = COLOR_CHANNELS[page.photometric]
     extra = tuple(page.extrasamples)
     if not extra and page.photometric == RGB and samples.shape[2] == 4:
@@ -204,11 +204,11 @@ def _split(page: tifffile.TiffPage, samples: np.ndarray) -> Samples:
 def _check(page: tifffile.TiffPage) -> None:
     """Refuse by name what would be read wrongly, or not at all."""
     kind = None
-    sample_format = page.tags.get(TAG_SAMPLE_FORMAT)
+    sample_format = page.tags.valueof(TAG_SAMPLE_FORMAT)
     if page.photometric not in COLOR_CHANNELS:
         kind = f"photometric {_name(page.photometric)}, {_name(page.bitspersample)} bits"
     elif page.dtype is None or page.bitspersample not in (8, 16, 32, 64) or np.dtype(page.dtype).kind not in "uif":
-        kind = f"{_name(page.bitspersample)} bits of sample format {_name(sample_format and sample_format.value)}"
+        kind = f"{_name(page.bitspersample)} bits of sample format {_name(sample_format)}"
     elif page.compression not in (UNCOMPRESSED, *COMPRESSIONS_OF_BYTES) or page.fillorder != 1:
         kind = f"{page.bitspersample} bits, compression {_name(page.compression)}"
     if kind is not None:
@@ -229,11 +229,6 @@ def _check(page: tifffile.TiffPage) -> None:
 def _name(value: Any) -> str:
     """A tag's value for a message: its name in tifffile, else the value, cut if it is damaged and long."""
     return ascii(getattr(value, "name", value))[:LONGEST_VALUE].strip("'")
-
-
-def _is_old_reduced(page: tifffile.TiffPage) -> bool:
-    tag = page.tags.get(TAG_OLD_SUBFILE_TYPE)
-    return tag is not None and tag.value == OLD_REDUCED
 
 
 def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:

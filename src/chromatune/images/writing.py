@@ -85,13 +85,12 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
     """Return the suffix for a result of `photo`: `suffix` itself, or ".png" where its format cannot hold the result.
 
     Args:
-        suffix: the wanted suffix, such as ".jpg" (kept as it is written); None means the photo's own format.
+        suffix: the wanted suffix, such as ".jpg", returned as spelled; None means the photo's own format.
         photo: the source of the result; its depth, transparency and size decide.
     """
-    if suffix is None:
-        wanted = next((s for s, name in FORMAT_OF_SUFFIX.items() if name == photo.format), ".png")
-    else:
-        wanted = suffix
+    wanted = suffix
+    if wanted is None:
+        wanted = next((known for known, name in FORMAT_OF_SUFFIX.items() if name == photo.format), ".png")
     format_name = FORMAT_OF_SUFFIX.get(wanted.lower())
     holds = (
         format_name in WRITABLE_FORMATS
@@ -174,7 +173,11 @@ def _encode_with_pillow(samples: np.ndarray, photo: Photo, name: str) -> bytes:
         options["dpi"] = photo.dpi
     if name != "BMP":
         options |= {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-        exif = metadata.with_tags(photo.exif, _tags_for(photo, name))
+        # What has no place of its own in the file goes into EXIF tags
+        tags: metadata.Tags = dict(metadata.tags_beside(photo.captions, with_lines=name != "JPEG"))
+        if name == "WEBP" and photo.dpi is not None:
+            tags |= {282: photo.dpi[0], 283: photo.dpi[1], 296: TIFF_INCH}
+        exif = metadata.with_tags(photo.exif, tags)
         options |= {"exif": exif} if exif else {}
         xmp = photo.captions.xmp
         if xmp is not None and (name != "JPEG" or len(xmp) <= metadata.LONGEST_JPEG_XMP):
@@ -192,14 +195,6 @@ def _encode_with_pillow(samples: np.ndarray, photo: Photo, name: str) -> bytes:
     except (OSError, ValueError, struct.error) as error:
         raise PhotoError(f"{shown(photo.name)} cannot be written as {name} ({error}); choose PNG") from error
     return file.getvalue()
-
-
-def _tags_for(photo: Photo, name: str) -> metadata.Tags:
-    """What has no place of its own in a JPEG or WebP, as EXIF tags; of a JPEG the comment has one."""
-    tags: metadata.Tags = dict(metadata.tags_beside(photo.captions, with_lines=name != "JPEG"))
-    if name == "WEBP" and photo.dpi is not None:
-        tags |= metadata.resolution_tags(photo.dpi)
-    return tags
 
 
 def _encode_png(samples: np.ndarray, photo: Photo) -> bytes:

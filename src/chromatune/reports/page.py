@@ -139,11 +139,10 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 def installed_versions(libraries: Iterable[str]) -> dict[str, str]:
     """Return the version of each library by its name; "not installed" for one that is not."""
-    return {library: _version(library) for library in libraries}
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
+    versions = {}
+    for library in libraries:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            versions[library] = "not installed"
+    return versions

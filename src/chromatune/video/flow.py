@@ -1,4 +1,4 @@
-"""Motion and exposure between two gray pictures: dense flow, how far it is to be believed, and pictures along it."""
+"""Motion and exposure between two gray pictures: dense flow, its confidence, and pictures warped along it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-CONFIDENT_PX = 0.5  # flow that comes back within so many pixels is believed; more with the flow's own length
+CONFIDENT_PX = 0.5  # error of the flow there and back, at which confidence is exp(-1/2); grows with the flow's length
 CONFIDENT_SHARE = 0.05
 LUMA_SIGMA = 0.06  # difference of warped luma, 0..1, beyond grain and exposure: it is another thing
 SMALLEST_PX = 16  # pictures with a shorter side have no flow
 DARK, BRIGHT = 0.06, 0.92  # lumas between which exposure is measured
-MOST_EXPOSURE_CHANGE = 0.35  # of log exposure from one frame to the next that is believed
+MOST_EXPOSURE_CHANGE = 0.35  # of log exposure from one frame to the next; more is a cut or a flash
 EXPOSURE_FRAMES = 8  # on either side, over which exposure is smoothed
 MOST_GAIN = 1.5  # log exposure between two frames
 
@@ -57,7 +57,7 @@ def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """Return how far a flow is to be believed, (h, w) float32 0..1: where the backward flow returns, in the picture.
+    """Return the confidence of a flow, (h, w) float32 0..1: high where the backward flow returns, inside the picture.
 
     Args:
         forward: from the first picture to the second.
@@ -78,7 +78,7 @@ def confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 def matched_flow(
     luma: np.ndarray, exposure: float, other: np.ndarray, other_exposure: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the flow from a frame to another and its confidence, (h, w) 0..1, which asks for like luma as well.
+    """Return the flow from a frame to another and its confidence, (h, w) 0..1, which is low where lumas differ.
 
     Args:
         luma: (h, w) uint8 of the frame.
@@ -88,9 +88,11 @@ def matched_flow(
     """
     flow = flow_between(luma, other)
     warped = warp(other.astype(np.float32) * (exposure_gain(exposure, other_exposure) / 255), flow)
-    similarity = _luma_similarity(luma.astype(np.float32) / 255, np.minimum(warped, 1))
-    believed = confidence(flow, flow_between(other, luma)) * similarity
-    return flow, cv2.GaussianBlur(believed, (0, 0), 1.5)
+    # Grain apart, the two lumas are of the same thing where they differ little
+    difference = cv2.GaussianBlur(luma.astype(np.float32) / 255 - np.minimum(warped, 1), (0, 0), 1.5)
+    similarity = np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))
+    combined = confidence(flow, flow_between(other, luma)) * similarity
+    return flow, cv2.GaussianBlur(combined, (0, 0), 1.5)
 
 
 def neighbor_flows(lumas: Sequence[np.ndarray], exposures: Sequence[float]) -> NeighborFlows:
@@ -100,11 +102,11 @@ def neighbor_flows(lumas: Sequence[np.ndarray], exposures: Sequence[float]) -> N
         lumas: (h, w) uint8 of each keyframe.
         exposures: log exposure of each.
     """
-    pairs = [pair for here, there in pairwise(range(len(lumas))) for pair in ((here, there), (there, here))]
-    return {
-        (here, there): matched_flow(lumas[here], exposures[here], lumas[there], exposures[there])
-        for here, there in pairs
-    }
+    flows = {}
+    for before, after in pairwise(range(len(lumas))):
+        for here, there in ((before, after), (after, before)):
+            flows[here, there] = matched_flow(lumas[here], exposures[here], lumas[there], exposures[there])
+    return flows
 
 
 def resized_flow(flow: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -154,9 +156,3 @@ def _endpoints(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = flow.shape[:2]
     columns = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
     return columns, np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-
-
-def _luma_similarity(luma: np.ndarray, warped: np.ndarray) -> np.ndarray:
-    """How far two lumas, float32 0..1, are of the same thing, apart from grain: (h, w) float32 0..1."""
-    difference = cv2.GaussianBlur(luma - warped, (0, 0), 1.5)
-    return np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))

@@ -29,9 +29,9 @@ def propagate_hints(
 ) -> list[np.ndarray]:
     """Return the keyframes' chromas with hints: (h, w, 2) float32 each.
 
-    On its own keyframe a hint acts as on a photo. All that it decides there, and not its point alone, is warped from
-    keyframe to keyframe as far as the flow is believed; there it is a hint itself, which the correction field spreads
-    to what comes into view.
+    On its own keyframe a hint acts as on a photo. Everything that it colors there is warped from keyframe to keyframe,
+    as far as the flow is confident, and serves as a hint there: the correction field spreads it to what comes into
+    view.
 
     Args:
         chromas: (h, w, 2) float32 each.
@@ -83,11 +83,11 @@ def _warp_to_all(decided: Mapping[int, HintMap], count: int, flows: NeighborFlow
     total, most = np.zeros((count, height, width), np.float32), np.zeros((count, height, width), np.float32)
     for start, hint_map in decided.items():
         for step in (-1, 1):
-            path, believed = np.zeros((height, width, 2), np.float32), np.ones((height, width), np.float32)
+            path, path_confidence = np.zeros((height, width, 2), np.float32), np.ones((height, width), np.float32)
             nearness, keyframe = 1.0, start
             while True:
                 if keyframe != start or step == 1:
-                    weight = warp(hint_map.weight, path) * believed
+                    weight = warp(hint_map.weight, path) * path_confidence
                     summed[keyframe] += (nearness * weight)[..., None] * warp(hint_map.relative, path)
                     total[keyframe] += nearness * weight
                     most[keyframe] = np.maximum(most[keyframe], weight)
@@ -97,5 +97,5 @@ def _warp_to_all(decided: Mapping[int, HintMap], count: int, flows: NeighborFlow
                 flow, confidence = flows[keyframe, keyframe - step]
                 # Flows are added up, so that the source is sampled once, however far it has come
                 path = flow + warp(path, flow)
-                believed = np.minimum(confidence, warp(believed, flow))
+                path_confidence = np.minimum(confidence, warp(path_confidence, flow))
     return [HintMap(summed[index] / np.maximum(total[index], 1e-6)[..., None], most[index]) for index in range(count)]

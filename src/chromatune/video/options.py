@@ -10,7 +10,7 @@ from chromatune.errors import OptionsError, printable, shown
 from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers, parse_point
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
-from chromatune.video.reading import frame_number
+from chromatune.video.reading import by_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class VideoOptions:
         like: photos in color that show the same things.
         codec: "h264", "ffv1" or "prores"; None for H.264.
         starts: first frames of shots; None to find them.
-        preview_seconds: only so much from the start.
+        preview_seconds: length to colorize from the start; None for all.
         cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
         device: where to compute; None for the best there is.
@@ -66,14 +66,7 @@ def layers_by_frame(folder: Path) -> dict[int, Hints]:
         PhotoError: a layer is no picture with transparency.
     """
     name = printable(str(folder))
-    found: dict[int, Path] = {}
-    for path in list_layers(folder):
-        number = frame_number(path)
-        if number is None:
-            continue
-        if number in found:
-            raise OptionsError(f"{name}: {found[number].name} and {path.name} are of one frame; keep one of them")
-        found[number] = path
+    found = by_number(list_layers(folder), name, OptionsError)
     if not found:
         raise OptionsError(f"{name}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)} with a frame's number")
     return {number: Hints.from_layer(path, name=str(path)) for number, path in found.items()}

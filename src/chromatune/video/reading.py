@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chromatune import color
-from chromatune.errors import MissingExtraError, PhotoError, VideoError, count_of, first_line, printable
+from chromatune.errors import (
+    ChromaTuneError,
+    MissingExtraError,
+    PhotoError,
+    VideoError,
+    count_of,
+    first_line,
+    printable,
+)
 from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
 from chromatune.video.video import Frame, Video, VideoInfo
 
@@ -70,18 +78,10 @@ class VideoFile:
             MissingExtraError: PyAV is not installed.
         """
         require_av()
-        self._path = path
-        self._warnings: tuple[str, ...] = ()
+        self._path, self._name = path, printable(str(path))
+        self.warnings: tuple[str, ...] = ()
         with _open(path) as container:
-            self._info = _info_of(container, _video_of(container, path), path)
-
-    @property
-    def info(self) -> VideoInfo:
-        return self._info
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self._warnings
+            self.info = _info_of(container, _video_of(container, path), path)
 
     def index_of(self, number: int) -> int | None:
         return number  # frames of a file count from 0
@@ -92,11 +92,11 @@ class VideoFile:
         Raises:
             VideoError: there is none, or the size changes.
         """
-        info, last_ticks, number = self._info, None, 0
-        damage = _Damage()
+        info, last_ticks, number = self.info, None, 0
+        damaged: list[Exception] = []
         with _open(self._path) as container:
             video = _video_of(container, self._path)
-            for decoded in _decoded(container, video, damage):
+            for decoded in _decoded(container, video, damaged):
                 step = max(1, round(1 / (info.rate * info.time_base)))
                 ticks = decoded.pts
                 if last_ticks is not None and (ticks is None or ticks <= last_ticks):
@@ -113,18 +113,13 @@ class VideoFile:
                 number += 1
         if number == 0:
             raise VideoError(f"{self._name}: no frame can be decoded; copy the video again")
-        self._warnings = tuple(self._damage_warnings(number, damage))
-
-    def _damage_warnings(self, number: int, damage: _Damage) -> Iterator[str]:
-        expected = self._info.expected_frames
-        if damage.packets:
-            yield f"{self._name}: {count_of(damage.packets, 'damaged packet is', 'damaged packets are')} skipped"
-        if expected is not None and number < LEAST_SHARE * expected - 1:
-            yield f"{self._name} is cut short: {number} of about {expected} frames are there"
-
-    @property
-    def _name(self) -> str:
-        return printable(str(self._path))
+        warnings = []
+        if damaged:
+            count = count_of(len(damaged), "damaged packet is", "damaged packets are")
+            warnings.append(f"{self._name}: {count} skipped")
+        if info.expected_frames is not None and number < LEAST_SHARE * info.expected_frames - 1:
+            warnings.append(f"{self._name} is cut short: {number} of about {info.expected_frames} frames are there")
+        self.warnings = tuple(warnings)
 
 
 class Sound:
@@ -155,27 +150,23 @@ class Sound:
         self._container.close()
 
 
-class _Damage:
-    packets = 0
-
-
-def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> Iterator[VideoFrame]:
-    """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
+def _decoded(container: InputContainer, video: VideoStream, damaged: list[Exception]) -> Iterator[VideoFrame]:
+    """Decoded frames; `damaged` gets the error of each packet that cannot be decoded, and the others go on."""
     import av
 
     packets = container.demux(video)
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:
-            damage.packets += 1
+        except av.error.FFmpegError as error:
+            damaged.append(error)
             packet = None
         try:
             yield from video.codec_context.decode(packet)  # None flushes what is held back
         except av.error.EOFError:
             return
-        except av.error.FFmpegError:
-            damage.packets += 1
+        except av.error.FFmpegError as error:
+            damaged.append(error)
         if packet is None:
             return
 
@@ -215,9 +206,12 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path) -> Video
     """What the stream and its first frame say."""
     import av
 
-    first = next(_decoded(container, video, _Damage()), None)
+    first = next(_decoded(container, video, []), None)
     if first is None:
         raise VideoError(f"{printable(str(path))}: no frame can be decoded; copy the video again")
+    bits = max(8, *(each.bits for each in first.format.components))
+    if first.format.is_rgb and bits > 8:
+        bits = 16  # as which it is read
     turned = first.rotation % 180 != 0
     width_px, height_px = (first.height, first.width) if turned else (first.width, first.height)
     aspect = video.sample_aspect_ratio or None
@@ -232,7 +226,7 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path) -> Video
         path,
         width_px,
         height_px,
-        bits=_bits_of(first),
+        bits=bits,
         full_range=_is_full(first),
         time_base=time_base,
         rate=rate,
@@ -242,11 +236,6 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path) -> Video
         transfer=int(first.color_trc),
         expected_frames=video.frames or (round(seconds * rate) if seconds else None),
     )
-
-
-def _bits_of(frame: VideoFrame) -> int:
-    bits = max(8, *(each.bits for each in frame.format.components))
-    return 16 if frame.format.is_rgb and bits > 8 else bits  # RGB of more than 8 bits is read as 16
 
 
 def _is_full(frame: VideoFrame) -> bool:
@@ -263,19 +252,16 @@ def _luma_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
     """(H, W) code values: the video's own, or Rec.601 luma of RGB."""
     name, bits = frame.format.name, info.bits
     if PLANAR.fullmatch(name):
-        return _plane(frame, 0, bits)
+        return _first_plane(frame, bits)
     if frame.format.is_rgb or name.startswith(("pal", "mono")):
         return color.luma(_rgb_of(frame, info))
     # semi-planar and packed: the same luma, repacked
-    return _plane(frame.reformat(format="yuv444p" if bits == 8 else f"yuv444p{_even(bits)}le"), 0, bits)
+    depth = next(each for each in (8, 10, 12, 14, 16) if bits <= each)
+    return _first_plane(frame.reformat(format="yuv444p" if depth == 8 else f"yuv444p{depth}le"), bits)
 
 
-def _even(bits: int) -> int:
-    return next(each for each in (10, 12, 14, 16) if bits <= each)
-
-
-def _plane(frame: VideoFrame, index: int, bits: int) -> np.ndarray:
-    plane = frame.planes[index]
+def _first_plane(frame: VideoFrame, bits: int) -> np.ndarray:
+    plane = frame.planes[0]
     kind = np.dtype(np.uint8 if bits == 8 else np.uint16)
     rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // kind.itemsize)
     return rows[:, : plane.width].copy()  # FFmpeg uses the memory again
@@ -291,14 +277,10 @@ def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
-def frame_number(path: Path) -> int | None:
-    """Return the number in the name of a frame's file, or None."""
-    found = NUMBER.search(path.stem)
-    return int(found[1]) if found else None
-
-
 class FrameFolder:
     """A folder of numbered frames, as scanners and editors exchange it; see `Video`."""
+
+    warnings: tuple[str, ...] = ()  # a frame that cannot be read is an error
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """List the frames, and read the first.
@@ -309,7 +291,7 @@ class FrameFolder:
         self.paths = _numbered(path)
         self.rate = rate
         first = self._photo(next(iter(self.paths.values())))
-        self._info = VideoInfo(
+        self.info = VideoInfo(
             path,
             first.width_px,
             first.height_px,
@@ -322,14 +304,6 @@ class FrameFolder:
             expected_frames=len(self.paths),
         )
 
-    @property
-    def info(self) -> VideoInfo:
-        return self._info
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return ()  # a frame that cannot be read is an error
-
     def index_of(self, number: int) -> int | None:
         return next((index for index, each in enumerate(self.paths) if each == number), None)
 
@@ -339,7 +313,7 @@ class FrameFolder:
         Raises:
             VideoError: one cannot be read, or has another size or depth than the first.
         """
-        info = self._info
+        info = self.info
         for ticks, (number, path) in enumerate(self.paths.items()):
             photo = self._photo(path)
             size, bits = (photo.width_px, photo.height_px), 8 if photo.max_value == 255 else 16
@@ -362,25 +336,34 @@ class FrameFolder:
 
 def _numbered(folder: Path) -> dict[int, Path]:
     """The frames in a folder by number, in the order of their numbers."""
-    found: dict[int, Path] = {}
+    name = printable(str(folder))
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
-        raise VideoError(f"{printable(str(folder))}: cannot be read ({error.strerror}); check the path") from None
-    for path in paths:
-        number = frame_number(path)
-        if number is None:
-            continue
-        if number in found:
-            raise VideoError(
-                f"{printable(str(folder))}: {found[number].name} and {path.name} have one number; keep one of them"
-            )
-        found[number] = path
+        raise VideoError(f"{name}: cannot be read ({error.strerror}); check the path") from None
+    found = by_number(paths, name, VideoError)
     if not found:
-        raise VideoError(
-            f"{printable(str(folder))}: no numbered picture in it; give frames such as 000001.png, or a video"
-        )
+        raise VideoError(f"{name}: no numbered picture in it; give frames such as 000001.png, or a video")
     return dict(sorted(found.items()))
+
+
+def by_number(paths: Iterable[Path], folder: str, error: type[ChromaTuneError]) -> dict[int, Path]:
+    """Return files by the number in their names, without those that have none.
+
+    Args:
+        paths: of the files.
+        folder: what messages call the folder that they are in.
+        error: what is raised where two have one number.
+    """
+    found: dict[int, Path] = {}
+    for path in paths:
+        match = NUMBER.search(path.stem)
+        if match is None:
+            continue
+        if (number := int(match[1])) in found:
+            raise error(f"{folder}: {found[number].name} and {path.name} have one number; keep one of them")
+        found[number] = path
+    return found
 
 
 class HeldFrames:
@@ -391,7 +374,7 @@ class HeldFrames:
 
         Args:
             video: whose frames.
-            seconds: only so much from the start; None for all.
+            seconds: length to read from the start; None for all.
         """
         self._video, self._seconds = video, seconds
         self._held: list[Frame] | None = None
@@ -404,7 +387,9 @@ class HeldFrames:
         held: list[Frame] = []
         size = 0
         for frame in self._decoded():
-            size += _size_of(frame)
+            size += frame.luma.nbytes
+            if frame.photo is not None:  # its gray is the luma
+                size += sum(extra.nbytes for extra in (frame.photo.rgb, frame.photo.alpha) if extra is not None)
             if size > MOST_HELD_BYTES:
                 self._fits = False
                 held.clear()
@@ -426,9 +411,3 @@ class HeldFrames:
             elif frame.seconds - start >= self._seconds:
                 return
             yield frame
-
-
-def _size_of(frame: Frame) -> int:
-    """Bytes of a frame's samples; luma is the photo's own gray."""
-    extra = () if frame.photo is None else (frame.photo.rgb, frame.photo.alpha)
-    return frame.luma.nbytes + sum(samples.nbytes for samples in extra if samples is not None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -18,6 +18,7 @@ import numpy as np
 import chromatune
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
+from chromatune.files import prefetch
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
 from chromatune.options import StartStage, check_recompose, silent
@@ -46,7 +47,7 @@ class Segment:
         shot: its frames.
         cache_key: of its chroma.
         hints: by the offset of their frame.
-        continues: whether it goes on with the shot of the segment before.
+        continues: whether it continues the shot of the segment before.
     """
 
     shot: Shot
@@ -75,7 +76,7 @@ class VideoResult:
 
 
 def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> VideoResult:
-    """Colorize a video; run again after an interruption, it goes on, and ends with the same frames.
+    """Colorize a video; a run after an interruption resumes, and ends with the same frames.
 
     Args:
         video: see `open_video`.
@@ -177,13 +178,9 @@ class VideoRun:
         return self.shots
 
     def colorize_shots(self) -> None:
-        """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`.
-
-        Raises:
-            As `colorize_video`.
-        """
+        """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`."""
         hints = self._hints_by_index()
-        self._check_options()
+        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
         if self._cached_shots() is None:
             self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
         self.find_shots()
@@ -201,34 +198,32 @@ class VideoRun:
         advance = self._start_stage("writing frames", self.frames)
         frames = iter(self._frames)
         workers = usual_workers()
-        waiting: deque[tuple[Frame, str, Future[Any]]] = deque()
 
-        def make(frame: Frame, chroma: ShotChroma, offset: int) -> Any:
+        def unwritten() -> Iterator[tuple[Frame, int, str, ShotChroma]]:
+            """Frames, with their offset in the segment, and its key and chroma."""
+            for segment in self.segments:
+                key = segment.cache_key
+                chroma: ShotChroma | None = None
+                for offset, frame in enumerate(islice(frames, len(segment.shot))):
+                    if writer.has(frame, key):
+                        advance()
+                        continue
+                    chroma = self.cache.read(key) if chroma is None else chroma
+                    yield frame, offset, key, chroma
+
+        def make(item: tuple[Frame, int, str, ShotChroma]) -> tuple[Frame, str, Any]:
+            frame, offset, key, chroma = item
             height, width = chroma.lumas.shape[1:]
-            return writer.make(frame, chroma.at(offset, small_gray(frame, self.video.info, (height, width))))
+            small = small_gray(frame, self.video.info, (height, width))
+            return frame, key, writer.make(frame, chroma.at(offset, small))
 
-        def write_next() -> None:
-            frame, key, future = waiting.popleft()
-            writer.write(frame, key, future.result())
-            advance()
-
-        with ThreadPoolExecutor(workers, "frames") as pool:
-            try:
-                for segment in self.segments:
-                    key = segment.cache_key
-                    chroma: ShotChroma | None = None
-                    for offset, frame in enumerate(islice(frames, len(segment.shot))):
-                        if writer.has(frame, key):
-                            advance()
-                            continue
-                        chroma = self.cache.read(key) if chroma is None else chroma
-                        waiting.append((frame, key, pool.submit(make, frame, chroma, offset)))
-                        if len(waiting) > 2 * workers:
-                            write_next()
-                while waiting:
-                    write_next()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        with (
+            ThreadPoolExecutor(workers, "frames") as pool,
+            closing(prefetch(pool, make, unwritten(), 2 * workers)) as made_frames,
+        ):
+            for frame, key, made in made_frames:
+                writer.write(frame, key, made)
+                advance()
         next(frames, None)  # the reading is then complete, and knows its warnings
         writer.finish(self.options.preview_seconds)
 
@@ -249,10 +244,6 @@ class VideoRun:
                 raise PhotoError(str(error).replace("photo:", f"frame {number}:", 1)) from error
             found[index] = hints
         return found
-
-    def _check_options(self) -> None:
-        """Check the model's name, and that its options do not contradict each other, before the video is read."""
-        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
 
     def _shots_path(self) -> Path:
         facts = {"video": self._fingerprint, "preview": self.options.preview_seconds, "version": chromatune.__version__}
@@ -284,7 +275,15 @@ class VideoRun:
 
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
         """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
-        facts = self._facts()
+        options = self.options
+        resolved = model_info(options.model).resolve(options.colorize_options)
+        facts = {
+            "version": chromatune.__version__,
+            "video": self._fingerprint,
+            "model": [options.model, weights_hash(options.model), options.runtime],
+            "options": asdict(resolved) | {"strength": 1},  # it acts when frames are written
+            "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
+        }
         for shot in self.shots:
             before: str | None = None
             for start in range(shot.start, shot.stop, MOST_SEGMENT_FRAMES):
@@ -294,18 +293,6 @@ class VideoRun:
                 key = self.cache.key(facts | {"shot": [span.start, span.stop], "hints": hint_facts, "before": before})
                 yield Segment(span, key, own, start > shot.start)
                 before = key
-
-    def _facts(self) -> dict[str, Any]:
-        """What decides the chroma of all shots."""
-        options = self.options
-        resolved = model_info(options.model).resolve(options.colorize_options)
-        return {
-            "version": chromatune.__version__,
-            "video": self._fingerprint,
-            "model": [options.model, weights_hash(options.model), options.runtime],
-            "options": asdict(resolved) | {"strength": 1},  # it acts when frames are written
-            "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
-        }
 
     def _colorize_missing(self) -> None:
         """Take the segments through the model whose chroma is not in the cache."""
@@ -347,9 +334,7 @@ class VideoRun:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash that tells a video from others.
-
-    It is of a file's size, time and ends, or of the names, sizes and times of a folder's files.
+    """Return a hash of a file's size, time and ends, or of the names, sizes and times of a folder's files.
 
     Raises:
         VideoError: it cannot be read.

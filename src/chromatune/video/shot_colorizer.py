@@ -8,7 +8,8 @@ import json
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from chromatune.color import grid_size, resize
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import PhotoError, VideoError, printable
-from chromatune.files import atomic_write
+from chromatune.files import atomic_write, prefetch
 from chromatune.hints import HintedChroma, Hints, Reference
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
@@ -125,9 +126,9 @@ def _stabilized(
         if index == own:
             continue
         flow = flow_between(small, other_small)
-        believed = cv2.resize(confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
+        weight = cv2.resize(confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
         warped = warp(other.astype(np.float32) * (gains[index] / 255), resized_flow(flow, gray.shape))
-        stack.append(full + believed * (warped - full))
+        stack.append(full + weight * (warped - full))
     return np.rint(255 * np.clip(np.median(stack, axis=0), 0, 1)).astype(np.uint8)
 
 
@@ -210,30 +211,23 @@ class ShotColorizer:
     def _outputs(self, keyframes: Iterator[Keyframe]) -> Iterator[tuple[Keyframe, ModelOutput]]:
         """The keyframes and what the model gives for them, in their order; further ones are found meanwhile."""
 
-        def run(keyframe: Keyframe) -> ModelOutput:
+        def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
             (output,) = self.colorizer.model_outputs([Request(Photo(keyframe.stabilized), self.options)])
             if isinstance(output, PhotoError):
                 raise output
-            return output
+            return keyframe, output
 
-        waiting: deque[tuple[Keyframe, Future[ModelOutput]]] = deque()
-        with ThreadPoolExecutor(self.workers, "keyframes") as pool:
-            try:
-                for keyframe in keyframes:
-                    waiting.append((keyframe, pool.submit(run, keyframe)))
-                    if len(waiting) > WAITING * self.workers:
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                for first, future in waiting:
-                    yield first, future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        with (
+            ThreadPoolExecutor(self.workers, "keyframes") as pool,
+            closing(prefetch(pool, run, keyframes, WAITING * self.workers)) as outputs,
+        ):
+            yield from outputs
 
 
 def _continued(before: ShotChroma, keyframe: Keyframe, own: np.ndarray) -> np.ndarray:
     """The chroma of a segment's first keyframe, as the last keyframe of the segment before has it."""
-    flow, believed = matched_flow(keyframe.luma, 0.0, before.lumas[-1], 0.0)  # both are without flicker
-    return np.asarray(own + believed[..., None] * (warp(before.chromas[-1], flow) - own), np.float32)
+    flow, weight = matched_flow(keyframe.luma, 0.0, before.lumas[-1], 0.0)  # both are without flicker
+    return np.asarray(own + weight[..., None] * (warp(before.chromas[-1], flow) - own), np.float32)
 
 
 def make_consistent(
@@ -246,14 +240,15 @@ def make_consistent(
 ) -> np.ndarray:
     """Return the keyframes' chromas, each a mean of its own and its warped neighbors', again and again.
 
-    What the model gave for one keyframe alone fades, what it gave for all stays; so does the shot's mean strength.
+    Color that the model gave to a single keyframe fades, color that it gave to all stays. The mean strength of the shot
+    is restored at the end, up to a factor of `MOST_REVIVAL`.
 
     Args:
         chromas: of each keyframe, (h, w, 2) float32.
         exposures: log exposure of each.
         flows: see `neighbor_flows`.
         rounds: how often.
-        fixed: so many of the first keyframes stay as they are.
+        fixed: number of keyframes, from the first on, that stay as they are.
 
     Returns:
         (K, h, w, 2) float32.
@@ -271,8 +266,8 @@ def _mean(chromas: Sequence[np.ndarray], here: int, exposures: Sequence[float], 
     total, summed = np.ones(own.shape[:2], np.float32), own.copy()
     for other in (here - 1, here + 1):
         if (here, other) in flows:
-            flow, believed = flows[here, other]
-            weight = NEIGHBOR_WEIGHT * believed
+            flow, flow_confidence = flows[here, other]
+            weight = NEIGHBOR_WEIGHT * flow_confidence
             total += weight
             summed += weight[..., None] * warp(chromas[other], flow) * exposure_gain(exposures[here], exposures[other])
     return summed / total[..., None]
@@ -303,8 +298,8 @@ class ShotChroma:
     def at(self, offset: int, luma: np.ndarray) -> np.ndarray:
         """Return the chroma of a frame: (h, w, 2) float32.
 
-        It is warped from the keyframes before and after it, the nearer counting more, each where its flow is believed;
-        where neither's is, it comes from around. It fades with the video, and does not flicker with it.
+        It is warped from the keyframes before and after it, weighted by nearness and by the flow's confidence; where
+        both flows fail, it is filled in from around. It follows the video's fades, not its flicker.
 
         Args:
             offset: of the frame in the shot.
@@ -322,10 +317,10 @@ class ShotChroma:
         total, summed = np.zeros(luma.shape, np.float32), np.zeros((*luma.shape, 2), np.float32)
         for index, weight in sides:
             own_exposure = float(self.keyframe_exposures[index])
-            flow, believed = matched_flow(luma, exposure, self.lumas[index], own_exposure)
+            flow, flow_confidence = matched_flow(luma, exposure, self.lumas[index], own_exposure)
             warped = warp(self.chromas[index], flow) * exposure_gain(smoothed, own_exposure)
-            total += weight * believed
-            summed += (weight * believed)[..., None] * warped
+            total += weight * flow_confidence
+            summed += (weight * flow_confidence)[..., None] * warped
         return _filled(summed, total)
 
 
@@ -342,7 +337,7 @@ def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 class ChromaCache:
-    """A folder with the chroma of shots, each file named by all that decides it, so that an interrupted run goes on."""
+    """A folder with the chroma of shots, each file named by a hash of its inputs: interrupted runs resume."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # made when something is written

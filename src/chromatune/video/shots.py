@@ -26,10 +26,8 @@ LOOK_AHEAD = 5  # frames after which a flash has ended and the shot goes on
 LOOK_BACK = 4  # frames before, for a flash that lasts
 SAME_SHOT = 0.4  # of the change at a cut: less than this between frames before and after, and it was none
 NEAR_FRAMES = 3  # of two cuts so near to each other, the larger change is the cut
-FULL_CONTRAST, BLANK_CONTRAST = (
-    10.0,
-    4.0,
-)  # spread of levels: above the first, changes count in full; below the second, it is blank
+FULL_CONTRAST = 10.0  # spread of levels, from which on changes count in full
+BLANK_CONTRAST = 4.0  # the same, below which a picture is blank
 LONE_SHARE = 8.0  # of the grain's variance: structure that is plainly there
 MOST_DIGITS = 10
 
@@ -95,7 +93,9 @@ def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:
     changes: list[float] = []
     least: dict[int, float] = {}  # frames that change much ⇒ the least change from before them to after them
     recent: deque[np.ndarray] = deque(maxlen=LOOK_BACK + 1 + LOOK_AHEAD)
-    blanks = _Blanks()
+    blank_cuts: dict[int, float] = {}  # within black or white, through which one picture fades out and another in
+    last_full: np.ndarray | None = None  # picture with contrast
+    blankest: tuple[float, int] | None = None  # since then: its contrast, and its index
 
     def look_around(frame: int) -> None:
         at = frame - (len(changes) - len(recent))  # its place among the recent ones
@@ -106,34 +106,21 @@ def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:
     for index, picture in enumerate(thumbnails):
         changes.append(change(recent[-1], picture) if recent else 0.0)
         recent.append(picture)
-        blanks.add(index, picture)
+        contrast = float(picture.std())
+        if contrast >= FULL_CONTRAST:
+            if last_full is not None and blankest is not None:
+                found = change(last_full, picture)
+                if found > 2 * LEAST_CHANGE:  # it had more frames to move than from one to the next
+                    blank_cuts[blankest[1]] = found
+            last_full, blankest = picture, None
+        elif contrast < BLANK_CONTRAST and (blankest is None or contrast < blankest[0]):
+            blankest = contrast, index
         if index >= LOOK_AHEAD:
             look_around(index - LOOK_AHEAD)
     for frame in range(max(0, len(changes) - LOOK_AHEAD), len(changes)):
         look_around(frame)
     cuts = {frame: changes[frame] for frame, back in least.items() if _is_cut(frame, back, changes)}
-    return shots_from([0, *_largest(cuts | blanks.cuts)], len(changes))
-
-
-class _Blanks:
-    """Cuts within black or white, through which one picture fades out and another in."""
-
-    def __init__(self) -> None:
-        self.cuts: dict[int, float] = {}
-        self._before: np.ndarray | None = None  # the last picture that is not blank
-        self._blankest: tuple[float, int] | None = None  # since then: its contrast, and its index
-
-    def add(self, index: int, picture: np.ndarray) -> None:
-        contrast = float(picture.std())
-        if contrast < FULL_CONTRAST:
-            if contrast < BLANK_CONTRAST and (self._blankest is None or contrast < self._blankest[0]):
-                self._blankest = contrast, index
-            return
-        if self._before is not None and self._blankest is not None:
-            found = change(self._before, picture)
-            if found > 2 * LEAST_CHANGE:  # it had more frames to move than from one to the next
-                self.cuts[self._blankest[1]] = found
-        self._before, self._blankest = picture, None
+    return shots_from([0, *_largest(cuts | blank_cuts)], len(changes))
 
 
 def _not_blank(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ class VideoInfo:
         field_order: "" for progressive frames, else "tff" or "bff": which field comes first.
         primaries: FFmpeg's number of the color primaries, 2 if unknown.
         transfer: FFmpeg's number of the transfer curve, 2 if unknown.
-        expected_frames: about so many; None if the video does not say.
+        expected_frames: their approximate number; None if the video does not say.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Frame:
         seconds: the same in seconds.
         photo: what its file holds, where the frame is a file of its own.
         path: that file.
-        rgb: (H, W, 3) full range of luma's type, only where colors were asked for.
+        rgb: (H, W, 3) full range of luma's type, only where `read(colors=True)` made the frame.
     """
 
     number: int

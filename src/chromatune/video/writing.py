@@ -56,7 +56,7 @@ class Codec:
     containers: tuple[str, ...]
 
     def depth_for(self, bits: int) -> int:
-        """Return bits of a sample of the result, for a video of so many."""
+        """Return bits of a sample of the result, for a video with `bits`."""
         return next((depth for depth in self.depths if depth >= bits), max(self.depths))
 
 
@@ -285,7 +285,12 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
                 stack.callback(sound.close)
             container = av.open(str(part), "w", format=CONTAINERS[out.suffix.lower()])
             try:
-                _check_sound(container, sound, name)
+                for each in sound.streams if sound else ():
+                    kind = each.codec_context.codec.canonical_name
+                    if kind not in container.supported_codecs:
+                        raise VideoError(
+                            f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv"
+                        )
                 yield VideoWriter(container, codec, info, sound, strength)
                 container.close()
             except av.error.FFmpegError as error:  # its file name cannot be set
@@ -301,13 +306,6 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise VideoError(f"{name}: cannot be written ({printable(reason)}); check disk and path") from error
-
-
-def _check_sound(container: OutputContainer, sound: Sound | None, name: str) -> None:
-    for each in sound.streams if sound else ():
-        kind = each.codec_context.codec.canonical_name
-        if kind not in container.supported_codecs:
-            raise VideoError(f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv")
 
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:

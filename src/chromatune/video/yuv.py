@@ -1,8 +1,8 @@
 """YUV as videos store it: luma ⇒ gray, and luma with small chroma ⇒ the three planes of a colored frame.
 
-The plane of luma is the video's own. Rec.601 is the matrix of the result, whatever that of the video was: with it, luma
-is the gray that the rest of the package keeps, so that no sample of it need change. A video without color looks the
-same by every matrix.
+The plane of luma is the video's own. The result has the matrix of Rec.601, whatever that of the video was: with it,
+luma is the gray of the rest of the package, and no sample of it changes. A video without color looks the same by every
+matrix.
 """
 
 from __future__ import annotations
