@@ -72,7 +72,7 @@ def finetune_command(
     from chromatune.training import preset_of, resolve_settings
 
     source = with_columns(source, columns or [])
-    # A column of instructions that is named is used, whatever the preset; words typed after it go before it
+    # A named column of instructions is used whatever the preset; --set and --prompts come later, and win
     overrides = ["prompts=source"] if any(text.startswith("prompt=") for text in columns or []) else []
     overrides += settings or []
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
@@ -104,7 +104,7 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
     """Check that the trained model can have ONNX graphs, before hours are spent.
 
     Raises:
-        OptionsError: it is a LoRA, or keeps a scheduler that takes torch.
+        OptionsError: it is a LoRA, or has a scheduler that needs torch.
     """
     from chromatune.pipeline import find_model, scheduler_problem
 
