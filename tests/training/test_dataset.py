@@ -16,7 +16,7 @@ from chromatune.data import open_source
 from chromatune.errors import DataError
 from chromatune.pipeline.latents import encode_moments, to_pixels
 from chromatune.training import dataset
-from chromatune.training.dataset import BatchSampler, cache_key, cached_pair, open_cache
+from chromatune.training.dataset import BatchSampler, cache_key, draw_pair, open_cache
 from chromatune.training.initial_model import load_initial_model
 from chromatune.training.settings import TrainSettings
 
@@ -39,7 +39,7 @@ def test_cached_latents_are_those_of_the_drawn_pair(pipeline, drawn_photos, tmp_
     cache = sampler.cache
     for photo in (0, 5):
         for variant in range(3):
-            gray, color = cached_pair(cache.items[photo], variant, 32, SETTINGS)
+            gray, color = draw_pair(cache.items[photo].read(), cache.items[photo].key, variant, 32, SETTINGS)
             row = cache.rows[photo] + variant
             with torch.no_grad():
                 expected = encode_moments(pipeline.vae, to_pixels(np.stack([gray, color])))
@@ -212,7 +212,7 @@ def test_grays_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos,
     cache = open_cache(tmp_path, items, pipeline.vae, 32, settings, with_grays=True)
     assert cache.grays is not None
     for photo, variant in ((0, 0), (5, 2)):
-        gray, _ = cached_pair(cache.items[photo], variant, 32, settings)
+        gray, _ = draw_pair(cache.items[photo].read(), cache.items[photo].key, variant, 32, settings)
         np.testing.assert_array_equal(cache.grays[cache.rows[photo] + variant], gray[..., 0])
     sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
     batches = [sampler.batch(number) for number in range(8)]

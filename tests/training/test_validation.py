@@ -49,10 +49,9 @@ def test_a_grid_is_read_as_it_was_written(photos, tmp_path, scored):
     write_grid(path, photos, raw.astype(np.float32) / 255, recomposed)
     grid = read_grid(path, recomposed=scored)
     assert grid is not None
-    np.testing.assert_array_equal(grid.gray, np.repeat(photos.gray_u8[..., None], 3, axis=3))
-    np.testing.assert_array_equal(grid.raw, raw)
-    np.testing.assert_array_equal(grid.truth, photos.truth_u8)
-    assert (grid.recomposed is None) == (recomposed is None)
-    if grid.recomposed is not None and recomposed is not None:
-        np.testing.assert_array_equal(grid.recomposed, recomposed)
+    np.testing.assert_array_equal(grid[0], np.repeat(photos.gray_u8[..., None], 3, axis=3))
+    np.testing.assert_array_equal(grid[1], raw)
+    np.testing.assert_array_equal(grid[-1], photos.truth_u8)
+    np.testing.assert_array_equal(grid[-2], raw if recomposed is None else recomposed)
+    assert len(grid) == (3 if recomposed is None else 4)
     assert read_grid(tmp_path / "none.png", recomposed=scored) is None

@@ -49,11 +49,11 @@ class TrainState:
         return self.ema.shadow_params if self.ema is not None else []
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return weights, their EMA and what the optimizer knows of them, by index."""
+        """Return the weights, their EMA and their optimizer state, named by index."""
         tensors: dict[str, torch.Tensor] = {f"weights.{index}": w for index, w in enumerate(self.weights.values())}
         tensors |= {f"averages.{index}": average for index, average in enumerate(self.ema_weights)}
-        for index, known in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": known[name] for name in OPTIMIZER_STATE}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": moments[name] for name in OPTIMIZER_STATE}
         return tensors
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -66,7 +66,7 @@ class TrainState:
         return shapes
 
     def notes(self) -> dict[str, Any]:
-        """Return what else a checkpoint says."""
+        """Return the rest of a checkpoint: its format, the EMA's number of updates, the scaler's state."""
         averaged = self.ema.optimization_step if self.ema is not None else 0
         scaler = self.scaler.state_dict() if self.scaler is not None else None
         return {"format": FORMAT, "averages": averaged, "scaler": scaler}
@@ -77,10 +77,10 @@ class TrainState:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for index, weight in enumerate(self.weights.values()):
             weight.copy_(tensors[f"weights.{index}"])
-            known = {name: tensors[f"optimizer.{index}.{name}"] for name in OPTIMIZER_STATE}
+            saved = {name: tensors[f"optimizer.{index}.{name}"] for name in OPTIMIZER_STATE}
             # A fused update walks through memory, so what belongs to a weight must lie there as the weight does.
-            laid_out = {name: torch.empty_like(weight).copy_(known[name]) for name in OPTIMIZER_STATE if name != "step"}
-            state[index] = laid_out | {"step": known["step"]}
+            laid_out = {name: torch.empty_like(weight).copy_(saved[name]) for name in OPTIMIZER_STATE if name != "step"}
+            state[index] = laid_out | {"step": saved["step"]}
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for index, average in enumerate(self.ema_weights):
             average.copy_(tensors[f"averages.{index}"])
@@ -189,17 +189,15 @@ def _read_checkpoint(
         raise ValueError("was written by another version, or its notes are damaged")
     if scaler and not _is_scaler(scaler):
         raise ValueError("is damaged: its notes make no sense")
-    stored = {_present_name(n): [e.get("dtype"), e.get("shape")] for n, e in header.items() if n != "__metadata__"}
+    header.pop("__metadata__", None)
+    stored = {n.replace(FORMER_PREFIX, "optimizer."): [e.get("dtype"), e.get("shape")] for n, e in header.items()}
     if stored != {name: ["F32", list(shape)] for name, shape in shapes.items()}:
         raise ValueError("is damaged, or of a run with other weights")
     try:
-        return {_present_name(name): tensor for name, tensor in load_file(folder / STATE_FILE).items()}, notes
+        tensors = load_file(folder / STATE_FILE)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"is damaged ({first_line(error)})") from None
-
-
-def _present_name(name: str) -> str:
-    return "optimizer." + name.removeprefix(FORMER_PREFIX) if name.startswith(FORMER_PREFIX) else name
+    return {name.replace(FORMER_PREFIX, "optimizer."): tensor for name, tensor in tensors.items()}, notes
 
 
 def _is_scaler(value: object) -> bool:

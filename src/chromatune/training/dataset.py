@@ -1,8 +1,8 @@
-"""What a run trains on: photos as latents, computed once and kept on disk, and the batches drawn from them.
+"""What a run trains on: photos as latents, computed once and stored on disk, and the batches drawn from them.
 
 A cache holds a few crops, flips and grays of each photo. Its folder's name is a hash of all that its numbers depend on
 (photos, VAE, size, crops, grays, seed), so another run finds it or makes its own, and a stale one is never read.
-Posterior moments are kept, not samples.
+It holds posterior moments, not samples.
 """
 
 from __future__ import annotations
@@ -53,18 +53,10 @@ class LatentCache:
     grays: np.ndarray | None = None  # (N · variants, S, S) uint8, the gray photos themselves, for a photo encoder
 
 
-def cached_pair(item: PhotoItem, variant: int, size_px: int, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a row's gray and color crop again, (S, S, 3) uint8 each: what (item, variant) was encoded from.
-
-    Raises:
-        PhotoError: the photo cannot be read.
-    """
-    return _pair_of(item.read(), item.key, variant, size_px, settings)
-
-
-def _pair_of(
+def draw_pair(
     rgb: np.ndarray, key: str, variant: int, size_px: int, settings: TrainSettings
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the gray and the color crop of a photo's variant, (S, S, 3) uint8 each, the same at every call."""
     seed = int(hashlib.sha256(f"{settings.seed}/{key}/{variant}".encode()).hexdigest()[:16], 16)
     rng = np.random.default_rng(seed)
     crop = draw_crop(rgb.shape[0], rgb.shape[1], size_px, rng, zoom=settings.zoom, flip=settings.flip)
@@ -105,7 +97,7 @@ def open_cache(
         size_px: side of the squares.
         settings: crops, grays, seed, number of variants.
         start_stage: shows how far the encoding is.
-        with_grays: whether the gray photos are kept beside their latents.
+        with_grays: whether the gray photos are stored beside their latents.
 
     Raises:
         DataError: no photo is usable, or the disk is full.
@@ -132,24 +124,21 @@ def _open(
 
     Raises:
         ValueError: it is damaged.
-        DataError: no photo is usable.
     """
     index = _read_index(folder, items, settings)
     unusable = {key for keys in index["skipped"].values() for key in keys}
     usable = [i for i, item in enumerate(items) if item.key not in unusable]
     if not usable:
-        raise DataError(f"no usable photo among {len(items)}: {_reasons(index['skipped'])}")
+        raise ValueError("index.json is damaged")
     arrays = _open_arrays(folder, len(items) * index["variants"], size_px, with_grays)
     return LatentCache(
         folder=folder,
         items=tuple(items[i] for i in usable),
         variants=index["variants"],
         size_px=size_px,
-        condition=arrays["condition"],
-        moments=arrays["moments"],
         rows=np.array([i * index["variants"] for i in usable], dtype=np.int64),
         skipped=index["skipped"],
-        grays=arrays.get("grays"),
+        **arrays,
     )
 
 
@@ -161,12 +150,11 @@ def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSetting
     """
     index = read_json(folder / "index.json")
     skipped, done = index.get("skipped"), index.get("done")
-    lists = list(skipped.values()) if isinstance(skipped, dict) else [None]
-    if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in lists):
+    if not isinstance(skipped, dict) or skipped.keys() != set(SKIP_REASONS):
         raise ValueError("index.json is damaged")
-    if index.get("variants") != settings.cache_variants or not isinstance(done, int) or not 0 <= done <= len(items):
-        raise ValueError("index.json is damaged")
-    if set(skipped or ()) != set(SKIP_REASONS):
+    sound = all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in skipped.values())
+    sound = sound and isinstance(done, int) and 0 <= done <= len(items)
+    if not sound or index.get("variants") != settings.cache_variants:
         raise ValueError("index.json is damaged")
     return index
 
@@ -178,10 +166,10 @@ def _open_arrays(folder: Path, rows: int, size_px: int, with_grays: bool) -> dic
         ValueError: one is missing or damaged, or they are not of one cache.
     """
     names = ("condition", "moments", *(["grays"] if with_grays else []))
-    arrays = {name: _open_array(folder / f"{name}.npy", rows) for name in names}
+    arrays: dict[str, np.ndarray] = {name: _open_array(folder / f"{name}.npy", rows) for name in names}
     side = arrays["condition"].shape[-1]
-    known = [(rows, channels, side, side) for channels in (4, 8)]  # a small autoencoder has no posteriors
-    if arrays["condition"].shape != known[0] or arrays["moments"].shape not in known:
+    shapes = [(rows, channels, side, side) for channels in (4, 8)]  # a small autoencoder has no posteriors
+    if arrays["condition"].shape != shapes[0] or arrays["moments"].shape not in shapes:
         raise ValueError("the latents are damaged")
     if with_grays and arrays["grays"].shape != (rows, size_px, size_px):
         raise ValueError("the gray photos are damaged")
@@ -190,7 +178,7 @@ def _open_arrays(folder: Path, rows: int, size_px: int, with_grays: bool) -> dic
     return arrays
 
 
-def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.ndarray:
+def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
     """Open an array on disk, (rows, ...) float16 or uint8.
 
     Raises:
@@ -208,10 +196,6 @@ def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.nda
     return array if mode == "r" else np.lib.format.open_memmap(path, mode=mode)
 
 
-def _reasons(skipped: dict[str, list[str]]) -> str:
-    return ", ".join(f"{len(keys)} {reason}" for reason, keys in skipped.items() if keys)
-
-
 def _make(
     folder: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
     start_stage: StartStage, with_grays: bool,
@@ -219,8 +203,6 @@ def _make(
     """Fill `folder.partial`, from where an earlier try stopped, and give it its name when complete."""
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    device = next(vae.parameters()).device
-    note = partial / "index.json"  # how far it is, and in the end what is there
     index: dict[str, Any] = {"variants": settings.cache_variants}
     try:
         index = _read_index(partial, items, settings)
@@ -236,63 +218,52 @@ def _make(
     advance = start_stage("encoding photos", len(items))
     for _ in range(index["done"]):
         advance()
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap[Any, Any]] = {}
     for number, item in enumerate(items[index["done"] :], start=index["done"]):
-        pairs = _usable_pairs(item, size_px, settings, index["skipped"])
-        if pairs is not None:
-            values = _encode(vae, pairs, device)
-            if with_grays:
-                values["grays"] = np.stack([gray[..., 0] for gray, _ in pairs])
-            _store(partial, arrays, number, len(items), values)
+        rgb = read_usable(item)
+        if isinstance(rgb, SkippedPhoto):
+            index["skipped"][rgb.reason].append(item.key)
+        else:
+            pairs = [draw_pair(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]
+            for name, values in _encode(vae, pairs, with_grays).items():
+                if name not in arrays:
+                    arrays[name] = _array_to_fill(partial / f"{name}.npy", len(items), values)
+                arrays[name][number * len(values) : (number + 1) * len(values)] = values
         advance()
         if (number + 1) % PHOTOS_PER_NOTE == 0 or number + 1 == len(items):
             for array in arrays.values():
-                array.flush()  # type: ignore[attr-defined]
+                array.flush()
             index["done"] = number + 1
-            atomic_write(note, json.dumps(index).encode())
+            atomic_write(partial / "index.json", json.dumps(index).encode())
     if not arrays and not (partial / "condition.npy").exists():
         shutil.rmtree(partial)
-        raise DataError(f"no usable photo among {len(items)}: {_reasons(index['skipped'])}")
+        reasons = ", ".join(f"{len(keys)} {reason}" for reason, keys in index["skipped"].items() if keys)
+        raise DataError(f"no usable photo among {len(items)}: {reasons}")
     arrays.clear()
     os.replace(partial, folder)
 
 
-def _usable_pairs(
-    item: PhotoItem, size_px: int, settings: TrainSettings, skipped: dict[str, list[str]]
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    rgb = read_usable(item)
-    if isinstance(rgb, SkippedPhoto):
-        skipped[rgb.reason].append(item.key)
-        return None
-    return [_pair_of(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]
-
-
 @torch.no_grad()
-def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], device: torch.device) -> dict[str, np.ndarray]:
-    """Encode one photo's variants: condition and moments, (variants, 4 or 8, h, w) float16."""
+def _encode(vae: Any, pairs: list[tuple[np.ndarray, np.ndarray]], with_grays: bool) -> dict[str, np.ndarray]:
+    """Encode one photo's variants: condition and moments, (variants, 4 or 8, h, w) float16; grays as they are."""
+    device = next(vae.parameters()).device
     gray, color = (encode_moments(vae, to_pixels(np.stack(half)).to(device)) for half in zip(*pairs, strict=True))
-    return {name: x.cpu().numpy().astype(np.float16) for name, x in (("condition", mode_of(gray)), ("moments", color))}
+    latents = {"condition": mode_of(gray), "moments": color}
+    values = {name: x.cpu().numpy().astype(np.float16) for name, x in latents.items()}
+    return values | ({"grays": np.stack([gray_u8[..., 0] for gray_u8, _ in pairs])} if with_grays else {})
 
 
-def _store(
-    partial: Path, arrays: dict[str, np.ndarray], number: int, total: int, values: dict[str, np.ndarray]
-) -> None:
-    for name, value in values.items():
-        if name not in arrays:
-            path, rows = partial / f"{name}.npy", total * len(value)
-            if not path.exists():
-                np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=(rows, *value.shape[1:]))
-            _reserve(path)
-            arrays[name] = _open_array(path, rows, mode="r+")
-        arrays[name][number * len(value) : (number + 1) * len(value)] = value
+def _array_to_fill(path: Path, photos: int, values: np.ndarray) -> np.memmap[Any, Any]:
+    """Open a cache's array for writing, made if missing, with room for as many values of each photo as these.
 
-
-def _reserve(path: Path) -> None:
-    """Allocate the whole file on the disk at once: else a full disk would end the process by a signal, wordlessly.
+    The whole file is allocated on the disk at once: else a full disk would end the process by a signal, wordlessly.
 
     Raises:
         OSError: the disk is full.
     """
+    rows = photos * len(values)
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=(rows, *values.shape[1:]))
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
         if hasattr(os, "posix_fallocate"):
@@ -304,6 +275,7 @@ def _reserve(path: Path) -> None:
                 file.seek(start)
                 file.write(block)
             os.fsync(file.fileno())
+    return _open_array(path, rows, mode="r+")
 
 
 @dataclass(frozen=True)
@@ -361,7 +333,7 @@ class BatchSampler:
         self.own_prompt = None if own is None else [prompts.index(own[item.key]) for item in cache.items]
         self.prompt_count = len(prompts)
         self.tokens = tokenize(tokenizer, [*prompts, ""])  # of P + 1 prompts; the empty one is for dropped text
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the last epoch asked for, and its order
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the last epoch drawn, and its order
 
     def batch(self, number: int, rank: int = 0, ranks: int = 1) -> Batch:
         """Make batch `number` (passes, not updates) of process `rank` of `ranks`, on the CPU.
@@ -369,9 +341,9 @@ class BatchSampler:
         Raises:
             DataError: a photo that could be read when the run began cannot be read any more.
         """
-        size, cache = self.settings.batch, self.cache
-        first = (number * ranks + rank) * size
-        draws = [self.draw(position) for position in range(first, first + size)]
+        cache, settings = self.cache, self.settings
+        first = (number * ranks + rank) * settings.batch
+        draws = [self.draw(position) for position in range(first, first + settings.batch)]
         rows = [int(cache.rows[draw.photo]) + draw.variant for draw in draws]
         shape = (8, *cache.condition.shape[2:])  # 4 of noise, 4 to sample the posterior with
         noise = torch.stack([draw_training_noise(draw.noise_seed, shape) for draw in draws])  # (B, 8, h, w)
@@ -387,7 +359,7 @@ class BatchSampler:
             tokens=self.tokens.rows(torch.from_numpy(prompts)),
             prompt_of=torch.from_numpy(prompt_of),
             has_photo=has_photo,
-            truth=self._truth(draws[: self.settings.lab_photos]) if self.settings.lab_weight > 0 else None,
+            truth=self._truth(draws[: settings.lab_photos]) if settings.lab_weight > 0 else None,
             grays=None if cache.grays is None else torch.from_numpy(np.stack([cache.grays[row] for row in rows])),
         )
 
@@ -412,7 +384,7 @@ class BatchSampler:
     def photo_at(self, position: int) -> int:
         """Return the index of the photo at a position: each photo once an epoch, in an order of the epoch's own."""
         epoch, index = divmod(position, len(self.cache.items))
-        if epoch != self._order[0]:  # drawn once an epoch: a batch asks for each of its positions
+        if epoch != self._order[0]:  # drawn once an epoch, and needed at each of a batch's positions
             rng = np.random.default_rng((self.settings.seed, 1, epoch))
             self._order = epoch, rng.permutation(len(self.cache.items))
         return int(self._order[1][index])
@@ -423,9 +395,10 @@ class BatchSampler:
         for draw in draws:
             item = self.cache.items[draw.photo]
             try:
-                truths.append(cached_pair(item, draw.variant, self.cache.size_px, self.settings)[1])
+                rgb = item.read()
             except PhotoError as error:
                 raise DataError(f"{error}; it was readable when the run began: put it back, then resume") from None
+            truths.append(draw_pair(rgb, item.key, draw.variant, self.cache.size_px, self.settings)[1])
         return to_pixels(np.stack(truths))
 
 

@@ -72,7 +72,7 @@ def widen_conv_in(unet: UNet2DConditionModel) -> None:
     unet.register_to_config(in_channels=CHANNELS)
 
 
-def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int = 8) -> list[torch.nn.Parameter]:
+def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int) -> list[torch.nn.Parameter]:
     """Return the parameters that `parts` names, now the only ones with `requires_grad`.
 
     The VAE's encoder is never among them: its latents are the targets, and a loss on targets that move has
@@ -86,7 +86,13 @@ def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int = 8) -> li
         module.requires_grad_(False)
     trainable: list[torch.nn.Parameter] = []
     if parts == "lora":
-        _add_lora(unet, lora_rank)
+        try:
+            from peft import LoraConfig
+        except ImportError:
+            raise MissingExtraError("LoRA", "train") from None
+        unet.add_adapter(
+            LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+        )
         trainable += [p for p in unet.parameters() if p.requires_grad]
     elif parts == "unet-attention":
         trainable += [p for name, p in unet.named_parameters() if ".attn1." in name or ".attn2." in name]
@@ -99,14 +105,6 @@ def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int = 8) -> li
     for parameter in trainable:
         parameter.requires_grad_(True)
     return trainable
-
-
-def _add_lora(unet: UNet2DConditionModel, rank: int) -> None:
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise MissingExtraError("LoRA", "train") from None
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
 
 
 def weights_digest(module: nn.Module) -> str:

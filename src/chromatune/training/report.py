@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,9 +39,6 @@ from chromatune.reports import (
 from chromatune.training.checkpoints import disk_errors
 from chromatune.training.validation import grid_path, read_grid
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 METRICS_FILE = "metrics.jsonl"
 PAGE_FILE = "report.html"
 CURVES_FILE = "curves.png"
@@ -52,7 +49,6 @@ PANEL_INCHES = (4.4, 3.0)  # two fit side by side on a page, in a fold too
 SQUARE_PX = (120, 240)  # of a photo among the samples: two lines of four fit side by side, or one of larger ones
 
 Row = Mapping[str, Any]  # of `metrics.jsonl`: "step", "kind" ("train" or "validation"), and measures
-Points = tuple[list[int], list[float]]  # steps, values
 OnRow = Callable[[dict[str, Any]], None]
 Track = Callable[[Mapping[str, Any], int], None]  # values by name, step
 
@@ -118,26 +114,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _is_row(row: object) -> bool:
     """Return whether a line is a run's: a step, a kind, and numbers alone (a measure that failed may be a NaN)."""
-    if not isinstance(row, Mapping) or not isinstance(row.get("kind"), str):
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         return False
-    if not isinstance(row.get("step"), int) or row["step"] < 0:
+    numbers = [value for name, value in row.items() if name != "kind"]
+    if not all(type(x) is float or (type(x) is int and abs(x) <= LARGEST) for x in numbers):
         return False
-    return all(name == "kind" or _is_number(value) for name, value in row.items())
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) <= LARGEST
+    return isinstance(row.get("step"), int) and row["step"] >= 0
 
 
 @contextmanager
 def tracking(accelerator: Accelerator, out: Path) -> Iterator[Track]:
     """Yield what writes measurements for TensorBoard while the block runs; without TensorBoard, nothing is written.
-
-    Args:
-        accelerator: of the run.
-        out: folder of the run.
 
     Raises:
         DataError: the disk is full: TensorBoard's thread keeps its failure for the next call, and would print it too.
@@ -189,7 +176,7 @@ class Panel:
     curves: tuple[Curve, ...]
     log: bool = False
     zero_line: bool = False
-    main: bool = False  # among those to judge a run by
+    main: bool = False  # shown first; the others are folded
 
 
 def _both(name: str, unit: str, key: str, *, main: bool = True) -> Panel:
@@ -239,7 +226,7 @@ PANELS = (
 )
 
 
-def curve_points(rows: Iterable[Row], curve: Curve) -> Points:
+def curve_points(rows: Iterable[Row], curve: Curve) -> tuple[list[int], list[float]]:
     """Return steps and values of a curve, where its keys are there and finite numbers."""
     steps, values = [], []
     for row in rows:
@@ -257,13 +244,30 @@ def draw_panels(rows: Sequence[Row], best_step: int | None) -> list[tuple[Panel,
         rows: of `metrics.jsonl`.
         best_step: step of the best checkpoint, marked in each; None if there is none.
     """
+    from matplotlib.ticker import MaxNLocator
+
     drawn = []
     for panel in PANELS:
-        lines = [(curve, curve_points(rows, curve)) for curve in panel.curves]
-        if lines[0][1][0]:
-            figure = new_figure(*PANEL_INCHES)
-            _draw_panel(figure.subplots(), panel, [line for line in lines if line[1][0]], best_step)
-            drawn.append((panel, png_of_figure(figure)))
+        lines = [(curve, *curve_points(rows, curve)) for curve in panel.curves]
+        if not lines[0][1]:
+            continue
+        lines = [line for line in lines if line[1]]
+        figure = new_figure(*PANEL_INCHES)
+        ax = figure.subplots()
+        for curve, steps, values in lines:
+            marker = "o" if curve.kind == "validation" else None  # few points, and a single one draws no line
+            ax.plot(steps, values, curve.style, label=curve.label, marker=marker, markersize=3, linewidth=1.2)
+        if panel.log and all(value > 0 for *_, values in lines for value in values):
+            ax.set_yscale("log")
+        if panel.zero_line:
+            ax.axhline(0, color="gray", linewidth=0.8)
+        if best_step is not None:
+            ax.axvline(best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
+        ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small")
+        drawn.append((panel, png_of_figure(figure)))
     return drawn
 
 
@@ -276,43 +280,17 @@ def sheet_of(panels: Sequence[bytes]) -> bytes:
     return png_of(np.vstack([np.hstack(pictures[first : first + 2]) for first in range(0, len(pictures), 2)]))
 
 
-def _draw_panel(ax: Axes, panel: Panel, lines: Sequence[tuple[Curve, Points]], best_step: int | None) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for curve, (steps, values) in lines:
-        marker = "o" if curve.kind == "validation" else None  # few points, and a single one draws no line
-        ax.plot(steps, values, curve.style, label=curve.label, marker=marker, markersize=3, linewidth=1.2)
-    if panel.log and all(value > 0 for _, (_, values) in lines for value in values):
-        ax.set_yscale("log")
-    if panel.zero_line:
-        ax.axhline(0, color="gray", linewidth=0.8)
-    if best_step is not None:
-        ax.axvline(best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
-    ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize="small")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The page
 
 
-class Measure(NamedTuple):
-    """A measure to judge a run by."""
-
-    key: str
-    name: str
-    better: str  # "higher", "lower", or nothing
-
-
-MEASURES = (
-    Measure("psnr", "PSNR, dB", "higher"),
-    Measure("psnr_gray", "PSNR of the gray input, dB", ""),
-    Measure("ab_mse", "chroma error, CIELAB a and b", "lower"),
-    Measure("delta_cf", "colorfulness error, ΔCF", "lower"),
-    Measure("noise_loss", "noise loss, held-out photos", "lower"),
-    Measure("train_noise_loss", "noise loss, training photos", ""),
+MEASURES = (  # of the page's table: key, name, which values are better ("higher", "lower", or nothing)
+    ("psnr", "PSNR, dB", "higher"),
+    ("psnr_gray", "PSNR of the gray input, dB", ""),
+    ("ab_mse", "chroma error, CIELAB a and b", "lower"),
+    ("delta_cf", "colorfulness error, ΔCF", "lower"),
+    ("noise_loss", "noise loss, held-out photos", "lower"),
+    ("train_noise_loss", "noise loss, training photos", ""),
 )
 
 
@@ -341,7 +319,20 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
     require_pages("train")
     rows = read_metrics(run_folder / METRICS_FILE)
     panels = draw_panels(rows, best_step)
-    page = render_page(_page_of(run_folder, rows, panels, title, settings, best_step))
+    found = _milestones(rows, best_step)
+    main = [png for panel, png in panels if panel.main]
+    more = [png for panel, png in panels if not panel.main]
+    curves: list[Block] = [_pictures(main, "curves")] if main else [Text("No measurements yet.")]
+    curves += [Folded("More curves", [_pictures(more, "curves")])] if more else []
+    figures: list[Block] = _figures(found, best_step) if found else [Text("Not validated.")]
+    given = [(name, format_value(value)) for name, value in flatten(settings)]
+    figures.append(Folded("All settings", [Table(("setting", "value"), given, prose=True)]))
+    sections = [
+        Section("Samples", _samples(run_folder, found)),
+        Section("Curves", curves),
+        Section("Figures", figures),
+    ]
+    page = render_page(Page(title, lead_of(rows, best_step), sections))
     try:
         if panels:
             atomic_write(run_folder / CURVES_FILE, sheet_of([png for _, png in panels]))
@@ -352,7 +343,7 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
 
 
 def lead_of(rows: Sequence[Row], best_step: int | None) -> str:
-    """Return the one sentence to take away: what the best checkpoint reached, against the gray input and the start."""
+    """Return the page's first sentence: what the best checkpoint reached, against the gray input and the start."""
     found = _milestones(rows, best_step)
     steps = max((int(row["step"]) for row in rows), default=0)
     if found is None:
@@ -381,32 +372,6 @@ def _milestones(rows: Sequence[Row], best_step: int | None) -> Milestones | None
     return Milestones(before, last if best_step is None else validated.get(best_step, last), last)
 
 
-def _page_of(
-    run_folder: Path,
-    rows: Sequence[Row],
-    panels: Sequence[tuple[Panel, bytes]],
-    title: str,
-    settings: Mapping[str, object],
-    best_step: int | None,
-) -> Page:
-    found = _milestones(rows, best_step)
-    main = [png for panel, png in panels if panel.main]
-    more = [png for panel, png in panels if not panel.main]
-    curves: list[Block] = [_pictures(main, "curves")] if main else [Text("No measurements yet.")]
-    curves += [Folded("More curves", [_pictures(more, "curves")])] if more else []
-    given = [(name, format_value(value)) for name, value in flatten(settings)]
-    figures = _figures(found, best_step) if found else [Text("Not validated.")]
-    return Page(
-        title,
-        lead_of(rows, best_step),
-        [
-            Section("Samples", _samples(run_folder, found)),
-            Section("Curves", curves),
-            Section("Figures", [*figures, Folded("All settings", [Table(("setting", "value"), given, prose=True)])]),
-        ],
-    )
-
-
 def _figures(found: Milestones, best_step: int | None) -> list[Block]:
     """Return tables of `MEASURES` before, at the best step and at the last; all that was measured is folded."""
     columns: list[tuple[str, Row]] = [("before", found.before)] if found.before else []
@@ -417,14 +382,14 @@ def _figures(found: Milestones, best_step: int | None) -> list[Block]:
     header = ("measure", *(name for name, _ in columns))
     shown: list[tuple[str, ...]] = []
     best = set()
-    for measure in MEASURES:
-        values = [row.get(measure.key) for _, row in columns]
+    for key, name, better in MEASURES:
+        values = [row.get(key) for _, row in columns]
         if any(value is not None for value in values):
             known = [value for value in values if value is not None]
-            if measure.better and len(known) > 1:
-                winner = max(known) if measure.better == "higher" else min(known)
+            if better and len(known) > 1:
+                winner = max(known) if better == "higher" else min(known)
                 best.add((len(shown), 1 + values.index(winner)))
-            shown.append((measure.name, *_cells(values)))
+            shown.append((name, *_cells(values)))
     keys = dict.fromkeys(key for _, row in columns for key in row if key not in ("step", "kind"))
     everything = [(key, *_cells([row.get(key) for _, row in columns])) for key in keys]
     return [
@@ -441,19 +406,14 @@ def _cells(values: Sequence[Any]) -> list[str]:
 def _samples(run_folder: Path, found: Milestones | None) -> list[Block]:
     """Return a line of squares for each of the first held-out photos: gray, before, best, truth."""
     rows = [row for row in (found.before, found.best) if row is not None] if found else []
-    grids = [(row, read_grid(grid_path(run_folder, row["step"]), recomposed="psnr" in row)) for row in rows]
-    results = [
-        (row, grid, grid.raw if grid.recomposed is None else grid.recomposed) for row, grid in grids if grid is not None
-    ]
-    if not results:
+    read = [(row["step"], read_grid(grid_path(run_folder, row["step"]), recomposed="psnr" in row)) for row in rows]
+    grids = [(step, grid) for step, grid in read if grid is not None]
+    if not grids:
         return [Text("No sample grids.")]
-    _, first, _ = results[0]
-    names = [
-        "gray input",
-        *("before fine-tuning" if row["step"] == 0 else f"step {row['step']}" for row, *_ in results),
-    ]
-    names.append("the photo's own colors")
-    lines = [[first.gray[i], *(squares[i] for *_, squares in results), first.truth[i]] for i in range(len(first.gray))]
+    steps = ["before fine-tuning" if step == 0 else f"step {step}" for step, _ in grids]
+    names = ["gray input", *steps, "the photo's own colors"]
+    columns = [grids[0][1][0], *(grid[-2] for _, grid in grids), grids[0][1][-1]]
+    lines = zip(*columns, strict=False)
     pictures = [
         Picture(data_uri(jpeg_of(beside([_shown(square) for square in line])), "jpeg"), "", f"held-out photo {number}")
         for number, line in enumerate(lines, 1)

@@ -6,8 +6,8 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.data import PhotoItem, SkippedPhoto, Source, Split, instructions_of, split_usable
+from chromatune.data import SkippedPhoto, Source, Split, instructions_of, split_usable
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
@@ -32,7 +32,7 @@ from chromatune.training.validation import Score, read_validation_set
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
-OnWarning: TypeAlias = Callable[[str], None]  # takes one line on what the user asked for and will not get
+OnWarning: TypeAlias = Callable[[str], None]  # called with one line about instructions that are cut off
 
 
 def train(
@@ -60,33 +60,6 @@ def train(
         ModelError: the model cannot be opened.
         ChromaTuneError: the loss is not a number; nothing was updated.
     """
-    with open_run(source, model, settings, out, cache_dir or out / "cache", start_stage, on_warning) as run:
-        return training_loop(run, score, on_row)
-
-
-class Start(NamedTuple):
-    """What a run starts from, known before its folder is touched."""
-
-    prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
-    split: Split
-    skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
-    pipeline: Pipeline  # the initial model, with the run's schedule and defaults
-
-
-@contextmanager
-def open_run(
-    source: Source,
-    model: str,
-    settings: TrainSettings,
-    out: Path,
-    cache_dir: Path,
-    start_stage: StartStage,
-    on_warning: OnWarning,
-) -> Iterator[Run]:
-    """Yield a run whose folder is locked while the block lasts; for the arguments and errors see `train`.
-
-    A run that cannot begin leaves no folder behind.
-    """
     accelerator = Accelerator(
         mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulation,
@@ -100,43 +73,57 @@ def open_run(
     set_seed(settings.seed)  # only for what peft initializes: every draw of the loop has a generator of its own
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
-    facts = _facts(start, model, settings, accelerator.num_processes) if is_main else {}
+    facts: dict[str, Any] = {}
     if is_main:
         _rename_facts(out / RUN_FILE)
+        facts = {"model": model, "weights": weights_digest(start.pipeline.unet), "split": start.split.digest}
+        if start.pipeline.photo_encoder is not None:
+            facts["photo_encoder"] = weights_digest(start.pipeline.photo_encoder)
+        facts |= {"ranks": accelerator.num_processes} | settings.model_dump()
     with lock_run_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
         try:
-            if is_main and (line := truncated_prompts_warning(start.pipeline.tokenizer, _prompts_to_train(start))):
-                on_warning(line)
-            run = _build(accelerator, start, settings, out, cache_dir, start_stage if is_main else silent)
+            if is_main:
+                prompts = start.prompts
+                if isinstance(prompts, Mapping):  # those of the photos that are not held out
+                    prompts = [prompts[item.key] for item in start.split.train]
+                if line := truncated_prompts_warning(start.pipeline.tokenizer, prompts):
+                    on_warning(line)
+            shown = start_stage if is_main else silent
+            run = _build(accelerator, start, settings, out, cache_dir or out / "cache", shown)
         except ChromaTuneError:
-            if is_new:
+            if is_new:  # a run that cannot begin leaves no folder behind
                 discard_run_folder(out, RUN_FILE)
             raise
-        yield run
+        return training_loop(run, score, on_row)
+
+
+class Start(NamedTuple):
+    """What a run starts from, known before its folder is touched."""
+
+    prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
+    split: Split
+    skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
+    pipeline: Pipeline  # the initial model, with the run's schedule and defaults
 
 
 def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
-    """Choose photos and open the model that a run starts from.
+    """Choose the photos and open the model that a run starts from.
 
     Raises:
         OptionsError: the settings do not go with the model or the photos.
         ModelError: the model cannot be opened.
     """
     prompts = instructions_of(source, settings.prompts)
-    split, skipped = split_usable(_limited(source, settings), settings.validation, settings.seed)
+    items = source.items
+    if settings.photos is not None and settings.photos < len(items):  # the same ones, whatever their order
+        drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
+        items = tuple(sorted(items, key=drawn)[: settings.photos])
+    split, skipped = split_usable(items, settings.validation, settings.seed)
     initial = load_initial_model(model)
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
     scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings)
     return Start(prompts, split, skipped, dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler))
-
-
-def _limited(source: Source, settings: TrainSettings) -> tuple[PhotoItem, ...]:
-    """Return at most `settings.photos` of the source's photos, whichever their order."""
-    if settings.photos is None or settings.photos >= len(source.items):
-        return source.items
-    drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
-    return tuple(sorted(source.items, key=drawn)[: settings.photos])
 
 
 def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
@@ -174,20 +161,6 @@ def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     return type(own).from_config(own.config, prediction_type=prediction_type)
 
 
-def _prompts_to_train(start: Start) -> Iterable[str]:
-    """Return the instructions that may be drawn; of a data set's own, those of the photos that are not held out."""
-    prompts = start.prompts
-    return (prompts[item.key] for item in start.split.train) if isinstance(prompts, Mapping) else prompts
-
-
-def _facts(start: Start, model: str, settings: TrainSettings, ranks: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"model": model, "weights": weights_digest(start.pipeline.unet)}
-    facts["split"] = start.split.digest
-    if start.pipeline.photo_encoder is not None:
-        facts["photo_encoder"] = weights_digest(start.pipeline.photo_encoder)
-    return facts | {"ranks": ranks} | settings.model_dump()
-
-
 def _rename_facts(path: Path) -> None:
     """Give settings in a run's file of version 0.1 their present names, so that the run resumes."""
     try:
@@ -213,14 +186,23 @@ def _build(
         with_grays = learner.photo_encoder is not None
         cache = open_cache(cache_dir, start.split.train, learner.vae, size_px, settings, start_stage, with_grays)
     if accelerator.is_main_process:
+        skipped = [{"key": photo.key, "reason": photo.reason} for photo in start.skipped]
+        skipped += [{"key": key, "reason": reason} for reason, keys in cache.skipped.items() for key in keys]
         with disk_errors(out / SKIPPED_FILE):
-            atomic_write(out / SKIPPED_FILE, _skipped_lines(start.skipped, cache.skipped))
+            atomic_write(out / SKIPPED_FILE, "".join(json.dumps(row) + "\n" for row in skipped).encode())
     scaling, timesteps = learner.vae.config.scaling_factor, len(learner.alphas_cumprod)
     sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
     training = read_validation_set(cache.items, len(held_out.latents), size_px, learner.vae)
     weights = learner.trainable()
-    wrapped, optimizer = accelerator.prepare(learner, _optimizer(list(weights.values()), settings, device))
+    optimizer = torch.optim.AdamW(
+        list(weights.values()),
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    wrapped, optimizer = accelerator.prepare(learner, optimizer)
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None
     if ema is not None:
         ema.to(device)
@@ -236,23 +218,4 @@ def _build(
         learner=learner,
         wrapped=wrapped,
         state=TrainState(weights, ema, optimizer, accelerator.scaler),
-    )
-
-
-def _skipped_lines(held_out: Sequence[SkippedPhoto], of_cache: Mapping[str, Sequence[str]]) -> bytes:
-    """Return a JSON line for each photo that is not trained with, and why."""
-    rows = [{"key": photo.key, "reason": photo.reason} for photo in held_out]
-    rows += [{"key": key, "reason": reason} for reason, keys in of_cache.items() for key in keys]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def _optimizer(
-    parameters: list[torch.nn.Parameter], settings: TrainSettings, device: torch.device
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
     )

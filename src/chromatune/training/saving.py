@@ -143,7 +143,7 @@ def model_card(info: Mapping[str, Any]) -> str:
     """Return the model card in Markdown, with the hub's YAML front matter.
 
     Args:
-        info: what is known; each of these may be missing, and is then omitted or given as not recorded:
+        info: facts of the run; each may be missing, and is then omitted or given as not recorded:
 
             - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
             - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);

@@ -15,7 +15,7 @@ from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
 PARTS: tuple[str, ...] = get_args(Parts)
-FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; taken for one version more
+FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one version more
 
 
 class TrainSettings(BaseModel):
@@ -90,8 +90,7 @@ class TrainSettings(BaseModel):
 
 def presets() -> dict[str, dict[str, Any]]:
     """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`."""
-    text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomllib.loads(resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8"))
 
 
 DEFAULT_PRESET = "quick"
@@ -103,10 +102,7 @@ def preset_of(preset: str | None = None, config: Path | None = None) -> str:
     Raises:
         OptionsError: there is no such preset, or the file cannot be read.
     """
-    return _preset_named(preset, _read_config(config))
-
-
-def _preset_named(preset: str | None, values: Mapping[str, Any]) -> str:
+    values = _read_config(config)
     named = preset or str(values.get("preset", DEFAULT_PRESET))
     if named not in presets():
         raise OptionsError(f"unknown preset {named!r}; accepted: {', '.join(presets())}")
@@ -123,23 +119,19 @@ def resolve_settings(
         config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
 
-    Names of version 0.1 (`FORMER_NAMES`) are taken too.
+    Names of version 0.1 (`FORMER_NAMES`) are accepted too.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
-    values = _read_config(config)
-    base = presets()[_preset_named(preset, values)]
+    base, values = presets()[preset_of(preset, config)], _read_config(config)
     values.pop("preset", None)
     given = dict(overrides) if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
+    layers = (base, values, given)
     try:
-        return TrainSettings(**(base | _present_names(values) | _present_names(given)))
+        return TrainSettings(**{FORMER_NAMES.get(name, name): v for layer in layers for name, v in layer.items()})
     except ValidationError as error:
         raise options_error(error, TrainSettings, "setting") from None
-
-
-def _present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def _read_config(config: Path | None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Learner(nn.Module):
     alphas_cumprod: torch.Tensor  # (T,) float32
 
     def __init__(self, pipeline: Pipeline, settings: TrainSettings) -> None:
-        """Take the pipeline's networks over, in place: all but what `settings.parts` names is frozen."""
+        """Freeze the pipeline's networks in place, all but what `settings.parts` names."""
         super().__init__()
         self.pipeline, self.settings = pipeline, settings
         self._trainable = select_trainable(pipeline, settings.parts, settings.lora_rank)
@@ -131,60 +131,45 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return `loss` to minimize, and its parts `noise_loss` and (where trained) `lab_loss`, all scalars."""
+        kind, truth = self.prediction_type, batch.truth
         alpha, sigma = alpha_sigma(self.alphas_cumprod, batch.timesteps)
-        target = prediction_target(self.prediction_type, batch.latents, batch.noise, alpha, sigma)
+        target = prediction_target(kind, batch.latents, batch.noise, alpha, sigma)
         noisy = alpha * batch.latents + sigma * batch.noise
         prediction = self.predict(noisy, batch)
-        weight = snr_weight(alpha, sigma, self.settings.min_snr_gamma, self.prediction_type)
+        weight = snr_weight(alpha, sigma, self.settings.min_snr_gamma, kind)
         losses = {"noise_loss": noise_loss(prediction, target, weight)}
-        lab = None
-        if batch.truth is not None:
-            lab = losses["lab_loss"] = self.lab_error(prediction, noisy, batch.truth, alpha, sigma)
-        losses["loss"] = combined_loss(losses["noise_loss"], lab, self.settings.lab_weight, self.log_variances)
+        if truth is not None:  # of the first pairs: their estimates are decoded
+            count = len(truth)
+            alpha, sigma = alpha[:count], sigma[:count]
+            # From epsilon, the estimate divides by alpha, so near pure noise its error is all amplification: alpha²
+            # weighs that down. A v-prediction's estimate is bounded, and counts in full.
+            safe = alpha.clamp(min=1e-3) if kind == "epsilon" else alpha
+            weight = alpha.square() if kind == "epsilon" else torch.ones_like(alpha)
+            estimate = predicted_latents(kind, prediction[:count].float(), noisy[:count], safe, sigma)
+            losses["lab_loss"] = lab_loss(decode(self.vae, estimate), truth, weight)
+        lab, lab_weight = losses.get("lab_loss"), self.settings.lab_weight
+        losses["loss"] = combined_loss(losses["noise_loss"], lab, lab_weight, self.log_variances)
         return losses
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the U-Net's prediction, (B, 4, h, w), with the condition as channels 4 to 7."""
         embeds = self._embedder.embed(batch.tokens)[batch.prompt_of]
-        residuals = unet_arguments(self.encode_grays(batch))
-        return self.unet(torch.cat([noisy, batch.condition], dim=1), batch.timesteps, embeds, **residuals).sample
-
-    def encode_grays(self, batch: Batch) -> Residuals | None:
-        """Return the frozen photo encoder's residuals of the batch's photos; zeros where one is dropped."""
-        if self.photo_encoder is None:
-            return None
-        if batch.grays is None:
-            raise ValueError("the photo encoder has nothing to look at: the batch is without grays")
-        residuals = self.photo_encoder(gray_pixels(batch.grays))
-        return tuple(residual * batch.has_photo.view(-1, 1, 1, 1) for residual in residuals)
-
-    def lab_error(
-        self,
-        prediction: torch.Tensor,
-        noisy: torch.Tensor,
-        truth: torch.Tensor,
-        alpha: torch.Tensor,
-        sigma: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return the LAB loss of the decoded estimate of the first L pairs.
-
-        From epsilon, the estimate divides by alpha, so near pure noise its error is all amplification: alpha² weighs
-        that down. A v-prediction's estimate is bounded, and counts in full.
-        """
-        count = len(truth)
-        alpha, sigma = alpha[:count], sigma[:count]
-        safe = alpha.clamp(min=1e-3) if self.prediction_type == "epsilon" else alpha
-        estimate = predicted_latents(self.prediction_type, prediction[:count].float(), noisy[:count], safe, sigma)
-        weight = alpha.square() if self.prediction_type == "epsilon" else torch.ones_like(alpha)
-        return lab_loss(decode(self.vae, estimate), truth, weight)
+        residuals: Residuals | None = None
+        if self.photo_encoder is not None:  # frozen
+            if batch.grays is None:
+                raise ValueError("the photo encoder needs the photos: the batch is without grays")
+            shown = batch.has_photo.view(-1, 1, 1, 1)  # zeros where a photo is dropped
+            residuals = tuple(residual * shown for residual in self.photo_encoder(gray_pixels(batch.grays)))
+        channels = torch.cat([noisy, batch.condition], dim=1)
+        return self.unet(channels, batch.timesteps, embeds, **unet_arguments(residuals)).sample
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What stands around an update
+# Around an update
 
 
 class FiniteLossGuard:
-    """Stops a run before the update where the loss is not finite, without holding a GPU up.
+    """Stops a run before the update where the loss is not finite, without making a GPU wait.
 
     The loss is copied to the host right after the forward pass and read once the backward pass is queued behind it.
     """
@@ -201,7 +186,7 @@ class FiniteLossGuard:
             self.copied.record()
 
     def check(self, step: int) -> None:
-        """Wait for the copy alone, and look at it.
+        """Wait for the copy alone, and check its value.
 
         Raises:
             ChromaTuneError: the loss is infinite or not a number.
@@ -381,8 +366,8 @@ def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, f
     """
     learner, settings, pipeline = run.learner, run.settings, run.learner.pipeline
     row: dict[str, Any] = {"step": step, "kind": "validation"}
+    tokens, timesteps = run.sampler.tokens.rows(torch.arange(1)), len(learner.alphas_cumprod)
     for prefix, photos in (("", run.held_out), ("train_", run.training)):
-        tokens, timesteps = run.sampler.tokens.rows(torch.arange(1)), len(learner.alphas_cumprod)
         losses = measure_losses(learner, photos, tokens, timesteps, with_truth=settings.lab_weight > 0)
         row |= {f"{prefix}{name}": loss for name, loss in losses.items()}
     raw = colorize_photos(pipeline, run.held_out, settings.validation_steps or pipeline.info.steps)
@@ -413,13 +398,10 @@ def _train_row(run: Run, step: int, sums: dict[str, torch.Tensor], passes: int) 
 
 def _with_best_weights(run: Run, step: int) -> TrainResult:
     """Return the run's result, with the best weights in place."""
-    best = load_best(run.out, run.state)
-    best_step = step
-    if best is not None:
-        weights, best_step = best
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                run.state.weights[name].copy_(tensor)
+    weights, best_step = load_best(run.out, run.state) or ({}, step)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            run.state.weights[name].copy_(tensor)
     pipeline = run.learner.pipeline
     for module in filter(None, (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.photo_encoder)):
         module.to("cpu").eval().requires_grad_(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,6 +39,7 @@ Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides color
 RESULT_SCORES = ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae")  # whose means a run writes down
 GRID_PHOTOS = 8
+BATCH = 8  # photos that are encoded or measured at once
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def read_validation_set(items: Sequence[PhotoItem], count: int, size_px: int, va
 
 
 @torch.no_grad()
-def _encode(vae: Any, photos_u8: np.ndarray, size: int = 8) -> torch.Tensor:
+def _encode(vae: Any, photos_u8: np.ndarray) -> torch.Tensor:
     device = next(vae.parameters()).device
-    chunks = [photos_u8[first : first + size] for first in range(0, len(photos_u8), size)]
+    chunks = [photos_u8[first : first + BATCH] for first in range(0, len(photos_u8), BATCH)]
     return torch.cat([encode_moments(vae, to_pixels(chunk).to(device)) for chunk in chunks])
 
 
@@ -93,7 +94,6 @@ def measure_losses(
     num_train_timesteps: int,
     *,
     with_truth: bool,
-    size: int = 8,
 ) -> dict[str, float]:
     """Average the losses of a prompt's tokens over `TIMESTEP_SHARES`: noise, and LAB of the decoded estimate.
 
@@ -103,14 +103,13 @@ def measure_losses(
         tokens: of one prompt.
         num_train_timesteps: of the schedule.
         with_truth: whether there is a LAB loss, which takes the photos in color.
-        size: photos in a batch.
     """
     device = photos.latents.device
     sums: dict[str, float] = {}
     total = 0
     for share in TIMESTEP_SHARES:
-        for first in range(0, len(photos.latents), size):
-            rows = slice(first, first + size)
+        for first in range(0, len(photos.latents), BATCH):
+            rows = slice(first, first + BATCH)
             count = len(photos.latents[rows])
             batch = Batch(
                 latents=photos.latents[rows],
@@ -130,7 +129,7 @@ def measure_losses(
 
 
 @torch.no_grad()
-def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int, prompt: str = DEFAULT_PROMPT) -> np.ndarray:
+def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int) -> np.ndarray:
     """Sample a result for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     results = []
@@ -138,7 +137,7 @@ def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int, promp
         latents = sample(
             pipeline,
             photos.condition[index : index + 1],
-            embed(prompt),
+            embed(DEFAULT_PROMPT),
             embed(""),
             steps=steps,
             generators=[noise_generator(index)],
@@ -157,7 +156,7 @@ def mean_scores(results: np.ndarray, photos: ValidationSet, score: Score) -> dic
 
 
 def measure_baselines(photos: ValidationSet, score: Score) -> dict[str, float]:
-    """Score what results are held against all run long: the gray input's PSNR and the truth's colorfulness."""
+    """Score what results are compared with during the run: the gray input's PSNR and the truth's colorfulness."""
     gray = mean_scores(np.repeat(photos.gray_u8[..., None], 3, axis=3), photos, score)
     return {"psnr_gray": gray["psnr"], "truth_cf_field": mean_scores(photos.truth_u8, photos, score)["cf_field"]}
 
@@ -186,18 +185,9 @@ def measure_results(
 
 
 def selection_score(row: Mapping[str, Any], best_by: str) -> float:
-    """Return what the best weights have most of: PSNR or minus an error; minus noise loss if nothing was scored."""
+    """Return what is highest for the best weights: PSNR, or an error's negative; noise loss if nothing was scored."""
     name = best_by if best_by in row else "noise_loss"
     return float(row[name]) if name == "psnr" else -float(row[name])
-
-
-class Grid(NamedTuple):
-    """Rows of a sample grid, (N, S, S, 3) uint8 sRGB each."""
-
-    gray: np.ndarray
-    raw: np.ndarray
-    recomposed: np.ndarray | None  # where results were scored
-    truth: np.ndarray
 
 
 def grid_path(out: Path, step: int) -> Path:
@@ -227,15 +217,17 @@ def write_grid(path: Path, photos: ValidationSet, raw: np.ndarray, recomposed: n
         atomic_write(path, png_of(sheet))
 
 
-def read_grid(path: Path, *, recomposed: bool) -> Grid | None:
-    """Read what `write_grid` wrote, with or without a recomposed row; None where there is no such picture."""
+def read_grid(path: Path, *, recomposed: bool) -> np.ndarray | None:
+    """Read what `write_grid` wrote, (rows, N, S, S, 3) uint8 sRGB; None where there is no such picture.
+
+    The first row is the input, the last the truth, and the one before it the result: recomposed where it was.
+    """
     sheet = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     rows = 4 if recomposed else 3
     if sheet is None or sheet.shape[0] % rows or sheet.shape[1] % (sheet.shape[0] // rows):
         return None
     side = sheet.shape[0] // rows
-    squares = sheet[..., ::-1].reshape(rows, side, -1, side, 3).swapaxes(1, 2)  # rows, N, S, S, RGB
-    return Grid(squares[0], squares[1], squares[2] if recomposed else None, squares[-1])
+    return sheet[..., ::-1].reshape(rows, side, -1, side, 3).swapaxes(1, 2)
 
 
 def _as_u8(rgb: np.ndarray) -> np.ndarray:
