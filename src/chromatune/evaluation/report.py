@@ -25,9 +25,10 @@ from chromatune.evaluation.protocol import (
     Record,
     Row,
     row_of,
+    scored_by_row,
 )
 from chromatune.evaluation.scoring import Cost, Scorer
-from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, scored_by_row, span
+from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, span
 from chromatune.options import StartStage
 from chromatune.reports import (
     MISSING,

@@ -15,7 +15,17 @@ import numpy as np
 
 from chromatune.errors import count_of
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
-from chromatune.evaluation.protocol import GRAY_METHOD, HELD_OUT, RECORD_TYPES, SEEN, Method, Record, Row, row_of
+from chromatune.evaluation.protocol import (
+    GRAY_METHOD,
+    HELD_OUT,
+    RECORD_TYPES,
+    SEEN,
+    Method,
+    Record,
+    Row,
+    row_of,
+    scored_by_row,
+)
 from chromatune.reports import MISSING, markdown_table
 
 RESAMPLES = 2000
@@ -73,12 +83,7 @@ Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value
 
 
 def is_score(record: Record, *, with_lpips: bool = False) -> bool:
-    """Return whether a line of rows.jsonl holds all scores, or why there are none.
-
-    Args:
-        record: the line.
-        with_lpips: whether LPIPS was measured.
-    """
+    """Return whether a line of rows.jsonl holds all scores, LPIPS too where it is measured, or why there are none."""
     if not all(type(record.get(name)) is kind for name, kind in RECORD_TYPES.items()):
         return False
     if "failed" in record:
@@ -87,11 +92,6 @@ def is_score(record: Record, *, with_lpips: bool = False) -> bool:
     if SKIN not in record or not all(is_number(record.get(name)) for name in needed):
         return False
     return record[SKIN] is None or is_number(record[SKIN])
-
-
-def is_timing(record: Record) -> bool:
-    """Return whether a line of timings.jsonl holds a number of seconds."""
-    return is_number(record.get("seconds"))
 
 
 def is_number(value: object) -> bool:
@@ -265,20 +265,6 @@ def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], se
     return gaps
 
 
-def scored_by_row(records: Sequence[Record], subset: str) -> dict[Row, dict[str, Record]]:
-    """Return the records with scores of one subset of the photos: row ⇒ key ⇒ record."""
-    scored: dict[Row, dict[str, Record]] = {}
-    for record in records:
-        if record["subset"] == subset and "failed" not in record:
-            scored.setdefault(row_of(record), {})[record["key"]] = record
-    return scored
-
-
-def failures_of(records: Sequence[Record]) -> tuple[tuple[str, str, str], ...]:
-    """Return (row, key, reason) of every result that was missing or could not be scored."""
-    return tuple((row_of(record).name, record["key"], record["failed"]) for record in records if "failed" in record)
-
-
 def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
     """Return a Markdown table: one line a method, one column a score of `titles`; a score a row lacks is a dash."""
     cells = {name: {key: number(row[key], key) for key in titles if key in row} for name, row in rows.items()}
@@ -287,9 +273,13 @@ def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, s
 
 def markdown_report(summary: Mapping[str, Any]) -> str:
     """Return the tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
-    written = {title: markdown_table(lines) for title, lines in tables(summary).items()}
-    sections = [f"## {title}\n\n{text}" for title, text in written.items()]
-    return "\n".join([_header(summary["protocol"]), *sections, *(note + "\n" for note in notes(summary))])
+    protocol = summary["protocol"]
+    lines = [f"# Evaluation on {protocol['source']}", ""]
+    lines += [f"- {key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items() if key != "source"]
+    lines.append("")
+    lines += [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables(summary).items()]
+    lines += [note + "\n" for note in notes(summary)]
+    return "\n".join(lines)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
@@ -306,7 +296,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """Return title ⇒ lines of cells, the header first; there is no empty table."""
     rows = {row["name"]: row for row in summary["rows"]}
-    intervals = {name: _spans(row["intervals"]) for name, row in rows.items() if "intervals" in row}
+    intervals = {
+        name: {key: span(ends, key) for key, ends in row["intervals"].items()}
+        for name, row in rows.items()
+        if "intervals" in row
+    }
     optional = {
         name: f"{TITLES[name]} ({summary['protocol'][name]})" for name in OPTIONAL if name in summary["protocol"]
     }
@@ -348,20 +342,13 @@ def span(ends: Sequence[float], key: str) -> str:
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
     names = [*MEANS, LPIPS] if LPIPS in photos[0] else MEANS
     columns = {name: np.array([record[name] for record in photos]) for name in names}
-    statistics = _with_gaps(resampled_means(columns, seed))
+    statistics = resampled_means(columns, seed)
+    # ΔCF is of the mean colorfulness, without a sign: too dull and too vivid are as wrong
+    statistics |= {gap: np.abs(statistics[cf] - statistics[f"truth_{cf}"]) for gap, cf in GAPS.items()}
     faces = [record[SKIN] for record in photos if record[SKIN] is not None]
     if len(faces) > 1:  # of one, the interval would have no width
         statistics |= resampled_means({SKIN: np.array(faces)}, seed)
     return statistics
-
-
-def _with_gaps(means: Statistics) -> Statistics:
-    return means | {gap: _gap(means[cf], means[f"truth_{cf}"]) for gap, cf in GAPS.items()}
-
-
-def _gap(of_results: np.ndarray, of_truths: np.ndarray) -> np.ndarray:
-    """ΔCF of mean colorfulness: too dull and too vivid are as wrong, so lower is better."""
-    return np.abs(of_results - of_truths)
 
 
 def _differences(photos: Mapping[str, Record], others: Mapping[str, Record], seed: int) -> dict[str, Any]:
@@ -383,10 +370,6 @@ def _table(rows: Mapping[str, Mapping[str, str]], titles: Mapping[str, str], key
     return [header, *([name, *(row.get(key, MISSING) for key in keys)] for name, row in rows.items())]
 
 
-def _spans(intervals: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    return {key: span(ends, key) for key, ends in intervals.items()}
-
-
 def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: f"{number(value['mean'], key)} ({span(value['interval'], key)})"
@@ -398,12 +381,6 @@ def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
 def _spread_name(spread: Mapping[str, Any]) -> str:
     steps = "" if spread["steps"] is None else f", {count_of(spread['steps'], 'step')}"
     return f"{spread['model']}{steps}{', raw' if spread['raw'] else ''}, {spread['prompts']} prompts"
-
-
-def _header(protocol: Mapping[str, Any]) -> str:
-    lines = [f"# Evaluation on {protocol['source']}", ""]
-    lines += [f"- {key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items() if key != "source"]
-    return "\n".join(lines) + "\n"
 
 
 def plain(value: Any) -> str:

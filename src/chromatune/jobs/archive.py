@@ -30,9 +30,11 @@ class ArchiveProgress(Protocol):
 
     def listed(self, catalog: Catalog) -> None:
         """Show what was found: all photos of the source are listed."""
+        return
 
     def watching(self, catalog: Catalog) -> None:
         """Show that the run waits for photos that arrive."""
+        return
 
     def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
         """Return a context in which photos are colorized, and in it, what to call with the outcome of each.
@@ -41,20 +43,11 @@ class ArchiveProgress(Protocol):
             photos: number of those to be colorized.
             done: number of those that need not be.
         """
-
-
-class SilentProgress:
-    """An `ArchiveProgress` that shows nothing."""
-
-    def listed(self, catalog: Catalog) -> None:
-        """Show nothing."""
-
-    def watching(self, catalog: Catalog) -> None:
-        """Show nothing."""
-
-    def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
-        """Show nothing."""
         return nullcontext(lambda record: None)
+
+
+class SilentProgress(ArchiveProgress):
+    """An `ArchiveProgress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def colorize_archive(
                 planned = catalog.plan(listed)
                 with _saving(catalog):
                     _colorize(catalog, planned, len(listed) - len(planned), chosen, progress)
-        return _report(catalog)
+        return _make_report(catalog)
 
 
 def plan_archive(
@@ -162,7 +155,7 @@ def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
 def lock_destination(
     destination: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
 ) -> Iterator[Manifest]:
-    """Open the manifest of a destination, made if missing, and keep other processes out while the block runs.
+    """Open the manifest of a destination, made if missing, and lock out other processes while the block runs.
 
     Args:
         destination: of the results, or of what is known of them where they go elsewhere.
@@ -178,23 +171,18 @@ def lock_destination(
     if folder.exists() and not folder.is_dir():
         raise OptionsError(f"{label} is a file; give a folder for the results")
     try:
-        if not (folder / STATE_FILE).exists() and folder.is_dir() and _has_files(folder):
+        left_by_a_kill = {STATE_FOLDER, ".lock"}
+        new = not (folder / STATE_FILE).exists() and folder.is_dir()
+        if new and any(each.name not in left_by_a_kill for each in folder.iterdir()):
             raise OptionsError(f"{label} holds files of other work; give a new or empty folder for the results")
         (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
     facts = {"source": source.address} | ({} if results is None else {"results": results.address})
-    with lock_run_folder(folder, STATE_FILE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
-        manifest = Manifest(folder / STATE_FOLDER)
-        try:
-            yield manifest
-        finally:
-            manifest.close()
-
-
-def _has_files(folder: Path) -> bool:
-    left_by_a_kill = {STATE_FOLDER, ".lock"}
-    return any(each.name not in left_by_a_kill for each in folder.iterdir())
+    ignored = ("source",) if moved else ()
+    lock = lock_run_folder(folder, STATE_FILE, facts, "results", ignored=ignored, other="DEST")
+    with lock, closing(Manifest(folder / STATE_FOLDER)) as manifest:
+        yield manifest
 
 
 def _load_engine(name: EngineName, settings: ArchiveSettings, workers: int | None, address: str | None) -> Engine:
@@ -281,7 +269,7 @@ def _so_far(catalog: Catalog) -> str:
     return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done, the same command goes on"
 
 
-def _report(catalog: Catalog) -> ArchiveReport:
+def _make_report(catalog: Catalog) -> ArchiveReport:
     """Write the page, and return the state of the archive."""
     done, failed = catalog.done_and_failed()
     summary = None

@@ -116,11 +116,6 @@ class DecodedPhoto:
     photo: Photo
     hints: Hints
 
-    @property
-    def pixels(self) -> int:
-        """Number of the photo's pixels."""
-        return self.photo.height_px * self.photo.width_px
-
 
 def plan_jobs(
     photos: Sequence[str], out: str | None, variants: int, pages: Mapping[str, Sequence[int]] | None = None
@@ -156,7 +151,12 @@ def plan_jobs(
         for page in of_photo
         for variant in range(variants)
     ]
-    _refuse_collisions(jobs)
+    source_of: dict[str, str] = {}
+    for job in jobs:
+        if (path := job.expected_path) is not None:
+            other = source_of.setdefault(os.path.realpath(path), job.source)
+            if other != job.source:
+                raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
     return jobs
 
 
@@ -183,17 +183,6 @@ def _with_page(job: Job, page: int | None, pages: int) -> Job:
     if page is None or pages == 1 or job.stem is None:
         return replace(job, page=page)
     return replace(job, page=page, stem=f"{job.stem}-p{page}")
-
-
-def _refuse_collisions(jobs: list[Job]) -> None:
-    source_of: dict[str, str] = {}
-    for job in jobs:
-        path = job.expected_path
-        if path is None:
-            continue
-        other = source_of.setdefault(os.path.realpath(path), job.source)
-        if other != job.source:
-            raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
 
 
 def no_hints(source: str) -> Hints:
@@ -272,9 +261,11 @@ def colorize_photos(
     alone = len(possible) == 1  # threads would gain nothing, and each has memory of its own
     reading = ThreadPoolExecutor(1, "read-ahead")
 
-    def read(of_photo: list[Job]) -> list[DecodedPhoto | Failed | Exists]:
-        return _read(of_photo, outputs, partial(_decode, standard_input, strict, max_pixels), hints_of)
+    def decode(job: Job) -> Photo:
+        source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
+        return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
+    read = partial(_read, outputs=outputs, decode=decode, hints_of=hints_of)
     try:
         photos = (list(group) for _, group in groupby(possible, key=lambda job: (job.source, job.page)))
         found = map(read, photos) if alone else prefetch(reading, read, photos, READ_AHEAD)
@@ -305,26 +296,20 @@ class _OutputPaths:
     overwrite: bool
     results: set[str] = field(default_factory=set)  # real paths of results that this run has made or will make
 
-    def problem(self, path: Path | None) -> str | None:
-        """Return why no result may be written to a path, or None."""
+    def refuse(self, source: str, path: Path | None) -> Failed | Exists | None:
+        """Return why a photo's result may not be written to a path; None if it may."""
         if path is None:
             return None
         real_path = os.path.realpath(path)
         if real_path in self.inputs:
-            return f"{path} is one of the photos given, which are never replaced; choose another place with -o"
-        if real_path in self.results:
-            return f"{path} is the result of another photo of this run; colorize this one apart"
-        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
-            return f"{path}: no permission to write there; choose another place with -o"
-        return None
-
-    def exists(self, path: Path | None) -> bool:
-        """Return whether a result stands there already, and is to stay."""
-        return path is not None and not self.overwrite and os.path.lexists(path)
-
-    def add(self, path: Path | None) -> None:
-        if path is not None:
-            self.results.add(os.path.realpath(path))
+            problem = f"{path} is one of the photos given, which are never replaced; choose another place with -o"
+        elif real_path in self.results:
+            problem = f"{path} is the result of another photo of this run; colorize this one apart"
+        elif path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+            problem = f"{path}: no permission to write there; choose another place with -o"
+        else:
+            return Exists(source, path) if not self.overwrite and os.path.lexists(path) else None
+        return Failed(source, problem)
 
 
 def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Failed | Exists, None, list[Job]]:
@@ -337,20 +322,12 @@ def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Fail
             yield Failed(source, message, len(of_photo))
             continue
         for job in of_photo:
-            path = job.expected_path
-            problem = outputs.problem(path)
-            if problem is not None:
-                yield Failed(source, problem)
-            elif path is not None and outputs.exists(path):
-                yield Exists(source, path)
-            else:
+            refused = outputs.refuse(source, job.expected_path)
+            if refused is None:
                 possible.append(job)
+            else:
+                yield refused
     return possible
-
-
-def _decode(standard_input: bytes, strict: bool, max_pixels: int, job: Job) -> Photo:
-    source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
-    return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
 
 def _read(
@@ -367,14 +344,10 @@ def _read(
     entries: list[DecodedPhoto | Failed | Exists] = []
     for job in of_photo:
         path = job.path_for(photo)
-        problem = outputs.problem(path)  # again: what the photo holds may have changed the suffix
-        if problem is not None:
-            entries.append(Failed(source, problem))
-        elif path is not None and outputs.exists(path):
-            entries.append(Exists(source, path))
-        else:
-            outputs.add(path)
-            entries.append(DecodedPhoto(job, path, photo, hints))
+        refused = outputs.refuse(source, path)  # again: what the photo holds may have changed the suffix
+        if refused is None and path is not None:
+            outputs.results.add(os.path.realpath(path))
+        entries.append(refused or DecodedPhoto(job, path, photo, hints))
     return entries
 
 
@@ -439,20 +412,15 @@ def _tasks(
 ) -> Iterator[Task[Event | list[Event]]]:
     """Yield a task for each so many photos in a row, and one for each entry without a photo."""
     batch: list[DecodedPhoto] = []
-    for entry in entries:
+    for entry in chain(entries, [None]):  # None ends the last batch
         if isinstance(entry, DecodedPhoto):
             batch.append(entry)
         if batch and (len(batch) == together or not isinstance(entry, DecodedPhoto)):
-            yield _task(writer, batch)
+            pixels = sum(each.photo.height_px * each.photo.width_px for each in batch)
+            yield Task(partial(writer.write, batch), pixels=pixels)
             batch = []
-        if not isinstance(entry, DecodedPhoto):
+        if isinstance(entry, Failed | Exists):
             yield Task.known(entry)
-    if batch:
-        yield _task(writer, batch)
-
-
-def _task(writer: Writer, batch: list[DecodedPhoto]) -> Task[Event | list[Event]]:
-    return Task(partial(writer.write, batch), pixels=sum(each.pixels for each in batch))
 
 
 def _events(results: Iterable[Event | list[Event]]) -> Iterator[Event]:

@@ -32,12 +32,7 @@ class _Worker:
     """An `ArchiveWorker` in a process of its own; errors are returned: raised, Ray would put a traceback in front."""
 
     def __init__(self, make_worker: MakeWorker, folder: str) -> None:
-        """Load nothing yet.
-
-        Args:
-            make_worker: loads the model.
-            folder: of the process that gives out the jobs: paths of photos may be relative to it.
-        """
+        """Load nothing yet; paths may be relative to `folder`, that of the process that sends the jobs."""
         with suppress(OSError):  # of another machine, which needs it only where paths are relative
             os.chdir(folder)
         self._make_worker = make_worker
@@ -86,11 +81,6 @@ class RayEngine:
         self._starting: dict[ObjectRef, ActorHandle] = {}
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job; see `Engine.records`.
-
-        Raises:
-            ModelError, MissingExtraError, OptionsError: Ray cannot be joined, or the model cannot be loaded.
-        """
         sent = _SentJobs(self._started)
         suspects: list[ArchiveJob] = []  # their worker was lost, perhaps by another job of it
         try:
@@ -104,7 +94,9 @@ class RayEngine:
                 lost: list[ArchiveJob] = []
                 sent.send(job)
                 yield from sent.finished(lost)
-                yield from map(_worker_died, lost)
+                if lost:
+                    message = f"{count_of(RETRIES + 1, 'worker')} died of it, of too little memory, perhaps"
+                    yield ArchiveRecord(job.photo, "failed", f"{printable(job.photo)}: {message}; make it smaller")
         except KeyboardInterrupt:
             while sent:
                 yield from sent.finished(suspects)
@@ -190,20 +182,10 @@ class _SentJobs:
         for ref in done:
             job, worker = self._sent[ref]
             try:
-                record: ArchiveRecord | None = ray.get(ref)
+                record = ray.get(ref)
             except ray.exceptions.RayActorError:
                 lost.append(job)
-                record = None
-            if record is not None:
+            else:
                 yield record
             del self._sent[ref]  # after its use: Ctrl-C may come in between
             self._load[worker] -= 1
-
-
-def _worker_died(job: ArchiveJob) -> ArchiveRecord:
-    workers = count_of(RETRIES + 1, "worker")
-    return ArchiveRecord(
-        job.photo,
-        "failed",
-        f"{printable(job.photo)}: {workers} died of it, of too little memory, perhaps; make it smaller",
-    )

@@ -43,12 +43,7 @@ LONGEST_CAPTION = 26  # characters: about as wide as a thumbnail
 
 
 def write_summary(
-    folder: Path,
-    settings: ArchiveSettings,
-    photos: int,
-    done: Sequence[Row],
-    failed: Sequence[Row],
-    outdated: int = 0,
+    folder: Path, settings: ArchiveSettings, photos: int, done: Sequence[Row], failed: Sequence[Row], outdated: int
 ) -> Path:
     """Write the page into a folder, and return its path.
 
@@ -84,9 +79,8 @@ def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
     """Show results at even distances through the archive."""
     small = [row for row in done if row.pixels <= MOST_PICTURE_PIXELS]
     count = min(len(small), MOST_PICTURES)
-    chosen = [small[index * len(small) // count] for index in range(count)]
     pictures = []
-    for row in chosen:
+    for row in (small[index * len(small) // count] for index in range(count)):
         rgb_u8 = _thumbnail(destination, row.result)
         if rgb_u8 is not None:
             uri = data_uri(jpeg_of(rgb_u8, THUMBNAIL_QUALITY), "jpeg")
