@@ -55,7 +55,7 @@ SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html
 
 FORMAT = "2: rows are named by method, hints and raw"  # of rows.jsonl; a folder with another one is refused
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
-SETTINGS = (  # that stand in the protocol as they are
+SETTINGS = (  # fields that go into the protocol as they are
     *("limit", "one_per_person", "split", "validation", "split_seed", "keys"),
     *("steps", "prompts", "hints", "seed", "device"),
 )
@@ -119,7 +119,7 @@ def evaluate(
     protocol = describe_protocol(settings, selected, networks) | {"command": command}
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
-    # Rows first: another process that is just beginning here writes them after its protocol
+    # Rows first: another process that is just starting in this folder writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
     lock = lock_run_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))

@@ -1,6 +1,6 @@
 """Metrics on pairs of 8-bit photos, each with every choice named, as pure functions.
 
-All take (H, W, 3) uint8 sRGB arrays of equal size; nothing is cropped or resized here. SSIM, CIELAB and CIEDE2000 are
+All take (H, W, 3) uint8 sRGB arrays of equal size; nothing is cropped or resized. SSIM, CIELAB and CIEDE2000 are
 scikit-image's, which is imported where they are computed: PSNR and colorfulness need no extra.
 """
 

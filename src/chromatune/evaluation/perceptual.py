@@ -7,7 +7,7 @@ exactly what measured it. What each must take and give:
   distances. `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save(PATH)` writes one, x being any image.
 - FID, `tf-inception`: (N, 3, H, W) uint8 sRGB and `return_features=True` -> (N, D), as the published
   inception-2015-12-05.pt, which resizes by itself as TensorFlow did.
-- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized here -> (N, D).
+- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized by us -> (N, D).
   Its numbers and those of `tf-inception` are not to be compared.
 """
 
@@ -36,7 +36,7 @@ IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
 HASH_DIGITS = 16
 PROBE_PX = 96  # alex and Inception's own resizing take it
 ENOUGH_PHOTOS = 5000  # below, FID depends on the number of photos more than on the method
-TRUTH = ""  # stands where a row's name would: no row is called that
+TRUTH = ""  # in place of a row's name: no row is called that
 BATCH = 256  # features in memory at a time
 
 Run = Callable[..., np.ndarray]
@@ -212,8 +212,8 @@ def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
     """Return the squared Fréchet distance of two Gaussians (Heusel et al. 2017, equation 6), given their `moments`.
 
-    The trace of (C1 C2)^½ is taken as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features the
-    covariances are singular, and a general square root of their product turns complex.
+    The trace of (C1 C2)^½ is computed as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features
+    the covariances are singular, and a general square root of their product turns complex.
     """
     (mean_1, covariance_1), (mean_2, covariance_2) = first, second
     values, vectors = np.linalg.eigh(covariance_1)

@@ -50,7 +50,7 @@ REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
 GRAY_METHOD = "gray"  # the input handed back: what every other row must beat
 NO_MODEL = "no model"  # the method whose only colors are the hints
-_WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # how a folder of results says that its tool was given some
+_WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # the name of results whose tool was given hints
 
 Record = dict[str, Any]  # a line of rows.jsonl: `RECORD_KEYS`, and scores by name or "failed" with the reason
 RECORD_TYPES = {"method": str, "hints": int, "raw": bool, "subset": str, "key": str}
@@ -462,7 +462,7 @@ class ResultFiles:
     def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
         """Return the result for a photo, (S, S, 3) uint8 sRGB.
 
-        A file of the square's size is taken as it is; one of the whole photo's size gets the same center square.
+        A file of the square's size is used as it is; one of the whole photo's size gets the same center square.
         Any other size would have to be stretched, and then its pixels would lie elsewhere than the truth's.
 
         Args:

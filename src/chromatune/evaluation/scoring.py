@@ -113,11 +113,11 @@ class Scorer:
     Attributes:
         settings: of the evaluation.
         scores: lines of scores, by `RECORD_KEYS`.
-        timings: lines of seconds, by method, hints, subset and key; kept apart, since no two runs measure the same.
+        timings: lines of seconds, by method, hints, subset and key; in another file, as no two runs measure the same.
         pool: threads that prepare and score.
         find_face: the detector.
         keys: of all photos that are measured.
-        networks: for LPIPS and FID, where asked for.
+        networks: for LPIPS and FID, where they are measured.
         features: for FID, by row and key; None without it.
     """
 

@@ -1,7 +1,7 @@
 """Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as tables.
 
-Intervals are of a seeded paired bootstrap. A resample is how often each photo was drawn, with replacement. All that is
-taken over the same photos is taken over the same resamples, so that differences are paired.
+Intervals are of a seeded paired bootstrap. A resample is how often each photo was drawn, with replacement. All
+statistics over the same photos use the same resamples, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OPTIONAL = (LPIPS, FID)
 COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
 SPREAD = ("psnr", "ciede2000", "cf_field")
 GENERALIZATION = ("psnr", "ab_mse", "ciede2000")
-DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # what one method is said to be better by
+DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # of two methods, the better one is better in these
 
 TITLES = {
     "photos": "photos",
@@ -155,12 +155,7 @@ def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
     """Return a dictionary a row: name, fields, counts, means by metric, intervals, and differences to two other rows.
 
     "minus_gray" and "minus_first" (the first model's recomposed row) hold the difference of means and its interval,
-    over the photos that both rows have.
-
-    Args:
-        records: lines of scores.
-        methods: in the order of the table.
-        seed: of the bootstrap.
+    over the photos that both rows have. Rows are in the order of the methods; the bootstrap has the seed.
     """
     found = scored_by_row(records, HELD_OUT)
     scored = {row: found.get(row, {}) for method in methods for row in method.rows}
@@ -186,12 +181,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     """Compare the best model or tool with the next best, each at its best settings, over the photos both have.
 
     Best is who gains most PSNR over the gray input on its own photos; on the photos of both, the better one is first.
-    Rows are recomposed ones, without hints.
-
-    Args:
-        records: lines of scores.
-        methods: all of the evaluation.
-        seed: of the bootstrap.
+    Rows are recomposed ones, without hints; the bootstrap has the seed.
 
     Returns:
         "best" and "other" (names of rows; other is None without one), "contenders" (how many models and tools have
@@ -218,11 +208,11 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     compared: dict[str, Any] = {"contenders": len(ranked)}
     if other is not None:
         common = [key for key in scored[best] if key in scored[other]]
-        here, there = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
-        if here["psnr"][0] < there["psnr"][0]:
-            best, other, here, there = other, best, there, here
-        gaps = [float(statistics["delta_cf_field"][0]) for statistics in (here, there)]
-        compared |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(here, there, DECISIVE)
+        first, second = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
+        if first["psnr"][0] < second["psnr"][0]:
+            best, other, first, second = other, best, second, first
+        gaps = [float(statistics["delta_cf_field"][0]) for statistics in (first, second)]
+        compared |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(first, second, DECISIVE)
     return compared | {"best": best, "other": other, "settings": settings_of[best]}
 
 
@@ -251,7 +241,7 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
 
 
 def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
-    """Return how much better each model is on photos it was trained on: mean there minus mean on held-out photos.
+    """Return how much better each model is on photos it was trained on: their mean minus that of held-out photos.
 
     The photos are others, so the two means are resampled independently. Empty without photos seen in training.
     """
@@ -260,8 +250,8 @@ def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], se
         seen, held_out = (list(scored.get(row, {}).values()) for scored in by_subset)
         if not seen or not held_out:
             continue
-        there, here = _statistics(seen, seed), _statistics(held_out, seed + 1)
-        gaps.append({"name": row.name, "seen": len(seen)} | _as_differences(there, here, GENERALIZATION))
+        of_both = _statistics(seen, seed), _statistics(held_out, seed + 1)
+        gaps.append({"name": row.name, "seen": len(seen)} | _as_differences(*of_both, GENERALIZATION))
     return gaps
 
 
@@ -352,16 +342,16 @@ def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
 
 
 def _differences(photos: Mapping[str, Record], others: Mapping[str, Record], seed: int) -> dict[str, Any]:
-    """Differences over the photos both have; equal seed and number mean that both are resampled alike."""
+    """Return differences over the photos both have; equal seed and number mean that both are resampled alike."""
     common = [key for key in photos if key in others]
     if not common:
         return {}
-    here, there = (_statistics([row[key] for key in common], seed) for row in (photos, others))
-    return {"photos": len(common)} | _as_differences(here, there, COMPARED)
+    first, second = (_statistics([row[key] for key in common], seed) for row in (photos, others))
+    return {"photos": len(common)} | _as_differences(first, second, COMPARED)
 
 
-def _as_differences(here: Statistics, there: Statistics, names: Sequence[str]) -> dict[str, Any]:
-    differences = {name: here[name] - there[name] for name in names if name in here and name in there}
+def _as_differences(first: Statistics, second: Statistics, names: Sequence[str]) -> dict[str, Any]:
+    differences = {name: first[name] - second[name] for name in names if name in first and name in second}
     return {name: {"mean": float(d[0]), "interval": interval(d)} for name, d in differences.items()}
 
 

@@ -64,7 +64,7 @@ class TimeScore:
             rgb: (H, W, 3) uint8.
             truth: the same.
             motion: flow to the frame before at a smaller size, and where it is believed; None at a shot's start.
-            starts: whether a shot starts here.
+            starts: whether the frame starts a shot.
         """
         if starts:
             self.before.clear()
@@ -165,8 +165,8 @@ def evaluate_video(
 ) -> dict[str, Any]:
     """Measure models on a video in color, and write the figures, a table and a strip of frames.
 
-    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Beside them stand
-    the gray video, and the truth itself, whose own change along the motion is what grain, exposure and wrong flow make.
+    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Further rows
+    are the gray video, and the truth, whose own change along the motion comes of grain, exposure and wrong flow.
 
     Args:
         source: see `is_video_source`.

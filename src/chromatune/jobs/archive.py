@@ -20,7 +20,7 @@ from chromatune.jobs.stores import STATE_FILE, STATE_FOLDER, LocalFolder, Store,
 from chromatune.jobs.summary import write_summary
 
 POLL_SECONDS = 2.0
-LOOKING_SHARE = 0.1  # of the time, at most: a large folder on a slow drive takes long to look through
+LISTING_SHARE = 0.1  # of the time, at most: a large folder on a slow drive takes long to list
 
 EngineName = Literal["local", "ray"]
 
@@ -88,7 +88,7 @@ def colorize_archive(
     Args:
         settings: folders, model and options.
         globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
-        records_dir: folder of this machine for what is known of the archive, where the destination is a URL.
+        records_dir: folder of this machine for the archive's records, where the destination is a URL.
         moved: the source is the one of earlier runs, under another path.
         engine: threads of this process, or processes of Ray.
         workers: photos computed at the same time; None for one a core, up to 8, or all of a cluster.
@@ -99,7 +99,7 @@ def colorize_archive(
     Raises:
         OptionsError: the folders or options contradict each other, another run works there, or no photo is wanted.
         ModelError, MissingExtraError: the model cannot be loaded, or a library is missing.
-        DataError: what is known of the archive is damaged.
+        DataError: the archive's records are damaged.
         PhotoError: no further photo can be done: the disk is full, or a folder is gone.
         WorkInterrupted: Ctrl-C; the next run goes on there.
     """
@@ -138,7 +138,7 @@ def plan_archive(
 
 
 def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
-    """Return the folder of this machine for what is known of the archive."""
+    """Return the folder of this machine for the archive's records: its table, failures and page."""
     if isinstance(destination, LocalFolder):
         if records_dir is not None:
             raise OptionsError("--records-dir goes with a DEST that is a URL; a folder keeps its own records")
@@ -158,14 +158,14 @@ def lock_destination(
     """Open the manifest of a destination, made if missing, and lock out other processes while the block runs.
 
     Args:
-        destination: of the results, or of what is known of them where they go elsewhere.
+        destination: of the results, or of the records where the results go elsewhere.
         source: of the photos; a destination belongs to the source of its first run.
         moved: the source is the one of earlier runs, under another path.
         results: where they go, if elsewhere.
 
     Raises:
         OptionsError: it belongs to another source, another process works there, or it holds other files.
-        DataError: it cannot be written, or what is known there is damaged.
+        DataError: it cannot be written, or its records are damaged.
     """
     folder, label = destination.path, printable(destination.name)
     if folder.exists() and not folder.is_dir():
@@ -218,12 +218,10 @@ def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
 def arrivals(
     find: Callable[[], Mapping[str, ListedPhoto]], pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, ListedPhoto]]:
-    """Yield what is new or changed and has stayed as it is from one look to the next, at least two seconds later.
-
-    It never ends.
+    """Yield, without end, what is new or changed and is the same in two listings, at least two seconds apart.
 
     Args:
-        find: looks once.
+        find: lists once.
         pause: waits for so many seconds.
     """
     before: Mapping[str, ListedPhoto] = {}
@@ -236,7 +234,7 @@ def arrivals(
         given |= settled
         before = now
         yield settled
-        pause(max(POLL_SECONDS, seconds / LOOKING_SHARE))
+        pause(max(POLL_SECONDS, seconds / LISTING_SHARE))
 
 
 def _colorize(
@@ -248,7 +246,7 @@ def _colorize(
 
 @contextmanager
 def _saving(catalog: Catalog) -> Iterator[None]:
-    """Save what is known, whatever ends the block; where it ends early, the error says how to go on."""
+    """Save the records, whatever ends the block; where it ends early, the error says how to go on."""
     try:
         yield
         catalog.commit()

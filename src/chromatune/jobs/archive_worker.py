@@ -133,7 +133,7 @@ class ArchiveWorker:
             return ArchiveRecord(job.photo, "halted", f"{self._source.name} is gone: it was removed, or its drive was")
         except ChromaTuneError as error:
             message = str(error)
-            if self._source.stamp(job.photo) is not None and self._stamp(job) != stamp:  # a part of it looks damaged
+            if self._source.stamp(job.photo) is not None and self._stamp(job) != stamp:  # half a file looks damaged
                 message = f"{label}: it changed while it was read; run again when it is complete"
             return ArchiveRecord(job.photo, "failed", message)
         except MemoryError:
@@ -214,9 +214,9 @@ class Engine(Protocol):
     """Takes an archive's jobs through workers."""
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job, in any order; jobs are asked for as there is room for them.
+        """Yield the outcome of each job, in any order; jobs are taken as there is room for them.
 
-        On a KeyboardInterrupt, raised here or thrown in, no further job is begun, the outcome of those in work is
+        On a KeyboardInterrupt, raised inside or thrown in, no further job is begun, the outcome of those in work is
         yielded, and it is raised again. An outcome whose use was cut off by it is yielded a second time.
 
         Raises:

@@ -126,7 +126,7 @@ class Catalog:
         return planned
 
     def colorize(self, planned: Sequence[PlannedPhoto], engine: Engine, show: Callable[[ArchiveRecord], None]) -> None:
-        """Colorize photos; the outcome of each is saved, then shown.
+        """Colorize photos; the outcome of each is saved, then shown. Rows of failed photos that are gone are deleted.
 
         On Ctrl-C the photos in work are finished and saved.
 
@@ -135,7 +135,11 @@ class Catalog:
             DataError: an outcome cannot be saved.
             ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
         """
-        self._forget_gone_failures()
+        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
+        self._manifest.forget(gone)
+        for photo in gone:
+            del self.rows[photo]
+        self.write_failures()
         lines = LineFile(self.failures_file, FAILURE_KEYS)  # grows while photos are colorized
         with lines as failures, closing(engine.records(self._jobs(planned))) as records:
             for each in planned:
@@ -156,7 +160,7 @@ class Catalog:
             raise HaltedError(self._halted)
 
     def commit(self) -> None:
-        """Bring what is known to the disk."""
+        """Write all rows to the disk."""
         self._manifest.commit()
 
     def done_and_failed(self) -> tuple[list[Row], list[Row]]:
@@ -177,14 +181,6 @@ class Catalog:
             atomic_write(self.failures_file, "".join(lines).encode())
         else:
             self.failures_file.unlink(missing_ok=True)
-
-    def _forget_gone_failures(self) -> None:
-        """Delete the rows of failed photos that are gone from the source."""
-        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
-        self._manifest.forget(gone)
-        for photo in gone:
-            del self.rows[photo]
-        self.write_failures()
 
     def _jobs(self, planned: Iterable[PlannedPhoto]) -> Iterator[ArchiveJob]:
         for each in planned:

@@ -1,4 +1,4 @@
-"""What is known of an archive's photos: a table in its destination, whole at whatever moment its process is killed.
+"""The table of an archive's photos, in its destination: whole at whatever moment its process is killed.
 
 `ResultNames` gives each photo the name of its result, for good.
 """
@@ -92,7 +92,7 @@ class Manifest:
         with self._as_data_errors():
             if read_only:
                 known = self.path.exists()
-                # rw: what a killed process left half-written is put right by whoever opens it next
+                # rw: SQLite rolls back what a killed process left half-written, on the next opening
                 uri = f"{self.path.absolute().as_uri()}?mode=rw" if known else ":memory:"
                 self._table = sqlite3.connect(uri, uri=known, timeout=LOCK_TIMEOUT_SECONDS)
             else:

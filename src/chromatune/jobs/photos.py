@@ -1,6 +1,6 @@
 """Photos through one model to files of their own: which file each result goes to, and an event for each.
 
-`plan_jobs` names the files before any work is done; `colorize_photos` makes them. Nothing is printed here.
+`plan_jobs` names the files before any work is done; `colorize_photos` makes them. Nothing is printed.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -26,7 +26,7 @@ from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 
 STANDARD_STREAM = "-"
-ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
+ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what is expected by a name alone
 READ_AHEAD = 2  # photos that are read before the model asks for them
 
 HintLookup: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
@@ -98,7 +98,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Exists:
-    """A result that stands there already, and was not to be replaced."""
+    """A result that exists already, and was not to be replaced."""
 
     source: str
     path: Path
@@ -145,13 +145,12 @@ def plan_jobs(
         if results > 1:
             raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
         return [Job(photos[0], 0, stem=None, page=wanted[photos[0]][0])]
-    jobs = [
-        _with_page(_job(source, out, variant, variants, len(photos)), page, len(of_photo))
-        for source, of_photo in wanted.items()
-        for page in of_photo
-        for variant in range(variants)
-    ]
+    jobs: list[Job] = []
     source_of: dict[str, str] = {}
+    for source, of_photo in wanted.items():
+        for page, variant in product(of_photo, range(variants)):
+            number = (f"-{variant + 1}" if variants > 1 else "") + (f"-p{page}" if len(of_photo) > 1 else "")
+            jobs.append(Job(source, variant, *_result_name(source, out, number, len(photos)), page=page))
     for job in jobs:
         if (path := job.expected_path) is not None:
             other = source_of.setdefault(os.path.realpath(path), job.source)
@@ -160,29 +159,21 @@ def plan_jobs(
     return jobs
 
 
-def _job(source: str, out: str | None, variant: int, variants: int, photos: int) -> Job:
-    number = f"-{variant + 1}" if variants > 1 else ""
+def _result_name(source: str, out: str | None, number: str, photos: int) -> tuple[str, str | None, bool]:
+    """Return stem, suffix and exactness of a result, see `Job`; its number tells a photo's variants and pages apart."""
     name = Path("stdin" if source == STANDARD_STREAM else source)
     suffix = None if source == STANDARD_STREAM else name.suffix
     if out is None:
-        return Job(
-            source, variant, str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source, suffix
-        )
+        beside = str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source
+        return beside, suffix, False
     target = Path(out)
     if photos == 1 and target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
         if suffix_for(target.suffix, ORDINARY_PHOTO) != target.suffix:
             raise OptionsError(f"{out}: results cannot be written as {target.suffix}; choose .png, .tif, .webp or .jpg")
-        return Job(source, variant, str(target.with_suffix("")) + number, target.suffix, exact=True)
+        return str(target.with_suffix("")) + number, target.suffix, True
     if target.exists() and not target.is_dir():
         raise OptionsError(f"{out} is a file; give a folder, or for one photo a file name such as result.png")
-    return Job(source, variant, str(target / (name.stem + number)), suffix)
-
-
-def _with_page(job: Job, page: int | None, pages: int) -> Job:
-    """Return the job for a page; where a photo has several, each result's name says which it is of."""
-    if page is None or pages == 1 or job.stem is None:
-        return replace(job, page=page)
-    return replace(job, page=page, stem=f"{job.stem}-p{page}")
+    return str(target / (name.stem + number)), suffix, False
 
 
 def no_hints(source: str) -> Hints:
@@ -236,7 +227,7 @@ def colorize_photos(
     pass, and the next ones go through it while the last are written.
 
     Args:
-        jobs: what to make, see `plan_jobs`; the jobs of a photo stand together.
+        jobs: what to make, see `plan_jobs`; the jobs of a photo follow each other.
         options: of each variant.
         model: see `Colorizer.load`.
         device: where to compute; None for the best there is.
@@ -245,7 +236,7 @@ def colorize_photos(
         overwrite: replace results that exist; the photos given are never replaced.
         strict: refuse damaged photos that could be read in part.
         max_pixels: larger photos are refused.
-        standard_input: the file that a job's source "-" stands for.
+        standard_input: content of the photo of a job whose source is "-".
         standard_output: takes the results of jobs without a name; needed for those alone.
         hints_of: returns the hints of a source's photo, or raises a `PhotoError`.
         like: photos in color whose colors are used where they show the same.
@@ -313,7 +304,7 @@ class _OutputPaths:
 
 
 def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Failed | Exists, None, list[Job]]:
-    """Return the jobs whose names let one expect a result; the others fail before any photo is read."""
+    """Return the jobs that can have a result by their names; yield why the others cannot, before any photo is read."""
     possible: list[Job] = []
     for source, group in groupby(jobs, key=lambda job: job.source):
         of_photo = list(group)

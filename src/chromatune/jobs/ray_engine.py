@@ -1,7 +1,7 @@
 """An archive's jobs on a Ray cluster, or on a Ray of this machine: processes that each load the model once.
 
 Jobs and records travel, some hundred bytes each, and no pixels: a worker reads, colorizes and writes a photo whole.
-What is known of the archive stays here. Ray starts a lost worker again and gives it its jobs again.
+The archive's table stays with the process that sends the jobs. Ray restarts a lost worker and sends its jobs again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RayEngine:
             sent.wait()  # nobody is killed while writing
 
     def close(self) -> None:
-        """End the workers, and Ray where it was started here."""
+        """End the workers, and Ray where this engine has started it."""
         self._workers, self._starting = [], {}  # Ray ends workers without a handle, after what is in work
         self._ends.close()
 
@@ -131,12 +131,12 @@ class RayEngine:
         return self._workers
 
     def _start(self) -> None:
-        here = self._count or usual_workers()
-        self._ends.enter_context(joined(self._address, cpus=here, gpus=here if self._gpu else 0))
+        local = self._count or usual_workers()
+        self._ends.enter_context(joined(self._address, cpus=local, gpus=local if self._gpu else 0))
         import ray
 
         kind = "GPU" if self._gpu else "CPU"
-        count = self._count or (here if self._address is None else max(1, int(ray.cluster_resources().get(kind, 1))))
+        count = self._count or (local if self._address is None else max(1, int(ray.cluster_resources().get(kind, 1))))
         actor = ray.remote(
             num_cpus=1, num_gpus=int(self._gpu), max_restarts=-1, max_task_retries=RETRIES, max_concurrency=CONCURRENCY
         )(_Worker)

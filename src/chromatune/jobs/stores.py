@@ -23,7 +23,7 @@ from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first
 from chromatune.files import atomic_write
 from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
 
-STATE_FOLDER = ".chromatune"  # in a destination: what is known of its archive
+STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
 # Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ}
@@ -142,7 +142,7 @@ class LocalFolder:
 
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
-        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder beside a drive that was taken away
+        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder in place of a removed drive
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,10 +200,14 @@ class RemoteFolder:
 
     @property
     def _fs(self) -> Any:
-        return self._connect()[0]
+        return self.connect()[0]
 
-    def _connect(self) -> tuple[Any, str]:
-        """Return fsspec's file system and the folder's path in it."""
+    def connect(self) -> tuple[Any, str]:
+        """Return fsspec's file system and the folder's path in it.
+
+        Raises:
+            MissingExtraError, OptionsError: a library that opens such URLs is not installed, or there is none.
+        """
         if self._connection is None:
             if find_spec("fsspec") is None:
                 raise MissingExtraError(self.name, "ray")
@@ -220,12 +224,8 @@ class RemoteFolder:
             self._connection = fs, root.rstrip("/")
         return self._connection
 
-    def check_installed(self) -> None:
-        """Raise a `MissingExtraError` or `OptionsError` where a library that opens such URLs is not installed."""
-        self._connect()
-
     def _path(self, key: str) -> str:
-        return f"{self._connect()[1]}/{key}"
+        return f"{self.connect()[1]}/{key}"
 
     def find(self) -> StoreListing:
         stamps = {}
@@ -237,7 +237,7 @@ class RemoteFolder:
         return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own))
 
     def _listing(self) -> dict[str, dict[str, Any]]:
-        fs, root = self._connect()
+        fs, root = self.connect()
         try:
             found = fs.find(root, detail=True)
             gone = not found and not fs.exists(root)
@@ -299,7 +299,7 @@ class RemoteFolder:
     def _info(self, key: str) -> dict[str, Any] | None:
         try:
             info: dict[str, Any] = self._fs.info(self._path(key))
-        except Exception:  # noqa: BLE001 - whatever is wrong, `open` will say it
+        except Exception:  # noqa: BLE001 - whatever is wrong, `open` reports it
             return None
         return info if info.get("type") == "file" else None
 
@@ -327,7 +327,7 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
             raise OptionsError(f"{printable(each.name)}: no such folder; check the path")
     for each in (source, destination, layers):
         if isinstance(each, RemoteFolder):
-            each.check_installed()
+            each.connect()
     photos, results = f"{source.address}/", f"{destination.address}/"
     if photos.startswith(results) or results.startswith(photos):
         raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
