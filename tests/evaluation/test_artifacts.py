@@ -33,13 +33,17 @@ def paint(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     return np.clip(rgb, 0, 255).astype(np.uint8)
 
 
+def bleeding(photo: np.ndarray, gray: np.ndarray) -> float:
+    return artifacts.color_bleeding(photo, artifacts.near_luma_edges(gray))
+
+
 def test_bleeding_is_chroma_edges_away_from_luma_edges():
     gray = np.full((64, 64), 80, np.uint8)
     gray[:, 32:] = 160
     followed, moved = (paint(gray, half_red(edge)) for edge in (32, 48))
-    assert artifacts.color_bleeding(followed, gray) == 0
-    assert artifacts.color_bleeding(moved, gray) > 0.5
-    assert artifacts.color_bleeding(np.repeat(gray[..., None], 3, axis=2), gray) == 0
+    assert bleeding(followed, gray) == 0
+    assert bleeding(moved, gray) > 0.5
+    assert bleeding(np.repeat(gray[..., None], 3, axis=2), gray) == 0
 
 
 def test_shifted_colors_of_a_photo_bleed_more():
@@ -47,7 +51,7 @@ def test_shifted_colors_of_a_photo_bleed_more():
     gray = color.luma(photo)
     shifted = np.roll(color.chroma_of(photo.astype(np.float32) / 255), 8, axis=1)
     moved = color.recompose(gray, shifted)
-    assert artifacts.color_bleeding(moved, gray) > 1.5 * artifacts.color_bleeding(photo, gray)
+    assert bleeding(moved, gray) > 1.5 * bleeding(photo, gray)
 
 
 def test_the_astronaut_has_a_face_and_the_coffee_has_none():

@@ -24,25 +24,20 @@ FACE_SHARE = (0.32, 0.4)  # half axes of the ellipse of skin, in face widths and
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
-def color_bleeding(rgb_u8: np.ndarray, gray: np.ndarray) -> float:
-    """Return the share of the strength of chroma edges that lies away from luma edges, 0..1; 0 without chroma edges.
-
-    Args:
-        rgb_u8: (H, W, 3) uint8 sRGB.
-        gray: (H, W) uint8 luma of the photograph, which says where edges belong.
-    """
-    return bleeding_away_from(near_luma_edges(gray), rgb_u8)
-
-
 def near_luma_edges(gray: np.ndarray) -> np.ndarray:
-    """Return where a chroma edge would follow a luma edge: (H, W) uint8 -> (H, W) bool."""
+    """Return where a chroma edge would follow a luma edge of the photo: (H, W) uint8 luma -> (H, W) bool."""
     side = 2 * REACH_PX + 1
     luma_edges = (_gradient(gray.astype(np.float32)) >= LUMA_EDGE).astype(np.uint8)
     return cv2.dilate(luma_edges, np.ones((side, side), np.uint8)) > 0
 
 
-def bleeding_away_from(near: np.ndarray, rgb_u8: np.ndarray) -> float:
-    """Return `color_bleeding`, where the caller has `near_luma_edges` of the photograph."""
+def color_bleeding(rgb_u8: np.ndarray, near: np.ndarray) -> float:
+    """Return the share of the strength of chroma edges that lies away from luma edges, 0..1; 0 without chroma edges.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8 sRGB.
+        near: `near_luma_edges` of the photo.
+    """
     chroma = color.chroma_of(rgb_u8.astype(np.float32) / 255) * 255  # (H, W, 2)
     steps = _length(*(_gradient(chroma[..., channel]) for channel in (0, 1)))
     edges = np.where(steps >= CHROMA_EDGE, steps, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -39,7 +40,6 @@ from chromatune.evaluation.scoring import (
     Scorer,
     count_work,
     hint_squares,
-    median_seconds,
     peak_memory_mib,
 )
 from chromatune.evaluation.settings import EvaluationSettings
@@ -49,13 +49,13 @@ from chromatune.pipeline import weights_hash
 from chromatune.reports import installed_versions, render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
-FEATURES_FILE = "features.bin"  # only with FID: results are not kept, and an interrupted run needs those it scored
+FEATURES_FILE = "features.bin"  # only with FID: results are not stored, and an interrupted run needs those it scored
 HINTS_FILE = "hints.json"  # only with hints: where they are, for other tools
 SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html"
 
 FORMAT = "2: rows are named by method, hints and raw"  # of rows.jsonl; a folder with another one is refused
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
-SETTINGS = (  # that stand in the protocol as they are
+SETTINGS = (  # fields that go into the protocol as they are
     *("limit", "one_per_person", "split", "validation", "split_seed", "keys"),
     *("steps", "prompts", "hints", "seed", "device"),
 )
@@ -119,7 +119,7 @@ def evaluate(
     protocol = describe_protocol(settings, selected, networks) | {"command": command}
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
-    # Rows first: another process that is just beginning here writes them after its protocol
+    # Rows first: another process that is just starting in this folder writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
     lock = lock_run_folder(out, PROTOCOL_FILE, protocol, "an evaluation", ignored=("command",))
@@ -130,28 +130,24 @@ def evaluate(
         scorer = Scorer(settings, files[0], files[1], pool, find_face, keys, networks, files[2])
         costs = _score_all(methods, photos, scorer, start_stage)
         records = _of_these(scorer.scores.read(), methods, photos)
-        summarized = _summary(records, methods, protocol, costs, _fid_by_row(records, photos, scorer), settings.seed)
+        distances = {} if scorer.features is None else fid_rows(records, photos, scorer.features)
+        summarized = _summary(records, methods, protocol, costs, distances, settings.seed)
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
         atomic_write(out / TABLE_FILE, summary.markdown_report(summarized).encode())
         examples = draw_examples(choose_examples(records, methods), methods, photos, scorer, start_stage)
-        evaluation = Evaluation(summarized, skipped, summary.failures_of(records), out, own_results)
-        page = make_page(summarized, records, methods, costs, examples, skipped, evaluation.failures)
+        failed = [record for record in records if "failed" in record]
+        failures = tuple((row_of(record).name, record["key"], record["failed"]) for record in failed)
+        page = make_page(summarized, records, methods, costs, examples, skipped, failures)
         atomic_write(out / REPORT_FILE, render_page(page).encode())
-    return evaluation
+    return Evaluation(summarized, skipped, failures, out, own_results)
 
 
 def describe_protocol(
     settings: EvaluationSettings, selected: Sequence[tuple[Source, Selection]], networks: Networks
 ) -> dict[str, Any]:
-    """Return what protocol.json holds of the settings: photos and models with their hashes, versions, seeds.
-
-    Args:
-        settings: of the evaluation.
-        selected: what `select_photos` gave.
-        networks: for LPIPS and FID.
-    """
+    """Return what protocol.json holds of the settings: photos and models with their hashes, versions, seeds."""
     source, held_out = selected[0]
     described: dict[str, Any] = {
         "source": source.name,
@@ -177,7 +173,7 @@ def describe_protocol(
 
 
 def _hint_squares(settings: EvaluationSettings, photos: Sequence[ChosenPhoto]) -> dict[str, Any]:
-    """Where the hints of each photo are: left and top edge and side of the squares, the first N being the N hints."""
+    """Return what hints.json holds: left and top edge and side of each photo's squares, the first N are N hints."""
     count = max(settings.hints)
     places = {photo.key: hint_squares(settings.size_px, photo.content, settings.seed, count) for photo in photos}
     return {"size_px": settings.size_px, "squares": places}
@@ -185,7 +181,7 @@ def _hint_squares(settings: EvaluationSettings, photos: Sequence[ChosenPhoto]) -
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Turns a failed write into one line that names the file; what was measured stays."""
+    """Raise a failed write as one line that names the file; what was measured stays."""
     try:
         yield
     except OSError as error:
@@ -196,11 +192,12 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _open_files(out: Path, networks: Networks, stack: ExitStack) -> tuple[LineFile, LineFile, FeatureFile | None]:
-    """Scores, seconds and, for FID, features: files below `out`, which the stack closes."""
+    """Open the files of scores, seconds and, for FID, features below `out`; the stack closes them."""
     is_sound = partial(summary.is_score, with_lpips=networks.lpips is not None)
     scores = stack.enter_context(LineFile(out / ROWS_FILE, RECORD_KEYS, is_sound))
     timed = ("method", "hints", "subset", "key")
-    timings = stack.enter_context(LineFile(out / TIMINGS_FILE, timed, summary.is_timing))
+    timing_file = LineFile(out / TIMINGS_FILE, timed, lambda line: summary.is_number(line.get("seconds")))
+    timings = stack.enter_context(timing_file)
     features = None
     if networks.fid is not None:
         features = stack.enter_context(FeatureFile(out / FEATURES_FILE, feature_width(networks.fid)))
@@ -215,24 +212,22 @@ def _score_all(
     for method in methods:
         scorer.score(method, photos, start_stage(method.row.name, len(photos)))
         if method.model is not None:
-            colorizer = scorer.colorizer(method.model)
+            colorizer, timed = scorer.colorizer(method.model), (method.name, method.hints)
+            lines = scorer.timings.read()
+            seconds = [line["seconds"] for line in lines if (line["method"], line["hints"]) == timed]
             costs[method.row.name] = {
                 **count_work(colorizer, scorer.options_of(method), scorer.settings.size_px),
-                "seconds": median_seconds(scorer.timings.read(), method),
+                "seconds": statistics.median(seconds) if seconds else None,
                 "memory_mib": peak_memory_mib(colorizer),
             }
     return costs
 
 
 def _of_these(records: Sequence[Record], methods: Sequence[Method], photos: Sequence[ChosenPhoto]) -> list[Record]:
-    """The lines of what is measured: after an interruption, a photo may have come by another name."""
+    """Return the lines of what is measured: after an interruption, a photo may have another name."""
     rows = {row for method in methods for row in method.rows}
     names = {(photo.subset, photo.key) for photo in photos}
     return [record for record in records if row_of(record) in rows and (record["subset"], record["key"]) in names]
-
-
-def _fid_by_row(records: Sequence[Record], photos: Sequence[ChosenPhoto], scorer: Scorer) -> dict[Row, float]:
-    return {} if scorer.features is None else fid_rows(records, photos, scorer.features)
 
 
 def _summary(
@@ -243,7 +238,7 @@ def _summary(
     distances: Mapping[Row, float],
     seed: int,
 ) -> dict[str, Any]:
-    """What summary.json holds; seconds and memory are not in it: no two runs measure the same."""
+    """Return what summary.json holds; seconds and memory are not in it: no two runs measure the same."""
     work_of = {
         row: {key: costs[method.row.name][key] for key in REPEATABLE}
         for method in methods

@@ -1,13 +1,12 @@
 """Metrics on pairs of 8-bit photos, each with every choice named, as pure functions.
 
-All take (H, W, 3) uint8 sRGB arrays of equal size; nothing is cropped or resized here. SSIM, CIELAB and CIEDE2000 are
+All take (H, W, 3) uint8 sRGB arrays of equal size; nothing is cropped or resized. SSIM, CIELAB and CIEDE2000 are
 scikit-image's, which is imported where they are computed: PSNR and colorfulness need no extra.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -84,27 +83,23 @@ def colorfulness(rgb_u8: np.ndarray, variant: str = "field") -> float:
     Raises:
         ValueError: another variant.
     """
-    return colorfulness_variants(rgb_u8, (variant,))[0]
+    variants = colorfulness_variants(rgb_u8)
+    if variant not in variants:
+        raise ValueError(f"colorfulness variant {variant!r}; accepted: signed, field")
+    return variants[variant]
 
 
-def colorfulness_variants(rgb_u8: np.ndarray, variants: Sequence[str] = ("field", "signed")) -> list[float]:
-    """Return the colorfulness in several variants, for little more than the price of one.
-
-    Raises:
-        ValueError: a variant other than `signed` and `field`.
-    """
+def colorfulness_variants(rgb_u8: np.ndarray) -> dict[str, float]:
+    """Return both variants of `colorfulness` by name, for little more than the price of one."""
     _check_pair(rgb_u8, rgb_u8)
-    for variant in variants:
-        if variant not in ("signed", "field"):
-            raise ValueError(f"colorfulness variant {variant!r}; accepted: signed, field")
     red, green, blue = (rgb_u8[..., channel].astype(np.int16) for channel in range(3))
     opponents = [(red - green, 1), (red + green - 2 * blue, 2)]  # whole levels, and what they are multiples of
     moments = [_mean_and_deviation(levels, scale) for levels, scale in opponents]
-    return [
-        math.hypot(*(moment[variant][1] for moment in moments))
+    return {
+        variant: math.hypot(*(moment[variant][1] for moment in moments))
         + 0.3 * math.hypot(*(moment[variant][0] for moment in moments))
-        for variant in variants
-    ]
+        for variant in ("field", "signed")
+    }
 
 
 def _mean_and_deviation(levels: np.ndarray, scale: int) -> dict[str, tuple[float, float]]:
@@ -133,12 +128,12 @@ def score_result(result: np.ndarray, truth: np.ndarray, gray: np.ndarray) -> dic
 def score_against(
     result: np.ndarray, truth: np.ndarray, truth_lab: np.ndarray, gray: np.ndarray
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return `score_result`, where the caller has the truth in CIELAB; and the CIEDE2000 of each pixel, (H, W)."""
+    """Return `score_result`, given the truth in CIELAB too, and the CIEDE2000 of each pixel, (H, W)."""
     _check_pair(result, truth)
     result_lab = lab_of(result)
     lab, ab = lab_mse(result_lab, truth_lab)
     distances = delta_e_2000(result_lab, truth_lab)
-    field, signed = colorfulness_variants(result)
+    variants = colorfulness_variants(result)
     drift_max, drift_mean = color.luma_drift(result, gray)
     scores = {
         "psnr": psnr(result, truth),
@@ -147,8 +142,8 @@ def score_against(
         "lab_mse": lab,
         "ab_mse": ab,
         "ciede2000": float(distances.mean()),
-        "cf_field": field,
-        "cf_signed": signed,
+        "cf_field": variants["field"],
+        "cf_signed": variants["signed"],
         "luma_drift_max": drift_max,
         "luma_drift_mean": drift_mean,
     }
@@ -156,11 +151,7 @@ def score_against(
 
 
 def _check_pair(result: np.ndarray, truth: np.ndarray) -> None:
-    """Check what is compared.
-
-    Raises:
-        ValueError: type or size differ from it.
-    """
+    """Raise a `ValueError` unless both are (H, W, 3) uint8 of one size."""
     for name, photo in (("result", result), ("truth", truth)):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise ValueError(f"{name} is {photo.dtype} {photo.shape}; metrics take (H, W, 3) uint8")

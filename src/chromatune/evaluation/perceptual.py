@@ -7,7 +7,7 @@ exactly what measured it. What each must take and give:
   distances. `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save(PATH)` writes one, x being any image.
 - FID, `tf-inception`: (N, 3, H, W) uint8 sRGB and `return_features=True` -> (N, D), as the published
   inception-2015-12-05.pt, which resizes by itself as TensorFlow did.
-- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized here -> (N, D).
+- FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized by us -> (N, D).
   Its numbers and those of `tf-inception` are not to be compared.
 """
 
@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
 from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
-from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, Record, Row, row_of
+from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, Record, Row, scored_by_row
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
 from chromatune.pipeline import has_torch
 
@@ -36,7 +36,7 @@ IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
 HASH_DIGITS = 16
 PROBE_PX = 96  # alex and Inception's own resizing take it
 ENOUGH_PHOTOS = 5000  # below, FID depends on the number of photos more than on the method
-TRUTH = ""  # stands where a row's name would: no row is called that
+TRUTH = ""  # in place of a row's name: no row is called that
 BATCH = 256  # features in memory at a time
 
 Run = Callable[..., np.ndarray]
@@ -63,7 +63,7 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What was asked for beside the protocol's own metrics; None where it was not."""
+    """The networks of the optional metrics; None for those that are not measured."""
 
     lpips: Network | None = None
     fid: Network | None = None
@@ -123,7 +123,7 @@ def features(network: Network, rgb_u8: np.ndarray) -> np.ndarray:
 
 
 class FeatureFile:
-    """Features of each photo under each row, appended one by one: what an interrupted run wrote is kept.
+    """Features of each photo under each row, appended one by one: what an interrupted run wrote stays.
 
     A record is the SHA-256 of its name and D float32 (little endian); a torn last one is dropped.
     """
@@ -212,8 +212,8 @@ def moments(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
     """Return the squared Fréchet distance of two Gaussians (Heusel et al. 2017, equation 6), given their `moments`.
 
-    The trace of (C1 C2)^½ is taken as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features the
-    covariances are singular, and a general square root of their product turns complex.
+    The trace of (C1 C2)^½ is computed as that of (C1^½ C2 C1^½)^½, which is symmetric: with fewer photos than features
+    the covariances are singular, and a general square root of their product turns complex.
     """
     (mean_1, covariance_1), (mean_2, covariance_2) = first, second
     values, vectors = np.linalg.eigh(covariance_1)
@@ -227,13 +227,9 @@ def frechet_distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndar
 
 def fid_rows(records: Sequence[Record], photos: Sequence[ChosenPhoto], file: FeatureFile) -> dict[Row, float]:
     """Return the FID of each row with at least two held-out photos: its results against the same photos' truths."""
-    scored: dict[Row, set[str]] = {}
-    for record in records:
-        if record["subset"] == HELD_OUT and "failed" not in record:
-            scored.setdefault(row_of(record), set()).add(record["key"])
     truths: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}  # most rows have all photos
     distances = {}
-    for row, found in scored.items():
+    for row, found in scored_by_row(records, HELD_OUT).items():
         keys = tuple(photo.key for photo in photos if photo.subset == HELD_OUT and photo.key in found)
         if len(keys) < 2:
             continue
@@ -256,23 +252,18 @@ def _load(option: str, text: str, accepted: tuple[str, ...], device: str | None)
         raise MissingExtraError(f"--{option}", "torch")
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         with warnings.catch_warnings():
             # its successors cannot read the files that are published
             warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=device).eval()
+            module = torch.jit.load(str(path), map_location=target).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = first_line(error).partition(". ")[0]
         raise OptionsError(f"--{option}: {path} cannot be loaded as a TorchScript module ({reason})") from None
-    return Network(name, _hash_of(path), _runner(option, path, module, torch.device(device)))
-
-
-def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
-    import torch
 
     def run(*arrays: np.ndarray, **flags: bool) -> np.ndarray:
-        tensors = [torch.from_numpy(array).to(device) for array in arrays]
+        tensors = [torch.from_numpy(array).to(target) for array in arrays]
         try:
             # unoptimized: the optimizer changes the program after its first runs, and with it the last digits
             with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
@@ -284,12 +275,9 @@ def _runner(option: str, path: Path, module: Any, device: Any) -> Run:
             raise OptionsError(f"--{option}: {path} answers {type(answer).__name__}; accepted: a tensor")
         return answer.float().cpu().numpy()
 
-    return run
-
-
-def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+    return Network(name, sha256, run)
 
 
 def _digest(name: Name) -> bytes:

@@ -50,7 +50,7 @@ REPEATED, SAME_PERSON, OVER_LIMIT = "repeated", "same person", "over the limit"
 
 GRAY_METHOD = "gray"  # the input handed back: what every other row must beat
 NO_MODEL = "no model"  # the method whose only colors are the hints
-_WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # how a folder of results says that its tool was given some
+_WITH_HINTS = re.compile(r"^(.*), ([1-9]\d*) hints?$")  # the name of results whose tool was given hints
 
 Record = dict[str, Any]  # a line of rows.jsonl: `RECORD_KEYS`, and scores by name or "failed" with the reason
 RECORD_TYPES = {"method": str, "hints": int, "raw": bool, "subset": str, "key": str}
@@ -89,7 +89,7 @@ class ChosenPhoto:
     square: Square | None = field(default=None, compare=False, repr=False)
 
     def open_square(self, size_px: int) -> Square:
-        """Return the square of side `size_px`, decoded again where it was not kept.
+        """Return the square of side `size_px`, decoded again where it is not in memory.
 
         Raises:
             DataError: the photo cannot be read any more, or has other pixels than when it was chosen.
@@ -149,7 +149,7 @@ class Choice:
 
 
 def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list[tuple[Source, Selection]]:
-    """Return the held-out photos and, where asked for, as many that were seen in training, each with its source.
+    """Return the held-out photos and, with `settings.seen`, as many that were seen in training, each with its source.
 
     Raises:
         DataError: no photo is left, a source or list of keys cannot be read, or a photo is both held out and seen.
@@ -185,14 +185,14 @@ def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list
 def select(
     source: Source, choice: Choice, *, subset: str = HELD_OUT, squares: int = 0, advance: Advance = lambda: None
 ) -> Selection:
-    """Return the photos to measure. Each photo of the source is either among them or skipped, for one reason.
+    """Return the photos to measure; each other photo of the source is skipped, for one reason.
 
     Args:
         source: photos with their persons, where known.
         choice: how to choose.
         subset: what to call these photos.
         squares: of at most this many photos the square stays decoded.
-        advance: called once a photo that is looked at.
+        advance: called once for each photo that is examined.
 
     Raises:
         DataError: no photo is left, or a listed key is not in the source.
@@ -204,7 +204,7 @@ def select(
     decoded = _LowestSquares(squares)
     # an unreadable photo has no content, and so comes first
     for item, content, reason, detail in sorted(
-        _examined(items, choice.size_px, decoded, advance), key=lambda examined: (examined[1], examined[0].key)
+        _examine(items, choice.size_px, decoded, advance), key=lambda examined: (examined[1], examined[0].key)
     ):
         if not reason and content in contents:
             reason = REPEATED
@@ -227,7 +227,7 @@ def select(
 
 
 def _in_split(source: Source, choice: Choice) -> tuple[list[PhotoItem], list[SkippedPhoto]]:
-    """The items to look at, and those that are skipped by name alone."""
+    """Return the items to examine, and those that are skipped by name alone."""
     reasons: dict[str, str] = {}
     if choice.split != "all":
         halves = split_source(source.items, choice.validation, choice.split_seed)
@@ -253,7 +253,7 @@ class _LowestSquares:
         self._lock = Lock()
 
     def add(self, content: str, square: Square) -> None:
-        """Keep a photo's square until there are too many of lower hashes."""
+        """Store a photo's square until there are too many of lower hashes."""
         with self._lock:
             if content in self._squares:
                 return
@@ -263,14 +263,14 @@ class _LowestSquares:
                 del self._squares[heapq.heappop(self._highest_first)[1]]
 
     def get(self, content: str) -> Square | None:
-        """Return the photo's square, if it is kept."""
+        """Return the photo's square, if it is stored."""
         return self._squares.get(content)
 
 
-def _examined(
+def _examine(
     items: Iterable[PhotoItem], size_px: int, squares: _LowestSquares, advance: Advance
 ) -> list[tuple[PhotoItem, str, str, str]]:
-    """Each item with its content hash, and the reason and detail if the photo itself cannot be measured."""
+    """Return each item with its content hash, and the reason and detail if the photo itself cannot be measured."""
 
     def examine(item: PhotoItem) -> tuple[PhotoItem, str, str, str]:
         try:
@@ -349,6 +349,15 @@ def row_of(record: Mapping[str, Any]) -> Row:
     return Row(record["method"], record["hints"], record["raw"])
 
 
+def scored_by_row(records: Iterable[Record], subset: str) -> dict[Row, dict[str, Record]]:
+    """Return the records with scores of one subset of the photos: row ⇒ key ⇒ record."""
+    scored: dict[Row, dict[str, Record]] = {}
+    for record in records:
+        if record["subset"] == subset and "failed" not in record:
+            scored.setdefault(row_of(record), {})[record["key"]] = record
+    return scored
+
+
 @dataclass(frozen=True)
 class Method:
     """One way to colorize, run once over the photos; a model or another tool gives a recomposed and a raw row.
@@ -402,7 +411,10 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
                 methods.append(plain)
                 methods += [replace(plain, hints=count) for count in settings.hints if count]
     methods += [Method(NO_MODEL, hints=count) for count in settings.hints if count]
-    methods += [_method_of_results(name, folder) for name, folder in settings.results]
+    for name, folder in settings.results:
+        found = _WITH_HINTS.match(name)
+        given, hints = (found[1], int(found[2])) if found else (name, 0)
+        methods.append(Method(given, folder=folder, hints=hints))
     rows = [row.name for method in methods for row in method.rows]
     for name in rows:
         if rows.count(name) > 1:
@@ -410,21 +422,11 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
     return methods
 
 
-def _method_of_results(name: str, folder: str) -> Method:
-    """The method of --results NAME=DIR; NAME may end with the number of hints that the tool was given."""
-    found = _WITH_HINTS.match(name)
-    return Method(found[1], folder=folder, hints=int(found[2])) if found else Method(name, folder=folder)
-
-
 class ResultFiles:
     """The image files below a folder, found by a photo's key or, where one photo and one file have it, by its stem."""
 
     def __init__(self, folder: str, keys: Iterable[str] = ()) -> None:
-        """List the folder.
-
-        Args:
-            folder: of results.
-            keys: of all photos that are measured: a stem that several of them have names none.
+        """List the folder; of all photos that are measured, `keys`, a stem that several have names none.
 
         Raises:
             DataError: it does not exist.
@@ -460,7 +462,7 @@ class ResultFiles:
     def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
         """Return the result for a photo, (S, S, 3) uint8 sRGB.
 
-        A file of the square's size is taken as it is; one of the whole photo's size gets the same center square.
+        A file of the square's size is used as it is; one of the whole photo's size gets the same center square.
         Any other size would have to be stretched, and then its pixels would lie elsewhere than the truth's.
 
         Args:

@@ -1,6 +1,6 @@
 """The page of an evaluation: who is better by how much, pictures, the columns people decide by, and all the rest.
 
-Results are not kept while they are scored; those few that are shown are made again, and are the same pixels.
+Results are not stored while they are scored; the few that are shown are made again, with the same pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from chromatune.evaluation.protocol import (
     Record,
     Row,
     row_of,
+    scored_by_row,
 )
 from chromatune.evaluation.scoring import Cost, Scorer
-from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, scored_by_row, span
+from chromatune.evaluation.summary import DRIFT_MAX, TITLES, number, span
 from chromatune.options import StartStage
 from chromatune.reports import (
     MISSING,
@@ -55,7 +56,7 @@ KINDS = ("worst", "median", "best")
 WIDTH_INCHES, ROW_INCHES = 7.0, 0.34
 LEGEND_ROWS, LEGEND_INCHES = 16, 0.15  # names that fit inside the axes; what each takes below them
 
-# What people decide by, and which way is better; PSNR rewards dull color, and so never stands without ΔCF beside it
+# What people decide by, and which way is better; PSNR rewards dull color, and so is always shown beside ΔCF
 DECIDING = {"psnr": max, "delta_cf_field": min, "ciede2000": min, "ssim": max, DRIFT_MAX: min}
 COMPARED = {"psnr": ("PSNR", " dB", 1), "ciede2000": ("CIEDE2000", "", -1)}  # name, unit, sign of a better one
 ENOUGH_PHOTOS = 6  # with fewer, not even all of one sign would be 95 % sure: 2 · 0.5⁵ is 6 % (sign test)
@@ -156,14 +157,7 @@ def draw_examples(
 
 
 def plot_trade_off(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Plot PSNR against ΔCF, a point a row with its intervals: dull results have a good PSNR, and color decides.
-
-    Args:
-        rows: of the summary.
-
-    Returns:
-        A PNG; None where no row has a score.
-    """
+    """Plot PSNR against ΔCF, a point a row with its intervals, as PNG; None without any score."""
     shown = [row for row in rows if row["photos"]]
     if not shown:
         return None
@@ -275,23 +269,14 @@ def make_page(
     skipped: Sequence[SkippedPhoto],
     failures: Sequence[tuple[str, str, str]],
 ) -> Page:
-    """Return the page.
-
-    Args:
-        summarized: what summary.json holds.
-        records: lines of scores.
-        methods: in the order of the table.
-        costs: by method.
-        examples: with their pictures.
-        skipped: photos of the source that were not measured.
-        failures: (row, key, reason) of results that could not be scored.
-    """
+    """Return the page of what summary.json holds, with (row, key, reason) of the results that could not be scored."""
     protocol = summarized["protocol"]
+    tables = [Folded(title, [Table(header, rows)]) for title, (header, *rows) in summary.tables(summarized).items()]
     sections = [
         Section("Worst, median and best photos", _examples(examples, summarized["comparison"])),
         Section("Scores", _scores(summarized, len(failures))),
         Section("Plots", _plots(summarized["rows"], records, methods)),
-        Section("Details", [*_tables(summarized), _costs(costs), *_failures(failures, skipped), *_protocol(protocol)]),
+        Section("Details", [*tables, _costs(costs), *_failures(failures, skipped), *_protocol(protocol)]),
     ]
     title = f"Evaluation on {printable(protocol['source'])}"
     lead = lead_sentence(summarized).replace(" … ", "\u00a0…\u00a0")  # an interval stays on one line
@@ -301,10 +286,7 @@ def make_page(
 def lead_sentence(summarized: Mapping[str, Any]) -> str:
     """Say who is better by how much: the best model or tool against the next best, and against the gray input.
 
-    A difference whose interval holds 0, or that is over too few photos, is said not to be shown.
-
-    Args:
-        summarized: what summary.json holds.
+    A difference whose interval holds 0, or that is over too few photos, is called "not shown".
     """
     comparison = summarized["comparison"]
     if comparison is None:
@@ -324,7 +306,7 @@ def lead_sentence(summarized: Mapping[str, Any]) -> str:
 
 
 def _compared(name: str, other: str, differences: Mapping[str, Any], delta_cf: Sequence[float]) -> str:
-    """How much better or worse one is than the other; `delta_cf` is of both."""
+    """Say how much better or worse one is than the other; `delta_cf` is of both."""
     count = differences["photos"]
     color = f"ΔCF {number(delta_cf[0], 'delta_cf_field')} against {number(delta_cf[1], 'delta_cf_field')}"
     color += f", on {count_of(count, 'photo')}"
@@ -340,18 +322,18 @@ def _compared(name: str, other: str, differences: Mapping[str, Any], delta_cf: S
             amounts[verdict].append(f"{_size(difference, key)}{unit} {metric} ({_size_span(difference, key)})")
         else:
             amounts[0].append(f"{metric} {_signed(difference, key)}{unit} ({span(difference['interval'], key)})")
-    said = " and ".join(
+    shown = " and ".join(
         f"{word} than {other} by {' and '.join(amounts[sign])}"
         for word, sign in (("better", 1), ("worse", -1))
         if amounts[sign]
     )
-    if not said:
+    if not shown:
         return f"No difference between {name} and {other} could be shown: {', '.join(amounts[0])}, {color}"
-    return f"{name} is {said}, {color}" + "".join(f"; no difference shown: {found}" for found in amounts[0])
+    return f"{name} is {shown}, {color}" + "".join(f"; no difference shown: {found}" for found in amounts[0])
 
 
 def _gain(against_gray: Mapping[str, Any]) -> str:
-    """What the best one's PSNR is beside that of the gray input."""
+    """Say what the best one's PSNR gains over that of the gray input."""
     difference = against_gray["psnr"]
     sign = _sign_shown(difference) if against_gray["photos"] >= ENOUGH_PHOTOS else 0
     if not sign:
@@ -370,7 +352,7 @@ def _size(difference: Mapping[str, Any], key: str) -> str:
 
 
 def _size_span(difference: Mapping[str, Any], key: str) -> str:
-    """The interval of the size of a difference that is shown, whatever its sign."""
+    """Return the interval of the size of a difference that is shown, whatever its sign."""
     return span(sorted(map(abs, difference["interval"])), key)
 
 
@@ -379,7 +361,7 @@ def _signed(difference: Mapping[str, Any], key: str) -> str:
 
 
 def _examples(examples: Sequence[Example], comparison: Mapping[str, Any] | None) -> list[Block]:
-    """Pictures of each row: of those compared first, of all but the first few and of raw rows folded."""
+    """Show pictures of each row, those compared first; raw rows, and all but the first few, are folded."""
     by_row: dict[Row, list[Picture]] = {}
     for kind in KINDS:
         for example in examples:
@@ -398,7 +380,7 @@ def _examples(examples: Sequence[Example], comparison: Mapping[str, Any] | None)
 
 
 def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
-    """The few columns, the best of each marked, and what must be read with them."""
+    """Show the few columns, the best of each marked, and what must be read with them."""
     rows = summarized["rows"]
     cells = [summary.cells_of(row) for row in rows]
     arrows = {max: "↑", min: "↓"}
@@ -419,8 +401,8 @@ def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
     blocks: list[Block] = [Table(header, lines, best=frozenset(best))]
     blocks.append(Text("Marked: the best of a column. PSNR rewards dull color: read it with ΔCF beside it."))
     if failures:
-        said = count_of(failures, "result has no score", "results have no score")
-        blocks.append(Text(f"{said}; see Details.", strong=True))
+        counted = count_of(failures, "result has no score", "results have no score")
+        blocks.append(Text(f"{counted}; see Details.", strong=True))
     return blocks + [Text(note, strong=True) for note in summary.notes(summarized)]
 
 
@@ -436,10 +418,6 @@ def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods
     }
     shown = [Picture(data_uri(png, "png"), title) for title, png in drawn.items() if png is not None]
     return [Pictures(shown)] if shown else []
-
-
-def _tables(summarized: Mapping[str, Any]) -> list[Block]:
-    return [Folded(title, [Table(header, rows)]) for title, (header, *rows) in summary.tables(summarized).items()]
 
 
 def _costs(costs: Mapping[str, Cost]) -> Folded:

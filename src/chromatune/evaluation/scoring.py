@@ -5,10 +5,9 @@ Then what a method costs: its parameters, U-Net evaluations and FLOPs, seconds, 
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +85,7 @@ def score(result: np.ndarray, target: Target) -> Scores:
     found, distances = metrics.score_against(result, target.truth, target.truth_lab, target.gray)
     return {
         **found,
-        "bleeding": artifacts.bleeding_away_from(target.near_edges, result),
+        "bleeding": artifacts.color_bleeding(result, target.near_edges),
         "skin_ciede2000": None if target.face is None else artifacts.skin_distance(distances, target.face),
         **target.truth_scores,
     }
@@ -107,21 +106,6 @@ class MethodResults:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class PhotoScores:
-    """What is written of one photo under one method.
-
-    Attributes:
-        lines: of scores, one a row.
-        timing: line of seconds, or None.
-        features: for FID, by row's name and key; the truth's with gray's.
-    """
-
-    lines: list[Record]
-    timing: Record | None
-    features: dict[Name, np.ndarray]
-
-
 @dataclass
 class Scorer:
     """Runs methods over photos and scores their results; what is on disk already is not computed again.
@@ -129,11 +113,11 @@ class Scorer:
     Attributes:
         settings: of the evaluation.
         scores: lines of scores, by `RECORD_KEYS`.
-        timings: lines of seconds, by method, hints, subset and key; kept apart, since no two runs measure the same.
+        timings: lines of seconds, by method, hints, subset and key; in another file, as no two runs measure the same.
         pool: threads that prepare and score.
         find_face: the detector.
         keys: of all photos that are measured.
-        networks: for LPIPS and FID, where asked for.
+        networks: for LPIPS and FID, where they are measured.
         features: for FID, by row and key; None without it.
     """
 
@@ -149,14 +133,14 @@ class Scorer:
     _faces: dict[str, artifacts.Box | None] = field(default_factory=dict, repr=False)  # by content, for all methods
 
     def colorizer(self, model: str) -> Colorizer:
-        """Return the loaded model; one at a time is kept."""
+        """Return the loaded model; one at a time is in memory."""
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = None  # the old one's memory is free before the new one needs it
             self._loaded = model, Colorizer.load(model, device=self.settings.device)
         return self._loaded[1]
 
     def options_of(self, method: Method) -> ColorizeOptions:
-        """Return what the model is asked for."""
+        """Return the options of a method's model."""
         return make_options(prompt=method.prompt, steps=method.steps, seed=self.settings.seed)
 
     def score(self, method: Method, photos: Sequence[ChosenPhoto], advance: Advance) -> None:
@@ -164,10 +148,14 @@ class Scorer:
         missing = [photo for photo in photos if not self._is_scored(method, photo)]
         for _ in range(len(photos) - len(missing)):
             advance()
-        scored: deque[Future[PhotoScores]] = deque()
+        scored: deque[Future[tuple[list[Record], list[Record], dict[Name, np.ndarray]]]] = deque()
 
         def write_next() -> None:
-            self._write(scored.popleft().result())
+            lines, timings, found = scored.popleft().result()
+            self.timings.append(timings)
+            if self.features is not None:
+                self.features.append(found)
+            self.scores.append(lines)  # last: a photo with scores is complete
             advance()
 
         for results in self.run(method, missing):
@@ -223,19 +211,16 @@ class Scorer:
         return MethodResults(target, [color.recompose(target.gray, chroma), raw])
 
     def _targets(self, photos: Sequence[ChosenPhoto]) -> Iterator[Target]:
-        """What the photos' results are compared with, in order, some prepared ahead."""
+        """Yield what the photos' results are compared with, in order, some prepared ahead."""
         return prefetch(self.pool, self._open_target, photos, AHEAD)
 
     def _open_target(self, photo: ChosenPhoto) -> Target:
         square = photo.open_square(self.settings.size_px)
         gray = color.luma(square.rgb_u8)
         near_edges = artifacts.near_luma_edges(gray)
-        cf_field, cf_signed = metrics.colorfulness_variants(square.rgb_u8)
-        truth_scores: Scores = {
-            "truth_cf_field": cf_field,
-            "truth_cf_signed": cf_signed,
-            "truth_bleeding": artifacts.bleeding_away_from(near_edges, square.rgb_u8),
-        }
+        variants = metrics.colorfulness_variants(square.rgb_u8)
+        truth_scores: Scores = {f"truth_cf_{variant}": value for variant, value in variants.items()}
+        truth_scores["truth_bleeding"] = artifacts.color_bleeding(square.rgb_u8, near_edges)
         if photo.content not in self._faces:
             self._faces[photo.content] = self.find_face(gray)
         lab, face = metrics.lab_of(square.rgb_u8), self._faces[photo.content]
@@ -252,13 +237,6 @@ class Scorer:
             return True
         return all((row, photo.key) in self.features for row in _featured(method))
 
-    def _write(self, scored: PhotoScores) -> None:
-        if scored.timing is not None:
-            self.timings.append([scored.timing])
-        if self.features is not None:
-            self.features.append(scored.features)
-        self.scores.append(scored.lines)
-
 
 def _featured(method: Method) -> tuple[str, ...]:
     """Names of the rows whose features this method stores: gray runs on every photo, so the truth's come with it."""
@@ -266,11 +244,14 @@ def _featured(method: Method) -> tuple[str, ...]:
     return (*names, TRUTH) if method.name == GRAY_METHOD else names
 
 
-def _score_results(method: Method, results: MethodResults, networks: Networks) -> PhotoScores:
+def _score_results(
+    method: Method, results: MethodResults, networks: Networks
+) -> tuple[list[Record], list[Record], dict[Name, np.ndarray]]:
+    """Return the lines of scores, one a row; those of seconds, none or one; and features for FID, by name."""
     target, pictures = results.target, results.pictures
     photo = {"subset": target.photo.subset, "key": target.photo.key}
     if isinstance(pictures, PhotoError):
-        return PhotoScores([row.fields | photo | {"failed": str(pictures)} for row in method.rows], None, {})
+        return [row.fields | photo | {"failed": str(pictures)} for row in method.rows], [], {}
     lines: list[Record] = []
     for row, picture in zip(method.rows, pictures, strict=True):
         line: Record = row.fields | photo | score(picture, target)
@@ -281,10 +262,10 @@ def _score_results(method: Method, results: MethodResults, networks: Networks) -
     if networks.fid is not None and target.photo.subset == HELD_OUT:
         featured = zip(_featured(method), [*pictures, target.truth], strict=False)  # the truth's with gray's alone
         found = {(row, target.photo.key): features(networks.fid, picture) for row, picture in featured}
-    timing = None
+    timings: list[Record] = []
     if results.seconds is not None:
-        timing = {"method": method.name, "hints": method.hints, **photo, "seconds": results.seconds}
-    return PhotoScores(lines, timing, found)
+        timings.append({"method": method.name, "hints": method.hints, **photo, "seconds": results.seconds})
+    return lines, timings, found
 
 
 def hint_places(content: str, seed: int, count: int) -> np.ndarray:
@@ -318,15 +299,9 @@ def hint_squares(size_px: int, content: str, seed: int, count: int) -> list[tupl
 
 
 def hints_of_truth(truth: np.ndarray, content: str, seed: int, count: int) -> Hints:
-    """Return the first `count` hints of a photo: squares of the truth's mean color there.
+    """Return the first `count` hints of a photo, (S, S, 3) uint8 sRGB: squares of the truth's mean color there.
 
-    The truth's colors are an upper bound of what a person knows.
-
-    Args:
-        truth: (S, S, 3) uint8 sRGB.
-        content: see `hint_places`.
-        seed: of the evaluation.
-        count: how many; with none, no hints.
+    The truth's colors are an upper bound of what a person knows. See `hint_places` for the other arguments.
     """
     if not count:
         return Hints()
@@ -376,13 +351,6 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
         "unet_evaluations": evaluations,
         "gflops": flops.get_total_flops() / 1e9,
     }
-
-
-def median_seconds(timings: Iterable[Record], method: Method) -> float | None:
-    """Return the median wall seconds of the model's pass over the photos of one method; None without a timing."""
-    wanted = method.name, method.hints
-    seconds = [timing["seconds"] for timing in timings if (timing["method"], timing["hints"]) == wanted]
-    return statistics.median(seconds) if seconds else None
 
 
 def peak_memory_mib(colorizer: Colorizer) -> float | None:

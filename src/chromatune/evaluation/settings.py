@@ -22,12 +22,8 @@ HintCount = Annotated[int, Field(ge=0, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
 
 
-def named_folder(given: object) -> object:
-    """Return NAME=DIR in its two parts; anything but a string as it is.
-
-    Raises:
-        ValueError: one of the parts is missing.
-    """
+def _name_and_folder(given: object) -> object:
+    """Return NAME=DIR in its two parts; anything but a string as it is."""
     if not isinstance(given, str):
         return given
     name, _, folder = given.partition("=")
@@ -51,7 +47,7 @@ def _share_or_number(given: object) -> object:
         raise ValueError("accepted is a share such as 0.1, or a number of photos") from None
 
 
-NamedFolder = Annotated[tuple[str, str], BeforeValidator(named_folder)]
+NamedFolder = Annotated[tuple[str, str], BeforeValidator(_name_and_folder)]
 
 
 class EvaluationSettings(BaseModel):

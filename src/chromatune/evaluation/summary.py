@@ -1,7 +1,7 @@
 """Scores of single photos ⇒ a row a method: means, 95 % intervals, paired differences; as data and as tables.
 
-Intervals are of a seeded paired bootstrap. A resample is how often each photo was drawn, with replacement. All that is
-taken over the same photos is taken over the same resamples, so that differences are paired.
+Intervals are of a seeded paired bootstrap. A resample is how often each photo was drawn, with replacement. All
+statistics over the same photos use the same resamples, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ import numpy as np
 
 from chromatune.errors import count_of
 from chromatune.evaluation.perceptual import ENOUGH_PHOTOS
-from chromatune.evaluation.protocol import GRAY_METHOD, HELD_OUT, RECORD_TYPES, SEEN, Method, Record, Row, row_of
+from chromatune.evaluation.protocol import (
+    GRAY_METHOD,
+    HELD_OUT,
+    RECORD_TYPES,
+    SEEN,
+    Method,
+    Record,
+    Row,
+    row_of,
+    scored_by_row,
+)
 from chromatune.reports import MISSING, markdown_table
 
 RESAMPLES = 2000
@@ -34,7 +44,7 @@ OPTIONAL = (LPIPS, FID)
 COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
 SPREAD = ("psnr", "ciede2000", "cf_field")
 GENERALIZATION = ("psnr", "ab_mse", "ciede2000")
-DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # what one method is said to be better by
+DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # of two methods, the better one is better in these
 
 TITLES = {
     "photos": "photos",
@@ -73,12 +83,7 @@ Statistics = dict[str, np.ndarray]  # name ⇒ (1 + resamples,), the plain value
 
 
 def is_score(record: Record, *, with_lpips: bool = False) -> bool:
-    """Return whether a line of rows.jsonl holds all scores, or why there are none.
-
-    Args:
-        record: the line.
-        with_lpips: whether LPIPS was measured.
-    """
+    """Return whether a line of rows.jsonl holds all scores, LPIPS too where it is measured, or why there are none."""
     if not all(type(record.get(name)) is kind for name, kind in RECORD_TYPES.items()):
         return False
     if "failed" in record:
@@ -87,11 +92,6 @@ def is_score(record: Record, *, with_lpips: bool = False) -> bool:
     if SKIN not in record or not all(is_number(record.get(name)) for name in needed):
         return False
     return record[SKIN] is None or is_number(record[SKIN])
-
-
-def is_timing(record: Record) -> bool:
-    """Return whether a line of timings.jsonl holds a number of seconds."""
-    return is_number(record.get("seconds"))
 
 
 def is_number(value: object) -> bool:
@@ -155,12 +155,7 @@ def summarize_rows(records: Sequence[Record], methods: Sequence[Method], seed: i
     """Return a dictionary a row: name, fields, counts, means by metric, intervals, and differences to two other rows.
 
     "minus_gray" and "minus_first" (the first model's recomposed row) hold the difference of means and its interval,
-    over the photos that both rows have.
-
-    Args:
-        records: lines of scores.
-        methods: in the order of the table.
-        seed: of the bootstrap.
+    over the photos that both rows have. Rows are in the order of the methods; the bootstrap has the seed.
     """
     found = scored_by_row(records, HELD_OUT)
     scored = {row: found.get(row, {}) for method in methods for row in method.rows}
@@ -186,12 +181,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     """Compare the best model or tool with the next best, each at its best settings, over the photos both have.
 
     Best is who gains most PSNR over the gray input on its own photos; on the photos of both, the better one is first.
-    Rows are recomposed ones, without hints.
-
-    Args:
-        records: lines of scores.
-        methods: all of the evaluation.
-        seed: of the bootstrap.
+    Rows are recomposed ones, without hints; the bootstrap has the seed.
 
     Returns:
         "best" and "other" (names of rows; other is None without one), "contenders" (how many models and tools have
@@ -218,11 +208,11 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     compared: dict[str, Any] = {"contenders": len(ranked)}
     if other is not None:
         common = [key for key in scored[best] if key in scored[other]]
-        here, there = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
-        if here["psnr"][0] < there["psnr"][0]:
-            best, other, here, there = other, best, there, here
-        gaps = [float(statistics["delta_cf_field"][0]) for statistics in (here, there)]
-        compared |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(here, there, DECISIVE)
+        first, second = (_statistics([scored[row][key] for key in common], seed) for row in (best, other))
+        if first["psnr"][0] < second["psnr"][0]:
+            best, other, first, second = other, best, second, first
+        gaps = [float(statistics["delta_cf_field"][0]) for statistics in (first, second)]
+        compared |= {"photos": len(common), "delta_cf_fields": gaps} | _as_differences(first, second, DECISIVE)
     return compared | {"best": best, "other": other, "settings": settings_of[best]}
 
 
@@ -251,7 +241,7 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
 
 
 def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], seed: int) -> list[dict[str, Any]]:
-    """Return how much better each model is on photos it was trained on: mean there minus mean on held-out photos.
+    """Return how much better each model is on photos it was trained on: their mean minus that of held-out photos.
 
     The photos are others, so the two means are resampled independently. Empty without photos seen in training.
     """
@@ -260,23 +250,9 @@ def generalization_gaps(records: Sequence[Record], methods: Sequence[Method], se
         seen, held_out = (list(scored.get(row, {}).values()) for scored in by_subset)
         if not seen or not held_out:
             continue
-        there, here = _statistics(seen, seed), _statistics(held_out, seed + 1)
-        gaps.append({"name": row.name, "seen": len(seen)} | _as_differences(there, here, GENERALIZATION))
+        of_both = _statistics(seen, seed), _statistics(held_out, seed + 1)
+        gaps.append({"name": row.name, "seen": len(seen)} | _as_differences(*of_both, GENERALIZATION))
     return gaps
-
-
-def scored_by_row(records: Sequence[Record], subset: str) -> dict[Row, dict[str, Record]]:
-    """Return the records with scores of one subset of the photos: row ⇒ key ⇒ record."""
-    scored: dict[Row, dict[str, Record]] = {}
-    for record in records:
-        if record["subset"] == subset and "failed" not in record:
-            scored.setdefault(row_of(record), {})[record["key"]] = record
-    return scored
-
-
-def failures_of(records: Sequence[Record]) -> tuple[tuple[str, str, str], ...]:
-    """Return (row, key, reason) of every result that was missing or could not be scored."""
-    return tuple((row_of(record).name, record["key"], record["failed"]) for record in records if "failed" in record)
 
 
 def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
@@ -287,9 +263,13 @@ def scores_table(rows: Mapping[str, Mapping[str, float]], titles: Mapping[str, s
 
 def markdown_report(summary: Mapping[str, Any]) -> str:
     """Return the tables as Markdown: means, intervals, differences, and below them what was measured and on what."""
-    written = {title: markdown_table(lines) for title, lines in tables(summary).items()}
-    sections = [f"## {title}\n\n{text}" for title, text in written.items()]
-    return "\n".join([_header(summary["protocol"]), *sections, *(note + "\n" for note in notes(summary))])
+    protocol = summary["protocol"]
+    lines = [f"# Evaluation on {protocol['source']}", ""]
+    lines += [f"- {key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items() if key != "source"]
+    lines.append("")
+    lines += [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables(summary).items()]
+    lines += [note + "\n" for note in notes(summary)]
+    return "\n".join(lines)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
@@ -306,7 +286,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """Return title ⇒ lines of cells, the header first; there is no empty table."""
     rows = {row["name"]: row for row in summary["rows"]}
-    intervals = {name: _spans(row["intervals"]) for name, row in rows.items() if "intervals" in row}
+    intervals = {
+        name: {key: span(ends, key) for key, ends in row["intervals"].items()}
+        for name, row in rows.items()
+        if "intervals" in row
+    }
     optional = {
         name: f"{TITLES[name]} ({summary['protocol'][name]})" for name in OPTIONAL if name in summary["protocol"]
     }
@@ -348,43 +332,32 @@ def span(ends: Sequence[float], key: str) -> str:
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
     names = [*MEANS, LPIPS] if LPIPS in photos[0] else MEANS
     columns = {name: np.array([record[name] for record in photos]) for name in names}
-    statistics = _with_gaps(resampled_means(columns, seed))
+    statistics = resampled_means(columns, seed)
+    # ΔCF is of the mean colorfulness, without a sign: too dull and too vivid are as wrong
+    statistics |= {gap: np.abs(statistics[cf] - statistics[f"truth_{cf}"]) for gap, cf in GAPS.items()}
     faces = [record[SKIN] for record in photos if record[SKIN] is not None]
     if len(faces) > 1:  # of one, the interval would have no width
         statistics |= resampled_means({SKIN: np.array(faces)}, seed)
     return statistics
 
 
-def _with_gaps(means: Statistics) -> Statistics:
-    return means | {gap: _gap(means[cf], means[f"truth_{cf}"]) for gap, cf in GAPS.items()}
-
-
-def _gap(of_results: np.ndarray, of_truths: np.ndarray) -> np.ndarray:
-    """ΔCF of mean colorfulness: too dull and too vivid are as wrong, so lower is better."""
-    return np.abs(of_results - of_truths)
-
-
 def _differences(photos: Mapping[str, Record], others: Mapping[str, Record], seed: int) -> dict[str, Any]:
-    """Differences over the photos both have; equal seed and number mean that both are resampled alike."""
+    """Return differences over the photos both have; equal seed and number mean that both are resampled alike."""
     common = [key for key in photos if key in others]
     if not common:
         return {}
-    here, there = (_statistics([row[key] for key in common], seed) for row in (photos, others))
-    return {"photos": len(common)} | _as_differences(here, there, COMPARED)
+    first, second = (_statistics([row[key] for key in common], seed) for row in (photos, others))
+    return {"photos": len(common)} | _as_differences(first, second, COMPARED)
 
 
-def _as_differences(here: Statistics, there: Statistics, names: Sequence[str]) -> dict[str, Any]:
-    differences = {name: here[name] - there[name] for name in names if name in here and name in there}
+def _as_differences(first: Statistics, second: Statistics, names: Sequence[str]) -> dict[str, Any]:
+    differences = {name: first[name] - second[name] for name in names if name in first and name in second}
     return {name: {"mean": float(d[0]), "interval": interval(d)} for name, d in differences.items()}
 
 
 def _table(rows: Mapping[str, Mapping[str, str]], titles: Mapping[str, str], keys: Sequence[str]) -> list[list[str]]:
     header = ["", *(titles[key] for key in keys)]
     return [header, *([name, *(row.get(key, MISSING) for key in keys)] for name, row in rows.items())]
-
-
-def _spans(intervals: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    return {key: span(ends, key) for key, ends in intervals.items()}
 
 
 def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
@@ -398,12 +371,6 @@ def _difference_cells(differences: Mapping[str, Any]) -> dict[str, str]:
 def _spread_name(spread: Mapping[str, Any]) -> str:
     steps = "" if spread["steps"] is None else f", {count_of(spread['steps'], 'step')}"
     return f"{spread['model']}{steps}{', raw' if spread['raw'] else ''}, {spread['prompts']} prompts"
-
-
-def _header(protocol: Mapping[str, Any]) -> str:
-    lines = [f"# Evaluation on {protocol['source']}", ""]
-    lines += [f"- {key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items() if key != "source"]
-    return "\n".join(lines) + "\n"
 
 
 def plain(value: Any) -> str:

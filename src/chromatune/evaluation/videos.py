@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.reports import markdown_table
 from chromatune.video import (
     Frame,
-    ShotChroma,
     Video,
     VideoOptions,
     VideoRun,
@@ -65,7 +64,7 @@ class TimeScore:
             rgb: (H, W, 3) uint8.
             truth: the same.
             motion: flow to the frame before at a smaller size, and where it is believed; None at a shot's start.
-            starts: whether a shot starts here.
+            starts: whether the frame starts a shot.
         """
         if starts:
             self.before.clear()
@@ -166,8 +165,8 @@ def evaluate_video(
 ) -> dict[str, Any]:
     """Measure models on a video in color, and write the figures, a table and a strip of frames.
 
-    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Beside them stand
-    the gray video, and the truth itself, whose own change along the motion is what grain, exposure and wrong flow make.
+    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Further rows
+    are the gray video, and the truth, whose own change along the motion comes of grain, exposure and wrong flow.
 
     Args:
         source: see `is_video_source`.
@@ -197,7 +196,7 @@ def evaluate_video(
         run = VideoRun(video, video_options, start_stage=start_stage)
         run.colorize_shots()
         cuts, count = {shot.start for shot in run.shots}, run.frames
-        colorizings[f"{model}, {THROUGH_TIME}"] = _ThroughTime(run).frame
+        colorizings[f"{model}, {THROUGH_TIME}"] = _through_time(run)
     rows = {GRAY: TimeScore()} | {name: TimeScore() for name in colorizings}
     truth_row, strips = TimeScore(), _Strips(count, [GRAY, *colorizings, TRUTH])
     advance = start_stage("measuring frames", count)
@@ -211,9 +210,18 @@ def evaluate_video(
             rows[name].add(picture, truth, motion, index in cuts)
         strips.add(index, {TRUTH: truth} | pictures)
         advance()
-    found = _summary(source, truth_row, rows, count, len(cuts), command)
-    _write(out, found, strips)
-    return found
+    own = truth_row.means() | {"psnr": None}
+    scores = {TRUTH: own} | {name: score.means() for name, score in rows.items()}
+    summary = {
+        "video": source,
+        "frames": count,
+        "shots": len(cuts),
+        "command": command,
+        "version": chromatune.__version__,
+        "rows": [{"name": name} | _beside_truth(means, own) for name, means in scores.items()],
+    }
+    _write(out, summary, strips)
+    return summary
 
 
 def video_table(summary: dict[str, Any]) -> list[list[str]]:
@@ -231,21 +239,18 @@ def _frame_by_frame(colorizer: Colorizer, options: ColorizeOptions, index: int, 
     return to_depth(colorizer.colorize(Photo(frame.luma), options).rgb, np.uint8)
 
 
-class _ThroughTime:
-    """A video's frames with the chroma that a run has cached."""
+def _through_time(run: VideoRun) -> Colorizing:
+    """Return a function that gives a video's frames the chroma that a run has cached; one shot's is in memory."""
+    read = lru_cache(maxsize=1)(run.cache.read)
 
-    def __init__(self, run: VideoRun) -> None:
-        self._cache, self._segments = run.cache, run.segments
-        self._current: tuple[str, ShotChroma] | None = None
-
-    def frame(self, index: int, frame: Frame) -> np.ndarray:
-        segment = next(each for each in self._segments if each.shot.start <= index < each.shot.stop)
-        if self._current is None or self._current[0] != segment.cache_key:
-            self._current = segment.cache_key, self._cache.read(segment.cache_key)
-        chroma = self._current[1]
+    def colorize(index: int, frame: Frame) -> np.ndarray:
+        segment = next(each for each in run.segments if each.shot.start <= index < each.shot.stop)
+        chroma = read(segment.cache_key)
         height, width = chroma.lumas.shape[1:]
         luma = resize(frame.luma, height, width)
         return to_depth(color.recompose(frame.luma, chroma.at(index - segment.shot.start, luma)), np.uint8)
+
+    return colorize
 
 
 class _Strips:
@@ -269,7 +274,7 @@ class _Strips:
 def _with_motion(
     video: Video, cuts: set[int]
 ) -> Iterator[tuple[Frame, np.ndarray, tuple[np.ndarray, np.ndarray] | None]]:
-    """Each frame in gray, with its true colors, 8 bits, and its motion to the one before."""
+    """Yield each frame in gray, with its true colors, 8 bits, and its motion to the one before."""
     before: np.ndarray | None = None
     for index, frame in enumerate(video.read(colors=True)):
         if frame.rgb is None:
@@ -285,17 +290,9 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _summary(
-    source: str, truth: TimeScore, rows: dict[str, TimeScore], count: int, shots: int, command: str
-) -> dict[str, Any]:
-    own = truth.means() | {"psnr": None}
-    found = [{"name": TRUTH} | _beside(own, own)]
-    found += [{"name": name} | _beside(score.means(), own) for name, score in rows.items()]
-    facts = {"video": source, "frames": count, "shots": shots, "command": command, "version": chromatune.__version__}
-    return facts | {"rows": found}
+def _beside_truth(means: dict[str, float | None], truth: dict[str, float | None]) -> dict[str, float | None]:
+    """Return means of a row, with their difference from the truth's or ratio to them."""
 
-
-def _beside(means: dict[str, float | None], truth: dict[str, float | None]) -> dict[str, float | None]:
     def ratio(name: str) -> float | None:
         one, other = means[name], truth[name]
         return None if one is None or not other else one / other

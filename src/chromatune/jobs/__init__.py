@@ -8,7 +8,7 @@ An archive is a folder of photos with the folder of their results:
 stores.py          folders of this machine and behind URLs
 archive_worker.py  one photo from its file to its result's, in whatever process; threads that do so
 ray_engine.py      the same by processes of Ray
-manifest.py        the table of what is known, in the destination, and the names of results
+manifest.py        the table of an archive's photos, in its destination, and the names of results
 catalog.py         which photos there are, which are to be colorized, and the outcome of each
 summary.py         the page
 archive.py         all of it: `colorize_archive`, once or as photos arrive

@@ -20,7 +20,7 @@ from chromatune.jobs.stores import STATE_FILE, STATE_FOLDER, LocalFolder, Store,
 from chromatune.jobs.summary import write_summary
 
 POLL_SECONDS = 2.0
-LOOKING_SHARE = 0.1  # of the time, at most: a large folder on a slow drive takes long to look through
+LISTING_SHARE = 0.1  # of the time, at most: a large folder on a slow drive takes long to list
 
 EngineName = Literal["local", "ray"]
 
@@ -30,9 +30,11 @@ class ArchiveProgress(Protocol):
 
     def listed(self, catalog: Catalog) -> None:
         """Show what was found: all photos of the source are listed."""
+        return
 
     def watching(self, catalog: Catalog) -> None:
         """Show that the run waits for photos that arrive."""
+        return
 
     def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
         """Return a context in which photos are colorized, and in it, what to call with the outcome of each.
@@ -41,20 +43,11 @@ class ArchiveProgress(Protocol):
             photos: number of those to be colorized.
             done: number of those that need not be.
         """
-
-
-class SilentProgress:
-    """An `ArchiveProgress` that shows nothing."""
-
-    def listed(self, catalog: Catalog) -> None:
-        """Show nothing."""
-
-    def watching(self, catalog: Catalog) -> None:
-        """Show nothing."""
-
-    def colorizing(self, photos: int, done: int) -> AbstractContextManager[Callable[[ArchiveRecord], None]]:
-        """Show nothing."""
         return nullcontext(lambda record: None)
+
+
+class SilentProgress(ArchiveProgress):
+    """An `ArchiveProgress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ def colorize_archive(
     Args:
         settings: folders, model and options.
         globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
-        records_dir: folder of this machine for what is known of the archive, where the destination is a URL.
+        records_dir: folder of this machine for the archive's records, where the destination is a URL.
         moved: the source is the one of earlier runs, under another path.
         engine: threads of this process, or processes of Ray.
         workers: photos computed at the same time; None for one a core, up to 8, or all of a cluster.
@@ -106,7 +99,7 @@ def colorize_archive(
     Raises:
         OptionsError: the folders or options contradict each other, another run works there, or no photo is wanted.
         ModelError, MissingExtraError: the model cannot be loaded, or a library is missing.
-        DataError: what is known of the archive is damaged.
+        DataError: the archive's records are damaged.
         PhotoError: no further photo can be done: the disk is full, or a folder is gone.
         WorkInterrupted: Ctrl-C; the next run goes on there.
     """
@@ -124,7 +117,7 @@ def colorize_archive(
                 planned = catalog.plan(listed)
                 with _saving(catalog):
                     _colorize(catalog, planned, len(listed) - len(planned), chosen, progress)
-        return _report(catalog)
+        return _make_report(catalog)
 
 
 def plan_archive(
@@ -145,7 +138,7 @@ def plan_archive(
 
 
 def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
-    """Return the folder of this machine for what is known of the archive."""
+    """Return the folder of this machine for the archive's records: its table, failures and page."""
     if isinstance(destination, LocalFolder):
         if records_dir is not None:
             raise OptionsError("--records-dir goes with a DEST that is a URL; a folder keeps its own records")
@@ -162,39 +155,34 @@ def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
 def lock_destination(
     destination: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
 ) -> Iterator[Manifest]:
-    """Open the manifest of a destination, made if missing, and keep other processes out while the block runs.
+    """Open the manifest of a destination, made if missing, and lock out other processes while the block runs.
 
     Args:
-        destination: of the results, or of what is known of them where they go elsewhere.
+        destination: of the results, or of the records where the results go elsewhere.
         source: of the photos; a destination belongs to the source of its first run.
         moved: the source is the one of earlier runs, under another path.
         results: where they go, if elsewhere.
 
     Raises:
         OptionsError: it belongs to another source, another process works there, or it holds other files.
-        DataError: it cannot be written, or what is known there is damaged.
+        DataError: it cannot be written, or its records are damaged.
     """
     folder, label = destination.path, printable(destination.name)
     if folder.exists() and not folder.is_dir():
         raise OptionsError(f"{label} is a file; give a folder for the results")
     try:
-        if not (folder / STATE_FILE).exists() and folder.is_dir() and _has_files(folder):
+        left_by_a_kill = {STATE_FOLDER, ".lock"}
+        new = not (folder / STATE_FILE).exists() and folder.is_dir()
+        if new and any(each.name not in left_by_a_kill for each in folder.iterdir()):
             raise OptionsError(f"{label} holds files of other work; give a new or empty folder for the results")
         (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
     facts = {"source": source.address} | ({} if results is None else {"results": results.address})
-    with lock_run_folder(folder, STATE_FILE, facts, "results", ignored=("source",) if moved else (), other="DEST"):
-        manifest = Manifest(folder / STATE_FOLDER)
-        try:
-            yield manifest
-        finally:
-            manifest.close()
-
-
-def _has_files(folder: Path) -> bool:
-    left_by_a_kill = {STATE_FOLDER, ".lock"}
-    return any(each.name not in left_by_a_kill for each in folder.iterdir())
+    ignored = ("source",) if moved else ()
+    lock = lock_run_folder(folder, STATE_FILE, facts, "results", ignored=ignored, other="DEST")
+    with lock, closing(Manifest(folder / STATE_FOLDER)) as manifest:
+        yield manifest
 
 
 def _load_engine(name: EngineName, settings: ArchiveSettings, workers: int | None, address: str | None) -> Engine:
@@ -230,12 +218,10 @@ def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
 def arrivals(
     find: Callable[[], Mapping[str, ListedPhoto]], pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, ListedPhoto]]:
-    """Yield what is new or changed and has stayed as it is from one look to the next, at least two seconds later.
-
-    It never ends.
+    """Yield, without end, what is new or changed and is the same in two listings, at least two seconds apart.
 
     Args:
-        find: looks once.
+        find: lists once.
         pause: waits for so many seconds.
     """
     before: Mapping[str, ListedPhoto] = {}
@@ -248,7 +234,7 @@ def arrivals(
         given |= settled
         before = now
         yield settled
-        pause(max(POLL_SECONDS, seconds / LOOKING_SHARE))
+        pause(max(POLL_SECONDS, seconds / LISTING_SHARE))
 
 
 def _colorize(
@@ -260,7 +246,7 @@ def _colorize(
 
 @contextmanager
 def _saving(catalog: Catalog) -> Iterator[None]:
-    """Save what is known, whatever ends the block; where it ends early, the error says how to go on."""
+    """Save the records, whatever ends the block; where it ends early, the error says how to go on."""
     try:
         yield
         catalog.commit()
@@ -281,7 +267,7 @@ def _so_far(catalog: Catalog) -> str:
     return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done, the same command goes on"
 
 
-def _report(catalog: Catalog) -> ArchiveReport:
+def _make_report(catalog: Catalog) -> ArchiveReport:
     """Write the page, and return the state of the archive."""
     done, failed = catalog.done_and_failed()
     summary = None

@@ -108,12 +108,7 @@ class ArchiveWorker:
     """A loaded model that takes photos from a source to a destination."""
 
     def __init__(self, settings: ArchiveSettings, workers: int = 1, limiter: ResourceLimiter | None = None) -> None:
-        """Load the model.
-
-        Args:
-            settings: of all photos.
-            workers: threads that will compute at the same time.
-            limiter: bounds what they do together; by default by their number.
+        """Load the model for `workers` threads; the limiter bounds what they do together, by default by their number.
 
         Raises:
             ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
@@ -137,7 +132,10 @@ class ArchiveWorker:
         except SourceGoneError:
             return ArchiveRecord(job.photo, "halted", f"{self._source.name} is gone: it was removed, or its drive was")
         except ChromaTuneError as error:
-            return ArchiveRecord(job.photo, "failed", self._failure(job, label, stamp, error))
+            message = str(error)
+            if self._source.stamp(job.photo) is not None and self._stamp(job) != stamp:  # half a file looks damaged
+                message = f"{label}: it changed while it was read; run again when it is complete"
+            return ArchiveRecord(job.photo, "failed", message)
         except MemoryError:
             return ArchiveRecord(job.photo, "failed", f"{label}: not enough memory for it; make it smaller")
         except OSError as error:  # of the destination: what concerns this photo alone is a PhotoError
@@ -156,14 +154,15 @@ class ArchiveWorker:
                 file.seek(0)
                 data = _read(file, label)
                 layer = self._read_layer(job)
-                content = _content_of(data, layer)
+                parts = [data] if layer is None else [data, layer]
+                content = "+".join(hashlib.sha256(part).hexdigest()[:HASH_DIGITS] for part in parts)
                 if self._stamp(job) != stamp:
                     raise PhotoError(f"{label}: changed")
                 if content == job.known_content:
                     size = self._destination.size(job.known_result)
                     return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
                 photo = read_photo(data, name=label, strict=self._settings.strict, max_pixels=self._settings.max_pixels)
-                del data
+                del data, parts
                 return self._write_result(job, photo, layer, stamp, content)
 
     def _write_result(
@@ -179,12 +178,6 @@ class ArchiveWorker:
         del photo, result
         self._destination.write(key, encoded)
         return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
-
-    def _failure(self, job: ArchiveJob, label: str, stamp: str, error: ChromaTuneError) -> str:
-        """Return why a photo failed: one that is still being copied looks damaged."""
-        if self._source.stamp(job.photo) is None or self._stamp(job) == stamp:
-            return str(error)
-        return f"{label}: it changed while it was read; run again when it is complete"
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)
@@ -209,11 +202,6 @@ def _read(file: BinaryIO, label: str) -> bytes:
         raise PhotoError(f"{label}: cannot be read ({error.strerror or error}); check the disk") from error
 
 
-def _content_of(data: bytes, layer: bytes | None) -> str:
-    parts = [data] if layer is None else [data, layer]
-    return "+".join(hashlib.sha256(part).hexdigest()[:HASH_DIGITS] for part in parts)
-
-
 def _suffix(key: str) -> str:
     name = key.rpartition("/")[2]
     return name[name.rindex(".") :]
@@ -226,36 +214,29 @@ class Engine(Protocol):
     """Takes an archive's jobs through workers."""
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job, in any order; jobs are asked for as there is room for them.
+        """Yield the outcome of each job, in any order; jobs are taken as there is room for them.
 
-        On a KeyboardInterrupt, raised here or thrown in, no further job is begun, the outcome of those in work is
+        On a KeyboardInterrupt, raised inside or thrown in, no further job is begun, the outcome of those in work is
         yielded, and it is raised again. An outcome whose use was cut off by it is yielded a second time.
+
+        Raises:
+            ModelError, MissingExtraError, OptionsError: the model cannot be loaded, or Ray cannot be joined.
         """
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model, and the processes that were started."""
 
 
 class LocalEngine:
     """Threads of this process that share one model: each worker computes a photo while others are read and written."""
 
     def __init__(self, make_worker: MakeWorker, workers: int | None = None) -> None:
-        """Load nothing yet.
-
-        Args:
-            make_worker: loads the model, before the first job.
-            workers: photos computed at the same time; None for one a core, up to 8.
-        """
+        """Load nothing before the first job; `workers` are photos computed at the same time: one a core, up to 8."""
         self._make_worker = make_worker
         self._workers = workers or usual_workers()
         self._worker: ArchiveWorker | None = None
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job; see `Engine.records`.
-
-        Raises:
-            ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
-        """
         threads = self._workers + 1  # one more: it reads or writes while the others compute
         # pixels are bounded where they are counted: in the worker, which opens the file
         return run_tasks(self._tasks(jobs), workers=threads, most_tasks=TASKS_A_THREAD * threads, in_order=False)
@@ -267,5 +248,4 @@ class LocalEngine:
             yield Task(partial(self._worker.colorize, job))
 
     def close(self) -> None:
-        """Let go of the model."""
         self._worker = None

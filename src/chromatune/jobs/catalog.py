@@ -7,7 +7,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -67,11 +67,11 @@ class Catalog:
     """The photos of one source and their results in one destination."""
 
     def __init__(self, settings: ArchiveSettings, manifest: Manifest, folder: Path, globs: Sequence[str] = ()) -> None:
-        """Read what is known.
+        """Read the manifest.
 
         Args:
             settings: of all photos.
-            manifest: what is known of them.
+            manifest: of the destination.
             folder: of this machine, for `failures.jsonl`: the destination, where that is one.
             globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
 
@@ -116,13 +116,17 @@ class Catalog:
         """Return what is to be done of photos that were listed, and why."""
         reasons = {photo: reason for photo, each in listed.items() if (reason := self._reason(photo, each.stamp))}
         names = self._names.names_of(reasons)
-        return [
-            PlannedPhoto(self._job(photo, names[photo], listed[photo].layer, reason), listed[photo], reason)
-            for photo, reason in reasons.items()
-        ]
+        planned = []
+        for photo, reason in reasons.items():
+            job = ArchiveJob(photo, *names[photo], listed[photo].layer)
+            if reason is Reason.CHANGED:
+                row = self.rows[photo]
+                job = dataclasses.replace(job, known_content=row.content, known_result=row.result)
+            planned.append(PlannedPhoto(job, listed[photo], reason))
+        return planned
 
     def colorize(self, planned: Sequence[PlannedPhoto], engine: Engine, show: Callable[[ArchiveRecord], None]) -> None:
-        """Colorize photos; the outcome of each is saved, then shown.
+        """Colorize photos; the outcome of each is saved, then shown. Rows of failed photos that are gone are deleted.
 
         On Ctrl-C the photos in work are finished and saved.
 
@@ -131,7 +135,13 @@ class Catalog:
             DataError: an outcome cannot be saved.
             ModelError, MissingExtraError, OptionsError: the model cannot be loaded.
         """
-        with self._failure_lines() as failures, closing(engine.records(self._jobs(planned))) as records:
+        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
+        self._manifest.forget(gone)
+        for photo in gone:
+            del self.rows[photo]
+        self.write_failures()
+        lines = LineFile(self.failures_file, FAILURE_KEYS)  # grows while photos are colorized
+        with lines as failures, closing(engine.records(self._jobs(planned))) as records:
             for each in planned:
                 if each.listed.problem:
                     record = ArchiveRecord(each.job.photo, "failed", each.listed.problem)
@@ -150,7 +160,7 @@ class Catalog:
             raise HaltedError(self._halted)
 
     def commit(self) -> None:
-        """Bring what is known to the disk."""
+        """Write all rows to the disk."""
         self._manifest.commit()
 
     def done_and_failed(self) -> tuple[list[Row], list[Row]]:
@@ -171,17 +181,6 @@ class Catalog:
             atomic_write(self.failures_file, "".join(lines).encode())
         else:
             self.failures_file.unlink(missing_ok=True)
-
-    @contextmanager
-    def _failure_lines(self) -> Iterator[LineFile]:
-        """Open the file of failures, which grows while photos are colorized; forget failed photos that are gone."""
-        gone = [photo for photo, row in self.rows.items() if row.state == "failed" and photo not in self.listed]
-        self._manifest.forget(gone)
-        for photo in gone:
-            del self.rows[photo]
-        self.write_failures()
-        with LineFile(self.failures_file, FAILURE_KEYS) as lines:
-            yield lines
 
     def _jobs(self, planned: Iterable[PlannedPhoto]) -> Iterator[ArchiveJob]:
         for each in planned:
@@ -204,14 +203,9 @@ class Catalog:
         elif record.state == "unchanged" and old is not None:
             row = dataclasses.replace(old, state="done", stamp=record.stamp, message="")
         else:
-            made = (
-                record.content,
-                self._good_keys[self.settings.strict],
-                record.result,
-                record.result_bytes,
-                record.pixels,
-            )
-            row = Row(photo, "done", record.stamp, *made, warnings=record.warnings)
+            made = record.result, record.result_bytes, record.pixels
+            key = self._good_keys[self.settings.strict]
+            row = Row(photo, "done", record.stamp, record.content, key, *made, warnings=record.warnings)
             if old is not None and old.result not in ("", record.result):
                 with suppress(OSError):
                     self.settings.destination.remove(old.result)  # the photo is of another kind now: it has one result
@@ -229,12 +223,6 @@ class Catalog:
         if self.settings.destination.size(row.result) != row.result_bytes:
             return Reason.MISSING
         return None if row.stamp == stamp else Reason.CHANGED
-
-    def _job(self, photo: str, names: tuple[str, str], layer: str | None, reason: Reason) -> ArchiveJob:
-        row = self.rows.get(photo)
-        if row is not None and reason is Reason.CHANGED:
-            return ArchiveJob(photo, *names, layer, known_content=row.content, known_result=row.result)
-        return ArchiveJob(photo, *names, layer)
 
     def _is_wanted(self, key: str) -> bool:
         lower = key.lower()

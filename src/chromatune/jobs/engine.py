@@ -42,7 +42,7 @@ class InlineExecutor(Executor):
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - raised again where the result is asked for
+        except Exception as error:  # noqa: BLE001 - raised again by `Future.result`
             future.set_exception(error)
         return future
 
@@ -57,7 +57,7 @@ def run_tasks(
     by that is yielded a second time.
 
     Args:
-        tasks: are asked for as there is room for them.
+        tasks: are taken as there is room for them.
         workers: threads; 0 works in the caller's thread.
         most_tasks: tasks that are in work, or wait, or whose results are not used yet.
         in_order: results come in the order of their tasks, else as they are done.

@@ -1,4 +1,4 @@
-"""What is known of an archive's photos: a table in its destination, whole at whatever moment its process is killed.
+"""The table of an archive's photos, in its destination: whole at whatever moment its process is killed.
 
 `ResultNames` gives each photo the name of its result, for good.
 """
@@ -82,11 +82,7 @@ class Manifest:
     """The table. One process at a time writes it: the one that has locked the destination."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Open the table, made if missing.
-
-        Args:
-            folder: that holds its file.
-            read_only: nothing is written, and without a file there are no rows.
+        """Open the table in a folder, made if missing; read-only, nothing is written, and a missing one is empty.
 
         Raises:
             DataError: it is damaged, of a newer version, or cannot be written.
@@ -96,7 +92,7 @@ class Manifest:
         with self._as_data_errors():
             if read_only:
                 known = self.path.exists()
-                # rw: what a killed process left half-written is put right by whoever opens it next
+                # rw: SQLite rolls back what a killed process left half-written, on the next opening
                 uri = f"{self.path.absolute().as_uri()}?mode=rw" if known else ":memory:"
                 self._table = sqlite3.connect(uri, uri=known, timeout=LOCK_TIMEOUT_SECONDS)
             else:
@@ -129,7 +125,8 @@ class Manifest:
             DataError: it cannot be written.
         """
         values = (row.state, row.stamp, row.content, row.settings, os.fsencode(row.result), row.result_bytes)
-        texts = (_as_text(row.message), json.dumps(row.warnings), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        message = row.message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # may hold a name
+        texts = (message, json.dumps(row.warnings), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         with self._as_data_errors():
             self._table.execute(PUT, (os.fsencode(row.photo), *values, row.pixels, *texts))
         if time.monotonic() - self._committed_at > COMMIT_SECONDS:
@@ -176,11 +173,6 @@ class Manifest:
             ) from error
 
 
-def _as_text(message: str) -> str:
-    """Return the message as text that can be stored: it may hold a name that is no valid text."""
-    return message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 class ResultNames:
     """Keys of results by photo. A photo keeps its keys for good, whatever photos come later.
 
@@ -195,11 +187,15 @@ class ResultNames:
 
     def names_of(self, photos: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it."""
-        photos = list(photos)
-        own = {photo: self._free(photo, *os.path.splitext(photo)) for photo in photos if _holds_result(photo)}
+        parts = {photo: os.path.splitext(photo) for photo in photos}
+        own = {
+            photo: self._free(photo, stem, suffix)
+            for photo, (stem, suffix) in parts.items()
+            if suffix_for(suffix, ORDINARY_PHOTO) == suffix
+        }
         # after all photos' own names: a.gif.png may be a photo itself
-        other = {photo: self._free(photo, photo, OTHER_SUFFIX) for photo in photos}
-        return {photo: (own.get(photo, other[photo]), other[photo]) for photo in photos}
+        other = {photo: self._free(photo, photo, OTHER_SUFFIX) for photo in parts}
+        return {photo: (own.get(photo, other[photo]), other[photo]) for photo in parts}
 
     def _free(self, photo: str, stem: str, suffix: str) -> str:
         number = 1
@@ -208,11 +204,6 @@ class ResultNames:
             if self._photo_of.setdefault(_folded(key), photo) == photo:
                 return key
             number += 1
-
-
-def _holds_result(photo: str) -> bool:
-    suffix = os.path.splitext(photo)[1]
-    return suffix_for(suffix, ORDINARY_PHOTO) == suffix
 
 
 def _folded(key: str) -> str:

@@ -1,6 +1,6 @@
 """Photos through one model to files of their own: which file each result goes to, and an event for each.
 
-`plan_jobs` names the files before any work is done; `colorize_photos` makes them. Nothing is printed here.
+`plan_jobs` names the files before any work is done; `colorize_photos` makes them. Nothing is printed.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -26,7 +26,7 @@ from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 
 STANDARD_STREAM = "-"
-ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what a name alone lets one expect
+ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what is expected by a name alone
 READ_AHEAD = 2  # photos that are read before the model asks for them
 
 HintLookup: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
@@ -98,7 +98,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Exists:
-    """A result that stands there already, and was not to be replaced."""
+    """A result that exists already, and was not to be replaced."""
 
     source: str
     path: Path
@@ -115,11 +115,6 @@ class DecodedPhoto:
     path: Path | None
     photo: Photo
     hints: Hints
-
-    @property
-    def pixels(self) -> int:
-        """Number of the photo's pixels."""
-        return self.photo.height_px * self.photo.width_px
 
 
 def plan_jobs(
@@ -150,50 +145,35 @@ def plan_jobs(
         if results > 1:
             raise OptionsError("standard output takes one result; give one photo and one variant, or -o FOLDER")
         return [Job(photos[0], 0, stem=None, page=wanted[photos[0]][0])]
-    jobs = [
-        _with_page(_job(source, out, variant, variants, len(photos)), page, len(of_photo))
-        for source, of_photo in wanted.items()
-        for page in of_photo
-        for variant in range(variants)
-    ]
-    _refuse_collisions(jobs)
+    jobs: list[Job] = []
+    source_of: dict[str, str] = {}
+    for source, of_photo in wanted.items():
+        for page, variant in product(of_photo, range(variants)):
+            number = (f"-{variant + 1}" if variants > 1 else "") + (f"-p{page}" if len(of_photo) > 1 else "")
+            jobs.append(Job(source, variant, *_result_name(source, out, number, len(photos)), page=page))
+    for job in jobs:
+        if (path := job.expected_path) is not None:
+            other = source_of.setdefault(os.path.realpath(path), job.source)
+            if other != job.source:
+                raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
     return jobs
 
 
-def _job(source: str, out: str | None, variant: int, variants: int, photos: int) -> Job:
-    number = f"-{variant + 1}" if variants > 1 else ""
+def _result_name(source: str, out: str | None, number: str, photos: int) -> tuple[str, str | None, bool]:
+    """Return stem, suffix and exactness of a result, see `Job`; its number tells a photo's variants and pages apart."""
     name = Path("stdin" if source == STANDARD_STREAM else source)
     suffix = None if source == STANDARD_STREAM else name.suffix
     if out is None:
-        return Job(
-            source, variant, str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source, suffix
-        )
+        beside = str(name.with_name(f"{name.stem}{RESULT_MARK}{number}")) if name.name else source
+        return beside, suffix, False
     target = Path(out)
     if photos == 1 and target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
         if suffix_for(target.suffix, ORDINARY_PHOTO) != target.suffix:
             raise OptionsError(f"{out}: results cannot be written as {target.suffix}; choose .png, .tif, .webp or .jpg")
-        return Job(source, variant, str(target.with_suffix("")) + number, target.suffix, exact=True)
+        return str(target.with_suffix("")) + number, target.suffix, True
     if target.exists() and not target.is_dir():
         raise OptionsError(f"{out} is a file; give a folder, or for one photo a file name such as result.png")
-    return Job(source, variant, str(target / (name.stem + number)), suffix)
-
-
-def _with_page(job: Job, page: int | None, pages: int) -> Job:
-    """Return the job for a page; where a photo has several, each result's name says which it is of."""
-    if page is None or pages == 1 or job.stem is None:
-        return replace(job, page=page)
-    return replace(job, page=page, stem=f"{job.stem}-p{page}")
-
-
-def _refuse_collisions(jobs: list[Job]) -> None:
-    source_of: dict[str, str] = {}
-    for job in jobs:
-        path = job.expected_path
-        if path is None:
-            continue
-        other = source_of.setdefault(os.path.realpath(path), job.source)
-        if other != job.source:
-            raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
+    return str(target / (name.stem + number)), suffix, False
 
 
 def no_hints(source: str) -> Hints:
@@ -247,7 +227,7 @@ def colorize_photos(
     pass, and the next ones go through it while the last are written.
 
     Args:
-        jobs: what to make, see `plan_jobs`; the jobs of a photo stand together.
+        jobs: what to make, see `plan_jobs`; the jobs of a photo follow each other.
         options: of each variant.
         model: see `Colorizer.load`.
         device: where to compute; None for the best there is.
@@ -256,7 +236,7 @@ def colorize_photos(
         overwrite: replace results that exist; the photos given are never replaced.
         strict: refuse damaged photos that could be read in part.
         max_pixels: larger photos are refused.
-        standard_input: the file that a job's source "-" stands for.
+        standard_input: content of the photo of a job whose source is "-".
         standard_output: takes the results of jobs without a name; needed for those alone.
         hints_of: returns the hints of a source's photo, or raises a `PhotoError`.
         like: photos in color whose colors are used where they show the same.
@@ -272,9 +252,11 @@ def colorize_photos(
     alone = len(possible) == 1  # threads would gain nothing, and each has memory of its own
     reading = ThreadPoolExecutor(1, "read-ahead")
 
-    def read(of_photo: list[Job]) -> list[DecodedPhoto | Failed | Exists]:
-        return _read(of_photo, outputs, partial(_decode, standard_input, strict, max_pixels), hints_of)
+    def decode(job: Job) -> Photo:
+        source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
+        return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
+    read = partial(_read, outputs=outputs, decode=decode, hints_of=hints_of)
     try:
         photos = (list(group) for _, group in groupby(possible, key=lambda job: (job.source, job.page)))
         found = map(read, photos) if alone else prefetch(reading, read, photos, READ_AHEAD)
@@ -305,30 +287,24 @@ class _OutputPaths:
     overwrite: bool
     results: set[str] = field(default_factory=set)  # real paths of results that this run has made or will make
 
-    def problem(self, path: Path | None) -> str | None:
-        """Return why no result may be written to a path, or None."""
+    def refuse(self, source: str, path: Path | None) -> Failed | Exists | None:
+        """Return why a photo's result may not be written to a path; None if it may."""
         if path is None:
             return None
         real_path = os.path.realpath(path)
         if real_path in self.inputs:
-            return f"{path} is one of the photos given, which are never replaced; choose another place with -o"
-        if real_path in self.results:
-            return f"{path} is the result of another photo of this run; colorize this one apart"
-        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
-            return f"{path}: no permission to write there; choose another place with -o"
-        return None
-
-    def exists(self, path: Path | None) -> bool:
-        """Return whether a result stands there already, and is to stay."""
-        return path is not None and not self.overwrite and os.path.lexists(path)
-
-    def add(self, path: Path | None) -> None:
-        if path is not None:
-            self.results.add(os.path.realpath(path))
+            problem = f"{path} is one of the photos given, which are never replaced; choose another place with -o"
+        elif real_path in self.results:
+            problem = f"{path} is the result of another photo of this run; colorize this one apart"
+        elif path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+            problem = f"{path}: no permission to write there; choose another place with -o"
+        else:
+            return Exists(source, path) if not self.overwrite and os.path.lexists(path) else None
+        return Failed(source, problem)
 
 
 def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Failed | Exists, None, list[Job]]:
-    """Return the jobs whose names let one expect a result; the others fail before any photo is read."""
+    """Return the jobs that can have a result by their names; yield why the others cannot, before any photo is read."""
     possible: list[Job] = []
     for source, group in groupby(jobs, key=lambda job: job.source):
         of_photo = list(group)
@@ -337,20 +313,12 @@ def _possible_jobs(jobs: Iterable[Job], outputs: _OutputPaths) -> Generator[Fail
             yield Failed(source, message, len(of_photo))
             continue
         for job in of_photo:
-            path = job.expected_path
-            problem = outputs.problem(path)
-            if problem is not None:
-                yield Failed(source, problem)
-            elif path is not None and outputs.exists(path):
-                yield Exists(source, path)
-            else:
+            refused = outputs.refuse(source, job.expected_path)
+            if refused is None:
                 possible.append(job)
+            else:
+                yield refused
     return possible
-
-
-def _decode(standard_input: bytes, strict: bool, max_pixels: int, job: Job) -> Photo:
-    source, name = (standard_input, "standard input") if job.source == STANDARD_STREAM else (job.source, None)
-    return read_photo(source, name=name, page=job.page, strict=strict, max_pixels=max_pixels)
 
 
 def _read(
@@ -367,14 +335,10 @@ def _read(
     entries: list[DecodedPhoto | Failed | Exists] = []
     for job in of_photo:
         path = job.path_for(photo)
-        problem = outputs.problem(path)  # again: what the photo holds may have changed the suffix
-        if problem is not None:
-            entries.append(Failed(source, problem))
-        elif path is not None and outputs.exists(path):
-            entries.append(Exists(source, path))
-        else:
-            outputs.add(path)
-            entries.append(DecodedPhoto(job, path, photo, hints))
+        refused = outputs.refuse(source, path)  # again: what the photo holds may have changed the suffix
+        if refused is None and path is not None:
+            outputs.results.add(os.path.realpath(path))
+        entries.append(refused or DecodedPhoto(job, path, photo, hints))
     return entries
 
 
@@ -439,20 +403,15 @@ def _tasks(
 ) -> Iterator[Task[Event | list[Event]]]:
     """Yield a task for each so many photos in a row, and one for each entry without a photo."""
     batch: list[DecodedPhoto] = []
-    for entry in entries:
+    for entry in chain(entries, [None]):  # None ends the last batch
         if isinstance(entry, DecodedPhoto):
             batch.append(entry)
         if batch and (len(batch) == together or not isinstance(entry, DecodedPhoto)):
-            yield _task(writer, batch)
+            pixels = sum(each.photo.height_px * each.photo.width_px for each in batch)
+            yield Task(partial(writer.write, batch), pixels=pixels)
             batch = []
-        if not isinstance(entry, DecodedPhoto):
+        if isinstance(entry, Failed | Exists):
             yield Task.known(entry)
-    if batch:
-        yield _task(writer, batch)
-
-
-def _task(writer: Writer, batch: list[DecodedPhoto]) -> Task[Event | list[Event]]:
-    return Task(partial(writer.write, batch), pixels=sum(each.pixels for each in batch))
 
 
 def _events(results: Iterable[Event | list[Event]]) -> Iterator[Event]:

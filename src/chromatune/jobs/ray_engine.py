@@ -1,7 +1,7 @@
 """An archive's jobs on a Ray cluster, or on a Ray of this machine: processes that each load the model once.
 
 Jobs and records travel, some hundred bytes each, and no pixels: a worker reads, colorizes and writes a photo whole.
-What is known of the archive stays here. Ray starts a lost worker again and gives it its jobs again.
+The archive's table stays with the process that sends the jobs. Ray restarts a lost worker and sends its jobs again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ class _Worker:
     """An `ArchiveWorker` in a process of its own; errors are returned: raised, Ray would put a traceback in front."""
 
     def __init__(self, make_worker: MakeWorker, folder: str) -> None:
-        """Load nothing yet.
-
-        Args:
-            make_worker: loads the model.
-            folder: of the process that gives out the jobs: paths of photos may be relative to it.
-        """
+        """Load nothing yet; paths may be relative to `folder`, that of the process that sends the jobs."""
         with suppress(OSError):  # of another machine, which needs it only where paths are relative
             os.chdir(folder)
         self._make_worker = make_worker
@@ -86,11 +81,6 @@ class RayEngine:
         self._starting: dict[ObjectRef, ActorHandle] = {}
 
     def records(self, jobs: Iterable[ArchiveJob]) -> Generator[ArchiveRecord, None, None]:
-        """Yield the outcome of each job; see `Engine.records`.
-
-        Raises:
-            ModelError, MissingExtraError, OptionsError: Ray cannot be joined, or the model cannot be loaded.
-        """
         sent = _SentJobs(self._started)
         suspects: list[ArchiveJob] = []  # their worker was lost, perhaps by another job of it
         try:
@@ -104,7 +94,9 @@ class RayEngine:
                 lost: list[ArchiveJob] = []
                 sent.send(job)
                 yield from sent.finished(lost)
-                yield from map(_worker_died, lost)
+                if lost:
+                    message = f"{count_of(RETRIES + 1, 'worker')} died of it, of too little memory, perhaps"
+                    yield ArchiveRecord(job.photo, "failed", f"{printable(job.photo)}: {message}; make it smaller")
         except KeyboardInterrupt:
             while sent:
                 yield from sent.finished(suspects)
@@ -113,7 +105,7 @@ class RayEngine:
             sent.wait()  # nobody is killed while writing
 
     def close(self) -> None:
-        """End the workers, and Ray where it was started here."""
+        """End the workers, and Ray where this engine has started it."""
         self._workers, self._starting = [], {}  # Ray ends workers without a handle, after what is in work
         self._ends.close()
 
@@ -139,12 +131,12 @@ class RayEngine:
         return self._workers
 
     def _start(self) -> None:
-        here = self._count or usual_workers()
-        self._ends.enter_context(joined(self._address, cpus=here, gpus=here if self._gpu else 0))
+        local = self._count or usual_workers()
+        self._ends.enter_context(joined(self._address, cpus=local, gpus=local if self._gpu else 0))
         import ray
 
         kind = "GPU" if self._gpu else "CPU"
-        count = self._count or (here if self._address is None else max(1, int(ray.cluster_resources().get(kind, 1))))
+        count = self._count or (local if self._address is None else max(1, int(ray.cluster_resources().get(kind, 1))))
         actor = ray.remote(
             num_cpus=1, num_gpus=int(self._gpu), max_restarts=-1, max_task_retries=RETRIES, max_concurrency=CONCURRENCY
         )(_Worker)
@@ -190,20 +182,10 @@ class _SentJobs:
         for ref in done:
             job, worker = self._sent[ref]
             try:
-                record: ArchiveRecord | None = ray.get(ref)
+                record = ray.get(ref)
             except ray.exceptions.RayActorError:
                 lost.append(job)
-                record = None
-            if record is not None:
+            else:
                 yield record
             del self._sent[ref]  # after its use: Ctrl-C may come in between
             self._load[worker] -= 1
-
-
-def _worker_died(job: ArchiveJob) -> ArchiveRecord:
-    workers = count_of(RETRIES + 1, "worker")
-    return ArchiveRecord(
-        job.photo,
-        "failed",
-        f"{printable(job.photo)}: {workers} died of it, of too little memory, perhaps; make it smaller",
-    )

@@ -23,7 +23,7 @@ from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first
 from chromatune.files import atomic_write
 from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
 
-STATE_FOLDER = ".chromatune"  # in a destination: what is known of its archive
+STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
 # Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ}
@@ -55,7 +55,7 @@ class StoreListing:
 
 
 class Store(Protocol):
-    """A folder here or elsewhere, that can be sent to other processes."""
+    """A folder of this machine or behind a URL; it can be sent to other processes."""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class Store(Protocol):
 
     @property
     def address(self) -> str:
-        """The same folder's one name, from wherever it is called."""
+        """The folder's one name, the same in every process and working directory."""
 
     def find(self) -> StoreListing:
         """List all photos below the folder; raise a `SourceGoneError` where there is no such folder."""
@@ -96,13 +96,12 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine, or of a drive that is mounted here."""
+    """A folder of this machine, or of a drive that is mounted on it."""
 
     name: str
 
     @property
     def path(self) -> Path:
-        """The folder."""
         return Path(self.name).expanduser()
 
     @property
@@ -111,11 +110,7 @@ class LocalFolder:
         return os.fsencode(self.path.resolve()).decode("utf-8", "backslashreplace")
 
     def find(self) -> StoreListing:
-        """List all photos below the folder, through links too; no hidden ones, and none in folders of results.
-
-        Raises:
-            SourceGoneError: there is no such folder.
-        """
+        """List all photos below the folder, through links too; no hidden ones, and none in folders of results."""
         if not self.path.is_dir():
             raise SourceGoneError
         listing = list_folder(self.path)
@@ -129,7 +124,6 @@ class LocalFolder:
         return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
 
     def open(self, key: str) -> BinaryIO:
-        """Open a file for reading; see `Store.open`."""
         path = self.path / key
         label = printable(str(path))
         try:
@@ -147,9 +141,8 @@ class LocalFolder:
             raise PhotoError(f"{label}: cannot be opened ({reason}); check the disk") from error
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a file; see `Store.write`."""
         path = self.path / key
-        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder beside a drive that was taken away
+        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder in place of a removed drive
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,12 +155,10 @@ class LocalFolder:
             raise
 
     def size(self, key: str) -> int | None:
-        """Return the bytes of a file; None where there is no such file."""
         found = self._stat(key)
         return None if found is None else found.st_size
 
     def remove(self, key: str) -> None:
-        """Delete a file, if there is one."""
         with suppress(FileNotFoundError):
             (self.path / key).unlink()
 
@@ -199,7 +190,6 @@ class RemoteFolder:
 
     @property
     def address(self) -> str:
-        """The URL."""
         return self.name
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,10 +200,14 @@ class RemoteFolder:
 
     @property
     def _fs(self) -> Any:
-        return self._connect()[0]
+        return self.connect()[0]
 
-    def _connect(self) -> tuple[Any, str]:
-        """Return fsspec's file system and the folder's path in it."""
+    def connect(self) -> tuple[Any, str]:
+        """Return fsspec's file system and the folder's path in it.
+
+        Raises:
+            MissingExtraError, OptionsError: a library that opens such URLs is not installed, or there is none.
+        """
         if self._connection is None:
             if find_spec("fsspec") is None:
                 raise MissingExtraError(self.name, "ray")
@@ -230,19 +224,10 @@ class RemoteFolder:
             self._connection = fs, root.rstrip("/")
         return self._connection
 
-    def check_installed(self) -> None:
-        """Check that the libraries that open such URLs are installed.
-
-        Raises:
-            MissingExtraError, OptionsError: they are not.
-        """
-        self._connect()
-
     def _path(self, key: str) -> str:
-        return f"{self._connect()[1]}/{key}"
+        return f"{self.connect()[1]}/{key}"
 
     def find(self) -> StoreListing:
-        """List all photos below the folder; see `Store.find`."""
         stamps = {}
         for key, info in self._listing().items():
             hidden = any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/"))
@@ -252,7 +237,7 @@ class RemoteFolder:
         return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own))
 
     def _listing(self) -> dict[str, dict[str, Any]]:
-        fs, root = self._connect()
+        fs, root = self.connect()
         try:
             found = fs.find(root, detail=True)
             gone = not found and not fs.exists(root)
@@ -268,7 +253,6 @@ class RemoteFolder:
         return None if info is None else _stamp(info)
 
     def open(self, key: str) -> BinaryIO:
-        """Fetch a file whole, for reading; see `Store.open`."""
         label = printable(f"{self.name}/{key}")
         try:
             return io.BytesIO(self._fs.cat_file(self._path(key)))
@@ -280,7 +264,6 @@ class RemoteFolder:
             raise SourceGoneError(first_line(error)) from error
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a file whole or not at all; see `Store.write`."""
         fs, path = self._fs, self._path(key)
         try:
             if _scheme(self.name) in ATOMIC_STORES:
@@ -309,7 +292,6 @@ class RemoteFolder:
         return None if info is None else info["size"]
 
     def remove(self, key: str) -> None:
-        """Delete a file, if there is one."""
         self._sizes.pop(key, None)
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
@@ -317,7 +299,7 @@ class RemoteFolder:
     def _info(self, key: str) -> dict[str, Any] | None:
         try:
             info: dict[str, Any] = self._fs.info(self._path(key))
-        except Exception:  # noqa: BLE001 - whatever is wrong, `open` will say it
+        except Exception:  # noqa: BLE001 - whatever is wrong, `open` reports it
             return None
         return info if info.get("type") == "file" else None
 
@@ -345,7 +327,7 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
             raise OptionsError(f"{printable(each.name)}: no such folder; check the path")
     for each in (source, destination, layers):
         if isinstance(each, RemoteFolder):
-            each.check_installed()
+            each.connect()
     photos, results = f"{source.address}/", f"{destination.address}/"
     if photos.startswith(results) or results.startswith(photos):
         raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
@@ -354,12 +336,7 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
 
 
 def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFolder | None = None) -> None:
-    """Check that results cannot fall among the photos, and that layers are not among them.
-
-    Raises:
-        OptionsError: there is no such source, both are one folder, the source lies in the destination, or the layers
-            are not there or lie in the source.
-    """
+    """Check the same of folders of this machine, through links too."""
     if not source.path.is_dir():
         kind = "is a file; give the folder it is in" if source.path.exists() else "no such folder; check the path"
         raise OptionsError(f"{printable(source.name)}: {kind}")

@@ -43,22 +43,9 @@ LONGEST_CAPTION = 26  # characters: about as wide as a thumbnail
 
 
 def write_summary(
-    folder: Path,
-    settings: ArchiveSettings,
-    photos: int,
-    done: Sequence[Row],
-    failed: Sequence[Row],
-    outdated: int = 0,
+    folder: Path, settings: ArchiveSettings, photos: int, done: Sequence[Row], failed: Sequence[Row], outdated: int
 ) -> Path:
-    """Write the page into a folder, and return its path.
-
-    Args:
-        folder: of the page.
-        settings: of the archive.
-        photos: number of them in the source.
-        done: rows of photos with a result.
-        failed: rows of photos without.
-        outdated: number of results that were made with other settings.
+    """Write the page of a source's photos, of which `outdated` are in other settings, into a folder; return its path.
 
     Raises:
         OSError: it cannot be written.
@@ -84,13 +71,12 @@ def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
     """Show results at even distances through the archive."""
     small = [row for row in done if row.pixels <= MOST_PICTURE_PIXELS]
     count = min(len(small), MOST_PICTURES)
-    chosen = [small[index * len(small) // count] for index in range(count)]
     pictures = []
-    for row in chosen:
+    for row in (small[index * len(small) // count] for index in range(count)):
         rgb_u8 = _thumbnail(destination, row.result)
         if rgb_u8 is not None:
             uri = data_uri(jpeg_of(rgb_u8, THUMBNAIL_QUALITY), "jpeg")
-            pictures.append(Picture(uri, _short(row.result), printable(row.result)))
+            pictures.append(Picture(uri, _short_name(row.result), printable(row.result)))
     return [Pictures(pictures)] if pictures else []
 
 
@@ -111,7 +97,7 @@ def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
     return square
 
 
-def _short(key: str) -> str:
+def _short_name(key: str) -> str:
     """Return the name of a result, without its folder; a long one loses its middle."""
     name = printable(key.rpartition("/")[2])
     half = LONGEST_CAPTION // 2
