@@ -74,7 +74,7 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
         ("none out", "no such folder"),
         ("photos out --glob *.xyz", "no photos in it that are wanted"),
         ("photos out --hints-dir none", "no such folder; give a folder of painted layers"),
-        ("photos out --hints-dir photos/p", "lies among the photos"),
+        ("photos out --hints-dir photos/p", "is inside the photo folder"),
         ("photos out --hints-dir photos --no-recompose", "leave out --no-recompose"),
         ("photos out --workers 0", "--workers"),
         ("photos out --steps 0", "--steps 0"),
@@ -148,6 +148,6 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(engine, archive, capsys: Capt
         signal.signal(signal.SIGINT, own)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: interrupted; ")
-    assert last.endswith("of 4 photos done, the same command goes on")
+    assert last.endswith("of 4 photos done; run the same command to resume")
     assert main(["batch", "photos", "out", "-q"]) == 1
     assert sorted(written) == ["a.png", "p/b.tif", "p/c.png"]

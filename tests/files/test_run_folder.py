@@ -85,7 +85,7 @@ def test_an_error_inside_lets_go(tmp_path):
 def test_a_torn_note_is_one_line(tmp_path, torn):
     (tmp_path / "run.json").write_bytes(torn)
     with (
-        pytest.raises(DataError, match="run.json is damaged, so that a run cannot go on there; give another --out"),
+        pytest.raises(DataError, match="run.json is damaged, so a run cannot resume there; give another --out"),
         lock_run_folder(tmp_path, "run.json", FACTS, "a run"),
     ):
         pytest.fail("entered")

@@ -400,7 +400,7 @@ class Stopping:
 def test_after_ctrl_c_each_result_has_its_row(engine, put: Put, tree) -> None:
     for index in range(20):
         put(f"photos/{index:02}.png")
-    with pytest.raises(WorkInterrupted, match="of 20 photos done, the same command goes on"):
+    with pytest.raises(WorkInterrupted, match="of 20 photos done; run the same command to resume"):
         colorize_archive(SETTINGS, workers=1, progress=Stopping())
     made = set(tree("out"))
     assert 0 < len(made) < 20

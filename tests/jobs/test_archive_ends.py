@@ -49,7 +49,7 @@ def test_a_full_disk_stops_and_goes_on(engine, drawing, folder: Path, small_disk
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {out}")
     assert "No space left" in last or "full" in last
-    assert last.endswith("of 30 photos done, the same command goes on")
+    assert last.endswith("of 30 photos done; run the same command to resume")
     assert not list(small_disk.rglob("*.part"))
     mount_again(small_disk, "size=40m")
     main(["batch", "photos", out, "-q"])

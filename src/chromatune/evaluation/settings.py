@@ -84,12 +84,13 @@ class EvaluationSettings(BaseModel):
     )
     hints: Annotated[tuple[HintCount, ...], Flag(metavar="N", unset="none")] = Field(
         (),
-        description="Also with N colors of the truth as hints, at the same places for all; may be given again: a row "
+        description="Also with N hints of the true colors, at the same positions for all; may be given again: a row "
         "each, and one of hints without a model.",
     )
     one_per_person: bool = Field(False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
-        "all", description="Half of the source that fine-tuning would split off."
+        "all",
+        description="The part of the split that is measured: all photos, or one half of the split that fine-tuning makes.",
     )
     validation: Annotated[int | float, BeforeValidator(_share_or_number), Flag(metavar="SHARE|N")] = Field(
         0.1, gt=0, description="Size of the validation half: a share under 1, or photos."

@@ -85,7 +85,7 @@ def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[st
     except (ValueError, RecursionError):
         known = None
     if not isinstance(known, dict):
-        raise DataError(f"{path} is damaged, so that {what} cannot go on there; give another {other}")
+        raise DataError(f"{path} is damaged, so {what} cannot resume there; give another {other}")
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
             was, now = shown(known.get(name)), shown(facts.get(name))

@@ -174,7 +174,7 @@ def lock_destination(
         left_by_a_kill = {STATE_FOLDER, ".lock"}
         new = not (folder / STATE_FILE).exists() and folder.is_dir()
         if new and any(each.name not in left_by_a_kill for each in folder.iterdir()):
-            raise OptionsError(f"{label} holds files of other work; give a new or empty folder for the results")
+            raise OptionsError(f"{label} contains other files; give a new or empty folder for the results")
         (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
@@ -264,7 +264,7 @@ def _saving(catalog: Catalog) -> Iterator[None]:
 
 def _so_far(catalog: Catalog) -> str:
     done, _ = catalog.done_and_failed()
-    return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done, the same command goes on"
+    return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done; run the same command to resume"
 
 
 def _make_report(catalog: Catalog) -> ArchiveReport:

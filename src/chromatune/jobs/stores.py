@@ -217,7 +217,7 @@ class RemoteFolder:
                 fs, root = fsspec.url_to_fs(self.name, use_listings_cache=False)
             except ImportError as error:
                 raise OptionsError(
-                    f"{printable(self.name)}: what opens such URLs is not installed: {first_line(error)}"
+                    f"{printable(self.name)}: the package that opens such URLs is not installed: {first_line(error)}"
                 ) from None
             except ValueError as error:
                 raise OptionsError(f"{printable(self.name)}: no such store ({first_line(error)})") from None
@@ -332,7 +332,9 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
     if photos.startswith(results) or results.startswith(photos):
         raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
     if layers is not None and f"{layers.address}/".startswith(photos):
-        raise OptionsError(f"{printable(layers.name)} lies among the photos, and its layers would be some; move it")
+        raise OptionsError(
+            f"{printable(layers.name)} is inside the photo folder, so its layers would be taken for photos; move it"
+        )
 
 
 def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalFolder | None = None) -> None:
@@ -356,7 +358,7 @@ def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalF
     real = Path(os.path.realpath(layers.path))
     if photos in (real, *real.parents):
         raise OptionsError(
-            f"--hints-dir {label} lies among the photos, and its layers would be some; move it beside them"
+            f"--hints-dir {label} is inside the photo folder, so its layers would be taken for photos; move it beside them"
         )
 
 
