@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from chromatune.errors import MissingExtraError, ModelError, printable
-from chromatune.options import Advance, ColorizeOptions, StartStage, silent
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
 from chromatune.pipeline.model_files import ModelInfo, find_model
@@ -43,7 +43,7 @@ DEFAULTS = (
     "vivid",
 )  # fmt: skip
 OPSET = 20  # the first with Gelu as one operator
-PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so
+PREFIX = "part."  # of parameters' names: `_Called` calls what it holds so
 EXAMPLE_MULTIPLES = (3, 5)  # height and width of the traced pass, in the smallest sides that the model can halve
 
 
@@ -93,14 +93,26 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
 
 
 def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
-    """Add ONNX graphs to a pipeline folder that nobody else reads yet.
+    """Add ONNX graphs to a pipeline folder that nobody else reads yet, beside the weights that they read.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
+        OSError: a file cannot be written.
     """
     pipeline = load_pipeline(str(folder), device="cpu")
-    graphs = len(GRAPHS) + (pipeline.photo_encoder is not None)
-    add_onnx_parts(pipeline, folder, start_stage("exporting", graphs))
+    advance = start_stage("exporting", len(GRAPHS) + (pipeline.photo_encoder is not None))
+    try:
+        import onnx_ir  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("exporting to ONNX", "export") from None
+    _fuse_attention(pipeline.unet)
+    for graph in _graphs(pipeline):
+        (folder / graph.folder).mkdir(exist_ok=True)
+        _write(_trace(graph), folder / graph.folder)
+        advance()
+    for part in ("vae_encoder", "vae_decoder"):  # Optimum reads the settings there
+        (folder / part / "config.json").write_bytes((folder / "vae" / "config.json").read_bytes())
 
 
 def largest_difference(pipeline: Pipeline, folder: Path) -> float:
@@ -136,35 +148,9 @@ class _Graph:
 
     folder: str
     module: nn.Module  # its parameters are named as in the safetensors file, after `PREFIX`
-    arguments: tuple[Any, ...]
+    arguments: tuple[torch.Tensor, ...]
     inputs: dict[str, Any]  # name: dimensions that vary, by their index; in the order of the arguments
     outputs: list[str]
-
-
-def add_onnx_parts(pipeline: Pipeline, folder: Path, advance: Advance = lambda: None) -> None:
-    """Write the graphs of a model into its pipeline folder, beside the weights that they read.
-
-    Args:
-        pipeline: the model as `load_pipeline` opened it, on the CPU in float32; of no other use afterwards.
-        folder: what `save_pipeline` wrote of the same model, and nobody else reads yet.
-        advance: called after each graph.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        OSError: a file cannot be written.
-    """
-    try:
-        import onnx_ir  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("exporting to ONNX", "export") from None
-    _fuse_attention(pipeline.unet)
-    for graph in _graphs(pipeline):
-        (folder / graph.folder).mkdir(exist_ok=True)
-        _write(_trace(graph), folder / graph.folder)
-        advance()
-    for part in ("vae_encoder", "vae_decoder"):  # Optimum reads the settings there
-        (folder / part / "config.json").write_bytes((folder / "vae" / "config.json").read_bytes())
 
 
 def _graphs(pipeline: Pipeline) -> Iterator[_Graph]:
@@ -174,69 +160,54 @@ def _graphs(pipeline: Pipeline) -> Iterator[_Graph]:
     picture = torch.rand(batch, 3, height, width)
     varies = {0: "batch", 2: "height", 3: "width"}
     tokens = torch.zeros(batch, pipeline.tokenizer.model_max_length, dtype=torch.int64)
-    yield _Graph(
-        "text_encoder", _Text(pipeline.text_encoder), (tokens,),
-        {"input_ids": {0: "batch"}}, ["last_hidden_state"],
-    )  # fmt: skip
-    yield _Graph("vae_encoder", _Encoder(pipeline.vae), (picture,), {"sample": varies}, ["latent_parameters"])
+    embed = _Called(pipeline.text_encoder, lambda part, ids: part(ids)[0])
+    yield _Graph("text_encoder", embed, (tokens,), {"input_ids": {0: "batch"}}, ["last_hidden_state"])
+    encode = _Called(pipeline.vae, _encode)
+    yield _Graph("vae_encoder", encode, (picture,), {"sample": varies}, ["latent_parameters"])
     latents = torch.randn(batch, 4, h, w)
-    yield _Graph("vae_decoder", _Decoder(pipeline.vae), (latents,), {"latent_sample": varies}, ["sample"])
+    decode = _Called(pipeline.vae, lambda part, latents: part.decode(latents).sample)
+    yield _Graph("vae_decoder", decode, (latents,), {"latent_sample": varies}, ["sample"])
     text = torch.randn(batch, tokens.shape[1], pipeline.text_encoder.config.hidden_size)
-    arguments: tuple[Any, ...] = (torch.randn(batch, 8, h, w), torch.full((1,), 500.0), text)
+    arguments = (torch.randn(batch, 8, h, w), torch.full((1,), 500.0), text)
     inputs: dict[str, Any] = {"sample": varies, "timestep": None, "encoder_hidden_states": {0: "batch", 1: "tokens"}}
     residuals: list[torch.Tensor] = []
     if pipeline.photo_encoder is not None:
         places = [(channels, 8 * stride // pipeline.vae_factor) for channels, stride in places_of(pipeline.unet)]
         residuals = [torch.randn(batch, channels, height // stride, width // stride) for channels, stride in places]
     names = [RESIDUAL.format(index) for index in range(len(residuals))]
-    yield _Graph(
-        "unet",
-        _UNet(pipeline.unet),
-        (*arguments, *residuals),
-        inputs | dict.fromkeys(names, varies),
-        ["out_sample"],
-    )
+    inputs |= dict.fromkeys(names, varies)
+    yield _Graph("unet", _Called(pipeline.unet, _predict), (*arguments, *residuals), inputs, ["out_sample"])
     if pipeline.photo_encoder is not None:
         features = [FEATURES.format(stride) for stride in pipeline.photo_encoder.features(picture)]
-        yield _Graph(
-            "photo_encoder", _Photo(pipeline.photo_encoder), (picture,), {"sample": varies}, [*names, *features]
-        )
+        extract = _Called(pipeline.photo_encoder, _extract)
+        yield _Graph("photo_encoder", extract, (picture,), {"sample": varies}, [*names, *features])
 
 
-class _Wrapped(nn.Module):
+class _Called(nn.Module):
     """A part, called as a graph is: tensors in, tensors out."""
 
-    def __init__(self, part: nn.Module) -> None:
+    def __init__(self, part: nn.Module, call: Callable[..., Any]) -> None:
         super().__init__()
-        self.part: Any = part
+        self.part, self.call = part, call
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.call(self.part, *tensors)
 
 
-class _Text(_Wrapped):
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.part(input_ids)[0]
+def _encode(vae: Any, sample: torch.Tensor) -> torch.Tensor:
+    encoded = vae.encode(sample)
+    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
 
 
-class _Encoder(_Wrapped):
-    def forward(self, sample: torch.Tensor) -> torch.Tensor:
-        encoded = self.part.encode(sample)
-        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
+def _predict(
+    unet: Any, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, *residuals: torch.Tensor
+) -> torch.Tensor:
+    return unet(sample, timestep, text, **unet_arguments(residuals or None), return_dict=False)[0]
 
 
-class _Decoder(_Wrapped):
-    def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
-        return self.part.decode(latent_sample).sample
-
-
-class _UNet(_Wrapped):
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        *residuals: torch.Tensor,
-    ) -> torch.Tensor:
-        extra = unet_arguments(residuals or None)
-        return self.part(sample, timestep, encoder_hidden_states, **extra, return_dict=False)[0]
+def _extract(photo_encoder: Any, sample: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    features = photo_encoder.features(sample)
+    return (*photo_encoder.residuals(features), *features.values())
 
 
 class _FusedAttention:
@@ -281,12 +252,6 @@ def _fuse_attention(unet: Any) -> None:
     unet.set_attn_processor(processors)
 
 
-class _Photo(_Wrapped):
-    def forward(self, sample: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features = self.part.features(sample)
-        return (*self.part.residuals(features), *features.values())
-
-
 def _trace(graph: _Graph) -> onnx_ir.Model:
     import onnx_ir.passes.common as passes
     from onnxscript.optimizer import fold_constants
@@ -294,16 +259,13 @@ def _trace(graph: _Graph) -> onnx_ir.Model:
     dynamic = [
         None if dims is None else dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for dims in graph.inputs.values()
     ]
-    shapes: Any = tuple(dynamic[: len(graph.arguments)])
-    if dynamic[3:]:  # residuals are one argument of variable length
-        shapes = (*dynamic[:3], tuple(dynamic[3:]))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module.eval(),
             graph.arguments,
             input_names=list(graph.inputs),
             output_names=graph.outputs,
-            dynamic_shapes=shapes,
+            dynamic_shapes=(tuple(dynamic),),  # all are one argument of variable length
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
