@@ -96,9 +96,11 @@ def test_odd_shapes(both, height_px, width_px):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"guidance_scale": 0.0}, marks=pytest.mark.slow), {"guidance_scale": 3.0},
+        pytest.param({"guidance_scale": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"guidance_scale": 3.0}, marks=pytest.mark.slow),
         {"guidance_scale": 2.0, "image_guidance_scale": 2.0}, {"image_guidance_scale": 0.0}, GUIDED,
-        {"prompt": "red " * 200}, pytest.param({"prompt": ""}, marks=pytest.mark.slow),
+        pytest.param({"prompt": "red " * 200}, marks=pytest.mark.slow),
+        pytest.param({"prompt": ""}, marks=pytest.mark.slow),
         {"prompt": "Ünïcödé 写真 🙂\n\x00"},
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ DEFAULTS = (
     "vivid",
 )  # fmt: skip
 OPSET = 20  # the first with Gelu as one operator
-PREFIX = "part."  # of parameters' names: `_Called` calls what it holds so
+PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so
 EXAMPLE_MULTIPLES = (3, 5)  # height and width of the traced pass, in the smallest sides that the model can halve
 
 
@@ -148,7 +148,7 @@ class _Graph:
 
     folder: str
     module: nn.Module  # its parameters are named as in the safetensors file, after `PREFIX`
-    arguments: tuple[torch.Tensor, ...]
+    arguments: tuple[Any, ...]
     inputs: dict[str, Any]  # name: dimensions that vary, by their index; in the order of the arguments
     outputs: list[str]
 
@@ -160,54 +160,69 @@ def _graphs(pipeline: Pipeline) -> Iterator[_Graph]:
     picture = torch.rand(batch, 3, height, width)
     varies = {0: "batch", 2: "height", 3: "width"}
     tokens = torch.zeros(batch, pipeline.tokenizer.model_max_length, dtype=torch.int64)
-    embed = _Called(pipeline.text_encoder, lambda part, ids: part(ids)[0])
-    yield _Graph("text_encoder", embed, (tokens,), {"input_ids": {0: "batch"}}, ["last_hidden_state"])
-    encode = _Called(pipeline.vae, _encode)
-    yield _Graph("vae_encoder", encode, (picture,), {"sample": varies}, ["latent_parameters"])
+    yield _Graph(
+        "text_encoder", _Text(pipeline.text_encoder), (tokens,),
+        {"input_ids": {0: "batch"}}, ["last_hidden_state"],
+    )  # fmt: skip
+    yield _Graph("vae_encoder", _Encoder(pipeline.vae), (picture,), {"sample": varies}, ["latent_parameters"])
     latents = torch.randn(batch, 4, h, w)
-    decode = _Called(pipeline.vae, lambda part, latents: part.decode(latents).sample)
-    yield _Graph("vae_decoder", decode, (latents,), {"latent_sample": varies}, ["sample"])
+    yield _Graph("vae_decoder", _Decoder(pipeline.vae), (latents,), {"latent_sample": varies}, ["sample"])
     text = torch.randn(batch, tokens.shape[1], pipeline.text_encoder.config.hidden_size)
-    arguments = (torch.randn(batch, 8, h, w), torch.full((1,), 500.0), text)
+    arguments: tuple[Any, ...] = (torch.randn(batch, 8, h, w), torch.full((1,), 500.0), text)
     inputs: dict[str, Any] = {"sample": varies, "timestep": None, "encoder_hidden_states": {0: "batch", 1: "tokens"}}
     residuals: list[torch.Tensor] = []
     if pipeline.photo_encoder is not None:
         places = [(channels, 8 * stride // pipeline.vae_factor) for channels, stride in places_of(pipeline.unet)]
         residuals = [torch.randn(batch, channels, height // stride, width // stride) for channels, stride in places]
     names = [RESIDUAL.format(index) for index in range(len(residuals))]
-    inputs |= dict.fromkeys(names, varies)
-    yield _Graph("unet", _Called(pipeline.unet, _predict), (*arguments, *residuals), inputs, ["out_sample"])
+    yield _Graph(
+        "unet",
+        _UNet(pipeline.unet),
+        (*arguments, *residuals),
+        inputs | dict.fromkeys(names, varies),
+        ["out_sample"],
+    )
     if pipeline.photo_encoder is not None:
         features = [FEATURES.format(stride) for stride in pipeline.photo_encoder.features(picture)]
-        extract = _Called(pipeline.photo_encoder, _extract)
-        yield _Graph("photo_encoder", extract, (picture,), {"sample": varies}, [*names, *features])
+        yield _Graph(
+            "photo_encoder", _Photo(pipeline.photo_encoder), (picture,), {"sample": varies}, [*names, *features]
+        )
 
 
-class _Called(nn.Module):
+class _Wrapped(nn.Module):
     """A part, called as a graph is: tensors in, tensors out."""
 
-    def __init__(self, part: nn.Module, call: Callable[..., Any]) -> None:
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.part, self.call = part, call
-
-    def forward(self, *tensors: torch.Tensor) -> Any:
-        return self.call(self.part, *tensors)
+        self.part: Any = part
 
 
-def _encode(vae: Any, sample: torch.Tensor) -> torch.Tensor:
-    encoded = vae.encode(sample)
-    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
+class _Text(_Wrapped):
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.part(input_ids)[0]
 
 
-def _predict(
-    unet: Any, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, *residuals: torch.Tensor
-) -> torch.Tensor:
-    return unet(sample, timestep, text, **unet_arguments(residuals or None), return_dict=False)[0]
+class _Encoder(_Wrapped):
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        encoded = self.part.encode(sample)
+        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
 
 
-def _extract(photo_encoder: Any, sample: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    features = photo_encoder.features(sample)
-    return (*photo_encoder.residuals(features), *features.values())
+class _Decoder(_Wrapped):
+    def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
+        return self.part.decode(latent_sample).sample
+
+
+class _UNet(_Wrapped):
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        *residuals: torch.Tensor,
+    ) -> torch.Tensor:
+        extra = unet_arguments(residuals or None)
+        return self.part(sample, timestep, encoder_hidden_states, **extra, return_dict=False)[0]
 
 
 class _FusedAttention:
@@ -252,6 +267,12 @@ def _fuse_attention(unet: Any) -> None:
     unet.set_attn_processor(processors)
 
 
+class _Photo(_Wrapped):
+    def forward(self, sample: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.part.features(sample)
+        return (*self.part.residuals(features), *features.values())
+
+
 def _trace(graph: _Graph) -> onnx_ir.Model:
     import onnx_ir.passes.common as passes
     from onnxscript.optimizer import fold_constants
@@ -259,13 +280,16 @@ def _trace(graph: _Graph) -> onnx_ir.Model:
     dynamic = [
         None if dims is None else dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for dims in graph.inputs.values()
     ]
+    shapes: Any = tuple(dynamic[: len(graph.arguments)])
+    if dynamic[3:]:  # residuals are one argument of variable length
+        shapes = (*dynamic[:3], tuple(dynamic[3:]))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module.eval(),
             graph.arguments,
             input_names=list(graph.inputs),
             output_names=graph.outputs,
-            dynamic_shapes=(tuple(dynamic),),  # all are one argument of variable length
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
