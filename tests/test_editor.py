@@ -13,11 +13,10 @@ from PIL import Image
 from chromatune import color
 from chromatune.cli import main
 from chromatune.colorizer import Colorizer, ModelOutput, Request
-from chromatune.editor import Editor
+from chromatune.editor import LEAST_DIFFERENCE, Editor, chroma_at, distinct_colors
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import Hints
 from chromatune.hints.correction import HintedChroma
-from chromatune.hints.palette import LEAST_DIFFERENCE, chroma_at, distinct_colors
 from chromatune.options import ColorizeOptions, make_options
 
 

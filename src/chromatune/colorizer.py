@@ -276,8 +276,6 @@ class Colorizer:
             OptionsError: the model has no photo encoder.
         """
         read = _read(photo)
-        if isinstance(read, PhotoError):
-            raise read
         check_reference(read)
         views = self._features([read.gray, np.ascontiguousarray(read.gray[:, ::-1])])
         if views is None or not can_compare(views[0]):
@@ -298,10 +296,8 @@ class Colorizer:
         options = self.info.resolve(request.options)
         if request.hints or request.like:
             check_recompose(options)
-        photo = _read(request.photo)
-        if isinstance(photo, PhotoError):
-            return photo
         try:
+            photo = _read(request.photo)
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
@@ -385,8 +381,5 @@ def _row(features: Features, index: int) -> dict[int, np.ndarray]:
     return {stride: each[index] for stride, each in features.items()}
 
 
-def _read(source: PhotoSource) -> Photo | PhotoError:
-    try:
-        return source if isinstance(source, Photo) else read_photo(source)
-    except PhotoError as error:
-        return error
+def _read(source: PhotoSource) -> Photo:
+    return source if isinstance(source, Photo) else read_photo(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cached_property
 
 import cv2
@@ -11,13 +12,16 @@ import numpy as np
 from chromatune import color
 from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
 from chromatune.errors import PhotoError
-from chromatune.hints import Color, HintedChroma, Hints, chroma_at, distinct_colors
+from chromatune.hints import Color, HintedChroma, Hints
 from chromatune.options import ResolvedOptions, check_recompose, make_options
 from chromatune.prompts import HUE_FORMS, NAMED_HUES, with_attribute
 
 PREVIEW_PIXELS = 1_000_000
 SEEDS = 3  # further ones that a palette has colors of
 SUGGESTIONS = 6
+LEAST_DIFFERENCE = 8.0  # CIELAB distance under which two colors count as one
+NEAR_SHARE = 1 / 40  # of the short side: how far around a point is looked
+LUMA_SIGMA = 0.05  # difference of luma to the point's, 0..1, at which a pixel near it counts exp(-1/2)
 
 
 class Editor:
@@ -166,3 +170,45 @@ class Editor:
         if size not in self._smaller:
             self._smaller = {size: cv2.resize(photo.gray, size[::-1], interpolation=cv2.INTER_AREA)}
         return self._smaller[size]
+
+
+def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple[np.ndarray, float]:
+    """Return the mean chroma of what lies near a point and is about as light, and the point's luma.
+
+    Args:
+        chroma: (h, w, 2) float32.
+        luma: (h, w) float32, 0..1.
+        x: 0..1, from the left.
+        y: 0..1, from the top.
+    """
+    height, width = luma.shape
+    row, column = min(height - 1, int(y * height)), min(width - 1, int(x * width))
+    radius = max(1, round(NEAR_SHARE * min(height, width)))
+    near = np.s_[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
+    weight = np.exp(-((luma[near] - luma[row, column]) ** 2) / (2 * LUMA_SIGMA**2))[..., None]
+    return (chroma[near] * weight).sum(axis=(0, 1)) / weight.sum(), float(luma[row, column])
+
+
+def distinct_colors(candidates: Iterable[np.ndarray], luma: float, count: int) -> tuple[Color, ...]:
+    """Return the first candidates that look different, in their order, as sRGB of that luma.
+
+    Args:
+        candidates: (2,) chroma each, the most plausible first; each is brought into the gamut.
+        luma: 0..1.
+        count: at most so many.
+    """
+    found: list[Color] = []
+    labs: list[np.ndarray] = []
+    scales, weights = (color.CB_SCALE, color.CR_SCALE), color.LUMA_WEIGHTS
+    for candidate in candidates:
+        blue, red = color.fit_gamut(np.asarray(candidate, np.float64), np.array(luma)) * scales + luma
+        green = (luma - weights[0] * red - weights[2] * blue) / weights[1]
+        rgb = np.clip([red, green, blue], 0, 1).astype(np.float32)
+        lab = cv2.cvtColor(rgb.reshape(1, 1, 3), cv2.COLOR_RGB2LAB)[0, 0]
+        if all(float(np.linalg.norm(lab - other)) >= LEAST_DIFFERENCE for other in labs):
+            levels = np.rint(rgb * 255).astype(int).tolist()
+            found.append((levels[0], levels[1], levels[2]))
+            labs.append(lab)
+        if len(found) == count:
+            break
+    return tuple(found)

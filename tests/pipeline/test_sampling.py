@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from chromatune.pipeline import load_pipeline
+from chromatune.pipeline import Pipeline, load_pipeline
 from chromatune.pipeline.latents import encode_condition
 from chromatune.pipeline.schedules import (
     branch_weights,
@@ -28,8 +30,14 @@ def photo_tensor(count: int = 1) -> torch.Tensor:
     return torch.from_numpy(gray).expand(-1, 3, -1, -1).contiguous()
 
 
+@cache
+def opened(folder: Path) -> Pipeline:
+    """A pipeline, opened once for all tests that leave it as it is."""
+    return load_pipeline(str(folder), device="cpu")
+
+
 def ours(folder, *, guidance=(1.0, 1.0), steps=3, seeds=(5,), prompt="colorize", photos=None, negative=""):
-    pipeline = load_pipeline(str(folder), device="cpu")
+    pipeline = opened(folder)
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     photos = photo_tensor(len(seeds)) if photos is None else photos
     with torch.inference_mode():

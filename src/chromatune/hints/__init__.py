@@ -2,7 +2,6 @@
 
 hints.py       strokes, points and painted layers, checked; from and to JSON; drawn on a small grid
 reference.py   cells of photos that look alike to the photo encoder, in one photo and in a reference photo
-palette.py     distinct colors out of many
 correction.py  the model's chroma and hints ⇒ the chroma that is put onto the photo
 """
 

@@ -8,8 +8,6 @@ from .hints import Stroke as Stroke
 from .hints import draw as draw
 from .hints import list_layers as list_layers
 from .hints import parse_point as parse_point
-from .palette import chroma_at as chroma_at
-from .palette import distinct_colors as distinct_colors
 from .reference import Reference as Reference
 from .reference import can_compare as can_compare
 from .reference import check_reference as check_reference

@@ -64,7 +64,8 @@ class HintedChroma:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        return self._corrected(self.field(hints, reach=reach), strength)
+        fine = upsample_field(self.field(hints, reach=reach), self._field.luma, self._fine_luma)
+        return np.asarray(self._chroma + np.float32(strength) * fine)
 
     def field(self, hints: Hints, *, reach: float = 1.0) -> np.ndarray:
         """Return the correction at the grid: (h, w, 2) float32, between the hints' corrections and 0.
@@ -86,25 +87,13 @@ class HintedChroma:
             spread, soft = self._similarity.carry(colors, weight)
             # Half the hint's own color, half its correction of the model: each alone does worse on photos
             mean = (spread[..., :2] + self._correction_to(spread[..., 2:])) / 2
-            correction, weight = _merged((correction, weight), (mean, soft))
+            soft = soft * (1 - weight)  # what looks alike counts as far as the hint itself leaves room
+            total = weight + soft
+            summed = weight[..., None] * correction + soft[..., None] * mean
+            correction, weight = summed / np.maximum(total, 1e-12)[..., None], total
         return self._field.solve(correction, weight, reach=reach)
 
     def _correction_to(self, relative: np.ndarray) -> np.ndarray:
         """Return the correction from the model's chroma to a relative chroma, as far as the gamut goes: (h, w, 2)."""
         luma = self._field.luma
         return np.asarray(fit_gamut(relative * luma[..., None], luma) - self._at_grid, np.float32)
-
-    def _corrected(self, field: np.ndarray, strength: float) -> np.ndarray:
-        fine = upsample_field(field, self._field.luma, self._fine_luma)
-        return np.asarray(self._chroma + np.float32(strength) * fine)
-
-
-def _merged(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Merge corrections and weights of two sources: the second counts as far as the first leaves room."""
-    (correction, weight), (more, soft) = first, second
-    soft = soft * (1 - weight)
-    total = weight + soft
-    mean = (weight[..., None] * correction + soft[..., None] * more) / np.maximum(total, 1e-12)[..., None]
-    return mean, total

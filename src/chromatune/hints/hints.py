@@ -107,8 +107,7 @@ class Layer(BaseModel):
         Raises:
             PhotoError: the bytes are no picture with transparency.
         """
-        photo = read_photo(self.png, name=self.name, max_pixels=LAYER_LONG_SIDE_PX**2)
-        return _rgba_of(photo)
+        return _rgba_of(read_photo(self.png, name=self.name, max_pixels=LAYER_LONG_SIDE_PX**2))
 
     @classmethod
     def read(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Layer:
@@ -121,8 +120,12 @@ class Layer(BaseModel):
         rgba = _rgba_of(photo)
         height, width = rgba.shape[:2]
         scale = LAYER_LONG_SIDE_PX / max(height, width)
-        if scale < 1:
-            rgba = _shrunk(rgba, max(1, round(width * scale)), max(1, round(height * scale)))
+        if scale < 1:  # areas are averaged by their alpha
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
+            small = cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA)
+            alpha = small[..., 3:]
+            rgba = np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
         file = io.BytesIO()
         Image.fromarray(np.rint(rgba * 255).astype(np.uint8), "RGBA").save(file, "PNG")
         return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
@@ -197,8 +200,9 @@ class Hints(BaseModel):
         Raises:
             OptionsError: no points, no color, or a radius that is not above 0.
         """
+        plain = color if isinstance(color, str) else tuple(int(level) for level in color)
         try:
-            mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, color=_plain(color))
+            mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, color=plain)
         except ValidationError as error:
             raise options_error(error, Stroke, "field of a stroke") from None
         return Hints(marks=(*self.marks, mark))
@@ -306,10 +310,6 @@ def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
     return HintMap(small[..., :2] / np.maximum(small[..., 2:], 1e-6), weight)
 
 
-def _plain(color: str | Sequence[int]) -> str | tuple[int, ...]:
-    return color if isinstance(color, str) else tuple(int(level) for level in color)
-
-
 def _rgba_of(photo: Photo) -> np.ndarray:
     """(H, W, 4) float32, 0..1.
 
@@ -322,14 +322,6 @@ def _rgba_of(photo: Photo) -> np.ndarray:
         raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
     rgb = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
     return np.dstack([rgb, photo.alpha]).astype(np.float32) / photo.max_value
-
-
-def _shrunk(rgba: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(H, W, 4) float32 -> (height, width, 4), areas averaged by their alpha."""
-    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
-    small = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
-    alpha = small[..., 3:]
-    return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
 
 
 def _lay(canvas: np.ndarray, layer: Layer) -> None:

@@ -21,7 +21,7 @@ CELL_PX = 4  # of the grid, along a side
 LEAST_SIMILARITY = 0.05  # cosine at and below which two cells have nothing to do with each other
 SIMILAR_LUMA_SIGMA = 0.1  # difference of luma, 0..1, of cells of one photo
 SOFT_WEIGHT = 2e-4  # of a certain likeness, over that of a hint: where a hint reaches along the luma, that decides
-CHANNELS_AT_ONCE = 4  # OpenCV averages areas of no more
+CHANNELS_AT_ONCE = 4  # OpenCV averages areas of no more channels
 LEAST_COSINE = 0.7  # of a match: cells of unrelated photos have 0.6, of two views of one scene 0.8
 MATCH_LUMA_SIGMA = 0.15  # difference of luma, 0..1, that a match may have
 FIRST_SHARE, FULL_SHARE = 0.04, 0.1  # of the cells, each counted by its certainty: below, above; see `matches`
@@ -196,10 +196,9 @@ def _enlarged(cells: np.ndarray, size: tuple[int, int], grid: tuple[int, ...]) -
 
 def _resized(planes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     method = cv2.INTER_LINEAR if planes.shape[0] <= size[0] else cv2.INTER_AREA
-    most = CHANNELS_AT_ONCE if method == cv2.INTER_LINEAR else 4  # as many as OpenCV averages over areas
     groups = [
-        np.ascontiguousarray(planes[..., first : first + most], np.float32)
-        for first in range(0, planes.shape[-1], most)
+        np.ascontiguousarray(planes[..., first : first + CHANNELS_AT_ONCE], np.float32)
+        for first in range(0, planes.shape[-1], CHANNELS_AT_ONCE)
     ]
     resized = [cv2.resize(group, size[::-1], interpolation=method).reshape(*size, -1) for group in groups]
     return np.concatenate(resized, axis=-1)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from chromatune.errors import ModelError, printable, shown
+from chromatune.errors import ModelError, first_line, printable, shown
 from chromatune.options import first_problem
 
 LARGEST_JSON = 64 << 20  # bytes; tokenizers have a megabyte or two
@@ -22,6 +22,7 @@ LARGEST_HEADER = 100 << 20  # bytes; the safetensors library's own limit
 LFS_POINTER = b"version https://git-lfs"
 AGAIN = "download the model again"
 MOST_NAMED = 4  # classes in a message
+LONGEST_REASON = 200  # characters of a library's message
 
 # The only classes that are ever built. Others may run code of the folder's own, or take other inputs.
 CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -177,7 +178,9 @@ class PhotoEncoderConfig(_Config):
             if not isinstance(value, int | float) or not 0 < value <= most:
                 raise ValueError(f"encoder.{name} is {value!r}, and must be above 0 and at most {most:g}")
         for name, value in self.encoder.items():
-            if isinstance(value, list) and (len(value) > 64 or any(_far_off(item) for item in value)):
+            if not isinstance(value, list):
+                continue
+            if len(value) > 64 or any(isinstance(item, int | float) and not -1 <= item <= 8192 for item in value):
                 raise ValueError(f"encoder.{name} is too long, or holds numbers that no encoder has")
         return self
 
@@ -193,8 +196,9 @@ SCHEMAS: dict[str, type[_Config]] = {
 }
 
 
-def _far_off(value: object) -> bool:
-    return isinstance(value, int | float) and not -1 <= value <= 8192
+def reason_of(error: Exception) -> str:
+    """Return a library's message as the end of one line."""
+    return printable(first_line(error)[:LONGEST_REASON])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -271,25 +275,21 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
         raise ModelError(f"{name}: {part}/{printable(file)} {error}; {AGAIN}") from None
 
 
-def fit_problem(
-    *, hidden_size: int, cross_attention_dim: int | list[int], length: int, positions: int, words: int, vocab_size: int
-) -> str:
+def fit_problem(text: Any, unet: Any, *, length: int, words: int) -> str:
     """Return why the text encoder, the tokenizer and the U-Net were not made for each other; empty if they were.
 
     Args:
-        hidden_size: numbers a token that the text encoder gives.
-        cross_attention_dim: what the U-Net takes, as a whole or of each block.
+        text: settings of the text encoder, as a `TextConfig` or the library's own.
+        unet: settings of the U-Net, as a `UNetConfig` or the library's own.
         length: tokens of a prompt, as the tokenizer cuts it.
-        positions: tokens that the text encoder takes at most.
-        words: known to the tokenizer.
-        vocab_size: words that the text encoder knows.
+        words: size of the tokenizer's vocabulary.
     """
-    widths = {cross_attention_dim} if isinstance(cross_attention_dim, int) else set(cross_attention_dim)
-    if widths != {hidden_size}:
-        return f"the text encoder gives {hidden_size} numbers a token, and the U-Net takes {cross_attention_dim}"
-    if not 4 <= length <= positions:
-        return f"the tokenizer's model_max_length is {length}, and the text encoder takes 4 to {positions} tokens"
-    return f"the tokenizer has {words} words, and the text encoder {vocab_size}" if words > vocab_size else ""
+    width, taken, most = text.hidden_size, unet.cross_attention_dim, text.max_position_embeddings
+    if ({taken} if isinstance(taken, int) else set(taken)) != {width}:
+        return f"the text encoder gives {width} numbers a token, and the U-Net takes {taken}"
+    if not 4 <= length <= most:
+        return f"the tokenizer's model_max_length is {length}, and the text encoder takes 4 to {most} tokens"
+    return f"the tokenizer has {words} words, and the text encoder {text.vocab_size}" if words > text.vocab_size else ""
 
 
 def read_header(path: Path) -> dict[str, Any]:

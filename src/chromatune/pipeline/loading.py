@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromatune.errors import MissingExtraError, ModelError, first_line, printable
+from chromatune.errors import MissingExtraError, ModelError
 from chromatune.pipeline import checks
 from chromatune.pipeline.model_files import (
     LORA_FILE,
@@ -21,8 +21,6 @@ from chromatune.pipeline.model_files import (
     has_torch,
     read_info,
 )
-
-LONGEST_REASON = 200  # characters of a library's message
 
 if TYPE_CHECKING:
     import torch
@@ -116,15 +114,20 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     # A LoRA is merged in float32: its product is smaller than half a step of most float16 weights.
     types = {"vae": dtype, "text_encoder": dtype, "unet": torch.float32 if files.loras else dtype}
     parts = {part: _load_part(files, part, types.get(part)) for part in (*types, "tokenizer", "scheduler")}
+    unet, tokenizer = parts["unet"], parts["tokenizer"]
     if (files.pipeline_folder / PHOTO_ENCODER).is_dir():
         parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
-        _check_places(files.name, parts[PHOTO_ENCODER], parts["unet"])
-    _check_fit(files.name, parts)
+        _check_places(files.name, parts[PHOTO_ENCODER], unet)
+    problem = checks.fit_problem(
+        parts["text_encoder"].config, unet.config, length=tokenizer.model_max_length, words=len(tokenizer)
+    ) or _sampling_problem(parts["scheduler"])
+    if problem:
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
     for folder in files.loras:
-        _merge_lora(files.name, parts["unet"], folder)
+        _merge_lora(files.name, unet, folder)
     if files.loras:
         with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; a U-Net has none
-            parts["unet"].to(dtype)
+            unet.to(dtype)
     return parts
 
 
@@ -157,7 +160,7 @@ def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
         unet.fuse_lora(safe_fusing=True)
         unet.unload_lora()
     except Exception as error:  # what the libraries raise on a damaged file is of any kind
-        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {_reason(error)}") from error
+        raise ModelError(f"{name}: the LoRA cannot be merged into its base: {checks.reason_of(error)}") from error
 
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
@@ -181,7 +184,7 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
             raise ValueError(f"its file has no {min(report['missing_keys'])}")
         return loaded
     except Exception as error:  # what a library raises on a damaged folder is of any kind
-        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {_reason(error)}") from error
+        raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {checks.reason_of(error)}") from error
 
 
 def _part_class(files: ModelFiles, part: str) -> Any:
@@ -194,30 +197,6 @@ def _part_class(files: ModelFiles, part: str) -> Any:
 
     library, class_name = checks.part_class(files.name, files.index, part)
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
-
-
-def _reason(error: Exception) -> str:
-    """Return a library's message as the end of one line."""
-    return printable(first_line(error)[:LONGEST_REASON])
-
-
-def _check_fit(name: str, parts: dict[str, Any]) -> None:
-    """Check that the parts were made for each other, and that the schedule can be sampled.
-
-    Raises:
-        ModelError: they were not, or it cannot.
-    """
-    text, unet, tokenizer = parts["text_encoder"].config, parts["unet"].config, parts["tokenizer"]
-    problem = checks.fit_problem(
-        hidden_size=text.hidden_size,
-        cross_attention_dim=unet.cross_attention_dim,
-        length=tokenizer.model_max_length,
-        positions=text.max_position_embeddings,
-        words=len(tokenizer),
-        vocab_size=text.vocab_size,
-    ) or _sampling_problem(parts["scheduler"])
-    if problem:
-        raise ModelError(f"{name}: {problem}; {checks.AGAIN}, or give another")
 
 
 def _sampling_problem(scheduler: Any) -> str:
@@ -233,7 +212,7 @@ def _sampling_problem(scheduler: Any) -> str:
                 trial.scale_model_input(latents, timestep)
                 latents = trial.step(torch.ones_like(latents), timestep, latents)[0]
     except Exception as error:  # noqa: BLE001 - whatever it is, it would come while sampling
-        return f"its scheduler cannot be sampled ({_reason(error)})"
+        return f"its scheduler cannot be sampled ({checks.reason_of(error)})"
     return "" if bool(torch.isfinite(latents).all()) else "its scheduler gives values that are not numbers"
 
 

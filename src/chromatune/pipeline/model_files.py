@@ -96,7 +96,7 @@ def find_model(name: str) -> ModelFiles:
     """
     folders = [_find(name)]
     defaults = _read_defaults(name, folders[0])
-    while _is_lora(folders[-1], defaults):
+    while "base" in defaults and not (folders[-1] / INDEX_FILE).exists() and (folders[-1] / LORA_FILE).is_file():
         base = defaults["base"]
         try:
             folder = _find(str(base))
@@ -118,15 +118,12 @@ def read_info(files: ModelFiles) -> ModelInfo:
     Raises:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
-    try:
-        unet = read_json(files.pipeline_folder / "unet" / "config.json")
-    except ValueError as error:
-        raise ModelError(f"{files.name}: unet/config.json {error}; {AGAIN}") from None
+    unet = _read_json(files.name, files.pipeline_folder, "unet/config.json")
     known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
     native = unet.get("sample_size") or 64
     native_px = 8 * native if isinstance(native, int) else native
-    merged: dict[str, Any] = {"size_px": native_px, "description": str(files.path)}
-    values = merged | STOCK_DEFAULTS | known | {"name": files.name, "path": files.path}
+    values: dict[str, Any] = {"size_px": native_px, "description": str(files.path)} | STOCK_DEFAULTS | known
+    values |= {"name": files.name, "path": files.path}
     try:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
@@ -209,23 +206,19 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
         if (path / "model" / INDEX_FILE).exists():
             raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
         raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
-    index = _read_json(name, path / INDEX_FILE)
+    index = _read_json(name, path, INDEX_FILE)
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
     if missing:
         raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")
     return index
 
 
-def _is_lora(path: Path, defaults: dict[str, Any]) -> bool:
-    return not (path / INDEX_FILE).exists() and (path / LORA_FILE).is_file() and "base" in defaults
-
-
 def _read_defaults(name: str, path: Path) -> dict[str, Any]:
-    return _read_json(name, path / DEFAULTS_FILE) if (path / DEFAULTS_FILE).exists() else {}
+    return _read_json(name, path, DEFAULTS_FILE) if (path / DEFAULTS_FILE).exists() else {}
 
 
-def _read_json(name: str, path: Path) -> dict[str, Any]:
+def _read_json(name: str, folder: Path, file: str) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_json(folder / file)
     except ValueError as error:
-        raise ModelError(f"{name}: {path.name} {error}; {AGAIN}") from None
+        raise ModelError(f"{name}: {file} {error}; {AGAIN}") from None

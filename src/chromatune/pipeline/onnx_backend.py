@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chromatune.errors import ModelError, first_line, printable, shown
+from chromatune.errors import ModelError, printable, shown
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import BackendOutput, Features
@@ -42,7 +42,6 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
-LONGEST_REASON = 200  # characters of the library's message
 
 
 class Graph:
@@ -83,17 +82,16 @@ class OnnxPipeline:
     device: str
 
 
-def has_onnx_parts(files: ModelFiles) -> bool:
-    """Return whether all graphs of a model are there; LoRAs to merge have none."""
-    wanted = (*GRAPHS, PHOTO_ENCODER) if (files.pipeline_folder / PHOTO_ENCODER).is_dir() else GRAPHS
-    return not files.loras and all((files.pipeline_folder / part / GRAPH_FILE).is_file() for part in wanted)
+def graphs_of(files: ModelFiles) -> list[str]:
+    """Return the folders of the graphs that a model takes."""
+    return [*GRAPHS, *([PHOTO_ENCODER] if (files.pipeline_folder / PHOTO_ENCODER).is_dir() else [])]
 
 
 def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int = 1) -> OnnxPipeline:
     """Open the model in `files` by ONNX Runtime.
 
     Args:
-        files: see `find_model`; with `has_onnx_parts`.
+        files: see `find_model`; with all graphs, see `runtimes.onnx_problem`.
         device: a name of `PROVIDERS`.
         workers: calls that will run at the same time; the threads are shared out among them. Numbers are the same
             whatever the number of threads.
@@ -102,25 +100,31 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
         ModelError: a file is damaged, missing, or no part of an InstructPix2Pix model, or ONNX Runtime has no such
             device here.
     """
-    provider = _provider(device)
+    provider, folder = _provider(device), files.pipeline_folder
     classes = _checked_classes(files)
-    wanted = [*GRAPHS, *([PHOTO_ENCODER] if PHOTO_ENCODER in classes else [])]
-    folder = files.pipeline_folder
     unet = checks.UNetConfig.model_validate(checks.read_json(folder / "unet" / "config.json"))
-    vae = _vae_config(classes["vae"], checks.read_json(folder / "vae" / "config.json"))
-    tokenizer = _tokenizer(files)
-    _check_fit(files, tokenizer, unet)
+    text = checks.TextConfig.model_validate(checks.read_json(folder / "text_encoder" / "config.json"))
+    vae_config = checks.read_json(folder / "vae" / "config.json")
+    tiny = classes["vae"] == "AutoencoderTiny"
+    vae = checks.TinyConfig.model_validate(vae_config) if tiny else checks.KlConfig.model_validate(vae_config)
+    try:
+        tokenizer = PromptTokenizer.read(folder / "tokenizer")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
+    words = tokenizer.backend.get_vocab_size()
+    if problem := checks.fit_problem(text, unet, length=tokenizer.length, words=words):
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
     share = max(1, threads() // workers)
-    opened = {part: _open(files, part, provider, share) for part in wanted}
-    if problem := signature_problem({name: part.signature for name, part in opened.items()}):
-        raise ModelError(f"{files.name}: {problem[0]}/{GRAPH_FILE} {problem[1]}; {checks.AGAIN}, or give another")
+    opened = {part: _open(files, part, provider, share) for part in graphs_of(files)}
+    if misfit := signature_problem({name: part.signature for name, part in opened.items()}):
+        raise ModelError(f"{files.name}: {misfit[0]}/{GRAPH_FILE} {misfit[1]}; {checks.AGAIN}, or give another")
     return OnnxPipeline(
         info=read_info(files),
         tokenizer=tokenizer,
         photo_encoder=opened.pop(PHOTO_ENCODER, None),
         scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
         scaling_factor=vae.scaling_factor,
-        multiple_px=_halvings(vae.widths) * _halvings(unet.block_out_channels),
+        multiple_px=2 ** (len(vae.widths) - 1 + len(unet.block_out_channels) - 1),  # a level less one halves
         device=device,
         **opened,
     )
@@ -153,30 +157,12 @@ class OnnxBackend:
     runtime = "onnx"
 
     def __init__(self, pipeline: OnnxPipeline) -> None:
-        self.pipeline = pipeline
+        self.pipeline, self.info, self.multiple_px = pipeline, pipeline.info, pipeline.multiple_px
+        self.concurrent = pipeline.device == "cpu"  # each call with its share of the threads
+        self.batches = not self.concurrent
         self._embeddings: dict[str, np.ndarray] = {}
         if problem := _sampling_problem(*pipeline.scheduler):
             raise ModelError(f"{self.info.name}: {problem}; download the model again, or give another")
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model's name and defaults."""
-        return self.pipeline.info
-
-    @property
-    def multiple_px(self) -> int:
-        """Sides of the grays must be multiples of this."""
-        return self.pipeline.multiple_px
-
-    @property
-    def batches(self) -> bool:
-        """Whether several photos go through in one call: not on a CPU; see `Backend.batches`."""
-        return self.pipeline.device != "cpu"
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether calls run at the same time: on a CPU, each with its share of the threads."""
-        return self.pipeline.device == "cpu"
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """Return a line for each instruction that is longer than the text encoder reads."""
@@ -194,14 +180,20 @@ class OnnxBackend:
         Raises:
             ModelError: the model gives values that are not numbers, or a part does not fit the others.
         """
+        parts = self.pipeline
         try:
             pixels = _pixels(grays)
             encoded = self._encode(pixels, RESIDUAL, *([FEATURES] if with_features else []))
-            rgb = self._pass(pixels, encoded, options)
+            moments = parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1))[0]
+            condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
+            latents = self._sample(condition, residuals_of(encoded), options)
+            scaled = {parts.vae_decoder.inputs[0]: latents / np.float32(parts.scaling_factor)}
+            decoded = parts.vae_decoder.run(scaled)[0].astype(np.float32)
+            rgb = np.clip(decoded / 2 + np.float32(0.5), 0, 1)  # (B, 3, h, w)
         except Exception as error:  # what the library raises on parts that do not fit is of any kind
             if "memory" in str(error).lower() or "alloc" in str(error).lower():  # nothing is wrong with the model
                 raise MemoryError("not enough memory for the model's pass") from error
-            reason = printable(first_line(error)[:LONGEST_REASON])
+            reason = checks.reason_of(error)
             raise ModelError(f"{self.info.name} cannot be used ({reason}); give another model") from error
         if not np.isfinite(rgb).all():
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
@@ -209,18 +201,6 @@ class OnnxBackend:
             raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
         features = _features_of(encoded) if with_features else None
         return BackendOutput(np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)), features)
-
-    def _pass(
-        self, pixels: np.ndarray, encoded: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
-    ) -> np.ndarray:
-        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's outputs -> (B, 3, h, w) float32 sRGB 0..1."""
-        parts = self.pipeline
-        moments = _only(parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1)))
-        condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
-        latents = self._sample(condition, residuals_of(encoded), options)
-        name = parts.vae_decoder.inputs[0]
-        decoded = _only(parts.vae_decoder.run({name: latents / np.float32(parts.scaling_factor)}))
-        return np.clip(decoded.astype(np.float32) / 2 + np.float32(0.5), 0, 1)
 
     def _sample(
         self, condition: np.ndarray, residuals: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
@@ -241,7 +221,7 @@ class OnnxBackend:
         def predict(latents: np.ndarray, timestep: float) -> np.ndarray:
             noisy = np.concatenate([np.tile(latents, (len(weights), 1, 1, 1)), stacked_images], axis=1)
             feeds = {"sample": noisy, "timestep": np.array([timestep]), "encoder_hidden_states": stacked_texts}
-            predictions = _only(self.pipeline.unet.run(feeds | stacked_residuals)).astype(np.float32, copy=False)
+            predictions = self.pipeline.unet.run(feeds | stacked_residuals)[0].astype(np.float32, copy=False)
             return np.asarray(combine_guidance(weights, np.split(predictions, len(weights))))
 
         return np.asarray(denoise(schedule, lambda: draw_noise(generators, condition.shape[1:]), predict))
@@ -286,8 +266,7 @@ def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Gr
     try:
         return Graph(_session(path, provider, intra_threads))
     except Exception as error:  # what the library raises on a damaged graph is of any kind
-        reason = printable(first_line(error)[:LONGEST_REASON])
-        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {reason}") from error
+        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {checks.reason_of(error)}") from error
 
 
 def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
@@ -316,13 +295,6 @@ def _numpy_type(onnx_type: str) -> type:
     return known[name]
 
 
-def _tokenizer(files: ModelFiles) -> PromptTokenizer:
-    try:
-        return PromptTokenizer.read(files.pipeline_folder / "tokenizer")
-    except ValueError as error:
-        raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
-
-
 def _checked_classes(files: ModelFiles) -> dict[str, str]:
     """Return the class of each part, after its settings and the headers of its weights were checked."""
     classes = {part: checks.part_class(files.name, files.index, part)[1] for part in checks.CLASSES}
@@ -333,31 +305,6 @@ def _checked_classes(files: ModelFiles) -> dict[str, str]:
     return classes
 
 
-def _vae_config(class_name: str, config: Mapping[str, Any]) -> checks.KlConfig | checks.TinyConfig:
-    if class_name == "AutoencoderTiny":
-        return checks.TinyConfig.model_validate(config)
-    return checks.KlConfig.model_validate(config)
-
-
-def _check_fit(files: ModelFiles, tokenizer: PromptTokenizer, unet: checks.UNetConfig) -> None:
-    text = checks.TextConfig.model_validate(checks.read_json(files.pipeline_folder / "text_encoder" / "config.json"))
-    problem = checks.fit_problem(
-        hidden_size=text.hidden_size,
-        cross_attention_dim=unet.cross_attention_dim,
-        length=tokenizer.length,
-        positions=text.max_position_embeddings,
-        words=tokenizer.backend.get_vocab_size(),
-        vocab_size=text.vocab_size,
-    )
-    if problem:
-        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
-
-
-def _halvings(widths: Sequence[int]) -> int:
-    """Return the factor by which a part of several levels makes its input smaller: 2 for each level but one."""
-    return 2 ** (len(widths) - 1)
-
-
 def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
     """Return why no step can be taken over a schedule; empty if one can: senseless settings show only then."""
     try:
@@ -366,7 +313,7 @@ def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
             return f"its scheduler {class_name} needs torch"
         latents = denoise(schedule, lambda: np.ones((1, 4, 2, 2), np.float32), lambda noisy, _: noisy)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        return f"its scheduler cannot be sampled ({printable(first_line(error)[:LONGEST_REASON])})"
+        return f"its scheduler cannot be sampled ({checks.reason_of(error)})"
     return "" if np.isfinite(latents).all() else "its scheduler gives values that are not numbers"
 
 
@@ -379,10 +326,6 @@ def _features_of(encoded: Mapping[str, np.ndarray]) -> Features | None:
     """Return the features among the photo encoder's outputs, by stride."""
     prefix = FEATURES.format("")
     return {int(key.removeprefix(prefix)): each for key, each in encoded.items() if key.startswith(prefix)} or None
-
-
-def _only(outputs: list[np.ndarray]) -> np.ndarray:
-    return outputs[0]
 
 
 def _for_branches(array: np.ndarray, no_photo: Sequence[bool]) -> np.ndarray:

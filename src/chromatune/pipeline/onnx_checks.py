@@ -89,7 +89,11 @@ def check_onnx(path: Path) -> None:
         kind = message.DESCRIPTOR.name
         if kind == "Node":
             nodes += 1
-            _check_node(message, nodes)
+            if nodes > MOST_NODES:
+                raise ValueError(f"has more than {MOST_NODES:,} operators")
+            if message.domain not in DOMAINS or message.op_type in REFUSED:
+                name = f"{message.domain}::{message.op_type}" if message.domain else message.op_type
+                raise ValueError(f"has the operator {shown(name)}, which is not run here")
         elif kind == "Tensor" and message.external_data:
             _check_external(message, path.parent, lengths)
 
@@ -120,15 +124,6 @@ def residuals_of(named: Mapping[str, T]) -> dict[str, T]:
     return {name: each for name, each in named.items() if name.startswith(RESIDUAL.format(""))}
 
 
-def _check_node(node: Any, count: int) -> None:
-    """Check one operator, the graph's `count`-th."""
-    if count > MOST_NODES:
-        raise ValueError(f"has more than {MOST_NODES:,} operators")
-    if node.domain not in DOMAINS or node.op_type in REFUSED:
-        name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        raise ValueError(f"has the operator {shown(name)}, which is not run here")
-
-
 def _check_external(tensor: Any, folder: Path, lengths: dict[str, int]) -> None:
     """Check one tensor's place in a file beside the graph; `lengths` remembers the files' sizes."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -149,19 +144,15 @@ def _length(file: Path) -> int:
     """Return the size in bytes of a file of weights beside a graph, if it is one."""
     try:
         if not file.is_file() or file.is_symlink() and not _stored_by_hub(file):
-            raise ValueError(f"takes weights from {shown(file.name)}, which is missing")
+            raise ValueError("is missing")
         if file.suffix == ".safetensors":  # a graph would read a web page or a cut file as numbers
-            _check_header(file)
+            read_header(file)
         return file.stat().st_size
     except OSError as error:  # its name is too long, or it may not be read
-        raise ValueError(f"takes weights from {shown(file.name)}, which cannot be read ({error.strerror})") from None
-
-
-def _check_header(file: Path) -> None:
-    try:
-        read_header(file)
+        problem = f"cannot be read ({error.strerror})"
     except ValueError as error:
-        raise ValueError(f"takes weights from {shown(file.name)}, which {error}") from None
+        problem = str(error)
+    raise ValueError(f"takes weights from {shown(file.name)}, which {problem}")
 
 
 def _stored_by_hub(file: Path) -> bool:
@@ -228,13 +219,11 @@ def _fits(shape: Shape, expected: Shape) -> bool:
     """Return whether a shape may be another; what is not declared may be anything."""
     if not shape or not expected:
         return True
-    return len(shape) == len(expected) and all(map(_may_be, shape, expected))
-
-
-def _may_be(size: Any, expected: Any) -> bool:
-    if not isinstance(size, int) or not isinstance(expected, int | tuple):
-        return True
-    return size in expected if isinstance(expected, tuple) else size == expected
+    return len(shape) == len(expected) and all(
+        size in wanted if isinstance(wanted, tuple) else size == wanted
+        for size, wanted in zip(shape, expected, strict=True)
+        if isinstance(size, int) and isinstance(wanted, int | tuple)
+    )
 
 
 def _text(shape: Shape) -> str:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from chromatune.errors import MissingExtraError, ModelError, printable
-from chromatune.options import Advance, ColorizeOptions, StartStage, silent
+from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
 from chromatune.pipeline.model_files import ModelInfo, find_model
@@ -93,14 +93,26 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
 
 
 def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
-    """Add ONNX graphs to a pipeline folder that nobody else reads yet.
+    """Add ONNX graphs to a pipeline folder that nobody else reads yet, beside the weights that they read.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
+        OSError: a file cannot be written.
     """
     pipeline = load_pipeline(str(folder), device="cpu")
-    graphs = len(GRAPHS) + (pipeline.photo_encoder is not None)
-    add_onnx_parts(pipeline, folder, start_stage("exporting", graphs))
+    advance = start_stage("exporting", len(GRAPHS) + (pipeline.photo_encoder is not None))
+    try:
+        import onnx_ir  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("exporting to ONNX", "export") from None
+    _fuse_attention(pipeline.unet)
+    for graph in _graphs(pipeline):
+        (folder / graph.folder).mkdir(exist_ok=True)
+        _write(_trace(graph), folder / graph.folder)
+        advance()
+    for part in ("vae_encoder", "vae_decoder"):  # Optimum reads the settings there
+        (folder / part / "config.json").write_bytes((folder / "vae" / "config.json").read_bytes())
 
 
 def largest_difference(pipeline: Pipeline, folder: Path) -> float:
@@ -139,32 +151,6 @@ class _Graph:
     arguments: tuple[Any, ...]
     inputs: dict[str, Any]  # name: dimensions that vary, by their index; in the order of the arguments
     outputs: list[str]
-
-
-def add_onnx_parts(pipeline: Pipeline, folder: Path, advance: Advance = lambda: None) -> None:
-    """Write the graphs of a model into its pipeline folder, beside the weights that they read.
-
-    Args:
-        pipeline: the model as `load_pipeline` opened it, on the CPU in float32; of no other use afterwards.
-        folder: what `save_pipeline` wrote of the same model, and nobody else reads yet.
-        advance: called after each graph.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        OSError: a file cannot be written.
-    """
-    try:
-        import onnx_ir  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("exporting to ONNX", "export") from None
-    _fuse_attention(pipeline.unet)
-    for graph in _graphs(pipeline):
-        (folder / graph.folder).mkdir(exist_ok=True)
-        _write(_trace(graph), folder / graph.folder)
-        advance()
-    for part in ("vae_encoder", "vae_decoder"):  # Optimum reads the settings there
-        (folder / part / "config.json").write_bytes((folder / "vae" / "config.json").read_bytes())
 
 
 def _graphs(pipeline: Pipeline) -> Iterator[_Graph]:

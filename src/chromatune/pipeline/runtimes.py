@@ -11,7 +11,7 @@ from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
 from chromatune.pipeline.model_files import ModelFiles, find_model, has_torch
-from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, has_onnx_parts, load_onnx_pipeline, threads
+from chromatune.pipeline.onnx_backend import GRAPH_FILE, PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
 from chromatune.pipeline.schedules import make_schedule
 from chromatune.pipeline.truncation import TOKENIZER_FILE
 
@@ -83,7 +83,7 @@ def onnx_problem(files: ModelFiles) -> str:
     """Return why ONNX Runtime cannot run a model, to be read after its name; empty if it can."""
     if files.loras:
         return "is a LoRA"
-    if not has_onnx_parts(files):
+    if not all((files.pipeline_folder / part / GRAPH_FILE).is_file() for part in graphs_of(files)):
         return "has no ONNX parts"
     # torch's libraries read the older files, too
     if not (files.pipeline_folder / "tokenizer" / TOKENIZER_FILE).is_file():

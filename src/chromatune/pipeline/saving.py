@@ -127,7 +127,9 @@ def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str,
             unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
             weight_name=LORA_FILE,
         )
-        _write_texts(new, card, {**defaults, "base": _lasting_name(base)})
+        base_folder = Path(base).expanduser()  # by its full path: a relative one would be another folder elsewhere
+        lasting = str(base_folder.resolve()) if base_folder.is_dir() and not is_embedded(base) else base
+        _write_texts(new, card, {**defaults, "base": lasting})
 
 
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
@@ -206,9 +208,3 @@ def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
     text = json.dumps(dict(defaults), indent=1, ensure_ascii=False)
     (folder / DEFAULTS_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
-
-
-def _lasting_name(base: str) -> str:
-    """Return `base`, or for a folder its full path: a relative one would be another folder elsewhere."""
-    folder = Path(base).expanduser()
-    return str(folder.resolve()) if folder.is_dir() and not is_embedded(base) else base

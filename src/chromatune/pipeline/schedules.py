@@ -90,8 +90,7 @@ def make_schedule(class_name: str, config: Mapping[str, Any], steps: int) -> Sch
         return None
     if class_name != "DDIMScheduler" and config.get("prediction_type", "epsilon") == "sample":
         return None
-    if steps > config.get("num_train_timesteps", 1000):
-        most = config.get("num_train_timesteps", 1000)
+    if steps > (most := config.get("num_train_timesteps", 1000)):
         raise ValueError(f"it has {most} timesteps, and cannot be sampled in {steps}")
     return kinds[class_name](config, steps)
 

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from chromatune.errors import ModelError, first_line, printable
+from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline.backend import BackendOutput, Features
+from chromatune.pipeline.checks import reason_of
 from chromatune.pipeline.latents import decode_latents, encode_condition, photo_features
 from chromatune.pipeline.loading import Pipeline
-from chromatune.pipeline.model_files import ModelInfo
 from chromatune.pipeline.photo_encoder import Residuals, unet_arguments
 from chromatune.pipeline.schedules import (
     Draw,
-    Schedule,
     branch_weights,
     combine_guidance,
     denoise,
@@ -30,39 +29,19 @@ from chromatune.pipeline.schedules import (
 from chromatune.pipeline.text import TextEmbedder
 from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
 
-LONGEST_REASON = 200  # characters of a library's message
-
 
 class TorchBackend:
     """An opened pipeline as a `Backend`."""
 
     runtime = "torch"
+    concurrent = False  # one pass has all threads of torch, or the GPU
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self._turn = Lock()  # one pass has all threads of torch, or the GPU
+        self.pipeline, self.info, self.multiple_px = pipeline, pipeline.info, pipeline.multiple_px
+        self.batches = pipeline.device.type != "cpu"
+        self._turn = Lock()
         self._tokenizer = PromptTokenizer.of(pipeline.tokenizer)
         self._embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model's name and defaults."""
-        return self.pipeline.info
-
-    @property
-    def multiple_px(self) -> int:
-        """Sides of the grays must be multiples of this."""
-        return self.pipeline.multiple_px
-
-    @property
-    def batches(self) -> bool:
-        """Whether several photos go through in one call: on a GPU; see `Backend.batches`."""
-        return self.pipeline.device.type != "cpu"
-
-    @property
-    def concurrent(self) -> bool:
-        """Never: a pass has all threads of torch, or the GPU."""
-        return False
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
         """Return a line for each instruction that is longer than the text encoder reads."""
@@ -85,13 +64,24 @@ class TorchBackend:
             try:
                 pixels = _pixels(grays)
                 features = photo_features(self.pipeline, pixels)
-                rgb = self._pass(pixels, features, options)
+                first, encoder = options[0], self.pipeline.photo_encoder
+                latents = sample(
+                    self.pipeline,
+                    encode_condition(self.pipeline, pixels),
+                    self._embed(first.prompt),
+                    self._embed(first.negative_prompt),
+                    steps=first.steps,
+                    generators=[noise_generator(each.seed) for each in options],
+                    guidance_scale=first.guidance_scale,
+                    image_guidance_scale=first.image_guidance_scale,
+                    residuals=None if encoder is None or features is None else encoder.residuals(features),
+                )
+                rgb = decode_latents(self.pipeline, latents)  # (B, 3, h, w)
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 if "memory" in str(error).lower():  # nothing is wrong with the model
                     raise
                 # A setting of a strange model that shows only now; known ones were checked when it was opened
-                reason = printable(first_line(error)[:LONGEST_REASON])
-                raise ModelError(f"{self.info.name} cannot be used ({reason}); give another model") from error
+                raise ModelError(f"{self.info.name} cannot be used ({reason_of(error)}); give another model") from error
         if not bool(torch.isfinite(rgb).all()):
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
@@ -99,24 +89,6 @@ class TorchBackend:
         return BackendOutput(
             rgb.permute(0, 2, 3, 1).contiguous().numpy(), _as_arrays(features) if with_features else None
         )
-
-    def _pass(
-        self, pixels: torch.Tensor, features: dict[int, torch.Tensor] | None, options: Sequence[ResolvedOptions]
-    ) -> torch.Tensor:
-        """(B, 3, h, w) float32 luma 0..1, and the photo encoder's features -> (B, 3, h, w) float32 sRGB 0..1."""
-        first, encoder = options[0], self.pipeline.photo_encoder
-        latents = sample(
-            self.pipeline,
-            encode_condition(self.pipeline, pixels),
-            self._embed(first.prompt),
-            self._embed(first.negative_prompt),
-            steps=first.steps,
-            generators=[noise_generator(each.seed) for each in options],
-            guidance_scale=first.guidance_scale,
-            image_guidance_scale=first.image_guidance_scale,
-            residuals=None if encoder is None or features is None else encoder.residuals(features),
-        )
-        return decode_latents(self.pipeline, latents)
 
 
 def sample(
@@ -150,11 +122,12 @@ def sample(
     count = len(condition)
     if len(generators) != count:
         raise ValueError(f"{count} photos need {count} generators, got {len(generators)}")
-    schedule = _schedule(pipeline, steps, generators)
+    scheduler = pipeline.scheduler
+    own_schedule = make_schedule(type(scheduler).__name__, scheduler.config, steps)
+    schedule = own_schedule or _DiffusersSchedule(scheduler, steps, generators)
     weights = branch_weights(guidance_scale, image_guidance_scale)
-    images = {"text+image": condition, "image": condition, "none": torch.zeros_like(condition)}
     texts = {"text+image": prompt_embeds, "image": negative_embeds, "none": negative_embeds}
-    stacked_images = torch.cat([images[branch] for branch in weights])  # (K B, 4, h, w)
+    stacked_images = _for_branches(condition, weights)  # (K B, 4, h, w)
     stacked_texts = torch.cat([texts[branch].expand(count, -1, -1) for branch in weights])  # (K B, 77, C)
     extra = unet_arguments(None if residuals is None else [_for_branches(part, weights) for part in residuals])
 
@@ -190,15 +163,9 @@ class _DiffusersSchedule:
         return self._scheduler.step(prediction, timestep, latents, return_dict=False, **self._extra)[0]
 
 
-def _schedule(pipeline: Pipeline, steps: int, generators: Sequence[np.random.Generator]) -> Schedule:
-    scheduler = pipeline.scheduler
-    own = make_schedule(type(scheduler).__name__, scheduler.config, steps)
-    return own or _DiffusersSchedule(scheduler, steps, generators)
-
-
-def _for_branches(residual: torch.Tensor, branches: Iterable[str]) -> torch.Tensor:
+def _for_branches(each: torch.Tensor, branches: Iterable[str]) -> torch.Tensor:
     """(B, C, h, w) -> (K B, C, h, w): zeros in the branch that has no photo."""
-    return torch.cat([torch.zeros_like(residual) if branch == "none" else residual for branch in branches])
+    return torch.cat([torch.zeros_like(each) if branch == "none" else each for branch in branches])
 
 
 def _pixels(grays: np.ndarray) -> torch.Tensor:
