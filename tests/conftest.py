@@ -303,7 +303,7 @@ def write_graphs(folder: Path) -> None:
 def graph_pipeline(encoder_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a model that ONNX Runtime runs: all parts are there, and its graphs are made by hand within no time.
 
-    Its graphs are not those of its weights: torch gives other pictures. tests/inference/test_export.py has real ones.
+    Its graphs are not those of its weights: torch gives other pictures. tests/pipeline/test_export.py has real ones.
     """
     folder = tmp_path_factory.mktemp("graphs") / "model"
     shutil.copytree(encoder_pipeline, folder)

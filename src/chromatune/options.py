@@ -53,7 +53,7 @@ class ColorizeOptions(BaseModel):
     )
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(
-        None, ge=1, le=1000, description="Sampling steps; the model's own come with a vividness of their own."
+        None, ge=1, le=1000, description="Sampling steps; the model's default also sets its vividness."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
     guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
@@ -62,12 +62,12 @@ class ColorizeOptions(BaseModel):
     image_guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
     )
-    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of color: 0 leaves gray, 1 is the model's own.")
+    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of color: 0 is gray, 1 as the model gives it.")
     vivid: Annotated[float | None, MODELS_OWN] = Field(
-        None, ge=0.0, le=2.0, description="How much is added to colors that the model is unsure of: 0 nothing, 2 much."
+        None, ge=0.0, le=2.0, description="How much to boost colors that the model is unsure of, from 0 (none) to 2."
     )
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
-        None, ge=32, le=2048, description="Short side, in pixels, of the model's own pass (the result keeps full size)."
+        None, ge=32, le=2048, description="Short side, in pixels, at which the model runs (the result keeps full size)."
     )
     hint_reach: Annotated[float, Flag("--reach")] = Field(
         1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."

@@ -90,7 +90,7 @@ class EvaluationSettings(BaseModel):
     one_per_person: bool = Field(False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
         "all",
-        description="The part of the split that is measured: all photos, or one half of the split that fine-tuning makes.",
+        description="What is measured: all photos, or one half of the split that fine-tuning makes.",
     )
     validation: Annotated[int | float, BeforeValidator(_share_or_number), Flag(metavar="SHARE|N")] = Field(
         0.1, gt=0, description="Size of the validation half: a share under 1, or photos."

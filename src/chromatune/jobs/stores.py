@@ -333,7 +333,7 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
         raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
     if layers is not None and f"{layers.address}/".startswith(photos):
         raise OptionsError(
-            f"{printable(layers.name)} is inside the photo folder, so its layers would be taken for photos; move it"
+            f"{printable(layers.name)} is inside the photo folder: its layers would be colorized; move it"
         )
 
 
@@ -358,7 +358,7 @@ def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalF
     real = Path(os.path.realpath(layers.path))
     if photos in (real, *real.parents):
         raise OptionsError(
-            f"--hints-dir {label} is inside the photo folder, so its layers would be taken for photos; move it beside them"
+            f"--hints-dir {label} is inside the photo folder: its layers would be colorized; move it beside them"
         )
 
 
