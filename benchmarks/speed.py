@@ -90,7 +90,7 @@ def colorize(photos: Sequence[Path], out: Path, *options: str) -> list[str]:
 
 
 def ratio_of(sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> tuple[dict[str, float], list[float]]:
-    """Median of each side, and the ratios of the second to the first, a round each; the sides take turns."""
+    """Median of each side, and the ratios of the second to the first, a round each; the sides alternate."""
     figures: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -117,7 +117,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def measure_commands(folder: Path) -> list[str]:
-    """A first color from a cold start, and the memory it takes."""
+    """A first color from a cold start, and the memory it needs."""
     photo, result = folder / "one.png", folder / "one.color.png"
     cv2.imwrite(str(photo), photo_of(1))
     commands = {name: colorize([photo], result, "--device", "cpu", "--runtime", name) for name in RUNTIMES}
@@ -139,7 +139,7 @@ def measure_commands(folder: Path) -> list[str]:
 
 
 def measure_loaded(megapixels: Sequence[float]) -> list[str]:
-    """A photo once the model is loaded, decoding and encoding left out."""
+    """A photo once the model is loaded, without decoding and encoding."""
     from chromatune import ColorizeOptions, Colorizer
 
     loaded = {name: Colorizer.load("mini", device="cpu", runtime=name) for name in RUNTIMES}
@@ -156,7 +156,7 @@ def measure_loaded(megapixels: Sequence[float]) -> list[str]:
     passes = {}
     for name, each in loaded.items():
         passes[name] = partial(seconds_of, partial(each.backend, small, [each.info.resolve(ColorizeOptions())]))
-    rows.append(row("the model's pass alone, 1 MP", *ratio_of(passes, 3 * ROUNDS), "s"))
+    rows.append(row("the model alone, 1 MP", *ratio_of(passes, 3 * ROUNDS), "s"))
     return rows
 
 
@@ -194,7 +194,7 @@ def measure_install(folder: Path) -> list[str]:
             [made["whole"][index] / made["light"][index]],
             unit,
         )
-        for index, (what, unit) in enumerate((("set-up of a fresh clone", "s"), ("disk that it takes", "MB")))
+        for index, (what, unit) in enumerate((("set-up of a fresh clone", "s"), ("disk space", "MB")))
     ]
 
 
@@ -237,9 +237,9 @@ def page(rows: Sequence[str], peers: Sequence[str]) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     lines = [
         "# Speed", "",
-        f"Made by `python benchmarks/speed.py {' '.join(_public(sys.argv[1:]))}` on {cores} cores, no GPU. Sides take",
-        "turns within one run; a ratio is the median of the rounds' ratios, with the smallest and the largest. Seconds",
-        "are of that machine alone.", "",
+        f"Made by `python benchmarks/speed.py {' '.join(_public(sys.argv[1:]))}` on {cores} cores, no GPU. Both sides",
+        "alternate within one run; a ratio is the median of the rounds' ratios, with the smallest and the largest.",
+        "Seconds hold for that machine only.", "",
         "| `mini` | ONNX Runtime, or now | torch, or before | ratio |", "| --- | ---: | ---: | ---: |", *rows,
     ]  # fmt: skip
     if peers:

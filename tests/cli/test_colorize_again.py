@@ -20,12 +20,12 @@ def test_going_on_after_an_interruption_skips_what_is_there(engine, put, capsys)
     capsys.readouterr()
     assert main(["colorize", *photos, "--skip-existing"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "5.color.png\n" and captured.err == "note: 5 results there already, skipped\n"
+    assert captured.out == "5.color.png\n" and captured.err == "note: skipped 5 existing results\n"
     assert main(["colorize", *photos]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4 and lines[-1] == "error: 3 more results exist; go on with the others by --skip-existing"
+    assert len(lines) == 4 and lines[-1] == "error: 3 more results exist; colorize the rest with --skip-existing"
     assert main(["colorize", *photos[:4]]) == 1
-    said = "error: 1 more result exists; go on with the others by --skip-existing"
+    said = "error: 1 more result exists; colorize the rest with --skip-existing"
     assert capsys.readouterr().err.splitlines()[-1] == said
     assert main(["colorize", *photos, "--skip-existing", "--overwrite"]) == 2
 

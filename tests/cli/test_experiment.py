@@ -23,7 +23,7 @@ def test_list_names_question_and_roles(capsys):
         ("experiment run color", "no experiment 'color'; accepted: ambiguity"),
         ("experiment run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
         ("experiment run peers --data faces=x", "peers has no role 'faces'"),
-        ("experiment run peers --data photos=x --data photos=y", "--data: one role twice"),
+        ("experiment run peers --data photos=x --data photos=y", "--data: a role is given twice"),
         ("experiment run peers --budget endless", "--budget 'endless': input should be 'quick' or 'full'"),
         ("experiment run peers --size 8", "--size 8: input should be greater than or equal to 32"),
         ("experiment run peers --results x", "--results 'x': accepted is NAME=DIR"),

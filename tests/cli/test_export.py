@@ -61,7 +61,7 @@ def test_a_lora_is_not_exported_by_its_training(folder, capsys):
     assert main(["finetune", "photos", "--preset", "lora", "--export-onnx"]) == 2
     error = capsys.readouterr().err
     assert error == (
-        "error: --export-onnx takes a whole model; after the run: chromatune export finetuned-lora/model OUT\n"
+        "error: --export-onnx needs a whole model; after the run: chromatune export finetuned-lora/model OUT\n"
     )
     assert not list(Path().iterdir())
 

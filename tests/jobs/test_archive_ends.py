@@ -119,4 +119,4 @@ def test_watching_takes_what_arrives_and_ends_with_ctrl_c(put: Put) -> None:
     output, errors = process.communicate(timeout=LONGEST_SECONDS)
     assert process.returncode == 0, errors
     assert output == "out/summary.html\n"
-    assert errors.startswith("note: watching photos; Ctrl-C ends it\n")
+    assert errors.startswith("note: watching photos; Ctrl-C stops it\n")

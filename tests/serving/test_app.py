@@ -66,7 +66,7 @@ def test_limits_of_edits_are_those_of_the_options(client):
 def test_two_models_of_one_name_are_refused(client_of, scripted, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "same").mkdir(parents=True)
-    with pytest.raises(OptionsError, match="called the same"):
+    with pytest.raises(OptionsError, match="have the same name"):
         client_of(scripted, model=(str(tmp_path / "a" / "same"), str(tmp_path / "b" / "same")))
 
 
@@ -75,7 +75,7 @@ def test_two_models_of_one_name_are_refused(client_of, scripted, tmp_path):
     [
         (PhotoError("x.png: damaged"), 400),
         (NotAPictureError("x.png: not a picture in a known format"), 415),
-        (OptionsError("model=7: not on offer"), 422),
+        (OptionsError("model=7: not offered"), 422),
         (ModelError("mini gave values that are not numbers"), 503),
         (MissingExtraError("it", "torch"), 503),
         (MemoryError(), 503),
@@ -118,7 +118,7 @@ def test_without_a_photo(client):
     for send in ({}, {"data": {"photo": "text"}}, {"data": {"photo": "/etc/passwd"}}, {"json": {"photo": "x"}}):
         answer = client.post("/v1/colorize", **send)
         assert (answer.status_code, answer.json()["detail"]) == (
-            422, "a photo as a file is needed; the field is called photo",
+            422, "the form field photo needs a photo file",
         )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_a_photo_that_fails_has_its_line(client, until, scripted):
         key = send(client, "a.png").json()["id"]
         (photo,) = finished(client, until, key)["photos"]
         assert photo["state"] == "failed"
-        assert photo["line"] == (str(error) or "a.png: not enough memory or disk at the moment; send it again")
+        assert photo["line"] == (str(error) or "a.png: not enough memory or disk space at the moment; send it again")
         one = client.get(f"/v1/batches/{key}/photos/1")
         assert (one.status_code, one.json()) == (status, {"detail": photo["line"]})
         with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
@@ -119,7 +119,7 @@ def test_without_photos(client):
     answer = client.post("/v1/batches", data={"options": "{}"})
     assert (answer.status_code, answer.json()["detail"]) == (
         422,
-        "a photo as a file is needed; the field is called photos",
+        "the form field photos needs a photo file",
     )
 
 

@@ -1,4 +1,4 @@
-"""Models of this process: the command line's own files, models on offer, a full queue, passes that are shared."""
+"""Models of this process: the command line's own files, models offered, a full queue, passes that are shared."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_queue_that_is_full_refuses_and_takes_again(engine, local_of, photo, u
         answers = [clients.submit(client.post, "/v1/colorize", files=photo) for _ in range(2)]
         until(lambda: predictor.waiting == 2)
         full = client.post("/v1/colorize", files=photo)
-        assert (full.status_code, full.json()["detail"]) == (429, "too many photos wait; try again later")
+        assert (full.status_code, full.json()["detail"]) == (429, "too many photos are queued; try again later")
         assert int(full.headers["retry-after"]) >= 1
         batch = client.post("/v1/batches", files=[("photos", photo["photo"])])  # waits for its turn
         assert batch.status_code == 202

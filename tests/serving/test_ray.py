@@ -93,7 +93,9 @@ def test_a_queue_that_is_full_refuses_and_batches_wait_for_their_turn(client_of,
     statuses = {answer.status_code for answer in answers}
     assert statuses == {200, 429}
     full = next(answer for answer in answers if answer.status_code == 429)
-    assert full.json()["detail"] == "too many photos wait; try again later" and int(full.headers["retry-after"]) >= 1
+    assert (
+        full.json()["detail"] == "too many photos are queued; try again later" and int(full.headers["retry-after"]) >= 1
+    )
     until(lambda: client.get(f"/v1/batches/{batch}").json()["state"] == "done")
     states = {each["state"] for each in client.get(f"/v1/batches/{batch}").json()["photos"]}
     assert states == {"done"} and predictor.waiting == 0
@@ -153,7 +155,7 @@ def test_the_command_ends_with_all_it_has_started(temporary_folder, end):
         assert process.wait(60) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
         wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in started), 150)
         if end == signal.SIGTERM:
-            assert process.stderr.read() == "note: Ctrl-C ends it\n"
+            assert process.stderr.read() == "note: Ctrl-C stops it\n"
             assert list(temporary_folder.iterdir()) == []
     finally:
         process.kill()

@@ -94,7 +94,7 @@ def test_the_oldest_of_many_versions_is_dropped(session):
     for seed in range(12):
         client.post(f"{path}/versions", json={"options": {"seed": seed}})
     gone = client.post(f"{path}/preview", json={"version": 1})
-    assert (gone.status_code, "version=1: there is none" in gone.json()["detail"]) == (422, True)
+    assert (gone.status_code, "version=1: does not exist" in gone.json()["detail"]) == (422, True)
     assert client.post(f"{path}/preview", json={"version": 2}).status_code == 200
 
 
@@ -122,7 +122,7 @@ BAD_EDITS: list[tuple[str, dict[str, Any] | None, int, str]] = [
     ("result", {"version": 9}, 422, "version=9"),
     ("versions", {"options": {"steps": 0}}, 422, "steps"),
     ("versions", {"options": {"recompose": False}}, 422, "recompose"),
-    ("versions", {"model": "nobody"}, 422, "not on offer"),
+    ("versions", {"model": "nobody"}, 422, "not offered"),
     ("suggestions?x=500&y=1", None, 400, "outside"),
     ("suggestions?x=nan&y=1", None, 422, "x"),
     ("suggestions?x=1&y=1&version=9", None, 422, "version=9"),

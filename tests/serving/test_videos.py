@@ -65,7 +65,7 @@ def test_a_video_gets_stills_and_comes_back_in_color(client, settled, video_byte
     assert len(status["shots"]) == 2
     assert warmth[20, 20] > 30 > 0 > (frames[-1][..., 0] - frames[-1][..., 2]).mean()  # not across the cut
     assert client.delete(path).status_code == 204
-    assert client.get(path).json()["detail"] == "this video is no longer stored; send it again"
+    assert client.get(path).json()["detail"] == "this video does not exist or has expired; send it again"
 
 
 def test_what_is_no_video_has_a_line(client, settled):
@@ -80,7 +80,7 @@ def test_requests_that_do_not_fit_have_a_line(client, settled, short):
     path = sent(client, short)
     settled(client, path)
     for wanted, said in [
-        ({"model": "nobody"}, "not on offer"),
+        ({"model": "nobody"}, "not offered"),
         ({"options": {"recompose": False}}, "own luminance"),
         ({"options": {"steps": "many"}}, "steps"),
         ({"hints": {"a": {}}}, "hints"),
@@ -129,7 +129,7 @@ def test_routes_and_words_of_version_0_1(client, engine, monkeypatch, settled, s
     assert client.get(f"{path}/result").headers["content-type"] == "video/mp4"
     assert client.delete(path).status_code == 204
     for each in (path, f"/v1/videos/{key}"):
-        assert client.get(each).json()["detail"] == "this video is no longer stored; send it again"
+        assert client.get(each).json()["detail"] == "this video does not exist or has expired; send it again"
     described = client.get("/openapi.json").text
     assert "/v1/videos/{key}/colorize" in described and "film" not in described
 
@@ -137,7 +137,7 @@ def test_routes_and_words_of_version_0_1(client, engine, monkeypatch, settled, s
 def test_without_a_file(client):
     for path, name in (("videos", "video"), ("films", "film")):
         answer = client.post(f"/v1/{path}", data={"x": "y"})
-        line = f"a video as a file is needed; the field is called {name}"
+        line = f"the form field {name} needs a video file"
         assert (answer.status_code, answer.json()["detail"]) == (422, line)
 
 

@@ -27,11 +27,11 @@ def batch_command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder of photos; folders in it count, too. It may be a URL such as s3://bucket/scans.",
+            help="Folder of photos, searched recursively, or a URL such as s3://bucket/scans.",
         ),
     ],
     destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="Folder for the results, in the same folders, made if missing.")
+        str, typer.Argument(metavar="DEST", help="Folder for the results, in the same subfolders, made if missing.")
     ],
     model: Model = "mini",
     options: ColorizeOptions,
@@ -40,27 +40,23 @@ def batch_command(
         typer.Option(
             min=1,
             max=1000,
-            help="Photos computed at the same time, while others are read and written.",
-            show_default="one a core, up to 8, or all of a cluster",
+            help="Photos colorized at the same time, while others are read and written.",
+            show_default="one per core, up to 8, or all of a cluster",
         ),
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(
-            metavar="local|ray", help="What computes: threads of this process, or processes of Ray (extra ray)."
-        ),
+        typer.Option(metavar="local|ray", help="Engine: threads of this process, or Ray processes (extra ray)."),
     ] = "local",
     ray_address: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="The Ray cluster that computes, with --engine ray.", show_default="this machine"
-        ),
+        typer.Option(metavar="HOST:PORT", help="Ray cluster to use, with --engine ray.", show_default="this machine"),
     ] = None,
     records_dir: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the records of the archive, where DEST is a URL.",
+            help="Folder for the manifest, failures and summary, if DEST is a URL.",
             show_default="DEST",
         ),
     ] = None,
@@ -68,7 +64,7 @@ def batch_command(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Photos to take, by name as '*.tif', or by path below SOURCE as '1920/*'; may be given again.",
+            help="Photos to colorize, by name such as '*.tif', or by path below SOURCE such as '1920/*'; repeatable.",
             show_default="all",
         ),
     ] = None,
@@ -76,30 +72,28 @@ def batch_command(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Painted layers, in the same folders and named like the photos they are of.",
+            help="Painted layers, in the same subfolders, each named like its photo.",
             show_default="none",
         ),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with photos that arrive, once they are complete, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Keep watching SOURCE and colorize new photos once complete, until Ctrl-C.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and why, and change nothing.")
     ] = False,
-    moved: Annotated[
-        bool, typer.Option("--moved", help="SOURCE is the folder of earlier runs, under another path.")
-    ] = False,
+    moved: Annotated[bool, typer.Option("--moved", help="SOURCE has moved since the earlier runs.")] = False,
     device: Device = None,
     runtime: Library = None,
     strict: Strict = False,
     max_megapixels: MaxMegapixels = 150.0,
     quiet: Quiet = False,
 ) -> int:
-    """Colorize all photos below a folder into another one, and go on there when called again.
+    """Colorize all photos below a folder into another folder; run it again to resume.
 
-    A photo whose result is there, of the same photo, options and model, is not done again. One that cannot be colorized
-    gets a line on standard error and in DEST/failures.jsonl, the others go on, and the exit code is 1.
-    DEST/summary.html shows the outcome of all.
+    Photos whose result is up to date (same photo, options and model) are skipped. A photo that fails gives a line on
+    standard error and in DEST/failures.jsonl, the run continues, and the exit code is 1. DEST/summary.html summarizes
+    the results and failures.
     """
     if hints_dir is not None:
         check_recompose(options, "--hints-dir needs")
@@ -185,9 +179,9 @@ class _Progress:
             complain(f"{closed} of {source} cannot be opened, and their photos are skipped", "warning")
 
     def watching(self, catalog: Catalog) -> None:
-        """Print how to end it."""
+        """Print how to stop it."""
         if not self._quiet:
-            complain(f"watching {catalog.settings.source.name}; Ctrl-C ends it", "note")
+            complain(f"watching {catalog.settings.source.name}; Ctrl-C stops it", "note")
 
     @contextmanager
     def colorizing(self, photos: int, done: int) -> Iterator[Callable[[ArchiveRecord], None]]:

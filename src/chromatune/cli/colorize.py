@@ -39,7 +39,7 @@ Variants = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Results for each photo: NAME.color-1.EXT, -2 ..., of seeds S, S+1 ..., in as many steps as they need "
+        help="Results for each photo: NAME.color-1.EXT, -2 ..., with seeds S, S+1 ..., and enough steps for them "
         "to differ.",
     ),
 ]
@@ -58,19 +58,19 @@ HintPoints = Annotated[
         "--hint",
         metavar="X,Y=COLOR",
         help="The color at a pixel of the photo, such as 420,310=#a03020, or 420,310,12=#a03020 with a radius of 12 "
-        "pixels; may be given again.",
+        "pixels; repeatable.",
         show_default="none",
     ),
 ]
 HintsDir = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Painted layers, named like the photos they are of.", show_default="none"),
+    typer.Option(metavar="DIR", help="Painted layers, each named like its photo.", show_default="none"),
 ]
 Like = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PHOTO",
-        help="A photo in color that shows the same things: its colors are used where it does; may be given again.",
+        help="A photo in color whose colors are used where it shows the same things; repeatable.",
         show_default="none",
     ),
 ]
@@ -78,8 +78,8 @@ Page = Annotated[
     str | None,
     typer.Option(
         metavar="N|all",
-        help="Page of a file that holds several pictures; with all, NAME.color-p1.EXT, -p2 ...",
-        show_default="the one that is the photo",
+        help="Page of a file with several pictures; with all, NAME.color-p1.EXT, -p2 ...",
+        show_default="the main picture",
     ),
 ]
 Device = Annotated[
@@ -91,14 +91,12 @@ Device = Annotated[
 ]
 Library = Annotated[
     str | None,
-    typer.Option(metavar="onnx|torch", help="The library that computes.", show_default="the faster one"),
+    typer.Option(metavar="onnx|torch", help="Runtime: ONNX Runtime or torch.", show_default="the faster"),
 ]
-SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Go on where an earlier run stopped: results that exist are kept.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse photos that lack their end, instead of a warning.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Resume an earlier run: keep existing results.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse truncated photos instead of warning.")]
 MaxMegapixels = Annotated[
-    float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel takes 33 to 56 MB of memory.")
+    float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel needs 33 to 56 MB of memory.")
 ]
 
 
@@ -116,7 +114,7 @@ def colorize_command(
     hints_dir: HintsDir = None,
     like: Like = None,
     variants: Variants = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos that the model processes at once.")] = 8,
     device: Device = None,
     runtime: Library = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
@@ -128,8 +126,8 @@ def colorize_command(
 ) -> int:
     """Colorize photos and print the path of each result.
 
-    The photos' own files are never changed. One that cannot be colorized gets a line on standard error, the others go
-    on, and the exit code is 1.
+    The photos' own files are never changed. A photo that fails gives a line on standard error, the run continues, and
+    the exit code is 1.
     """
     each = _of_variants(options, variants, model)
     if overwrite and skip_existing:
@@ -178,7 +176,7 @@ def _hints(
             raise OptionsError("--hints-dir has the hints of all photos; leave out --hints and --hint")
         return hints_from_folder(folder)
     if len({job.source for job in jobs}) > 1:
-        raise OptionsError("--hints and --hint are of one photo; give it alone, or layers of all by --hints-dir")
+        raise OptionsError("--hints and --hint are for one photo; give it alone, or layers for all with --hints-dir")
     of_photo = Hints() if layer is None else Hints.from_layer(layer, name=layer)
     for point in points:
         of_photo += parse_point(point)
@@ -219,7 +217,7 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
     from chromatune.jobs import STANDARD_STREAM
 
     if STANDARD_STREAM in photos:
-        raise OptionsError("--page all takes files; give standard input a page by its number")
+        raise OptionsError("--page all needs files; for standard input give a page by its number")
     wanted: dict[str, Sequence[int]] = {}
     for photo in photos:
         try:
@@ -288,10 +286,10 @@ def _print_events(events: Iterable[Event], results: int, quiet: bool, skip_exist
         first = ", the first" if len(colored) > 1 else ""
         complain(f"{them} own colors are not used{first}: {colored[0]}", "note")
     if existing and skip_existing and not quiet:
-        complain(f"{count_of(existing, 'result')} there already, skipped", "note")
+        complain(f"skipped {count_of(existing, 'existing result')}", "note")
     elif existing > MOST_EXISTING and not skip_existing:
         more = count_of(existing - MOST_EXISTING, "more result exists", "more results exist")
-        complain(f"{more}; go on with the others by --skip-existing")
+        complain(f"{more}; colorize the rest with --skip-existing")
     return 1 if existing and not skip_existing else code
 
 

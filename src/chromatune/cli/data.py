@@ -1,4 +1,4 @@
-"""`chromatune data`: what a source of photos holds."""
+"""`chromatune data`: what a source of photos contains."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Columns = Annotated[
     typer.Option(
         "--column",
         metavar="image=NAME|prompt=NAME",
-        help="Column of a table or data set that holds the photos, or their instructions; can be repeated.",
+        help="Column of a table or data set with the photos, or with their instructions; repeatable.",
         show_default="found by name",
     ),
 ]
 
-data_app = typer.Typer(help="Look at photos to train with.", rich_markup_mode=None)
+data_app = typer.Typer(help="Inspect photos to train with.", rich_markup_mode=None)
 
 
 @data_app.command("inspect")
@@ -50,9 +50,9 @@ def inspect_command(
         int | None,
         typer.Option(min=1, metavar="N", help="Open N photos only, evenly spread.", show_default="all"),
     ] = None,
-    min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Shorter side that a photo must have.")] = 16,
+    min_size: Annotated[int, typer.Option(min=1, metavar="PX", help="Minimum short side of a photo.")] = 16,
 ) -> int:
-    """Print what a source holds: counts, sizes, photos that are skipped and why, and the hash of its split.
+    """Print what a source contains: counts, sizes, skipped photos and why, and the hash of its split.
 
     In a pipe: one figure a line, its fields separated by tabs.
     """

@@ -23,9 +23,9 @@ def evaluate_command(
 ) -> int:
     """Measure colorizers on photos: scores of each photo, tables with intervals, and a report with pictures.
 
-    A video in color (or video:DIR, a folder of frames) is measured through time; see docs/video.md.
-    Rows that are always there: the gray photo itself, and every model with and without its own luminance. Run again
-    after an interruption, it goes on. Exit code 1: photos or results could not be read; the report lists them.
+    A video in color (or video:DIR, a folder of frames) is measured over time; see docs/video.md.
+    Always included: the gray photo itself, and every model with and without the photo's own luminance. An interrupted
+    run resumes. Exit code 1: photos or results could not be read; the report lists them.
     """
     command = command_line_of(("chromatune", "evaluate"), settings, "--out", str(out))
     if is_video_source(settings.source):

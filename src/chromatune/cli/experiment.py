@@ -27,7 +27,7 @@ class RunSettings(BaseModel):
     name: str = Field(description="One of `chromatune experiment list`.")
     data: Annotated[tuple[str, ...], Flag(metavar="[ROLE=]SOURCE", unset="none")] = Field(
         (),
-        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one. May be given again.",
+        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable.",
     )
     model: Annotated[str | None, Flag(unset="the experiment's, mini-base")] = Field(
         None, description="Model that is fine-tuned."
@@ -36,7 +36,7 @@ class RunSettings(BaseModel):
         "quick", description="quick: minutes, to see that it runs; full: hours, to answer."
     )
     results: Annotated[tuple[NamedFolder, ...], Flag(metavar="NAME=DIR", unset="none")] = Field(
-        (), description="Another tool's results, in every test."
+        (), description="Another tool's results, included in every test."
     )
     size_px: Annotated[int, Flag("--size")] = Field(256, ge=32, description="Side, in pixels, of the squares compared.")
 
@@ -81,7 +81,7 @@ def run_command(
 ) -> int:
     """Run an experiment: train, measure, judge; prints the verdicts and the report's path.
 
-    Stop it at any time: the same command goes on, and repeats no run that was finished.
+    Stop it at any time: the same command resumes, and repeats no finished run.
     """
     from chromatune.experiments import find
 
@@ -118,7 +118,7 @@ def sources_by_role(typed: Iterable[str], roles: Iterable[str]) -> dict[str, str
         if not (sign and (role in known or not Path(text).exists())):
             role, source = "", text
         if role in data:
-            raise OptionsError("--data: one role twice; give each once", "data")
+            raise OptionsError("--data: a role is given twice; give each once", "data")
         data[role] = source
     return data
 

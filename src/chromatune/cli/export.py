@@ -14,13 +14,13 @@ from chromatune.errors import OptionsError, shown
 
 def export_command(
     *,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub name.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result; a model there is replaced.")],
-    to: Annotated[str, typer.Option(metavar="onnx", help="The form: onnx, which runs without torch.")] = "onnx",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that ships, a folder, or a hub name.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result; an existing model is replaced.")],
+    to: Annotated[str, typer.Option(metavar="onnx", help="Format: onnx, runs without torch.")] = "onnx",
 ) -> int:
-    """Write a model that ONNX Runtime runs without torch, and print how far it is from torch at most.
+    """Write a model that ONNX Runtime runs without torch, and print its largest difference from torch.
 
-    The folder holds the weights once, in half precision, and opens in the stock pipeline as well. A LoRA is merged.
+    The folder holds the weights once, in half precision, and also opens in the stock pipeline. A LoRA is merged.
     """
     if to != "onnx":
         raise OptionsError(f"--to {shown(to)}: accepted is onnx")

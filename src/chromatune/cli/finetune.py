@@ -28,13 +28,13 @@ Out = Annotated[
     typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="finetuned-PRESET"),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting over all else; can be repeated.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, overrides all others; repeatable.")
 ]
 ExportOnnx = Annotated[
-    bool, typer.Option("--export-onnx", help="Add ONNX graphs to the model, which run it without torch.")
+    bool, typer.Option("--export-onnx", help="Add ONNX graphs to the model, to run it without torch.")
 ]
 PushToHub = Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload the finished model to the hub.")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Updates of the weights.", show_default="preset's")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Weight updates.", show_default="preset's")]
 
 
 def finetune_command(
@@ -43,7 +43,7 @@ def finetune_command(
     ],
     model: Annotated[
         str,
-        typer.Option(help="Where to start: mini-base, mini, a Stable Diffusion or InstructPix2Pix folder, a hub name."),
+        typer.Option(help="Initial model: mini-base, mini, a Stable Diffusion or InstructPix2Pix folder, a hub name."),
     ] = "mini-base",
     preset: Annotated[
         str | None, typer.Option(help="paper, quick, best or lora.", show_default="quick, or the one --config names")
@@ -51,12 +51,12 @@ def finetune_command(
     out: Out = None,
     max_steps: MaxSteps = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file of settings over the preset's.")
+        Path | None, typer.Option(metavar="FILE", help="TOML file of settings that override the preset.")
     ] = None,
     settings: Overrides = None,
     columns: Columns = None,
     prompts: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Instructions, one a line; not the photos' own.")
+        str | None, typer.Option(metavar="FILE", help="Instructions, one per line, instead of the photos' own.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
     export_onnx: ExportOnnx = False,
@@ -65,7 +65,7 @@ def finetune_command(
 ) -> int:
     """Fine-tune a model to colorize, on your own color photos; prints the path of the new model.
 
-    Stop it at any time: the same command goes on from the last checkpoint. The folder of the run holds the model, the
+    Stop it at any time: the same command resumes from the last checkpoint. The folder of the run holds the model, the
     curves (report.html), sample grids, metrics.jsonl and the checkpoints.
     """
     from chromatune.data import with_columns
@@ -109,7 +109,7 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
     from chromatune.pipeline import find_model, scheduler_problem
 
     if settings.parts == "lora":
-        raise OptionsError(f"--export-onnx takes a whole model; after the run: chromatune export {out / 'model'} OUT")
+        raise OptionsError(f"--export-onnx needs a whole model; after the run: chromatune export {out / 'model'} OUT")
     if settings.zero_terminal_snr:  # it brings a schedule of its own
         return
     if problem := scheduler_problem(find_model(model)):

@@ -38,7 +38,7 @@ def serve_command(
 ) -> int:
     """Serve a page for colorizing in the browser, and an API for programs; prints the address.
 
-    Nothing leaves this machine. Ctrl-C or SIGTERM ends it, after what is in work is answered.
+    Nothing leaves this machine. Ctrl-C or SIGTERM stops it, after the requests in progress.
     """
     if not all(find_spec(name) for name in WEB):
         raise MissingExtraError("the server", "web")
@@ -72,7 +72,7 @@ def _predictor(settings: ServeSettings) -> Predictor:
 
 def _announce(address: str, open_page: bool) -> None:
     print(address, flush=True)
-    complain("Ctrl-C ends it", "note")
+    complain("Ctrl-C stops it", "note")
     if open_page:
         import webbrowser
 

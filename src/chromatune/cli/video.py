@@ -22,8 +22,8 @@ FrameHints = Annotated[
     typer.Option(
         "--hint",
         metavar="FRAME:X,Y=COLOR",
-        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is propagated through the shot; may "
-        "be given again.",
+        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is propagated through the shot; "
+        "repeatable.",
         show_default="none",
     ),
 ]
@@ -35,12 +35,12 @@ Shots = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="First frames of shots, one a line: read where the file exists, else written.",
-        show_default="found",
+        help="First frames of shots, one per line: read if the file exists, else written.",
+        show_default="detected",
     ),
 ]
 Preview = Annotated[
-    float | None, typer.Option(min=0.01, metavar="SECONDS", help="Only so much from the start.", show_default="all")
+    float | None, typer.Option(min=0.01, metavar="SECONDS", help="Colorize only the first SECONDS.", show_default="all")
 ]
 CodecName = Annotated[
     str | None,
@@ -50,12 +50,12 @@ Cache = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        help="Folder for the shots' chroma, from which an interrupted run goes on.",
+        help="Cache folder for the shots' chroma, used to resume.",
         show_default="OUT.chroma",
     ),
 ]
 Rate = Annotated[
-    float | None, typer.Option(min=0.01, max=1000, help="Frames a second of a folder of frames.", show_default="25")
+    float | None, typer.Option(min=0.01, max=1000, help="Frames per second, for a folder of frames.", show_default="25")
 ]
 
 
@@ -78,13 +78,13 @@ def video_command(
     rate: Rate = None,
     device: Device = None,
     runtime: Library = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False,
     quiet: Quiet = False,
 ) -> int:
     """Colorize a video without flicker, and print the path of the result.
 
-    Luma, frame times and sound are the video's own. Run again after an interruption, it goes on; a changed hint takes
-    its shot alone through the model.
+    Luma, frame times and sound are the video's own. An interrupted run resumes; a changed hint recolors
+    only its shot.
     """
     from fractions import Fraction
 

@@ -51,7 +51,7 @@ class Limits(BaseModel):
 
 
 class Models(BaseModel):
-    """Models on offer, and limits of options."""
+    """Models offered, and limits of options."""
 
     models: list[str] = Field(description="Names, the default first.")
     limits: dict[str, Limits] = Field(description="Of the options that edits of a session change.")
@@ -119,7 +119,7 @@ async def _clean_up(stores: list[SessionStore[Any]], predictor: Predictor) -> No
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:
     limits = {name: _limits_of(name) for name in sorted(EDITABLE)}
 
-    @app.get("/v1/models", summary="Models on offer, and limits of options", responses=failures())
+    @app.get("/v1/models", summary="Models offered, and limits of options", responses=failures())
     async def models() -> Models:
         return Models(models=list(settings.models), limits=limits)
 
@@ -138,7 +138,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         model: ModelField = None,
         hints: Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")] = "",
         hints_layer: Annotated[
-            UploadFile | None, File(description="Hints painted on a transparent picture of the photo's aspect.")
+            UploadFile | None, File(description="Hints painted on a transparent image of the photo's aspect ratio.")
         ] = None,
         reference: ReferenceField = None,
     ) -> Response:

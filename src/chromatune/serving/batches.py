@@ -42,9 +42,9 @@ CONCURRENT_PHOTOS = 4  # of one batch in the predictor's queue at the same time
 MAX_STORED = 4  # times the largest batch: bytes of all batches together
 CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
-NOT_STORED = "there is no such batch, or no longer; send the photos again"
-Key = Annotated[str, InPath(max_length=64, description="Of a batch.")]
-Number = Annotated[int, InPath(description="From 1, in the order sent.")]
+NOT_STORED = "this batch does not exist or has expired; send the photos again"
+Key = Annotated[str, InPath(max_length=64, description="Id of a batch.")]
+Number = Annotated[int, InPath(description="Number of a photo: from 1, in the order sent.")]
 ARCHIVE = file_of("application/zip")
 
 
@@ -83,7 +83,7 @@ class Batch:
 
     @property
     def is_done(self) -> bool:
-        """Whether no photo waits or is in work."""
+        """Whether no photo waits or is in progress."""
         return all(photo.state in ("done", "failed") for photo in self.photos)
 
 
@@ -99,13 +99,13 @@ class Batches:
         """Remove finished batches where there are too many.
 
         Raises:
-            QueueFull: too many are in work, or they take too much of the disk.
+            QueueFull: too many are in progress, or they use too much of the disk.
         """
         self.store.remove_expired()
         while len(self.store) >= self.store.capacity or self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
             done = next((key for key, batch in self.store.items() if batch.is_done), None)
             if done is None:
-                raise QueueFull("too many batches are in work; try again later, or delete one")
+                raise QueueFull("too many batches in progress; try again later, or delete one")
             self.store.remove(done)
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
@@ -138,7 +138,7 @@ class Batches:
         except ChromaTuneError as error:
             photo.line, photo.status, photo.state = str(error), status_of(error), "failed"
         except (MemoryError, OSError):
-            line = f"{photo.name}: not enough memory or disk at the moment; send it again"
+            line = f"{photo.name}: not enough memory or disk space at the moment; send it again"
             photo.line, photo.status, photo.state = line, 503, "failed"
         finally:
             photo.source.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class _Sink(io.RawIOBase):
 
 
 class BatchStarted(BaseModel):
-    """A batch that is in work."""
+    """A batch in progress."""
 
     id: str
 
@@ -233,11 +233,11 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         responses=failures(400, 408, 413, 422, 429, 503),
     )
     async def start_batch(
-        photos: Annotated[list[UploadFile], File(description="Photos, in any formats that are read.")],
+        photos: Annotated[list[UploadFile], File(description="Photos, in any supported formats.")],
         options: OptionsField = "{}",
         model: ModelField = None,
     ) -> BatchStarted:
-        """Answer at once; `GET /v1/batches/{id}` has its progress."""
+        """Respond at once; `GET /v1/batches/{id}` has its progress."""
         chosen, parsed = model or settings.models[0], parsed_options(options)
         settings.check_offered(chosen)
         batches.make_room()
@@ -260,7 +260,7 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_batch(key: Key) -> Response:
-        """Photos in work are finished and discarded; those that wait are not begun."""
+        """Photos in progress are finished and discarded; those that wait are not started."""
         batches.store.remove(key)
         return Response(status_code=204)
 
@@ -273,7 +273,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         responses={200: PICTURES, **NOT_DONE, **failures(400, 404, 415, 422, 503)},
     )
     async def batch_photo(key: Key, number: Number) -> Response:
-        """The file; of a photo that failed, its line."""
+        """The file; for a photo that failed, the error."""
         batch = batches.store.get(key)
         if not 1 <= number <= len(batch.photos):
             raise HTTPException(404, f"the batch has photos 1 to {len(batch.photos)}")
@@ -292,7 +292,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         responses={200: ARCHIVE, **NOT_DONE, **failures(404, 422)},
     )
     async def batch_zip(key: Key) -> Response:
-        """A ZIP file; lines of photos that failed are in its failures.txt."""
+        """A ZIP file; errors of photos that failed are in its failures.txt."""
         batch = batches.store.get(key)
         if not batch.is_done:
             raise HTTPException(409, "the batch is not done yet; try again later", RETRY_SOON)

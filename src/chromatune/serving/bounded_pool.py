@@ -23,13 +23,13 @@ class BoundedPool:
         """Start no thread yet.
 
         Args:
-            threads: tasks in work at the same time.
+            threads: tasks in progress at the same time.
             queue: tasks that may wait beside them.
             name: prefix of the threads' names.
         """
         self._threads = ThreadPoolExecutor(threads, name)
         self.slots = threads + queue
-        self.in_use = 0  # tasks that are in work or wait for a thread
+        self.in_use = 0  # tasks that are in progress or wait for a thread
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     async def run(self, task: Callable[[], T], *, wait_for_slot: bool = False) -> T:
@@ -66,7 +66,7 @@ class BoundedPool:
         return await asyncio.wrap_future(future)
 
     def stop(self) -> None:
-        """Finish tasks in work and cancel those that wait."""
+        """Finish tasks in progress and cancel those that wait."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _next_slot(self, loop: asyncio.AbstractEventLoop) -> None:

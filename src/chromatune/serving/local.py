@@ -85,7 +85,7 @@ class LocalPredictor:
         self._loader.start()
 
     def stop(self) -> None:
-        """Finish what is in work."""
+        """Finish what is in progress."""
         if self._loader is not None:
             self._loader.join(LOAD_S)
         if self._photo_threads is not None:
@@ -106,10 +106,10 @@ class LocalPredictor:
             self._state = State("failed", str(error))
 
     def model(self, name: str) -> Colorizer:
-        """Return a model on offer; its first use loads it.
+        """Return a model offered; its first use loads it.
 
         Raises:
-            OptionsError: it is not on offer.
+            OptionsError: it is not offered.
             ModelError: it cannot be loaded.
         """
         self.settings.check_offered(name)
@@ -190,7 +190,7 @@ class LocalSession:
 
         Raises:
             PhotoError: the photo cannot be read.
-            OptionsError: the model is not on offer, or `recompose` is off.
+            OptionsError: the model is not offered, or `recompose` is off.
             ModelError: the model cannot be used.
         """
         self._predictor = predictor
@@ -247,7 +247,7 @@ class LocalSession:
             if wanted in self._versions:
                 return self._versions[wanted]
             known = ", ".join(map(str, self._versions))
-        raise OptionsError(f"version={wanted}: there is none, or no longer; accepted: {known}", "version")
+        raise OptionsError(f"version={wanted}: does not exist or has expired; accepted: {known}", "version")
 
     def _edited_version(self, edit: EditRequest) -> _Version:
         version = self._version(edit.version)

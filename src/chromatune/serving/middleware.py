@@ -80,7 +80,7 @@ class Guard:
         """Raise an HTTPException where a request's head is refused."""
         host = headers.get("host", "")
         if not self._accepts_host(_name_of(host)):
-            raise HTTPException(403, "this server is not called that; start it with --allow-host NAME to allow it")
+            raise HTTPException(403, "unknown host name; start the server with --allow-host NAME to allow it")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise HTTPException(403, "requests from pages of other sites are refused")
@@ -164,14 +164,14 @@ class Metrics:
         labels = ("route", "method", "status")
         self.requests = Counter("chromatune_requests", "Requests answered.", labels, registry=self.registry)
         self.seconds = Histogram(
-            "chromatune_request_seconds", "Seconds from a request's head to its answer.", ("route",),
+            "chromatune_request_seconds", "Seconds from a request's head to its response.", ("route",),
             registry=self.registry,
         )  # fmt: skip
         self.photos = Counter("chromatune_photos", "Photos colorized.", registry=self.registry)
         self.previews = Histogram(
             "chromatune_preview_seconds", "Seconds of a preview of an open photo.", registry=self.registry
         )
-        queue = Gauge("chromatune_photos_waiting", "Photos in work or waiting for it.", registry=self.registry)
+        queue = Gauge("chromatune_photos_waiting", "Photos in progress or waiting.", registry=self.registry)
         queue.set_function(waiting)
 
     def wrap(self, app: App) -> App:

@@ -23,7 +23,7 @@ class ColorizeRequest:
     Attributes:
         photo: a file's bytes.
         name: the photo's name in messages and answers.
-        model: one of those on offer.
+        model: one of those offered.
         options: of the model's pass and of the result.
         hints: known colors.
         references: name and file's bytes of photos in color that show the same things.
@@ -60,14 +60,14 @@ def _optional(name: str) -> Any:
 
 
 class EditRequest(BaseModel):
-    """An edit of an open photo, which takes no pass of the model.
+    """An edit of an open photo, without running the model again.
 
-    Options that are None have the values of the version's own pass.
+    Options that are None have the values of the version.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int | None = Field(None, description="Which pass of the model; the last one by default.")
+    version: int | None = Field(None, description="Which version; the last one by default.")
     hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
     strength: float | None = _optional("strength")
     vivid: float | None = _optional("vivid")
@@ -156,7 +156,7 @@ class Predictor(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Number of photos that are in work or wait for it."""
+        """Number of photos that are in progress or wait."""
 
     def start(self) -> None:
         """Begin to load the models; returns at once."""
@@ -165,7 +165,7 @@ class Predictor(Protocol):
         """Free memory that was not used for a while; called in a thread, twice a minute."""
 
     def stop(self) -> None:
-        """Finish photos in work and free everything."""
+        """Finish photos in progress and free everything."""
 
     async def colorize(self, request: ColorizeRequest, *, wait_for_slot: bool = False) -> EncodedImage:
         """Return the colored photo; being cancelled frees its slot in the queue.
@@ -176,7 +176,7 @@ class Predictor(Protocol):
 
         Raises:
             PhotoError: the photo cannot be read, or hints do not fit it.
-            OptionsError: the model is not on offer, or options contradict each other.
+            OptionsError: the model is not offered, or options contradict each other.
             ModelError: the model cannot be used.
             QueueFull: too many photos wait, and `wait_for_slot` is off.
         """

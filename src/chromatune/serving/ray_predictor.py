@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 RETRY_S = 0.1  # between two tries of a photo that waits for a slot
-GRACE_S = 20.0  # for photos in work when a replica is taken down
+GRACE_S = 20.0  # for photos in progress when a replica is taken down
 CHECK_S = 2.0  # between two health checks of a replica
 
 
@@ -62,7 +62,7 @@ class RayPredictor(LocalPredictor):
         return super().waiting + self._at_replicas
 
     def stop(self) -> None:
-        """Finish photos in work and take the replicas down."""
+        """Finish photos in progress and take the replicas down."""
         super().stop()
         self._deployment.close()
 
@@ -184,7 +184,7 @@ def _value_of(answer: Any) -> Any:
 class Replica:
     """A replica: models loaded once, which colorize photos and compute passes for sessions of the app.
 
-    It has no state of requests: each replica answers any of them, and a lost one costs only its requests in work.
+    It has no state of requests: each replica answers any of them, and a lost one costs only its requests in progress.
     Its methods return errors: if they were raised, Ray would put a traceback into the text.
     """
 
@@ -242,7 +242,7 @@ def bind_replicas(settings: ServeSettings) -> Any:
 
 
 def _workers_of(settings: ServeSettings) -> int:
-    """Photos in work at the same time in each replica: one a CPU; on a GPU enough to share a pass."""
+    """Photos processed at the same time in each replica: one a CPU; on a GPU enough to share a pass."""
     return settings.workers or (MAX_BATCH if _gpus_of(settings) else 1)
 
 
@@ -271,7 +271,7 @@ def deployed(settings: ServeSettings) -> Iterator[Replicas]:
         try:
             handle = serve.run(bind_replicas(settings), name=name, route_prefix=None)
         except RuntimeError as error:
-            raise ModelError(f"Ray Serve deploys no replicas: {first_line(error)}") from None
+            raise ModelError(f"Ray Serve cannot deploy replicas: {first_line(error)}") from None
         try:
             yield Replicas(handle)
         finally:

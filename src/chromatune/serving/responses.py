@@ -19,9 +19,9 @@ from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, P
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.predictor import EncodedImage, QueueFull, Unavailable
 
-PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any format that is read.")]
+PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any supported format.")]
 OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
-ModelField: TypeAlias = Annotated[str | None, Form(description="A model on offer; the first by default.")]
+ModelField: TypeAlias = Annotated[str | None, Form(description="A model offered; the first by default.")]
 ReferenceField: TypeAlias = Annotated[
     list[UploadFile] | None, File(description="Photos in color that show the same things.")
 ]
@@ -46,17 +46,17 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANINGS = {
-    400: "The photo cannot be read; `detail` is the command line's own line.",
+    400: "The photo cannot be read; `detail` is the command line's message.",
     401: "A token is needed.",
-    403: "The request comes from elsewhere.",
-    404: "There is none, or no longer.",
+    403: "The host or origin is not the server's.",
+    404: "It does not exist or has expired.",
     408: "The upload took too long.",
     413: "The request is too large.",
-    415: "The file is no picture.",
+    415: "The file is not an image.",
     422: "An option is wrong.",
-    429: "Too many photos wait; `Retry-After` says when to try again.",
+    429: "Too many photos are queued; `Retry-After` says when to try again.",
     503: "The model is loading, or could not be loaded.",
-    504: "The answer took too long.",
+    504: "The response took too long.",
 }
 FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms ⇒ their content
 UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
@@ -132,7 +132,7 @@ async def in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
             return task.result()
         if gone.done():
             raise HTTPException(CLIENT_GONE, "the client has closed the connection")
-        raise HTTPException(504, f"no answer within {seconds:g} s; send a smaller photo, or try again later")
+        raise HTTPException(504, f"no response within {seconds:g} s; send a smaller photo, or try again later")
     finally:
         for each in (task, gone):
             each.cancel()
@@ -166,7 +166,7 @@ def add_error_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         names = [str(name) for name in first["loc"] if name != "body"]
         if names and names[-1] in FILE_FIELDS and first["type"] in ("missing", "value_error"):
-            return _failed(422, f"a {FILE_FIELDS[names[-1]]} as a file is needed; the field is called {names[-1]}")
+            return _failed(422, f"the form field {names[-1]} needs a {FILE_FIELDS[names[-1]]} file")
         return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
 
     @app.exception_handler(ChromaTuneError)
@@ -176,7 +176,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
         seconds = math.ceil(request.app.state.predictor.waiting / 4)  # after which a slot is likely
-        line = str(error) or "too many photos wait; try again later"
+        line = str(error) or "too many photos are queued; try again later"
         return _failed(429, line, {"retry-after": str(max(1, seconds))})
 
     @app.exception_handler(MemoryError)

@@ -1,4 +1,4 @@
-"""The app on a port, until SIGTERM or Ctrl-C; requests in work are answered first."""
+"""The app on a port, until SIGTERM or Ctrl-C; requests in progress are answered first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from chromatune.errors import OptionsError
 from chromatune.serving.settings import ServeSettings
 
-GRACE_S = 30  # for requests in work after SIGTERM or Ctrl-C
+GRACE_S = 30  # for requests in progress after SIGTERM or Ctrl-C
 
 
 class _Server(uvicorn.Server):
@@ -44,7 +44,7 @@ def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], Non
         announce: given the address once it listens.
 
     Raises:
-        OptionsError: the port cannot be listened on.
+        OptionsError: it cannot listen on the port.
     """
     listening = _socket(settings)
     host, port = listening.getsockname()[:2]
@@ -82,6 +82,6 @@ def _socket(settings: ServeSettings) -> socket.socket:
         listening.close()
         reason = error.strerror or str(error)
         raise OptionsError(
-            f"{settings.host}:{settings.port} cannot be listened on ({reason}); give another --port"
+            f"cannot listen on {settings.host}:{settings.port} ({reason}); give another --port"
         ) from None
     return listening

@@ -28,12 +28,12 @@ from chromatune.serving.responses import (
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore
 
-Key = Annotated[str, Path(max_length=64, description="Of a session.")]
+Key = Annotated[str, Path(max_length=64, description="Id of a session.")]
 NOT_OPEN = "this photo is no longer open; send it again"
 
 
 class VersionResponse(BaseModel):
-    """One pass of the model over a photo."""
+    """One run of the model over a photo."""
 
     version: int
     facts: Facts = Field(description="Model, prompt, seed, steps, warnings.")
@@ -46,18 +46,18 @@ class SessionResponse(VersionResponse):
 
 
 class VersionRequest(BaseModel):
-    """How to take the photo through the model again."""
+    """Model and options of another run of the model."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, max_length=1000, description="A model on offer; the first by default.")
+    model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
 
 
 class PreviewRequest(EditRequest):
-    """An edit, and a limit of size for a screen."""
+    """An edit, and the largest size of its preview."""
 
-    max_pixels: int = Field(1_000_000, ge=1000, description="It is made smaller where it has more.")
+    max_pixels: int = Field(1_000_000, ge=1000, description="Larger previews are scaled down to it.")
 
 
 class SuggestionsResponse(BaseModel):
@@ -88,9 +88,9 @@ def _add_versions(
         model: ModelField = None,
         reference: ReferenceField = None,
     ) -> SessionResponse:
-        """Read the photo and take it through the model once; edits name the session's id.
+        """Read the photo and run the model once; edits name the session's id.
 
-        A session ends some time after its last use, or when too many later ones are open.
+        A session expires some time after its last use, or when too many later ones are open.
         """
         parsed = parsed_options(options)
         check_recompose(parsed, "a session needs")
@@ -105,7 +105,7 @@ def _add_versions(
     @app.post(
         "/v1/sessions/{key}/versions",
         status_code=201,
-        summary="Take the photo through the model again",
+        summary="Run the model again",
         responses=failures(*EDITS),
     )
     async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, Body()]) -> VersionResponse:
@@ -128,12 +128,12 @@ def _add_versions(
 def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics) -> None:
     @app.post(
         "/v1/sessions/{key}/preview",
-        summary="The photo for a screen",
+        summary="A preview of the edited photo",
         response_class=Response,
         responses={200: PICTURES, **failures(*EDITS)},
     )
     async def preview(request: Request, key: Key, edit: Annotated[PreviewRequest, Body()]) -> Response:
-        """JPEG, or PNG where the photo has transparency; with a strength of 0, the photo as it was."""
+        """JPEG, or PNG where the photo has transparency; with strength 0, the original photo."""
         working = store.get(key).preview(edit, min(edit.max_pixels, settings.max_pixels))
         with metrics.previews.time():
             return image_response(await in_time(request, working, settings.timeout_s))
@@ -159,7 +159,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         key: Key,
         x: Annotated[float, Query(description="Pixels from the photo's left edge.", allow_inf_nan=False)],
         y: Annotated[float, Query(description="Pixels from its top.", allow_inf_nan=False)],
-        version: Annotated[int | None, Query(description="Whose own color comes first; the last by default.")] = None,
+        version: Annotated[int | None, Query(description="Version whose color comes first, or the last.")] = None,
     ) -> SuggestionsResponse:
         """The model's colors there, for its own prompt and for others; a photo's first point takes seconds."""
         found = await in_time(request, store.get(key).suggestions(x, y, version), settings.timeout_s)

@@ -26,57 +26,61 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on; one that others can reach takes --token."
+        "127.0.0.1", min_length=1, description="Address to listen on; an address that others can reach needs --token."
     )
-    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     token: Annotated[str | None, Flag(metavar="TEXT", unset="none on this machine")] = Field(
         None,
         min_length=SHORTEST_TOKEN,
-        description="What clients send as `Authorization: Bearer TEXT`; better given as CHROMATUNE_TOKEN in the "
+        description="Token that clients send as `Authorization: Bearer TEXT`; better given as CHROMATUNE_TOKEN in the "
         "environment.",
     )
-    without_token: bool = Field(False, description="Let others in without a token.")
+    without_token: bool = Field(False, description="Let others connect without a token.")
     allow_host: Annotated[tuple[str, ...], Flag(metavar="NAME", unset="")] = Field(
-        (), description="A name that clients call this server by, such as behind a proxy; repeatable."
+        (), description="A host name of this server, such as behind a proxy; repeatable."
     )
     model: Annotated[tuple[str, ...], Flag(metavar="MODEL", unset="mini, mini-base")] = Field(
-        (), description="A model to offer, the first by default; repeatable."
+        (), description="A model to offer, the first is the default; repeatable."
     )
     device: Annotated[str | None, Flag(unset="the best there is")] = Field(None, description="Where to compute.")
-    runtime: Annotated[str | None, Flag(metavar="onnx|torch", unset="the faster one")] = Field(
-        None, description="The library that computes."
+    runtime: Annotated[str | None, Flag(metavar="onnx|torch", unset="the faster")] = Field(
+        None, description="Runtime: ONNX Runtime or torch."
     )
-    workers: Annotated[int | None, Flag(unset="one a core")] = Field(
-        None, ge=1, le=64, description="Photos in work at the same time, with --engine ray in each replica."
+    workers: Annotated[int | None, Flag(unset="one per core")] = Field(
+        None, ge=1, le=64, description="Photos processed at the same time, with --engine ray in each replica."
     )
     engine: Literal["local", "ray"] = Field(
-        "local", description="What computes: this process, or replicas of Ray Serve (extra ray)."
+        "local", description="Engine: this process, or replicas of Ray Serve (extra ray)."
     )
-    replicas: int = Field(1, ge=1, le=1000, description="Processes that compute, with --engine ray.")
+    replicas: int = Field(1, ge=1, le=1000, description="Replicas of Ray Serve, with --engine ray.")
     ray_address: Annotated[str | None, Flag(metavar="HOST:PORT", unset="one started here")] = Field(
-        None, description="The Ray cluster on which they run, with --engine ray."
+        None, description="Ray cluster to use, with --engine ray."
     )
     queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are refused (429).")
     max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
     max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
-    timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for an answer.")
+    timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for a response.")
     sessions: int = Field(
-        16, ge=1, le=1000, description="Photos that are open for edits; the least recently used one gives way."
+        16, ge=1, le=1000, description="Photos open for edits; if there are more, the least recently used is closed."
     )
-    session_minutes: float = Field(30.0, gt=0, le=1440, description="How long one stays after its last use.")
-    batches: int = Field(8, ge=1, le=1000, description="Batches in work or done; more are refused (429).")
-    batch_minutes: float = Field(60.0, gt=0, le=1440, description="How long one stays after its last use.")
+    session_minutes: float = Field(
+        30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."
+    )
+    batches: int = Field(8, ge=1, le=1000, description="Batches stored; more replace those done, or are refused (429).")
+    batch_minutes: float = Field(60.0, gt=0, le=1440, description="Minutes that a batch is kept after its last use.")
     max_batch_mb: float = Field(1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
-    videos: int = Field(4, ge=1, le=1000, description="Videos in work or done; more are refused (429).")
-    video_minutes: float = Field(120.0, gt=0, le=1440, description="How long one stays after its last use.")
+    videos: int = Field(
+        4, ge=1, le=1000, description="Videos stored; more replace those not in progress, or are refused (429)."
+    )
+    video_minutes: float = Field(120.0, gt=0, le=1440, description="Minutes that a video is kept after its last use.")
     max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger videos are refused (413).")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:
         if self.host not in LOOPBACK and self.token is None and not self.without_token:
             raise ValueError(
-                f"--host {self.host} lets other machines in; give --token TEXT, or --without-token if that is meant"
+                f"--host {self.host} lets other machines connect; give --token TEXT, or --without-token if that is meant"
             )
         return self
 
@@ -89,7 +93,7 @@ class ServeSettings(BaseModel):
     @model_validator(mode="after")
     def _has_distinct_names(self) -> ServeSettings:
         if len(set(self.models)) < len(self._sources):
-            raise ValueError(f"two models are called the same: {', '.join(self.models)}; rename a folder")
+            raise ValueError(f"two models have the same name: {', '.join(self.models)}; rename a folder")
         return self
 
     @property
@@ -98,7 +102,7 @@ class ServeSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models on offer, the default first; of a folder its last part, as clients see no paths."""
+        """Names of the models offered, the default first; of a folder its last part, as clients see no paths."""
         return tuple(_offered_as(source) for source in self._sources)
 
     @property
@@ -110,13 +114,13 @@ class ServeSettings(BaseModel):
         """Check the name of a model.
 
         Raises:
-            OptionsError: it is not on offer.
+            OptionsError: it is not offered.
         """
         if model not in self.models:
-            raise OptionsError(f"model={shown(model)}: not on offer; accepted: {', '.join(self.models)}", "model")
+            raise OptionsError(f"model={shown(model)}: not offered; accepted: {', '.join(self.models)}", "model")
 
     def source_of(self, model: str) -> str:
-        """Return the name or folder to load for a model on offer."""
+        """Return the name or folder to load for a model offered."""
         return self._sources[self.models.index(model)]
 
 

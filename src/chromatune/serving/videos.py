@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from chromatune.video import Shot, Video, VideoOptions
 
 VideoState = Literal["reading", "ready", "colorizing", "done", "failed"]
-IN_WORK: tuple[VideoState, ...] = ("reading", "colorizing")
+IN_PROGRESS: tuple[VideoState, ...] = ("reading", "colorizing")
 MAX_STILLS = 200  # of a video; the shots after them get none
 RESULT_SUFFIX = ".mp4"
-NOT_STORED = "this video is no longer stored; send it again"
-Key = Annotated[str, InPath(max_length=64, description="Of a video.")]
-Number = Annotated[int, InPath(description="Its number.")]
+NOT_STORED = "this video does not exist or has expired; send it again"
+Key = Annotated[str, InPath(max_length=64, description="Id of a video.")]
+Number = Annotated[int, InPath(description="Number of a frame.")]
 VIDEOS = file_of("video/mp4")
 
 
 class _Stopped(Exception):
-    """The video was removed while it was in work."""
+    """The video was removed while it was in progress."""
 
 
 class ShotStatus(BaseModel):
@@ -103,7 +103,7 @@ class VideoJob:
 
 
 class Videos:
-    """All videos of an app; one at a time is in work, in a thread of its own."""
+    """All videos of an app; one at a time is processed, in a thread of its own."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
@@ -111,20 +111,20 @@ class Videos:
         self.store = SessionStore[VideoJob](settings.videos, settings.video_minutes, NOT_STORED, _remove)
 
     def make_room(self) -> None:
-        """Remove the least recently used videos that are not in work, where there are too many.
+        """Remove the least recently used videos that are not in progress, where there are too many.
 
         Raises:
             MissingExtraError: the library that reads videos is not installed.
-            QueueFull: all are in work.
+            QueueFull: all are in progress.
         """
         from chromatune.video import require_av
 
         require_av()
         self.store.remove_expired()
         while len(self.store) >= self.store.capacity:
-            idle = next((key for key, job in self.store.items() if job.state not in IN_WORK), None)
+            idle = next((key for key, job in self.store.items() if job.state not in IN_PROGRESS), None)
             if idle is None:
-                raise QueueFull("too many videos are in work; try again later, or delete one")
+                raise QueueFull("too many videos in progress; try again later, or delete one")
             self.store.remove(idle)
 
     def start(self, source: Path, folder: Path, name: str) -> str:
@@ -138,12 +138,12 @@ class Videos:
 
         Args:
             job: a video whose shots are known.
-            model: one of those on offer.
+            model: one of those offered.
             options: of all frames.
             hints: number of a frame ⇒ its known colors.
 
         Raises:
-            OptionsError: the model is not on offer, or options contradict each other.
+            OptionsError: the model is not offered, or options contradict each other.
         """
         from chromatune.video import VideoOptions
 
@@ -172,7 +172,7 @@ class Videos:
             line = str(error).replace(str(job.source), job.name).replace(str(job.result), job.name)
             job.line, job.state = without_paths(line), "failed"
         except (MemoryError, OSError):
-            job.line = f"{job.name}: not enough memory or disk at the moment; send it again"
+            job.line = f"{job.name}: not enough memory or disk space at the moment; send it again"
             job.state = "failed"
         if job.is_stopped:
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -217,14 +217,14 @@ def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> list[
 
 
 def _remove(job: VideoJob) -> None:
-    in_work = job.state in IN_WORK
+    in_progress = job.state in IN_PROGRESS
     job.is_stopped = True  # its thread removes the folder once it has ended
-    if not in_work:
+    if not in_progress:
         shutil.rmtree(job.folder, ignore_errors=True)
 
 
 class VideoStarted(BaseModel):
-    """A video that is in work."""
+    """A video in progress."""
 
     id: str
 
@@ -250,7 +250,7 @@ class ColorizeVideoRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, max_length=1000, description="A model on offer; the first by default.")
+    model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
     hints: dict[int, Hints] = Field({}, max_length=10_000, description="By the number of their frame.")
 
@@ -262,11 +262,11 @@ def add_video_routes(app: FastAPI, videos: Videos, settings: ServeSettings) -> N
 
 
 def _add_start(app: FastAPI, videos: Videos) -> None:
-    @app.post("/v1/videos", status_code=202, summary="Send a video", responses=failures(400, 408, 413, 422, 429, 503))
+    @app.post("/v1/videos", status_code=202, summary="Upload a video", responses=failures(400, 408, 413, 422, 429, 503))
     async def start_video(
         video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
     ) -> VideoStarted:
-        """Answer at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
+        """Respond at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
         videos.make_room()
         async with new_upload_folder() as folder:
             source = folder / "video"
@@ -296,7 +296,7 @@ def _add_start(app: FastAPI, videos: Videos) -> None:
         responses=failures(404, 422),
     )  # fmt: skip
     async def delete_video(key: Key) -> Response:
-        """Also ends work on it."""
+        """Also stops work on it."""
         videos.store.remove(key)
         return Response(status_code=204)
 
@@ -310,10 +310,10 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         responses={200: PICTURES, **failures(404, 422)},
     )
     async def still(key: Key, frame: Number) -> Response:
-        """A PNG at the video's full size; `/v1/sessions` takes it, to try strokes on."""
+        """A PNG at the video's full size; `/v1/sessions` accepts it, to try strokes on."""
         job = videos.store.get(key)
         if frame not in {each.frame for each in job.shots}:
-            raise HTTPException(404, "no still is of that frame; the video's status lists them")
+            raise HTTPException(404, "there is no still of that frame; the video's status lists the stills")
         return FileResponse(job.still_path(frame), media_type="image/png")
 
     @app.post("/v1/films/{key}/colours", status_code=202, include_in_schema=False)
@@ -324,10 +324,10 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         responses={**NOT_DONE, **failures(400, 404, 408, 413, 422, 503)},
     )
     async def colorize_video(key: Key, wanted: Annotated[ColorizeVideoRequest, Body()]) -> VideoStarted:
-        """In the background; of a video that was colorized before, only shots that something has changed for."""
+        """In the background; if the video was colorized before, only shots whose hints or options have changed."""
         job = videos.store.get(key)
-        if job.state in IN_WORK:
-            raise HTTPException(409, f"{job.name} is in work; try again later", RETRY_SOON)
+        if job.state in IN_PROGRESS:
+            raise HTTPException(409, f"{job.name} is in progress; try again later", RETRY_SOON)
         if not job.frames:
             raise HTTPException(409, job.line)
         videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)

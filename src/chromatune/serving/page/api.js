@@ -20,7 +20,7 @@ export async function call(path, options = {}, tries = 0) {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "the server does not answer; is it still running?");
+    throw new Refusal(0, "no response from the server; is it still running?");
   }
   if (response.ok) return response;
   if (response.status === 401) {
@@ -32,7 +32,7 @@ export async function call(path, options = {}, tries = 0) {
     await new Promise((done) => setTimeout(done, Math.min(wait, 10) * 1000));
     return call(path, options, tries + 1);
   }
-  let line = `the server answers ${response.status}`;
+  let line = `the server responded ${response.status}`;
   try {
     line = (await response.json()).detail ?? line;
   } catch { /* it is no JSON: a proxy's page */ }

@@ -16,7 +16,7 @@ export class Photo extends EventTarget {
     this.options = options; // of the first version, once it is opened anew
     this.state = "waiting";
     this.line = "";
-    this.reference = null; // a file whose colors are taken where it shows the same
+    this.reference = null; // a file whose colors are used where it shows the same things
     this.versions = []; // {number, model, options, facts, thumb}
     this.active = null;
     this.strength = 1;

@@ -15,7 +15,7 @@ export class Stage extends EventTarget {
     this.size = { width: 1, height: 1 };
     this.scale = 1;
     this.left = this.top = 0;
-    this.split = 0; // how much of the width shows the photo as it was, 0..1
+    this.split = 0; // how much of the width shows the original photo, 0..1
     this.tool = "move";
     this.marks = [];
     this.color = "#a0523c";
@@ -116,7 +116,7 @@ export class Stage extends EventTarget {
     const at = this.left + this.split * this.size.width * this.scale;
     $("divider").style.left = `${Math.min(this.box.clientWidth, Math.max(0, at))}px`;
     $("divider").setAttribute("aria-valuenow", Math.round(100 * this.split));
-    $("divider").setAttribute("aria-valuetext", `${Math.round(100 * this.split)} % as it was`);
+    $("divider").setAttribute("aria-valuetext", `${Math.round(100 * this.split)} % original`);
   }
 
   draw() {

@@ -1,6 +1,6 @@
 // All photos in a strip: which one is shown, how far each is, and why one failed.
 
-const STATES = { waiting: "waiting", working: "in work …", done: "", failed: "" };
+const STATES = { waiting: "waiting", working: "colorizing …", done: "", failed: "" };
 
 const $ = (id) => document.getElementById(id);
 
@@ -35,7 +35,7 @@ export class Strip {
     button.append(picture, name, state);
     button.addEventListener("click", () => this.page.select(photo));
     button.addEventListener("keydown", (event) => event.key === "Delete" && this.page.remove(photo));
-    button.title = "Delete takes it off the page";
+    button.title = "Press Delete to remove it";
     return button;
   }
 }

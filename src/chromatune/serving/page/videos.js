@@ -1,4 +1,4 @@
-// Videos on the page: each shot has a still among the photos, whose strokes are carried through the shot.
+// Videos on the page: each shot has a still among the photos, whose strokes are propagated through the shot.
 
 import { Refusal, call, send } from "./api.js";
 import { Photo } from "./photos.js";
@@ -17,12 +17,12 @@ class Video {
     this.file = file;
     this.page = page;
     this.name = file.name;
-    this.status = { state: "sending", stage: "sending", step: 0, steps: 0, line: "" };
+    this.status = { state: "uploading", stage: "uploading", step: 0, steps: 0, line: "" };
     this.url = "";
   }
 
   get busy() {
-    return ["sending", "reading", "colorizing"].includes(this.status.state);
+    return ["uploading", "reading", "colorizing"].includes(this.status.state);
   }
 
   async open() {

@@ -1,4 +1,4 @@
-// In words: ready choices, an instruction, a model, a seed; and the versions made with them.
+// In words: suggested instructions, an instruction, a model, a seed; and the versions made with them.
 
 const CHOICES = {
   Warm: ", warm colors", Cool: ", cool colors", Vivid: ", vivid colors", Muted: ", muted colors",
