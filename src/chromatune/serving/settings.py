@@ -80,7 +80,7 @@ class ServeSettings(BaseModel):
     def _is_guarded(self) -> ServeSettings:
         if self.host not in LOOPBACK and self.token is None and not self.without_token:
             raise ValueError(
-                f"--host {self.host} lets other machines connect; give --token TEXT, or --without-token if that is meant"
+                f"--host {self.host} lets other machines connect; give --token TEXT, or --without-token to allow it"
             )
         return self
 
