@@ -32,6 +32,7 @@ def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_path, monkeypatch):
     """Killed in the second of two fine-tuning runs: the first is not trained again, nor anything once all is done."""
     monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "of the command line alone"))

@@ -166,7 +166,7 @@ def add_error_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         names = [str(name) for name in first["loc"] if name != "body"]
         if names and names[-1] in FILE_FIELDS and first["type"] in ("missing", "value_error"):
-            return _failed(422, f"the form field {names[-1]} needs a {FILE_FIELDS[names[-1]]} file")
+            return _failed(422, f"give a {FILE_FIELDS[names[-1]]} file in the form field {names[-1]}")
         return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
 
     @app.exception_handler(ChromaTuneError)
