@@ -119,7 +119,7 @@ def test_without_photos(client):
     answer = client.post("/v1/batches", data={"options": "{}"})
     assert (answer.status_code, answer.json()["detail"]) == (
         422,
-        "give a photo file in the form field photos",
+        "the form field photos must be a file",
     )
 
 

@@ -137,7 +137,7 @@ def test_routes_and_words_of_version_0_1(client, engine, monkeypatch, settled, s
 def test_without_a_file(client):
     for path, name in (("videos", "video"), ("films", "film")):
         answer = client.post(f"/v1/{path}", data={"x": "y"})
-        line = f"give a video file in the form field {name}"
+        line = f"the form field {name} must be a file"
         assert (answer.status_code, answer.json()["detail"]) == (422, line)
 
 

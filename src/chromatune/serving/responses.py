@@ -58,7 +58,7 @@ _MEANINGS = {
     503: "The model is loading, or could not be loaded.",
     504: "The response took too long.",
 }
-FILE_FIELDS = {"photo": "photo", "photos": "photo", "video": "video", "film": "video"}  # of forms ⇒ their content
+FILE_FIELDS = ("photo", "photos", "video", "film")  # of forms
 UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
 EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
 
@@ -166,7 +166,7 @@ def add_error_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         names = [str(name) for name in first["loc"] if name != "body"]
         if names and names[-1] in FILE_FIELDS and first["type"] in ("missing", "value_error"):
-            return _failed(422, f"give a {FILE_FIELDS[names[-1]]} file in the form field {names[-1]}")
+            return _failed(422, f"the form field {names[-1]} must be a file")
         return _failed(422, f"{'.'.join(names) or 'request'}: {first['msg']}")
 
     @app.exception_handler(ChromaTuneError)
