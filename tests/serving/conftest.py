@@ -172,7 +172,7 @@ def client(shared, scripted) -> TestClient:
     return shared[0]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
     """Waits until something is so."""
     end = time.monotonic() + seconds
     while not true():
