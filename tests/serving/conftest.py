@@ -177,7 +177,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it does not come"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

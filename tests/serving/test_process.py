@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,9 @@ from chromatune.serving.settings import ServeSettings
 
 
 @contextmanager
-def serving(*arguments: str, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(
+    *arguments: str, temporary: Path, until: Callable[..., None]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process, once its model is loaded, and its port; its imports are listed on standard error."""
     environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPROFILEIMPORTTIME": "1"}
     command = [sys.executable, "-m", "chromatune", "serve", "--port", "0", *arguments]
@@ -33,7 +34,7 @@ def serving(*arguments: str, temporary: Path) -> Iterator[tuple[subprocess.Popen
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:") and address.endswith("/")
-        wait_for(lambda: get(f"{address}readyz") is not None)
+        until(lambda: get(f"{address}readyz") is not None)
         yield process, int(address.rstrip("/").rpartition(":")[2])
     finally:
         process.kill()
@@ -46,13 +47,6 @@ def get(url: str) -> bytes | None:
             return answer.read()
     except OSError:
         return None
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.02)
 
 
 def post(port: int, data: bytes, options: str = "{}") -> tuple[int, bytes]:
@@ -68,14 +62,14 @@ def post(port: int, data: bytes, options: str = "{}") -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_stopped_it_answers_what_is_in_work_and_exits_0_without_torch(temporary_folder, picture, end):
-    with serving("--model", "mini", temporary=temporary_folder) as (process, port):
+def test_stopped_it_answers_what_is_in_work_and_exits_0_without_torch(temporary_folder, picture, end, until):
+    with serving("--model", "mini", temporary=temporary_folder, until=until) as (process, port):
         found: list[tuple[int, bytes]] = []
         long = json.dumps({"steps": 12, "size_px": 128})
         client = threading.Thread(target=lambda: found.append(post(port, picture(size=(64, 64)), long)))
         client.start()
         metrics = f"http://127.0.0.1:{port}/metrics"
-        wait_for(lambda: b"chromatune_photos_waiting 1.0" in (get(metrics) or b"") or bool(found))
+        until(lambda: b"chromatune_photos_waiting 1.0" in (get(metrics) or b"") or bool(found))
         assert len(list(temporary_folder.iterdir())) == 1
         process.send_signal(end)
         client.join(60)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
@@ -54,25 +53,25 @@ def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, u
         until(lambda: len(answers) > 10)
         os.kill(replica_pids()[0], signal.SIGKILL)
         before = len(answers)
-        until(lambda: len(answers) > before + 60, 300)
+        until(lambda: len(answers) > before + 60)
         stop.set()
         for each in loads:
             each.result()
     assert {status for status, _ in answers} <= {200, 503} and all(right for _, right in answers)
     assert sum(status == 200 for status, _ in answers) > 0.9 * len(answers)
-    until(lambda: len(replica_pids()) == 2, 300)
+    until(lambda: len(replica_pids()) == 2)
 
 
 def test_a_session_outlives_the_replicas(client, picture, until, replica_pids):
     opened = client.post("/v1/sessions", files={"photo": ("x.png", picture(size=(80, 60)))}).json()
     path = f"/v1/sessions/{opened['id']}"
     before = client.post(f"{path}/result", json={}).content
-    until(lambda: len(replica_pids()) == 2, 300)
+    until(lambda: len(replica_pids()) == 2)
     gone = replica_pids()
     for each in gone:
         os.kill(each, signal.SIGKILL)
     assert client.post(f"{path}/result", json={}).content == before
-    until(lambda: len(set(replica_pids()) - set(gone)) == 2, 300)
+    until(lambda: len(set(replica_pids()) - set(gone)) == 2)
     answer = client.post(f"{path}/versions", json={"options": {"seed": 3}})
     assert (answer.status_code, answer.json()["version"]) == (201, 2)
 
@@ -136,7 +135,7 @@ def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, pic
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_command_ends_with_all_it_has_started(temporary_folder, end):
+def test_the_command_ends_with_all_it_has_started(temporary_folder, until, end):
     psutil = pytest.importorskip("psutil")
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -148,25 +147,18 @@ def test_the_command_ends_with_all_it_has_started(temporary_folder, end):
     try:
         assert process.stdout is not None and process.stderr is not None
         address = process.stdout.readline().strip()
-        wait_for(lambda: answers(f"{address}readyz"), 300)
+        until(lambda: answers(f"{address}readyz"))
         started = psutil.Process(process.pid).children(recursive=True)
         assert sum("ray::ServeReplica" in " ".join(each.cmdline()) for each in started) == 2
         process.send_signal(end)
         assert process.wait(60) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
-        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in started), 300)
+        until(lambda: not any(each.is_running() and each.status() != "zombie" for each in started))
         if end == signal.SIGTERM:
             assert process.stderr.read() == "note: Ctrl-C stops it\n"
             assert list(temporary_folder.iterdir()) == []
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_for(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
@@ -190,7 +182,7 @@ with joined(None, cpus=2):
 """
 
 
-def test_the_app_as_a_deployment(picture):
+def test_the_app_as_a_deployment(picture, until):
     import socket
 
     import httpx
@@ -206,7 +198,7 @@ def test_the_app_as_a_deployment(picture):
     try:
         assert process.stdout is not None and process.stdout.readline() == "up\n"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_for(lambda: client.get("/readyz").status_code == 200, 300)
+            until(lambda: client.get("/readyz").status_code == 200)
             photo = {"photo": ("x.png", picture(size=(80, 60)))}
             colored = client.post("/v1/colorize", files=photo, data={"options": '{"seed": 3}'})
             assert colored.content.startswith(b"\x89PNG") and colored.headers["x-chromatune-seed"] == "3"
