@@ -12,7 +12,6 @@ from .luminance import linear_to_srgb as linear_to_srgb
 from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
 from .luminance import relative_chroma as relative_chroma
-from .luminance import srgb_to_linear as srgb_to_linear
 from .luminance import vivid as vivid
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize

@@ -158,11 +158,6 @@ def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
     return float(levels.max()) * scale, float(levels.mean()) * scale
 
 
-def srgb_to_linear(rgb: np.ndarray) -> np.ndarray:
-    """Return linear light of gamma-encoded sRGB 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
-    return np.where(rgb > 0.04045, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-
-
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
     """Return gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)

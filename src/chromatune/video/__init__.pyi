@@ -6,13 +6,10 @@ from .options import layers_by_frame as layers_by_frame
 from .options import parse_frame_point as parse_frame_point
 from .reading import open_video as open_video
 from .reading import require_av as require_av
-from .run import Segment as Segment
 from .run import VideoResult as VideoResult
 from .run import VideoRun as VideoRun
 from .run import colorize_video as colorize_video
 from .run import shots_of as shots_of
-from .shot_colorizer import ChromaCache as ChromaCache
-from .shot_colorizer import ShotChroma as ShotChroma
 from .shot_colorizer import ShotColorizer as ShotColorizer
 from .shots import Shot as Shot
 from .shots import find_shots as find_shots
