@@ -6,6 +6,8 @@ from .atomic import write_json as write_json
 from .lines import LineFile as LineFile
 from .lines import read_json_lines as read_json_lines
 from .read_ahead import prefetch as prefetch
+from .regular import open_regular as open_regular
+from .regular import read_regular as read_regular
 from .run_folder import discard_run_folder as discard_run_folder
 from .run_folder import is_run_folder as is_run_folder
 from .run_folder import lock_run_folder as lock_run_folder

@@ -1,0 +1,46 @@
+"""Opening a path that may name anything: only a regular file is read, so that a named pipe cannot hang the reader."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading, through links too.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a socket or a device (`errno.EINVAL`); a folder is `errno.EISDIR`.
+    """
+    # Without O_NONBLOCK, opening a named pipe waits until somebody writes to it
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: see `open_regular`; or it is larger than `max_bytes` (`errno.EFBIG`), before anything is read.
+    """
+    with open_regular(path) as file:
+        if max_bytes is None:
+            return file.read()
+        if os.fstat(file.fileno()).st_size <= max_bytes:
+            data = file.read(max_bytes + 1)  # it may grow meanwhile
+            if len(data) <= max_bytes:
+                return data
+        raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))
