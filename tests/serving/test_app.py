@@ -11,6 +11,7 @@ from PIL import Image
 
 from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
 from chromatune.options import make_options
+from chromatune.serving import responses
 from chromatune.serving.local import read_hints
 from chromatune.serving.predictor import QueueFull
 
@@ -197,3 +198,16 @@ def test_the_predictor_stops_with_the_app(client_of, scripted):
     client.__exit__(None, None, None)
     assert scripted.stopped
     client.__enter__()
+
+
+def test_a_large_result_is_sent_from_the_disk_and_leaves_nothing(client, photo, monkeypatch, temporary_folder):
+    opened = []
+    on_disk = responses._on_disk
+    monkeypatch.setattr(responses, "_on_disk", lambda data: opened.append(on_disk(data)) or opened[-1])
+    large = bytes(range(256)) * 4000
+    answer = client.post("/v1/colorize", files={"photo": ("x.png", large)})
+    assert answer.content == b"colored " + large
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert opened[0].closed and list(temporary_folder.iterdir()) == []
+    client.post("/v1/colorize", files=photo)
+    assert len(opened) == 1  # a small one is not
