@@ -23,7 +23,8 @@ from starlette.concurrency import iterate_in_threadpool
 from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.options import ColorizeOptions, make_options
-from chromatune.serving.bodies import bounded_route, no_room, stored
+from chromatune.serving.bodies import RETRY_LATER, bounded_route, no_room, stored
+from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import MAX_REFERENCES, Content, EncodedImage, Predictor, QueueFull, Unavailable
 from chromatune.serving.settings import ServeSettings
 
@@ -256,6 +257,12 @@ def add_error_handlers(app: FastAPI) -> None:
             return _failed(404, "it was deleted meanwhile")
         refusal = no_room(error)
         return _failed(refusal.status_code, refusal.detail, dict(refusal.headers or {}))
+
+    @app.exception_handler(RuntimeError)
+    async def no_thread(_: Request, error: RuntimeError) -> JSONResponse:
+        if not says_no_memory(error):
+            raise error
+        return _failed(503, str(no_room(error).detail), RETRY_LATER)
 
     @app.exception_handler(Cancelled)
     async def stopping(_: Request, __: Cancelled) -> JSONResponse:
