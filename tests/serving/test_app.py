@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
+from chromatune.hints.hints import Layer, Stroke
 from chromatune.options import make_options
 from chromatune.serving import responses
 from chromatune.serving.local import read_hints
@@ -144,6 +146,7 @@ def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
     answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
     assert answer.status_code == 200
     layer, stroke = read_hints(scripted.requests[0]).marks
+    assert isinstance(layer, Layer) and isinstance(stroke, Stroke)
     assert (layer.width_px, stroke.color) == (8, (160, 48, 32))
 
 
@@ -201,9 +204,13 @@ def test_the_predictor_stops_with_the_app(client_of, scripted):
 
 
 def test_a_large_result_is_sent_from_the_disk_and_leaves_nothing(client, photo, monkeypatch, temporary_folder):
-    opened = []
-    on_disk = responses._on_disk
-    monkeypatch.setattr(responses, "_on_disk", lambda data: opened.append(on_disk(data)) or opened[-1])
+    opened, on_disk = list[IO[bytes]](), responses._on_disk
+
+    def noting(data: bytes) -> IO[bytes]:
+        opened.append(on_disk(data))
+        return opened[-1]
+
+    monkeypatch.setattr(responses, "_on_disk", noting)
     large = bytes(range(256)) * 4000
     answer = client.post("/v1/colorize", files={"photo": ("x.png", large)})
     assert answer.content == b"colored " + large

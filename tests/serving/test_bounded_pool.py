@@ -152,7 +152,9 @@ def test_stopped_it_ends_what_is_in_progress():
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("said", ["std::bad_alloc", "Failed to allocate memory for requested buffer", "Insufficient memory"])
+@pytest.mark.parametrize(
+    "said", ["std::bad_alloc", "Failed to allocate memory for requested buffer", "Insufficient memory"]
+)
 def test_an_allocation_that_failed_in_a_library_is_a_lack_of_memory(said):
     async def scenario() -> None:
         pool = BoundedPool(1, 0, "test")
