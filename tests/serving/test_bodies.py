@@ -100,10 +100,14 @@ def test_who_uploads_has_a_place_that_nobody_else_gets(port_of, scripted, tempor
     first.close()
 
 
-def test_a_refusal_reaches_a_client_that_sends_on_and_closes(port_of, scripted):
+def test_a_refusal_waits_for_what_a_client_that_closes_still_sends(port_of, scripted):
     scripted.slots = 0
     connection = head(port_of(scripted), "/v1/colorize", "Content-Length: 3000000", "Connection: close")
     for _ in range(30):
+        connection.settimeout(0.05)
+        with pytest.raises(TimeoutError):  # with the response, the connection would close on it
+            connection.recv(1)
+        connection.settimeout(60)
         connection.sendall(bytes(100_000))
     assert status_of(connection) == b"429"
 
