@@ -26,7 +26,9 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, _imaging
 
 from chromatune.errors import PhotoError
-from chromatune.images.opening import PNG_SIGNATURE, open_image
+from chromatune.images import headers
+from chromatune.images.headers import PNG_SIGNATURE
+from chromatune.images.opening import open_image
 
 LONGEST_TEXT_BYTES = 64 << 20  # of all text in a PNG; Pillow's own limit is 1 MiB a chunk, and archives exceed it
 
@@ -36,6 +38,8 @@ OPENCV_LOG_SILENT = 0
 LARGEST_MISSING_SHARE = 0.1  # of a JPEG's rows; with more gone it is no longer the photo
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_START_OF_SCAN, JPEG_FRAMES_OF_PROGRESSIVE = 0xDA, (0xC2, 0xC6, 0xCA, 0xCE)
+
+MOST_SCANS = 100  # of a progressive JPEG, each a pass over the whole picture; ten are usual
 
 PNG_CHUNKS_WITH_MEANING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
 PNG_GRAY_WITH_ALPHA = 4  # color type
@@ -116,6 +120,8 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
         PhotoError: too much of a JPEG is missing, or some of it and `strict` is on.
         OSError, SyntaxError, ...: what Pillow raises on other damage.
     """
+    if image.info.get("progressive") and file is not None and headers.count_scans(file, MOST_SCANS) > MOST_SCANS:
+        raise PhotoError(f"a progressive JPEG of more than {MOST_SCANS} scans; save it anew in an image editor")
     try:
         image.load()
         return image, None
@@ -330,6 +336,9 @@ def _has_more_than(stream: bytes, size: int) -> bool:
 
 def without_text(file: BinaryIO) -> BinaryIO:
     """Return a PNG without its text and profile, in memory."""
-    file.seek(0)
-    chunks = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
-    return io.BytesIO(PNG_SIGNATURE + b"".join(chunks))
+    pieces = [PNG_SIGNATURE]
+    for kind, length, position in headers.png_chunk_places(file):
+        if kind in PNG_CHUNKS_WITH_MEANING and (kind == b"IDAT" or length <= PIECE_BYTES):
+            file.seek(position)
+            pieces.append(file.read(12 + length))
+    return io.BytesIO(b"".join(pieces))

@@ -21,6 +21,7 @@ from chromatune.images import tiff
 Samples = tuple[np.ndarray, np.ndarray | None]  # color, alpha
 
 MODES_VIA_RGB = ("RGBX", "YCbCr", "HSV")
+MODES_SPLIT = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "HSV")  # into other modes, and alpha
 MODES_8_BIT = ("L", "RGB", "CMYK", "LAB")
 MODES_NUMERIC = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
@@ -53,6 +54,8 @@ def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth:
         PhotoError: the mode is unknown, or a number is not finite.
     """
     key = None if image.mode in ("P", "PA") else image.info.get("transparency")
+    if icc_profile is None and key is None and image.mode in MODES_SPLIT:
+        return _split_in_blocks(image), False
     base, alpha = _split_alpha(image)
     if base.mode in MODES_NUMERIC:
         raw = _numbers(base)
@@ -190,6 +193,23 @@ def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
         rows = slice(top, top + BLOCK_ROWS)
         scaled[rows] = np.rint((values[rows].astype(np.float64) - offset) * factor)
     return scaled
+
+
+def _split_in_blocks(image: Image.Image) -> Samples:
+    """Color and alpha by blocks of rows: of a palette of 1 bit a pixel, RGBA takes four bytes, and others as much."""
+    color = alpha = None
+    for top in range(0, image.height, BLOCK_ROWS):
+        rows = slice(top, min(top + BLOCK_ROWS, image.height))
+        base, alpha_of_block = _split_alpha(image.crop((0, rows.start, image.width, rows.stop)))
+        block = np.asarray(base)
+        if color is None:
+            color = np.empty((image.height, *block.shape[1:]), np.uint8)
+            alpha = None if alpha_of_block is None else np.empty(color.shape[:2], np.uint8)
+        color[rows] = block
+        if alpha is not None:
+            alpha[rows] = alpha_of_block
+    assert color is not None, "a picture has rows"
+    return color, alpha
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
