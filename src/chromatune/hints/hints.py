@@ -23,6 +23,7 @@ from chromatune.images import MAX_PIXELS, Photo, read_photo
 from chromatune.options import options_error
 
 LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are drawn on has a tenth of it
+BLOCK_PIXELS = 1 << 20  # of a layer that are floats at a time
 MOST_MARKS = 10_000
 MOST_POINTS = 100_000  # of one stroke
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
@@ -117,15 +118,16 @@ class Layer(BaseModel):
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
         """
         photo = read_photo(source, name=name, max_pixels=max_pixels)
-        rgba = _rgba_of(photo)
-        height, width = rgba.shape[:2]
+        _check_painted(photo)
+        height, width = photo.gray.shape
         scale = LAYER_LONG_SIDE_PX / max(height, width)
-        if scale < 1:  # areas are averaged by their alpha
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
-            small = cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA)
-            alpha = small[..., 3:]
-            rgba = np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
+        size = round(width * scale), round(height * scale)
+        if scale >= 1:
+            rgba = _rgba_of(photo)
+        elif min(size) >= 1:
+            rgba = _shrunk_rgba(photo, size)
+        else:
+            raise PhotoError(f"{photo.name} is {width} x {height} px, too narrow for a layer; paint on a copy of the photo")
         file = io.BytesIO()
         Image.fromarray(np.rint(rgba * 255).astype(np.uint8), "RGBA").save(file, "PNG")
         return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
@@ -310,18 +312,41 @@ def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
     return HintMap(small[..., :2] / np.maximum(small[..., 2:], 1e-6), weight)
 
 
-def _rgba_of(photo: Photo) -> np.ndarray:
-    """(H, W, 4) float32, 0..1.
-
-    Raises:
-        PhotoError: it has no transparency, or nothing is painted on it.
-    """
+def _check_painted(photo: Photo) -> None:
+    """Raise a `PhotoError` for a layer that has no transparency, or on which nothing is painted."""
     if photo.alpha is None:
         raise PhotoError(f"{photo.name} has no transparency; paint hints on a transparent layer, and save that alone")
     if not photo.alpha.any():
         raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
-    rgb = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
-    return np.dstack([rgb, photo.alpha]).astype(np.float32) / photo.max_value
+
+
+def _rgba_of(photo: Photo, rows: slice = slice(None)) -> np.ndarray:
+    """Rows of a layer: (h, W, 4) float32, 0..1.
+
+    Raises:
+        PhotoError: it has no transparency, or nothing is painted on it.
+    """
+    if rows == slice(None):
+        _check_painted(photo)
+    assert photo.alpha is not None
+    rgb = np.repeat(photo.gray[rows, :, None], 3, axis=2) if photo.rgb is None else photo.rgb[rows]
+    return np.dstack([rgb, photo.alpha[rows]]).astype(np.float32) / photo.max_value
+
+
+def _shrunk_rgba(photo: Photo, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 4) float32 of a width and height that are smaller; areas are averaged by their alpha.
+
+    Along rows first, by blocks of them: as floats, a large layer would take sixteen bytes a pixel several times.
+    """
+    narrow = np.empty((photo.height_px, size[0], 4), np.float32)
+    block_rows = max(1, BLOCK_PIXELS // photo.width_px)
+    for top in range(0, photo.height_px, block_rows):
+        rgba = _rgba_of(photo, slice(top, top + block_rows))
+        rgba[..., :3] *= rgba[..., 3:]
+        narrow[top : top + block_rows] = cv2.resize(rgba, (size[0], len(rgba)), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(narrow, size, interpolation=cv2.INTER_AREA)
+    alpha = small[..., 3:]
+    return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
 
 
 def _lay(canvas: np.ndarray, layer: Layer) -> None:

@@ -48,6 +48,7 @@ JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment o
 AVIF_CONFIGURATION = b"av1C"
 
 PIECE_BYTES = 1 << 20
+BLOCK_ROWS = 256  # bounds what is computed beside a large scan
 LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AVIF is converted from YUV at each depth
 
 _GLOBALS_LOCK = threading.RLock()
@@ -259,16 +260,19 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
         deep = decoded[..., [2, 1, 0, 3][: high_bytes.shape[2]]]  # BGRA ⇒ RGBA
     if deep.shape != high_bytes.shape:
         return None
-    if white != 65535:
-        deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
-    deep = np.ascontiguousarray(deep)
-    from_opencv = deep >> 8
-    if image.format == "JPEG2000":
-        # Pillow rounds those, and lets what is nearly white overflow to 0
-        from_opencv = (deep.astype(np.uint32) + 128) >> 8
-    difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
-    if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
-        return None
+    agreed = np.empty(deep.shape, np.uint16)
+    for top in range(0, len(deep), BLOCK_ROWS):
+        rows = slice(top, top + BLOCK_ROWS)
+        block = deep[rows]
+        if white != 65535:
+            block = ((block.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+        agreed[rows] = block
+        # Pillow rounds JPEG 2000, and lets what is nearly white overflow to 0
+        from_opencv = (block.astype(np.uint32) + (128 if image.format == "JPEG2000" else 0)) >> 8
+        difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes[rows])).max(initial=0)
+        if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
+            return None
+    deep = agreed
     return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
 
 
