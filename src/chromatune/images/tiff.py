@@ -127,7 +127,7 @@ def _check_directories(file: BinaryIO) -> None:
     start = file.read(16)
     order, is_big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
     count_bytes, entry, offset_kind = (8, order + "HHQQ", "Q") if is_big else (2, order + "HHLL", "L")
-    size, offset_bytes = struct.calcsize(entry), struct.calcsize(offset_kind)
+    size, offset_bytes = struct.calcsize(entry), struct.calcsize(order + offset_kind)
     waiting, seen, tags, loaded = [start[8:16] if is_big else start[4:8]], set[int](), 0, 0
     while waiting and len(seen) <= MOST_PAGES:
         where = waiting.pop()
@@ -146,12 +146,12 @@ def _check_directories(file: BinaryIO) -> None:
             length = number * TYPE_BYTES.get(kind, 0)
             if code in TAGS_READ and length > offset_bytes:
                 loaded += length
+            if tags > MOST_TAGS or loaded > MOST_TAG_BYTES:
+                raise PhotoError(f"damaged: the directories of the TIFF are too long; {headers.DAMAGED}")
             if code == TAG_SUBDIRECTORIES and number <= MOST_PAGES:
                 file.seek(value)
                 values = struct.pack(order + offset_kind, value) if length <= offset_bytes else file.read(length)
                 waiting += [values[at : at + offset_bytes] for at in range(0, len(values), offset_bytes)]
-        if tags > MOST_TAGS or loaded > MOST_TAG_BYTES:
-            raise PhotoError(f"damaged: the directories of the TIFF are too long; {headers.DAMAGED}")
 
 
 def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
