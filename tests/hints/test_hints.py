@@ -259,3 +259,10 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
 Hints.from_layer({str(path)!r})
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_layer_of_a_side_that_no_picture_has_is_one_line() -> None:
+    given = as_layers(8, 1)
+    given["marks"][0]["width_px"] = 10**400
+    with pytest.raises(OptionsError, match="marks.0"):
+        Hints.from_json(given)

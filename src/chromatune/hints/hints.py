@@ -37,6 +37,7 @@ MOST_MARKS = 10_000
 MOST_POINTS = 100_000  # of all strokes together
 MOST_LAYERS = 64
 MOST_LAYER_PIXELS = 8 * LAYER_LONG_SIDE_PX**2  # of all layers together: 134 MB as floats
+LONGEST_SIDE_PX = 2**31 - 1  # that any picture may say it had
 MAX_JSON_BYTES = 16 << 20  # with layers in it
 MOST_JSON_VALUES = 500_000  # of which each takes up to a hundred bytes
 MOST_JSON_LEVELS = 8  # hints have five
@@ -98,8 +99,8 @@ class Layer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     png: Base64Bytes
-    width_px: int = Field(ge=1)
-    height_px: int = Field(ge=1)
+    width_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
+    height_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
     name: str = Field("the layer", max_length=400)
 
     def __eq__(self, other: object) -> bool:

@@ -272,8 +272,7 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
         difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes[rows])).max(initial=0)
         if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
             return None
-    deep = agreed
-    return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
+    return np.repeat(agreed, 3, axis=2) if high_bytes.shape[2] == 1 else agreed
 
 
 def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
