@@ -63,7 +63,8 @@ with joined(None, cpus=1):
     parents = [os.path.dirname(folder), *(parent for parent, _, _ in os.walk(folder))]
     shared = [parent for parent in parents if stat.S_IMODE(os.stat(parent).st_mode) & 0o077]
     code = f"import ray; ray.init(address={address!r})"
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or "CLUSTER" in name}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    bare["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it looks for it at this machine's other address
     stranger = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, timeout=200).returncode
 alive = [each for each in inside if psutil.pid_exists(each) and psutil.Process(each).status() != "zombie"]
 left = os.path.exists(os.path.dirname(folder))

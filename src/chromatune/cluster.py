@@ -33,6 +33,7 @@ LOCK_FILE = "lock"  # held by the process that a folder belongs to
 RAY_FOLDER = "ray"  # inside: Ray lets every user write into the folders that it makes
 YOUNGEST_SWEPT_S = 60  # a folder is there before its lock is held
 NO_PORT = "-1"
+CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of Ray; who sets it to 1 has other machines reach this one's
 SOCKET_FOLDER = "/tmp"  # a socket's path takes 107 bytes at most, and TMPDIR may be long
 
 
@@ -95,14 +96,12 @@ def _set_environment(own: bool) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about the next version
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # SIGTERM belongs to the owner of the process
-    if not own or "ray" in sys.modules:
+    if not own:
         return
-    # Without a cluster it listens on the loopback address, as it always does on macOS and Windows
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # these three ask for no token
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # these ports ask for no token
     os.environ.setdefault("AUTOSCALER_METRIC_PORT", NO_PORT)
     os.environ.setdefault("DASHBOARD_METRIC_PORT", NO_PORT)
-    if "RAY_AUTH_MODE" not in os.environ:  # who may call it may run anything
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # who may call it may run anything
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
 
 
@@ -110,6 +109,7 @@ def _start(stack: contextlib.ExitStack, cpus: int, gpus: int, environment: dict[
     import ray
 
     folder = stack.enter_context(_private_folder())
+    stack.enter_context(_on_loopback())
     # On Linux its processes end with the thread that started them: this one ends with the context
     thread = stack.enter_context(ThreadPoolExecutor(1, "ray"))
     stack.callback(ray.shutdown)  # also of what a failed start has left
@@ -120,6 +120,22 @@ def _start(stack: contextlib.ExitStack, cpus: int, gpus: int, environment: dict[
     )  # fmt: skip
     starting.result()
     _close_folders(folder)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started in the block listen on the loopback address, as it always does on macOS and Windows."""
+    from ray._private import ray_constants
+
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", None)
+    if before is None or CLUSTER_VARIABLE in os.environ:
+        yield
+        return
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _prepare_own_worker(prepare: Callable[[], None] | None) -> None:
