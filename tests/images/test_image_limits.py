@@ -178,3 +178,11 @@ def test_a_stream_is_read_as_far_as_its_pixels_explain(format: str | None, as_fi
         assert str(caught.value).isprintable() and stream.given < 200 << 20
     if format:
         assert read_stream(io.BytesIO(start)) == start
+
+
+def test_a_color_profile_of_many_megabytes_is_ignored(as_file: Encode, colors: np.ndarray) -> None:
+    with Image.open(io.BytesIO(as_file(Image.fromarray(colors), "PNG"))) as image:
+        data = as_file(image, "PNG", icc_profile=bytes(17 << 20))
+    photo = read_photo(data)
+    assert photo.warnings == ("its color profile is larger than 16 MB, and is ignored",)
+    assert photo.icc_profile is None

@@ -26,6 +26,7 @@ from chromatune.images.photo_files import shown
 # A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit gray) to 56 (16-bit color): 5 to 8 GB here,
 # which a file of 2 MB can ask for as well.
 MAX_PIXELS = 150_000_000
+MOST_PROFILE_BYTES = 16 << 20  # of a color profile; those of printers have 3 MB
 
 Result = TypeVar("Result")
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
@@ -251,6 +252,9 @@ def _photo_from_picture(picture: opening.Picture, name: str, max_pixels: int, st
     opening.check_size(image.size, max_pixels)
     warnings = [picture.warning]
     profile = image.info.get("icc_profile") or None
+    if profile is not None and len(profile) > MOST_PROFILE_BYTES:
+        profile = None
+        warnings.append(f"its color profile is larger than {MOST_PROFILE_BYTES >> 20} MB, and is ignored")
     applied_orientation = 1
     if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_color(page)):
         stored = tiff.read_samples(page, file)
