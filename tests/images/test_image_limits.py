@@ -186,3 +186,17 @@ def test_a_color_profile_of_many_megabytes_is_ignored(as_file: Encode, colors: n
     photo = read_photo(data)
     assert photo.warnings == ("its color profile is larger than 16 MB, and is ignored",)
     assert photo.icc_profile is None
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "GIF", "JPEG2000", "BMP", "PPM"])
+def test_an_open_file_is_read_in_place_and_stays_open(
+    format: str, tmp_path: Path, as_file: Encode, colors: np.ndarray
+) -> None:
+    path = tmp_path / "open.jpg"
+    path.write_bytes(as_file(Image.fromarray(colors), format))
+    wanted = read_photo(path)
+    with path.open("rb") as file:
+        for _ in range(2):
+            photo = read_photo(file)
+            assert (photo.gray == wanted.gray).all() and photo.name == "open.jpg"
+            file.seek(0)

@@ -222,6 +222,9 @@ def _as_file(source: Any, name: str | None, max_pixels: int = MAX_PIXELS) -> Ite
             yield file, label, name or path.name
     elif hasattr(source, "read"):
         label = name or _file_name(getattr(source, "name", None))
+        if isinstance(source, io.BufferedReader) and source.seekable() and source.tell() == 0:
+            yield cast(BinaryIO, source), label, label  # a file of the disk, which need not be in memory
+            return
         yield io.BytesIO(read_stream(source, max_pixels=max_pixels, name=label)), label, label
     else:
         accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
