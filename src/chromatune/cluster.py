@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -172,7 +173,7 @@ def _sweep_folders(parent: Path) -> None:
     for folder in parent.glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError, Timeout):
             status = folder.lstat()
-            is_own = folder.is_dir() and not folder.is_symlink() and status.st_uid == os.getuid()
+            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == getattr(os, "getuid", lambda: 0)()
             if is_own and time.time() - status.st_mtime > YOUNGEST_SWEPT_S:
                 with FileLock(folder / LOCK_FILE, timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)

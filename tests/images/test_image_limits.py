@@ -200,3 +200,13 @@ def test_an_open_file_is_read_in_place_and_stays_open(
             photo = read_photo(file)
             assert (photo.gray == wanted.gray).all() and photo.name == "open.jpg"
             file.seek(0)
+
+
+def test_the_padding_of_a_heic_does_not_count(colors: np.ndarray) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(colors)).save(file, format="HEIF")
+    data = file.getvalue()
+    assert count_pixels(data) == 53 * 37 and read_photo(data, max_pixels=53 * 37).width_px == 53
+    with pytest.raises(PhotoError, match="53 x 37"):
+        read_photo(data, max_pixels=53 * 37 - 1)

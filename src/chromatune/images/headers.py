@@ -27,6 +27,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_2000_SIGNATURES = (b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")  # in boxes, and a bare codestream
 MOST_BOXES = 1000
 PNG_PIXELS = (b"IDAT", b"fdAT", b"fcTL")
+HEIC_PADDING_PX = 63  # whole blocks are coded
 JPEG_START_OF_SCAN = 0xDA
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)}  # as Pillow has them
 GIF_EXTENSION, GIF_PICTURE = 0x21, 0x2C
@@ -87,6 +88,8 @@ def is_read_at_once(start: bytes) -> bool:
 
 def promised_size(file: BinaryIO, start: bytes) -> tuple[int, int] | None:
     """Return width and height of a file that `is_read_at_once`; None for others, and where its header does not say it.
+
+    Of a HEIC they are those of the coded picture, which may be up to `HEIC_PADDING_PX` longer.
 
     Args:
         file: seekable; its position is the start afterwards.

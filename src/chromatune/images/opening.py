@@ -162,7 +162,8 @@ def check_promised_size(file: BinaryIO, start: bytes, max_pixels: int | None) ->
     headers.check_header(file, start)
     size = headers.promised_size(file, start)
     if size is not None and max_pixels is not None:
-        check_size(size, max_pixels)
+        padding = headers.HEIC_PADDING_PX if is_heif(start) and min(size) > headers.HEIC_PADDING_PX else 0
+        check_size((size[0] - padding, size[1] - padding), max_pixels)
     if headers.is_read_at_once(start):
         headers.check_bytes(file, 0 if size is None else size[0] * size[1])
     return size

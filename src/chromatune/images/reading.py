@@ -165,8 +165,10 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
         opened = nullcontext((cast(BinaryIO, source), name or "photo", ""))
     with opened as (file, label, _), _one_line(label), decoding.quiet_libraries():
         start = file.read(opening.START_BYTES)
-        # Of such a file a library would already allocate the picture
         size = opening.check_promised_size(file, start, None)
+        if size is not None and opening.is_heif(start) and size[0] * size[1] <= MAX_PIXELS:
+            size = None  # it may be padded
+        # Where it is known, no library is asked, which would already allocate the picture
         width_px, height_px = size or _use_picture(file, None, lambda picture: picture.image.size)[0]
         return int(width_px * height_px)
 
