@@ -5,14 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from chromatune import cluster
 from chromatune.cluster import require_ray
 from chromatune.errors import MissingExtraError
 
@@ -82,41 +79,3 @@ def test_a_ray_of_ones_own_takes_no_strangers_and_leaves_nothing():
     assert inside > 2 and stranger != 0
     assert (left, alive, usage) == (False, [], "0")
     assert (outside, shared) == ([], [])
-
-
-KILLED = """
-import os, signal
-from chromatune.cluster import _private_folder
-with _private_folder() as folder:
-    (folder / "session").mkdir()
-    print(folder.parent, flush=True)
-    if KILL:
-        os.kill(os.getpid(), signal.SIGKILL)
-    input()
-"""
-
-
-def test_folders_of_killed_processes_go_with_the_next_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "SOCKET_FOLDER", str(tmp_path))
-    set_up = f"from chromatune import cluster; cluster.SOCKET_FOLDER = {str(tmp_path)!r}; KILL = "
-    dead = subprocess.run([sys.executable, "-c", f"{set_up}True{KILLED}"], capture_output=True, text=True, timeout=60)
-    living = subprocess.Popen(
-        [sys.executable, "-c", f"{set_up}False{KILLED}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert living.stdout is not None
-    folders = [Path(dead.stdout.strip()), Path(living.stdout.readline().strip())]
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "chromatune-ray-link").symlink_to(elsewhere)
-    with cluster._private_folder() as young:
-        assert stat.S_IMODE(young.parent.stat().st_mode) == 0o700
-        assert all(folder.is_dir() for folder in folders)
-    for folder in folders:
-        os.utime(folder, (1, 1))
-    with cluster._private_folder():
-        assert [folder.exists() for folder in folders] == [False, True]
-    living.communicate("")
-    assert elsewhere.is_dir() and sorted(path.name for path in tmp_path.iterdir()) == [
-        "chromatune-ray-link",
-        "elsewhere",
-    ]

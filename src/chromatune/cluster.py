@@ -11,28 +11,22 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import socket
-import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from chromatune.errors import MissingExtraError, OptionsError, first_line, shown
+from chromatune.files import private_folder
 
 STORE_MB = 200  # Ray's shared memory, where it is started here: records, grays and uploads pass through it
 KNOCK_S = 10
 FOLDER_PREFIX = "chromatune-ray-"
-LOCK_FILE = "lock"  # held by the process that a folder belongs to
 RAY_FOLDER = "ray"  # inside: Ray lets every user write into the folders that it makes
-YOUNGEST_SWEPT_S = 60  # a folder is there before its lock is held
 NO_PORT = "-1"
 CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of Ray; who sets it to 1 has other machines reach this one's
 SOCKET_FOLDER = "/tmp"  # a socket's path takes 107 bytes at most, and TMPDIR may be long
@@ -109,7 +103,9 @@ def _set_environment(own: bool) -> None:
 def _start(stack: contextlib.ExitStack, cpus: int, gpus: int, environment: dict[str, Any]) -> None:
     import ray
 
-    folder = stack.enter_context(_private_folder())
+    parent = Path(SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else tempfile.gettempdir())
+    folder = stack.enter_context(private_folder(FOLDER_PREFIX, parent)) / RAY_FOLDER
+    folder.mkdir(mode=0o700)
     stack.enter_context(_on_loopback())
     # On Linux its processes end with the thread that started them: this one ends with the context
     thread = stack.enter_context(ThreadPoolExecutor(1, "ray"))
@@ -154,29 +150,6 @@ def _close_folders(folder: Path) -> None:
     for parent, _, _ in os.walk(folder):
         with contextlib.suppress(OSError):
             os.chmod(parent, 0o700)
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """Yield a new folder in one that no other user may enter; delete both afterwards, and those of killed processes."""
-    parent = Path(SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else tempfile.gettempdir())
-    _sweep_folders(parent)
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True) as private:
-        inside = Path(private) / RAY_FOLDER
-        with FileLock(Path(private) / LOCK_FILE):
-            inside.mkdir(mode=0o700)
-            yield inside
-
-
-def _sweep_folders(parent: Path) -> None:
-    """Delete the folders of Rays of this user whose processes were killed: nobody holds their locks."""
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError, Timeout):
-            status = folder.lstat()
-            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == getattr(os, "getuid", lambda: 0)()
-            if is_own and time.time() - status.st_mtime > YOUNGEST_SWEPT_S:
-                with FileLock(folder / LOCK_FILE, timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_address(address: str) -> None:
