@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError
 from chromatune.options import make_options
-from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.model_files import find_model, weights_hash
 from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 
 UNET, ENCODER, TEXT = "unet/model.onnx", "vae_encoder/model.onnx", "text_encoder/model.onnx"
@@ -86,6 +86,38 @@ def outside(location: str = "../secret", name: str = "stolen") -> TensorProto:
 def test_the_folder_that_is_spoilt_below_is_whole(folder):
     result = Colorizer.load(str(folder), device="cpu").colorize(np.zeros((20, 20), np.uint8))
     assert result.runtime == "onnx"
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_another_graph_is_another_model(folder, name):
+    """Results of the one must not be taken for those of the other."""
+    before = weights_hash(str(folder))
+    edited(name, lambda model: model.graph.node.add(op_type="Neg", input=["a"], output=["b"]))(folder)
+    assert weights_hash(str(folder)) != before
+
+
+@pytest.mark.parametrize("name", ["unet/model.onnx_data", "vae_decoder/any name", "tokenizer/merges.txt"])
+def test_another_file_beside_a_graph_is_another_model(folder, name):
+    """Graphs read weights from files of any name, of one length or another."""
+    known = {weights_hash(str(folder))}
+    for data in (b"one", b"two"):
+        (folder / name).write_bytes(data)
+        known.add(weights_hash(str(folder)))
+    assert len(known) == 3
+    (folder / "README.md").write_text("A model.")
+    assert weights_hash(str(folder)) in known
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, "unet/more.bin"])
+def test_a_pipe_is_no_file_of_a_model(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelError, match=f"{name} cannot be read"):
+        weights_hash(str(folder))
+    if name.endswith(".onnx"):
+        with pytest.raises(ModelError, match=f"{name} is a pipe"):
+            load_onnx_pipeline(find_model(str(folder)))
+    refusal(folder)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+MOST_PROMPTS_KEPT = 256  # embeddings, the last used; 236 kB each of a full-size model
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
 
 
@@ -111,8 +113,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
         tokenizer = PromptTokenizer.read(folder / "tokenizer")
     except ValueError as error:
         raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
-    words = tokenizer.backend.get_vocab_size()
-    if problem := checks.fit_problem(text, unet, length=tokenizer.length, words=words):
+    if problem := checks.fit_problem(text, unet, length=tokenizer.length, words=tokenizer.words):
         raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
     share = max(1, threads() // workers)
     opened = {part: _open(files, part, provider, share) for part in graphs_of(files)}
@@ -160,7 +161,7 @@ class OnnxBackend:
         self.pipeline, self.info, self.multiple_px = pipeline, pipeline.info, pipeline.multiple_px
         self.concurrent = pipeline.device == "cpu"  # each call with its share of the threads
         self.batches = not self.concurrent
-        self._embeddings: dict[str, np.ndarray] = {}
+        self._embed = lru_cache(MOST_PROMPTS_KEPT)(partial(_embedding, pipeline.tokenizer, pipeline.text_encoder))
         if problem := _sampling_problem(*pipeline.scheduler):
             raise ModelError(f"{self.info.name}: {problem}; download the model again, or give another")
 
@@ -235,13 +236,10 @@ class OnnxBackend:
             return {}
         return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
 
-    def _embed(self, prompt: str) -> np.ndarray:
-        """Return the (1, 77, C) embedding of a prompt; each is read once."""
-        if prompt not in self._embeddings:
-            encoder = self.pipeline.text_encoder
-            feeds = {encoder.inputs[0]: self.pipeline.tokenizer.ids([prompt])}
-            self._embeddings[prompt] = encoder.run(feeds, encoder.outputs[:1])[0]
-        return self._embeddings[prompt]
+
+def _embedding(tokenizer: PromptTokenizer, encoder: Graph, prompt: str) -> np.ndarray:
+    """Return the (1, 77, C) embedding of a prompt."""
+    return encoder.run({encoder.inputs[0]: tokenizer.ids([prompt])}, encoder.outputs[:1])[0]
 
 
 def _provider(device: str) -> str:
@@ -257,10 +255,9 @@ def _provider(device: str) -> str:
 
 def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Graph:
     path = files.pipeline_folder / part / GRAPH_FILE
+    checks.check_files(files.name, path.parent)
     try:
         check_onnx(path)
-    except FileNotFoundError:
-        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} is missing; {checks.AGAIN}") from None
     except ValueError as error:
         raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
     try:

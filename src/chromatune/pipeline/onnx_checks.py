@@ -6,6 +6,7 @@ checked; what is not declared here is skipped. The package `onnx` would read all
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -13,10 +14,11 @@ from pathlib import Path, PurePath
 from typing import Any, TypeAlias, TypeVar
 
 from chromatune.errors import shown
+from chromatune.files import read_regular
 from chromatune.pipeline.checks import LFS_POINTER, read_header
 from chromatune.pipeline.model_files import PHOTO_ENCODER
 
-LARGEST_GRAPH = 2 << 30  # bytes; protobuf's own limit
+LARGEST_GRAPH_BYTES = (2 << 30) - 1  # protobuf's own limit
 MOST_NODES = 200_000
 DOMAINS = ("", "ai.onnx", "com.microsoft", "pkg.torch.ops")  # operators that ONNX Runtime itself brings
 # No part of a U-Net has them: they may never end, or read files of their own
@@ -65,10 +67,17 @@ def check_onnx(path: Path) -> None:
     Raises:
         ValueError: it is not; the text says what it is instead.
     """
-    size = path.stat().st_size
-    if not 0 < size < LARGEST_GRAPH:
-        raise ValueError("is empty (0 bytes)" if size == 0 else "is larger than 2 GB, which no graph is")
-    data = path.read_bytes()
+    try:
+        data = read_regular(path, LARGEST_GRAPH_BYTES)
+    except FileNotFoundError:
+        raise ValueError("is missing") from None
+    except OSError as error:
+        too_large = error.errno == errno.EFBIG
+        raise ValueError(
+            "is larger than 2 GB, which no graph is" if too_large else f"cannot be read ({error.strerror})"
+        ) from None
+    if not data:
+        raise ValueError("is empty (0 bytes)")
     if data.startswith(LFS_POINTER):
         raise ValueError("is a git-lfs pointer, not the graph itself (`git lfs pull` fetches it)")
     if data.lstrip()[:1] == b"<":
