@@ -155,7 +155,7 @@ def weights_hash(name: str) -> str:
 
 def _deciding_files(folder: Path) -> list[Path]:
     """Return the files of a model that decide its pixels: settings, weights, words, graphs and what they read."""
-    ships = folder.parent == MODELS_DIR  # its graphs are made from its weights, and change with the package alone
+    ships = ships_with_package(folder)  # graphs are made from weights there, and change with the package alone
     found = []
     for path in folder.rglob("*"):
         if path.is_dir():
@@ -177,6 +177,11 @@ def has_torch() -> bool:
 def is_embedded(name: str) -> bool:
     """Return whether the model ships in the package."""
     return name in _embedded()
+
+
+def ships_with_package(folder: Path) -> bool:
+    """Return whether a folder is a model of the package itself, which nobody else wrote."""
+    return folder.parent == MODELS_DIR
 
 
 def _embedded() -> dict[str, Path]:

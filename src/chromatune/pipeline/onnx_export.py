@@ -26,8 +26,8 @@ from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
 from chromatune.pipeline.model_files import ModelInfo, find_model
-from chromatune.pipeline.onnx_backend import FEATURES, GRAPH_FILE, GRAPHS, OnnxBackend, load_onnx_pipeline
-from chromatune.pipeline.onnx_checks import RESIDUAL
+from chromatune.pipeline.onnx_backend import FEATURES, GRAPHS, OnnxBackend, load_onnx_pipeline
+from chromatune.pipeline.onnx_checks import GRAPH_FILE, RESIDUAL
 from chromatune.pipeline.photo_encoder import places_of, unet_arguments
 from chromatune.pipeline.runtimes import onnx_problem, scheduler_problem
 from chromatune.pipeline.saving import CARD_FILE, save_pipeline
