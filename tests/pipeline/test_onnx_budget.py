@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from chromatune.pipeline import MODELS_DIR, onnx_budget, onnx_checks
 from chromatune.pipeline.onnx_budget import GraphBudget
 from chromatune.pipeline.onnx_checks import check_onnx
+from chromatune.pipeline.onnx_operators import FLOAT, NUMPY_TYPES, Sized
 
 PHOTO = (1, 4, 32, 48)
 PIXELS = 256 * 384
@@ -286,7 +287,7 @@ RULES: list[tuple[list[NodeProto], Arrays]] = [
     ([node("DynamicQuantizeLinear", "x", "q s z"), node("DequantizeLinear", "q s z")], {}),
     ([node("DynamicQuantizeLinear", "x", "q s z"), node("MatMulInteger", "q w z")], {"w": np.ones((48, 5), np.int8)}),
     ([node("Range", "a b c"), node("Range", "d e f", "z")],
-     {"a": np.array(2), "b": np.array(11), "c": np.array(3), "d": np.float32(1)[()] * np.ones(()).astype(np.float32),
+     {"a": np.array(2), "b": np.array(11), "c": np.array(3), "d": np.array(1, np.float32),
       "e": np.array(-1, np.float32), "f": np.array(-0.3, np.float32)}),
     ([node("FusedMatMul", "x x", domain="com.microsoft", transB=1)], {}),
     ([node("QuickGelu", "x", domain="com.microsoft")], {}),
@@ -309,12 +310,12 @@ def test_sizes_types_and_numbers_are_those_of_onnx_runtime(tmp_path, nodes, cons
     names = [name for each in nodes for name in each.output]
     path = graph_file(tmp_path, nodes, constants, (None, 4, None, None), " ".join(names))
     budget = GraphBudget(check_onnx(path), tmp_path)
-    known = budget._constants | {"x": onnx_budget.Sized(PHOTO, onnx_budget.FLOAT)}
+    known = budget._constants | {"x": Sized(PHOTO, FLOAT)}
     for each, rule in budget._varying:
         onnx_budget._apply(each, rule, known)
     found = by_onnxruntime(path, {"x": np.random.default_rng(0).normal(size=PHOTO).astype(np.float32)}, names)
     for name, array in found.items():
         sized = known[name]
-        assert sized.dims == array.shape and onnx_budget.NUMPY_TYPES[sized.type] == array.dtype, name
+        assert sized.dims == array.shape and NUMPY_TYPES[sized.type] == array.dtype, name
         if sized.value is not None:
             assert np.array_equal(sized.value, array), name
