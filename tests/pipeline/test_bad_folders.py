@@ -241,6 +241,7 @@ def test_a_pickle_beside_or_instead_of_the_weights_is_never_read(folder, part, t
         ("chromatune.json", {"steps": 10**9}, "steps"),
         ("chromatune.json", {"size_px": "wide"}, "size_px"),
         ("chromatune.json", {"vivid": -1}, "vivid"),
+        ("chromatune.json", {"prompt": "red " * 10**6}, "prompt"),
     ],
 )  # fmt: skip
 def test_absurd_settings_are_named_before_anything_is_built(folder, name, changes, said):

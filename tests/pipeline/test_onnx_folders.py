@@ -162,6 +162,16 @@ def nested(depth: int) -> bytes:
     return field(7, data)
 
 
+@pytest.mark.parametrize("name", [b"conv_in.weight", WEIGHTS.encode(), b"location", b"Conv", b"sample"])
+def test_names_that_are_no_text_are_one_line(folder, name, capfd):
+    """ONNX Runtime prints them, and protobuf gives them as bytes."""
+    data = (folder / UNET).read_bytes()
+    assert name in data
+    (folder / UNET).write_bytes(data.replace(name, b"\xa7" + name[1:]))
+    assert "is no ONNX graph" in refusal(folder)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("depth", [40, 1000, 20_000])
 def test_deep_nesting_is_one_line(folder, depth):
     (folder / UNET).write_bytes(nested(depth))
@@ -396,6 +406,32 @@ def bomb(kind: str, *inputs: str, shape: list[int], **attributes: Any) -> Callab
 def test_shapes_that_no_machine_has_room_for_end_in_one_line(folder, change):
     edited(UNET, change)(folder)
     assert refusal(folder).startswith(f"model: {UNET} ")
+
+
+def test_each_new_size_of_a_pass_is_checked_before_it_runs(folder):
+    """What is harmless at the model's own size may be a bomb at another one."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (given,), (made,) = model.graph.input, model.graph.output
+        own = json.loads((folder / "chromatune.json").read_text())["size_px"] // 8
+        for name, number in (("axis", 3), ("own", own), ("many", 10**8), ("one", 1)):
+            model.graph.initializer.append(numpy_helper.from_array(np.array([number], np.int64), name))
+        model.graph.node[-1].output[0] = "whole"
+        steps = [
+            ("Shape", [given.name], "sizes"), ("Gather", ["sizes", "axis"], "width"), ("Sub", ["width", "own"], "more"),
+            ("Mul", ["more", "many"], "much"), ("Max", ["much", "one"], "size"), ("Expand", ["one", "size"], "huge"),
+        ]  # fmt: skip
+        model.graph.node.extend(helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps)
+        model.graph.node.append(helper.make_node("ReduceMin", ["huge"], ["least"], keepdims=0))
+        model.graph.node.append(helper.make_node("CastLike", ["least", "whole"], ["factor"]))
+        model.graph.node.append(helper.make_node("Mul", ["whole", "factor"], [made.name]))
+
+    edited("vae_decoder/model.onnx", change)(folder)
+    colorizer = Colorizer.load(str(folder), device="cpu", runtime="onnx")
+    colorizer.colorize(np.zeros((40, 40), np.uint8))
+    with pytest.raises(ModelError, match="cannot be used .takes .* GB and more in a pass, at Expand") as caught:
+        colorizer.colorize(np.zeros((40, 80), np.uint8))
+    checked(caught.value)
 
 
 @pytest.mark.parametrize("dims", [[1 << 40], [1 << 62, 4], [-1], [0], [16, 8, 3, 4]])

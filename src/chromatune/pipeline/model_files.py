@@ -42,12 +42,12 @@ class ModelInfo:
 
     name: str
     path: Path
-    description: str
+    description: Annotated[str, Field(max_length=5000)]
     size_px: Annotated[int, Field(ge=8, le=2048)]  # short side of the model's own pass
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=0, le=50)]
     image_guidance_scale: Annotated[float, Field(ge=0, le=50)]
-    prompt: str
+    prompt: Annotated[str, Field(max_length=1000)]  # as in `ColorizeOptions`
     # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
     vivid: Annotated[float, Field(ge=0, le=2)]
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ

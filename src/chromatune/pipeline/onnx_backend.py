@@ -302,8 +302,10 @@ def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
     options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
     # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
-    return onnxruntime.InferenceSession(path, options, providers=providers)
+    alone = provider == PROVIDERS["cpu"]
+    providers = [provider] if alone else [provider, PROVIDERS["cpu"]]
+    # Where there is nothing else to fall back to, it would print what is wrong, and try the same once more
+    return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=int(not alone))
 
 
 def _numpy_type(onnx_type: str) -> type:

@@ -74,6 +74,8 @@ class GraphBudget:
         self._follow_constants(graph, folder)
         last = {name: index for index, (node, _) in enumerate(self._varying) for name in node.inputs}
         made = {name: index for index, (node, _) in enumerate(self._varying) for name in node.outputs if name}
+        for name in set(self._outputs) - made.keys() - self._constants.keys() - self.inputs.keys():
+            raise ValueError(f"has no operator that makes its output {shown(name)}")
         self._ends: list[list[str]] = [[] for _ in self._varying]  # what is not used after an operator
         for name in made.keys() - set(self._outputs):
             self._ends[last.get(name, made[name])].append(name)
@@ -204,9 +206,14 @@ def _stored_numbers(tensor: Any, sized: Sized, file: Path | None) -> np.ndarray:
     dtype, data = np.dtype(NUMPY_TYPES[sized.type]), tensor.raw_data
     if file is not None:
         offset = next((int(entry.value) for entry in tensor.external_data if entry.key == "offset"), 0)
-        with open_regular(file) as opened:
-            opened.seek(offset)
-            data = opened.read(sized.bytes)
+        try:
+            with open_regular(file) as opened:
+                opened.seek(offset)
+                data = opened.read(sized.bytes)
+        except OSError as error:
+            raise ValueError(
+                f"takes weights from {shown(file.name)}, which cannot be read ({error.strerror})"
+            ) from None
     if data:
         return np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
     if sized.type == 10:  # half precision is stored as its bits

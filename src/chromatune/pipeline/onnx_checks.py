@@ -65,14 +65,16 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     ),
     "Devices": (("name", 1, "string", False), ("device", 3, "string", True)),
     "Graph": (
-        ("node", 1, "Node", True), ("initializer", 5, "Tensor", True), ("input", 11, "Value", True),
-        ("output", 12, "Value", True), ("value", 13, "Value", True), ("quantization", 14, "Quantization", True),
+        ("node", 1, "Node", True), ("name", 2, "string", False), ("initializer", 5, "Tensor", True),
+        ("input", 11, "Value", True), ("output", 12, "Value", True),
+        ("value", 13, "Value", True), ("quantization", 14, "Quantization", True),
         ("sparse", 15, "Sparse", True), ("metadata", 16, "Entry", True),
     ),
     "Quantization": (("name", 1, "string", False), ("entry", 2, "Entry", True)),
     "Node": (
-        ("input", 1, "string", True), ("output", 2, "string", True), ("op_type", 4, "string", False),
-        ("attribute", 5, "Attribute", True), ("domain", 7, "string", False), ("metadata", 9, "Entry", True),
+        ("input", 1, "string", True), ("output", 2, "string", True), ("name", 3, "string", False),
+        ("op_type", 4, "string", False), ("attribute", 5, "Attribute", True),
+        ("domain", 7, "string", False), ("metadata", 9, "Entry", True),
         ("devices", 10, "Placing", True),
     ),
     "Placing": (("name", 1, "string", False), ("spec", 2, "Sharding", True)),
@@ -106,9 +108,10 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "Dimension": (("value", 1, "int64", False), ("param", 2, "string", False)),
 }  # fmt: skip
 _PLAIN = {"double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "string": 9, "bytes": 12}  # protobuf's numbers
-# Fields that take more in memory than in the file, by their numbers
+# Fields that hold messages or text, or take more in memory than in the file, by their numbers
+_COUNTED = ("int64", "int32", "uint64")
 _INNER: dict[str, dict[int, str]] = {
-    message: {number: kind for _, number, kind, _ in fields if kind in (*_SCHEMA, "int64", "int32", "uint64")}
+    message: {number: kind for _, number, kind, _ in fields if kind in (*_SCHEMA, *_COUNTED, "string")}
     for message, fields in _SCHEMA.items()
 }
 
@@ -252,14 +255,16 @@ def _stored_by_hub(file: Path) -> bool:
 
 
 def _check_parts(data: bytes) -> None:
-    """Check, before a graph is parsed, how many parts it has: an empty one takes two bytes, and forty in memory.
+    """Check, before a graph is parsed, that its names are text, and how many parts it has.
+
+    An empty part takes two bytes in the file, and forty in memory.
 
     Raises:
         ValueError: there are more than any model has, or the file is cut short, or none of protobuf's.
     """
     try:
         parts = _count_parts(data)
-    except IndexError:
+    except (IndexError, UnicodeDecodeError):
         raise ValueError(NO_GRAPH) from None
     if parts > MOST_PARTS:
         raise ValueError(f"has more than {MOST_PARTS:,} parts, which no graph has")
@@ -294,7 +299,10 @@ def _count_parts(data: bytes) -> int:
                     around.append((end, message))
                     end, message = place + length, kind
                     continue
-                parts += length // 8 if kind is not None else 0  # numbers, of a byte or more each
+                if kind in _COUNTED:
+                    parts += length // 8  # numbers, of a byte or more each
+                elif kind == "string":
+                    data[place : place + length].decode()
                 place += length
             case _:
                 raise IndexError(place)
