@@ -38,8 +38,11 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     with open_regular(path) as file:
         if max_bytes is None:
             return file.read()
-        if os.fstat(file.fileno()).st_size <= max_bytes:
-            data = file.read(max_bytes + 1)  # it may grow meanwhile
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:
+            data = file.read(size + 1)  # room is made for what is asked for, not for what is there
+            if len(data) > size:  # it grows meanwhile
+                data += file.read(max_bytes - size)
             if len(data) <= max_bytes:
                 return data
         raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))
