@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.colorizer import Colorizer, ColorizeResult
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.images import Photo, read_photo
@@ -154,10 +154,10 @@ def test_workers_take_photos_at_the_same_time(engine, put: Put, monkeypatch) -> 
 
 
 def test_a_photo_whose_results_cannot_be_written_is_one_failure(engine, put: Put, monkeypatch) -> None:
-    def refuse(self: ColorizeResult, path: Path, **more: bool) -> None:
+    def refuse(path: Path, *samples: object, **more: bool) -> None:
         raise PhotoError(f"{path}: the disk is full")
 
-    monkeypatch.setattr(ColorizeResult, "save", refuse)
+    monkeypatch.setattr("chromatune.jobs.photos.write_photo", refuse)
     events = events_of([str(put("a.png")), str(put("b.png"))], seeds=(1, 2))
     assert [event.message for event in events if isinstance(event, Failed)] == [
         f"{stem}.color-1.png: the disk is full" for stem in "ab"

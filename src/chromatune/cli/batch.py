@@ -177,6 +177,10 @@ class _Progress:
             closed = count_of(catalog.closed_folders, "folder")
             source = catalog.settings.source.name
             complain(f"{closed} of {source} cannot be opened, and their photos are skipped", "warning")
+        if catalog.refused:
+            names, source = count_of(len(catalog.refused), "name"), catalog.settings.source.name
+            first = shown(catalog.refused[0])
+            complain(f"skipped {names} in {source} that could lead out of a folder, such as {first}", "warning")
 
     def watching(self, catalog: Catalog) -> None:
         """Print how to stop it."""

@@ -20,7 +20,16 @@ from chromatune.colorizer import Colorizer, ColorizeResult, Request
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
-from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, RESULT_MARK, Photo, format_for, read_photo, suffix_for
+from chromatune.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    RESULT_MARK,
+    Photo,
+    format_for,
+    read_photo,
+    suffix_for,
+    write_photo,
+)
 from chromatune.jobs.engine import Task, run_tasks
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
@@ -389,7 +398,9 @@ class Writer:
             if isinstance(result, PhotoError):
                 raise result
             if decoded.path is not None:
-                result.save(decoded.path, overwrite=self.overwrite)
+                # A link is the user's own where that very file was named; in a folder anybody may have put it there
+                named = decoded.job.exact
+                write_photo(decoded.path, result.rgb, result.photo, overwrite=self.overwrite, follow_link=named)
             elif self.standard_output is not None:
                 self.standard_output.write(result.encode(format_for(suffix_for(None, result.photo))))
                 self.standard_output.flush()
