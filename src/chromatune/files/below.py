@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chromatune.files.atomic import part_name, sweep_parts
-from chromatune.files.regular import NO_LINK, READ_FLAGS, as_regular, link_error
+from chromatune.files.regular import NEW_FILE_RIGHTS, NO_LINK, NO_WAIT, link_error, open_checked
 
 DRIVE = re.compile(r"[A-Za-z]:")
 HAS_DESCRIPTORS = {os.open, os.mkdir, os.stat, os.unlink, os.rename} <= os.supports_dir_fd and bool(NO_LINK)
@@ -63,8 +63,7 @@ def open_below(root: str | Path, key: str) -> BinaryIO:
     """
     with _place_of(root, key) as place:
         place.refuse_link()
-        descriptor = os.open(place.path(place.name), READ_FLAGS | NO_LINK, dir_fd=place.folder)
-        return as_regular(descriptor, os.path.join(root, key))
+        return open_checked(os.path.join(root, key), "rb", place.open)
 
 
 def stat_below(root: str | Path, key: str) -> os.stat_result:
@@ -121,6 +120,9 @@ class _Place:
         """Return the path of a name in the folder: to be used with `dir_fd=folder`."""
         return os.path.join(self.prefix, name)
 
+    def open(self, _: str, flags: int) -> int:
+        return os.open(self.path(self.name), flags | NO_WAIT | NO_LINK, dir_fd=self.folder)
+
     def stat(self) -> os.stat_result:
         return os.stat(self.path(self.name), dir_fd=self.folder, follow_symlinks=False)
 
@@ -132,7 +134,7 @@ class _Place:
 def _write(place: _Place, data: bytes) -> None:
     sweep_parts(place.prefix or ".", place.folder)
     temporary = place.path(part_name(place.name))
-    descriptor = os.open(temporary, NEW_FILE_FLAGS, 0o666, dir_fd=place.folder)
+    descriptor = os.open(temporary, NEW_FILE_FLAGS, NEW_FILE_RIGHTS, dir_fd=place.folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

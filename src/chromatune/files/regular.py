@@ -5,24 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-# Without O_NONBLOCK, opening a named pipe waits until somebody writes to it
-READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # without, opening a named pipe waits until somebody writes to it
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NEW_FILE_RIGHTS = 0o666  # but for those that the umask takes
+
+Opener = Callable[[str, int], int]  # as `open` has it: path and flags ⇒ descriptor
 
 
 def open_regular(path: str | Path, *, follow_link: bool = True) -> BinaryIO:
-    """Open a regular file for reading; its own name may be a link where `follow_link` says so.
+    """Open a regular file for reading; only with `follow_link` its own name may be a link.
 
     Raises:
-        OSError: it cannot be opened, is a pipe, a socket or a device (`errno.EINVAL`), or a link that is not to be
-            followed (`errno.ELOOP`); a folder is `errno.EISDIR`.
+        OSError: it cannot be opened, is a pipe, a socket or a device (`errno.EINVAL`), or a link that is not followed
+            (`errno.ELOOP`); a folder is `errno.EISDIR`.
     """
     if not follow_link:
         refuse_link(path)
-    return as_regular(os.open(path, READ_FLAGS if follow_link else READ_FLAGS | NO_LINK), str(path))
+    more = NO_WAIT if follow_link else NO_WAIT | NO_LINK
+    return open_checked(path, "rb", lambda name, flags: os.open(name, flags | more))
 
 
 def append_regular(path: str | Path) -> BinaryIO:
@@ -32,26 +36,23 @@ def append_regular(path: str | Path) -> BinaryIO:
         OSError: see `open_regular`.
     """
     refuse_link(path)
-    flags = READ_FLAGS | os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK
-    return as_regular(os.open(path, flags, 0o666), str(path), "ab")
+    return open_checked(path, "ab", lambda name, flags: os.open(name, flags | NO_WAIT | NO_LINK, NEW_FILE_RIGHTS))
 
 
-def as_regular(descriptor: int, label: str, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
-    """Return the file of a descriptor that was opened with `READ_FLAGS`; it is closed where it is no regular one.
+def open_checked(path: str | Path, mode: Literal["rb", "ab"], opener: Opener) -> BinaryIO:
+    """Return the file that an opener opens without waiting, where it is a regular one.
 
     Raises:
         OSError: see `open_regular`.
     """
+    file = open(path, mode, opener=opener)  # noqa: SIM115 - the caller closes it
     try:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(kind):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), label)
-        if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", label)
-        return os.fdopen(descriptor, mode)
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", str(path))
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
 
 
 def refuse_link(path: str | Path) -> None:

@@ -26,7 +26,7 @@ from chromatune.pipeline import usual_workers
 State = Literal["done", "unchanged", "failed", "halted"]
 HASH_DIGITS = 32
 # A file may be so long, its pixels by its header; nothing of a longer one is read
-FREE_FILE_BYTES = 100_000_000  # whatever its size: text, previews, small pages
+FREE_FILE_BYTES = 128 << 20  # whatever its size: text, previews, small pages
 FILE_BYTES_A_PIXEL = 64  # eight pages of four samples of 16 bits
 TASKS_A_THREAD = 2  # one in work and one that waits: enough that no thread waits for the next
 
