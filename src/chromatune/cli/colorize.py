@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from chromatune.images import Photo
     from chromatune.jobs import Done, Event, HintLookup, Job
 
+PAGE_NUMBER = re.compile("[1-9][0-9]{0,8}")
+MOST_MEGAPIXELS = 100_000
+MOST_VARIANTS = 1000
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
@@ -39,6 +43,7 @@ Variants = Annotated[
     int,
     typer.Option(
         min=1,
+        max=MOST_VARIANTS,
         help="Results for each photo: NAME.color-1.EXT, -2 ..., with seeds S, S+1 ..., and enough steps for them "
         "to differ.",
     ),
@@ -96,7 +101,10 @@ Library = Annotated[
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Resume an earlier run: keep existing results.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse truncated photos instead of warning.")]
 MaxMegapixels = Annotated[
-    float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel needs 33 to 56 MB of memory.")
+    float,
+    typer.Option(
+        min=0.1, max=MOST_MEGAPIXELS, help="Refuse larger photos: each megapixel needs 33 to 56 MB of memory."
+    ),
 ]
 
 
@@ -114,7 +122,7 @@ def colorize_command(
     hints_dir: HintsDir = None,
     like: Like = None,
     variants: Variants = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos that the model processes at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Photos that the model processes at once.")] = 8,
     device: Device = None,
     runtime: Library = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
@@ -208,7 +216,7 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
     if page is None:
         return {}
     if page != "all":
-        if not page.isdecimal() or int(page) < 1:
+        if not PAGE_NUMBER.fullmatch(page):
             raise OptionsError(f"--page {shown(page)}: accepted is a number from 1, or all")
         return {photo: (int(page),) for photo in photos}
 
