@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from chromatune.errors import DataError, first_line, printable, shown
 from chromatune.files import is_key, open_regular, refuse_link
-from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, suffix_for
+from chromatune.images import IMAGE_SUFFIXES, suffix_for
 from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
@@ -249,7 +249,7 @@ def _checked_row(
 
 def _is_result(key: str) -> bool:
     """Return whether a key is one that results have: below the folder, of a picture, nowhere hidden."""
-    hidden = any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/"))
+    hidden = any(part.startswith(".") for part in key.split("/"))
     return is_key(key) and not hidden and os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES
 
 

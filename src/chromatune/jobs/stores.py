@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
 from chromatune.files import is_key, key_problem, open_below, open_regular, remove_below, stat_below, write_below
-from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
+from chromatune.images import IMAGE_SUFFIXES, find_own_results, is_hidden_folder, list_folder
 
 STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
@@ -253,8 +253,7 @@ class RemoteFolder:
     def find(self) -> StoreListing:
         listing = self._listing()
         keys, refused = _split_keys(key for key in listing if os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES)
-        visible = (key for key in keys if not any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/")))
-        stamps = {key: _stamp(listing[key]) for key in visible}
+        stamps = {key: _stamp(listing[key]) for key in keys if not _is_hidden(key)}
         own = set(find_own_results(stamps))
         return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own), refused=refused)
 
@@ -372,6 +371,11 @@ def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """Return the names that are keys, and those that are none."""
     all_names = list(names)
     return [name for name in all_names if is_key(name)], tuple(sorted(name for name in all_names if not is_key(name)))
+
+
+def _is_hidden(key: str) -> bool:
+    *folders, name = key.split("/")
+    return name.startswith(".") or any(is_hidden_folder(folder) for folder in folders)
 
 
 def open_store(name: str) -> Store:
