@@ -305,3 +305,21 @@ def test_each_page_has_a_name_of_its_own() -> None:
         (1, 0, "a.color-1-p1"), (1, 1, "a.color-2-p1"), (2, 0, "a.color-1-p2"), (2, 1, "a.color-2-p2"),
         (1, 0, "b.color-1"), (1, 1, "b.color-2"),
     ]  # fmt: skip
+
+
+def test_a_link_in_a_folder_of_results_is_replaced_and_one_that_was_named_is_followed(engine, put: Put) -> None:
+    put("a.png")
+    outside = put("outside.png", level=9)
+    before = outside.read_bytes()
+    Path("out").mkdir()
+    for out, link in (("out", Path("out/a.png")), (None, Path("a.color.png"))):
+        link.symlink_to(outside.resolve())
+        jobs = plan_jobs(["a.png"], out, 1)
+        events = list(colorize_photos(jobs, [ColorizeOptions()], "mini", overwrite=True))
+        assert [type(event) for event in events] == [Done]
+        assert not link.is_symlink()
+        assert outside.read_bytes() == before
+    Path("named.png").symlink_to(outside.resolve())
+    list(colorize_photos(plan_jobs(["a.png"], "named.png", 1), [ColorizeOptions()], "mini", overwrite=True))
+    assert Path("named.png").is_symlink()
+    assert outside.read_bytes() != before

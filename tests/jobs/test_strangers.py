@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chromatune.cli import main
-from chromatune.errors import PhotoError
+from chromatune.errors import OptionsError, PhotoError
 from chromatune.jobs import archive_worker, stores
 from chromatune.jobs.manifest import LINKED_JOURNAL
 
@@ -280,4 +280,17 @@ def test_a_server_that_sends_without_end_is_left(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(memory), "info", lambda self, path, **more: {"type": "file", "size": None})
     with pytest.raises(PhotoError, match="and the server does not say how long"):
         stores.RemoteFolder("memory://endless").open("a.png")
+    memory.store.clear()
+
+
+def test_a_server_that_lists_folders_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(stores, "STREAMED_STORES", {"memory"})
+    memory = fsspec.filesystem("memory")
+    for number in range(9):
+        memory.pipe_file(f"/listed/{number}/a.png", b"x")
+    assert len(stores.RemoteFolder("memory://listed").find().stamps) == 9
+    monkeypatch.setattr(stores, "MOST_FOLDERS", 5)
+    with pytest.raises(OptionsError, match="memory://listed: over 5 folders; give one of those in it"):
+        stores.RemoteFolder("memory://listed").find()
     memory.store.clear()

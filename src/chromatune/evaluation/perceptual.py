@@ -28,6 +28,7 @@ import numpy as np
 from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, Record, Row, scored_by_row
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
+from chromatune.files import refuse_link
 from chromatune.pipeline import has_torch
 
 INCEPTION_PX = 299
@@ -132,6 +133,7 @@ class FeatureFile:
         """Open or make the file, for features of `width` numbers."""
         self._record = np.dtype([("name", "V32"), ("features", "<f4", (width,))])
         self._path = path
+        refuse_link(path)  # it grows in the run's folder alone
         self._file: BinaryIO = path.open("a+b")
         whole = self._file.seek(0, 2) // self._record.itemsize
         self._file.truncate(whole * self._record.itemsize)

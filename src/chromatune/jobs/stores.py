@@ -35,6 +35,7 @@ ATOMIC_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", 
 # What changes when the file does, by whatever name a store has for it, the surest first
 CHANGE_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
 STREAMED_STORES = {"http", "https"}  # what a server sends may have no end, whatever it says of the size
+MOST_DEPTH, MOST_FOLDERS = 64, 100_000  # that such a server may list
 DOWNLOADED_BYTES = 100_000_000  # a larger photo behind a URL is opened by its header first, before it is read
 LARGE = f"the file is longer than {DOWNLOADED_BYTES // 10**6} MB"
 LISTING_S = 60.0  # how long sizes from a listing count: one by one, those of 50,000 results would take long
@@ -260,8 +261,10 @@ class RemoteFolder:
     def _listing(self) -> dict[str, dict[str, Any]]:
         fs, root = self.connect()
         try:
-            found = fs.find(root, detail=True)
+            found = self._walked(fs, root) if _scheme(self.name) in STREAMED_STORES else fs.find(root, detail=True)
             gone = not found and not fs.exists(root)
+        except OptionsError:
+            raise
         except Exception as error:
             raise SourceGoneError(first_line(error)) from error
         if gone:
@@ -272,6 +275,15 @@ class RemoteFolder:
             path.removeprefix(prefix) if path.startswith(prefix) or not root else f"/{path}": info
             for path, info in found.items()
         }
+
+    def _walked(self, fs: Any, root: str) -> dict[str, dict[str, Any]]:
+        """Return all files that a server lists, folder by folder; it may list folders without end."""
+        found: dict[str, dict[str, Any]] = {}
+        for number, (_, _, files) in enumerate(fs.walk(root, maxdepth=MOST_DEPTH, detail=True), 1):
+            found |= {info["name"]: info for info in files.values()}
+            if number > MOST_FOLDERS:
+                raise OptionsError(f"{printable(self.name)}: over {MOST_FOLDERS:,} folders; give one of those in it")
+        return found
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time or checksum of a file; None where there is no such file."""
