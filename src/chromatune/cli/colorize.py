@@ -100,6 +100,9 @@ Library = Annotated[
 ]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Resume an earlier run: keep existing results.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse truncated photos instead of warning.")]
+KeepTimes = Annotated[
+    bool, typer.Option("--keep-times", help="Give each result its photo's time of last change, by which albums sort.")
+]
 MaxMegapixels = Annotated[
     float,
     typer.Option(
@@ -129,6 +132,7 @@ def colorize_command(
     skip_existing: SkipExisting = False,
     page: Page = None,
     strict: Strict = False,
+    keep_times: KeepTimes = False,
     max_megapixels: MaxMegapixels = 150.0,
     quiet: Quiet = False,
 ) -> int:
@@ -160,6 +164,7 @@ def colorize_command(
         batch_size=batch_size,
         overwrite=overwrite,
         strict=strict,
+        keep_times=keep_times,
         max_pixels=round(max_megapixels * 1e6),
         standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,

@@ -45,6 +45,7 @@ class ArchiveSettings:
         runtime: the library that computes; None for the faster one.
         strict: refuse damaged photos that could be read in part.
         max_pixels: larger photos are refused.
+        keep_times: a result gets its photo's time of last change.
     """
 
     source: Store
@@ -56,6 +57,7 @@ class ArchiveSettings:
     runtime: str | None = None
     strict: bool = False
     max_pixels: int = MAX_PIXELS
+    keep_times: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class ArchiveWorker:
         warnings = photo.warnings, result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
-        self._destination.write(key, encoded)
+        modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
+        self._destination.write(key, encoded, modified_ns)
         return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
 
     def _stamp(self, job: ArchiveJob) -> str:

@@ -86,7 +86,7 @@ class Catalog:
         self.rows = {row.photo: row for row in manifest.rows()}
         self._names = ResultNames({photo: row.result for photo, row in self.rows.items()})
         self.listed: dict[str, ListedPhoto] = {}
-        self.own_results = self.closed_folders = 0
+        self.own_results = self.closed_folders = self.sidecars = 0
         self.refused: tuple[str, ...] = ()
         self._halted = ""
 
@@ -108,7 +108,8 @@ class Catalog:
             raise HaltedError(
                 f"{printable(self.settings.source.name)} is gone: it was removed, or its drive was"
             ) from None
-        self.own_results, self.closed_folders, self.refused = found.own_results, found.closed_folders, found.refused
+        self.own_results, self.closed_folders = found.own_results, found.closed_folders
+        self.refused, self.sidecars = found.refused, found.sidecars
         wanted = {key: stamp for key, stamp in found.stamps.items() if self._is_wanted(key)}
         self.listed = {key: self._listed(key, stamp, layers) for key, stamp in wanted.items()}
         return self.listed

@@ -25,6 +25,7 @@ from chromatune.images import IMAGE_SUFFIXES, find_own_results, is_hidden_folder
 
 STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
+SIDECAR_SUFFIX = ".xmp"  # captions and edits of other programs
 # Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ, errno.ELOOP,
@@ -34,6 +35,7 @@ NO_ACCESS = {errno.EACCES, errno.EPERM}
 ATOMIC_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
 # What changes when the file does, by whatever name a store has for it, the surest first
 CHANGE_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
+TIME_FIELDS = ("mtime", "LastModified", "last_modified")
 STREAMED_STORES = {"http", "https"}  # what a server sends may have no end, whatever it says of the size
 MOST_DEPTH, MOST_FOLDERS = 64, 100_000  # that such a server may list
 DOWNLOADED_BYTES = 100_000_000  # a larger photo behind a URL is opened by its header first, before it is read
@@ -54,12 +56,14 @@ class StoreListing:
         own_results: number of further files: results of earlier runs beside their photos.
         closed_folders: number of folders that could not be opened.
         refused: names that are no keys: they lead out of the folder. Their photos are skipped.
+        sidecars: number of XMP files, which belong to photos.
     """
 
     stamps: Mapping[str, str]
     own_results: int = 0
     closed_folders: int = 0
     refused: tuple[str, ...] = ()
+    sidecars: int = 0
 
 
 class Store(Protocol):
@@ -90,8 +94,16 @@ class Store(Protocol):
     def open_result(self, key: str) -> BinaryIO:
         """Open a file that `write` made, through no link; raise as `open` does."""
 
-    def write(self, key: str, data: bytes) -> None:
+    def modified_ns(self, key: str) -> int | None:
+        """Return when a file was last changed, in nanoseconds since 1970; None where the store does not say."""
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
         """Write a file whole or not at all, in place of an older one, and make its folder.
+
+        Args:
+            key: of the file.
+            data: its content.
+            modified_ns: its time of last change, where the store can keep one; None for now.
 
         Raises:
             PhotoError: this file cannot be written, others may.
@@ -128,7 +140,8 @@ class LocalFolder:
         keys, refused = _split_keys(listing.photos)
         found = ((key, self.stamp(key)) for key in keys)
         stamps = {key: stamp for key, stamp in found if stamp is not None}
-        return StoreListing(stamps, len(listing.results), listing.closed_folders, refused)
+        sidecars = sum(map(_is_sidecar, listing.others))
+        return StoreListing(stamps, len(listing.results), listing.closed_folders, refused, sidecars)
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time of the last change; None where there is no such file."""
@@ -165,13 +178,19 @@ class LocalFolder:
             reason = getattr(error, "strerror", None) or error
             raise PhotoError(f"{label}: cannot be opened ({reason}); check the disk") from error
 
-    def write(self, key: str, data: bytes) -> None:
+    def modified_ns(self, key: str) -> int | None:
+        try:
+            return os.stat(self.path / key).st_mtime_ns
+        except OSError:
+            return None
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
         try:
             stat_below(self.path, STATE_FILE)
         except FileNotFoundError:  # made again, it would be a folder in place of a removed drive
             raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name) from None
         try:
-            write_below(self.path, key, data)
+            write_below(self.path, key, data, modified_ns)
         except OSError as error:
             whole = error.errno in NO_ACCESS and not os.access(self.path, os.W_OK)
             if error.errno in OF_ONE_FILE | NO_ACCESS and not whole:
@@ -256,7 +275,9 @@ class RemoteFolder:
         keys, refused = _split_keys(key for key in listing if os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES)
         stamps = {key: _stamp(listing[key]) for key in keys if not _is_hidden(key)}
         own = set(find_own_results(stamps))
-        return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own), refused=refused)
+        photos = {key: stamps[key] for key in sorted(stamps) if key not in own}
+        sidecars = sum(_is_sidecar(key) and not _is_hidden(key) for key in listing)
+        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars)
 
     def _listing(self) -> dict[str, dict[str, Any]]:
         fs, root = self.connect()
@@ -338,7 +359,13 @@ class RemoteFolder:
                     raise PhotoError(f"{label}: {LARGE}, and the server does not say how long")
         return bytes(data)
 
-    def write(self, key: str, data: bytes) -> None:
+    def modified_ns(self, key: str) -> int | None:
+        info = self._info(key) or {}
+        found = next((info[name] for name in TIME_FIELDS if info.get(name) is not None), None)
+        seconds = found.timestamp() if isinstance(found, datetime) else found
+        return round(seconds * 1e9) if isinstance(seconds, int | float) else None
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
         fs, path = self._fs, self._path(key)
         try:
             if _scheme(self.name) in ATOMIC_STORES:
@@ -383,6 +410,10 @@ def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """Return the names that are keys, and those that are none."""
     all_names = list(names)
     return [name for name in all_names if is_key(name)], tuple(sorted(name for name in all_names if not is_key(name)))
+
+
+def _is_sidecar(key: str) -> bool:
+    return key.lower().endswith(SIDECAR_SUFFIX)
 
 
 def _is_hidden(key: str) -> bool:
