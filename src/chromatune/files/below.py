@@ -21,6 +21,8 @@ from typing import BinaryIO
 from chromatune.files.atomic import part_name, sweep_parts
 from chromatune.files.regular import NEW_FILE_RIGHTS, NO_LINK, NO_WAIT, link_error, open_checked
 
+# More would make folders that programs cannot open or delete
+LONGEST_KEY_BYTES, MOST_KEY_PARTS = 4096, 256
 DRIVE = re.compile(r"[A-Za-z]:")
 HAS_DESCRIPTORS = {os.open, os.mkdir, os.stat, os.unlink, os.rename} <= os.supports_dir_fd and bool(NO_LINK)
 # O_PATH needs no right to list the folder
@@ -36,6 +38,11 @@ def key_problem(key: str) -> str:
     It is so for any system: backslashes count as other systems read them: `a\b.jpg` is a key, `..\b.jpg` is none.
     """
     parts = re.split(r"[/\\]", key)
+    try:
+        if len(os.fsencode(key)) > LONGEST_KEY_BYTES or len(parts) > MOST_KEY_PARTS:
+            return f"has more than {LONGEST_KEY_BYTES} bytes or {MOST_KEY_PARTS} parts"
+    except UnicodeEncodeError:
+        return "has characters that no file's name can have here"
     if "\0" in key:
         return "has a NUL character in it"
     if ".." in parts:
