@@ -72,6 +72,15 @@ def test_closed_streams_end_nothing_and_fall_into_no_file(put: Callable[..., Pat
     assert not any(b"error:" in path.read_bytes() or b"colorizing" in path.read_bytes() for path in written)
 
 
+def test_a_picture_is_not_written_to_a_closed_stream(put: Callable[..., Path], folder: Path) -> None:
+    put("a.png")
+    words = [sys.executable, "-m", "chromatune", "colorize", "a.png", "-o", "-"]
+    code = f"import os, sys; os.close(1); os.execv(sys.executable, {words})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output is closed; send it to a file or a program, or give -o FILE\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_messages_that_nobody_takes_end_no_run(put: Callable[..., Path], folder: Path) -> None:
     put("photos/a.png")

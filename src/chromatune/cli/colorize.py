@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -261,7 +262,9 @@ def _writes_standard_output(jobs: Sequence[Job]) -> bool:
 
 
 def _refuse_terminals(jobs: Sequence[Job]) -> None:
-    """Refuse a terminal at either end of a pipe of pictures."""
+    """Refuse a terminal at either end of a pipe of pictures, and a result that nobody would get."""
+    if _writes_standard_output(jobs) and getattr(sys.stdout, "name", "") == os.devnull:  # see `open_closed_streams`
+        raise OptionsError("standard output is closed; send it to a file or a program, or give -o FILE")
     if _writes_standard_output(jobs) and sys.stdout.isatty():
         raise OptionsError("standard output is a terminal; send it to a file or a program, or give -o FILE")
     if _reads_standard_input(jobs) and sys.stdin.isatty():
