@@ -214,10 +214,11 @@ class PictureFile:
                 "make it smaller, or raise --max-megapixels (max_pixels)"
             )
         self._bytes = file.seek(0, os.SEEK_END)
-        if self._bytes > FREE_FILE_BYTES + FILE_BYTES_A_PIXEL * self.pixels:
+        limit = FREE_FILE_BYTES + FILE_BYTES_A_PIXEL * self.pixels
+        if self._bytes > limit:
             raise PhotoError(
-                f"{label}: {self._bytes / 1e6:,.0f} MB are too long a file for {self.pixels / 1e6:.2f} million pixels; "
-                "save it anew"
+                f"{label}: the file has {self._bytes / 1e6:,.0f} MB, and its {self.pixels / 1e6:.1f} million pixels "
+                f"explain at most {limit / 1e6:,.0f} MB; save it anew in an image editor"
             )
 
     @property
