@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +76,20 @@ def test_keys_of_a_store_that_lead_out_are_skipped_in_one_line(
     assert said[0].startswith("warning: skipped 6 names in memory://scans that could lead out of a folder, such as ")
     assert is_untouched(outside)
     assert [path.name for path in Path("out").rglob("*.png")] == ["good.png"]
+
+
+def test_watching_says_what_it_skips(engine, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed_once(find: Callable[[], object]) -> Iterator[dict[str, object]]:
+        find()
+        yield {}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chromatune.jobs.archive.arrivals", listed_once)
+    Path("photos").mkdir()
+    Path("photos/a\\..\\x.png").write_bytes(b"none")
+    main(["batch", "photos", "out", "--watch", "-q"])
+    said = capsys.readouterr().err
+    assert said == "warning: skipped 1 name in photos that could lead out of a folder, such as 'a\\\\..\\\\x.png'\n"
 
 
 def test_a_planted_link_is_replaced_by_the_result(archive: None, outside: Path, capsys: Capture) -> None:
