@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import chromatune
@@ -37,3 +39,32 @@ def test_an_unknown_command_is_one_line_and_code_2(capsys: Capture, typed: str, 
     assert output.out == ""
     (line,) = output.err.splitlines()
     assert line.startswith("error: ") and words in line
+
+
+WORDS = {"colorize": ["x.png"], "batch": ["x", "out"], "video": ["x.mp4", "y.mp4"], "evaluate": ["x"], "serve": [],
+         "finetune": ["x"], "data inspect": ["x"], "experiment run": ["x"]}  # fmt: skip
+NAMED_OTHERWISE = [("video", "--preview", "float"), ("video", "--rate", "float")]  # by what they count, not by type
+NO_NUMBERS = {
+    "float": ["inf", "-inf", "nan", "1e999", "9" * 5000, "x"],
+    "int": ["inf", "nan", "1e999", "9" * 5000, "²"],
+}
+
+
+def test_no_number_option_takes_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    options = list(NAMED_OTHERWISE)
+    for command in WORDS:
+        assert main([*command.split(), "--help"]) == 0
+        shown = re.findall(r"(--[\w-]+) <(int|float)", capsys.readouterr().out)
+        options += [(command, option, kind) for option, kind in shown]
+    assert len(options) > 40
+    for command, option, kind in options:
+        for value in NO_NUMBERS[kind]:
+            code = main([*command.split(), *WORDS[command], f"{option}={value}"])
+            said = capsys.readouterr().err
+            assert (code, said.count("\n")) == (2, 1), (command, option, value[:20], said)
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "²", "1.5", "9" * 5000])
+def test_no_page_is_taken_that_is_no_number(capsys: pytest.CaptureFixture[str], page: str) -> None:
+    assert main(["colorize", "x.png", f"--page={page}"]) == 2
+    assert capsys.readouterr().err.endswith(": accepted is a number from 1, or all\n")

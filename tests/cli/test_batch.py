@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -128,9 +129,9 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(engine, archive, capsys: Capt
         waiting.set()
         return wait(pending, **more)
 
-    def write_and_interrupt(self: LocalFolder, key: str, data: bytes) -> None:
+    def write_and_interrupt(self: LocalFolder, key: str, data: bytes, modified_ns: int | None) -> None:
         assert (handled if written else waiting).wait(60)
-        write(self, key, data)
+        write(self, key, data, modified_ns)
         written.append(key)
         if len(written) == 1:
             signal.raise_signal(signal.SIGINT)
@@ -151,3 +152,19 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(engine, archive, capsys: Capt
     assert last.endswith("of 4 photos done; run the same command to resume")
     assert main(["batch", "photos", "out", "-q"]) == 1
     assert sorted(written) == ["a.png", "p/b.tif", "p/c.png"]
+
+
+def test_results_get_the_times_of_their_photos_where_that_is_wanted(engine, archive) -> None:
+    os.utime("photos/a.png", (0, 315532800))
+    for number, (words, kept) in enumerate([([], False), (["--keep-times"], True)]):
+        main(["batch", "photos", f"out{number}", "-q", *words])
+        main(["colorize", "photos/a.png", "-o", f"one{number}.png", "-q", *words])
+        for path in (f"out{number}/a.png", f"one{number}.png"):
+            assert (Path(path).stat().st_mtime == 315532800) is kept
+
+
+def test_sidecar_files_are_counted(engine, archive, capsys: Capture) -> None:
+    for name in ("a.xmp", "p/b.tif.XMP"):
+        Path("photos", name).write_text("<x/>")
+    main(["batch", "photos", "out"])
+    assert "note: 2 sidecar files (.xmp) beside the photos: not copied" in capsys.readouterr().err.splitlines()

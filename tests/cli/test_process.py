@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 STARTS = [  # code, and libraries that it must not load: image libraries, too, but where they are needed
     "import chromatune; chromatune.__version__; dir(chromatune)",
@@ -51,3 +54,39 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     process.stderr.close()
     process.wait(timeout=120)
     assert errors == b""
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_end_nothing_and_fall_into_no_file(put: Callable[..., Path], folder: Path, closed) -> None:
+    put("photos/a.png")
+    Path("photos/b.png").write_bytes(b"none")
+    words = [sys.executable, "-m", "chromatune", "batch", "photos", "out"]
+    code = f"import os, sys; [os.close(each) for each in {closed}]; os.execv(sys.executable, {words})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stdout == (b"" if 1 in closed else b"out/summary.html\n")
+    assert (b"error: photos/b.png" in done.stderr) is (2 not in closed)
+    assert b"Traceback" not in done.stderr
+    written = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert Path("out/a.png") in written
+    assert not any(b"error:" in path.read_bytes() or b"colorizing" in path.read_bytes() for path in written)
+
+
+def test_a_picture_is_not_written_to_a_closed_stream(put: Callable[..., Path], folder: Path) -> None:
+    put("a.png")
+    words = [sys.executable, "-m", "chromatune", "colorize", "a.png", "-o", "-"]
+    code = f"import os, sys; os.close(1); os.execv(sys.executable, {words})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output is closed; send it to a file or a program, or give -o FILE\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_messages_that_nobody_takes_end_no_run(put: Callable[..., Path], folder: Path) -> None:
+    put("photos/a.png")
+    Path("photos/b.png").write_bytes(b"none")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "chromatune", "batch", "photos", "out"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stdout == b"out/summary.html\n"

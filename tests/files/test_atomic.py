@@ -43,11 +43,15 @@ def test_an_existing_file_is_replaced_only_where_that_is_wanted(tmp_path):
     assert left_in(tmp_path) == ["file"]
 
 
-def test_what_a_link_points_at_is_replaced_not_the_link(tmp_path):
+def test_what_a_link_points_at_is_replaced_only_where_that_is_wanted(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
-    atomic_write(tmp_path / "link", b"new")
+    atomic_write(tmp_path / "link", b"new", follow_link=True)
     assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    atomic_write(tmp_path / "link", b"newer")
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_bytes() == b"newer"
     assert (tmp_path / "real").read_bytes() == b"new"
 
 

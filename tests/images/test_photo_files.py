@@ -42,6 +42,9 @@ def test_a_folder_lists_photos_others_and_results_but_nothing_hidden_and_no_run(
         ".hidden.jpg",
         ".git/c.jpg",
         "__MACOSX/d.jpg",
+        "@eaDir/1.jpg/thumb.jpg",
+        "deep/#recycle/old.jpg",
+        "$Recycle.Bin/old.jpg",
         "run/e.png",
     )
     for name in names:

@@ -295,10 +295,10 @@ def test_a_destination_that_is_taken_away_halts_and_is_not_made_again(engine, pu
         put(f"photos/{name}.png")
     write = LocalFolder.write
 
-    def take_away(self: LocalFolder, key: str, data: bytes) -> None:
+    def take_away(self: LocalFolder, key: str, data: bytes, modified_ns: int | None) -> None:
         if key == "h.png":
             os.rename("out", "away")
-        write(self, key, data)
+        write(self, key, data, modified_ns)
 
     monkeypatch.setattr(LocalFolder, "write", take_away)
     with pytest.raises((HaltedError, DataError)):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.colorizer import Colorizer, ColorizeResult
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.images import Photo, read_photo
@@ -154,10 +154,10 @@ def test_workers_take_photos_at_the_same_time(engine, put: Put, monkeypatch) -> 
 
 
 def test_a_photo_whose_results_cannot_be_written_is_one_failure(engine, put: Put, monkeypatch) -> None:
-    def refuse(self: ColorizeResult, path: Path, **more: bool) -> None:
+    def refuse(path: Path, *samples: object, **more: bool) -> None:
         raise PhotoError(f"{path}: the disk is full")
 
-    monkeypatch.setattr(ColorizeResult, "save", refuse)
+    monkeypatch.setattr("chromatune.jobs.photos.write_photo", refuse)
     events = events_of([str(put("a.png")), str(put("b.png"))], seeds=(1, 2))
     assert [event.message for event in events if isinstance(event, Failed)] == [
         f"{stem}.color-1.png: the disk is full" for stem in "ab"
@@ -305,3 +305,21 @@ def test_each_page_has_a_name_of_its_own() -> None:
         (1, 0, "a.color-1-p1"), (1, 1, "a.color-2-p1"), (2, 0, "a.color-1-p2"), (2, 1, "a.color-2-p2"),
         (1, 0, "b.color-1"), (1, 1, "b.color-2"),
     ]  # fmt: skip
+
+
+def test_a_link_in_a_folder_of_results_is_replaced_and_one_that_was_named_is_followed(engine, put: Put) -> None:
+    put("a.png")
+    outside = put("outside.png", level=9)
+    before = outside.read_bytes()
+    Path("out").mkdir()
+    for out, link in (("out", Path("out/a.png")), (None, Path("a.color.png"))):
+        link.symlink_to(outside.resolve())
+        jobs = plan_jobs(["a.png"], out, 1)
+        events = list(colorize_photos(jobs, [ColorizeOptions()], "mini", overwrite=True))
+        assert [type(event) for event in events] == [Done]
+        assert not link.is_symlink()
+        assert outside.read_bytes() == before
+    Path("named.png").symlink_to(outside.resolve())
+    list(colorize_photos(plan_jobs(["a.png"], "named.png", 1), [ColorizeOptions()], "mini", overwrite=True))
+    assert Path("named.png").is_symlink()
+    assert outside.read_bytes() != before

@@ -143,3 +143,13 @@ def test_wrong_usage_is_one_line(memory, folder, capsys, arguments, said):
     assert main(["batch", *arguments]) != 0
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_large_photo_behind_a_url_is_read_by_its_header_first(engine, photos, memory, monkeypatch):
+    assert main(["batch", "memory://scans", "whole", "-q"]) == 1
+    monkeypatch.setattr("chromatune.jobs.stores.DOWNLOADED_BYTES", 10)
+    monkeypatch.setattr(type(memory), "cat_file", lambda *given, **more: pytest.fail("downloaded"))
+    memory.rm_file("/scans/bad.jpg")
+    assert main(["batch", "memory://scans", "out", "-q"]) == 0
+    for name in ("a.png", "deep/b.png"):
+        assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()

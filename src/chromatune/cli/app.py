@@ -21,7 +21,7 @@ from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
 from chromatune.cli.serve import serve_command
-from chromatune.cli.terminal import complain
+from chromatune.cli.terminal import complain, open_closed_streams
 from chromatune.cli.video import video_command
 from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
 
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `chromatune`; None means this process's own arguments.
     """
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name need not be valid text, nor a terminal know all characters
             stream.reconfigure(errors="backslashreplace")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.colorize import Device, Library, MaxMegapixels, Model, Quiet, Strict
+from chromatune.cli.colorize import Device, KeepTimes, Library, MaxMegapixels, Model, Quiet, Strict
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, format_duration, note_own_results, photo_rate, print_line, print_table
 from chromatune.errors import MissingExtraError, OptionsError, count_of, shown
@@ -86,6 +86,7 @@ def batch_command(
     device: Device = None,
     runtime: Library = None,
     strict: Strict = False,
+    keep_times: KeepTimes = False,
     max_megapixels: MaxMegapixels = 150.0,
     quiet: Quiet = False,
 ) -> int:
@@ -111,6 +112,7 @@ def batch_command(
         runtime=runtime,
         strict=strict,
         max_pixels=round(max_megapixels * 1e6),
+        keep_times=keep_times,
     )
     progress = _Progress(quiet)
     if dry_run:
@@ -173,10 +175,16 @@ class _Progress:
     def listed(self, catalog: Catalog) -> None:
         """Print which parts of the source are skipped."""
         note_own_results(catalog.own_results)
+        if catalog.sidecars and not self._quiet:
+            complain(f"{count_of(catalog.sidecars, 'sidecar file')} (.xmp) beside the photos: not copied", "note")
         if catalog.closed_folders:
             closed = count_of(catalog.closed_folders, "folder")
             source = catalog.settings.source.name
             complain(f"{closed} of {source} cannot be opened, and their photos are skipped", "warning")
+        if catalog.refused:
+            names, source = count_of(len(catalog.refused), "name"), catalog.settings.source.name
+            first = shown(catalog.refused[0])
+            complain(f"skipped {names} in {source} that could lead out of a folder, such as {first}", "warning")
 
     def watching(self, catalog: Catalog) -> None:
         """Print how to stop it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from chromatune.images import Photo
     from chromatune.jobs import Done, Event, HintLookup, Job
 
+PAGE_NUMBER = re.compile("[1-9][0-9]{0,8}")
+MOST_MEGAPIXELS = 100_000
+MOST_VARIANTS = 1000
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
@@ -39,6 +44,7 @@ Variants = Annotated[
     int,
     typer.Option(
         min=1,
+        max=MOST_VARIANTS,
         help="Results for each photo: NAME.color-1.EXT, -2 ..., with seeds S, S+1 ..., and enough steps for them "
         "to differ.",
     ),
@@ -95,8 +101,14 @@ Library = Annotated[
 ]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Resume an earlier run: keep existing results.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse truncated photos instead of warning.")]
+KeepTimes = Annotated[
+    bool, typer.Option("--keep-times", help="Give each result its photo's time of last change, by which albums sort.")
+]
 MaxMegapixels = Annotated[
-    float, typer.Option(min=0.1, help="Refuse larger photos: each megapixel needs 33 to 56 MB of memory.")
+    float,
+    typer.Option(
+        min=0.1, max=MOST_MEGAPIXELS, help="Refuse larger photos: each megapixel needs 33 to 56 MB of memory."
+    ),
 ]
 
 
@@ -114,13 +126,14 @@ def colorize_command(
     hints_dir: HintsDir = None,
     like: Like = None,
     variants: Variants = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos that the model processes at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Photos that the model processes at once.")] = 8,
     device: Device = None,
     runtime: Library = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: SkipExisting = False,
     page: Page = None,
     strict: Strict = False,
+    keep_times: KeepTimes = False,
     max_megapixels: MaxMegapixels = 150.0,
     quiet: Quiet = False,
 ) -> int:
@@ -152,6 +165,7 @@ def colorize_command(
         batch_size=batch_size,
         overwrite=overwrite,
         strict=strict,
+        keep_times=keep_times,
         max_pixels=round(max_megapixels * 1e6),
         standard_input=_standard_input(round(max_megapixels * 1e6)) if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
@@ -208,7 +222,7 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
     if page is None:
         return {}
     if page != "all":
-        if not page.isdecimal() or int(page) < 1:
+        if not PAGE_NUMBER.fullmatch(page):
             raise OptionsError(f"--page {shown(page)}: accepted is a number from 1, or all")
         return {photo: (int(page),) for photo in photos}
 
@@ -254,7 +268,9 @@ def _writes_standard_output(jobs: Sequence[Job]) -> bool:
 
 
 def _refuse_terminals(jobs: Sequence[Job]) -> None:
-    """Refuse a terminal at either end of a pipe of pictures."""
+    """Refuse a terminal at either end of a pipe of pictures, and a result that nobody would get."""
+    if _writes_standard_output(jobs) and getattr(sys.stdout, "name", "") == os.devnull:  # see `open_closed_streams`
+        raise OptionsError("standard output is closed; send it to a file or a program, or give -o FILE")
     if _writes_standard_output(jobs) and sys.stdout.isatty():
         raise OptionsError("standard output is a terminal; send it to a file or a program, or give -o FILE")
     if _reads_standard_input(jobs) and sys.stdin.isatty():

@@ -13,7 +13,7 @@ import typer
 
 from chromatune.cli.data import Columns
 from chromatune.cli.environment import require_torch, shared_cache
-from chromatune.cli.terminal import complain, line_stages, make_bar, note_own_results, print_line, stages
+from chromatune.cli.terminal import complain, line_stages, make_bar, note_own_results, print_line, print_status, stages
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
 def _print_row(row: dict[str, Any]) -> None:
     train = row["kind"] == "train"
     line = f"step {row['step']}/{row['of']} loss {row['loss']:.4f}" if train else _validation_line(row)
-    print(line, file=sys.stderr, flush=True)
+    print_status(line)
 
 
 def _validation_line(row: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ elsewhere nothing, or lines.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,30 @@ STEPS_A_LINE = 100
 SECONDS_A_LINE = 30.0
 
 
+def open_closed_streams() -> None:
+    """Open the standard streams that the process was started without; what is printed there is lost.
+
+    Else the next file that is opened takes a closed one's number, and what a library prints goes into that file.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the process
+
+
+def print_status(line: str) -> None:
+    """Print a line on stderr, at once; where nobody takes it, the work goes on."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def plain(text: str) -> str:
     """Return the text on one line, with all but printable characters escaped as Python escapes them."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -34,9 +59,7 @@ def plain(text: str) -> str:
 def complain(message: str, kind: str = "error") -> None:
     """Print one line on stderr, at once; `kind` is "error", "warning" or "note"."""
     line = plain(" ".join(message.split("\n")))
-    print(
-        f"{kind}:", line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…", file=sys.stderr, flush=True
-    )
+    print_status(f"{kind}: " + (line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"))
 
 
 def note_own_results(count: int) -> None:
@@ -111,7 +134,7 @@ def line_stages(name: str, length: int) -> Advance:
     def advance() -> None:
         step = next(steps)
         if step % STEPS_A_LINE == 0 or step == length:
-            print(f"{name} {step}/{length}", file=sys.stderr, flush=True)
+            print_status(f"{name} {step}/{length}")
 
     return advance
 
@@ -133,7 +156,7 @@ def photo_rate(name: str, total: int, shown: bool = True) -> Iterator[Advance]:
             if now - printed_at >= SECONDS_A_LINE:
                 printed_at, rate = now, done / (now - start)
                 left = format_duration((total - done) / rate)
-                print(f"{name} {done}/{total}, {rate:.2f} photos/s, {left} left", file=sys.stderr, flush=True)
+                print_status(f"{name} {done}/{total}, {rate:.2f} photos/s, {left} left")
 
         yield advance_lines
         return

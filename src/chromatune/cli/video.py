@@ -40,7 +40,8 @@ Shots = Annotated[
     ),
 ]
 Preview = Annotated[
-    float | None, typer.Option(min=0.01, metavar="SECONDS", help="Colorize only the first SECONDS.", show_default="all")
+    float | None,
+    typer.Option(min=0.01, max=1e6, metavar="SECONDS", help="Colorize only the first SECONDS.", show_default="all"),
 ]
 CodecName = Annotated[
     str | None,

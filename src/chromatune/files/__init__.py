@@ -1,6 +1,7 @@
 """Files and folders that are written atomically, grow line by line, belong to one run at a time, or are read ahead.
 
 atomic.py      a file, or a folder, under a temporary name until it is complete and on the disk
+below.py       files by keys below a folder, from which no key leads out
 regular.py     regular files alone are opened, no pipes or devices
 lines.py       JSON lines: appended, a torn last one dropped
 run_folder.py  what run a folder belongs to, and that no second process works in it

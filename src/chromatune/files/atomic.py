@@ -31,37 +31,34 @@ RENAME_NOREPLACE, AT_FDCWD = 1, -100  # of Linux' renameat2
 RENAME_EXCL = 4  # of macOS' renamex_np
 
 _LAST_RESORT_LOCK = threading.Lock()
-_SWEPT: set[Path] = set()  # folders that this process has looked through
+_SWEPT: set[Path | tuple[int, int]] = set()  # folders that this process has looked through
 
 
-def atomic_write(target: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write a file completely or not at all: under a temporary name, to the disk, then renamed.
-
-    Raises:
-        OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
-        FileExistsError: it exists, and `overwrite` is off.
-    """
-    with atomic_file(target, overwrite=overwrite) as temporary, temporary.open("xb") as file:
+def atomic_write(target: Path, data: bytes, *, overwrite: bool = True, follow_link: bool = False) -> None:
+    """Write a file completely or not at all: under a temporary name, to the disk, then renamed; see `atomic_file`."""
+    with atomic_file(target, overwrite=overwrite, follow_link=follow_link) as temporary, temporary.open("xb") as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def atomic_file(target: Path, *, overwrite: bool = True, follow_link: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write a file to, which takes the name `target` at the end; on an error nothing is left.
+
+    Args:
+        target: where to. A link there is replaced, not what it points at: anybody may have put it into the folder.
+        overwrite: replace an existing file.
+        follow_link: replace what a link points at, for a file that the user has named.
 
     Raises:
         OSError: it cannot be written, and `filename` says so; an existing file stays as it was.
         FileExistsError: it exists, and `overwrite` is off.
     """
     given = target
-    if overwrite:
-        target = Path(os.path.realpath(target))  # replace what a link points at, not the link
-    if target.parent not in _SWEPT:
-        _SWEPT.add(target.parent)  # once a folder: a batch writes ten thousands of files there
-        _sweep_parts(target.parent)
+    if overwrite and follow_link:
+        target = Path(os.path.realpath(target))
+    sweep_parts(target.parent)
     # Same folder: a rename cannot cross file systems
-    part_name = f".{target.name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
-    temporary = target.with_name(part_name)
+    temporary = target.with_name(part_name(target.name))
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -127,23 +124,47 @@ def sync_folder(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def _sweep_parts(folder: Path) -> None:
+def part_name(name: str) -> str:
+    """Return a new temporary name for a file, in its folder."""
+    return f".{name[:LONGEST_SHARE_OF_NAME]}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
+def sweep_parts(folder: str | Path, descriptor: int | None = None) -> None:
     """Delete temporary files that processes of this machine left in a folder when they were killed, if an hour old.
 
-    Files of other machines, of living processes and of other programs stay.
+    Files of other machines, of living processes and of other programs stay. A process looks once through each folder:
+    a batch writes ten thousands of files there.
+
+    Args:
+        folder: its path; "." with a descriptor.
+        descriptor: of the folder, where it was opened already.
     """
-    try:
-        entries = [entry for entry in os.scandir(folder) if entry.name.endswith(".part")]
-    except OSError:
+    known: Path | tuple[int, int] = Path(folder)
+    if descriptor is not None:
+        status = os.fstat(descriptor)
+        known = status.st_dev, status.st_ino
+    if known in _SWEPT:
         return
-    for entry in entries:
-        found = PART_NAME.fullmatch(entry.name)
-        if found is None or found["machine"] != _machine() or _is_alive(int(found["process"])):
-            continue
-        with contextlib.suppress(OSError):
-            status = entry.stat(follow_symlinks=False)
-            if time.time() - status.st_mtime > ABANDONED_AFTER_SECONDS:
-                os.unlink(entry.path)
+    _SWEPT.add(known)
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        opened = None
+        if descriptor is not None:  # it need not be one that can be listed
+            opened = os.open(folder, os.O_RDONLY, dir_fd=descriptor)
+            stack.callback(os.close, opened)
+        entries = stack.enter_context(os.scandir(folder if opened is None else opened))
+        for entry in [entry for entry in entries if entry.name.endswith(".part") and _is_abandoned(entry)]:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path if opened is None else entry.name, dir_fd=opened)
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    found = PART_NAME.fullmatch(entry.name)
+    if found is None or found["machine"] != _machine() or _is_alive(int(found["process"])):
+        return False
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_AFTER_SECONDS
+    except OSError:
+        return False
 
 
 def _machine() -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from chromatune.errors import DataError
-from chromatune.files.regular import read_regular
+from chromatune.files.regular import append_regular, read_regular
+
+MOST_BYTES = 1_000_000_000  # of a file of JSON lines: some millions of them; more is refused before it is read
 
 Record = dict[str, Any]
 IsSound = Callable[[Record], bool]  # whether a line holds what its reader needs
@@ -30,21 +31,19 @@ class LineFile:
 
         Raises:
             DataError: a line other than the last is damaged.
+            OSError: it cannot be written; so where it is a link: what grows in a run's folder is a file of its own.
         """
         self._path, self._keys, self._is_sound = path, keys, is_sound
-        if path.exists():
-            data = self._whole()
+        self._file: BinaryIO = append_regular(path)
+        try:
+            data = _content(path)
             end = data.rfind(b"\n") + 1
             if end < len(data):  # a torn last line
-                os.truncate(path, end)
-        self._known = {self._name(record) for record in self.read()} if path.exists() else set()
-        self._file: BinaryIO = path.open("ab")
-
-    def _whole(self) -> bytes:
-        try:
-            return read_regular(self._path)
-        except OSError as error:
-            raise DataError(f"{self._path}: cannot be read ({error.strerror}); give another --out") from None
+                self._file.truncate(end)
+            self._known = {self._name(record) for record in self.read()}
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> LineFile:
         return self
@@ -97,12 +96,8 @@ def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | No
     Raises:
         DataError: the file cannot be read, or a line is damaged.
     """
-    try:
-        lines = read_regular(path).splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path, or give another --out") from None
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_content(path).splitlines(), 1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -113,3 +108,10 @@ def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | No
             raise DataError(f"{path}: line {number} is damaged; delete the file, or give another --out")
         records.append(record)
     return records
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path, MOST_BYTES, follow_link=False)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path, or give another --out") from None

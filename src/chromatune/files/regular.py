@@ -5,17 +5,47 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
+
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # without, opening a named pipe waits until somebody writes to it
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NEW_FILE_RIGHTS = 0o666  # but for those that the umask takes
+
+Opener = Callable[[str, int], int]  # as `open` has it: path and flags ⇒ descriptor
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading, through links too.
+def open_regular(path: str | Path, *, follow_link: bool = True) -> BinaryIO:
+    """Open a regular file for reading; only with `follow_link` its own name may be a link.
 
     Raises:
-        OSError: it cannot be opened, or is a pipe, a socket or a device (`errno.EINVAL`); a folder is `errno.EISDIR`.
+        OSError: it cannot be opened, is a pipe, a socket or a device (`errno.EINVAL`), or a link that is not followed
+            (`errno.ELOOP`); a folder is `errno.EISDIR`.
     """
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+    if not follow_link:
+        refuse_link(path)
+    more = NO_WAIT if follow_link else NO_WAIT | NO_LINK
+    return open_checked(path, "rb", lambda name, flags: os.open(name, flags | more))
+
+
+def append_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for appending, made if missing; its own name must not be a link.
+
+    Raises:
+        OSError: see `open_regular`.
+    """
+    refuse_link(path)
+    return open_checked(path, "ab", lambda name, flags: os.open(name, flags | NO_WAIT | NO_LINK, NEW_FILE_RIGHTS))
+
+
+def open_checked(path: str | Path, mode: Literal["rb", "ab"], opener: Opener) -> BinaryIO:
+    """Return the file that an opener opens without waiting, where it is a regular one.
+
+    Raises:
+        OSError: see `open_regular`.
+    """
+    file = open(path, mode, opener=opener)  # noqa: SIM115 - the caller closes it
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", str(path))
@@ -25,17 +55,24 @@ def open_regular(path: str | Path) -> BinaryIO:
     return file
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait until somebody writes to it
+def refuse_link(path: str | Path) -> None:
+    """Raise an OSError (`errno.ELOOP`) where a path is a link itself; those on the way to it may be."""
+    if os.path.islink(path):
+        raise link_error(str(path))
 
 
-def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
+def link_error(label: str) -> OSError:
+    """Return the error of a link that is not followed."""
+    return OSError(errno.ELOOP, "it is a link, which is not followed here", label)
+
+
+def read_regular(path: str | Path, max_bytes: int | None = None, *, follow_link: bool = True) -> bytes:
     """Return the content of a regular file.
 
     Raises:
         OSError: see `open_regular`; or it is larger than `max_bytes` (`errno.EFBIG`), before anything is read.
     """
-    with open_regular(path) as file:
+    with open_regular(path, follow_link=follow_link) as file:
         if max_bytes is None:
             return file.read()
         size = os.fstat(file.fileno()).st_size

@@ -19,7 +19,7 @@ from chromatune.files.atomic import write_json
 from chromatune.files.regular import read_regular
 
 LOCK_FILE = ".lock"
-LARGEST_FACTS_BYTES = 16 << 20
+MOST_NOTE_BYTES = 4_000_000  # of the file that says what a run is: thousands of times what is written
 
 
 @contextmanager
@@ -48,6 +48,7 @@ def lock_run_folder(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_links(folder, (LOCK_FILE, file_name), other)
         lock = FileLock(folder / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout:
@@ -76,12 +77,26 @@ def discard_run_folder(folder: Path, file_name: str) -> None:
             empty.rmdir()
 
 
+def _refuse_links(folder: Path, keys: tuple[str, ...], other: str) -> None:
+    """Check that no file of a run, and no folder that one is in, is a link: what a run writes stays in its folder.
+
+    Raises:
+        DataError: one is.
+    """
+    for key in keys:
+        for path in (folder / key, *(folder / key).parents):
+            if path == folder:
+                break
+            if path.is_symlink():
+                raise DataError(f"{path} is a link, which is not followed here; delete it, or give another {other}")
+
+
 def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
     """Write the facts, or compare them with those of an earlier call; return whether there was none."""
     known: Any = {}
     try:
-        if path.exists():
-            known = json.loads(read_regular(path, LARGEST_FACTS_BYTES)) or None
+        with suppress(FileNotFoundError):
+            known = json.loads(read_regular(path, MOST_NOTE_BYTES, follow_link=False).decode()) or None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give another {other}") from None
     except (ValueError, RecursionError):

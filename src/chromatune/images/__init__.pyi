@@ -1,11 +1,11 @@
 from .metadata import Captions as Captions
 from .photo_files import CONTACT_SHEET as CONTACT_SHEET
-from .photo_files import HIDDEN_FOLDERS as HIDDEN_FOLDERS
 from .photo_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .photo_files import RESULT_MARK as RESULT_MARK
 from .photo_files import Listing as Listing
 from .photo_files import find_own_results as find_own_results
 from .photo_files import format_for as format_for
+from .photo_files import is_hidden_folder as is_hidden_folder
 from .photo_files import list_folder as list_folder
 from .pixels import to_depth as to_depth
 from .reading import MAX_PIXELS as MAX_PIXELS

@@ -42,7 +42,11 @@ READABLE_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, PNM"
 
 RESULT_MARK = ".color"  # between the name of a photo and the suffix of its result
 CONTACT_SHEET = "contact-sheet.png"  # that `chromatune data inspect` writes
-HIDDEN_FOLDERS = (".", "__MACOSX")  # beginnings of names
+# Folders of systems and network drives: bins, thumbnails, snapshots
+SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
+     "lost+found", "system volume information"}
+)  # fmt: skip
 LONGEST_LABEL = 400  # characters
 
 _RESULT = re.compile(rf"(?P<photo>.+){re.escape(RESULT_MARK)}(?:-\d+)?(?:-p\d+)?", re.DOTALL)  # of a variant, of a page
@@ -81,7 +85,7 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """List all files below a folder, through links too, but for hidden ones (macOS leaves `._x.jpg`).
+    """List all files below a folder, through links too, but for hidden ones (macOS leaves `._x.jpg`) and the system's.
 
     Folders of runs, evaluations and experiments are not entered: their pictures are results.
     """
@@ -101,7 +105,7 @@ def list_folder(root: Path) -> Listing:
             folders.clear()  # a fine-tuning or an evaluation that was begun among its own photos
             continue
         # sorted, so that of two paths to one folder the same one is always used
-        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN_FOLDERS))
+        folders[:] = sorted(name for name in folders if not is_hidden_folder(name))
         below = "" if parent == str(root) else Path(parent).relative_to(root).as_posix() + "/"
         for name in files:
             if not name.startswith("."):
@@ -110,6 +114,11 @@ def list_folder(root: Path) -> Listing:
     results = set(find_own_results(photos))
     own = (name for name in photos if name not in results)
     return Listing(root, tuple(sorted(own)), tuple(sorted(others)), len(closed), tuple(sorted(results)))
+
+
+def is_hidden_folder(name: str) -> bool:
+    """Return whether no photos are looked for in a folder of this name: a hidden one, or one of the system's."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
 def find_own_results(paths: Collection[str]) -> list[str]:

@@ -45,7 +45,9 @@ TAG_ICC_PROFILE, TYPE_UNDEFINED, TYPE_BYTE = 34675, 7, 1
 WEBP_OPTIONS = {"lossless": True, "exact": True, "quality": 20, "method": 1}
 
 
-def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False) -> None:
+def write_photo(
+    path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False, follow_link: bool = True
+) -> None:
     """Write a result; the file appears under its name only once it is complete and on the disk.
 
     Args:
@@ -53,6 +55,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
         rgb: (H, W, 3) uint8 or uint16, sRGB-coded, of the photo's size.
         photo: the source of the result.
         overwrite: replace an existing file; if not, of two writers of one name one fails.
+        follow_link: replace what a link points at; if not, the link.
 
     Raises:
         PhotoError: the file exists, its folder does not, the suffix is unknown or its format cannot hold the result,
@@ -69,7 +72,7 @@ def write_photo(path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overw
         if not overwrite and os.path.lexists(target):
             raise FileExistsError
         data = encode_photo(rgb, photo, format_name)
-        atomic_write(target, data, overwrite=overwrite)
+        atomic_write(target, data, overwrite=overwrite, follow_link=follow_link)
     except PhotoError as error:
         raise PhotoError(f"{label}: {error}") from error.__cause__
     except FileExistsError:

@@ -209,7 +209,9 @@ def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
     """Colorize what arrives, until Ctrl-C."""
     progress.watching(catalog)
     with suppress(WorkInterrupted), _saving(catalog):
-        for arrived in arrivals(catalog.find):
+        for number, arrived in enumerate(arrivals(catalog.find)):
+            if number == 0:
+                progress.listed(catalog)
             if planned := catalog.plan(arrived):
                 _colorize(catalog, planned, 0, engine, progress)
                 catalog.write_failures()

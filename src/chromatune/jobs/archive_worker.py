@@ -7,7 +7,9 @@ of an archive stays with the process that gives out the jobs. Settings, jobs and
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Literal, Protocol
@@ -23,6 +25,7 @@ from chromatune.pipeline import usual_workers
 
 State = Literal["done", "unchanged", "failed", "halted"]
 HASH_DIGITS = 32
+FILE_BYTES_A_PIXEL = 56  # of a file in memory count as a pixel: as many as a pixel takes
 TASKS_A_THREAD = 2  # one in work and one that waits: enough that no thread waits for the next
 
 
@@ -40,6 +43,7 @@ class ArchiveSettings:
         runtime: the library that computes; None for the faster one.
         strict: refuse damaged photos that could be read in part.
         max_pixels: larger photos are refused.
+        keep_times: a result gets its photo's time of last change.
     """
 
     source: Store
@@ -51,6 +55,7 @@ class ArchiveSettings:
     runtime: str | None = None
     strict: bool = False
     max_pixels: int = MAX_PIXELS
+    keep_times: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,24 +151,24 @@ class ArchiveWorker:
             return ArchiveRecord(job.photo, "failed", f"{label}: cannot be colorized ({reason}); save it anew")
 
     def _colorize(self, job: ArchiveJob, label: str, stamp: str) -> ArchiveRecord:
-        with self._source.open(job.photo) as file:
-            pixels = count_pixels(file, name=label)
-            if pixels > self._settings.max_pixels:
-                pixels = 1  # it will be refused before it is decoded
-            with self._limiter.memory(pixels):
-                file.seek(0)
-                data = _read(file, label)
-                layer = self._read_layer(job)
-                parts = [data] if layer is None else [data, layer]
-                content = "+".join(hashlib.sha256(part).hexdigest()[:HASH_DIGITS] for part in parts)
-                if self._stamp(job) != stamp:
-                    raise PhotoError(f"{label}: changed")
-                if content == job.known_content:
-                    size = self._destination.size(job.known_result)
-                    return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
-                photo = read_photo(data, name=label, strict=self._settings.strict, max_pixels=self._settings.max_pixels)
-                del data, parts
-                return self._write_result(job, photo, layer, stamp, content)
+        most = self._settings.max_pixels
+        with ExitStack() as stack:
+            files = [PictureFile(stack.enter_context(self._source.open(job.photo)), label, most)]
+            if job.layer is not None and self._layers is not None:
+                of_layer = printable(f"{self._layers.name}/{job.layer}")
+                files.append(PictureFile(stack.enter_context(self._layers.open(job.layer)), of_layer, most))
+            stack.enter_context(self._limiter.memory(sum(each.pixels_of_memory for each in files)))
+            parts = [each.read() for each in files]
+            content = "+".join(hashlib.sha256(part).hexdigest()[:HASH_DIGITS] for part in parts)
+            if self._stamp(job) != stamp:
+                raise PhotoError(f"{label}: changed")
+            if content == job.known_content:
+                size = self._destination.size(job.known_result)
+                return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
+            photo = read_photo(parts[0], name=label, strict=self._settings.strict, max_pixels=most)
+            layer = parts[1] if len(parts) > 1 else None
+            del parts
+            return self._write_result(job, photo, layer, stamp, content)
 
     def _write_result(
         self, job: ArchiveJob, photo: Photo, layer: bytes | None, stamp: str, content: str
@@ -176,30 +181,60 @@ class ArchiveWorker:
         warnings = photo.warnings, result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
-        self._destination.write(key, encoded)
+        modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
+        self._destination.write(key, encoded, modified_ns)
         return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)
         return joined_stamp(self._source.stamp(job.photo), job.layer, of_layer)
 
-    def _read_layer(self, job: ArchiveJob) -> bytes | None:
-        if job.layer is None or self._layers is None:
-            return None
-        with self._layers.open(job.layer) as file:
-            return _read(file, printable(f"{self._layers.name}/{job.layer}"))
+
+class PictureFile:
+    """A file of a picture of which the header alone was read."""
+
+    def __init__(self, file: BinaryIO, label: str, max_pixels: int) -> None:
+        """Read the header.
+
+        Args:
+            file: seekable.
+            label: what messages call it.
+            max_pixels: larger ones are refused.
+
+        Raises:
+            PhotoError: it is no picture, or has too many pixels, or is too long, see `count_pixels`.
+        """
+        self._file, self._label = file, label
+        self.pixels = count_pixels(file, name=label)
+        if self.pixels > max_pixels:
+            raise PhotoError(
+                f"{label}: {self.pixels / 1e6:.1f} million pixels, and the limit is {max_pixels / 1e6:.1f} million; "
+                "make it smaller, or raise --max-megapixels (max_pixels)"
+            )
+        self._bytes = file.seek(0, os.SEEK_END)
+
+    @property
+    def pixels_of_memory(self) -> int:
+        """The photo's pixels, and as many as take the memory of its file."""
+        return self.pixels + self._bytes // FILE_BYTES_A_PIXEL
+
+    def read(self) -> bytes:
+        """Return the whole file.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        try:
+            self._file.seek(0)
+            return self._file.read(self._bytes)
+        except OSError as error:
+            reason = error.strerror or error
+            raise PhotoError(f"{self._label}: cannot be read ({reason}); check the disk") from error
 
 
 def joined_stamp(of_photo: str | None, layer: str | None, of_layer: str | None) -> str:
     """Return the stamps of a photo and of its layer as one text."""
     return str(of_photo) if layer is None else f"{of_photo} {layer} {of_layer}"
-
-
-def _read(file: BinaryIO, label: str) -> bytes:
-    try:
-        return file.read()
-    except OSError as error:
-        raise PhotoError(f"{label}: cannot be read ({error.strerror or error}); check the disk") from error
 
 
 def _suffix(key: str) -> str:

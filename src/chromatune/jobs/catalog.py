@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from chromatune.errors import PhotoError, printable
-from chromatune.files import LineFile, atomic_write
+from chromatune.files import LineFile, remove_below, write_below
 from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
 from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row
@@ -86,7 +86,8 @@ class Catalog:
         self.rows = {row.photo: row for row in manifest.rows()}
         self._names = ResultNames({photo: row.result for photo, row in self.rows.items()})
         self.listed: dict[str, ListedPhoto] = {}
-        self.own_results = self.closed_folders = 0
+        self.own_results = self.closed_folders = self.sidecars = 0
+        self.refused: tuple[str, ...] = ()
         self._halted = ""
 
     @property
@@ -108,6 +109,7 @@ class Catalog:
                 f"{printable(self.settings.source.name)} is gone: it was removed, or its drive was"
             ) from None
         self.own_results, self.closed_folders = found.own_results, found.closed_folders
+        self.refused, self.sidecars = found.refused, found.sidecars
         wanted = {key: stamp for key, stamp in found.stamps.items() if self._is_wanted(key)}
         self.listed = {key: self._listed(key, stamp, layers) for key, stamp in wanted.items()}
         return self.listed
@@ -178,9 +180,9 @@ class Catalog:
         failed = self.done_and_failed()[1]
         lines = [json.dumps({"photo": row.photo, "message": row.message}) + "\n" for row in failed]
         if lines:
-            atomic_write(self.failures_file, "".join(lines).encode())
+            write_below(self.folder, FAILURES_FILE, "".join(lines).encode())
         else:
-            self.failures_file.unlink(missing_ok=True)
+            remove_below(self.folder, FAILURES_FILE)
 
     def _jobs(self, planned: Iterable[PlannedPhoto]) -> Iterator[ArchiveJob]:
         for each in planned:

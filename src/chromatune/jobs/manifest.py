@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from chromatune.errors import DataError, first_line, printable
-from chromatune.images import suffix_for
+from chromatune.errors import DataError, first_line, printable, shown
+from chromatune.files import is_key, open_regular, refuse_link
+from chromatune.images import IMAGE_SUFFIXES, suffix_for
 from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
@@ -28,6 +29,11 @@ COMMIT_SECONDS = 1.0  # what a kill costs at most, as work done again
 LOCK_TIMEOUT_SECONDS = 60  # for another program that reads the table
 LONGEST_NAME_BYTES = 255  # of a file on nearly all systems
 OTHER_SUFFIX = ".png"  # holds every result
+# What a table may be, that anybody may have left: more is damaged
+MOST_BYTES = 1_000_000_000  # of its file: some four million photos
+MOST_VALUE_BYTES = 1_000_000  # of one text in it
+MOST_NUMBER = 2**53  # of pixels and bytes
+LINKED_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names a file which SQLite then deletes
 
 # Names are blobs: on a disk they need not be valid text
 TABLE = """
@@ -46,7 +52,11 @@ CREATE TABLE IF NOT EXISTS photos (
 )
 """
 COLUMNS = "photo, state, stamp, content, settings, result, result_bytes, pixels, message, warnings"
+MADE_AS = "".join(TABLE.replace("IF NOT EXISTS", "").split())  # as SQLite keeps it, but for white space
 PUT = f"INSERT OR REPLACE INTO photos ({COLUMNS}, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+State = Literal["done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Row:
     """
 
     photo: str
-    state: Literal["done", "failed"]
+    state: State
     stamp: str
     content: str = ""
     settings: str = ""
@@ -89,6 +99,7 @@ class Manifest:
         """
         self.path = folder / FILE_NAME
         self._committed_at = time.monotonic()
+        _check_files(self.path)
         with self._as_data_errors():
             if read_only:
                 known = self.path.exists()
@@ -97,6 +108,9 @@ class Manifest:
                 self._table = sqlite3.connect(uri, uri=known, timeout=LOCK_TIMEOUT_SECONDS)
             else:
                 self._table = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_SECONDS)
+            self._table.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
+            self._table.execute("PRAGMA trusted_schema = OFF")
+            self._table.execute("PRAGMA cell_size_check = ON")
             # A rollback journal: the write-ahead log needs memory that processes share, which network drives have not
             (format_number,) = self._table.execute("PRAGMA user_version").fetchone()
             if format_number not in (0, FORMAT):
@@ -107,16 +121,26 @@ class Manifest:
                 self._table.execute(TABLE)
                 self._table.execute(f"PRAGMA user_version = {FORMAT}")
                 self._table.commit()
+            # No view, no trigger, no expression: what is read and written is this table alone
+            made_as = self._table.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchmany(2)
+            if ["".join(str(sql).split()) for (sql,) in made_as] != [MADE_AS]:
+                raise ValueError("it holds something else than a table of photos")
 
     def rows(self) -> Iterator[Row]:
-        """Yield all rows, sorted by photo."""
+        """Yield all rows, sorted by photo.
+
+        Raises:
+            DataError: one is not what this class writes, or two photos have one result.
+        """
+        results = set[str]()
         with self._as_data_errors():
-            for photo, state, stamp, content, settings, result, size, pixels, message, warnings in self._table.execute(
-                f"SELECT {COLUMNS} FROM photos ORDER BY photo"
-            ):
-                names = os.fsdecode(photo), os.fsdecode(result)
-                texts = message, tuple(json.loads(warnings))
-                yield Row(names[0], state, stamp, content, settings, names[1], size, pixels, *texts)
+            for values in self._table.execute(f"SELECT {COLUMNS} FROM photos ORDER BY photo"):
+                row = _checked_row(*values)
+                if row.result:
+                    if _folded(row.result) in results:
+                        raise ValueError(f"two photos have the result {shown(row.result)}")
+                    results.add(_folded(row.result))
+                yield row
 
     def put(self, row: Row) -> None:
         """Write a row; it is on the disk a second later, or after `commit`.
@@ -167,10 +191,66 @@ class Manifest:
             raise DataError(
                 f"{self._label}: cannot be read or written ({first_line(error)}); check the disk"
             ) from error
-        except (sqlite3.DatabaseError, ValueError) as error:
+        except (sqlite3.DatabaseError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{self._label} is damaged ({first_line(error)}); delete it, and all photos are colorized again"
             ) from error
+
+
+def _check_files(path: Path) -> None:
+    """Check what SQLite will open, before it does.
+
+    Raises:
+        DataError: a link is in the place of a file or of their folder, or one is no file, too large, or a journal of
+            more than a table.
+    """
+    advice = "delete it, and all photos are colorized again"
+    for each in (path.parent, path, path.with_name(f"{path.name}-journal")):
+        label = printable(str(each))
+        try:
+            refuse_link(each)
+            if each == path.parent:
+                continue
+            with open_regular(each, follow_link=False) as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(-min(size, len(LINKED_JOURNAL)), os.SEEK_END)
+                if size > MOST_BYTES or file.read() == LINKED_JOURNAL:
+                    raise DataError(f"{label} is damaged (it is too large, or names another file); {advice}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DataError(f"{label}: cannot be read ({error.strerror}); {advice}") from error
+
+
+def _checked_row(
+    photo: Any, state: Any, stamp: Any, content: Any, settings: Any, result: Any, size: Any, pixels: Any, message: Any,
+    warnings: Any,
+) -> Row:  # fmt: skip
+    """Return a row of the table, where it is one that `Manifest.put` may have written.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (isinstance(photo, bytes) and isinstance(result, bytes)):
+        raise ValueError("a name in it is no name")
+    names = os.fsdecode(photo), os.fsdecode(result)
+    label = f"the row of {shown(names[0])}"
+    if state not in get_args(State) or not all(isinstance(each, str) for each in (stamp, content, settings, message)):
+        raise ValueError(f"{label} has texts of another kind")
+    if not all(isinstance(each, int) and 0 <= each <= MOST_NUMBER for each in (size, pixels)):
+        raise ValueError(f"{label} has numbers of another kind")
+    if not is_key(names[0]) or not (_is_result(names[1]) or (names[1] == "" and state == "failed")):
+        raise ValueError(f"{label} leads elsewhere")
+    lines = json.loads(warnings) if isinstance(warnings, str) else None
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{label} has warnings of another kind")
+    return Row(names[0], state, stamp, content, settings, names[1], size, pixels, message, tuple(lines))
+
+
+def _is_result(key: str) -> bool:
+    """Return whether a key is one that results have: below the folder, of a picture, nowhere hidden."""
+    hidden = any(part.startswith(".") for part in key.split("/"))
+    return is_key(key) and not hidden and os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES
 
 
 class ResultNames:

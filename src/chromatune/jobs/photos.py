@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby, product
@@ -20,7 +21,16 @@ from chromatune.colorizer import Colorizer, ColorizeResult, Request
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
-from chromatune.images import IMAGE_SUFFIXES, MAX_PIXELS, RESULT_MARK, Photo, format_for, read_photo, suffix_for
+from chromatune.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    RESULT_MARK,
+    Photo,
+    format_for,
+    read_photo,
+    suffix_for,
+    write_photo,
+)
 from chromatune.jobs.engine import Task, run_tasks
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
@@ -214,6 +224,7 @@ def colorize_photos(
     batch_size: int = 8,
     overwrite: bool = False,
     strict: bool = False,
+    keep_times: bool = False,
     max_pixels: int = MAX_PIXELS,
     standard_input: bytes = b"",
     standard_output: BinaryIO | None = None,
@@ -235,6 +246,7 @@ def colorize_photos(
         batch_size: photos that share a pass where the model gains by it.
         overwrite: replace results that exist; the photos given are never replaced.
         strict: refuse damaged photos that could be read in part.
+        keep_times: a result gets its photo's time of last change.
         max_pixels: larger photos are refused.
         standard_input: content of the photo of a job whose source is "-".
         standard_output: takes the results of jobs without a name; needed for those alone.
@@ -270,7 +282,7 @@ def colorize_photos(
         _make_folder(first.path)  # before time is spent on what goes there
         colorizer, workers = _load(model, device, runtime, len(possible))
         references = tuple(colorizer.reference(photo) for photo in like)
-        writer = Writer(colorizer, options, references, overwrite, standard_output)
+        writer = Writer(colorizer, options, references, overwrite, standard_output, keep_times)
         workers = 0 if alone else workers
         together = max(1, batch_size) if colorizer.backend.batches else 1
         tasks = _tasks(chain([first], entries), writer, together)
@@ -370,6 +382,7 @@ class Writer:
         references: of all photos.
         overwrite: replace results that exist.
         standard_output: takes the results of jobs without a name.
+        keep_times: a result gets its photo's time of last change.
     """
 
     colorizer: Colorizer
@@ -377,6 +390,7 @@ class Writer:
     references: tuple[Reference, ...] = ()
     overwrite: bool = False
     standard_output: BinaryIO | None = None
+    keep_times: bool = False
 
     def write(self, photos: Sequence[DecodedPhoto]) -> list[Event]:
         """Colorize photos in one pass, write their results, and return an event for each."""
@@ -389,13 +403,24 @@ class Writer:
             if isinstance(result, PhotoError):
                 raise result
             if decoded.path is not None:
-                result.save(decoded.path, overwrite=self.overwrite)
+                # A link is the user's own where that very file was named; in a folder anybody may have put it there
+                named = decoded.job.exact
+                write_photo(decoded.path, result.rgb, result.photo, overwrite=self.overwrite, follow_link=named)
+                if self.keep_times and decoded.job.source != STANDARD_STREAM:
+                    _keep_time(decoded.job.source, decoded.path)
             elif self.standard_output is not None:
                 self.standard_output.write(result.encode(format_for(suffix_for(None, result.photo))))
                 self.standard_output.flush()
         except PhotoError as error:
             return Failed(decoded.job.source, str(error))
         return Done(decoded.job, decoded.path, result)
+
+
+def _keep_time(source: str, result: Path) -> None:
+    """Give a result its photo's time of last change."""
+    with suppress(OSError):  # the photo may be gone, and a disk may not have such a time
+        modified_ns = os.stat(source).st_mtime_ns
+        os.utime(result, ns=(modified_ns, modified_ns))
 
 
 def _tasks(

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,18 +20,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
-from chromatune.files import atomic_write
-from chromatune.images import HIDDEN_FOLDERS, IMAGE_SUFFIXES, find_own_results, list_folder
+from chromatune.files import is_key, key_problem, open_below, open_regular, remove_below, stat_below, write_below
+from chromatune.images import IMAGE_SUFFIXES, find_own_results, is_hidden_folder, list_folder
 
 STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
+SIDECAR_SUFFIX = ".xmp"  # captions and edits of other programs
 # Wrong with one file's name or size; all other errors are the whole destination's
-OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ}
+OF_ONE_FILE = {
+    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ, errno.ELOOP,
+}  # fmt: skip
 NO_ACCESS = {errno.EACCES, errno.EPERM}
 # Stores in which a file appears when all of it is there; elsewhere it is written under another name and renamed
 ATOMIC_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
 # What changes when the file does, by whatever name a store has for it, the surest first
 CHANGE_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
+TIME_FIELDS = ("mtime", "LastModified", "last_modified")
+STREAMED_STORES = {"http", "https"}  # what a server sends may have no end, whatever it says of the size
+MOST_DEPTH, MOST_FOLDERS = 64, 100_000  # that such a server may list
+DOWNLOADED_BYTES = 100_000_000  # a larger photo behind a URL is opened by its header first, before it is read
+LARGE = f"the file is longer than {DOWNLOADED_BYTES // 10**6} MB"
 LISTING_S = 60.0  # how long sizes from a listing count: one by one, those of 50,000 results would take long
 
 
@@ -47,11 +55,15 @@ class StoreListing:
         stamps: key ⇒ stamp of each file with a photo's suffix, sorted by key.
         own_results: number of further files: results of earlier runs beside their photos.
         closed_folders: number of folders that could not be opened.
+        refused: names that are no keys: they lead out of the folder. Their photos are skipped.
+        sidecars: number of XMP files, which belong to photos.
     """
 
     stamps: Mapping[str, str]
     own_results: int = 0
     closed_folders: int = 0
+    refused: tuple[str, ...] = ()
+    sidecars: int = 0
 
 
 class Store(Protocol):
@@ -72,15 +84,26 @@ class Store(Protocol):
         """Return what changes when the file does, such as its size and time; None where there is no such file."""
 
     def open(self, key: str) -> BinaryIO:
-        """Open a file for reading, seekable.
+        """Open a file for reading, seekable, through links that are in the folder.
 
         Raises:
             PhotoError: this file cannot be opened.
             SourceGoneError: the folder itself is gone.
         """
 
-    def write(self, key: str, data: bytes) -> None:
+    def open_result(self, key: str) -> BinaryIO:
+        """Open a file that `write` made, through no link; raise as `open` does."""
+
+    def modified_ns(self, key: str) -> int | None:
+        """Return when a file was last changed, in nanoseconds since 1970; None where the store does not say."""
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
         """Write a file whole or not at all, in place of an older one, and make its folder.
+
+        Args:
+            key: of the file.
+            data: its content.
+            modified_ns: its time of last change, where the store can keep one; None for now.
 
         Raises:
             PhotoError: this file cannot be written, others may.
@@ -114,20 +137,35 @@ class LocalFolder:
         if not self.path.is_dir():
             raise SourceGoneError
         listing = list_folder(self.path)
-        found = ((key, self.stamp(key)) for key in listing.photos)
+        keys, refused = _split_keys(listing.photos)
+        found = ((key, self.stamp(key)) for key in keys)
         stamps = {key: stamp for key, stamp in found if stamp is not None}
-        return StoreListing(stamps, len(listing.results), listing.closed_folders)
+        sidecars = sum(map(_is_sidecar, listing.others))
+        return StoreListing(stamps, len(listing.results), listing.closed_folders, refused, sidecars)
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time of the last change; None where there is no such file."""
-        found = self._stat(key)
-        return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
+        if not is_key(key):
+            return None
+        try:
+            found = os.stat(self.path / key)
+        except OSError:
+            return None
+        return f"{found.st_size}:{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
 
     def open(self, key: str) -> BinaryIO:
         path = self.path / key
-        label = printable(str(path))
+        if problem := key_problem(key):
+            raise PhotoError(f"{printable(str(path))}: its name {problem}; rename it")
+        return self._opened(key, lambda: open_regular(path))
+
+    def open_result(self, key: str) -> BinaryIO:
+        return self._opened(key, lambda: open_below(self.path, key))
+
+    def _opened(self, key: str, open_file: Callable[[], BinaryIO]) -> BinaryIO:
+        label = printable(str(self.path / key))
         try:
-            return path.open("rb")
+            return open_file()
         except FileNotFoundError:
             if self._is_gone():
                 raise SourceGoneError from None
@@ -140,34 +178,36 @@ class LocalFolder:
             reason = getattr(error, "strerror", None) or error
             raise PhotoError(f"{label}: cannot be opened ({reason}); check the disk") from error
 
-    def write(self, key: str, data: bytes) -> None:
-        path = self.path / key
-        if not (self.path / STATE_FILE).exists():  # made again, it would be a folder in place of a removed drive
-            raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name)
+    def modified_ns(self, key: str) -> int | None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, data)
+            return os.stat(self.path / key).st_mtime_ns
+        except OSError:
+            return None
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
+        try:
+            stat_below(self.path, STATE_FILE)
+        except FileNotFoundError:  # made again, it would be a folder in place of a removed drive
+            raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name) from None
+        try:
+            write_below(self.path, key, data, modified_ns)
         except OSError as error:
             whole = error.errno in NO_ACCESS and not os.access(self.path, os.W_OK)
             if error.errno in OF_ONE_FILE | NO_ACCESS and not whole:
-                reason = error.strerror or error
-                raise PhotoError(f"{printable(str(path))}: cannot be written ({reason}); rename the photo") from error
+                label, reason = printable(str(self.path / key)), error.strerror or error
+                advice = "put a folder in its place" if error.errno == errno.ELOOP else "rename the photo"
+                raise PhotoError(f"{label}: cannot be written ({reason}); {advice}") from error
             raise
 
     def size(self, key: str) -> int | None:
-        found = self._stat(key)
-        return None if found is None else found.st_size
+        try:
+            found = stat_below(self.path, key)
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def remove(self, key: str) -> None:
-        with suppress(FileNotFoundError):
-            (self.path / key).unlink()
-
-    def _stat(self, key: str) -> os.stat_result | None:
-        try:
-            found = os.stat(self.path / key)
-        except (OSError, ValueError):
-            return None
-        return found if stat.S_ISREG(found.st_mode) else None
+        remove_below(self.path, key)
 
     def _is_gone(self) -> bool:
         """Return whether the folder is gone, or empty as the mount point of a removed drive is."""
@@ -186,6 +226,7 @@ class RemoteFolder:
         self.name = name.rstrip("/") if not name.endswith("://") else name
         self._connection: tuple[Any, str] | None = None
         self._sizes: dict[str, int] = {}
+        self._stamped_sizes: dict[str, int | None] = {}  # as `stamp` found them: `open` need not ask again
         self._sizes_until = 0.0
 
     @property
@@ -225,37 +266,67 @@ class RemoteFolder:
         return self._connection
 
     def _path(self, key: str) -> str:
+        if problem := key_problem(key):
+            raise PhotoError(f"{printable(f'{self.name}/{key}')}: its name {problem}; rename it")
         return f"{self.connect()[1]}/{key}"
 
     def find(self) -> StoreListing:
-        stamps = {}
-        for key, info in self._listing().items():
-            hidden = any(part.startswith(HIDDEN_FOLDERS) for part in key.split("/"))
-            if not hidden and os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES:
-                stamps[key] = _stamp(info)
+        listing = self._listing()
+        keys, refused = _split_keys(key for key in listing if os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES)
+        stamps = {key: _stamp(listing[key]) for key in keys if not _is_hidden(key)}
         own = set(find_own_results(stamps))
-        return StoreListing({key: stamps[key] for key in sorted(stamps) if key not in own}, len(own))
+        photos = {key: stamps[key] for key in sorted(stamps) if key not in own}
+        sidecars = sum(_is_sidecar(key) and not _is_hidden(key) for key in listing)
+        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars)
 
     def _listing(self) -> dict[str, dict[str, Any]]:
         fs, root = self.connect()
         try:
-            found = fs.find(root, detail=True)
+            found = self._walked(fs, root) if _scheme(self.name) in STREAMED_STORES else fs.find(root, detail=True)
             gone = not found and not fs.exists(root)
+        except OptionsError:
+            raise
         except Exception as error:
             raise SourceGoneError(first_line(error)) from error
         if gone:
             raise SourceGoneError
-        return {path.removeprefix(f"{root}/"): info for path, info in found.items()}
+        prefix = f"{root}/"
+        # What lies elsewhere, by whatever a server lists, keeps its whole path: with a slash before it, that is no key
+        return {
+            path.removeprefix(prefix) if path.startswith(prefix) or not root else f"/{path}": info
+            for path, info in found.items()
+        }
+
+    def _walked(self, fs: Any, root: str) -> dict[str, dict[str, Any]]:
+        """Return all files that a server lists, folder by folder; it may list folders without end."""
+        found: dict[str, dict[str, Any]] = {}
+        for number, (_, _, files) in enumerate(fs.walk(root, maxdepth=MOST_DEPTH, detail=True), 1):
+            found |= {info["name"]: info for info in files.values()}
+            if number > MOST_FOLDERS:
+                raise OptionsError(f"{printable(self.name)}: over {MOST_FOLDERS:,} folders; give one of those in it")
+        return found
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time or checksum of a file; None where there is no such file."""
         info = self._info(key)
+        if info is not None:
+            self._stamped_sizes[key] = info.get("size")
         return None if info is None else _stamp(info)
 
     def open(self, key: str) -> BinaryIO:
-        label = printable(f"{self.name}/{key}")
+        """Open a file: downloaded, or where it is large, to be read piece by piece."""
+        label, path = printable(f"{self.name}/{key}"), self._path(key)
+        if key not in self._stamped_sizes:
+            self.stamp(key)
+        size = self._stamped_sizes.pop(key, None)
         try:
-            return io.BytesIO(self._fs.cat_file(self._path(key)))
+            if size is not None and size > DOWNLOADED_BYTES:
+                return self._in_pieces(path, label)
+            if _scheme(self.name) in STREAMED_STORES:
+                return io.BytesIO(self._streamed(path, label))
+            return io.BytesIO(self._fs.cat_file(path))
+        except PhotoError:
+            raise
         except FileNotFoundError:
             raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
         except PermissionError:
@@ -263,7 +334,38 @@ class RemoteFolder:
         except Exception as error:
             raise SourceGoneError(first_line(error)) from error
 
-    def write(self, key: str, data: bytes) -> None:
+    def open_result(self, key: str) -> BinaryIO:
+        return self.open(key)
+
+    def _in_pieces(self, path: str, label: str) -> BinaryIO:
+        """Return a large file that is read where and as far as its reader wants."""
+        file: BinaryIO = self._fs.open(path, "rb")
+        try:
+            file.seek(0, os.SEEK_END)
+            file.seek(0)
+        except ValueError:
+            file.close()
+            raise PhotoError(f"{label}: {LARGE}, and the server does not send it in parts") from None
+        return file
+
+    def _streamed(self, path: str, label: str) -> bytes:
+        """Return a file that a server sends, up to a limit: it may send without end."""
+        data = bytearray()
+        # no blocks and a size of whatever: read as it comes, and asked for once
+        with self._fs.open(path, "rb", block_size=0, size=1) as file:
+            while piece := file.read(DOWNLOADED_BYTES + 1 - len(data)):
+                data += piece
+                if len(data) > DOWNLOADED_BYTES:
+                    raise PhotoError(f"{label}: {LARGE}, and the server does not say how long")
+        return bytes(data)
+
+    def modified_ns(self, key: str) -> int | None:
+        info = self._info(key) or {}
+        found = next((info[name] for name in TIME_FIELDS if info.get(name) is not None), None)
+        seconds = found.timestamp() if isinstance(found, datetime) else found
+        return round(seconds * 1e9) if isinstance(seconds, int | float) else None
+
+    def write(self, key: str, data: bytes, modified_ns: int | None = None) -> None:
         fs, path = self._fs, self._path(key)
         try:
             if _scheme(self.name) in ATOMIC_STORES:
@@ -302,6 +404,21 @@ class RemoteFolder:
         except Exception:  # noqa: BLE001 - whatever is wrong, `open` reports it
             return None
         return info if info.get("type") == "file" else None
+
+
+def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names that are keys, and those that are none."""
+    all_names = list(names)
+    return [name for name in all_names if is_key(name)], tuple(sorted(name for name in all_names if not is_key(name)))
+
+
+def _is_sidecar(key: str) -> bool:
+    return key.lower().endswith(SIDECAR_SUFFIX)
+
+
+def _is_hidden(key: str) -> bool:
+    *folders, name = key.split("/")
+    return name.startswith(".") or any(is_hidden_folder(folder) for folder in folders)
 
 
 def open_store(name: str) -> Store:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from chromatune.errors import PhotoError, count_of, printable
-from chromatune.files import atomic_write
+from chromatune.files import write_below
 from chromatune.images import read_photo, to_depth
-from chromatune.jobs.archive_worker import ArchiveSettings
+from chromatune.jobs.archive_worker import ArchiveSettings, PictureFile
 from chromatune.jobs.manifest import FAILURES_FILE, Row
 from chromatune.jobs.stores import SourceGoneError, Store
 from chromatune.pipeline import model_info, weights_hash
@@ -63,7 +63,7 @@ def write_summary(
     title = f"Archive {printable(settings.source.name)}"
     page = Page(title, f"{lead}.", [section for section in sections if section.blocks])
     path = folder / SUMMARY_FILE
-    atomic_write(path, render_page(page).encode("utf-8", "backslashreplace"))
+    write_below(folder, SUMMARY_FILE, render_page(page).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -83,8 +83,9 @@ def _sheet(destination: Store, done: Sequence[Row]) -> list[Block]:
 def _thumbnail(destination: Store, key: str) -> np.ndarray | None:
     """Return a small (THUMBNAIL_PX, THUMBNAIL_PX, 3) uint8 of a result; None where it cannot be read."""
     try:
-        with destination.open(key) as file:
-            photo = read_photo(file, name=key)
+        with destination.open_result(key) as file:
+            data = PictureFile(file, key, MOST_PICTURE_PIXELS).read()
+        photo = read_photo(data, name=key, max_pixels=MOST_PICTURE_PIXELS)
     except (PhotoError, SourceGoneError):
         return None
     full = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb

@@ -175,7 +175,7 @@ def write_starts(path: Path, shots: Sequence[Shot]) -> None:
     """
     text = "# first frame of each shot\n" + "".join(f"{shot.start}\n" for shot in shots)
     try:
-        atomic_write(path, text.encode())
+        atomic_write(path, text.encode(), follow_link=True)
     except OSError as error:
         raise VideoError(f"{printable(str(path))}: cannot be written ({error.strerror}); give another file") from error
 

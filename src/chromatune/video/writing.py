@@ -279,7 +279,7 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
     name = printable(str(out))
     try:
         with ExitStack() as stack:
-            part = stack.enter_context(atomic_file(out, overwrite=overwrite))
+            part = stack.enter_context(atomic_file(out, overwrite=overwrite, follow_link=True))
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)
