@@ -1,6 +1,7 @@
 """Videos: gray frames in, colored frames out, without flicker.
 
 video.py             what a video and a frame are
+opening.py           what FFmpeg may open, and how much of it
 reading.py           a video's file, or a folder of numbered frames ⇒ frames and sound
 shots.py             where a video is cut
 flow.py              motion and exposure between two pictures, and the confidence of a flow

@@ -16,7 +16,8 @@ from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
 from chromatune.files import LineFile, atomic_file, atomic_write
 from chromatune.images import Photo, encode_photo, format_for, suffix_for
-from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
+from chromatune.video.opening import errors_as_lines, ffmpeg_path, require_av
+from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound
 from chromatune.video.video import Frame, VideoInfo
 from chromatune.video.yuv import Planes, gray_of, to_planes
 
