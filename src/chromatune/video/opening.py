@@ -97,7 +97,7 @@ def errors_as_lines(path: Path, done: str = "read") -> Iterator[None]:
 
 
 def ffmpeg_path(path: Path) -> str:
-    """Return a path as FFmpeg takes it for nothing else, whatever its name: `concat:a|b` and `pipe:0` are names, too."""
+    """Return a path as FFmpeg takes it for nothing else: `concat:a|b` and `pipe:0` are names of files, too."""
     return f"file:{path}"
 
 

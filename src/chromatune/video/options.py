@@ -28,6 +28,7 @@ class VideoOptions:
         preview_seconds: length to colorize from the start; None for all.
         cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
+        convert_sound: convert sound that a file cannot hold to AAC; an error otherwise.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
     """
@@ -42,6 +43,7 @@ class VideoOptions:
     preview_seconds: float | None = None
     cache: Path | None = None
     overwrite: bool = False
+    convert_sound: bool = False
     device: str | None = None
     runtime: str | None = None
 

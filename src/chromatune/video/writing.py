@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,19 +17,28 @@ from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
 from chromatune.files import LineFile, atomic_file, atomic_write
 from chromatune.images import Photo, encode_photo, format_for, suffix_for
-from chromatune.video.opening import errors_as_lines, ffmpeg_path, require_av
+from chromatune.video.opening import ffmpeg_path, require_av
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound
 from chromatune.video.video import Frame, VideoInfo
 from chromatune.video.yuv import Planes, gray_of, to_planes
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.filter import Graph
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 REC601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace; AVColorPrimaries and AVColorTransferCharacteristic
+
+SAMPLE_RATES = (8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000)  # of AAC, to the next of which sound is converted
+LEAST_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 8  # of sound that is converted
+MAX_SOUND_AFTER_SECONDS = 60  # the last frame, where it is converted
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOENT", "EMFILE")
+TREE_MACROBLOCKS = 8  # libx264's results vary from run to run where its tree gets rows of another multiple
 
 WRITTEN_FILE = "written.jsonl"
 BEGUN = ""  # instead of the chroma's key, before a frame's file is written
@@ -129,6 +139,7 @@ def open_writer(
     strength: float = 1.0,
     overwrite: bool = False,
     record_folder: Path | None = None,
+    convert_sound: bool = False,
 ) -> Iterator[FrameWriter]:
     """Open the writer of a path: of a video's file where it has a suffix, else of a folder of frames.
 
@@ -139,13 +150,14 @@ def open_writer(
         strength: factor on chroma.
         overwrite: replace what exists.
         record_folder: where the frames of a folder are recorded that are written; None for `out`.
+        convert_sound: convert sound that the file cannot hold to AAC.
 
     Raises:
         OptionsError: a codec is given for a folder, or see `choose_codec`.
         VideoError: it cannot be written.
     """
     if out.suffix:
-        with _open_file(out, choose_codec(out, codec), info, strength, overwrite) as writer:
+        with _open_file(out, choose_codec(out, codec), info, strength, overwrite, convert_sound) as writer:
             yield writer
         return
     if codec is not None:
@@ -165,16 +177,14 @@ class VideoWriter:
     """A video's file, which is written anew."""
 
     def __init__(
-        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: Sound | None, strength: float
+        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: SoundWriter, strength: float
     ) -> None:
         self._container, self._codec, self._info, self._strength = container, codec, info, strength
-        self._depth = codec.depth_for(info.bits)
+        self._depth, self._sound = codec.depth_for(info.bits), sound
         self._stream = _video_stream(container, codec, info, self._depth)
-        self._sound_streams = [container.add_stream_from_template(each) for each in sound.streams] if sound else []
-        self._sound_index = {each.index: index for index, each in enumerate(sound.streams)} if sound else {}
-        self._packets = sound.packets() if sound else iter(())
-        self._next_packet = next(self._packets, None)
+        sound.add_streams()  # after that of the picture
         self._field_marker = _field_marker(self._stream, info) if info.field_order else None
+        self._last_seconds = 0.0
         container.start_encoding()
 
     def has(self, frame: Frame, key: str) -> bool:
@@ -193,7 +203,8 @@ class VideoWriter:
         )
 
     def write(self, frame: Frame, key: str, made: Planes) -> None:
-        self._write_sound(frame.seconds)
+        self._sound.write(frame.seconds)
+        self._last_seconds = frame.seconds
         picture = _picture(made, self._stream)
         picture.pts, picture.time_base = frame.ticks, self._info.time_base
         if self._field_marker is not None:
@@ -202,18 +213,110 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture))
 
     def finish(self, seconds: float | None = None) -> None:
-        self._write_sound(seconds)
+        self._sound.write(seconds, end_seconds=self._last_seconds)
         self._container.mux(self._stream.encode(None))
 
-    def _write_sound(self, seconds: float | None) -> None:
-        """Copy the packets up to a time."""
-        while self._next_packet is not None:
-            packet = self._next_packet
-            if seconds is not None and float((packet.dts or 0) * packet.time_base) > seconds:
-                return
-            packet.stream = self._sound_streams[self._sound_index[packet.stream.index]]
+
+class SoundWriter:
+    """The sound of a video's file: packets are copied where the new file can hold them, else converted to AAC."""
+
+    def __init__(self, container: OutputContainer, sound: Sound | None, name: str, convert: bool) -> None:
+        """Check what can be copied.
+
+        Args:
+            container: of the new file.
+            sound: of the source, if it is a file.
+            name: of the new file, for messages.
+            convert: convert what cannot be copied.
+
+        Raises:
+            VideoError: it cannot be copied, and not be converted.
+        """
+        self._container, self._sound, self._name = container, sound, name
+        self._is_copied: dict[int, bool] = {}
+        for each in sound.streams if sound else ():
+            kind = each.codec_context.codec.canonical_name
+            self._is_copied[each.index] = kind in container.supported_codecs
+            if self._is_copied[each.index]:
+                continue
+            if not convert:
+                raise VideoError(
+                    f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv"
+                )
+            rate, channels = each.codec_context.sample_rate, each.codec_context.layout.nb_channels
+            if not (0 < channels <= MAX_CHANNELS and LEAST_RATE <= rate <= MAX_RATE):
+                raise VideoError(
+                    f"{name}: its sound has {rate} samples a second in {channels} channels; convert it to AAC first"
+                )
+        self._streams: dict[int, AudioStream] = {}
+        self._packets = sound.packets() if sound else iter(())
+        self._next_packet = next(self._packets, None)
+
+    def add_streams(self) -> None:
+        """Add the streams to the new file."""
+        for each in self._sound.streams if self._sound else ():
+            rate, channels = each.codec_context.sample_rate, each.codec_context.layout.nb_channels
+            if not self._is_copied[each.index]:
+                nearest = min(SAMPLE_RATES, key=lambda usual: (usual < rate, abs(usual - rate)))
+                stream = self._container.add_stream("aac", rate=nearest)
+                stream.codec_context.layout = "mono" if channels == 1 else "stereo"
+            else:
+                stream = self._container.add_stream_from_template(each)
+                if self._container.format.name == "mp4" and each.codec_context.layout.name.endswith(" channels"):
+                    # Old containers say how many channels there are, and not which: MP4 needs that
+                    stream.codec_context.layout = USUAL_LAYOUTS.get(channels, each.codec_context.layout.name)
+            self._streams[each.index] = stream
+
+    def write(self, seconds: float | None, end_seconds: float | None = None) -> None:
+        """Write the packets up to a time, and at the end, what is held back.
+
+        Args:
+            seconds: the time; None for all of them.
+            end_seconds: time of the last frame, at the end.
+
+        Raises:
+            VideoError: the new file cannot hold them.
+            OSError: it cannot be written.
+        """
+        import av
+
+        try:
+            while self._next_packet is not None:
+                packet = self._next_packet
+                at_seconds = float((packet.dts or 0) * packet.time_base)
+                if seconds is not None and at_seconds > seconds:
+                    break
+                is_copied = self._is_copied[packet.stream.index]
+                if end_seconds is not None and not is_copied and at_seconds > end_seconds + MAX_SOUND_AFTER_SECONDS:
+                    break  # silence of days may be a few bytes
+                self._write_packet(packet, is_copied)
+                self._next_packet = next(self._packets, None)
+            if end_seconds is not None:
+                for index, stream in self._streams.items():
+                    if not self._is_copied[index]:
+                        self._container.mux(stream.encode(None))
+        except (av.error.ArgumentError, av.error.InvalidDataError) as error:
+            reason = printable(error.strerror or first_line(error))
+            raise VideoError(
+                f"{self._name}: its sound does not fit into it ({reason}); give a name ending in .mkv, or convert the "
+                "sound first"
+            ) from error
+
+    def _write_packet(self, packet: Packet, is_copied: bool) -> None:
+        import av
+
+        stream = self._streams[packet.stream.index]
+        if is_copied:
+            packet.stream = stream
             self._container.mux(packet)
-            self._next_packet = next(self._packets, None)
+            return
+        try:
+            frames = list(cast("AudioStream", packet.stream).decode(packet))
+        except av.error.FFmpegError:
+            return  # a damaged one
+        for frame in frames:
+            frame.pts = None  # the encoder counts its samples
+            self._container.mux(stream.encode(frame))
 
 
 class FolderWriter:
@@ -273,7 +376,9 @@ class FolderWriter:
 
 
 @contextmanager
-def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool) -> Iterator[VideoWriter]:
+def _open_file(
+    out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool, convert_sound: bool
+) -> Iterator[VideoWriter]:
     require_av()
     import av
 
@@ -284,20 +389,25 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)
-            container = av.open(str(part), "w", format=CONTAINERS[out.suffix.lower()])
+            container = av.open(ffmpeg_path(part), "w", format=CONTAINERS[out.suffix.lower()])
             try:
-                for each in sound.streams if sound else ():
-                    kind = each.codec_context.codec.canonical_name
-                    if kind not in container.supported_codecs:
-                        raise VideoError(
-                            f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv"
-                        )
-                yield VideoWriter(container, codec, info, sound, strength)
+                sound_writer = SoundWriter(container, sound, name, convert_sound)
+                yield VideoWriter(container, codec, info, sound_writer, strength)
                 container.close()
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):
                     container.close()
+                if errno.errorcode.get(error.errno or 0) not in DISK_ERRORS:
+                    raise VideoError(
+                        f"{name}: FFmpeg cannot write it ({printable(error.strerror or first_line(error))}); give a "
+                        "name ending in .mkv, or convert the video first"
+                    ) from error
                 raise OSError(error.errno or 0, error.strerror or first_line(error)) from error
+            except (ArithmeticError, ValueError) as error:
+                with suppress(av.error.FFmpegError):
+                    container.close()
+                reason = printable(first_line(error))
+                raise VideoError(f"{name}: cannot be written ({reason}); convert the video first") from error
             except BaseException:
                 with suppress(av.error.FFmpegError):
                     container.close()
@@ -311,6 +421,8 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:
     options = dict(codec.options)
+    if codec.encoder == "libx264" and -(-info.width_px // 16) % TREE_MACROBLOCKS:
+        options["x264-params"] = "mbtree=0"
     stream = cast("VideoStream", container.add_stream(codec.encoder, rate=info.rate, options=options))
     even = 2 if codec.even else 1
     stream.width, stream.height = (-(-side // even) * even for side in (info.width_px, info.height_px))
