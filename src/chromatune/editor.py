@@ -82,6 +82,15 @@ class Editor:
             hinted = self._hinted = amount, self.colorizer.hinted_chroma(self.output, amount)
         return hinted[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that it holds, without the photo's own."""
+        latest = () if self._latest is None else (self._latest[2],)
+        features = (self.output.features or {}).values()
+        candidates = self.__dict__.get("_candidates")  # once a palette was wanted
+        others = () if candidates is None else (candidates[0], *candidates[1], *candidates[2])
+        return sum(each.nbytes for each in (self.output.rgb, *latest, *features, *self._smaller.values(), *others))
+
     def forget(self) -> None:
         """Free what was worked out for hints; the next ones work it out again."""
         self._hinted = self._latest = None

@@ -22,7 +22,7 @@ from chromatune.options import ColorizeOptions
 from chromatune.serving.app import create_app
 from chromatune.serving.local import LocalPredictor
 from chromatune.serving.predictor import ColorizeRequest, EditRequest, EncodedImage, Facts, Predictor, Session, State
-from chromatune.serving.settings import make_serve_settings
+from chromatune.serving.settings import ServeSettings, make_serve_settings
 
 BASE = "http://127.0.0.1:8321"
 
@@ -71,12 +71,18 @@ def video_bytes() -> Callable[..., bytes]:
     return make_video
 
 
+def content(request: ColorizeRequest) -> bytes:
+    """The bytes of a request's photo."""
+    return request.photo if isinstance(request.photo, bytes) else request.photo.read_bytes()
+
+
 class Scripted:
     """A predictor that does what a test says."""
 
     def __init__(self) -> None:
         self.state = State("ready")
         self.waiting = 0
+        self.slots = 34
         self.requests: list[ColorizeRequest] = []
         self.error: BaseException | None = None
         self.seconds = 0.0
@@ -105,7 +111,7 @@ class Scripted:
         if self.error is not None:
             raise self.error
         facts: Facts = {"name": request.name, "seed": request.options.seed, "warnings": []}
-        return EncodedImage(b"colored " + request.photo, ".png", facts)
+        return EncodedImage(b"colored " + content(request), ".png", facts)
 
     async def open_session(self, request: ColorizeRequest) -> Session:
         await self.colorize(request)
@@ -117,6 +123,7 @@ class ScriptedSession:
 
     version = 1
     facts: Facts = {"name": "x.png"}
+    nbytes = 0
 
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return 2, {"seed": options.seed}
@@ -239,15 +246,16 @@ def served_of(request, client_of, local_of) -> Callable[..., TestClient]:
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
-    """The app on a free port, in a thread."""
+def listening(app: FastAPI, settings: ServeSettings) -> Iterator[int]:
+    """The app on a free port, in a thread, within the server's own bounds."""
     import uvicorn
+
+    from chromatune.serving.run import server_config
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         free.listen()
-        config = uvicorn.Config(app, log_level="critical", lifespan="on")
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
         thread.start()
         try:
@@ -264,9 +272,12 @@ def port_of() -> Iterator[Callable[..., int]]:
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        yield lambda predictor, **settings: stack.enter_context(
-            listening(create_app(predictor, make_serve_settings(**settings)))
-        )
+
+        def listen(predictor: Predictor, **given: Any) -> int:
+            settings = make_serve_settings(**given)
+            return stack.enter_context(listening(create_app(predictor, settings), settings))
+
+        yield listen
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
 from chromatune.options import make_options
+from chromatune.serving.local import read_hints
 from chromatune.serving.predictor import QueueFull
 
 
@@ -132,18 +136,13 @@ def test_what_takes_too_long_is_given_up(client_of, scripted, photo, until):
 
 
 def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(np.full((6, 8, 4), 200, np.uint8)).save(file, "PNG")
     hints = {"marks": [{"points": [[1, 2]], "color": "#a03020"}]}
     files = photo | {"hints_layer": ("layer.png", file.getvalue())}
     answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
     assert answer.status_code == 200
-    layer, stroke = scripted.requests[0].hints.marks
+    layer, stroke = read_hints(scripted.requests[0]).marks
     assert (layer.width_px, stroke.color) == (8, (160, 48, 32))
 
 
@@ -156,15 +155,16 @@ def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
         ({}, {"hints_layer": ("l.png", None)}, 400, "no transparency"),
     ],
 )
-def test_bad_hints_have_a_line(client, photo, picture, data, files, status, said):
+def test_bad_hints_have_a_line(local_of, photo, picture, data, files, status, said):
+    client, _ = local_of(model=("mini",))
     files = {name: (called, content or picture()) for name, (called, content) in files.items()}
     answer = client.post("/v1/colorize", files=photo | files, data=data)
     assert answer.status_code == status
     assert any(word in answer.json()["detail"] for word in said.split("|"))
 
 
-def test_a_layer_larger_than_photos_may_be_is_refused(client_of, scripted, photo, picture):
-    client = client_of(scripted, max_megapixels=0.001)
+def test_a_layer_larger_than_photos_may_be_is_refused(local_of, photo, picture):
+    client, _ = local_of(model=("mini",), max_megapixels=0.001)
     answer = client.post("/v1/colorize", files=photo | {"hints_layer": ("l.png", picture(size=(100, 100)))})
     assert answer.status_code == 400
 

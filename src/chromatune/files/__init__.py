@@ -4,6 +4,7 @@ atomic.py      a file, or a folder, under a temporary name until it is complete 
 regular.py     regular files alone are opened, no pipes or devices
 lines.py       JSON lines: appended, a torn last one dropped
 run_folder.py  what run a folder belongs to, and that no second process works in it
+temporary.py   temporary folders that do not outlive their process by long
 read_ahead.py  results of a function, made ahead of their use
 """
 

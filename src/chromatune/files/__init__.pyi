@@ -11,3 +11,4 @@ from .regular import read_regular as read_regular
 from .run_folder import discard_run_folder as discard_run_folder
 from .run_folder import is_run_folder as is_run_folder
 from .run_folder import lock_run_folder as lock_run_folder
+from .temporary import private_folder as private_folder

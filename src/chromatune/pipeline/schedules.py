@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from chromatune.cancellation import check_cancelled
+
 if TYPE_CHECKING:
     import torch
 
@@ -105,6 +107,7 @@ def denoise(schedule: Schedule, draw: Draw, predict: Callable[[Any, float], Any]
     """
     latents = draw() * schedule.init_noise_sigma
     for index, timestep in enumerate(schedule.timesteps):
+        check_cancelled()
         prediction = predict(schedule.scale_model_input(latents, index), timestep)
         latents = schedule.step(prediction, index, latents, draw)
     return latents

@@ -8,18 +8,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 import chromatune
-from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions
 from chromatune.serving.batches import add_batch_routes
+from chromatune.serving.bodies import stored
 from chromatune.serving.middleware import Guard, Metrics
 from chromatune.serving.predictor import EDITABLE, ColorizeRequest, Predictor
 from chromatune.serving.responses import (
+    PHOTO_FORM,
     PICTURES,
     UPLOADS,
     ModelField,
@@ -31,8 +32,9 @@ from chromatune.serving.responses import (
     file_name,
     image_response,
     in_time,
+    named_files,
     parsed_options,
-    read_references,
+    photo_route,
 )
 from chromatune.serving.sessions import add_session_routes
 from chromatune.serving.settings import ServeSettings
@@ -125,10 +127,13 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
 
     pictures = {"content": {**PICTURES["content"], "application/json": {}}}
 
-    @app.post(
+    router = APIRouter(route_class=photo_route(predictor, settings))
+
+    @router.post(
         "/v1/colorize",
         summary="Colorize a photo",
         response_class=Response,
+        form_limits=PHOTO_FORM,
         responses={200: pictures, **failures(*UPLOADS)},
     )
     async def colorize(
@@ -147,12 +152,13 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         With `Accept: application/json`, the facts alone.
         """
         to_colorize = ColorizeRequest(
-            photo=await photo.read(),
+            photo=stored(photo).content,
             name=file_name(photo.filename),
             model=model or settings.models[0],
             options=parsed_options(options),
-            hints=await _read_hints(hints, hints_layer, settings.max_pixels),
-            references=await read_references(reference),
+            hints=hints,
+            hints_layer=named_files([hints_layer])[0] if hints_layer else None,
+            references=named_files(reference),
             max_pixels=settings.max_pixels,
         )
         image = await in_time(request, predictor.colorize(to_colorize), settings.timeout_s)
@@ -161,24 +167,12 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             return JSONResponse(image.facts)
         return image_response(image)
 
+    app.include_router(router)
+
 
 def _limits_of(option: str) -> Limits:
     schema = ColorizeOptions.model_json_schema()["properties"][option]
     return Limits(**schema.get("anyOf", [schema])[0])
-
-
-async def _read_hints(text: str, layer: UploadFile | None, max_pixels: int) -> Hints:
-    """Return the hints of a request; those of the JSON lie above the layer.
-
-    Raises:
-        OptionsError: the JSON holds no hints.
-        PhotoError: the layer is no picture with transparency, or too large.
-    """
-    marks = await asyncio.to_thread(Hints.from_json, text) if text else Hints()
-    if layer is None:
-        return marks
-    data, name = await layer.read(), file_name(layer.filename)
-    return await asyncio.to_thread(Hints.from_layer, data, name=name, max_pixels=max_pixels) + marks
 
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:

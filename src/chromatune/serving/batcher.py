@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,7 +62,7 @@ class DynamicBatcher:
         while not all(each.output.done() for each in own):
             with self._pass_lock:
                 if not all(each.output.done() for each in own):
-                    self._run_pass()
+                    Context().run(self._run_pass)  # others' photos too: this thread's own cancellation does not count
         return _stacked([each.output.result() for each in own])
 
     def _run_pass(self) -> None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, File, HTTPException, Response, UploadFile
+from fastapi import APIRouter, FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
+from starlette.concurrency import iterate_in_threadpool
 
 from chromatune.errors import ChromaTuneError
 from chromatune.options import ColorizeOptions
+from chromatune.serving.bodies import bounded_route, stored
 from chromatune.serving.middleware import Metrics
 from chromatune.serving.predictor import ColorizeRequest, EncodedImage, Predictor, QueueFull
 from chromatune.serving.responses import (
+    MAX_FORM_FIELD_BYTES,
     NOT_DONE,
     PICTURES,
     RETRY_SOON,
@@ -31,17 +37,21 @@ from chromatune.serving.responses import (
     file_of,
     image_response,
     parsed_options,
+    plain_name,
     result_name,
     status_of,
 )
 from chromatune.serving.settings import ServeSettings
-from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
+from chromatune.serving.store import SessionStore, new_upload_folder
 
+LOG = logging.getLogger(__name__)
 PhotoState = Literal["waiting", "working", "done", "failed"]
 CONCURRENT_PHOTOS = 4  # of one batch in the predictor's queue at the same time
 MAX_STORED = 4  # times the largest batch: bytes of all batches together
 CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
+MAX_PHOTOS = 1000  # of a batch
+FULL = "too many batches in progress; try again later, or delete one"
 NOT_STORED = "this batch does not exist or has expired; send the photos again"
 Key = Annotated[str, InPath(max_length=64, description="Id of a batch.")]
 Number = Annotated[int, InPath(description="Number of a photo: from 1, in the order sent.")]
@@ -80,6 +90,13 @@ class Batch:
     options: ColorizeOptions
     photos: list[BatchPhoto] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    readers: int = 0
+    is_removed: bool = False
+
+    def delete_files(self) -> None:
+        """Delete all files, once nobody reads them."""
+        if not self.readers:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def is_done(self) -> bool:
@@ -93,20 +110,25 @@ class Batches:
     def __init__(self, predictor: Predictor, settings: ServeSettings, count: Callable[[], None]) -> None:
         """Start with none; `count` is called for each photo that is done."""
         self._predictor, self._settings, self._count = predictor, settings, count
-        self.store = SessionStore[Batch](settings.batches, settings.batch_minutes, NOT_STORED, _remove)
+        self.store = SessionStore[Batch](
+            settings.batches, settings.batch_minutes, NOT_STORED, _remove, full=FULL,
+            is_busy=lambda batch: not batch.is_done,
+        )  # fmt: skip
 
-    def make_room(self) -> None:
-        """Remove finished batches where there are too many.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a batch free while it is uploaded; finished ones make room.
 
         Raises:
             QueueFull: too many are in progress, or they use too much of the disk.
         """
-        self.store.remove_expired()
-        while len(self.store) >= self.store.capacity or self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
+        while self._stored_mb() > MAX_STORED * self._settings.max_batch_mb:
             done = next((key for key, batch in self.store.items() if batch.is_done), None)
             if done is None:
-                raise QueueFull("too many batches in progress; try again later, or delete one")
+                raise QueueFull(FULL)
             self.store.remove(done)
+        with self.store.reserved():
+            yield
 
     def start(self, photos: Sequence[tuple[str, Path]], folder: Path, model: str, options: ColorizeOptions) -> str:
         """Begin to colorize photos, each a name and a file in `folder`, and return the id of their batch."""
@@ -126,9 +148,8 @@ class Batches:
     async def _colorize(self, photo: BatchPhoto, batch: Batch) -> None:
         photo.state = "working"
         try:
-            data = await asyncio.to_thread(photo.source.read_bytes)
             request = ColorizeRequest(
-                data, photo.name, batch.model, batch.options, max_pixels=self._settings.max_pixels
+                photo.source, photo.name, batch.model, batch.options, max_pixels=self._settings.max_pixels
             )
             image = await self._predictor.colorize(request, wait_for_slot=True)
             photo.result = photo.source.with_suffix(f".color{image.suffix}")
@@ -140,6 +161,13 @@ class Batches:
         except (MemoryError, OSError):
             line = f"{photo.name}: not enough memory or disk space at the moment; send it again"
             photo.line, photo.status, photo.state = line, 503, "failed"
+        except Exception:
+            LOG.exception("a photo of a batch failed")
+            photo.line, photo.status, photo.state = (
+                f"{photo.name}: an error of the server; its log has more",
+                500,
+                "failed",
+            )
         finally:
             photo.source.unlink(missing_ok=True)
 
@@ -151,21 +179,31 @@ class Batches:
 def _remove(batch: Batch) -> None:
     if batch.task is not None:
         batch.task.cancel()
-    shutil.rmtree(batch.folder, ignore_errors=True)
+    batch.is_removed = True
+    batch.delete_files()
+
+
+async def zip_response(batch: Batch) -> AsyncIterator[bytes]:
+    """Yield the results as a ZIP file; where the batch is deleted meanwhile, its files go at the end."""
+    batch.readers += 1
+    try:
+        async for chunk in iterate_in_threadpool(zip_chunks(batch)):
+            yield chunk
+    finally:
+        batch.readers -= 1
+        if batch.is_removed:
+            batch.delete_files()
 
 
 def zip_chunks(batch: Batch) -> Iterator[bytes]:
     """Yield the results as a ZIP file; repeated names get a number, failures a text file."""
     sink = _Sink()
-    used: set[str] = set()
+    used = {FAILURES_FILE}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
         for number, photo in enumerate(batch.photos, 1):
             if photo.result is None or photo.image is None:
                 continue
-            name = result_name(photo.image)
-            if name in used:
-                name = f"{number}-{name}"
-            used.add(name)
+            name = _free_name(plain_name(result_name(photo.image)), number, used)
             with photo.result.open("rb") as source, archive.open(name, "w", force_zip64=True) as target:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
@@ -175,6 +213,14 @@ def zip_chunks(batch: Batch) -> Iterator[bytes]:
         if failed:
             archive.writestr(FAILURES_FILE, "\n".join([*failed, ""]))
     yield sink.drain()
+
+
+def _free_name(name: str, number: int, used: set[str]) -> str:
+    """Return a name that no other has, also where capital letters do not count; `used` gets it."""
+    names = chain([name], (f"{n}-{name}" for n in count(number)))
+    free = next(each for each in names if each.casefold() not in used)
+    used.add(free.casefold())
+    return free
 
 
 class _Sink(io.RawIOBase):
@@ -226,11 +272,14 @@ def add_batch_routes(
 
 
 def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
-    @app.post(
+    router = APIRouter(route_class=bounded_route(settings.max_batch_mb, settings.timeout_s, batches.place))
+
+    @router.post(
         "/v1/batches",
         status_code=202,
         summary="Colorize many photos",
-        responses=failures(400, 408, 413, 422, 429, 503),
+        responses=failures(400, 408, 413, 422, 429, 503, 507),
+        form_limits={"max_files": MAX_PHOTOS, "max_fields": 8, "max_part_size": MAX_FORM_FIELD_BYTES},
     )
     async def start_batch(
         photos: Annotated[list[UploadFile], File(description="Photos, in any supported formats.")],
@@ -240,11 +289,13 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         """Respond at once; `GET /v1/batches/{id}` has its progress."""
         chosen, parsed = model or settings.models[0], parsed_options(options)
         settings.check_offered(chosen)
-        batches.make_room()
         async with new_upload_folder() as folder:
             files = [(file_name(photo.filename), folder / f"{n}.photo") for n, photo in enumerate(photos, 1)]
-            await asyncio.to_thread(write_uploads, photos, [path for _, path in files])
+            for photo, (_, path) in zip(photos, files, strict=True):
+                await asyncio.to_thread(stored(photo).move_to, path)
             return BatchStarted(id=batches.start(files, folder, chosen, parsed))
+
+    app.include_router(router)
 
     @app.get("/v1/batches/{key}", summary="Progress of a batch", responses=failures(404, 422))
     async def batch_status(key: Key) -> BatchStatus:
@@ -297,4 +348,4 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
         if not batch.is_done:
             raise HTTPException(409, "the batch is not done yet; try again later", RETRY_SOON)
         headers = {"content-disposition": "attachment; filename=chromatune.zip"}
-        return StreamingResponse(zip_chunks(batch), media_type="application/zip", headers=headers)
+        return StreamingResponse(zip_response(batch), media_type="application/zip", headers=headers)

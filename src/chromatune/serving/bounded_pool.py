@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from chromatune.cancellation import cancellable
 from chromatune.serving.predictor import QueueFull
 
 T = TypeVar("T")
@@ -31,11 +33,13 @@ class BoundedPool:
         self.slots = threads + queue
         self.in_use = 0  # tasks that are in progress or wait for a thread
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._abandoned: set[threading.Event] = set()  # one for each task, set where nobody waits for it
 
     async def run(self, task: Callable[[], T], *, wait_for_slot: bool = False) -> T:
         """Return the result of a task, which is called in a thread in its turn.
 
-        Cancellation before the task has begun frees its slot at once; later, the slot is free when the thread is.
+        Cancellation before the task has begun frees its slot at once; later, the slot is free when the thread is, which
+        stops at the task's next `check_cancelled`.
 
         Args:
             task: called in a thread.
@@ -51,22 +55,32 @@ class BoundedPool:
             await self._next_slot(loop)
         else:
             raise QueueFull
+        abandoned = threading.Event()
+        self._abandoned.add(abandoned)
         try:
-            future: Future[T] = self._threads.submit(task)
-        except RuntimeError:  # the process ends
+            future: Future[T] = self._threads.submit(cancellable(task, abandoned))
+        except RuntimeError:  # the process ends, or can have no more threads
+            self._abandoned.discard(abandoned)
             self._release()
             raise QueueFull from None
 
         def release_in_loop(_: Future[T]) -> None:
+            self._abandoned.discard(abandoned)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._release)
 
         # The slot is free when the thread is, not when the client has gone
         future.add_done_callback(release_in_loop)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
 
     def stop(self) -> None:
-        """Finish tasks in progress and cancel those that wait."""
+        """Cancel all tasks, and wait for those in progress to end."""
+        for abandoned in list(self._abandoned):
+            abandoned.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _next_slot(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -15,16 +15,17 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+from chromatune.cancellation import check_cancelled
 from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
 from chromatune.editor import Editor
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
-from chromatune.hints import Reference
+from chromatune.hints import Hints, Reference
 from chromatune.images import Photo, format_for, read_photo, suffix_for, to_depth
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import threads
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
-from chromatune.serving.predictor import ColorizeRequest, EditRequest, EncodedImage, Facts, Session, State
+from chromatune.serving.predictor import ColorizeRequest, Content, EditRequest, EncodedImage, Facts, Session, State
 from chromatune.serving.settings import ServeSettings
 
 EDIT_THREADS = 2  # edits do not wait behind photos that go through the model
@@ -76,6 +77,10 @@ class LocalPredictor:
         """Threads for photos that go through a model."""
         assert self._photo_threads is not None, "used before it is ready"
         return self._photo_threads
+
+    @property
+    def slots(self) -> int:
+        return self._photo_threads.slots if self._photo_threads is not None else self.settings.queue + self._workers
 
     def start(self) -> None:
         """Begin to load the default model, in a thread, unless that has begun."""
@@ -159,19 +164,32 @@ class LocalPredictor:
     def _colorize(self, request: ColorizeRequest) -> EncodedImage:
         colorizer = self.model(request.model)
         photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+        check_cancelled()
+        hints = read_hints(request)
         references = self.read_references(colorizer, request.references)
-        output = output_of(colorizer, Request(photo, request.options, request.hints, references))
-        return encoded(colorizer.finish(output), request.model)
+        output = output_of(colorizer, Request(photo, request.options, hints, references))
+        check_cancelled()
+        result = colorizer.finish(output)
+        check_cancelled()
+        return encoded(result, request.model)
 
-    def read_references(self, colorizer: Colorizer, files: Sequence[tuple[str, bytes]]) -> tuple[Reference, ...]:
-        """Return reference photos, encoded by a model, from the name and bytes of each.
+    def read_references(self, colorizer: Colorizer, files: Sequence[tuple[str, Content]]) -> tuple[Reference, ...]:
+        """Return reference photos, encoded by a model, from the name and content of each.
 
         Raises:
-            PhotoError: one cannot be read, or is gray.
+            PhotoError: one cannot be read, or is gray, or all together have too many pixels.
             OptionsError: the model has no photo encoder.
         """
         limit = self.settings.max_pixels
-        return tuple(colorizer.reference(read_photo(data, name=name, max_pixels=limit)) for name, data in files)
+        references, pixels = [], 0
+        for name, content in files:
+            check_cancelled()
+            photo = read_photo(content, name=name, max_pixels=limit)
+            pixels += photo.gray.size
+            if pixels > limit:
+                raise PhotoError(f"the references have more than {limit / 1e6:g} megapixels; send smaller ones")
+            references.append(colorizer.reference(photo))
+        return tuple(references)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,9 +215,21 @@ class LocalSession:
         self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
         self._versions: dict[int, _Version] = {}
         self._numbers = itertools.count(1)
-        self._files, self._references = request.references, dict[str, tuple[Reference, ...]]()  # the latter by model
+        self._files = request.in_memory().references  # the uploads go with their request
+        self._references: dict[str, tuple[Reference, ...]] = {}  # by model
         self._versions_lock, self._suggest_lock = threading.Lock(), threading.Lock()
         self.version, self.facts = self._add_version(request.model, request.options)
+
+    @property
+    def nbytes(self) -> int:
+        arrays = self._photo.gray, self._photo.alpha, self._photo.rgb
+        with self._versions_lock:
+            editors = [version.editor for version in self._versions.values()]
+        return (
+            sum(each.nbytes for each in arrays if each is not None)
+            + sum(len(content) for _, content in self._files if isinstance(content, bytes))
+            + sum(editor.nbytes for editor in editors)
+        )
 
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return await self._predictor.photo_threads.run(lambda: self._add_version(model, options))
@@ -257,12 +287,14 @@ class LocalSession:
 
     def _preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         editor = self._edited_version(edit).editor
+        check_cancelled()
         rgb = editor.preview(edit.hints, edit.applied_to(editor.output.options), max_pixels=max_pixels)
         return _screen_image(to_depth(rgb, np.uint8), self._photo)
 
     def _finish(self, edit: EditRequest) -> EncodedImage:
         version = self._edited_version(edit)
         result = version.editor.finish(edit.hints, edit.applied_to(version.editor.output.options))
+        check_cancelled()
         return encoded(result, version.model)
 
 
@@ -280,6 +312,20 @@ def _screen_image(rgb: np.ndarray, photo: Photo) -> EncodedImage:
     if not done:
         raise PhotoError(f"{photo.name} cannot be shown; make it smaller")
     return EncodedImage(data.tobytes(), suffix)
+
+
+def read_hints(request: ColorizeRequest) -> Hints:
+    """Return the hints of a request; those of the JSON lie above the layer.
+
+    Raises:
+        OptionsError: the JSON holds no hints.
+        PhotoError: the layer is no picture with transparency, or too large.
+    """
+    marks = Hints.from_json(request.hints) if request.hints else Hints()
+    if request.hints_layer is None:
+        return marks
+    name, content = request.hints_layer
+    return Hints.from_layer(content, name=name, max_pixels=request.max_pixels) + marks
 
 
 def output_of(colorizer: Colorizer, request: Request) -> ModelOutput:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
@@ -24,8 +24,6 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # without a token
 OPEN_FOLDERS = ("/page/", "/docs/")
-BATCHES = "/v1/batches"  # may be larger than single photos
-VIDEOS = ("/v1/videos", "/v1/films")  # the same; the second until 0.3
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; "
@@ -35,13 +33,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-CLOSING = {"connection": "close"}  # the rest of a body that is not read any more must not be taken for a request
 UNKNOWN = "other"  # a metric's label for paths that are no routes and for unknown methods: clients invent them
 METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 
 
 class Guard:
-    """ASGI middleware: checks host, origin, token, size and time of a request, and adds headers to each answer.
+    """ASGI middleware: checks host, origin and token of a request, and adds headers to each answer.
 
     The host is checked because another site may give this machine a name of its own (DNS rebinding), the origin
     because another site's page may send forms to this server.
@@ -59,7 +56,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        started = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 known = {key.lower() for key, _ in message["headers"]}
                 more = ((key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in known)
@@ -67,22 +68,26 @@ class Guard:
             await send(message)
 
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        larger = {BATCHES: self.settings.max_batch_mb, **dict.fromkeys(VIDEOS, self.settings.max_video_mb)}
-        max_mb = larger.get(scope["path"], self.settings.max_upload_mb)
         try:
-            self._check(scope["method"], scope["path"], headers, max_mb)
+            if "://" in scope["path"]:
+                scope = _with_path(scope)
+            self._check(scope["method"], scope["path"], headers)
         except HTTPException as refusal:
             await _refuse(send_guarded, refusal)
             return
-        await self.app(scope, self._limited(receive, max_mb), send_guarded)
+        try:
+            await self.app(scope, receive, send_guarded)
+        except asyncio.CancelledError:  # the server is told to stop, and has waited for long
+            if not started:
+                await _refuse(send_guarded, HTTPException(503, "the server is stopping"))
 
-    def _check(self, method: str, path: str, headers: dict[str, str], max_mb: float) -> None:
+    def _check(self, method: str, path: str, headers: dict[str, str]) -> None:
         """Raise an HTTPException where a request's head is refused."""
         host = headers.get("host", "")
         if not self._accepts_host(_name_of(host)):
             raise HTTPException(403, "unknown host name; start the server with --allow-host NAME to allow it")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             raise HTTPException(403, "requests from pages of other sites are refused")
         if self.settings.token is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDERS):
             scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -92,13 +97,10 @@ class Guard:
                 raise HTTPException(
                     401, "a token is needed: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
                 )
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 18 or int(length) > max_mb * 1e6:
-            raise _too_large(max_mb)
         state = self.state()
         if method == "POST" and state.name != "ready":
             line = state.reason or "the model is loading; try again in a moment"
-            raise HTTPException(503, line, {"retry-after": "2"} | CLOSING)
+            raise HTTPException(503, line, {"retry-after": "2"})
 
     def _accepts_host(self, name: str) -> bool:
         if name in self._hosts:
@@ -111,32 +113,29 @@ class Guard:
             return False
         return True
 
-    def _limited(self, receive: Receive, max_mb: float) -> Receive:
-        """Return `receive` that raises a refusal once the body is too large, or its upload takes too long."""
-        size, complete = 0, False
-        deadline = asyncio.get_running_loop().time() + self.settings.timeout_s
 
-        async def limited() -> Message:
-            nonlocal size, complete
-            if complete:  # the next message says that the client has gone
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                line = f"the upload took longer than {self.settings.timeout_s:g} s; send a smaller photo"
-                raise HTTPException(408, line, CLOSING) from None
-            size += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if size > max_mb * 1e6:
-                raise _too_large(max_mb)
-            return message
+def _with_path(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return a request whose target is a whole URL, as a proxy's may be, with the path alone.
 
-        return limited
+    Raises:
+        HTTPException: it is not one of the request's own host.
+    """
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    scheme, _, rest = scope["path"].partition("://")
+    authority, slash, path = rest.partition("/")
+    if scheme.lower() not in ("http", "https") or authority.lower() != host.lower():
+        raise HTTPException(400, "the request's URL and its Host header differ")
+    return (
+        {**scope, "path": slash + path, "raw_path": quote(slash + path).encode()} if slash else {**scope, "path": "/"}
+    )
 
 
-def _too_large(max_mb: float) -> HTTPException:
-    return HTTPException(413, f"the request is larger than {max_mb:g} MB; send a smaller photo, or fewer", CLOSING)
+def _host_of(origin: str) -> str | None:
+    """Return the host and port of an Origin header; None where it is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 async def _refuse(send: Send, refusal: HTTPException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,8 @@ from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions, ResolvedOptions
 
 Facts: TypeAlias = dict[str, str | int | float | list[str]]
+Content: TypeAlias = bytes | Path  # of an upload: its bytes, or the file that has them
+MAX_REFERENCES = 8  # of one request
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,22 +24,38 @@ class ColorizeRequest:
     """One photo to colorize.
 
     Attributes:
-        photo: a file's bytes.
+        photo: a file of any supported format.
         name: the photo's name in messages and answers.
         model: one of those offered.
         options: of the model's pass and of the result.
-        hints: known colors.
-        references: name and file's bytes of photos in color that show the same things.
+        hints: known colors as JSON, see `Hints.from_json`; they lie above the layer.
+        hints_layer: name and file of hints painted on a transparent picture.
+        references: name and file of photos in color that show the same things.
         max_pixels: larger photos are refused.
     """
 
-    photo: bytes
+    photo: Content
     name: str
     model: str
     options: ColorizeOptions = ColorizeOptions()
-    hints: Hints = Hints()
-    references: tuple[tuple[str, bytes], ...] = ()
+    hints: str = ""
+    hints_layer: tuple[str, Content] | None = None
+    references: tuple[tuple[str, Content], ...] = ()
     max_pixels: int = 60_000_000
+
+    def in_memory(self) -> ColorizeRequest:
+        """Return the request with its files' bytes, for another machine."""
+        layer = self.hints_layer
+        return dataclasses.replace(
+            self,
+            photo=_bytes_of(self.photo),
+            hints_layer=None if layer is None else (layer[0], _bytes_of(layer[1])),
+            references=tuple((name, _bytes_of(content)) for name, content in self.references),
+        )
+
+
+def _bytes_of(content: Content) -> bytes:
+    return content.read_bytes() if isinstance(content, Path) else content
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +128,10 @@ class Session(Protocol):
     def facts(self) -> Facts:
         """Name and size of the photo, and model and options of its first pass."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes between requests."""
+
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         """Take the photo through a model again; of many versions the oldest is dropped.
 
@@ -157,6 +180,10 @@ class Predictor(Protocol):
     @property
     def waiting(self) -> int:
         """Number of photos that are in progress or wait."""
+
+    @property
+    def slots(self) -> int:
+        """Number of photos that may be in progress or wait; more are refused."""
 
     def start(self) -> None:
         """Begin to load the models; returns at once."""

@@ -61,6 +61,10 @@ class RayPredictor(LocalPredictor):
     def waiting(self) -> int:
         return super().waiting + self._at_replicas
 
+    @property
+    def slots(self) -> int:
+        return self.settings.replicas * _workers_of(self.settings) + self.settings.queue
+
     def stop(self) -> None:
         """Finish photos in progress and take the replicas down."""
         super().stop()
@@ -70,6 +74,7 @@ class RayPredictor(LocalPredictor):
         assert self._replicas is not None, "used before it is ready"
         self._at_replicas += 1
         try:
+            request = await asyncio.to_thread(request.in_memory)
             while True:
                 try:
                     return await self._replicas.call("colorize", request)

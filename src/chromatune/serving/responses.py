@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Sequence
+import os
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -13,11 +15,15 @@ from urllib.parse import quote
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.options import ColorizeOptions, make_options
-from chromatune.serving.predictor import EncodedImage, QueueFull, Unavailable
+from chromatune.serving.bodies import bounded_route, no_room, stored
+from chromatune.serving.predictor import MAX_REFERENCES, Content, EncodedImage, Predictor, QueueFull, Unavailable
+from chromatune.serving.settings import ServeSettings
 
 PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any supported format.")]
 OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
@@ -31,6 +37,10 @@ MEDIA_TYPES = {
 }  # fmt: skip
 MAX_HEADER = 1000  # characters of a fact in a header
 POLL_S = 0.25  # between two looks whether the client is still there
+MAX_FORM_FIELD_BYTES = 8_000_000  # of a form's field that is no file: hints as JSON may hold painted layers
+PHOTO_FORM: Any = {"max_files": 2 + MAX_REFERENCES, "max_fields": 8, "max_part_size": MAX_FORM_FIELD_BYTES}
+LONGEST_NAME_BYTES = 200
+RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}  # Windows
 CLIENT_GONE = 499  # nginx's number, for logs and metrics: nobody reads it
 
 
@@ -52,6 +62,7 @@ _MEANINGS = {
     404: "It does not exist or has expired.",
     408: "The upload took too long.",
     413: "The request is too large.",
+    507: "The server's disk is full.",
     415: "The file is not an image.",
     422: "An option is wrong.",
     429: "Too many photos are queued; `Retry-After` says when to try again.",
@@ -59,7 +70,7 @@ _MEANINGS = {
     504: "The response took too long.",
 }
 FILE_FIELDS = ("photo", "photos", "video", "film")  # of forms
-UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504)  # of routes that take a photo
+UPLOADS = (400, 408, 413, 415, 422, 429, 503, 504, 507)  # of routes that take a photo
 EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few values
 
 NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
@@ -95,9 +106,37 @@ def file_name(given: str | None) -> str:
     return (given or "").replace("\\", "/").rpartition("/")[2][:200] or "photo"
 
 
-async def read_references(uploads: Sequence[UploadFile] | None) -> tuple[tuple[str, bytes], ...]:
-    """Return name and bytes of each reference photo of a request."""
-    return tuple([(file_name(each.filename), await each.read()) for each in uploads or ()])
+def plain_name(name: str) -> str:
+    """Return a name for a file that every system can store: printable, not reserved, not hidden, of 200 bytes."""
+    plain = "".join(each if each.isprintable() and each not in '<>:"/\\|?*' else "_" for each in name)
+    stem, suffix = os.path.splitext(plain.lstrip(". ") or "photo")
+    if stem.partition(".")[0].strip().upper() in RESERVED_NAMES:
+        stem = f"_{stem}"
+    room = LONGEST_NAME_BYTES - len(suffix.encode())
+    return stem.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").rstrip(". ") + suffix
+
+
+def named_files(uploads: Sequence[UploadFile] | None) -> tuple[tuple[str, Content], ...]:
+    """Return name and content of each of a request's files."""
+    return tuple((file_name(each.filename), stored(each).content) for each in uploads or ())
+
+
+def photo_route(predictor: Predictor, settings: ServeSettings) -> type[APIRoute]:
+    """Return a class of routes that take a photo: as many bodies are read at a time as photos may wait."""
+    reading = 0
+
+    @contextmanager
+    def place() -> Iterator[None]:
+        nonlocal reading
+        if max(reading, predictor.waiting) >= predictor.slots:
+            raise QueueFull
+        reading += 1
+        try:
+            yield
+        finally:
+            reading -= 1
+
+    return bounded_route(settings.max_upload_mb, settings.timeout_s, place)
 
 
 def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
@@ -180,5 +219,17 @@ def add_error_handlers(app: FastAPI) -> None:
         return _failed(429, line, {"retry-after": str(max(1, seconds))})
 
     @app.exception_handler(MemoryError)
-    async def memory(_: Request, __: MemoryError) -> JSONResponse:
-        return _failed(503, "not enough memory at the moment; try again later", {"retry-after": "5"})
+    @app.exception_handler(OSError)
+    async def full_machine(_: Request, error: MemoryError | OSError) -> JSONResponse:
+        if isinstance(error, FileNotFoundError):
+            return _failed(404, "it was deleted meanwhile")
+        refusal = no_room(error)
+        return _failed(refusal.status_code, refusal.detail, dict(refusal.headers or {}))
+
+    @app.exception_handler(Cancelled)
+    async def stopping(_: Request, __: Cancelled) -> JSONResponse:
+        return _failed(503, "the server is stopping", RETRY_SOON)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:  # starlette has it logged
+        return _failed(500, "an error of the server; its log has more")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Body, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from chromatune.options import ColorizeOptions, check_recompose
+from chromatune.serving.bodies import MAX_JSON_MB, bounded_route, stored
 from chromatune.serving.middleware import Metrics
 from chromatune.serving.predictor import ColorizeRequest, EditRequest, Facts, Predictor, Session
 from chromatune.serving.responses import (
     EDITS,
+    PHOTO_FORM,
     PICTURES,
     UPLOADS,
     ModelField,
@@ -22,13 +24,15 @@ from chromatune.serving.responses import (
     file_name,
     image_response,
     in_time,
+    named_files,
     parsed_options,
-    read_references,
+    photo_route,
 )
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore
 
 Key = Annotated[str, Path(max_length=64, description="Id of a session.")]
+MAX_EDIT_MB = 10.0  # of an edit: its hints may hold painted layers
 NOT_OPEN = "this photo is no longer open; send it again"
 
 
@@ -71,7 +75,10 @@ def add_session_routes(
     app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics
 ) -> SessionStore[Session]:
     """Add the routes of sessions, and return the store that they use."""
-    store = SessionStore[Session](settings.sessions, settings.session_minutes, NOT_OPEN)
+    store = SessionStore[Session](
+        settings.sessions, settings.session_minutes, NOT_OPEN, size_of=lambda session: session.nbytes,
+        max_bytes=settings.max_sessions_mb * 1e6,
+    )  # fmt: skip
     _add_versions(app, predictor, settings, store, metrics)
     _add_edits(app, settings, store, metrics)
     return store
@@ -80,7 +87,16 @@ def add_session_routes(
 def _add_versions(
     app: FastAPI, predictor: Predictor, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics
 ) -> None:
-    @app.post("/v1/sessions", status_code=201, summary="Open a photo for edits", responses=failures(*UPLOADS))
+    photos = APIRouter(route_class=photo_route(predictor, settings))
+    values = APIRouter(route_class=bounded_route(MAX_JSON_MB, settings.timeout_s))
+
+    @photos.post(
+        "/v1/sessions",
+        status_code=201,
+        summary="Open a photo for edits",
+        responses=failures(*UPLOADS),
+        form_limits=PHOTO_FORM,
+    )
     async def open_session(
         request: Request,
         photo: PhotoField,
@@ -95,14 +111,14 @@ def _add_versions(
         parsed = parsed_options(options)
         check_recompose(parsed, "a session needs")
         opening = ColorizeRequest(
-            await photo.read(), file_name(photo.filename), model or settings.models[0], parsed,
-            references=await read_references(reference), max_pixels=settings.max_pixels,
+            stored(photo).content, file_name(photo.filename), model or settings.models[0], parsed,
+            references=named_files(reference), max_pixels=settings.max_pixels,
         )  # fmt: skip
         session = await in_time(request, predictor.open_session(opening), settings.timeout_s)
         metrics.photos.inc()
         return SessionResponse(id=store.add(session), version=session.version, facts=session.facts)
 
-    @app.post(
+    @values.post(
         "/v1/sessions/{key}/versions",
         status_code=201,
         summary="Run the model again",
@@ -124,9 +140,14 @@ def _add_versions(
         store.remove(key)
         return Response(status_code=204)
 
+    app.include_router(photos)
+    app.include_router(values)
+
 
 def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Session], metrics: Metrics) -> None:
-    @app.post(
+    edits = APIRouter(route_class=bounded_route(MAX_EDIT_MB, settings.timeout_s))
+
+    @edits.post(
         "/v1/sessions/{key}/preview",
         summary="A preview of the edited photo",
         response_class=Response,
@@ -138,7 +159,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         with metrics.previews.time():
             return image_response(await in_time(request, working, settings.timeout_s))
 
-    @app.post(
+    @edits.post(
         "/v1/sessions/{key}/result",
         summary="The finished photo",
         response_class=Response,
@@ -148,6 +169,8 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         """The file at full size, the same as /v1/colorize gives for all options and hints together."""
         working = store.get(key).finish(edit)
         return image_response(await in_time(request, working, settings.timeout_s), "attachment")
+
+    app.include_router(edits)
 
     @app.get(
         "/v1/sessions/{key}/suggestions",

@@ -56,12 +56,22 @@ class ServeSettings(BaseModel):
     ray_address: Annotated[str | None, Flag(metavar="HOST:PORT", unset="one started here")] = Field(
         None, description="Ray cluster to use, with --engine ray."
     )
-    queue: int = Field(32, ge=0, le=10_000, description="Photos that wait for a worker; more are refused (429).")
+    queue: int = Field(
+        32, ge=0, le=10_000, description="Photos that are uploaded or wait for a worker; more are refused (429)."
+    )
+    connections: int = Field(
+        256, ge=8, le=10_000, description="Open connections; at most half of the descriptors that the system allows."
+    )
     max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
     max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
-    timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest time for an upload, and for a response.")
+    timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="Longest pause of an upload, and longest time for a response."
+    )
     sessions: int = Field(
         16, ge=1, le=1000, description="Photos open for edits; if there are more, the least recently used is closed."
+    )
+    max_sessions_mb: float = Field(
+        2000.0, gt=0, le=1_000_000, description="Memory of open photos; beyond it the least recently used are closed."
     )
     session_minutes: float = Field(
         30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."

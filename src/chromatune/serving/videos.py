@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import Body, FastAPI, File, HTTPException, Response, UploadFile
+from fastapi import APIRouter, Body, FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.hints import Hints
 from chromatune.options import Advance, ColorizeOptions, check_recompose
+from chromatune.serving.bodies import bounded_route, stored
 from chromatune.serving.local import without_paths
-from chromatune.serving.predictor import QueueFull
 from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of
 from chromatune.serving.settings import ServeSettings
-from chromatune.serving.store import SessionStore, new_upload_folder, write_uploads
+from chromatune.serving.store import SessionStore, new_upload_folder
 
 if TYPE_CHECKING:
     from chromatune.video import Shot, Video, VideoOptions
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 VideoState = Literal["reading", "ready", "colorizing", "done", "failed"]
 IN_PROGRESS: tuple[VideoState, ...] = ("reading", "colorizing")
 MAX_STILLS = 200  # of a video; the shots after them get none
+MAX_HINTS_MB = 20.0  # of the JSON that colorizes a video: hints of many frames
+ONE_FILE: Any = {"max_files": 1, "max_fields": 4, "max_part_size": 1000}
 RESULT_SUFFIX = ".mp4"
+FULL = "too many videos in progress; try again later, or delete one"
 NOT_STORED = "this video does not exist or has expired; send it again"
 Key = Annotated[str, InPath(max_length=64, description="Id of a video.")]
 Number = Annotated[int, InPath(description="Number of a frame.")]
@@ -108,10 +112,14 @@ class Videos:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "video")
-        self.store = SessionStore[VideoJob](settings.videos, settings.video_minutes, NOT_STORED, _remove)
+        self.store = SessionStore[VideoJob](
+            settings.videos, settings.video_minutes, NOT_STORED, _remove, full=FULL,
+            is_busy=lambda job: job.state in IN_PROGRESS,
+        )  # fmt: skip
 
-    def make_room(self) -> None:
-        """Remove the least recently used videos that are not in progress, where there are too many.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a video free while it is uploaded; those that are not in progress make room.
 
         Raises:
             MissingExtraError: the library that reads videos is not installed.
@@ -120,12 +128,8 @@ class Videos:
         from chromatune.video import require_av
 
         require_av()
-        self.store.remove_expired()
-        while len(self.store) >= self.store.capacity:
-            idle = next((key for key, job in self.store.items() if job.state not in IN_PROGRESS), None)
-            if idle is None:
-                raise QueueFull("too many videos in progress; try again later, or delete one")
-            self.store.remove(idle)
+        with self.store.reserved():
+            yield
 
     def start(self, source: Path, folder: Path, name: str) -> str:
         """Begin to look for the shots of a video, a file in `folder`, and return its id."""
@@ -257,25 +261,34 @@ class ColorizeVideoRequest(BaseModel):
 
 def add_video_routes(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     """Add the routes of videos; those under /v1/films are the same by their names of version 0.1, until 0.3."""
-    _add_start(app, videos)
+    _add_start(app, videos, settings)
     _add_results(app, videos, settings)
 
 
-def _add_start(app: FastAPI, videos: Videos) -> None:
-    @app.post("/v1/videos", status_code=202, summary="Upload a video", responses=failures(400, 408, 413, 422, 429, 503))
+def _add_start(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
+    uploads = APIRouter(route_class=bounded_route(settings.max_video_mb, settings.timeout_s, videos.place))
+
+    @uploads.post(
+        "/v1/videos",
+        status_code=202,
+        summary="Upload a video",
+        responses=failures(400, 408, 413, 422, 429, 503, 507),
+        form_limits=ONE_FILE,
+    )
     async def start_video(
         video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
     ) -> VideoStarted:
         """Respond at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
-        videos.make_room()
         async with new_upload_folder() as folder:
             source = folder / "video"
-            await asyncio.to_thread(write_uploads, [video], [source])
+            await asyncio.to_thread(stored(video).move_to, source)
             return VideoStarted(id=videos.start(source, folder, file_name(video.filename)))
 
-    @app.post("/v1/films", status_code=202, include_in_schema=False)
+    @uploads.post("/v1/films", status_code=202, include_in_schema=False, form_limits=ONE_FILE)
     async def start_film(film: Annotated[UploadFile, File()]) -> VideoStarted:
         return await start_video(film)
+
+    app.include_router(uploads)
 
     @app.get("/v1/videos/{key}", summary="Progress of a video", responses=failures(404, 422))
     async def video_status(key: Key) -> VideoStatus:
@@ -316,8 +329,10 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
             raise HTTPException(404, "there is no still of that frame; the video's status lists the stills")
         return FileResponse(job.still_path(frame), media_type="image/png")
 
-    @app.post("/v1/films/{key}/colours", status_code=202, include_in_schema=False)
-    @app.post(
+    hints = APIRouter(route_class=bounded_route(MAX_HINTS_MB, settings.timeout_s))
+
+    @hints.post("/v1/films/{key}/colours", status_code=202, include_in_schema=False)
+    @hints.post(
         "/v1/videos/{key}/colorize",
         status_code=202,
         summary="Colorize a video",
@@ -332,6 +347,8 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
             raise HTTPException(409, job.line)
         videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
         return VideoStarted(id=key)
+
+    app.include_router(hints)
 
     @app.get("/v1/films/{key}/result", response_class=Response, include_in_schema=False)
     @app.get(
