@@ -275,7 +275,9 @@ class VideoRun:
             *starts, end = (int(line.removeprefix("end ")) for line in lines)
         except (OSError, ValueError):
             return None
-        is_sound = checksum == _checksum(lines) and starts[:1] == [0] and starts == sorted({*starts}) and starts[-1] < end
+        is_sound = (
+            checksum == _checksum(lines) and starts[:1] == [0] and starts == sorted({*starts}) and starts[-1] < end
+        )
         return (starts, end) if is_sound else None
 
     def _detect_shots(self) -> KnownShots:
