@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import io
+import math
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from chromatune.errors import MissingExtraError, VideoError, first_line, printable
 from chromatune.files import open_regular
@@ -21,6 +25,12 @@ if TYPE_CHECKING:
 MAX_STREAMS = 64  # pictures, sound, subtitles, attachments
 MAX_PIXEL_BYTES = 8  # four samples of 16 bits: what one allocation of FFmpeg's may hold for each pixel of a frame
 SPARE_BYTES = 64 << 20  # that an allocation may have beside: packets, indexes
+MAX_INDEX_ENTRIES = 8_000_000  # samples of all tracks of an MP4 or MOV: FFmpeg takes up to 40 bytes for each
+MAX_BOXES = 200_000  # of the same
+MAX_BOX_DEPTH = 12  # of the same; FFmpeg's limit is a little lower
+MAX_HEADER_BYTES = 64 << 20  # of a compressed header of a MOV
+BOXES_OF_BOXES = b"moov trak mdia minf stbl moof traf mvex edts udta tref dinf gmhd wave ilst cmov".split()
+SOUND_CHUNK = 1024  # samples that share an entry, where they are counted one by one
 PROBE_BYTES = 5_000_000  # read to find out what the streams are, FFmpeg's own default
 DECODER_THREADS_BYTES = 400_000_000  # of frames that the threads of a decoder work on together
 MAX_DECODER_THREADS = 16  # FFmpeg's own limit
@@ -55,8 +65,8 @@ class VideoLimits:
 
     @property
     def decoder_options(self) -> dict[str, str]:
-        """Options of a decoder: larger frames are errors to it."""
-        return {"max_pixels": str(self.max_pixels)}
+        """Options of a decoder: larger frames are errors to it, which counts whole blocks of 16 or 64 px."""
+        return {"max_pixels": str(self.max_pixels + self.max_pixels // 8 + 128 * 128)}
 
 
 def require_av() -> None:
@@ -119,8 +129,8 @@ def open_container(path: Path, limits: VideoLimits) -> InputContainer:
         "probesize": str(PROBE_BYTES),
     }
     try:
-        with open_regular(path):  # a pipe, on which FFmpeg would wait, is none
-            pass
+        with open_regular(path) as file:  # a pipe, on which FFmpeg would wait, is none
+            check_index(file, name)
         return av.open(ffmpeg_path(path), "r", metadata_errors="replace", options=options)
     except FileNotFoundError:
         raise VideoError(f"{name}: no such file; check the path") from None
@@ -137,6 +147,62 @@ def open_container(path: Path, limits: VideoLimits) -> InputContainer:
     except (av.error.FFmpegError, ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise VideoError(f"{name}: cannot be opened ({printable(reason)}); give a video") from error
+
+
+def check_index(file: BinaryIO, name: str) -> None:
+    """Check how many samples the headers of an MP4 or MOV announce: a hundred bytes may announce millions.
+
+    Raises:
+        VideoError: they are too many.
+    """
+    try:
+        entries = _announced(file, os.fstat(file.fileno()).st_size, [MAX_BOXES], {})
+    except (struct.error, zlib.error):  # it is cut short
+        return
+    if entries > MAX_INDEX_ENTRIES:
+        raise VideoError(f"{name}: its header announces more than {MAX_INDEX_ENTRIES} samples; give a shorter video")
+
+
+def _announced(file: BinaryIO, end: int, left: list[int], track: dict[bytes, bool], depth: int = 0) -> float:
+    """Return the number of samples that the boxes from here to `end` announce.
+
+    Args:
+        file: at the start of a box.
+        end: where the last one ends.
+        left: how many more boxes may be read.
+        track: gets whether the track is sound, and whether its samples are counted one by one, as in PCM.
+        depth: of the boxes in others.
+    """
+    total = 0.0
+    while (start := file.tell()) + 8 <= end:
+        left[0] -= 1
+        if left[0] < 0 or depth > MAX_BOX_DEPTH:
+            return math.inf
+        size, kind = struct.unpack(">I4s", file.read(8))
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8))
+        stop = min(start + size, end) if size else end
+        if stop < file.tell():
+            break
+        if kind in BOXES_OF_BOXES:
+            inner: dict[bytes, bool] = {} if kind == b"trak" else track
+            samples = _announced(file, stop, left, inner, depth + 1)
+            is_chunked = kind == b"trak" and inner.get(b"hdlr") and inner.get(b"stts")
+            total += samples / SOUND_CHUNK if is_chunked else samples
+        elif kind == b"cmvd":
+            unpacked = zlib.decompressobj().decompress(file.read(stop - file.tell())[4:], MAX_HEADER_BYTES)
+            total += _announced(io.BytesIO(unpacked), len(unpacked), left, track, depth + 1)
+        elif kind in (b"stsz", b"stz2"):
+            total += struct.unpack(">8xI", file.read(12))[0]
+        elif kind == b"trun":
+            total += struct.unpack(">4xI", file.read(8))[0]
+        elif kind == b"stts":
+            entries, _, ticks = struct.unpack(">4xIII", file.read(16))
+            track[kind] = (entries, ticks) == (1, 1)
+        elif kind == b"hdlr":
+            track[kind] = track.get(kind, False) or file.read(12)[8:] == b"soun"  # that of its data comes, too
+        file.seek(stop)
+    return total
 
 
 def video_stream(container: InputContainer, path: Path, limits: VideoLimits) -> VideoStream:

@@ -216,6 +216,7 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     if bits > MAX_BITS:
         raise VideoError(f"{name}: its samples are floating-point numbers; convert it to 16 bits")
     width_px, height_px = _upright_size(first)
+    check_size(width_px, height_px, name, limits)
     # Of many kinds of files, only the decoder knows it
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or None
     rate = video.average_rate or video.guessed_rate or USUAL_RATE
