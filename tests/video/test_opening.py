@@ -139,8 +139,8 @@ def test_packets_that_cannot_be_decoded_have_an_end(studio, frames, tmp_path: Pa
     "error",
     [
         av.error.UnknownError(1, "strange"), av.error.ProtocolNotFoundError(1, "strange"), OverflowError("strange"),
-        ValueError("strange\nindeed"), MemoryError(), RuntimeError("strange"), UnicodeDecodeError("ascii", b"x", 0, 1, "strange"),
-        AttributeError("strange"), IndexError("strange"), ZeroDivisionError("strange"),
+        ValueError("strange\nindeed"), MemoryError(), RuntimeError("strange"), AttributeError("strange"),
+        UnicodeDecodeError("ascii", b"x", 0, 1, "strange"), IndexError("strange"), ZeroDivisionError("strange"),
     ],
 )  # fmt: skip
 def test_whatever_a_library_raises_is_one_line(video: Path, monkeypatch, error: Exception) -> None:

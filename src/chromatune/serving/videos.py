@@ -241,8 +241,8 @@ class Videos:
         except ChromaTuneError as error:
             line = str(error).replace(str(job.source), job.name).replace(str(job.result), job.name)
             job.line, job.state = without_paths(line), "failed"
-        except (MemoryError, OSError):
-            LOG.warning("a video failed for want of memory or disk space", exc_info=True)
+        except (MemoryError, OSError) as error:
+            LOG.warning("a video failed for want of memory or disk space: %r", error)
             job.line = f"{job.name}: not enough memory or disk space at the moment; send it again"
             job.state = "failed"
         except Exception:
