@@ -150,7 +150,7 @@ def test_hints_on_frames_that_are_not_there_have_a_line(client, settled, short):
     ],
 )
 def test_limits_have_a_line_and_leave_nothing(
-    client_of, scripted, settled, video_bytes, limits, line, temporary_folder
+    client_of, scripted, settled, video_bytes, limits, line, temporary_folder, until
 ):
     client = client_of(scripted, **limits)
     answer = client.post("/v1/videos", files={"video": ("garden.mp4", video_bytes(4))})
