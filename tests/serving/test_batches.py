@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
 
 import pytest
 
 from chromatune.errors import ModelError, NotAPictureError, PhotoError
+from chromatune.options import ColorizeOptions
+from chromatune.serving.batches import Batch, BatchPhoto, remove_batch, zip_response
+from chromatune.serving.predictor import EncodedImage
+from chromatune.serving.store import SessionStore
 
 
 @pytest.fixture
@@ -130,3 +135,46 @@ def test_the_apps_end_leaves_nothing(client_of, scripted, temporary_folder):
     client.__exit__(None, None, None)
     assert list(temporary_folder.iterdir()) == []
     client.__enter__()
+
+
+def test_names_in_the_archive_come_out_everywhere(client, until):
+    names = ["3-a.png", "a.png", "a.png", "A.png", "con.png", ".htaccess", "failures.txt", "g\u202egpj.png", "h" * 300]
+    answer = client.post("/v1/batches", files=[("photos", (name, name.encode())) for name in names])
+    key = answer.json()["id"]
+    finished(client, until, key)
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/batches/{key}/zip").content)) as archive:
+        found = archive.namelist()
+    assert len({name.casefold() for name in found}) == len(names)
+    assert "_con.color.png" in found and "htaccess.color.png" in found
+    assert all(name.isprintable() and len(name.encode()) <= 210 and name[0] != "." for name in found)
+
+
+def test_a_batch_that_is_deleted_while_its_archive_is_read_gives_all_of_it(tmp_path):
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    photos = [
+        BatchPhoto(name, folder / name, "done", image=EncodedImage(b"", ".png", {"name": name}), result=folder / name)
+        for name in ("a.png", "b.png")
+    ]
+    for photo in photos:
+        photo.source.write_bytes(b"colored")
+    batch = Batch(folder, "mini", ColorizeOptions(), photos)
+    store = SessionStore[Batch](1, 1, "gone", remove_batch)
+    key, chunks = store.add(batch), zip_response(batch)
+
+    async def read() -> bytes:
+        data = await anext(chunks)
+        store.remove(key)
+        return data + b"".join([chunk async for chunk in chunks])
+
+    with zipfile.ZipFile(io.BytesIO(asyncio.run(read()))) as archive:
+        assert archive.testzip() is None and len(archive.namelist()) == 2
+    assert not folder.exists()
+
+
+def test_any_error_ends_a_photo_as_failed(client, until, scripted, caplog):
+    scripted.error = ZeroDivisionError("unforeseen")
+    key = send(client, "a.png").json()["id"]
+    (photo,) = finished(client, until, key)["photos"]
+    assert (photo["state"], "an error of the server" in photo["line"]) == ("failed", True)
+    assert "unforeseen" in caplog.text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from chromatune.cancellation import Cancelled, check_cancelled
 from chromatune.serving.bounded_pool import BoundedPool
 from chromatune.serving.predictor import QueueFull
 
@@ -110,5 +111,42 @@ def test_one_that_goes_away_just_as_it_is_given_a_slot():
         go.set()
         await running
         pool.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_task_that_nobody_waits_for_stops_and_frees_its_slot():
+    async def scenario() -> None:
+        pool, began = BoundedPool(1, 0, "test"), threading.Event()
+
+        def work() -> None:
+            began.set()
+            while True:  # without an end of its own
+                check_cancelled()
+
+        task = asyncio.create_task(pool.run(work))
+        await until(began.is_set)
+        task.cancel()
+        await until(lambda: pool.in_use == 0)
+        assert await pool.run(lambda: "next") == "next"
+        pool.stop()
+
+    asyncio.run(scenario())
+
+
+def test_stopped_it_ends_what_is_in_progress():
+    async def scenario() -> None:
+        pool, began = BoundedPool(1, 0, "test"), threading.Event()
+
+        def work() -> None:
+            began.set()
+            while True:
+                check_cancelled()
+
+        task = asyncio.create_task(pool.run(work))
+        await until(began.is_set)
+        await asyncio.to_thread(pool.stop)
+        with pytest.raises(Cancelled):
+            await task
 
     asyncio.run(scenario())

@@ -49,6 +49,17 @@ def test_a_foreign_origin_is_refused(client, scripted, origin, photo):
     assert (answer.status_code, scripted.requests) == (403, [])
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://]", "null", "http://a b", "file://", ""])
+def test_an_origin_that_is_no_url_is_refused(client, origin):
+    assert client.get("/healthz", headers={"origin": origin}).status_code == 403
+
+
+def test_a_target_that_is_a_whole_url_is_one_of_this_host(port_of, scripted):
+    port = port_of(scripted)
+    for target, status in ((f"http://127.0.0.1:{port}/nowhere", b" 404 "), ("http://evil.example/nowhere", b" 400 ")):
+        assert status in answer_of(request(port, f"GET {target} HTTP/1.1"))
+
+
 def test_the_own_origin_comes_in(client, photo):
     assert client.post("/v1/colorize", files=photo, headers={"origin": "http://127.0.0.1:8321"}).status_code == 200
 

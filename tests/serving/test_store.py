@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi import HTTPException
 
+from chromatune.serving.predictor import QueueFull
 from chromatune.serving.store import SessionStore
 
 
@@ -59,3 +60,45 @@ def test_removing():
     store.add("y")
     store.clear()
     assert (removed, len(store)) == (["x", "y"], 0)
+
+
+def test_busy_entries_neither_expire_nor_make_room():
+    clock, busy = Clock(), {"first"}
+    store = SessionStore[str](2, 1, "gone", clock=clock, full="all busy", is_busy=busy.__contains__)
+    first, second = store.add("first"), store.add("second")
+    clock.now = 1000
+    third = store.add("third")
+    assert (store.get(first), store.get(third)) == ("first", "third")
+    with pytest.raises(HTTPException):
+        store.get(second)
+    busy.add("third")
+    with pytest.raises(QueueFull, match="all busy"):
+        store.add("fourth")
+
+
+def test_a_reserved_place_is_nobody_elses():
+    store, _, removed = make(1)
+    with store.reserved():
+        with pytest.raises(QueueFull), store.reserved():
+            pass
+        key = store.add("mine")
+    assert (store.get(key), removed) == ("mine", [])
+    with store.reserved():  # where nothing comes, it is free again
+        pass
+    assert removed == ["mine"]
+    store.add("next")
+
+
+def test_together_entries_are_only_so_large():
+    sizes, removed = {"a": 5, "b": 5, "huge": 100}, list[str]()
+    store = SessionStore[str](10, 1, "gone", removed.append, Clock(), size_of=lambda each: sizes[each], max_bytes=12)
+    store.add("a")
+    store.add("b")
+    assert removed == []
+    store.add("huge")  # larger than all may be, and the only one then
+    assert (removed, len(store)) == (["a", "b"], 1)
+    sizes["huge"] = 1
+    store.add("a")
+    sizes["a"] = 20
+    store.remove_expired()  # one has grown
+    assert (removed, len(store)) == (["a", "b", "huge"], 1)

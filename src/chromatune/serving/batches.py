@@ -111,7 +111,7 @@ class Batches:
         """Start with none; `count` is called for each photo that is done."""
         self._predictor, self._settings, self._count = predictor, settings, count
         self.store = SessionStore[Batch](
-            settings.batches, settings.batch_minutes, NOT_STORED, _remove, full=FULL,
+            settings.batches, settings.batch_minutes, NOT_STORED, remove_batch, full=FULL,
             is_busy=lambda batch: not batch.is_done,
         )  # fmt: skip
 
@@ -176,7 +176,8 @@ class Batches:
         return sum(path.stat().st_size for path in files) / 1e6
 
 
-def _remove(batch: Batch) -> None:
+def remove_batch(batch: Batch) -> None:
+    """End the work on a batch and delete its files."""
     if batch.task is not None:
         batch.task.cancel()
     batch.is_removed = True

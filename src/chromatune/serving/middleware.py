@@ -8,6 +8,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -33,6 +34,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+LINGER_S = 10.0  # how long the rest of a refused request's body is read and discarded
 UNKNOWN = "other"  # a metric's label for paths that are no routes and for unknown methods: clients invent them
 METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 
@@ -56,12 +58,20 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
-        started = False
+        started, complete = False, False
+
+        async def receive_noted() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = not message.get("more_body", False)
+            return message
 
         async def send_guarded(message: Message) -> None:
             nonlocal started
-            started = True
             if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= 400 and headers.get("connection", "").lower() == "close":
+                    await _discard_body(receive_noted, lambda: complete)
                 known = {key.lower() for key, _ in message["headers"]}
                 more = ((key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in known)
                 message["headers"] = [*message["headers"], *more]
@@ -76,7 +86,7 @@ class Guard:
             await _refuse(send_guarded, refusal)
             return
         try:
-            await self.app(scope, receive, send_guarded)
+            await self.app(scope, receive_noted, send_guarded)
         except asyncio.CancelledError:  # the server is told to stop, and has waited for long
             if not started:
                 await _refuse(send_guarded, HTTPException(503, "the server is stopping"))
@@ -136,6 +146,14 @@ def _host_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
+
+
+async def _discard_body(receive: Receive, is_complete: Callable[[], bool]) -> None:
+    """Read on for a while: where a connection closes on a client that still sends, it never sees the response."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while not is_complete():
+                await receive()
 
 
 async def _refuse(send: Send, refusal: HTTPException) -> None:

@@ -1,0 +1,112 @@
+"""Connections: bounded in number, and heads in bytes and time."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from chromatune.serving import run
+from chromatune.serving.run import MAX_HEAD_BYTES, OnceAMinute, most_connections
+from chromatune.serving.settings import make_serve_settings
+
+
+def connect(port: int, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(sent)
+    return connection
+
+
+def get(port: int) -> bytes:
+    with connect(port, f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()) as one:
+        return one.recv(65536).split(b" ")[1]
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Waits until the server closes it."""
+    with connection:
+        try:
+            while connection.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+    return True
+
+
+@pytest.mark.parametrize("header", [b"X-Long: " + b"x" * 300_000, b"".join(b"X-%d: y\r\n" % n for n in range(30_000))])
+def test_a_head_without_end_is_refused(port_of, scripted, header):
+    port = port_of(scripted)
+    with connect(port) as connection:
+        try:
+            connection.sendall(b"GET / HTTP/1.1\r\n" + header)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+        except ConnectionError:  # it does not read to the end
+            pass
+    assert len(header) > MAX_HEAD_BYTES
+    assert get(port) == b"200"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+def test_a_head_has_a_deadline(port_of, scripted, monkeypatch, sent):
+    monkeypatch.setattr(run, "HEAD_S", 0.1)
+    assert is_closed(connect(port_of(scripted), sent))
+
+
+def test_the_idlest_connection_makes_room(port_of, scripted):
+    port = port_of(scripted, connections=8)
+    idle = [connect(port) for _ in range(20)]
+    assert get(port) == b"200"
+    assert all(is_closed(each) for each in idle[:12])
+    for each in idle:
+        each.close()
+
+
+def test_where_all_connections_are_busy_the_next_one_is_refused(port_of, scripted, photo, picture, until):
+    port = port_of(scripted, connections=8)
+    scripted.seconds = 600
+    body = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n' + picture() + b"\r\n--x--\r\n"
+    form = "POST /v1/colorize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    request = f"{form}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    busy = [connect(port, request) for _ in range(8)]
+    until(lambda: scripted.waiting == 8)
+    assert get(port) == b"503"
+    for each in busy:
+        each.close()
+    until(lambda: get(port) == b"200")
+
+
+def test_two_hosts_are_a_bad_request(port_of, scripted):
+    port = port_of(scripted)
+    own = f"Host: 127.0.0.1:{port}\r\n"
+    for hosts in (f"{own}Host: evil.example\r\n", f"Host: evil.example\r\n{own}"):
+        with connect(port, f"GET /healthz HTTP/1.1\r\n{hosts}\r\n".encode()) as connection:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
+def test_connections_leave_descriptors_for_files():
+    import resource
+
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from chromatune.serving.run import most_connections\n"
+        "from chromatune.serving.settings import make_serve_settings\n"
+        "print(most_connections(make_serve_settings(connections=5000)))"
+    )
+    assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) == 96
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 600 or most_connections(make_serve_settings()) == 256
+
+
+def test_the_log_says_the_same_once_a_minute():
+    now = [0.0]
+    log_filter = OnceAMinute(lambda: now[0])
+
+    def said(line: str) -> bool:
+        return log_filter.filter(logging.LogRecord("uvicorn", logging.WARNING, "a.py", 1, line, None, None))
+
+    assert [said("bad request"), said("bad request"), said("other")] == [True, False, True]
+    now[0] = 61
+    assert said("bad request")
