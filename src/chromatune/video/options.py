@@ -13,6 +13,9 @@ from chromatune.options import ColorizeOptions
 from chromatune.video.reading import by_number
 
 
+MAX_DIGITS = 20  # of a frame's number
+
+
 @dataclass(frozen=True, eq=False)
 class VideoOptions:
     """How a video is colorized.
@@ -55,7 +58,7 @@ def parse_frame_point(text: str) -> tuple[int, Hints]:
         OptionsError: it is written otherwise.
     """
     number, colon, point = text.partition(":")
-    if not colon or not number.strip().isdecimal():
+    if not colon or not number.strip().isdecimal() or len(number) > MAX_DIGITS:
         raise OptionsError(f"hint {shown(text)}: accepted is FRAME:X,Y=COLOR, such as 120:420,310=#a03020")
     return int(number), parse_point(point)
 
