@@ -12,7 +12,6 @@ from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
 from chromatune.video.reading import by_number
 
-
 MAX_DIGITS = 20  # of a frame's number
 
 
