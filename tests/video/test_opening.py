@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from pathlib import Path
 
 import av
@@ -109,6 +110,17 @@ def test_an_index_is_not_longer_than_the_limit(studio, frames, tmp_path: Path) -
     struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, MAX_INDEX_ENTRIES + 1)  # samples of a byte each
     path.write_bytes(data)
     assert f"announces more than {MAX_INDEX_ENTRIES} samples" in line_of(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="FFmpeg's library is not reached everywhere")
+def test_no_allocation_is_larger_than_frames_need(video: Path) -> None:
+    try:
+        open_video(video, limits=VideoLimits(10_000))
+        with pytest.raises(MemoryError):
+            av.VideoFrame(9000, 9000, "gray").make_writable()
+    finally:
+        open_video(video)
+    av.VideoFrame(9000, 9000, "gray")
 
 
 def test_there_are_not_more_tracks_than_the_limit(tmp_path: Path) -> None:

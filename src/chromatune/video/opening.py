@@ -111,8 +111,12 @@ def ffmpeg_path(path: Path) -> str:
     return f"file:{path}"
 
 
-def open_container(path: Path, limits: VideoLimits) -> InputContainer:
+def open_container(path: Path, limits: VideoLimits | None) -> InputContainer:
     """Open a video's file; no picture of it is decoded.
+
+    Args:
+        path: the file.
+        limits: of its frames; None where none will be decoded.
 
     Raises:
         VideoError: there is no such file, or it is no video in one of the formats of `DEMUXERS`.
@@ -120,7 +124,8 @@ def open_container(path: Path, limits: VideoLimits) -> InputContainer:
     import av
 
     name = printable(str(path))
-    _limit_allocations(limits.max_pixels * MAX_PIXEL_BYTES + SPARE_BYTES)
+    if limits is not None:
+        _limit_allocations(limits.max_pixels * MAX_PIXEL_BYTES + SPARE_BYTES)
     options = {
         "format_whitelist": ",".join(DEMUXERS),
         "codec_whitelist": ",".join(PROBED_SOUND),

@@ -145,7 +145,7 @@ class Sound:
             VideoError: it cannot be opened, or its sound is of an unknown kind.
         """
         with errors_as_lines(path):
-            self._container = open_container(path, NO_LIMITS)
+            self._container = open_container(path, None)
             self.streams: list[AudioStream] = list(self._container.streams.audio)
         if any(each.codec_context is None for each in self.streams):
             self.close()
