@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
+from chromatune.hints.hints import Layer, Stroke
 from chromatune.options import make_options
+from chromatune.serving import responses
 from chromatune.serving.local import read_hints
 from chromatune.serving.predictor import QueueFull
 
@@ -143,6 +146,7 @@ def test_hints_come_as_json_and_as_a_layer(client, scripted, photo):
     answer = client.post("/v1/colorize", files=files, data={"hints": json.dumps(hints)})
     assert answer.status_code == 200
     layer, stroke = read_hints(scripted.requests[0]).marks
+    assert isinstance(layer, Layer) and isinstance(stroke, Stroke)
     assert (layer.width_px, stroke.color) == (8, (160, 48, 32))
 
 
@@ -197,3 +201,20 @@ def test_the_predictor_stops_with_the_app(client_of, scripted):
     client.__exit__(None, None, None)
     assert scripted.stopped
     client.__enter__()
+
+
+def test_a_large_result_is_sent_from_the_disk_and_leaves_nothing(client, photo, monkeypatch, temporary_folder):
+    opened, on_disk = list[IO[bytes]](), responses._on_disk
+
+    def noting(data: bytes) -> IO[bytes]:
+        opened.append(on_disk(data))
+        return opened[-1]
+
+    monkeypatch.setattr(responses, "_on_disk", noting)
+    large = bytes(range(256)) * 4000
+    answer = client.post("/v1/colorize", files={"photo": ("x.png", large)})
+    assert answer.content == b"colored " + large
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert opened[0].closed and list(temporary_folder.iterdir()) == []
+    client.post("/v1/colorize", files=photo)
+    assert len(opened) == 1  # a small one is not

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,11 +65,13 @@ def test_a_moved_file_outlives_its_request(temporary_folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="lists its descriptors as Linux does")
 def test_a_batch_of_large_photos_takes_no_descriptors(client, scripted, temporary_folder, monkeypatch):
-    most = []
-    move = StoredFile.move_to
-    monkeypatch.setattr(
-        StoredFile, "move_to", lambda self, to: (most.append(len(os.listdir("/proc/self/fd"))), move(self, to))
-    )
+    most, move = list[int](), StoredFile.move_to
+
+    def noting(self: StoredFile, target: Path) -> None:
+        most.append(len(os.listdir("/proc/self/fd")))
+        move(self, target)
+
+    monkeypatch.setattr(StoredFile, "move_to", noting)
     before = len(os.listdir("/proc/self/fd"))
     files = [("photos", (f"{number}.png", bytes(MEMORY_BYTES + 1))) for number in range(100)]
     assert client.post("/v1/batches", files=files).status_code == 202
@@ -97,10 +100,14 @@ def test_who_uploads_has_a_place_that_nobody_else_gets(port_of, scripted, tempor
     first.close()
 
 
-def test_a_refusal_reaches_a_client_that_sends_on_and_closes(port_of, scripted):
+def test_a_refusal_waits_for_what_a_client_that_closes_still_sends(port_of, scripted):
     scripted.slots = 0
     connection = head(port_of(scripted), "/v1/colorize", "Content-Length: 3000000", "Connection: close")
     for _ in range(30):
+        connection.settimeout(0.05)
+        with pytest.raises(TimeoutError):  # with the response, the connection would close on it
+            connection.recv(1)
+        connection.settimeout(60)
         connection.sendall(bytes(100_000))
     assert status_of(connection) == b"429"
 

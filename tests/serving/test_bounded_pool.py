@@ -150,3 +150,22 @@ def test_stopped_it_ends_what_is_in_progress():
             await task
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "said", ["std::bad_alloc", "Failed to allocate memory for requested buffer", "Insufficient memory"]
+)
+def test_an_allocation_that_failed_in_a_library_is_a_lack_of_memory(said):
+    async def scenario() -> None:
+        pool = BoundedPool(1, 0, "test")
+
+        def work(line: str) -> None:
+            raise RuntimeError(line)
+
+        with pytest.raises(MemoryError):
+            await pool.run(lambda: work(said))
+        with pytest.raises(RuntimeError, match="something else"):
+            await pool.run(lambda: work("something else"))
+        pool.stop()
+
+    asyncio.run(scenario())

@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -110,3 +111,19 @@ def test_the_log_says_the_same_once_a_minute():
     assert [said("bad request"), said("bad request"), said("other")] == [True, False, True]
     now[0] = 61
     assert said("bad request")
+
+
+def test_a_client_that_does_not_read_its_response_is_closed(port_of, scripted, photo, picture, monkeypatch):
+    monkeypatch.setattr(run, "STALLED_S", 0.1)
+    port = port_of(scripted)
+    content = picture() + bytes(30_000_000)
+    body = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    form = "POST /v1/colorize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"{form}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        aborted = threading.Event()
+        monkeypatch.setattr(run.BoundedConnection, "connection_lost", lambda self, error: aborted.set())
+        assert aborted.wait(60)

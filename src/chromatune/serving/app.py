@@ -165,7 +165,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         metrics.photos.inc()
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse(image.facts)
-        return image_response(image)
+        return await image_response(image)
 
     app.include_router(router)
 

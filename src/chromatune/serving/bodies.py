@@ -19,6 +19,7 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
+from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import Content
 
 MEMORY_BYTES = 64 * 1024  # of a form's file; larger ones lie on the disk
@@ -184,7 +185,7 @@ class BoundedRequest(Request):
                 self._form = await parser.parse() if is_form else FormData()
             except MultiPartException as error:
                 raise HTTPException(400, f"the form cannot be read: {error.message}") from None
-            except (OSError, MemoryError) as error:
+            except (OSError, MemoryError, RuntimeError) as error:
                 raise no_room(error) from error
         return self._form
 
@@ -206,14 +207,14 @@ def parse_json(data: bytes) -> Any:
         raise json.JSONDecodeError("no JSON", "", 0) from None
 
 
-def no_room(error: OSError | MemoryError) -> HTTPException:
+def no_room(error: OSError | MemoryError | RuntimeError) -> HTTPException:
     """Return the refusal of a request for which this machine has no memory, disk or descriptors at the moment."""
     number = getattr(error, "errno", None)
     if number in NO_ROOM:
         return HTTPException(507, "the server's disk is full; send less, or try again later", RETRY_LATER)
     if number in NO_DESCRIPTORS:
         return HTTPException(503, "the server has too many files open; try again in a moment", RETRY_LATER)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+    if number == errno.ENOMEM or says_no_memory(error):
         return HTTPException(503, "not enough memory at the moment; try again later", RETRY_LATER)
     return HTTPException(500, "the server cannot store the upload; look at its log")
 

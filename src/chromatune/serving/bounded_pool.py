@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,15 @@ from chromatune.cancellation import cancellable
 from chromatune.serving.predictor import QueueFull
 
 T = TypeVar("T")
+# What libraries raise where an allocation failed: ONNX Runtime, OpenCV, torch, and Python for a thread's stack
+NO_MEMORY = re.compile(
+    r"bad.?alloc|out of memory|insufficient memory|allocate memory|failed to allocate|start new thread", re.I
+)
+
+
+def says_no_memory(error: Exception) -> bool:
+    """Return whether an error of a library means that memory is short."""
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 class BoundedPool:
@@ -75,6 +85,10 @@ class BoundedPool:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             abandoned.set()
+            raise
+        except Exception as error:
+            if says_no_memory(error):
+                raise MemoryError from error
             raise
 
     def stop(self) -> None:

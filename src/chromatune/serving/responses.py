@@ -6,22 +6,25 @@ import asyncio
 import json
 import math
 import os
+import tempfile
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import IO, Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.concurrency import iterate_in_threadpool
 
 from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.options import ColorizeOptions, make_options
-from chromatune.serving.bodies import bounded_route, no_room, stored
+from chromatune.serving.bodies import RETRY_LATER, bounded_route, no_room, stored
+from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import MAX_REFERENCES, Content, EncodedImage, Predictor, QueueFull, Unavailable
 from chromatune.serving.settings import ServeSettings
 
@@ -35,6 +38,7 @@ ReferenceField: TypeAlias = Annotated[
 MEDIA_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff", ".webp": "image/webp", ".bmp": "image/bmp",
 }  # fmt: skip
+CHUNK_BYTES = 256 * 1024  # of a response that is sent from the disk
 MAX_HEADER = 1000  # characters of a fact in a header
 POLL_S = 0.25  # between two looks whether the client is still there
 MAX_FORM_FIELD_BYTES = 8_000_000  # of a form's field that is no file: hints as JSON may hold painted layers
@@ -139,8 +143,11 @@ def photo_route(predictor: Predictor, settings: ServeSettings) -> type[APIRoute]
     return bounded_route(settings.max_upload_mb, settings.timeout_s, place)
 
 
-def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
-    """Return a file with its facts as headers; values that are no plain text are percent-encoded."""
+async def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
+    """Return a file with its facts as headers; values that are no plain text are percent-encoded.
+
+    A large one is sent from the disk: clients that read slowly would hold it in memory.
+    """
     headers = {
         f"x-chromatune-{name.replace('_', '-')}": quote(text[:MAX_HEADER], safe=" ,.:;()+-/=")
         for name, value in image.facts.items()
@@ -148,7 +155,32 @@ def image_response(image: EncodedImage, disposition: str = "inline") -> Response
     }
     if "name" in image.facts:
         headers["content-disposition"] = f"{disposition}; filename*=UTF-8''{quote(result_name(image), safe='')}"
-    return Response(image.data, media_type=MEDIA_TYPES.get(image.suffix, "application/octet-stream"), headers=headers)
+    media_type = MEDIA_TYPES.get(image.suffix, "application/octet-stream")
+    if len(image.data) <= CHUNK_BYTES:
+        return Response(image.data, media_type=media_type, headers=headers)
+    headers["content-length"] = str(len(image.data))
+    chunks = _chunks(await asyncio.to_thread(_on_disk, image.data))
+    return StreamingResponse(iterate_in_threadpool(chunks), media_type=media_type, headers=headers)
+
+
+def _on_disk(data: bytes) -> IO[bytes]:
+    """Return an open file without a name: it goes when it is closed."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - `_chunks` closes it
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
 
 
 def result_name(image: EncodedImage) -> str:
@@ -225,6 +257,12 @@ def add_error_handlers(app: FastAPI) -> None:
             return _failed(404, "it was deleted meanwhile")
         refusal = no_room(error)
         return _failed(refusal.status_code, refusal.detail, dict(refusal.headers or {}))
+
+    @app.exception_handler(RuntimeError)
+    async def no_thread(_: Request, error: RuntimeError) -> JSONResponse:
+        if not says_no_memory(error):
+            raise error
+        return _failed(503, str(no_room(error).detail), RETRY_LATER)
 
     @app.exception_handler(Cancelled)
     async def stopping(_: Request, __: Cancelled) -> JSONResponse:

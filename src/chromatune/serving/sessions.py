@@ -157,7 +157,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         """JPEG, or PNG where the photo has transparency; with strength 0, the original photo."""
         working = store.get(key).preview(edit, min(edit.max_pixels, settings.max_pixels))
         with metrics.previews.time():
-            return image_response(await in_time(request, working, settings.timeout_s))
+            return await image_response(await in_time(request, working, settings.timeout_s))
 
     @edits.post(
         "/v1/sessions/{key}/result",
@@ -168,7 +168,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
     async def result(request: Request, key: Key, edit: Annotated[EditRequest, Body()]) -> Response:
         """The file at full size, the same as /v1/colorize gives for all options and hints together."""
         working = store.get(key).finish(edit)
-        return image_response(await in_time(request, working, settings.timeout_s), "attachment")
+        return await image_response(await in_time(request, working, settings.timeout_s), "attachment")
 
     app.include_router(edits)
 

@@ -71,7 +71,7 @@ class ServeSettings(BaseModel):
         16, ge=1, le=1000, description="Photos open for edits; if there are more, the least recently used is closed."
     )
     max_sessions_mb: float = Field(
-        2000.0, gt=0, le=1_000_000, description="Memory of open photos; beyond it the least recently used are closed."
+        1000.0, gt=0, le=1_000_000, description="Memory of open photos; beyond it the least recently used are closed."
     )
     session_minutes: float = Field(
         30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."
