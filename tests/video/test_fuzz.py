@@ -53,7 +53,7 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
         case how:
             top = len(data) if how == 3 else min(len(data), 600)
             for place in rng.integers(top, size=int(rng.choice([1, 3, 10, 40]))):
-                spoiled[place] = int(rng.choice([0, 127, 128, 255, rng.integers(256)]))
+                spoiled[place] = (0, 127, 128, 255, int(rng.integers(256)))[int(rng.integers(5))]
     return bytes(spoiled)
 
 

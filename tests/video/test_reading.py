@@ -120,7 +120,7 @@ def test_sound_that_does_not_fit_is_not_blamed_on_the_disk(studio, frames, tmp_p
         packets = [packet for packet in self._container.demux(self.streams) if packet.dts is not None]
         return iter([*packets[3:], *packets[:3]])
 
-    monkeypatch.setattr("chromatune.video.reading.Sound.packets", backwards)
+    monkeypatch.setattr("chromatune.video.sound.Sound.packets", backwards)
     with pytest.raises(VideoError, match=r"its sound does not fit into it .*; give a name ending in \.mkv"):
         rewritten(video, tmp_path / "out.mp4")
 

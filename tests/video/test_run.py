@@ -111,7 +111,6 @@ def damaged_caches() -> dict[str, Any]:
         "empty": lambda data, arrays: b"",
         "text": lambda data, arrays: b"no arrays at all\n" * 20,
         "flipped": lambda data, arrays: data[:400] + bytes([data[400] ^ 255]) + data[401:],
-        "twice": lambda data, arrays: data + data[:-30],
         "missing": lambda data, arrays: {name: array for name, array in arrays.items() if name != "lumas"},
         "objects": other(offsets=lambda array: array.astype(object)),
         "numbers": other(chromas=lambda array: array * np.nan),

@@ -8,6 +8,7 @@ flow.py              motion and exposure between two pictures, and the confidenc
 hint_propagation.py  hints on a frame ⇒ all keyframes of its shot
 shot_colorizer.py    a shot's keyframes ⇒ the model ⇒ chroma of all its frames, cached
 yuv.py               luma and chroma ⇒ planes of a frame
+sound.py             sound, copied or converted
 writing.py           colored frames and sound ⇒ a video's file, or a folder
 options.py           options of a video, and hints by frame
 run.py               all of it, in order

@@ -26,9 +26,7 @@ from chromatune.video.opening import (
 from chromatune.video.video import Frame, Video, VideoInfo
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -133,40 +131,6 @@ class VideoFile:
                 f"{self._name}: frame {number} is {width_px} × {height_px} px of {bits} bits where the first is "
                 f"{info.width_px} × {info.height_px} px of {info.bits} bits; cut the video there, and give the parts"
             )
-
-
-class Sound:
-    """The sound of a video's file: streams as templates, and packets as they are, in the file's order."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file; `close` closes it.
-
-        Raises:
-            VideoError: it cannot be opened, or its sound is of an unknown kind.
-        """
-        with errors_as_lines(path):
-            self._container = open_container(path, None)
-            self.streams: list[AudioStream] = list(self._container.streams.audio)
-        if any(each.codec_context is None for each in self.streams):
-            self.close()
-            raise VideoError(f"{printable(str(path))}: its sound is of an unknown kind; convert it, or leave it out")
-
-    def packets(self) -> Iterator[Packet]:
-        """Yield packets of all streams, each with a time, which grows in each stream."""
-        import av
-
-        latest: dict[int, int] = {}
-        with suppress(av.error.FFmpegError):  # the warnings of its frames say that the file is cut short
-            for packet in self._container.demux(self.streams) if self.streams else ():
-                index = packet.stream.index
-                if packet.dts is None or packet.dts < latest.get(index, packet.dts):
-                    continue  # an empty one stands at the end; times that run back fit into no file
-                latest[index] = packet.dts
-                yield packet
-
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
 
 
 @dataclass
