@@ -153,5 +153,4 @@ class SoundWriter:
         except av.error.FFmpegError:
             return  # a damaged one
         for frame in frames:
-            frame.pts = None  # the encoder counts its samples
             self._container.mux(stream.encode(frame))
