@@ -139,6 +139,20 @@ def test_hints_on_frames_that_are_not_there_have_a_line(client, settled, short):
     assert client.get(path).json()["state"] == "ready"
 
 
+def test_warnings_are_about_the_client_s_name_of_the_video(client, engine, settled):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream("ffv1", rate=25, width=96, height=64)
+        for _ in range(16):
+            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        out.mux(stream.encode())
+    path = sent(client, file.getvalue()[: len(file.getvalue()) * 2 // 3], "garden.mkv")
+    for state in ("ready", "done"):
+        status = settled(client, path)
+        assert (status["state"], status["line"].startswith("garden.mkv")) == (state, True), status
+        client.post(f"{path}/colorize", json={})
+
+
 @pytest.mark.parametrize(
     ("limits", "line"),
     [

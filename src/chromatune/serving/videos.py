@@ -125,6 +125,10 @@ class VideoJob:
         """Bytes of all its files."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
+    def shown(self, line: str) -> str:
+        """Return a line as the client may see it: with its name of the video, and without folders of this machine."""
+        return without_paths(line.replace(str(self.source), self.name).replace(str(self.result), self.name))
+
     def start_stage(self, name: str, length: int) -> Advance:
         """Begin a stage; the result counts one of its steps, and ends the work where the video was removed.
 
@@ -239,8 +243,7 @@ class Videos:
         except _TooLong:
             is_too_long = True
         except ChromaTuneError as error:
-            line = str(error).replace(str(job.source), job.name).replace(str(job.result), job.name)
-            job.line, job.state = without_paths(line), "failed"
+            job.line, job.state = job.shown(str(error)), "failed"
         except (MemoryError, OSError) as error:
             LOG.warning("a video failed for want of memory or disk space: %r", error)
             job.line = f"{job.name}: not enough memory or disk space at the moment; send it again"
@@ -275,7 +278,7 @@ class Videos:
         shots = shots_of(video, video_options, start_stage=job.start_stage)
         job.shots = _write_stills(job, video, shots, self._settings.max_video_mb * 1e6)
         job.frames = shots[-1].stop
-        job.line, job.state = "; ".join(video.warnings), "ready"
+        job.line, job.state = job.shown("; ".join(video.warnings)), "ready"
 
     def _colorize(self, job: VideoJob, video_options: VideoOptions) -> None:
         from chromatune.video import colorize_video, open_video
@@ -285,7 +288,7 @@ class Videos:
                 chroma.unlink()
         video = open_video(job.source, limits=self._limits)
         result = colorize_video(video, video_options, start_stage=job.start_stage)
-        job.line, job.state = without_paths("; ".join(result.warnings)), "done"
+        job.line, job.state = job.shown("; ".join(result.warnings)), "done"
 
 
 def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...], max_bytes: float) -> list[ShotStatus]:
