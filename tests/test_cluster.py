@@ -44,19 +44,28 @@ except OptionsError as error:
 
 
 OWN = """
-import json, os, subprocess, sys
+import json, os, stat, subprocess, sys
 from chromatune.cluster import joined
 with joined(None, cpus=1):
     import ray
     import psutil
     address = ray.get_runtime_context().gcs_address
     folder = ray._private.worker._global_node.get_temp_dir_path()
-    inside = [each.pid for each in psutil.Process().children(recursive=True)]
+    worker = ray.remote(num_cpus=0)(lambda: 1).remote()
+    ray.get(worker)
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    inside = [each.pid for each in family[1:]]
+    listening = [each.laddr.ip for one in family for each in one.net_connections("tcp") if each.status == "LISTEN"]
+    outside = [each for each in listening if "127.0.0.1" not in each]
+    parents = [os.path.dirname(folder), *(parent for parent, _, _ in os.walk(folder))]
+    shared = [parent for parent in parents if stat.S_IMODE(os.stat(parent).st_mode) & 0o077]
     code = f"import ray; ray.init(address={address!r})"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    bare["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it looks for it at this machine's other address
     stranger = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, timeout=200).returncode
 alive = [each for each in inside if psutil.pid_exists(each) and psutil.Process(each).status() != "zombie"]
-print(json.dumps([len(inside), stranger, os.path.exists(folder), alive, os.environ["RAY_USAGE_STATS_ENABLED"]]))
+left = os.path.exists(os.path.dirname(folder))
+print(json.dumps([len(inside), stranger, left, alive, os.environ["RAY_USAGE_STATS_ENABLED"], outside, shared]))
 """
 
 
@@ -66,6 +75,7 @@ def test_a_ray_of_ones_own_takes_no_strangers_and_leaves_nothing():
     done = subprocess.run(
         [sys.executable, "-c", OWN], capture_output=True, text=True, timeout=300, check=True, env=environment
     )
-    inside, stranger, left, alive, usage = json.loads(done.stdout)
+    inside, stranger, left, alive, usage, outside, shared = json.loads(done.stdout)
     assert inside > 2 and stranger != 0
     assert (left, alive, usage) == (False, [], "0")
+    assert (outside, shared) == ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -291,3 +292,9 @@ def test_two_hundred_damaged_files_are_one_line_or_read(imdb: Path) -> None:
         except DataError as error:
             message = str(error)
         assert (message or "-").isprintable(), number
+
+
+def test_a_pipe_is_no_mat_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "imdb.mat")
+    with pytest.raises(DataError, match="is no file"):
+        imdb_wiki.open_imdb_wiki(tmp_path)

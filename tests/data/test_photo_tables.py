@@ -293,3 +293,29 @@ def test_captions_alone_leave_a_folder_a_folder(put, tmp_path: Path) -> None:
     put("a.png")
     write_table(tmp_path / "metadata.csv", [{"file_name": "a.png", "caption": "a cat"}])
     assert (open_source(tmp_path).kind, open_source(tmp_path).prompts) == ("folder", None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pipe_is_no_table(put, tmp_path: Path, form: str) -> None:
+    """Opening one would wait for ever."""
+    put("photos/a.png")
+    os.mkfifo(tmp_path / "photos" / f"metadata.{form}")
+    assert column_names(tmp_path / "photos" / f"metadata.{form}") == ()
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        tables.open_photo_tables(tmp_path, [tmp_path / "photos" / f"metadata.{form}"], {})
+
+
+@pytest.mark.parametrize("name", ["data.arrow", "state.json", "sub/train.parquet"])
+def test_a_pipe_is_no_file_of_a_data_set(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is no file"):
+        open_source(f"hf:{tmp_path}")
+
+
+def test_a_row_of_any_length_is_not_read(put, tmp_path: Path) -> None:
+    """A line of empty lists takes twenty times its length in memory."""
+    put("a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n{"x": [' + "[]," * 500_000 + "[]]}\n")
+    with pytest.raises(DataError, match="line 2 is longer than 1 MiB"):
+        tables.open_photo_tables(tmp_path, [tmp_path / "metadata.jsonl"], {})

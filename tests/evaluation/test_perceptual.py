@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
@@ -263,3 +264,9 @@ def test_a_row_is_compared_with_the_truths_of_its_own_photos(tmp_path):
             file.append({(perceptual.TRUTH, key): found, ("same", key): found, ("few", key): found + 3})
         distances = fid_rows(records, photos, file)
     assert distances == {Row("same"): pytest.approx(0, abs=1e-6), Row("few"): pytest.approx(18, rel=1e-5)}
+
+
+def test_a_pipe_is_no_file_of_features(tmp_path):
+    os.mkfifo(tmp_path / "features.bin")
+    with pytest.raises(DataError, match="is no file"):
+        FeatureFile(tmp_path / "features.bin", 2)

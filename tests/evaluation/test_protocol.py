@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 
@@ -138,3 +139,9 @@ def test_one_result_is_never_taken_for_several_photos(tmp_path, write_png, color
         except PhotoError as error:
             came = str(error)
         assert came.startswith(expected)
+
+
+def test_a_pipe_is_no_list_of_keys(tmp_path):
+    os.mkfifo(tmp_path / "keys.txt")
+    with pytest.raises(DataError, match="list of keys cannot be read"):
+        protocol._read_keys(tmp_path / "keys.txt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,11 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path, line):
     path.write_bytes(b'{"key": "a"}\n' + line + b'\n{"key": "b"}\n')
     with pytest.raises(DataError, match=r"lines\.jsonl: line 2 is damaged"):
         read_json_lines(path, ("key",))
+
+
+def test_a_pipe_is_no_file_of_lines(tmp_path):
+    os.mkfifo(tmp_path / "lines.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_json_lines(tmp_path / "lines.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        LineFile(tmp_path / "lines.jsonl", ("key",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,12 @@ def test_work_that_never_began_leaves_no_folder_and_deletes_nothing_else(tmp_pat
         discard_run_folder(folder, "run.json")
         assert sorted(path.name for path in folder.glob("*")) == list(kept)
         assert folder.exists() is bool(kept)
+
+
+def test_a_pipe_is_no_file_of_facts(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    with (
+        pytest.raises(DataError, match="cannot be read"),
+        lock_run_folder(tmp_path, "run.json", FACTS, "a run"),
+    ):
+        pass

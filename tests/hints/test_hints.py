@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
+from base64 import b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from chromatune.color import relative_chroma
 from chromatune.errors import ChromaTuneError, OptionsError, PhotoError
-from chromatune.hints import Hints, parse_point
-from chromatune.hints.hints import draw
+from chromatune.hints import Hints, Stroke, draw, parse_point
 from chromatune.images import Photo
 
 PHOTO = Photo(np.full((80, 120), 120, np.uint8), name="gray.png")
@@ -156,3 +161,108 @@ def test_a_large_layer_is_averaged_by_its_alpha():
     drawn = draw(Hints.from_layer(rgba), PHOTO, (40, 60))
     np.testing.assert_allclose(drawn.relative[20, 30], RED, rtol=2e-2)
     assert drawn.weight[20, 30] == pytest.approx(0.5, abs=0.05)
+
+
+def png(side: int) -> str:
+    """One-bit layer: some hundred bytes, whatever its size."""
+    image = Image.new("P", (side, side), 1)
+    image.putpalette([200, 30, 30, 0, 0, 0])
+    file = io.BytesIO()
+    image.save(file, "PNG", bits=1, transparency=0)
+    return b64encode(file.getvalue()).decode()
+
+
+def as_layers(side: int, count: int) -> dict[str, list[dict[str, object]]]:
+    return {"marks": [{"png": png(side), "width_px": side, "height_px": side}] * count}
+
+
+DOT = {"points": [[1, 1]], "color": "red"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"marks": [[]] * 200_000}, "marks, and the limit is 10,000"),
+        ({"marks": [{**DOT, "points": [[1, 1]] * 60_000}] * 2}, "120,000 points, and the limit is 100,000"),
+        ({"marks": [{"points": [[1, 1]] * 160_000}] * 2}, "values, and the limit is 500,000"),
+        (as_layers(8, 65), "65 layers, and the limit is 64"),
+        (as_layers(1024, 9), "pixels of layers, and the limit is 8,388,608"),
+        ({"marks": [[[[[[[[[[]]]]]]]]]]}, "nested more than 8 levels"),
+        ({"marks": [{**DOT, "points": [["x", "y"]] * 50_000}]}, "points"),
+    ],
+)
+def test_hints_of_too_much_are_one_line(given: dict[str, object], words: str) -> None:
+    with pytest.raises(OptionsError, match=words) as caught:
+        Hints.from_json(json.dumps(given))
+    assert len(str(caught.value)) < 300 and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, b"{" * 9, b"\xff\xfe", "[1e999, " + "9" * 5000 + "]", " " * (17 << 20)]
+)
+def test_json_that_is_none_or_too_long_is_one_line(text: str | bytes) -> None:
+    with pytest.raises(OptionsError, match="JSON"):
+        Hints.from_json(text)
+
+
+@pytest.mark.parametrize("number", ["1e999", "9" * 4000, "NaN", "-Infinity"])
+def test_coordinates_are_finite(number: str) -> None:
+    with pytest.raises(OptionsError):
+        Hints.from_json('{"marks":[{"points":[[NUMBER,1]],"color":"red"}]}'.replace("NUMBER", number))
+
+
+def test_validation_stops_at_the_first_wrong_mark() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Hints.model_validate({"marks": [[]] * 9000})
+    assert caught.value.error_count() < 5
+
+
+def test_too_many_marks_added_up_are_one_line() -> None:
+    many = Hints(marks=(Stroke(points=((1, 1),), color=(1, 2, 3)),) * 10_000)
+    with pytest.raises(OptionsError, match="10,001 marks"):
+        many.point(1, 1, "red")
+
+
+def test_a_stroke_of_very_many_wide_segments_is_the_area_near_its_line() -> None:
+    rng = np.random.default_rng(0)
+    points = np.column_stack([30 + 20 * rng.random(30_000), 40 + 2 * rng.random(30_000)])
+    stroke = draw(Hints().stroke(points.tolist(), 30, "#a03020"), PHOTO, (80, 120))
+    line = draw(Hints().stroke([(30, 41), (50, 41)], 31, "#a03020"), PHOTO, (80, 120))
+    assert np.abs(stroke.weight - line.weight).mean() < 0.02
+    np.testing.assert_allclose(stroke.relative[40, 40], RED, rtol=1e-5)
+
+
+def test_hints_that_paint_over_the_photo_again_and_again_are_refused() -> None:
+    hints = Hints(marks=(Stroke(points=((1, 1),), radius_px=1000, color=(1, 2, 3)),) * 9000)
+    with pytest.raises(PhotoError, match="some hundred times"):
+        draw(hints, PHOTO, (80, 120))
+
+
+@pytest.mark.parametrize("kind", ["P", "RGBA"])
+def test_a_large_layer_takes_some_bytes_a_pixel(kind: str, tmp_path: Path) -> None:
+    """Asserted by a limit of the process: 16 million pixels in 400 MB beyond what it has."""
+    path = tmp_path / "layer.png"
+    image = Image.new(kind, (4000, 4000), 0)
+    if kind == "P":
+        image.putpalette([200, 30, 30])
+    image.paste(1 if kind == "P" else (9, 9, 9, 255), (0, 0, 2000, 2000))
+    transparency = 0 if kind == "P" else None
+    image.save(path, transparency=transparency)
+    small = tmp_path / "small.png"
+    image.resize((1500, 1500)).save(small, transparency=transparency)
+    script = f"""
+import resource
+from chromatune.hints import Hints
+Hints.from_layer({str(small)!r})  # loads what is loaded late
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
+Hints.from_layer({str(path)!r})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_layer_of_a_side_that_no_picture_has_is_one_line() -> None:
+    given = as_layers(8, 1)
+    given["marks"][0]["width_px"] = 10**400
+    with pytest.raises(OptionsError, match="marks.0"):
+        Hints.from_json(given)

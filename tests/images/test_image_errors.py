@@ -84,7 +84,7 @@ def test_a_file_without_permission(tmp_path, files, monkeypatch):
         def forbidden(*_, **__):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(type(path), "open", forbidden)
+        monkeypatch.setattr("chromatune.images.reading.open_regular", forbidden)
     refused(path, "secret.png: no permission")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import struct
 import sys
 import zipfile
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from chromatune.cli import main
 from chromatune.errors import ModelError
-from chromatune.pipeline import load_pipeline
+from chromatune.pipeline import load_pipeline, weights_hash
 
 UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -234,14 +235,109 @@ def test_a_pickle_beside_or_instead_of_the_weights_is_never_read(folder, part, t
         ("scheduler/scheduler_config.json", {"trained_betas": []}, "scheduler"),
         ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero terminal SNR"),
         ("scheduler/scheduler_config.json", {"steps_offset": "one"}, "steps_offset"),
+        ("scheduler/scheduler_config.json", {"solver_order": 10**10}, "solver_order"),
+        ("unet/config.json", {"reverse_transformer_layers_per_block": 10**9}, "reverse_transformer_layers_per_block"),
+        ("unet/config.json", {"layers_per_block": 64, "transformer_layers_per_block": 64}, "layers_per_block"),
         ("chromatune.json", {"steps": 10**9}, "steps"),
         ("chromatune.json", {"size_px": "wide"}, "size_px"),
         ("chromatune.json", {"vivid": -1}, "vivid"),
+        ("chromatune.json", {"prompt": "red " * 10**6}, "prompt"),
     ],
 )  # fmt: skip
 def test_absurd_settings_are_named_before_anything_is_built(folder, name, changes, said):
     setting(name, **changes)(folder)
     assert said in refusal(folder)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, UNET, TEXT, VAE, "tokenizer/merges.txt", "unet/other.safetensors"])
+def test_a_pipe_is_no_file_of_a_model(folder, name):
+    """Opening one would wait for ever."""
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    line = refusal(folder)
+    assert Path(name).name in line and "pipe" in line
+
+
+def test_a_socket_or_a_device_is_no_file_of_a_model(folder):
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind("vae.socket")
+        Path("vae.socket").rename(folder / "vae" / "extra.json")
+        with pytest.raises(ModelError, match=r"vae/extra.json cannot be read"):
+            weights_hash(str(folder))
+        assert "vae/extra.json is a pipe, socket or device" in refusal(folder)
+        (folder / "vae" / "extra.json").unlink()
+    (folder / "unet" / "config.json").unlink()
+    (folder / "unet" / "config.json").symlink_to("/dev/zero")
+    assert "unet/config.json is a pipe, socket or device" in refusal(folder)
+
+
+def test_texts_that_no_model_has_are_not_read(folder):
+    """Sparse files: of settings, and of what the libraries read beside them."""
+    for name, size, said in (
+        ("unet/config.json", 5 << 20, "larger than 4 MB"),
+        ("unet/config.json", 3 << 30, "larger than 16 MB"),
+        ("tokenizer/added_tokens.json", 3 << 30, "larger than 16 MB"),
+    ):
+        kept = (folder / name).read_bytes() if (folder / name).exists() else b""
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+        assert f"{name} is {said}" in refusal(folder)
+        (folder / name).write_bytes(kept)
+
+
+def test_a_header_that_no_weights_have_is_not_read(folder):
+    with (folder / UNET).open("wb") as file:
+        file.write(struct.pack("<Q", 60 << 20))
+        file.truncate(61 << 20)
+    assert "is no safetensors file, or cut short" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("text_encoder/config.json", {"vocab_size": 1_000_000, "hidden_size": 8192}),
+        ("unet/config.json", {"class_embed_type": "timestep", "time_embedding_dim": 10**6}),
+        ("unet/config.json", {"num_class_embeds": 10**9}),
+        ("unet/config.json", {"conv_in_kernel": 10**4 + 1}),
+        ("vae/config.json", {"decoder_block_out_channels": [8192] * 4}),
+    ],
+)
+def test_settings_of_a_much_larger_model_make_no_room_for_it(folder, name, changes):
+    """Weights that are not stored would be made up, with terabytes of them."""
+    setting(name, **changes)(folder)
+    refusal(folder)
+
+
+def tokenizer(**changes: object) -> Spoil:
+    return setting("tokenizer/tokenizer.json", **changes)
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
+TOKENIZERS = [
+    tokenizer(pre_tokenizer=SPLIT),
+    tokenizer(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}),
+    tokenizer(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Sequence", "pretokenizers": [SPLIT]}]}),
+    tokenizer(pre_tokenizer={"type": "UnicodeScripts"}),
+    tokenizer(pre_tokenizer="Split"),
+    tokenizer(normalizer={"type": "Replace", "pattern": {"Regex": "(a|a)*b"}, "content": " "}),
+    tokenizer(normalizer={"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": "ab" * 10**6}),
+    tokenizer(normalizer={"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}),
+    tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": ""}),
+    tokenizer(added_tokens=[{"id": 9, "content": "x" * 10**6}]),
+    tokenizer(added_tokens=[{"id": index, "content": f"x{index}"} for index in range(5000)]),
+    tokenizer(added_tokens=[7]),
+    tokenizer(model={"type": "Unigram", "vocab": [["a", 0.0]]}),
+    tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.5}),
+    tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": [], "end_of_word_suffix": "w" * 10**6}),
+    tokenizer(model={"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []}),
+]
+
+
+@pytest.mark.parametrize("spoilt", TOKENIZERS)
+def test_a_tokenizer_is_one_of_clips(folder, spoilt):
+    """A pattern of a stranger's own can take hours over one prompt, and ends in a panic of the library."""
+    spoilt(folder)
+    assert "token" in refusal(folder)
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])

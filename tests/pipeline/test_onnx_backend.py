@@ -18,6 +18,7 @@ from chromatune.pipeline import available_models
 from chromatune.pipeline.model_files import find_model
 from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.runtimes import onnx_problem
+from chromatune.pipeline.truncation import PromptTokenizer
 
 MODELS = ("mini", "mini-base")
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "camera.png",
@@ -189,3 +190,20 @@ def test_the_stock_pipeline_opens_a_folder_with_graphs(model):
     photo = Image.fromarray(noise(64, 64)).convert("RGB")
     (image,) = stock_pipeline("colorize", image=photo, num_inference_steps=1, guidance_scale=1.0).images
     assert image.size == (64, 64)
+
+
+def test_prompts_are_not_kept_for_ever(monkeypatch):
+    """A server is asked for new ones all day."""
+    monkeypatch.setattr("chromatune.pipeline.onnx_backend.MOST_PROMPTS_KEPT", 2)
+    backend = OnnxBackend(load_onnx_pipeline(find_model("mini")))
+    read: list[str] = []
+    ids = PromptTokenizer.ids
+
+    def counted(tokenizer: PromptTokenizer, prompts: list[str]) -> np.ndarray:
+        read.extend(prompts)
+        return ids(tokenizer, prompts)
+
+    monkeypatch.setattr(PromptTokenizer, "ids", counted)
+    for prompt in ("a", "a", "b", "c", "b", "a"):
+        backend._embed(prompt)
+    assert read == ["a", "b", "c", "a"]

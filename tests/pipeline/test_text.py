@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from chromatune.errors import ModelError
 from chromatune.pipeline import load_pipeline
 from chromatune.pipeline.text import TextEmbedder, tokenize
 from chromatune.pipeline.truncation import PromptTokenizer, truncated_prompts_warning
@@ -44,6 +45,23 @@ def test_a_text_encoder_that_is_trained_is_read_anew_with_gradients(pipeline):
     with torch.no_grad():
         next(pipeline.text_encoder.parameters()).add_(1)
     assert not torch.allclose(embed("red", "blue"), frozen)
+
+
+def test_a_frozen_text_encoder_keeps_the_last_prompts_alone(pipeline, monkeypatch):
+    reads: list[int] = []
+    forward = type(pipeline.text_encoder).forward
+
+    def counted(self, ids, *args, **kwargs):
+        reads.append(len(ids))
+        return forward(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipeline.text_encoder), "forward", counted)
+    embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder, most_kept=2)
+    first = embed("a")
+    for prompt in ("b", "a", "c", "a", "b"):  # b goes when c comes
+        embed(prompt)
+    assert torch.equal(embed("a"), first)
+    assert sum(reads) == 4
 
 
 @pytest.mark.parametrize(
@@ -87,3 +105,16 @@ def test_prompts_that_are_cut_are_counted_beyond_the_first_of_many(pipeline, mon
     monkeypatch.setattr("chromatune.pipeline.truncation.PROMPTS_AT_ONCE", 3)
     prompts = [f"{number} " + "a" * number for number in range(70, 80)]
     assert truncated_prompts_warning(pipeline.tokenizer, prompts).startswith("6 of 10 prompts")
+
+
+def test_a_panic_of_the_library_is_one_line(pipeline):
+    """It is no `Exception`: it would pass every handler, and end a server's thread."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "removed")
+    reader = PromptTokenizer(backend, 77, 0)
+    for read in (lambda: reader.ids(["a" * 60 + "b"]), lambda: reader.truncated_part("a" * 60 + "b")):
+        with pytest.raises(ModelError, match="tokenizer cannot read the prompt") as caught:
+            read()
+        assert str(caught.value).isprintable()

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,12 @@ def test_other_kinds_of_forms_are_not_read(client):
 def test_an_upload_that_trickles_is_given_up(port_of, scripted, monkeypatch):
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.0)
     monkeypatch.setattr(bodies, "LEAST_BYTES_PER_S", 10**12)  # nobody is that fast
-    connection = head(port_of(scripted), "/v1/colorize", "Content-Length: 1000")
-    connection.sendall(b"--x")
-    assert status_of(connection) == b"408"
+    connection = head(port_of(scripted), "/v1/colorize", "Content-Length: 1000000")
+    connection.settimeout(0.1)
+    received = b""
+    while not received:
+        connection.sendall(b"-")
+        with suppress(TimeoutError):
+            received = connection.recv(65536)
+    connection.close()
+    assert received.startswith(b"HTTP/1.1 408")

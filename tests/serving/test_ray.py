@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from chromatune.serving.predictor import Unavailable
@@ -60,6 +61,14 @@ def test_a_replica_that_is_killed_under_load_loses_no_request(client, picture, u
     assert {status for status, _ in answers} <= {200, 503} and all(right for _, right in answers)
     assert sum(status == 200 for status, _ in answers) > 0.9 * len(answers)
     until(lambda: len(replica_pids()) == 2)
+
+
+def test_a_replica_listens_on_the_loopback_address_alone(client, replica_pids, until):
+    """Ray Serve's own port unpickles what anybody sends."""
+    until(lambda: len(replica_pids()) == 2)
+    found = [each for pid in replica_pids() for each in psutil.Process(pid).net_connections("tcp")]
+    listening = [each.laddr.ip for each in found if each.status == "LISTEN"]
+    assert listening and all("127.0.0.1" in each for each in listening)
 
 
 def test_a_session_outlives_the_replicas(client, picture, until, replica_pids):

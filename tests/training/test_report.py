@@ -6,6 +6,7 @@ import base64
 import errno
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -319,3 +320,9 @@ def test_without_a_library_the_extra_is_named(run_folder, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtraError, match=r"chromatune\[train\]"):
         write_run_page(run_folder, title="Run", settings={}, best_step=None)
+
+
+def test_a_pipe_is_no_file_of_measurements(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_metrics(tmp_path / "metrics.jsonl")

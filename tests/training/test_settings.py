@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from chromatune.errors import OptionsError
@@ -70,3 +72,16 @@ def test_unknown_preset_and_bad_files(tmp_path):
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         TrainSettings().lr = 1.0  # type: ignore[misc]
+
+
+def test_a_configuration_is_a_file_of_some_size(tmp_path):
+    """A pipe would be waited for; arrays in arrays end in Python's own stack."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000 + "]" * 100_000)
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(3 << 30)
+    for name, said in (("pipe", "cannot be read"), ("deep", "is nested too deep"), ("large", "cannot be read")):
+        with pytest.raises(OptionsError, match=said):
+            resolve_settings("quick", tmp_path / f"{name}.toml")
+    with pytest.raises(OptionsError):
+        resolve_settings("quick", overrides=["lr=" + "[" * 100_000])

@@ -153,7 +153,7 @@ def colorize_command(
         overwrite=overwrite,
         strict=strict,
         max_pixels=round(max_megapixels * 1e6),
-        standard_input=sys.stdin.buffer.read() if _reads_standard_input(jobs) else b"",
+        standard_input=_standard_input(round(max_megapixels * 1e6)) if _reads_standard_input(jobs) else b"",
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
         hints_of=hints_of,
         like=read_references(like or (), options),
@@ -235,6 +235,12 @@ def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[Co
         options = options.model_copy(update={"steps": model_info(model).variant_steps})
     with flags_in_errors(ColorizeOptions):
         return [make_options(**(dict(options) | {"seed": options.seed + variant})) for variant in range(variants)]
+
+
+def _standard_input(max_pixels: int) -> bytes:
+    from chromatune.images import read_stream
+
+    return read_stream(sys.stdin.buffer, max_pixels=max_pixels, name="standard input")
 
 
 def _reads_standard_input(jobs: Sequence[Job]) -> bool:

@@ -215,6 +215,8 @@ def read_struct(
     except ModuleNotFoundError as error:
         raise MissingExtraError("IMDB-WIKI", "train") from error
     label = printable(str(path))
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{label}: is no file; give the .mat file of the data set")
     paths = [os.path.abspath(folder) for folder in sys.path if folder]
     command = [sys.executable, "-I", "-c", READER, json.dumps(paths)]
     wanted = json.dumps([os.fsdecode(path.absolute()), list(names), list(text_fields), list(number_fields)])

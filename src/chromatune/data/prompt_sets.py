@@ -10,6 +10,7 @@ from typing import Any
 
 from chromatune.data.items import Source
 from chromatune.errors import DataError, OptionsError, printable
+from chromatune.files import open_regular
 from chromatune.prompts import COLORIZE_PROMPTS, HELD_OUT_PROMPTS, SINGLE_PROMPT
 
 PROMPT_SETS: dict[str, tuple[str, ...]] = {
@@ -88,7 +89,7 @@ def _text_of(name: str, label: str) -> str:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
             raise DataError(f"{label}: is a folder or a device; give a text file with one prompt a line")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             limit = MAX_FILE_BYTES // 2**20

@@ -20,20 +20,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from chromatune.data.items import PhotoItem, Source, file_item, read_rgb
 from chromatune.data.prompt_sets import drawn_prompt, prompt_text
 from chromatune.errors import LONGEST_SHOWN, DataError, MissingExtraError, PhotoError, first_line, printable, shown
+from chromatune.files import open_regular
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # an imagefolder's
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 FILE_COLUMN, PROMPT_COLUMN = "file_name", "edit_prompt"
 MAX_TABLE_BYTES = 2**30  # of a table's text; it names photos, and does not hold them
 MAX_ROWS = 10**7  # parquet packs rows that repeat into nothing
-MAX_HEADER_BYTES = 2**20  # a first row longer than this names no columns
+MAX_ROW_BYTES = 2**20  # of text: paths and prompts are shorter, and a header that is longer names no columns
 SHOWN_COLUMNS = 12
 
 NOT_NAMED, NAMED_TWICE = "not named in the table", "named twice in the table"
@@ -48,6 +49,7 @@ ACCEPTED_COLUMNS = (
 )
 
 SAVED_MARKERS = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
+NOTE_SUFFIXES = (".arrow", ".parquet", ".json", ".jsonl", ".csv", ".md", ".yaml")  # files of a data set, not photos
 DATASET_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 OTHER_SPLIT = re.compile(r"(?:^|[/._-])(?:test|testing|validation|valid|val|dev|eval)(?=[/._-])")
 # What the library raises, unasked, for a data set's own notes and tables that are not what they should be
@@ -67,12 +69,12 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 def column_names(table: Path) -> tuple[str, ...]:
     """Return the names of a table's columns, () where it is none or cannot be read; reads its first row only."""
     try:
-        if table.suffix.lower() == ".parquet":
-            import pyarrow.parquet
+        with open_regular(table) as file:
+            if table.suffix.lower() == ".parquet":
+                import pyarrow.parquet
 
-            return tuple(pyarrow.parquet.read_schema(table).names)
-        with table.open("rb") as file:
-            line = file.readline(MAX_HEADER_BYTES)
+                return tuple(pyarrow.parquet.read_schema(file).names)
+            line = file.readline(MAX_ROW_BYTES)
         text = line.decode("utf-8-sig", "replace").strip()
         if table.suffix.lower() == ".csv":
             return tuple(name.strip().strip('"') for name in text.split(","))
@@ -178,20 +180,21 @@ def _read(table: Path, label: str, wanted: tuple[str, str]) -> tuple[list[str], 
     except ModuleNotFoundError as error:
         raise MissingExtraError("a table of photos", "train") from error
     try:
-        if table.stat().st_size > MAX_TABLE_BYTES:
-            raise DataError(
-                f"{label}: more than {MAX_TABLE_BYTES // 2**20} MiB; give a table of paths and prompts only"
-            )
-        if table.suffix.lower() == ".parquet":
-            head = pyarrow.parquet.read_metadata(table)
+        with open_regular(table) as file:
+            if os.fstat(file.fileno()).st_size > MAX_TABLE_BYTES:
+                raise DataError(
+                    f"{label}: more than {MAX_TABLE_BYTES // 2**20} MiB; give a table of paths and prompts only"
+                )
+            if table.suffix.lower() == ".csv":
+                return _csv(file, wanted)
+            if table.suffix.lower() != ".parquet":
+                return _json_lines(file, wanted)
+            head = pyarrow.parquet.read_metadata(file)
             if head.num_rows > MAX_ROWS:
                 raise DataError(f"{label}: {head.num_rows} rows; accepted: at most {MAX_ROWS}")
-            names = pyarrow.parquet.read_schema(table).names
+            names = head.schema.to_arrow_schema().names
             some = [name for name in dict.fromkeys(wanted) if name in names]
-            return names, pyarrow.parquet.read_table(table, columns=some).to_pylist() if some else []
-        if table.suffix.lower() == ".csv":
-            return _csv(table, wanted)
-        return _json_lines(table, wanted)
+            return names, pyarrow.parquet.read_table(file, columns=some).to_pylist() if some else []
     except MemoryError as error:
         raise DataError(f"{label}: does not fit into memory; give a table of paths and prompts only") from error
     except (OSError, ValueError, RecursionError, KeyError, NotImplementedError) as error:  # pyarrow's are of these
@@ -201,7 +204,7 @@ def _read(table: Path, label: str, wanted: tuple[str, str]) -> tuple[list[str], 
         ) from error
 
 
-def _csv(table: Path, wanted: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def _csv(table: BinaryIO, wanted: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
     import pandas
 
     with warnings.catch_warnings():
@@ -214,21 +217,22 @@ def _csv(table: Path, wanted: Sequence[str]) -> tuple[list[str], list[dict[str, 
     return list(frame.columns), frame[some].to_dict("records")
 
 
-def _json_lines(table: Path, wanted: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def _json_lines(table: BinaryIO, wanted: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
     names: dict[str, None] = {}  # in the order of the rows
     rows: list[dict[str, Any]] = []
-    with table.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"line {number} is no JSON object") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no JSON object")
-            names |= dict.fromkeys(row)
-            rows.append({name: row.get(name) for name in wanted})
+    for number, line in enumerate(iter(lambda: table.readline(MAX_ROW_BYTES + 1), b""), start=1):
+        if len(line) > MAX_ROW_BYTES:
+            raise ValueError(f"line {number} is longer than {MAX_ROW_BYTES // 2**20} MiB")
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is no JSON object") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        names |= dict.fromkeys(row)
+        rows.append({name: row.get(name) for name in wanted})
     return list(names), rows
 
 
@@ -365,6 +369,7 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
 
     path = Path(where).expanduser()
     try:
+        _check_files(path)
         with _no_progress():
             if tables:
                 files = [str(path / name) for name in tables]
@@ -381,6 +386,19 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
     raise DataError(
         f"{printable(where)}: no such data set; accepted: a folder, a .parquet or .arrow file, or owner/name on the hub"
     )
+
+
+def _check_files(path: Path) -> None:
+    """Check that the tables and notes of a folder are files, as the library opens what bears their names.
+
+    Raises:
+        ValueError: one is a pipe or the like, which would be waited for.
+    """
+    for folder, _, names in os.walk(path):
+        for name in names:
+            found = Path(folder, name)
+            if found.suffix in NOTE_SUFFIXES and found.exists() and not found.is_file():
+                raise ValueError(f"{name} is no file")
 
 
 def _one_split(label: str, loaded: Any) -> tuple[Any, str, dict[str, int]]:

@@ -132,6 +132,8 @@ class FeatureFile:
         """Open or make the file, for features of `width` numbers."""
         self._record = np.dtype([("name", "V32"), ("features", "<f4", (width,))])
         self._path = path
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no file; delete it, or give another --out")
         self._file: BinaryIO = path.open("a+b")
         whole = self._file.seek(0, 2) // self._record.itemsize
         self._file.truncate(whole * self._record.itemsize)

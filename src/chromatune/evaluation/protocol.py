@@ -36,6 +36,7 @@ from chromatune.data import (
 )
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.files import read_regular
 from chromatune.images import IMAGE_SUFFIXES
 from chromatune.options import Advance, StartStage
 
@@ -43,6 +44,7 @@ HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on
 LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
 MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as gray
 READERS = 4
+LARGEST_KEYS_BYTES = 256 << 20  # of a list of keys, one a line
 SQUARES_BYTES = 512 * 2**20  # of decoded squares in memory: 2,730 photos at 256 pixels
 
 UNREADABLE, OTHER_SPLIT, NOT_LISTED = "unreadable", "other split", "not in the list of keys"
@@ -310,7 +312,8 @@ def content_of(rgb_u8: np.ndarray) -> str:
 
 def _read_keys(path: Path) -> frozenset[str]:
     try:
-        keys = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        text = read_regular(path, LARGEST_KEYS_BYTES).decode("utf-8")
+        keys = frozenset(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: the list of keys cannot be read ({error}); give a UTF-8 text file") from error
     if not keys:

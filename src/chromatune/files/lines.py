@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from chromatune.errors import DataError
+from chromatune.files.regular import read_regular
 
 Record = dict[str, Any]
 IsSound = Callable[[Record], bool]  # whether a line holds what its reader needs
@@ -32,12 +33,18 @@ class LineFile:
         """
         self._path, self._keys, self._is_sound = path, keys, is_sound
         if path.exists():
-            data = path.read_bytes()
+            data = self._whole()
             end = data.rfind(b"\n") + 1
             if end < len(data):  # a torn last line
                 os.truncate(path, end)
         self._known = {self._name(record) for record in self.read()} if path.exists() else set()
         self._file: BinaryIO = path.open("ab")
+
+    def _whole(self) -> bytes:
+        try:
+            return read_regular(self._path)
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot be read ({error.strerror}); give another --out") from None
 
     def __enter__(self) -> LineFile:
         return self
@@ -91,7 +98,7 @@ def read_json_lines(path: Path, keys: Sequence[str] = (), is_sound: IsSound | No
         DataError: the file cannot be read, or a line is damaged.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path, or give another --out") from None
     records = []

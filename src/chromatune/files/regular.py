@@ -15,19 +15,18 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is a pipe, a socket or a device (`errno.EINVAL`); a folder is `errno.EISDIR`.
     """
-    # Without O_NONBLOCK, opening a named pipe waits until somebody writes to it
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags)
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait until somebody writes to it
 
 
 def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
@@ -39,8 +38,11 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     with open_regular(path) as file:
         if max_bytes is None:
             return file.read()
-        if os.fstat(file.fileno()).st_size <= max_bytes:
-            data = file.read(max_bytes + 1)  # it may grow meanwhile
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:
+            data = file.read(size + 1)  # room is made for what is asked for, not for what is there
+            if len(data) > size:  # it grows meanwhile
+                data += file.read(max_bytes - size)
             if len(data) <= max_bytes:
                 return data
         raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))

@@ -16,8 +16,10 @@ from filelock import FileLock, Timeout
 
 from chromatune.errors import DataError, OptionsError, shown
 from chromatune.files.atomic import write_json
+from chromatune.files.regular import read_regular
 
 LOCK_FILE = ".lock"
+LARGEST_FACTS_BYTES = 16 << 20
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[st
     known: Any = {}
     try:
         if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8")) or None
+            known = json.loads(read_regular(path, LARGEST_FACTS_BYTES)) or None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give another {other}") from None
     except (ValueError, RecursionError):

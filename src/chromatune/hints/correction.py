@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from chromatune.color import CorrectionField, fit_gamut, grid_size, resize, shrunk_luma, upsample_field
-from chromatune.hints.hints import HintMap, Hints, draw
+from chromatune.hints.drawing import HintMap, draw
+from chromatune.hints.hints import Hints
 from chromatune.hints.reference import Reference, Similarity, can_compare, matches
 from chromatune.images import Photo
 

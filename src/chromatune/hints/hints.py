@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import io
-import math
+import json
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageColor
-from pydantic import AliasChoices, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    Base64Bytes,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from chromatune.color import relative_chroma
-from chromatune.errors import OptionsError, PhotoError, printable, shown
-from chromatune.images import MAX_PIXELS, Photo, read_photo
+from chromatune.errors import OptionsError, PhotoError, first_line, printable, shown
+from chromatune.images import MAX_PIXELS, Photo, count_pixels, read_photo
 from chromatune.options import options_error
 
 LAYER_LONG_SIDE_PX = 1024  # finer layers are averaged: the grid that hints are drawn on has a tenth of it
+BLOCK_PIXELS = 1 << 20  # of a layer that are floats at a time
 MOST_MARKS = 10_000
-MOST_POINTS = 100_000  # of one stroke
+MOST_POINTS = 100_000  # of all strokes together
+MOST_LAYERS = 64
+MOST_LAYER_PIXELS = 8 * LAYER_LONG_SIDE_PX**2  # of all layers together: 134 MB as floats
+LONGEST_SIDE_PX = 2**31 - 1  # that any picture may say it had
+MAX_JSON_BYTES = 16 << 20  # with layers in it
+MOST_JSON_VALUES = 500_000  # of which each takes up to a hundred bytes
+MOST_JSON_LEVELS = 8  # hints have five
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
 LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")  # of formats with transparency
-FINER = 4  # pixels of the canvas for one of the grid, along a side
-DEFAULT_RADIUS = 1 / 50  # of the photo's short side: what evaluation's squares have
-SUBPIXEL_BITS = 4  # OpenCV takes coordinates in sixteenths
 
 Color = tuple[int, int, int]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray | BinaryIO
@@ -64,7 +77,9 @@ class Stroke(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    points: tuple[tuple[Coordinate, Coordinate], ...] = Field(min_length=1, max_length=MOST_POINTS)
+    points: Annotated[
+        tuple[tuple[Coordinate, Coordinate], ...], FailFast(), Field(min_length=1, max_length=MOST_POINTS)
+    ]
     radius_px: float | None = Field(None, gt=0, le=100_000, allow_inf_nan=False)
     color: Annotated[tuple[Level, Level, Level], BeforeValidator(_color)] = Field(
         validation_alias=AliasChoices("color", "colour")  # the second until 0.3
@@ -84,8 +99,8 @@ class Layer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     png: Base64Bytes
-    width_px: int = Field(ge=1)
-    height_px: int = Field(ge=1)
+    width_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
+    height_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
     name: str = Field("the layer", max_length=400)
 
     def __eq__(self, other: object) -> bool:
@@ -99,6 +114,15 @@ class Layer(BaseModel):
     @property
     def _fields(self) -> tuple[bytes, int, int, str]:
         return self.png, self.width_px, self.height_px, self.name
+
+    @cached_property
+    def pixels(self) -> int:
+        """How many it has, by its header.
+
+        Raises:
+            PhotoError: the bytes are no picture.
+        """
+        return count_pixels(self.png, name=self.name)
 
     @cached_property
     def rgba(self) -> np.ndarray:
@@ -117,15 +141,18 @@ class Layer(BaseModel):
             PhotoError: it is no picture, has no transparency, or nothing is painted on it.
         """
         photo = read_photo(source, name=name, max_pixels=max_pixels)
-        rgba = _rgba_of(photo)
-        height, width = rgba.shape[:2]
+        _check_painted(photo)
+        height, width = photo.gray.shape
         scale = LAYER_LONG_SIDE_PX / max(height, width)
-        if scale < 1:  # areas are averaged by their alpha
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
-            small = cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA)
-            alpha = small[..., 3:]
-            rgba = np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)
+        size = round(width * scale), round(height * scale)
+        if scale >= 1:
+            rgba = _rgba_of(photo)
+        elif min(size) >= 1:
+            rgba = _shrunk_rgba(photo, size)
+        else:
+            raise PhotoError(
+                f"{photo.name} is {width} x {height} px, too narrow for a layer; paint on a copy of the photo"
+            )
         file = io.BytesIO()
         Image.fromarray(np.rint(rgba * 255).astype(np.uint8), "RGBA").save(file, "PNG")
         return cls(png=b64encode(file.getvalue()), width_px=width, height_px=height, name=photo.name[:400])
@@ -157,7 +184,24 @@ class Hints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    marks: tuple[Stroke | Layer, ...] = Field((), max_length=MOST_MARKS)
+    marks: Annotated[tuple[Stroke | Layer, ...], FailFast(), Field(max_length=MOST_MARKS)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few(cls, given: Any) -> Any:
+        """Count what is given before any of it is built."""
+        marks = given.get("marks") if isinstance(given, dict) else None
+        if isinstance(marks, list | tuple):
+            _check_most(len(marks), MOST_MARKS, "marks")
+            _check_most(sum(map(_count_points, marks)), MOST_POINTS, "points")
+            _check_most(sum(isinstance(mark, Layer) or _has(mark, "png") for mark in marks), MOST_LAYERS, "layers")
+        return given
+
+    @model_validator(mode="after")
+    def _has_few_pixels(self) -> Hints:
+        layers = [mark.pixels for mark in self.marks if isinstance(mark, Layer)]
+        _check_most(sum(layers), MOST_LAYER_PIXELS, "pixels of layers")
+        return self
 
     @classmethod
     def from_layer(cls, source: Source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Hints:
@@ -174,15 +218,21 @@ class Hints(BaseModel):
         return cls(marks=(Layer.read(source, name=name, max_pixels=max_pixels),))
 
     @classmethod
-    def from_json(cls, text: str | bytes | dict[str, Any]) -> Hints:
+    def from_json(cls, text: str | bytes | dict[str, Any], *, max_bytes: int = MAX_JSON_BYTES) -> Hints:
         """Return hints from what `to_json` gives, or from the same as a dictionary.
 
+        Sizes, depth and counts are checked before anything is built, so that JSON from anywhere may be given.
+
+        Args:
+            text: JSON, or the value of it.
+            max_bytes: longer JSON is refused.
+
         Raises:
-            OptionsError: it is no JSON, or not that of hints.
+            OptionsError: it is no JSON, not that of hints, or of more than there may be.
             PhotoError: a layer in it is no picture with transparency.
         """
         try:
-            found = cls.model_validate(text) if isinstance(text, dict) else cls.model_validate_json(text)
+            found = cls.model_validate(text if isinstance(text, dict) else parse_json(text, max_bytes=max_bytes))
         except ValidationError as error:
             raise options_error(error, cls, "field of hints") from None
         for mark in found.marks:
@@ -205,7 +255,7 @@ class Hints(BaseModel):
             mark = Stroke(points=tuple(tuple(point) for point in points), radius_px=radius_px, color=plain)
         except ValidationError as error:
             raise options_error(error, Stroke, "field of a stroke") from None
-        return Hints(marks=(*self.marks, mark))
+        return self + Hints(marks=(mark,))
 
     def point(self, x: float, y: float, color: str | Sequence[int], radius: float | None = None) -> Hints:
         """Return these hints and a disc of one color.
@@ -222,8 +272,15 @@ class Hints(BaseModel):
         return self.stroke([(x, y)], radius, color)
 
     def __add__(self, other: Hints) -> Hints:
-        """Return the marks of both; the second's lie on top."""
-        return Hints(marks=(*self.marks, *other.marks))
+        """Return the marks of both; the second's lie on top.
+
+        Raises:
+            OptionsError: they are too many.
+        """
+        try:
+            return Hints(marks=(*self.marks, *other.marks))
+        except ValidationError as error:
+            raise options_error(error, Hints, "field of hints") from None
 
     def __bool__(self) -> bool:
         """Return whether there is any mark."""
@@ -245,6 +302,49 @@ class Hints(BaseModel):
                         f"{photo.name}: the hint at {x:g},{y:g} lies outside of its {photo.width_px} × "
                         f"{photo.height_px} px; give pixels of the photo as it is shown"
                     )
+
+
+def parse_json(text: str | bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the value of JSON that may come from anywhere, such as hints or an edit with hints in it.
+
+    Args:
+        text: JSON.
+        max_bytes: longer JSON is refused.
+
+    Raises:
+        OptionsError: it is no JSON, too long, of too many values, or nested too deeply.
+    """
+    try:
+        data = text.encode() if isinstance(text, str) else text
+        _check_most(len(data), max_bytes, "bytes")
+        _check_most(sum(map(data.count, (b"[", b"{", b","))), MOST_JSON_VALUES, "values")
+        value = json.loads(data)
+    except RecursionError:
+        raise OptionsError(f"JSON: nested more than {MOST_JSON_LEVELS} levels deep") from None
+    except ValueError as error:
+        raise OptionsError(f"JSON: {first_line(error)}") from None
+    level = [value]
+    for _ in range(MOST_JSON_LEVELS):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return value
+    raise OptionsError(f"JSON: nested more than {MOST_JSON_LEVELS} levels deep")
+
+
+def _check_most(count: int, most: int, things: str) -> None:
+    """Raise ValueError for too many."""
+    if count > most:
+        raise ValueError(f"{count:,} {things}, and the limit is {most:,}; give fewer")
+
+
+def _has(mark: object, field: str) -> bool:
+    return isinstance(mark, dict) and field in mark
+
+
+def _count_points(mark: object) -> int:
+    points = mark.get("points") if isinstance(mark, dict) else getattr(mark, "points", ())
+    return len(points) if isinstance(points, list | tuple) else 0
 
 
 def parse_point(text: str) -> Hints:
@@ -279,83 +379,38 @@ def list_layers(folder: Path) -> list[Path]:
         raise OptionsError(f"{name}: cannot be read ({error.strerror}); give a folder of painted layers") from None
 
 
-@dataclass(frozen=True, eq=False)
-class HintMap:
-    """Hints drawn on a grid: a color and a weight at each pixel.
-
-    Attributes:
-        relative: (h, w, 2) float32, chroma over luma (`color.relative_chroma`); 0 where there is no hint.
-        weight: (h, w) float32, 0..1.
-    """
-
-    relative: np.ndarray
-    weight: np.ndarray
-
-
-def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
-    """Return the hints on a grid of height and width `size` that is stretched over the photo.
-
-    Raises:
-        PhotoError: they do not fit the photo.
-    """
-    hints.check(photo)
-    canvas = np.zeros((size[0] * FINER, size[1] * FINER, 3), np.float32)  # relative chroma times alpha, and alpha
-    for mark in hints.marks:
-        if isinstance(mark, Layer):
-            _lay(canvas, mark)
-        else:
-            _paint(canvas, mark, photo)
-    small = cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA)
-    weight = np.clip(small[..., 2], 0, 1)
-    return HintMap(small[..., :2] / np.maximum(small[..., 2:], 1e-6), weight)
-
-
-def _rgba_of(photo: Photo) -> np.ndarray:
-    """(H, W, 4) float32, 0..1.
-
-    Raises:
-        PhotoError: it has no transparency, or nothing is painted on it.
-    """
+def _check_painted(photo: Photo) -> None:
+    """Raise a `PhotoError` for a layer that has no transparency, or on which nothing is painted."""
     if photo.alpha is None:
         raise PhotoError(f"{photo.name} has no transparency; paint hints on a transparent layer, and save that alone")
     if not photo.alpha.any():
         raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
-    rgb = np.repeat(photo.gray[..., None], 3, axis=2) if photo.rgb is None else photo.rgb
-    return np.dstack([rgb, photo.alpha]).astype(np.float32) / photo.max_value
 
 
-def _lay(canvas: np.ndarray, layer: Layer) -> None:
-    rgba = layer.rgba
-    alpha = rgba[..., 3:]
-    over = np.dstack([relative_chroma(rgba[..., :3]) * alpha, alpha])
-    height, width = canvas.shape[:2]
-    shrinks = height <= over.shape[0] and width <= over.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    over = cv2.resize(over, (width, height), interpolation=method)
-    canvas *= 1 - over[..., 2:]
-    canvas += over
+def _rgba_of(photo: Photo, rows: slice = slice(None)) -> np.ndarray:
+    """Rows of a layer: (h, W, 4) float32, 0..1.
+
+    Raises:
+        PhotoError: it has no transparency, or nothing is painted on it.
+    """
+    if rows == slice(None):
+        _check_painted(photo)
+    assert photo.alpha is not None
+    rgb = np.repeat(photo.gray[rows, :, None], 3, axis=2) if photo.rgb is None else photo.rgb[rows]
+    return np.dstack([rgb, photo.alpha[rows]]).astype(np.float32) / photo.max_value
 
 
-def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> None:
-    """Draw a stroke into the part of the canvas that it touches."""
-    height, width = canvas.shape[:2]
-    scale = np.array([width / photo.width_px, height / photo.height_px])
-    radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)
-    # OpenCV draws no lines thicker than 32767; one as wide as the canvas is long covers it
-    radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))
-    points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centers
-    left, top = np.maximum(np.floor(points.min(axis=0) - radius - 2), 0).astype(int)
-    right, bottom = np.minimum(np.ceil(points.max(axis=0) + radius + 3), (width, height)).astype(int)
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    moved = np.rint((points - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32)
-    ends = moved if len(moved) < 3 else moved[[0, -1]]
-    for x, y in ends.tolist():
-        cv2.circle(mask, (x, y), round(radius * 2**SUBPIXEL_BITS), 255, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
-    if len(moved) > 1:
-        thickness = max(1, round(2 * radius))
-        cv2.polylines(mask, [moved[:, None]], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-    alpha = mask.astype(np.float32)[..., None] / 255
-    color = relative_chroma(np.array(stroke.color, np.float32) / 255)
-    part = canvas[top:bottom, left:right]
-    part *= 1 - alpha
-    part += alpha * np.append(color, np.float32(1))
+def _shrunk_rgba(photo: Photo, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 4) float32 of a width and height that are smaller; areas are averaged by their alpha.
+
+    Along rows first, by blocks of them: as floats, a large layer would take sixteen bytes a pixel several times.
+    """
+    narrow = np.empty((photo.height_px, size[0], 4), np.float32)
+    block_rows = max(1, BLOCK_PIXELS // photo.width_px)
+    for top in range(0, photo.height_px, block_rows):
+        rgba = _rgba_of(photo, slice(top, top + block_rows))
+        rgba[..., :3] *= rgba[..., 3:]
+        narrow[top : top + block_rows] = cv2.resize(rgba, (size[0], len(rgba)), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(narrow, size, interpolation=cv2.INTER_AREA)
+    alpha = small[..., 3:]
+    return np.dstack([small[..., :3] / np.maximum(alpha, 1e-6), alpha]).clip(0, 1)

@@ -13,6 +13,7 @@ from .reading import Photo as Photo
 from .reading import count_pages as count_pages
 from .reading import count_pixels as count_pixels
 from .reading import read_photo as read_photo
+from .reading import read_stream as read_stream
 from .writing import encode_photo as encode_photo
 from .writing import suffix_for as suffix_for
 from .writing import to_pil as to_pil

@@ -26,7 +26,9 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, _imaging
 
 from chromatune.errors import PhotoError
-from chromatune.images.opening import PNG_SIGNATURE, open_image
+from chromatune.images import headers
+from chromatune.images.headers import PNG_SIGNATURE
+from chromatune.images.opening import open_image
 
 LONGEST_TEXT_BYTES = 64 << 20  # of all text in a PNG; Pillow's own limit is 1 MiB a chunk, and archives exceed it
 
@@ -37,6 +39,8 @@ LARGEST_MISSING_SHARE = 0.1  # of a JPEG's rows; with more gone it is no longer 
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_START_OF_SCAN, JPEG_FRAMES_OF_PROGRESSIVE = 0xDA, (0xC2, 0xC6, 0xCA, 0xCE)
 
+MOST_SCANS = 100  # of a progressive JPEG, each a pass over the whole picture; ten are usual
+
 PNG_CHUNKS_WITH_MEANING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"sRGB", b"pHYs", b"eXIf"}
 PNG_GRAY_WITH_ALPHA = 4  # color type
 PNM_HEADER = re.compile(rb"P[36](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
@@ -44,6 +48,7 @@ JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # start of codestream, then the segment o
 AVIF_CONFIGURATION = b"av1C"
 
 PIECE_BYTES = 1 << 20
+BLOCK_ROWS = 256  # bounds what is computed beside a large scan
 LARGEST_DIFFERENCE = {"AVIF": 4}  # of 255, between the decoders' high bytes; AVIF is converted from YUV at each depth
 
 _GLOBALS_LOCK = threading.RLock()
@@ -116,6 +121,8 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
         PhotoError: too much of a JPEG is missing, or some of it and `strict` is on.
         OSError, SyntaxError, ...: what Pillow raises on other damage.
     """
+    if image.info.get("progressive") and file is not None and headers.count_scans(file, MOST_SCANS) > MOST_SCANS:
+        raise PhotoError(f"a progressive JPEG of more than {MOST_SCANS} scans; save it anew in an image editor")
     try:
         image.load()
         return image, None
@@ -253,17 +260,19 @@ def _agreed(decoded: np.ndarray, image: Image.Image, white: int) -> np.ndarray |
         deep = decoded[..., [2, 1, 0, 3][: high_bytes.shape[2]]]  # BGRA ⇒ RGBA
     if deep.shape != high_bytes.shape:
         return None
-    if white != 65535:
-        deep = ((deep.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
-    deep = np.ascontiguousarray(deep)
-    from_opencv = deep >> 8
-    if image.format == "JPEG2000":
-        # Pillow rounds those, and lets what is nearly white overflow to 0
-        from_opencv = (deep.astype(np.uint32) + 128) >> 8
-    difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes)).max(initial=0)
-    if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
-        return None
-    return np.repeat(deep, 3, axis=2) if deep.shape[2] == 1 else deep
+    agreed = np.empty(deep.shape, np.uint16)
+    for top in range(0, len(deep), BLOCK_ROWS):
+        rows = slice(top, top + BLOCK_ROWS)
+        block = deep[rows]
+        if white != 65535:
+            block = ((block.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+        agreed[rows] = block
+        # Pillow rounds JPEG 2000, and lets what is nearly white overflow to 0
+        from_opencv = (block.astype(np.uint32) + (128 if image.format == "JPEG2000" else 0)) >> 8
+        difference = cv2.absdiff(from_opencv.astype(np.uint8), np.ascontiguousarray(high_bytes[rows])).max(initial=0)
+        if difference > LARGEST_DIFFERENCE.get(image.format or "", 1):
+            return None
+    return np.repeat(agreed, 3, axis=2) if high_bytes.shape[2] == 1 else agreed
 
 
 def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
@@ -330,6 +339,9 @@ def _has_more_than(stream: bytes, size: int) -> bool:
 
 def without_text(file: BinaryIO) -> BinaryIO:
     """Return a PNG without its text and profile, in memory."""
-    file.seek(0)
-    chunks = (chunk for kind, chunk in png_chunks(file.read()) if kind in PNG_CHUNKS_WITH_MEANING)
-    return io.BytesIO(PNG_SIGNATURE + b"".join(chunks))
+    pieces = [PNG_SIGNATURE]
+    for kind, length, position in headers.png_chunk_places(file):
+        if kind in PNG_CHUNKS_WITH_MEANING and (kind == b"IDAT" or length <= PIECE_BYTES):
+            file.seek(position)
+            pieces.append(file.read(12 + length))
+    return io.BytesIO(b"".join(pieces))

@@ -7,7 +7,7 @@ JPEG or HEIC.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from chromatune.errors import MissingExtraError, NotAPictureError, PhotoError
-from chromatune.images import tiff
+from chromatune.images import headers, tiff
+from chromatune.images.headers import PNG_SIGNATURE
 from chromatune.images.photo_files import READABLE_FORMATS
 
 if TYPE_CHECKING:
     import tifffile
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two with 64-bit offsets
 START_BYTES = 32  # as many as the tests below look at
 
@@ -110,16 +110,17 @@ class Picture:
 
 
 @contextmanager
-def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
-    """Open the photo among the pictures of a file.
+def open_picture(file: BinaryIO, page: int | None = None, max_pixels: int | None = None) -> Iterator[Picture]:
+    """Open the photo among the pictures of a file, if it is no longer than they explain.
 
     Args:
         file: seekable, at its start.
         page: number of the picture, from 1; by default the largest page of a TIFF that is no smaller copy of another
             one (the first of equals), and the first or primary picture elsewhere.
+        max_pixels: larger pictures are refused; those whose header says it, before a library opens them.
 
     Raises:
-        PhotoError: it is no picture of a known kind, or has no such page.
+        PhotoError: it is no picture of a known kind, has no such page, or is too large.
     """
     start = file.read(START_BYTES)
     file.seek(0)
@@ -128,26 +129,66 @@ def open_picture(file: BinaryIO, page: int | None = None) -> Iterator[Picture]:
     kind = camera_raw_kind(start)
     if kind is not None:
         raise camera_raw_error(kind)
+    check_promised_size(file, start, max_pixels)
     with ExitStack() as stack:
         if start.startswith(TIFF_SIGNATURES):
             pages = stack.enter_context(tiff.open_pages(file))
             refuse_camera_raws(pages)
             if pages:
-                yield _tiff_picture(file, pages, page, stack)
+                yield _tiff_picture(file, pages, page, max_pixels, stack)
                 return
         try:
             image = open_heif(file) if is_heif(start) else open_image(file)
         except UnidentifiedImageError:
             raise unidentified_error(start) from None
-        yield _chosen(Picture(stack.enter_context(image), file), page)
+        picture = _chosen(Picture(stack.enter_context(image), file), page)
+        if max_pixels is not None:
+            check_size(picture.image.size, max_pixels)
+        headers.check_bytes(file, picture.image.size[0] * picture.image.size[1] * picture.pages)
+        yield picture
 
 
-def frame_numbers(image: Image.Image) -> list[int]:
-    """Return the index of each picture that is one of its own: all frames but the thumbnails of a JPEG."""
-    indices = range(getattr(image, "n_frames", 1))
+def check_promised_size(file: BinaryIO, start: bytes, max_pixels: int | None) -> tuple[int, int] | None:
+    """Return the size that a file's header promises, where that can be known, once it is checked.
+
+    Args:
+        file: seekable; its position is the start afterwards.
+        start: its first bytes.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        PhotoError: the picture is too large, the file is longer than it explains, or has no size where it must be.
+    """
+    headers.check_header(file, start)
+    size = headers.promised_size(file, start)
+    if size is not None and max_pixels is not None:
+        padding = headers.HEIC_PADDING_PX if is_heif(start) and min(size) > headers.HEIC_PADDING_PX else 0
+        check_size((size[0] - padding, size[1] - padding), max_pixels)
+    if headers.is_read_at_once(start):
+        headers.check_bytes(file, 0 if size is None else size[0] * size[1])
+    return size
+
+
+def frame_numbers(image: Image.Image, file: BinaryIO | None = None) -> Sequence[int]:
+    """Return the index of each picture that is one of its own: all frames but the thumbnails of a JPEG.
+
+    Args:
+        image: opened.
+        file: what it was opened from, if it is known: Pillow reads a GIF byte by byte to count its frames.
+
+    Raises:
+        PhotoError: there are too many.
+    """
+    if image.format == "GIF" and file is not None:
+        count = max(1, headers.count_gif_frames(file))
+    else:
+        count = getattr(image, "n_frames", 1)
+    if count > headers.MOST_PICTURES:
+        raise PhotoError(f"holds more than {headers.MOST_PICTURES:,} pictures; save the one that is the photo")
+    indices = range(count)
     entries = (getattr(image, "mpinfo", None) or {}).get(TAG_MPO_ENTRIES, ())
     if image.format != "MPO" or len(entries) != len(indices):
-        return list(indices)
+        return indices
     kinds = [str(entry["Attribute"]["MPType"]) for entry in entries]
     return [index for index in indices if index == 0 or not kinds[index].startswith(MPO_THUMBNAIL)]
 
@@ -233,7 +274,7 @@ def refuse_camera_raws(pages: list[tifffile.TiffPage]) -> None:
 
 def _chosen(picture: Picture, page: int | None) -> Picture:
     image: Any = picture.image
-    numbers = frame_numbers(image)
+    numbers = frame_numbers(image, picture.file)
     picture.pages = len(numbers)
     check_page(page, picture.pages)
     at_first = image.tell() if len(numbers) > 1 else 0  # a HEIC opens at its primary picture, all others at the first
@@ -244,12 +285,17 @@ def _chosen(picture: Picture, page: int | None) -> Picture:
     return picture
 
 
-def _tiff_picture(file: BinaryIO, pages: list[tifffile.TiffPage], page: int | None, stack: ExitStack) -> Picture:
+def _tiff_picture(
+    file: BinaryIO, pages: list[tifffile.TiffPage], page: int | None, max_pixels: int | None, stack: ExitStack
+) -> Picture:
     full = tiff.full_pages(pages)
     check_page(page, len(full))
     sizes = [int(candidate.imagewidth) * int(candidate.imagelength) for candidate in full]
     number = sizes.index(max(sizes)) + 1 if page is None else page
     chosen = full[number - 1]
+    if max_pixels is not None:
+        check_size((int(chosen.imagewidth), int(chosen.imagelength)), max_pixels // tiff.size_factor(chosen))
+    tiff.check_storage(chosen)
     own = tiff.starting_at(file, chosen.offset)
     try:
         image: Image.Image | tiff.RareTiff = stack.enter_context(open_image(own))

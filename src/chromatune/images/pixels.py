@@ -21,6 +21,7 @@ from chromatune.images import tiff
 Samples = tuple[np.ndarray, np.ndarray | None]  # color, alpha
 
 MODES_VIA_RGB = ("RGBX", "YCbCr", "HSV")
+MODES_SPLIT = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "HSV")  # into other modes, and alpha
 MODES_8_BIT = ("L", "RGB", "CMYK", "LAB")
 MODES_NUMERIC = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
@@ -53,6 +54,8 @@ def samples_from_image(image: Image.Image, icc_profile: bytes | None, bit_depth:
         PhotoError: the mode is unknown, or a number is not finite.
     """
     key = None if image.mode in ("P", "PA") else image.info.get("transparency")
+    if icc_profile is None and key is None and image.mode in MODES_SPLIT:
+        return _split_in_blocks(image), False
     base, alpha = _split_alpha(image)
     if base.mode in MODES_NUMERIC:
         raw = _numbers(base)
@@ -190,6 +193,23 @@ def scaled_from_numbers(values: np.ndarray) -> np.ndarray:
         rows = slice(top, top + BLOCK_ROWS)
         scaled[rows] = np.rint((values[rows].astype(np.float64) - offset) * factor)
     return scaled
+
+
+def _split_in_blocks(image: Image.Image) -> Samples:
+    """Color and alpha by blocks of rows: of a palette of 1 bit a pixel, RGBA takes four bytes, and others as much."""
+    color = alpha = None
+    for top in range(0, image.height, BLOCK_ROWS):
+        rows = slice(top, min(top + BLOCK_ROWS, image.height))
+        base, alpha_of_block = _split_alpha(image.crop((0, rows.start, image.width, rows.stop)))
+        block = np.asarray(base)
+        if color is None:
+            color = np.empty((image.height, *block.shape[1:]), np.uint8)
+            alpha = None if alpha_of_block is None else np.empty(color.shape[:2], np.uint8)
+        color[rows] = block
+        if alpha is not None:
+            alpha[rows] = alpha_of_block
+    assert color is not None, "a picture has rows"
+    return color, alpha
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -406,10 +426,10 @@ def _same(samples: np.ndarray, others: np.ndarray) -> bool:
 
 def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray | None] | None:
     """Curves to linear light, and the matrix to linear sRGB (None for gray); None if the profile works by tables."""
-    tags = {}
+    tags, content = {}, memoryview(icc_profile)  # tags may overlap, and are not copied
     for index in range(struct.unpack_from(">I", icc_profile, 128)[0]):
         name, offset, size = struct.unpack_from(">4sII", icc_profile, 132 + 12 * index)
-        tags[name] = icc_profile[offset : offset + size]
+        tags[name] = content[offset : offset + size]
     if icc_profile[20:24] != b"XYZ ":  # connection space
         return None
     if icc_profile[16:20] == b"GRAY" and b"kTRC" in tags:
@@ -424,10 +444,10 @@ def _curves_and_matrix(icc_profile: bytes) -> tuple[list[np.ndarray], np.ndarray
     return (known, np.linalg.inv(SRGB_TO_XYZ_D50) @ to_xyz) if len(known) == 3 else None
 
 
-def _curve(tag: bytes) -> np.ndarray | None:
+def _curve(tag: memoryview) -> np.ndarray | None:
     """Linear light of each 16-bit value, (65536,) float32, from a curveType or parametricCurveType tag."""
     x = np.arange(65536) / 65535
-    if tag[:4] == b"curv":  # ICC.1:2022, 10.6
+    if bytes(tag[:4]) == b"curv":  # ICC.1:2022, 10.6
         count = struct.unpack_from(">I", tag, 8)[0]
         if count == 0:
             return x.astype(np.float32)
@@ -435,7 +455,7 @@ def _curve(tag: bytes) -> np.ndarray | None:
         if count == 1:
             return (x ** (points[0] / 256)).astype(np.float32)
         return np.interp(x, np.linspace(0, 1, count), points / 65535).astype(np.float32)
-    if tag[:4] != b"para":  # ICC.1:2022, 10.18
+    if bytes(tag[:4]) != b"para":  # ICC.1:2022, 10.18
         return None
     kind = struct.unpack_from(">H", tag, 8)[0]
     if kind > 4:
@@ -448,6 +468,6 @@ def _curve(tag: bytes) -> np.ndarray | None:
     return np.clip(np.where(x >= start, power, slope * x + offset_below), 0, 1).astype(np.float32)
 
 
-def _fixed_point(tag: bytes, position: int, count: int) -> list[float]:
+def _fixed_point(tag: memoryview, position: int, count: int) -> list[float]:
     """Numbers of type s15Fixed16."""
     return [number / 65536 for number in struct.unpack_from(f">{count}i", tag, position)]

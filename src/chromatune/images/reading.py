@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from PIL import Image
 
 from chromatune.color import luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
-from chromatune.images import decoding, metadata, opening, pixels, tiff
+from chromatune.files import open_regular
+from chromatune.images import decoding, headers, metadata, opening, pixels, tiff
 from chromatune.images.metadata import Captions
 from chromatune.images.opening import HeicExtraError
 from chromatune.images.photo_files import shown
@@ -24,6 +26,7 @@ from chromatune.images.photo_files import shown
 # A4 at 1200 dpi has 139 million. Colorizing takes 33 bytes a pixel (8-bit gray) to 56 (16-bit color): 5 to 8 GB here,
 # which a file of 2 MB can ask for as well.
 MAX_PIXELS = 150_000_000
+MOST_PROFILE_BYTES = 16 << 20  # of a color profile; those of printers have 3 MB
 
 Result = TypeVar("Result")
 Source = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | BinaryIO
@@ -114,9 +117,9 @@ def read_photo(
                 opening.check_page(page, len(numbers))
                 source.seek(numbers[page - 1])
             return _photo_from_picture(opening.Picture(source, None), label, max_pixels, strict)
-    with _as_file(source, name) as (file, label, called), _one_line(label), decoding.quiet_libraries():
+    with _as_file(source, name, max_pixels) as (file, label, called), _one_line(label), decoding.quiet_libraries():
         read = partial(_photo_from_picture, name=called, max_pixels=max_pixels, strict=strict)
-        photo, has_all_text = _use_picture(file, page, read)
+        photo, has_all_text = _use_picture(file, page, read, max_pixels)
         skipped = () if has_all_text else ("its text is longer than 64 MB, and was skipped",)
         return replace(photo, warnings=(*photo.warnings, *skipped))
 
@@ -161,12 +164,56 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
     if hasattr(source, "seekable") and source.seekable():  # else all of it would be read for its header
         opened = nullcontext((cast(BinaryIO, source), name or "photo", ""))
     with opened as (file, label, _), _one_line(label), decoding.quiet_libraries():
-        width_px, height_px = _use_picture(file, None, lambda picture: picture.image.size)[0]
+        start = file.read(opening.START_BYTES)
+        size = opening.check_promised_size(file, start, None)
+        if size is not None and opening.is_heif(start) and size[0] * size[1] <= MAX_PIXELS:
+            size = None  # it may be padded
+        # Where it is known, no library is asked, which would already allocate the picture
+        width_px, height_px = size or _use_picture(file, None, lambda picture: picture.image.size)[0]
         return int(width_px * height_px)
 
 
+def read_stream(stream: BinaryIO, *, max_pixels: int = MAX_PIXELS, name: str = "photo") -> bytes:
+    """Return what a stream holds, such as standard input: no more than the size in its header explains.
+
+    Args:
+        stream: opened in binary mode; it need not be seekable.
+        max_pixels: what the size is taken to be where the header's place is further behind.
+        name: what to call it in messages.
+
+    Raises:
+        PhotoError: it cannot be read, or is longer.
+    """
+    with _one_line(name):
+        data = stream.read(headers.HEADER_BYTES)
+        if not isinstance(data, bytes):
+            raise PhotoError("the file is open in text mode; open it with 'rb'")
+        pieces, length = [data], len(data)
+        most = headers.largest_file_bytes(_pixels_of_start(data, max_pixels)) if length else 0
+        while data and length <= most:
+            data = stream.read(headers.HEADER_BYTES)
+            pieces.append(data)
+            length += len(data)
+        if length > most:
+            raise PhotoError(f"more than {most / 1e6:,.0f} MB, which its pixels do not explain; save it anew")
+        return b"".join(pieces)
+
+
+def _pixels_of_start(data: bytes, max_pixels: int) -> int:
+    """Pixels by the header in the first bytes of a file; the most there may be where it is not among them."""
+    if data.startswith(opening.TIFF_SIGNATURES):
+        return max_pixels
+    with decoding.quiet_libraries(), suppress(Exception):
+        size = opening.check_promised_size(io.BytesIO(data), data[: opening.START_BYTES], None)
+        if size is None and not headers.is_read_at_once(data):
+            with opening.open_image(io.BytesIO(data)) as image:
+                size = image.size
+        return min(max_pixels, size[0] * size[1]) if size else 0
+    return 0
+
+
 @contextmanager
-def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str]]:
+def _as_file(source: Any, name: str | None, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[BinaryIO, str, str]]:
     """Yield a seekable file of the source, what to call it in messages, and the photo's name."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source), name or "photo", name or "photo"
@@ -174,29 +221,33 @@ def _as_file(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str, str
         path = Path(os.fsdecode(source))
         label = name or str(path)
         with _one_line(label), _opened(path) as file:
-            seekable = file if file.seekable() else io.BytesIO(file.read())  # a named pipe is not
-            yield seekable, label, name or path.name
+            yield file, label, name or path.name
     elif hasattr(source, "read"):
         label = name or _file_name(getattr(source, "name", None))
-        with _one_line(label):
-            data = source.read()
-        if not isinstance(data, bytes):
-            raise PhotoError(f"{shown(label)}: the file is open in text mode; open it with 'rb'")
-        yield io.BytesIO(data), label, label
+        if isinstance(source, io.BufferedReader) and source.seekable() and source.tell() == 0:
+            yield cast(BinaryIO, source), label, label  # a file of the disk, which need not be in memory
+            return
+        yield io.BytesIO(read_stream(source, max_pixels=max_pixels, name=label)), label, label
     else:
         accepted = "a path, bytes, a binary file, a PIL image or a NumPy array"
         raise PhotoError(f"{shown(name or 'photo')}: cannot read a {type(source).__name__}; give {accepted}")
 
 
-def _use_picture(file: BinaryIO, page: int | None, use: Callable[[opening.Picture], Result]) -> tuple[Result, bool]:
+def _use_picture(
+    file: BinaryIO, page: int | None, use: Callable[[opening.Picture], Result], max_pixels: int | None = None
+) -> tuple[Result, bool]:
     """The result of `use` on a file's photo, and whether its text was read: a PNG with too much is opened without."""
-    try:
-        with opening.open_picture(file, page) as picture:
-            return use(picture), True
-    except ValueError as error:
-        if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
-            raise
-    with opening.open_picture(decoding.without_text(file), page) as picture:
+    file.seek(0)
+    is_png = file.read(len(headers.PNG_SIGNATURE)) == headers.PNG_SIGNATURE
+    if not (is_png and headers.has_much_text(file)):
+        file.seek(0)
+        try:
+            with opening.open_picture(file, page, max_pixels) as picture:
+                return use(picture), True
+        except ValueError as error:
+            if "text" not in str(error).lower():  # Pillow's two complaints about too much text in a PNG
+                raise
+    with opening.open_picture(decoding.without_text(file), page, max_pixels) as picture:
         return use(picture), False
 
 
@@ -206,6 +257,9 @@ def _photo_from_picture(picture: opening.Picture, name: str, max_pixels: int, st
     opening.check_size(image.size, max_pixels)
     warnings = [picture.warning]
     profile = image.info.get("icc_profile") or None
+    if profile is not None and len(profile) > MOST_PROFILE_BYTES:
+        profile = None
+        warnings.append(f"its color profile is larger than {MOST_PROFILE_BYTES >> 20} MB, and is ignored")
     applied_orientation = 1
     if page is not None and file is not None and (isinstance(image, tiff.RareTiff) or tiff.is_deep_color(page)):
         stored = tiff.read_samples(page, file)
@@ -256,7 +310,7 @@ def _gray_and_colors(color: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         raise PhotoError("no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -264,6 +318,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             raise PhotoError("is a folder; name the photos in it") from None
         if isinstance(error, PermissionError):
             raise PhotoError("no permission to read it; change the file's rights") from None
+        if getattr(error, "errno", None) == errno.EINVAL and path.exists() and not path.is_file():
+            raise PhotoError("is a pipe or a device, not a file; give what it sends as standard input, -") from None
         raise PhotoError(f"cannot be opened ({getattr(error, 'strerror', None) or error}); check the path") from error
     with file:
         yield file

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from chromatune.errors import PhotoError
+from chromatune.images import headers
 
 if TYPE_CHECKING:
     import tifffile
@@ -32,9 +33,18 @@ UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 
 COMPRESSIONS_OF_BYTES = (LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
 TAG_STRIP_OFFSETS, TYPE_LONG = 273, 4
 
-MOST_PAGES = 10_000
+MOST_PAGES = headers.MOST_PICTURES
+MOST_TAGS = 500_000  # of all directories
+MOST_TAG_BYTES = 32 << 20  # of those values that are read with the directories: each may name the same megabytes
+MOST_TAGS_OF_PAGE = 4096  # tifffile reads no directory of more
+# Those values: bits, description, strips, software, tiles, subdirectories, ..., by tifffile's `TIFF.TAG_LOAD`
+TAGS_READ = frozenset(
+    (258, 270, 273, 277, 279, 282, 283, 305, 324, 325, 330, 338, 339, 347, 513, 514, 530, 33628, 42113, 50838, 50839)
+)
+TAG_SUBDIRECTORIES = 330
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MOST_EXTRA_CHANNELS = 8  # a small file may promise 65,000, and memory is counted by pixels
-LARGEST_TILE_PIXELS = 1 << 26
+LARGEST_TILE_PIXELS = 1 << 24
 LONGEST_VALUE = 40  # characters of a tag in a message
 # What tifffile raises on damaged directories
 BROKEN_TIFF = (ValueError, LookupError, TypeError, ArithmeticError, OSError, struct.error, AttributeError)
@@ -89,6 +99,7 @@ def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
     """Yield all directories of a TIFF in file order, SubIFDs after their parent; none where the first is damaged."""
     import tifffile  # imported late: it takes a tenth of a second that other formats save
 
+    _check_directories(file)
     log = logging.getLogger("tifffile")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -104,6 +115,43 @@ def open_pages(file: BinaryIO) -> Iterator[list[tifffile.TiffPage]]:
     finally:
         log.setLevel(level)
         file.seek(0)
+
+
+def _check_directories(file: BinaryIO) -> None:
+    """Check, before anything reads them, that all directories together are of a bearable length.
+
+    Raises:
+        PhotoError: they are not.
+    """
+    file.seek(0)
+    start = file.read(16)
+    order, is_big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
+    count_bytes, entry, offset_kind = (8, order + "HHQQ", "Q") if is_big else (2, order + "HHLL", "L")
+    size, offset_bytes = struct.calcsize(entry), struct.calcsize(order + offset_kind)
+    waiting, seen, tags, loaded = [start[8:16] if is_big else start[4:8]], set[int](), 0, 0
+    while waiting and len(seen) <= MOST_PAGES:
+        where = waiting.pop()
+        offset = struct.unpack(order + offset_kind, where)[0] if len(where) == offset_bytes else 0
+        if not offset or offset in seen:
+            continue
+        seen.add(offset)
+        file.seek(offset)
+        count = int.from_bytes(file.read(count_bytes), "little" if order == "<" else "big")
+        if count > MOST_TAGS_OF_PAGE:
+            continue
+        data = file.read(count * size)
+        waiting.append(file.read(offset_bytes))
+        tags += count
+        for code, kind, number, value in struct.iter_unpack(entry, data[: len(data) // size * size]):
+            length = number * TYPE_BYTES.get(kind, 0)
+            if code in TAGS_READ and length > offset_bytes:
+                loaded += length
+            if tags > MOST_TAGS or loaded > MOST_TAG_BYTES:
+                raise PhotoError(f"damaged: the directories of the TIFF are too long; {headers.DAMAGED}")
+            if code == TAG_SUBDIRECTORIES and number <= MOST_PAGES:
+                file.seek(value)
+                values = struct.pack(order + offset_kind, value) if length <= offset_bytes else file.read(length)
+                waiting += [values[at : at + offset_bytes] for at in range(0, len(values), offset_bytes)]
 
 
 def _all_pages(reader: tifffile.TiffFile) -> list[tifffile.TiffPage]:
@@ -137,10 +185,56 @@ def starting_at(file: BinaryIO, offset: int) -> BinaryIO:
     if struct.unpack_from(order + kind, start, position)[0] == offset:
         file.seek(0)
         return file
-    file.seek(0)
-    data = bytearray(file.read())
-    struct.pack_into(order + kind, data, position, offset)
-    return io.BytesIO(data)
+    return cast(BinaryIO, _WithStart(file, start[:position] + struct.pack(order + kind, offset)))
+
+
+class _WithStart(io.BufferedIOBase):
+    """A file with other first bytes: nothing is copied."""
+
+    def __init__(self, file: BinaryIO, start: bytes) -> None:
+        self._file, self._start = file, start
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:  # for libtiff, which is told the directory's offset beside it
+        return self._file.fileno()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        position = self._file.tell()
+        data = self._file.read(-1 if size is None else size)
+        start = self._start[position : position + len(data)]
+        return start + data[len(start) :] if start else data
+
+
+def size_factor(page: tifffile.TiffPage) -> int:
+    """Return how many times a page's pixels count: many channels of floats take the memory of many pixels."""
+    bits = int(page.samplesperpixel) * int(np.max(page.bitspersample))
+    return max(1, bits // (8 * headers.MOST_BYTES_PER_PIXEL))
+
+
+def check_storage(page: tifffile.TiffPage) -> None:
+    """Check that a page's strips or tiles are no longer than its pixels explain.
+
+    Raises:
+        PhotoError: they are.
+    """
+    pixels = int(page.imagewidth) * int(page.imagelength)
+    limit = headers.largest_file_bytes(pixels * size_factor(page))
+    if sum(page.databytecounts) > 2 * limit:
+        raise PhotoError(f"damaged: the TIFF has more data than its pixels explain; {headers.DAMAGED}")
+    if page.is_tiled and page.tilewidth * page.tilelength > max(LARGEST_TILE_PIXELS, pixels):
+        raise PhotoError(f"damaged: tiles of {page.tilewidth} x {page.tilelength} pixels; copy it again")
 
 
 def as_rare(page: tifffile.TiffPage, file: BinaryIO) -> RareTiff:
@@ -216,8 +310,6 @@ def _check(page: tifffile.TiffPage) -> None:
         raise PhotoError(f"a TIFF of a rare kind ({kind}); {advice}")
     if page.samplesperpixel > COLOR_CHANNELS[page.photometric] + MOST_EXTRA_CHANNELS:
         raise PhotoError(f"a TIFF of {page.samplesperpixel} channels; save it with its colors alone")
-    if page.is_tiled and page.tilewidth * page.tilelength > LARGEST_TILE_PIXELS:
-        raise PhotoError(f"damaged: tiles of {page.tilewidth} x {page.tilelength} pixels; copy it again")
     if page.samplesperpixel < COLOR_CHANNELS[page.photometric]:
         raise PhotoError("damaged: the TIFF has fewer channels than its colors need; copy it again")
     if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and page.samplesperpixel > 2:

@@ -21,7 +21,7 @@ from PIL import Image, TiffImagePlugin
 from chromatune.errors import PhotoError, printable
 from chromatune.files import atomic_write
 from chromatune.images import decoding, metadata
-from chromatune.images.opening import PNG_SIGNATURE
+from chromatune.images.headers import PNG_SIGNATURE
 from chromatune.images.photo_files import FORMAT_OF_SUFFIX, format_for, shown
 from chromatune.images.pixels import to_depth
 from chromatune.images.reading import Photo

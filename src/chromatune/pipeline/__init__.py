@@ -3,6 +3,8 @@
 model_files.py    a name ⇒ files, and what is known of the model; reads no weights, imports no torch
 checks.py         untrusted files and settings, checked before any class is built
 onnx_checks.py    the same of ONNX graphs, and whether they fit each other
+onnx_operators.py operators that a graph may have: the sizes of what each makes, and what it takes
+onnx_budget.py    what a graph takes, known before it is opened and before each pass
 schedules.py      noise, timesteps, steps and guidance, the same for both runtimes and for training
 truncation.py     prompts ⇒ tokens without torch, and warnings of what is cut off
 backend.py        what every backend offers: gray photos ⇒ small RGB

@@ -6,19 +6,27 @@ broken or hostile file is one line and not an hour of building layers.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
+import os
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chromatune.errors import ModelError, first_line, printable, shown
+from chromatune.files import open_regular, read_regular
 from chromatune.options import first_problem
 
-LARGEST_JSON = 64 << 20  # bytes; tokenizers have a megabyte or two
-LARGEST_HEADER = 100 << 20  # bytes; the safetensors library's own limit
+LARGEST_JSON_BYTES = 4 << 20  # settings have some kilobytes; an index of many weights a few hundred
+LARGEST_TOKENIZER_BYTES = 16 << 20  # CLIP's has two to five megabytes, by how it is indented
+LARGEST_HEADER_BYTES = 8 << 20  # of safetensors; a U-Net of 2.6 G parameters has 250 kB
+TEXT_FILES = (".json", ".txt", ".jinja")  # what the libraries read whole, in a part's folder
 LFS_POINTER = b"version https://git-lfs"
 AGAIN = "download the model again"
 MOST_NAMED = 4  # classes in a message
@@ -41,6 +49,22 @@ CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 
+# What CLIP's tokenizers are made of, as transformers writes them
+TOKENIZER_STEPS = {
+    "normalizer": ("NFC", "Replace", "Lowercase"),
+    "pre_tokenizer": ("Split", "ByteLevel"),
+    "post_processor": ("RobertaProcessing", "BertProcessing", "TemplateProcessing", "ByteLevel"),
+    "decoder": ("ByteLevel", "BPEDecoder"),
+}
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+TOKENIZER_PATTERNS = [
+    {"Regex": pattern} for pattern in (r"\s+", CLIP_WORDS, rf"<\|startoftext\|>|<\|endoftext\|>|{CLIP_WORDS}")
+]
+MOST_BLOCKS = 512  # of a U-Net: levels × layers × transformers; the largest known has 60
+MOST_REPEATS = 256  # layers of a photo encoder; EfficientNet-L2 has 88
+MOST_ADDED_TOKENS = 1000  # textual inversions add some dozens
+LONGEST_TOKEN = 256  # characters of a special token
+
 Width = Annotated[int, Field(ge=1, le=8192)]
 Count = Annotated[int, Field(ge=0, le=64)]
 Widths = Annotated[list[Width], Field(min_length=1, max_length=8)]
@@ -56,6 +80,10 @@ class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+def _most(count: int | list[int] | None) -> int:
+    return max(count) if isinstance(count, list) else count or 0
+
+
 class UNetConfig(_Config):
     """`unet/config.json`; defaults are diffusers'."""
 
@@ -66,6 +94,7 @@ class UNetConfig(_Config):
     up_block_types: Types | None = None
     layers_per_block: Count | Counts = 2
     transformer_layers_per_block: Count | Counts = 1
+    reverse_transformer_layers_per_block: Count | Counts | None = None
     cross_attention_dim: Width | Widths = 1280
     attention_head_dim: Width | Widths = 8
     norm_num_groups: Width | None = 32
@@ -76,6 +105,10 @@ class UNetConfig(_Config):
         for types in (self.down_block_types, self.up_block_types):
             if types is not None and len(types) != len(self.block_out_channels):
                 raise ValueError(f"{len(self.block_out_channels)} widths and {len(types)} kinds of blocks do not agree")
+        deepest = max(_most(self.transformer_layers_per_block), _most(self.reverse_transformer_layers_per_block), 1)
+        blocks = len(self.block_out_channels) * _most(self.layers_per_block) * deepest
+        if blocks > MOST_BLOCKS:
+            raise ValueError(f"layers_per_block and transformer_layers_per_block make {blocks:,} blocks, not a U-Net")
         return self
 
 
@@ -147,6 +180,8 @@ class SchedulerConfig(_Config):
     clip_sample: bool | None = None
     clip_sample_range: Factor = 1.0
     set_alpha_to_one: bool | None = None
+    solver_order: Annotated[int, Field(ge=1, le=8)] = 2
+    original_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
     trained_betas: Annotated[list[Beta], Field(max_length=10_000)] | None = None
 
     @model_validator(mode="after")
@@ -182,6 +217,9 @@ class PhotoEncoderConfig(_Config):
                 continue
             if len(value) > 64 or any(isinstance(item, int | float) and not -1 <= item <= 8192 for item in value):
                 raise ValueError(f"encoder.{name} is too long, or holds numbers that no encoder has")
+        repeats = [each for each in self.encoder.get("num_block_repeats") or [1] if isinstance(each, int | float)]
+        if sum(repeats) * self.encoder.get("depth_coefficient", 1) > MOST_REPEATS:
+            raise ValueError(f"encoder.num_block_repeats makes more than {MOST_REPEATS} layers")
         return self
 
 
@@ -201,20 +239,20 @@ def reason_of(error: Exception) -> str:
     return printable(first_line(error)[:LONGEST_REASON])
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, most_bytes: int = LARGEST_JSON_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: it is missing, too large, or not a JSON object; the text says which.
+        ValueError: it is missing, too large, no file, or not a JSON object; the text says which.
     """
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"is larger than {LARGEST_JSON >> 20} MB")
-        data = path.read_bytes()
+        data = read_regular(path, most_bytes)
     except FileNotFoundError:
         raise ValueError("is missing") from None
     except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from None
+        too_large = error.errno == errno.EFBIG
+        reason = f"is larger than {most_bytes >> 20} MB" if too_large else f"cannot be read ({error.strerror})"
+        raise ValueError(reason) from None
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -243,6 +281,26 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
     return library, given[1]
 
 
+def check_files(name: str, folder: Path) -> None:
+    """Check that a part's folder holds files and folders alone, as libraries open what they find in it.
+
+    Raises:
+        ModelError: something in it is a pipe, a socket or a device, or a text larger than any model has.
+    """
+    try:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing is missing
+                found = entry.stat()
+                if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                    raise ValueError("is a pipe, socket or device, not a file")
+                if entry.suffix in TEXT_FILES and found.st_size > LARGEST_TOKENIZER_BYTES:
+                    raise ValueError(f"is larger than {LARGEST_TOKENIZER_BYTES >> 20} MB")
+    except OSError as error:
+        raise ModelError(f"{name}: {folder.name} cannot be read ({error.strerror}); {AGAIN}") from None
+    except ValueError as error:
+        raise ModelError(f"{name}: {folder.name}/{printable(entry.name)} {error}; {AGAIN}") from None
+
+
 def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
     """Check a part's settings and the headers of its weights, before the part is built.
 
@@ -255,6 +313,7 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
     Raises:
         ModelError: one line that names the file and what is wrong with it.
     """
+    check_files(name, folder)
     file = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}.get(part, "config.json")
     try:
         config = read_json(folder / file)
@@ -298,8 +357,8 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is no whole safetensors file; the text says what it is instead.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
         start = file.read(64)
         if not start:
             raise ValueError("is empty (0 bytes)")
@@ -310,7 +369,7 @@ def read_header(path: Path) -> dict[str, Any]:
         if start[:2] == b"PK" or (start[:1] == b"\x80" and any(start[2:8])):  # zero in the length of a header
             raise ValueError("is a pickle, not safetensors, and pickles are never read")
         (length,) = struct.unpack("<Q", start[:8].ljust(8, b"\0"))
-        if size < 8 or length > min(LARGEST_HEADER, size - 8):
+        if size < 8 or length > min(LARGEST_HEADER_BYTES, size - 8):
             raise ValueError("is no safetensors file, or cut short")
         file.seek(8)
         data = file.read(length)
@@ -319,11 +378,36 @@ def read_header(path: Path) -> dict[str, Any]:
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
     except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError):
         raise ValueError("is no safetensors file: its header is damaged") from None
-    if not ends or not all(isinstance(end, int) for end in ends):
+    if not ends or not all(type(end) is int and end >= 0 for end in ends):
         raise ValueError("holds no weights")
     if max(ends) != size - 8 - length:
         raise ValueError(f"is cut short or damaged: {size:,} bytes, and {max(ends) + 8 + length:,} are announced")
     return dict(header)
+
+
+def stored_numbers(folder: Path) -> int:
+    """Return how many numbers the weights of a part hold, by their headers.
+
+    Raises:
+        ValueError: they cannot be read, or say too little.
+    """
+    entries = [entry for file in _weight_files(folder) for key, entry in read_header(file).items() if key[0:2] != "__"]
+    try:
+        return sum(math.prod(entry["shape"]) for entry in entries)
+    except (KeyError, TypeError):
+        raise ValueError("has weights without a shape") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of weights.
+
+    Raises:
+        ValueError: it cannot be opened; the text says why.
+    """
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -351,14 +435,51 @@ def _check_vocabulary(folder: Path, file: str) -> None:
     """Check that a tokenizer has its words: in tokenizer.json, or in vocab.json with merges.txt beside it.
 
     Raises:
-        ValueError: it has none, and would silently read every prompt as nothing.
+        ValueError: it has none, and would silently read every prompt as nothing; or it is none of CLIP's.
     """
-    known = read_json(folder / file)
+    known = read_json(folder / file, LARGEST_TOKENIZER_BYTES)
     if file == "vocab.json":
         if not (folder / "merges.txt").is_file():
             raise ValueError("has no merges.txt beside it")
     elif not isinstance(known.get("model"), dict) or not known["model"].get("vocab"):
         raise ValueError("has no vocabulary")
+    else:
+        _check_tokenizer(known)
+
+
+def _check_tokenizer(known: Mapping[str, Any]) -> None:
+    """Check that a tokenizer.json splits text as CLIP does: a pattern of its own could take hours over one prompt.
+
+    Raises:
+        ValueError: it has parts or patterns that no CLIP tokenizer has; the text says which.
+    """
+    for step, accepted in TOKENIZER_STEPS.items():
+        for part in _flat_steps(known.get(step)):
+            if not isinstance(part, dict) or part.get("type") not in accepted:
+                kind = part.get("type") if isinstance(part, dict) else part
+                raise ValueError(f"has the {step} {shown(kind)}; accepted: {', '.join(accepted)}, as CLIP has them")
+            pattern = part.get("pattern")
+            if pattern is not None and pattern not in TOKENIZER_PATTERNS:
+                raise ValueError(f"has the pattern {shown(pattern)}, and not CLIP's, and is not run")
+            if part["type"] == "Replace" and part.get("content") != " ":
+                raise ValueError("replaces spaces by something else, unlike CLIP's")
+    model, added = known["model"], known.get("added_tokens") or []
+    if model.get("type", "BPE") != "BPE" or model.get("dropout"):
+        raise ValueError(f"has a model of the type {shown(model.get('type'))}, or one with dropout; accepted: BPE")
+    affixes = [model.get(key) or "" for key in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token")]
+    contents = [token.get("content") if isinstance(token, dict) else None for token in added]
+    if not all(isinstance(word, str) and len(word) <= LONGEST_TOKEN for word in (*affixes, *contents)):
+        raise ValueError(f"has special tokens that are no text of at most {LONGEST_TOKEN} characters")
+    if len(contents) > MOST_ADDED_TOKENS:
+        raise ValueError(f"adds {len(contents):,} tokens to its vocabulary; at most {MOST_ADDED_TOKENS:,} are accepted")
+
+
+def _flat_steps(step: Any) -> list[Any]:
+    """Return what a normalizer or pre-tokenizer consists of, without the sequence around it."""
+    if isinstance(step, dict) and step.get("type") == "Sequence":
+        inner = next((step[key] for key in ("normalizers", "pretokenizers", "processors") if key in step), None)
+        return list(inner) if isinstance(inner, list) else [inner]
+    return [] if step is None else [step]
 
 
 def _no_json(data: bytes, error: Exception) -> str:

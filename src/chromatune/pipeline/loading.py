@@ -119,7 +119,10 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
         parts[PHOTO_ENCODER] = _load_part(files, PHOTO_ENCODER, dtype)
         _check_places(files.name, parts[PHOTO_ENCODER], unet)
     problem = checks.fit_problem(
-        parts["text_encoder"].config, unet.config, length=tokenizer.model_max_length, words=len(tokenizer)
+        parts["text_encoder"].config,
+        unet.config,
+        length=tokenizer.model_max_length,
+        words=1 + max(tokenizer.get_vocab().values()),
     ) or _sampling_problem(parts["scheduler"])
     if problem:
         raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
@@ -145,6 +148,7 @@ def _device(device: str | None) -> torch.device:
 
 
 def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
+    checks.check_files(name, folder)
     try:
         header = checks.read_header(folder / LORA_FILE)
         stored = sum(key.startswith("unet.") and key.endswith(".weight") for key in header)
@@ -176,6 +180,8 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
     try:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
+            if dtype is not None:
+                _check_size(chosen, files.pipeline_folder / part)
             loaded = chosen.from_pretrained(files.pipeline_folder, subfolder=part, local_files_only=True, **options)
         if dtype is None:
             return loaded
@@ -185,6 +191,27 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
         return loaded
     except Exception as error:  # what a library raises on a damaged folder is of any kind
         raise ModelError(f"{name}: {part} cannot be loaded (safetensors only): {checks.reason_of(error)}") from error
+
+
+def _check_size(chosen: Any, folder: Path) -> None:
+    """Check that a part is about as large as its stored weights, before the libraries make room for it.
+
+    A few that are missing are found, and named, after loading.
+
+    Raises:
+        ValueError: its settings describe a much larger one.
+    """
+    import torch
+
+    config = checks.read_json(folder / "config.json")
+    with torch.device("meta"):  # shapes alone, without memory
+        if hasattr(chosen, "from_config"):
+            network = chosen.from_config(config)
+        else:
+            network = chosen(chosen.config_class.from_dict(config))
+    wanted, stored = sum(each.numel() for each in network.parameters()), checks.stored_numbers(folder)
+    if wanted > 2 * stored:
+        raise ValueError(f"its config.json describes {wanted:,} weights, and {stored:,} are stored")
 
 
 def _part_class(files: ModelFiles, part: str) -> Any:

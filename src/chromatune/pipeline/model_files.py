@@ -6,12 +6,14 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from chromatune.errors import MissingExtraError, ModelError, first_line, shown
+from chromatune.errors import MissingExtraError, ModelError, first_line, printable, shown
+from chromatune.files import open_regular
 from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
 from chromatune.prompts import DEFAULT_PROMPT
@@ -40,12 +42,12 @@ class ModelInfo:
 
     name: str
     path: Path
-    description: str
+    description: Annotated[str, Field(max_length=5000)]
     size_px: Annotated[int, Field(ge=8, le=2048)]  # short side of the model's own pass
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=0, le=50)]
     image_guidance_scale: Annotated[float, Field(ge=0, le=50)]
-    prompt: str
+    prompt: Annotated[str, Field(max_length=1000)]  # as in `ColorizeOptions`
     # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
     vivid: Annotated[float, Field(ge=0, le=2)]
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
@@ -133,16 +135,38 @@ def read_info(files: ModelFiles) -> ModelInfo:
 
 
 def weights_hash(name: str) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 over a model's weights and settings, its LoRAs' included."""
+    """Return 16 hexadecimal digits of the SHA-256 over all files that decide a model's pixels, its LoRAs' included.
+
+    Raises:
+        ModelError: the model is unknown, or one of its files cannot be read.
+    """
     files = find_model(name)
     digest = hashlib.sha256()
     for folder in (files.pipeline_folder, *files.loras):
-        found = [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]
-        # Graphs are made from those files, and settings beside them are copies
-        for path in sorted(path for path in found if path.parent.name not in ("vae_encoder", "vae_decoder")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for path in _deciding_files(folder):
+            try:
+                with open_regular(path) as file:
+                    digest.update(hashlib.file_digest(cast(BufferedReader, file), "sha256").digest())
+            except OSError as error:
+                place = printable(str(path.relative_to(folder)))
+                raise ModelError(f"{name}: {place} cannot be read ({error.strerror}); {AGAIN}") from None
     return digest.hexdigest()[:16]
+
+
+def _deciding_files(folder: Path) -> list[Path]:
+    """Return the files of a model that decide its pixels: settings, weights, words, graphs and what they read."""
+    ships = ships_with_package(folder)  # graphs are made from weights there, and change with the package alone
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            continue
+        settings_or_weights = path.suffix in (".safetensors", ".json")
+        if path.parent.name in ("vae_encoder", "vae_decoder"):
+            settings_or_weights = False  # settings there are copies
+        beside_graph = path.suffix == ".txt" or path.suffix != ".json" and (path.parent / "model.onnx").exists()
+        if settings_or_weights or not ships and path.parent != folder and beside_graph:
+            found.append(path)
+    return sorted(found)
 
 
 def has_torch() -> bool:
@@ -153,6 +177,11 @@ def has_torch() -> bool:
 def is_embedded(name: str) -> bool:
     """Return whether the model ships in the package."""
     return name in _embedded()
+
+
+def ships_with_package(folder: Path) -> bool:
+    """Return whether a folder is a model of the package itself, which nobody else wrote."""
+    return folder.parent == MODELS_DIR
 
 
 def _embedded() -> dict[str, Path]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from chromatune.errors import ModelError, printable, shown
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import BackendOutput, Features
-from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info
-from chromatune.pipeline.onnx_checks import RESIDUAL, Shape, check_onnx, residuals_of, signature_problem
+from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info, ships_with_package
+from chromatune.pipeline.onnx_checks import GRAPH_FILE, RESIDUAL, Shape, check_whole, residuals_of, signature_problem
 from chromatune.pipeline.schedules import (
     branch_weights,
     combine_guidance,
@@ -30,7 +31,6 @@ from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-GRAPH_FILE = "model.onnx"
 FEATURES = "features_{}"  # output of the photo encoder, one for each stride in pixels
 GRAPHS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")  # folders; a photo encoder's where there is one
 # Names that `--device` takes beside "cpu", and the execution provider of ONNX Runtime that each stands for.
@@ -41,14 +41,16 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+MOST_PROMPTS_KEPT = 256  # embeddings, the last used; 236 kB each of a full-size model
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # an environment variable of ONNX Runtime
 
 
 class Graph:
     """An opened graph: NumPy arrays in, NumPy arrays out."""
 
-    def __init__(self, session: InferenceSession) -> None:
-        self._session = session
+    def __init__(self, session: InferenceSession, admit: Callable[..., None] | None = None) -> None:
+        """Hold an opened session; `admit` gets the name and shape of each input, and raises if they are too large."""
+        self._session, self._admit = session, admit
         self._types = {each.name: _numpy_type(each.type) for each in session.get_inputs()}
         self.inputs = tuple(self._types)
         self.outputs = tuple(each.name for each in session.get_outputs())
@@ -58,10 +60,16 @@ class Graph:
         )
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
-        """Run the graph, and return the outputs named, or all; inputs are cast to the types that the graph declares."""
+        """Run the graph, and return the outputs named, or all; inputs are cast to the types that the graph declares.
+
+        Raises:
+            ValueError: the graph is a stranger's, and takes more than a part of a model does.
+        """
         cast: dict[str, np.ndarray] = {
             name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
         }
+        if self._admit is not None:
+            self._admit(*((name, array.shape) for name, array in cast.items()))
         return self._session.run(outputs, cast)
 
 
@@ -111,11 +119,12 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
         tokenizer = PromptTokenizer.read(folder / "tokenizer")
     except ValueError as error:
         raise ModelError(f"{files.name}: tokenizer/{printable(str(error))}; {checks.AGAIN}") from None
-    words = tokenizer.backend.get_vocab_size()
-    if problem := checks.fit_problem(text, unet, length=tokenizer.length, words=words):
+    if problem := checks.fit_problem(text, unet, length=tokenizer.length, words=tokenizer.words):
         raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
+    halvings = len(vae.widths) - 1
+    admits = _checked_graphs(files, tokenizer.length, 2**halvings)
     share = max(1, threads() // workers)
-    opened = {part: _open(files, part, provider, share) for part in graphs_of(files)}
+    opened = {part: _open(files, part, provider, share, admits[part]) for part in graphs_of(files)}
     if misfit := signature_problem({name: part.signature for name, part in opened.items()}):
         raise ModelError(f"{files.name}: {misfit[0]}/{GRAPH_FILE} {misfit[1]}; {checks.AGAIN}, or give another")
     return OnnxPipeline(
@@ -124,7 +133,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
         photo_encoder=opened.pop(PHOTO_ENCODER, None),
         scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
         scaling_factor=vae.scaling_factor,
-        multiple_px=2 ** (len(vae.widths) - 1 + len(unet.block_out_channels) - 1),  # a level less one halves
+        multiple_px=2 ** (halvings + len(unet.block_out_channels) - 1),  # a level less one halves
         device=device,
         **opened,
     )
@@ -160,7 +169,7 @@ class OnnxBackend:
         self.pipeline, self.info, self.multiple_px = pipeline, pipeline.info, pipeline.multiple_px
         self.concurrent = pipeline.device == "cpu"  # each call with its share of the threads
         self.batches = not self.concurrent
-        self._embeddings: dict[str, np.ndarray] = {}
+        self._embed = lru_cache(MOST_PROMPTS_KEPT)(partial(_embedding, pipeline.tokenizer, pipeline.text_encoder))
         if problem := _sampling_problem(*pipeline.scheduler):
             raise ModelError(f"{self.info.name}: {problem}; download the model again, or give another")
 
@@ -169,8 +178,15 @@ class OnnxBackend:
         return truncation_warnings(options, self.pipeline.tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
-        """Return the photo encoder's features; see `Backend.features`."""
-        return _features_of(self._encode(_pixels(grays), FEATURES))
+        """Return the photo encoder's features; see `Backend.features`.
+
+        Raises:
+            ModelError: a stranger's encoder takes too much for photos of that size.
+        """
+        try:
+            return _features_of(self._encode(_pixels(grays), FEATURES))
+        except ValueError as error:
+            raise ModelError(f"{self.info.name} cannot be used ({error}); give another model") from None
 
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False
@@ -235,13 +251,10 @@ class OnnxBackend:
             return {}
         return dict(zip(names, encoder.run({encoder.inputs[0]: pixels}, names), strict=True))
 
-    def _embed(self, prompt: str) -> np.ndarray:
-        """Return the (1, 77, C) embedding of a prompt; each is read once."""
-        if prompt not in self._embeddings:
-            encoder = self.pipeline.text_encoder
-            feeds = {encoder.inputs[0]: self.pipeline.tokenizer.ids([prompt])}
-            self._embeddings[prompt] = encoder.run(feeds, encoder.outputs[:1])[0]
-        return self._embeddings[prompt]
+
+def _embedding(tokenizer: PromptTokenizer, encoder: Graph, prompt: str) -> np.ndarray:
+    """Return the (1, 77, C) embedding of a prompt."""
+    return encoder.run({encoder.inputs[0]: tokenizer.ids([prompt])}, encoder.outputs[:1])[0]
 
 
 def _provider(device: str) -> str:
@@ -255,16 +268,27 @@ def _provider(device: str) -> str:
     return PROVIDERS[device]
 
 
-def _open(files: ModelFiles, part: str, provider: str, intra_threads: int) -> Graph:
-    path = files.pipeline_folder / part / GRAPH_FILE
+def _checked_graphs(files: ModelFiles, tokens: int, latent_px: int) -> dict[str, Callable[..., None] | None]:
+    """Check the graphs of a model; return for each what checks the sizes of its passes, None for a shipped model."""
+    folder, parts = files.pipeline_folder, graphs_of(files)
     try:
-        check_onnx(path)
-    except FileNotFoundError:
-        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} is missing; {checks.AGAIN}") from None
+        if ships_with_package(folder):
+            for part in parts:
+                check_whole(folder / part / GRAPH_FILE)
+            return dict.fromkeys(parts)
+        from chromatune.pipeline.onnx_budget import check_parts
+
+        for part in parts:
+            checks.check_files(files.name, folder / part)
+        size_px = read_info(files).size_px
+        return {**check_parts(folder, parts, tokens=tokens, side_px=size_px, latent_px=latent_px)}
     except ValueError as error:
-        raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} {error}; {checks.AGAIN}") from None
+        raise ModelError(f"{files.name}: {error}; {checks.AGAIN}, or give another") from None
+
+
+def _open(files: ModelFiles, part: str, provider: str, intra_threads: int, admit: Callable[..., None] | None) -> Graph:
     try:
-        return Graph(_session(path, provider, intra_threads))
+        return Graph(_session(files.pipeline_folder / part / GRAPH_FILE, provider, intra_threads), admit)
     except Exception as error:  # what the library raises on a damaged graph is of any kind
         raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {checks.reason_of(error)}") from error
 
@@ -278,8 +302,10 @@ def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
     options.enable_cpu_mem_arena = False  # it keeps what the largest photo took, and gains no time
     # Threads may wait for the next operator by spinning, but not between passes: OpenCV and Pillow need the cores then
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
-    return onnxruntime.InferenceSession(path, options, providers=providers)
+    alone = provider == PROVIDERS["cpu"]
+    providers = [provider] if alone else [provider, PROVIDERS["cpu"]]
+    # Where there is nothing else to fall back to, it would print what is wrong, and try the same once more
+    return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=int(not alone))
 
 
 def _numpy_type(onnx_type: str) -> type:

@@ -8,6 +8,7 @@ stored once more, in half precision.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
@@ -22,12 +23,13 @@ import torch
 from torch import nn
 
 from chromatune.errors import MissingExtraError, ModelError, printable
+from chromatune.files import read_regular
 from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
 from chromatune.pipeline.model_files import ModelInfo, find_model
-from chromatune.pipeline.onnx_backend import FEATURES, GRAPH_FILE, GRAPHS, OnnxBackend, load_onnx_pipeline
-from chromatune.pipeline.onnx_checks import RESIDUAL
+from chromatune.pipeline.onnx_backend import FEATURES, GRAPHS, OnnxBackend, load_onnx_pipeline
+from chromatune.pipeline.onnx_checks import GRAPH_FILE, RESIDUAL
 from chromatune.pipeline.photo_encoder import places_of, unet_arguments
 from chromatune.pipeline.runtimes import onnx_problem, scheduler_problem
 from chromatune.pipeline.saving import CARD_FILE, save_pipeline
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 TRIAL_STEPS = 2
+LARGEST_CARD_BYTES = 4 << 20
 MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
 DEFAULTS = (
     "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
@@ -70,7 +73,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
         raise ModelError(f"{model} {problem}; export it with a DDIM or Euler scheduler")
     pipeline = load_pipeline(model, device="cpu")
     card = files.path / CARD_FILE
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {title}\n"
+    text = _card_text(card) or f"# {title}\n"
     defaults = defaults_of(pipeline.info)
     if pipeline.info.description == str(files.path):  # it has none of its own, and where it lay means nothing elsewhere
         defaults["description"] = title
@@ -90,6 +93,12 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
     with quiet_libraries():
         save_pipeline(_halved(pipeline), out, card=text, defaults=defaults, complete=complete)
     return apart
+
+
+def _card_text(card: Path) -> str:
+    with contextlib.suppress(OSError):  # it is missing, or nothing that anybody would read
+        return read_regular(card, LARGEST_CARD_BYTES).decode(errors="replace")
+    return ""
 
 
 def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:

@@ -11,7 +11,8 @@ from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
 from chromatune.pipeline.model_files import ModelFiles, find_model, has_torch
-from chromatune.pipeline.onnx_backend import GRAPH_FILE, PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
+from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
+from chromatune.pipeline.onnx_checks import GRAPH_FILE
 from chromatune.pipeline.schedules import make_schedule
 from chromatune.pipeline.truncation import TOKENIZER_FILE
 

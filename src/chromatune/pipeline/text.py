@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
+
+MOST_PROMPTS_KEPT = 256  # embeddings, the last used; 236 kB each of a full-size model
 
 
 class Tokens(NamedTuple):
@@ -35,11 +38,13 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tokens:
 
 
 class TextEmbedder:
-    """Embeddings of prompts by a text encoder; one that is frozen reads each prompt once."""
+    """Embeddings of prompts by a text encoder; one that is frozen keeps those of the last prompts."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
+    def __init__(
+        self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, *, most_kept: int = MOST_PROMPTS_KEPT
+    ) -> None:
         self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+        self._known = lru_cache(most_kept)(partial(_embedding, text_encoder))
 
     def __call__(self, *prompts: str) -> torch.Tensor:
         """Return (U, 77, C) embeddings, a row a prompt."""
@@ -48,19 +53,20 @@ class TextEmbedder:
     def embed(self, tokens: Tokens) -> torch.Tensor:
         """Return (U, 77, C) embeddings, with gradients where the text encoder is trained."""
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
-            return self._read(tokens)
-        rows = []
-        for index, ids in enumerate(tokens.ids.tolist()):
-            key = tuple(ids)
-            if key not in self._known:
-                with torch.no_grad():
-                    self._known[key] = self._read(Tokens(tokens.ids[index : index + 1], tokens.mask[index : index + 1]))
-            rows.append(self._known[key])
-        return torch.cat(rows)
+            return _read(self.text_encoder, tokens)
+        rows = zip(tokens.ids.tolist(), tokens.mask.tolist(), strict=True)
+        return torch.cat([self._known(tuple(ids), tuple(mask)) for ids, mask in rows])
 
-    def _read(self, tokens: Tokens) -> torch.Tensor:
-        device = self.text_encoder.device
-        # Only a text encoder that says so was trained with a mask over the padding.
-        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.mask.to(device) if masked else None
-        return self.text_encoder(tokens.ids.to(device), attention_mask=mask)[0]
+
+@torch.no_grad()
+def _embedding(text_encoder: CLIPTextModel, ids: tuple[int, ...], mask: tuple[int, ...]) -> torch.Tensor:
+    """Return the (1, 77, C) embedding of one prompt's tokens."""
+    return _read(text_encoder, Tokens(torch.tensor([ids]), torch.tensor([mask])))
+
+
+def _read(text_encoder: CLIPTextModel, tokens: Tokens) -> torch.Tensor:
+    device = text_encoder.device
+    # Only a text encoder that says so was trained with a mask over the padding.
+    masked = getattr(text_encoder.config, "use_attention_mask", False)
+    mask = tokens.mask.to(device) if masked else None
+    return text_encoder(tokens.ids.to(device), attention_mask=mask)[0]

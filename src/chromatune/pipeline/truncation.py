@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chromatune.errors import printable
+from chromatune.errors import ModelError, first_line, printable
+from chromatune.files import read_regular
 from chromatune.options import ResolvedOptions
-from chromatune.pipeline.checks import read_json
+from chromatune.pipeline.checks import AGAIN, LARGEST_TOKENIZER_BYTES, read_json, reason_of
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import CLIPTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -46,9 +48,10 @@ class PromptTokenizer:
         if not isinstance(length, int) or not 4 <= length <= 4096:
             raise ValueError(f"tokenizer_config.json gives model_max_length as {length!r}")
         try:
-            backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            with _no_panic():
+                backend = Tokenizer.from_buffer(read_regular(folder / TOKENIZER_FILE, LARGEST_TOKENIZER_BYTES))
         except Exception as error:  # noqa: BLE001 - the library raises no other
-            raise ValueError(f"{TOKENIZER_FILE} cannot be read ({error})") from None
+            raise ValueError(f"{TOKENIZER_FILE} cannot be read ({reason_of(error)})") from None
         backend.no_truncation()
         backend.no_padding()
         token = backend.token_to_id(padding) if isinstance(padding, str) else None
@@ -66,11 +69,16 @@ class PromptTokenizer:
         backend.no_padding()
         return cls(backend, tokenizer.model_max_length, int(tokenizer.pad_token_id))
 
+    @property
+    def words(self) -> int:
+        """Size of the vocabulary: one more than the highest number of a token."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def ids(self, prompts: Sequence[str]) -> np.ndarray:
         """Return the tokens of prompts, (U, length) int64, padded and cut as in the stock pipeline."""
         rows = np.full((len(prompts), self.length), self.padding, np.int64)
         for row, prompt in zip(rows, prompts, strict=True):
-            found = self.backend.encode(prompt).ids
+            found = self._encode(prompt).ids
             if len(found) > self.length:  # the mark at the end stays
                 found = [*found[: self.length - 1], found[-1]]
             row[: len(found)] = found
@@ -78,9 +86,27 @@ class PromptTokenizer:
 
     def truncated_part(self, prompt: str) -> str:
         """Return the part of a prompt beyond the length, which is cut off; empty if all of it is read."""
-        whole = self.backend.encode(prompt)
+        whole = self._encode(prompt)
         ends = [end for _, end in whole.offsets[: self.length - 1]]  # the last place is the end mark's
         return prompt[max(ends) :].strip() if len(whole.ids) > self.length else ""
+
+    def _encode(self, prompt: str) -> Encoding:
+        try:
+            with _no_panic():
+                return self.backend.encode(prompt)
+        except RuntimeError as error:
+            raise ModelError(f"the model's tokenizer cannot read the prompt ({reason_of(error)}); {AGAIN}") from None
+
+
+@contextmanager
+def _no_panic() -> Iterator[None]:
+    """Turn a panic of the tokenizers' library, which is no `Exception`, into a `RuntimeError`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(first_line(error)) from None
 
 
 def truncation_warnings(options: ResolvedOptions, tokenizer: PromptTokenizer) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from chromatune.serving.app import create_app
-from chromatune.serving.ray_predictor import RayPredictor, Replicas, bind_replicas
+from chromatune.serving.ray_predictor import RayPredictor, Replicas, bind_replicas, close_own_port
 from chromatune.serving.settings import TOKEN_VARIABLE, ServeSettings, make_serve_settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class App:
     """The page and the API over the replicas of the same deployment."""
 
     def __init__(self, settings: ServeSettings, handle: DeploymentHandle) -> None:
+        close_own_port()
         self._settings, self._handle = settings, handle
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve's own name

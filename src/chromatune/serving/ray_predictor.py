@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -195,6 +196,7 @@ class Replica:
 
     def __init__(self, settings: ServeSettings) -> None:
         """Load the default model; where it cannot be loaded, `describe_backend` says why."""
+        close_own_port()
         self._predictor = LocalPredictor(settings)
         self._predictor.load()
 
@@ -224,6 +226,17 @@ class Replica:
     async def _backend(self, model: str) -> Backend:
         colorizer = await asyncio.to_thread(self._predictor.model, model)
         return colorizer.backend
+
+
+def close_own_port() -> None:
+    """Keep the port closed that Ray Serve opens in this replica, after the replica is made.
+
+    It listens on every address, takes pickles from everybody, and nothing here uses it: calls go from actor to actor.
+    """
+    from ray.serve._private import replica
+
+    if os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT", "0") != "1" and hasattr(replica, "add_port_to_grpc_server"):
+        replica.add_port_to_grpc_server = lambda server, address: 0
 
 
 def bind_replicas(settings: ServeSettings) -> Any:

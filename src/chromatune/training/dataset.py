@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # raised when the layout or the drawing of pairs changes
 SKIP_REASONS = (BROKEN, TOO_SMALL, MONOCHROME)
 RESERVED_BYTES = 1 << 20
+LARGEST_INDEX_BYTES = 256 << 20  # of a cache: the keys of the photos that were skipped
 PHOTOS_PER_NOTE = 64  # encoded between two notes of how far a cache is
 
 
@@ -148,7 +149,7 @@ def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSetting
     Raises:
         ValueError: the note is missing or damaged, or of other photos.
     """
-    index = read_json(folder / "index.json")
+    index = read_json(folder / "index.json", LARGEST_INDEX_BYTES)
     skipped, done = index.get("skipped"), index.get("done")
     if not isinstance(skipped, dict) or skipped.keys() != set(SKIP_REASONS):
         raise ValueError("index.json is damaged")
@@ -185,6 +186,8 @@ def _open_array(path: Path, rows: int, mode: Literal["r", "r+"] = "r") -> np.mem
         ValueError: it is missing, cut, or another one.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
         # For reading first: what is opened for writing is lengthened with zeros where it was cut
         array = np.lib.format.open_memmap(path, mode="r")
         whole = array.offset + array.nbytes == path.stat().st_size

@@ -16,7 +16,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from chromatune.errors import DataError, count_of
-from chromatune.files import atomic_write
+from chromatune.files import atomic_write, read_regular
 from chromatune.reports import (
     MISSING,
     Block,
@@ -43,6 +43,7 @@ METRICS_FILE = "metrics.jsonl"
 PAGE_FILE = "report.html"
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
+LARGEST_METRICS_BYTES = 1 << 30  # a line a step
 LARGEST = 2**53  # of a whole number: beyond it, curves could not be drawn
 FORMER_NAMES = {"psnr_grey": "psnr_gray"}  # of measures, in the files of version 0.1
 PANEL_INCHES = (4.4, 3.0)  # two fit side by side on a page, in a fold too
@@ -98,7 +99,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         DataError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(path, LARGEST_METRICS_BYTES).decode(errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{path}: the run's measurements cannot be read ({error.strerror})") from None
     known: dict[tuple[int, str], dict[str, Any]] = {}

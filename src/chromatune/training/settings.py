@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chromatune.errors import OptionsError
+from chromatune.files import read_regular
 from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
 PARTS: tuple[str, ...] = get_args(Parts)
+LARGEST_CONFIG_BYTES = 1 << 20
 FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one version more
 
 
@@ -138,9 +140,11 @@ def _read_config(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(config, LARGEST_CONFIG_BYTES).decode())
     except OSError as error:
         raise OptionsError(f"{config}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise OptionsError(f"{config}: is nested too deep") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionsError(f"{config}: is not TOML ({error})") from None
 
@@ -151,6 +155,6 @@ def _parse_override(text: str) -> tuple[str, Any]:
         raise OptionsError(f"{text!r}: give NAME=VALUE, such as lr=1e-4")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = None if value in ("none", "None") else value
     return name.strip(), parsed

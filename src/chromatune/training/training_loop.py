@@ -44,6 +44,7 @@ from chromatune.training.validation import (
     write_grid,
 )
 
+MOST_PROMPTS_KEPT = 4096  # embeddings of a frozen text encoder, so that it reads most prompts of a set once
 LAB_SCALE = 25.0  # CIELAB errors are divided by this before they are squared: a wrong color then costs about one
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class Learner(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(2)) if learned else None
         if self.log_variances is not None:
             self._trainable.append(self.log_variances)
-        self._embedder = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
+        self._embedder = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder, most_kept=MOST_PROMPTS_KEPT)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return what is trained by its name, in the order of `select_trainable`, learned loss weights last."""
