@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chromatune.serving import bodies
-from chromatune.serving.bodies import MAX_JSON_VALUES, MEMORY_BYTES, StoredFile, parse_json
+from chromatune.serving.bodies import MEMORY_BYTES, StoredFile
 
 FORM = "Content-Type: multipart/form-data; boundary=x"
 
@@ -128,18 +127,15 @@ def test_a_full_machine_has_a_line(client, photo, monkeypatch, temporary_folder,
 
 
 def test_values_of_json_are_counted_before_it_is_parsed(client):
-    marks = b'{"hints": {"marks": [' + b"[]," * (MAX_JSON_VALUES // 2) + b"[]]}}"
+    marks = b'{"hints": {"marks": [' + b"[]," * 300_000 + b"[]]}}"
     answer = client.post("/v1/sessions/nobody/preview", content=marks, headers={"content-type": "application/json"})
-    assert (answer.status_code, "values" in answer.json()["detail"]) == (413, True)
-    assert parse_json(b"[" + b"1," * 1000 + b"1]") == [1] * 1001
+    assert (answer.status_code, "values" in answer.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize("text", [b"[" * 90_000, b"9" * 5000, b"\xff", b"{", b'{"a":1}x'])
 def test_json_that_is_none_has_a_line(client, text):
     answer = client.post("/v1/sessions/nobody/preview", content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 422 and answer.json()["detail"]
-    with pytest.raises(json.JSONDecodeError):
-        parse_json(b"[" * 90_000)
 
 
 def test_bodies_of_json_are_small(client):

@@ -11,7 +11,6 @@ from .hints import Stroke as Stroke
 from .hints import list_layers as list_layers
 from .hints import parse_json as parse_json
 from .hints import parse_point as parse_point
-from .reference import MAX_REFERENCE_PIXELS as MAX_REFERENCE_PIXELS
 from .reference import MAX_REFERENCES as MAX_REFERENCES
 from .reference import Reference as Reference
 from .reference import can_compare as can_compare

@@ -17,7 +17,6 @@ from chromatune.errors import PhotoError
 from chromatune.images import Photo
 
 MAX_REFERENCES = 8  # that a stranger may send with one photo
-MAX_REFERENCE_PIXELS = 100_000_000  # of those together
 STRIDES = {8: 1.0, 16: 1.0, 32: 0.5}  # of the features, and what each counts: texture, parts, things
 CELL_PX = 4  # of the grid, along a side
 LEAST_SIMILARITY = 0.05  # cosine at and below which two cells have nothing to do with each other

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import json
 import os
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -19,12 +18,13 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
+from chromatune.errors import OptionsError
+from chromatune.hints import parse_json
 from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import Content
 
 MEMORY_BYTES = 64 * 1024  # of a form's file; larger ones lie on the disk
 MAX_JSON_MB = 1.0  # of a body of JSON, where a route needs no more
-MAX_JSON_VALUES = 200_000  # commas and brackets of a body: each value takes a hundred times its bytes
 LEAST_BYTES_PER_S = 4_000  # of an upload, in the mean after the first seconds
 PATIENCE_S = 20.0  # how long an upload may be slower than that
 CLOSING = {"connection": "close"}
@@ -166,10 +166,12 @@ class BoundedRequest(Request):
         """Return the body's value, parsed in a thread.
 
         Raises:
-            HTTPException: it has too many values.
-            json.JSONDecodeError: it is no JSON.
+            HTTPException: it is no JSON, has too many values, or is nested too deeply.
         """
-        return await asyncio.to_thread(parse_json, await self.body())
+        try:
+            return await asyncio.to_thread(parse_json, await self.body())
+        except OptionsError as error:
+            raise HTTPException(422, str(error)) from None
 
     async def _get_form(self, **limits: Any) -> FormData:
         """Return the fields of a form; forms without files are empty.
@@ -188,23 +190,6 @@ class BoundedRequest(Request):
             except (OSError, MemoryError, RuntimeError) as error:
                 raise no_room(error) from error
         return self._form
-
-
-def parse_json(data: bytes) -> Any:
-    """Return the value of JSON.
-
-    Raises:
-        HTTPException: it has more than `MAX_JSON_VALUES` values (413).
-        json.JSONDecodeError: it is no JSON, is nested too deeply, or has a number of thousands of digits.
-    """
-    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_JSON_VALUES:
-        raise HTTPException(413, f"the JSON has more than {MAX_JSON_VALUES} values; send fewer")
-    try:
-        return json.loads(data)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        raise json.JSONDecodeError("no JSON", "", 0) from None
 
 
 def no_room(error: OSError | MemoryError | RuntimeError) -> HTTPException:

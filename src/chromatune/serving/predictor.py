@@ -16,7 +16,6 @@ from chromatune.options import ColorizeOptions, ResolvedOptions
 
 Facts: TypeAlias = dict[str, str | int | float | list[str]]
 Content: TypeAlias = bytes | Path  # of an upload: its bytes, or the file that has them
-MAX_REFERENCES = 8  # of one request
 
 
 @dataclass(frozen=True, eq=False)

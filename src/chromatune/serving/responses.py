@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import tempfile
@@ -22,10 +21,11 @@ from starlette.concurrency import iterate_in_threadpool
 
 from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
+from chromatune.hints import MAX_REFERENCES, parse_json
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.serving.bodies import RETRY_LATER, bounded_route, no_room, stored
 from chromatune.serving.bounded_pool import says_no_memory
-from chromatune.serving.predictor import MAX_REFERENCES, Content, EncodedImage, Predictor, QueueFull, Unavailable
+from chromatune.serving.predictor import Content, EncodedImage, Predictor, QueueFull, Unavailable
 from chromatune.serving.settings import ServeSettings
 
 PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any supported format.")]
@@ -97,8 +97,8 @@ def parsed_options(text: str) -> ColorizeOptions:
         OptionsError: `text` is no JSON object, or an option is unknown or out of range.
     """
     try:
-        given = json.loads(text or "{}")
-    except (ValueError, RecursionError):
+        given = parse_json(text or "{}")
+    except OptionsError:
         given = None
     if not isinstance(given, dict):
         raise OptionsError("options: accepted is a JSON object")
