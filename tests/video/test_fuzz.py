@@ -149,7 +149,7 @@ def read_request(path: Path) -> None:
     from pydantic import ValidationError
 
     from chromatune.errors import OptionsError
-    from chromatune.serving.bodies import parse_json
+    from chromatune.hints import parse_json
     from chromatune.serving.videos import ColorizeVideoRequest
 
     try:
