@@ -108,6 +108,174 @@ def test_videos_are_bounded(client, settled, short):
     assert [client.get(path).status_code for path in paths] == [404, 200]
 
 
+def test_any_error_in_the_background_is_a_line_and_an_entry_of_the_log(
+    client, settled, short, monkeypatch, caplog, until, temporary_folder
+):
+    def fail(*_, **__):
+        raise LookupError("strange")
+
+    ready = sent(client, short)
+    settled(client, ready)
+    monkeypatch.setattr("chromatune.video.colorize_video", fail)
+    monkeypatch.setattr("chromatune.video.shots_of", fail)
+    reading = sent(client, short)
+    client.post(f"{ready}/colorize", json={})
+    for path in (reading, ready):
+        status = settled(client, path)
+        assert (status["state"], status["line"]) == ("failed", "garden.mp4: an error of the server; its log has more")
+        assert client.delete(path).status_code == 204
+    assert caplog.text.count("LookupError: strange") == 2
+    until(lambda: not list(temporary_folder.iterdir()))
+
+
+def test_hints_on_frames_that_are_not_there_have_a_line(client, settled, short):
+    path = sent(client, short)
+    settled(client, path)
+    mark = {"marks": [{"points": [[5, 5]], "color": "red"}]}
+    for number in ("-1", "4", "9" * 40, f"-{'9' * 40}"):
+        answer = client.post(f"{path}/colorize", json={"hints": {number: mark}})
+        assert (answer.status_code, "garden.mp4 has frames 0 to 3" in answer.json()["detail"]) == (422, True)
+        assert client.get(f"{path}/stills/{number}").status_code == 404
+    assert client.get(path).json()["state"] == "ready"
+
+
+def test_warnings_are_about_the_client_s_name_of_the_video(client, engine, settled):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream("ffv1", rate=25, width=96, height=64)
+        for _ in range(16):
+            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        out.mux(stream.encode())
+    path = sent(client, file.getvalue()[: len(file.getvalue()) * 2 // 3], "garden.mkv")
+    for state in ("ready", "done"):
+        status = settled(client, path)
+        assert (status["state"], status["line"].startswith("garden.mkv")) == (state, True), status
+        client.post(f"{path}/colorize", json={})
+
+
+@pytest.mark.parametrize(
+    ("limits", "line"),
+    [
+        ({"max_video_frames": 3}, "garden.mp4: more than 3 frames"),
+        ({"max_video_minutes": 0.001}, "garden.mp4: longer than 0.001 minutes"),
+        ({"max_video_megapixels": 0.006}, "garden.mp4: its frames have more than 0.006 megapixels"),
+        ({"max_megapixels": 0.006}, "garden.mp4: its frames have more than 0.006 megapixels"),
+        ({"max_video_mb": 0.002}, "the request is larger than 0.002 MB"),
+    ],
+)
+def test_limits_have_a_line_and_leave_nothing(
+    client_of, scripted, settled, video_bytes, limits, line, temporary_folder, until
+):
+    client = client_of(scripted, **limits)
+    answer = client.post("/v1/videos", files={"video": ("garden.mp4", video_bytes(4))})
+    if answer.status_code == 413:
+        assert line in answer.json()["detail"]
+    else:
+        assert line in settled(client, f"/v1/videos/{answer.json()['id']}")["line"]
+    until(lambda: not list(temporary_folder.iterdir()))
+
+
+def test_stills_count_against_the_disk_of_a_video(client_of, scripted, settled, video_bytes):
+    data = video_bytes(16)
+    still_bytes = 4000  # a little less than one of them has
+    client = client_of(scripted, max_video_mb=(len(data) + 1.9 * still_bytes) / 1e6)
+    status = settled(client, sent(client, data))
+    assert (status["state"], status["frames"], len(status["shots"])) == ("ready", 16, 1)
+
+
+def test_files_of_a_video_are_bounded(client, settled, short, monkeypatch):
+    monkeypatch.setattr("chromatune.serving.videos.STEPS_A_LOOK", 1)
+    monkeypatch.setattr("chromatune.serving.videos.FILES_FACTOR", 1e-6)
+    assert "its files take more than" in settled(client, sent(client, short))["line"]
+
+
+def test_a_long_video_does_not_keep_short_ones_waiting(client, engine, settled, video_bytes, short, monkeypatch, until):
+    monkeypatch.setattr("chromatune.serving.videos.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
+    go, entered, call = threading.Event(), threading.Event(), type(engine).__call__
+
+    def waits(self, *given):
+        if threading.current_thread().name.startswith("keyframes") and not entered.is_set():
+            entered.set()
+            go.wait(20)
+        return call(self, *given)
+
+    monkeypatch.setattr(type(engine), "__call__", waits)
+    long = sent(client, video_bytes(16))
+    assert settled(client, long)["frames"] == 16
+    client.post(f"{long}/colorize", json={})
+    until(entered.is_set)
+    path = sent(client, short)
+    assert settled(client, path)["state"] == "ready"
+    client.post(f"{path}/colorize", json={})
+    assert settled(client, path)["state"] == "done"
+    assert client.get(long).json()["state"] == "colorizing"
+    go.set()
+    assert settled(client, long)["state"] == "done"
+
+
+def test_a_video_whose_header_hides_its_length_moves_to_the_long_ones(client_of, scripted, settled, monkeypatch):
+    monkeypatch.setattr("chromatune.serving.videos.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
+    threads: list[str] = []
+    from chromatune.serving.videos import VideoJob
+
+    start_stage = VideoJob.start_stage
+
+    def noted(self, name, length):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        return start_stage(self, name, length)
+
+    monkeypatch.setattr(VideoJob, "start_stage", noted)
+    file = io.BytesIO()
+    with av.open(file, "w", format="h264") as out:
+        stream = out.add_stream("libx264", rate=25, width=96, height=64)
+        for _ in range(16):
+            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        out.mux(stream.encode())
+    client = client_of(scripted)
+    assert settled(client, sent(client, file.getvalue()))["frames"] == 16
+    assert threads == ["short-video", "long-video", "long-video"]
+
+
+def test_removed_videos_leave_nothing_whether_they_wait_or_are_worked_on(
+    client_of, scripted, monkeypatch, short, until, temporary_folder
+):
+    entered, go = threading.Event(), threading.Event()
+
+    def waits(path, **limits):
+        entered.set()
+        go.wait(20)
+        raise LookupError("not read")
+
+    monkeypatch.setattr("chromatune.video.open_video", waits)
+    client = client_of(scripted)
+    working, waiting = sent(client, short), sent(client, short)
+    until(entered.is_set)
+    assert client.delete(waiting).status_code == client.delete(working).status_code == 204
+    assert len(list(temporary_folder.iterdir())) == 1  # a thread reads it
+    go.set()
+    until(lambda: not list(temporary_folder.iterdir()))
+
+
+def test_sound_that_mp4_does_not_hold_is_converted(client, settled, engine):
+    file = io.BytesIO()
+    with av.open(file, "w", format="mov") as out:
+        stream, sound = out.add_stream("libx264", rate=25, width=96, height=64), out.add_stream("pcm_mulaw", rate=8000)
+        sound.codec_context.layout = "mono"
+        for number in range(4):
+            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+            heard = av.AudioFrame(format="s16", layout="mono", samples=320)
+            heard.sample_rate, heard.pts = 8000, 320 * number
+            out.mux(sound.encode(heard))
+        out.mux(stream.encode())
+        out.mux(sound.encode())
+    path = sent(client, file.getvalue(), "old.mov")
+    settled(client, path)
+    client.post(f"{path}/colorize", json={})
+    assert settled(client, path)["state"] == "done"
+    with av.open(io.BytesIO(client.get(f"{path}/result").content)) as result:
+        assert result.streams.audio[0].codec_context.name == "aac"
+
+
 def test_routes_and_words_of_version_0_1(client, engine, monkeypatch, settled, short):
     """They stay until 0.3: clients ask /v1/films/{id} while the state is "reading" or "colouring"."""
     go, original = threading.Event(), type(engine).__call__

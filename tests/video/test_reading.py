@@ -81,6 +81,68 @@ def test_sound_that_a_container_does_not_hold_is_told(studio, frames, tmp_path: 
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_sound_that_a_container_does_not_hold_is_converted_where_asked(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.avi", frames, sound="adpcm_ms")
+    opened = open_video(video)
+    with open_writer(tmp_path / "out.mp4", opened.info, convert_sound=True) as writer:
+        for frame in opened.read():
+            writer.write(frame, "", writer.make(frame, GREEN))
+        writer.finish()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (stream,) = container.streams.audio
+        assert stream.codec_context.name == "aac" and stream.codec_context.sample_rate == 48_000
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert abs(len(heard) / 48_000 - len(frames) / 25) < 0.1 and 0.1 < heard.std() < 0.4
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_sound_of_old_cameras_is_copied_into_mp4(studio, frames, tmp_path: Path, suffix: str) -> None:
+    """These containers do not say which channels there are; MP4 does."""
+    video = studio.write(tmp_path / f"film{suffix}", frames, sound="pcm_s16le")
+    with av.open(str(rewritten(video, tmp_path / "out.mp4"))) as container:
+        assert container.streams.audio[0].codec_context.name == "pcm_s16le"
+    assert b"".join(studio.packets(tmp_path / "out.mp4")) == b"".join(studio.packets(video))
+
+
+def test_sound_of_an_unknown_kind_is_told(studio, frames, tmp_path: Path) -> None:
+    video = studio.write(tmp_path / "film.mkv", frames, sound="pcm_s16le")
+    video.write_bytes(video.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+    for name in ("out.mp4", "out.mkv"):
+        with pytest.raises(VideoError, match="its sound is of an unknown kind"):
+            rewritten(video, tmp_path / name)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_sound_that_does_not_fit_is_not_blamed_on_the_disk(studio, frames, tmp_path: Path, monkeypatch) -> None:
+    video = studio.write(tmp_path / "film.mp4", frames, sound="aac")
+
+    def backwards(self):
+        packets = [packet for packet in self._container.demux(self.streams) if packet.dts is not None]
+        return iter([*packets[3:], *packets[:3]])
+
+    monkeypatch.setattr("chromatune.video.sound.Sound.packets", backwards)
+    with pytest.raises(VideoError, match=r"its sound does not fit into it .*; give a name ending in \.mkv"):
+        rewritten(video, tmp_path / "out.mp4")
+
+
+def test_names_of_protocols_are_names_of_results(studio, frames, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    studio.write(tmp_path / "film.mp4", frames)
+    for name in ("http:x.mp4", "Reel:1.mkv"):
+        rewritten(Path("film.mp4"), Path(name))
+        assert Path(name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("width", [320, 352, 640])
+def test_h264_is_the_same_each_time(studio, tmp_path: Path, width: int) -> None:
+    """The tree of libx264 varies with its memory, in rows of some lengths."""
+    blocks = np.random.default_rng(5).integers(40, 215, (30, width // 8 + 5), np.uint8)
+    blocks = np.kron(blocks, np.ones((8, 8), np.uint8))
+    moving = [np.ascontiguousarray(blocks[:, index : index + width]) for index in range(40)]
+    video = studio.write(tmp_path / "film.mkv", moving, codec="ffv1", fmt="gray")
+    assert len({rewritten(video, tmp_path / f"{run}.mp4").read_bytes() for run in range(6)}) == 1
+
+
 @pytest.mark.parametrize(
     ("rotation", "turns"),
     [(90, 1), (180, 2), pytest.param(-90, 3, marks=pytest.mark.slow)],

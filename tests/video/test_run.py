@@ -18,7 +18,7 @@ from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError
 from chromatune.hints import Hints
 from chromatune.options import make_options
-from chromatune.video import ShotColorizer, VideoOptions, VideoResult, colorize_video, open_video
+from chromatune.video import ShotColorizer, VideoOptions, VideoResult, VideoRun, colorize_video, open_video
 
 BLUE = make_options(seed=10)
 RED = Hints().point(48, 36, "#c02020", 12)
@@ -100,11 +100,74 @@ def test_interrupted_and_gone_on_with_ends_the_same(
     assert are_equal(rgb_of(plain.out), rgb_of(tmp_path / "twice.mkv"))
 
 
-def test_a_cache_that_is_damaged_is_reported(plain_cache: Path, video: Path, tmp_path: Path) -> None:
+def damaged_caches() -> dict[str, Any]:
+    """Ways to damage the arrays of a shot: a function of its file's bytes and of its arrays, which gives either."""
+
+    def other(**changes: Any) -> Any:
+        return lambda data, arrays: arrays | {name: change(arrays[name]) for name, change in changes.items()}
+
+    return {
+        "cut": lambda data, arrays: data[:100],
+        "empty": lambda data, arrays: b"",
+        "text": lambda data, arrays: b"no arrays at all\n" * 20,
+        "flipped": lambda data, arrays: data[:400] + bytes([data[400] ^ 255]) + data[401:],
+        "missing": lambda data, arrays: {name: array for name, array in arrays.items() if name != "lumas"},
+        "objects": other(offsets=lambda array: array.astype(object)),
+        "numbers": other(chromas=lambda array: array * np.nan),
+        "text type": other(chromas=lambda array: array.astype("U5")),
+        "frames": other(exposures=lambda array: array[:3]),
+        "offsets": other(offsets=lambda array: array + 1000),
+        "order": other(offsets=lambda array: array * 0 - 1),
+        "shape": other(chromas=lambda array: array[..., 0]),
+        "grid": other(lumas=lambda array: array[:, :0]),
+        "keyframes": other(keyframe_exposures=lambda array: np.append(array, 0.0)),
+    }
+
+
+@pytest.mark.parametrize("how", damaged_caches())
+def test_a_cache_that_is_damaged_is_reported(plain_cache: Path, video: Path, tmp_path: Path, how: str) -> None:
     file = next(plain_cache.glob("*.npz"))
-    file.write_bytes(file.read_bytes()[:100])
+    with np.load(file) as arrays:
+        damaged = damaged_caches()[how](file.read_bytes(), dict(arrays))
+    if isinstance(damaged, bytes):
+        file.write_bytes(damaged)
+    else:
+        np.savez_compressed(file, **damaged)
     with pytest.raises(VideoError, match="is damaged; delete it, and run again"):
         color(video, out=tmp_path / "a.mp4", cache=plain_cache)
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_a_cache_of_gigabytes_of_nothing_is_not_unpacked(plain_cache: Path, video: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("chromatune.video.shot_colorizer.MAX_CACHED_BYTES", 10_000)
+    monkeypatch.setattr("numpy.load", None)
+    with pytest.raises(VideoError, match="is damaged; delete it, and run again"):
+        color(video, out=tmp_path / "a.mp4", cache=plain_cache)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["", "0\nend 3\n", "0\n10\nend 20\n", "0\n10\nend 999999\n", "-5\n3\nend 12\n", "\0\xff\n", "end 9" * 9999],
+)
+def test_shots_that_are_damaged_are_found_again(plain_cache: Path, video: Path, tmp_path: Path, lines: str) -> None:
+    next(plain_cache.glob("shots-*.txt")).write_text(lines, encoding="latin-1")
+    result = color(video, out=tmp_path / "a.mkv", codec="ffv1", cache=plain_cache)
+    assert (result.frames, result.colored_shots) == (20, 0) and len(rgb_of(result.out)) == 20
+
+
+def test_another_number_of_frames_than_the_shots_have_is_told(
+    engine, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (19, 21):
+        monkeypatch.setattr(VideoRun, "_cached_shots", lambda self, count=count: ([0, 10], count))
+        with pytest.raises(VideoError, match=f"does not have the {count} frames"):
+            color(video, out=tmp_path / "a.mp4")
+        assert not (tmp_path / "a.mp4").exists()
+
+
+def test_a_hint_before_the_first_frame_is_told(engine, video: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="a hint is on frame -1, and no frame has that number"):
+        color(video, out=tmp_path / "a.mp4", hints={-1: RED})
 
 
 def test_a_folder_goes_on_and_makes_a_hinted_shot_again_alone(engine, frame_folder: Path, tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ class ServeSettings(BaseModel):
     )
     video_minutes: float = Field(120.0, gt=0, le=1440, description="Minutes that a video is kept after its last use.")
     max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger videos are refused (413).")
+    max_video_megapixels: float = Field(9.0, gt=0, le=1000, description="Videos with larger frames are refused.")
+    max_video_frames: int = Field(500_000, ge=1, description="Videos of more frames are refused.")
+    max_video_minutes: float = Field(240.0, gt=0, le=100_000, description="Longer videos are refused.")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:

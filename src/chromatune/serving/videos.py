@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from chromatune.errors import ChromaTuneError, OptionsError
+from chromatune.errors import ChromaTuneError, OptionsError, VideoError, shown
 from chromatune.hints import Hints
 from chromatune.options import Advance, ColorizeOptions, check_recompose
 from chromatune.serving.bodies import bounded_route, stored
@@ -27,11 +30,16 @@ from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore, new_upload_folder
 
 if TYPE_CHECKING:
-    from chromatune.video import Shot, Video, VideoOptions
+    from chromatune.video import Shot, Video, VideoLimits, VideoOptions
 
+LOG = logging.getLogger(__name__)
 VideoState = Literal["reading", "ready", "colorizing", "done", "failed"]
 IN_PROGRESS: tuple[VideoState, ...] = ("reading", "colorizing")
 MAX_STILLS = 200  # of a video; the shots after them get none
+MAX_HINTED_FRAMES = 500  # of a video
+FILES_FACTOR = 2  # times the largest video: all files of one, with stills, chroma and result
+STEPS_A_LOOK = 50  # frames between two looks at its files
+SHORT_VIDEO_PIXELS = 1.5e9  # of all frames: three minutes of 640 × 480; longer ones wait for each other alone
 MAX_HINTS_MB = 20.0  # of the JSON that colorizes a video: hints of many frames
 ONE_FILE: Any = {"max_files": 1, "max_fields": 4, "max_part_size": 1000}
 RESULT_SUFFIX = ".mp4"
@@ -44,6 +52,10 @@ VIDEOS = file_of("video/mp4")
 
 class _Stopped(Exception):
     """The video was removed while it was in progress."""
+
+
+class _TooLong(Exception):
+    """The video is too long for the thread of short ones."""
 
 
 class ShotStatus(BaseModel):
@@ -70,6 +82,11 @@ class VideoJob:
         shots: in order; the first `MAX_STILLS`.
         frames: number of frames.
         size: width and height in pixels.
+        max_bytes: of all files in `folder`.
+        short_pixels: how many more it may take in the thread of short videos; negative to wait for that of long ones.
+        is_worked_on: whether a thread uses its files.
+        stopped: set where it was removed.
+        lock: of both.
     """
 
     name: str
@@ -83,7 +100,11 @@ class VideoJob:
     shots: list[ShotStatus] = field(default_factory=list)
     frames: int = 0
     size: tuple[int, int] = (0, 0)
-    is_stopped: bool = field(default=False, repr=False)
+    max_bytes: float = math.inf
+    short_pixels: float = math.inf
+    is_worked_on: bool = False
+    stopped: threading.Event = field(default_factory=threading.Event, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def result(self) -> Path:
@@ -94,26 +115,58 @@ class VideoJob:
         """Return a still's file."""
         return self.folder / f"{frame}.png"
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of a frame."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    def shown(self, line: str) -> str:
+        """Return a line as the client may see it: with its name of the video, and without folders of this machine."""
+        return without_paths(line.replace(str(self.source), self.name).replace(str(self.result), self.name))
+
     def start_stage(self, name: str, length: int) -> Advance:
-        """Begin a stage; the result counts one of its steps, and ends the work where the video was removed."""
+        """Begin a stage; the result counts one of its steps, and ends the work where the video was removed.
+
+        It raises what ends the work, too, where the video is too long for the thread of short ones, or its files
+        become too large.
+        """
         self.stage, self.steps, self.step = name, length, 0
 
         def advance() -> None:
-            if self.is_stopped:
+            if self.stopped.is_set():
                 raise _Stopped
             self.step += 1
+            self.short_pixels -= self.pixels
+            if self.short_pixels < 0:
+                raise _TooLong
+            if self.step % STEPS_A_LOOK == 0 and self.stored_bytes > self.max_bytes:
+                raise VideoError(
+                    f"{self.name}: its files take more than {self.max_bytes / 1e6:g} MB here; send a shorter video"
+                )
 
         return advance
 
+    def remove(self) -> None:
+        """End the work on it, and delete its files: now, or once the thread that works on it has noticed."""
+        with self.lock:
+            self.stopped.set()
+            if not self.is_worked_on:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class Videos:
-    """All videos of an app; one at a time is processed, in a thread of its own."""
+    """All videos of an app; a short one and a long one at a time are processed, in a thread each."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, "video")
+        self._short, self._long = ThreadPoolExecutor(1, "short-video"), ThreadPoolExecutor(1, "long-video")
         self.store = SessionStore[VideoJob](
-            settings.videos, settings.video_minutes, NOT_STORED, _remove, full=FULL,
+            settings.videos, settings.video_minutes, NOT_STORED, VideoJob.remove, full=FULL,
             is_busy=lambda job: job.state in IN_PROGRESS,
         )  # fmt: skip
 
@@ -133,9 +186,11 @@ class Videos:
 
     def start(self, source: Path, folder: Path, name: str) -> str:
         """Begin to look for the shots of a video, a file in `folder`, and return its id."""
-        job = VideoJob(name, folder, source)
-        self._thread.submit(self._guarded, job, lambda: self._read(job))
-        return self.store.add(job)
+        max_bytes = FILES_FACTOR * self._settings.max_video_mb * 1e6
+        job = VideoJob(name, folder, source, max_bytes=max_bytes, short_pixels=SHORT_VIDEO_PIXELS)
+        key = self.store.add(job)
+        self._submit(job, lambda: self._read(job))
+        return key
 
     def colorize(self, job: VideoJob, model: str, options: ColorizeOptions, hints: Mapping[int, Hints]) -> None:
         """Begin to colorize a video; unchanged shots of an earlier run are not computed again.
@@ -156,53 +211,92 @@ class Videos:
         check_recompose(options, "a video needs")
         video_options = VideoOptions(
             job.result, settings.source_of(model), options, hints, cache=job.folder / "chroma", overwrite=True,
-            device=settings.device, runtime=settings.runtime,
+            device=settings.device, runtime=settings.runtime, convert_sound=True,
         )  # fmt: skip
-        job.state, job.line, job.stage, job.step, job.steps = "colorizing", "", "waiting", 0, 0
-        self._thread.submit(self._guarded, job, lambda: self._colorize(job, video_options))
+        job.state, job.line = "colorizing", ""
+        job.short_pixels = math.inf if job.frames * job.pixels <= SHORT_VIDEO_PIXELS else -1  # its length is known
+        self._submit(job, lambda: self._colorize(job, video_options))
 
     def stop(self) -> None:
         """Remove all videos and end the work on them."""
         self.store.clear()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        for thread in (self._short, self._long):
+            thread.shutdown(wait=True, cancel_futures=True)
 
-    def _guarded(self, job: VideoJob, task: Advance) -> None:
+    def _submit(self, job: VideoJob, task: Callable[[], None]) -> None:
+        job.stage, job.step, job.steps = "waiting", 0, 0
+        is_long = job.short_pixels < 0
+        if is_long:
+            job.short_pixels = math.inf
+        (self._long if is_long else self._short).submit(self._guarded, job, task)
+
+    def _guarded(self, job: VideoJob, task: Callable[[], None]) -> None:
+        with job.lock:
+            if job.stopped.is_set():
+                return
+            job.is_worked_on = True
+        is_too_long = False
         try:
-            if not job.is_stopped:
-                task()
+            task()
         except _Stopped:
             pass
+        except _TooLong:
+            is_too_long = True
         except ChromaTuneError as error:
-            line = str(error).replace(str(job.source), job.name).replace(str(job.result), job.name)
-            job.line, job.state = without_paths(line), "failed"
-        except (MemoryError, OSError):
+            job.line, job.state = job.shown(str(error)), "failed"
+        except (MemoryError, OSError) as error:
+            LOG.warning("a video failed for want of memory or disk space: %r", error)
             job.line = f"{job.name}: not enough memory or disk space at the moment; send it again"
             job.state = "failed"
-        if job.is_stopped:
-            shutil.rmtree(job.folder, ignore_errors=True)
+        except Exception:
+            LOG.exception("a video failed")
+            job.line, job.state = f"{job.name}: an error of the server; its log has more", "failed"
+        with job.lock:
+            job.is_worked_on = False
+            if job.stopped.is_set() or (job.state == "failed" and not job.frames):  # nobody can do anything with it
+                shutil.rmtree(job.folder, ignore_errors=True)
+            elif is_too_long:
+                job.short_pixels = -1
+                self._submit(job, task)
+
+    @property
+    def _limits(self) -> VideoLimits:
+        from chromatune.video import VideoLimits
+
+        settings = self._settings
+        max_pixels = min(settings.max_pixels, round(settings.max_video_megapixels * 1e6))
+        return VideoLimits(max_pixels, settings.max_video_frames, settings.max_video_minutes * 60)
 
     def _read(self, job: VideoJob) -> None:
         from chromatune.video import VideoOptions, open_video, shots_of
 
-        video = open_video(job.source)
-        pixels = video.info.width_px * video.info.height_px
-        if pixels > self._settings.max_pixels:
-            raise OptionsError(f"{job.name}: its frames have more than {self._settings.max_megapixels:g} megapixels")
+        video = open_video(job.source, limits=self._limits)
+        job.size = video.info.width_px, video.info.height_px
+        if (video.info.expected_frames or 0) * job.pixels > job.short_pixels:
+            raise _TooLong
         video_options = VideoOptions(job.result, cache=job.folder / "chroma")
         shots = shots_of(video, video_options, start_stage=job.start_stage)
-        job.size, job.frames = (video.info.width_px, video.info.height_px), shots[-1].stop
-        job.shots = _write_stills(job, video, shots)
-        job.line, job.state = "; ".join(video.warnings), "ready"
+        job.shots = _write_stills(job, video, shots, self._settings.max_video_mb * 1e6)
+        job.frames = shots[-1].stop
+        job.line, job.state = job.shown("; ".join(video.warnings)), "ready"
 
     def _colorize(self, job: VideoJob, video_options: VideoOptions) -> None:
         from chromatune.video import colorize_video, open_video
 
-        result = colorize_video(open_video(job.source), video_options, start_stage=job.start_stage)
-        job.line, job.state = without_paths("; ".join(result.warnings)), "done"
+        if job.stored_bytes > job.max_bytes / FILES_FACTOR:  # room for another run: not all of the last ones is kept
+            for chroma in (job.folder / "chroma").glob("*.npz"):
+                chroma.unlink()
+        video = open_video(job.source, limits=self._limits)
+        result = colorize_video(video, video_options, start_stage=job.start_stage)
+        job.line, job.state = job.shown("; ".join(result.warnings)), "done"
 
 
-def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> list[ShotStatus]:
-    """Write the middle frame of each shot as a gray PNG, and return the shots with its number."""
+def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...], max_bytes: float) -> list[ShotStatus]:
+    """Write the middle frame of each shot as a gray PNG, and return the shots with its number.
+
+    The first `MAX_STILLS` shots get one, and no more of them than fit on the disk: with the video's file, stills take
+    `max_bytes`.
+    """
     import numpy as np
 
     from chromatune.images import Photo, encode_photo
@@ -210,21 +304,20 @@ def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...]) -> list[
 
     wanted = {(shot.start + shot.stop) // 2: shot for shot in shots[:MAX_STILLS]}
     written: list[ShotStatus] = []
+    left_bytes = max_bytes - job.source.stat().st_size
     advance = job.start_stage("writing stills", max(wanted) + 1)
     for index, frame in zip(range(max(wanted) + 1), video.read(), strict=False):
         advance()
-        if index in wanted:
-            gray = gray_of(frame.luma, video.info.bits, video.info.full_range)
-            job.still_path(frame.number).write_bytes(encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG"))
-            written.append(ShotStatus(start=wanted[index].start, stop=wanted[index].stop, frame=frame.number))
+        if index not in wanted:
+            continue
+        gray = gray_of(frame.luma, video.info.bits, video.info.full_range)
+        still = encode_photo(np.repeat(gray[..., None], 3, 2), Photo(gray), "PNG")
+        left_bytes -= len(still)
+        if left_bytes < 0:
+            break
+        job.still_path(frame.number).write_bytes(still)
+        written.append(ShotStatus(start=wanted[index].start, stop=wanted[index].stop, frame=frame.number))
     return written
-
-
-def _remove(job: VideoJob) -> None:
-    in_progress = job.state in IN_PROGRESS
-    job.is_stopped = True  # its thread removes the folder once it has ended
-    if not in_progress:
-        shutil.rmtree(job.folder, ignore_errors=True)
 
 
 class VideoStarted(BaseModel):
@@ -256,7 +349,7 @@ class ColorizeVideoRequest(BaseModel):
 
     model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
-    hints: dict[int, Hints] = Field({}, max_length=10_000, description="By the number of their frame.")
+    hints: dict[int, Hints] = Field({}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame.")
 
 
 def add_video_routes(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
@@ -276,7 +369,7 @@ def _add_start(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         form_limits=ONE_FILE,
     )
     async def start_video(
-        video: Annotated[UploadFile, File(description="A video, in any container that FFmpeg reads.")],
+        video: Annotated[UploadFile, File(description="A video: MP4, MOV, MKV, AVI, MPEG and the like.")],
     ) -> VideoStarted:
         """Respond at once, and look for the shots; `GET /v1/videos/{id}` has its progress."""
         async with new_upload_folder() as folder:
@@ -325,7 +418,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     async def still(key: Key, frame: Number) -> Response:
         """A PNG at the video's full size; `/v1/sessions` accepts it, to try strokes on."""
         job = videos.store.get(key)
-        if frame not in {each.frame for each in job.shots}:
+        if frame not in {each.frame for each in job.shots} or not job.still_path(frame).is_file():
             raise HTTPException(404, "there is no still of that frame; the video's status lists the stills")
         return FileResponse(job.still_path(frame), media_type="image/png")
 
@@ -345,6 +438,8 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
             raise HTTPException(409, f"{job.name} is in progress; try again later", RETRY_SOON)
         if not job.frames:
             raise HTTPException(409, job.line)
+        if absent := next((number for number in wanted.hints if not 0 <= number < job.frames), None):
+            raise OptionsError(f"hints.{shown(absent)}: {job.name} has frames 0 to {job.frames - 1}", "hints")
         videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
         return VideoStarted(id=key)
 
@@ -360,7 +455,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     async def video_result(key: Key) -> Response:
         """H.264 in MP4, with the video's own sound."""
         job = videos.store.get(key)
-        if job.state != "done":
+        if job.state != "done" or not job.result.is_file():
             raise HTTPException(409, f"{job.name} is not done yet; try again later", RETRY_SOON)
         name = f"{job.name.rpartition('.')[0] or job.name}.color{RESULT_SUFFIX}"
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}

@@ -1,11 +1,12 @@
 from .flow import confidence as confidence
 from .flow import flow_between as flow_between
 from .flow import warp as warp
+from .opening import VideoLimits as VideoLimits
+from .opening import require_av as require_av
 from .options import VideoOptions as VideoOptions
 from .options import layers_by_frame as layers_by_frame
 from .options import parse_frame_point as parse_frame_point
 from .reading import open_video as open_video
-from .reading import require_av as require_av
 from .run import VideoResult as VideoResult
 from .run import VideoRun as VideoRun
 from .run import colorize_video as colorize_video

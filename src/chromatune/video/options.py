@@ -12,6 +12,8 @@ from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
 from chromatune.video.reading import by_number
 
+MAX_DIGITS = 20  # of a frame's number
+
 
 @dataclass(frozen=True, eq=False)
 class VideoOptions:
@@ -28,6 +30,7 @@ class VideoOptions:
         preview_seconds: length to colorize from the start; None for all.
         cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
+        convert_sound: convert sound that a file cannot hold to AAC; an error otherwise.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
     """
@@ -42,6 +45,7 @@ class VideoOptions:
     preview_seconds: float | None = None
     cache: Path | None = None
     overwrite: bool = False
+    convert_sound: bool = False
     device: str | None = None
     runtime: str | None = None
 
@@ -53,7 +57,7 @@ def parse_frame_point(text: str) -> tuple[int, Hints]:
         OptionsError: it is written otherwise.
     """
     number, colon, point = text.partition(":")
-    if not colon or not number.strip().isdecimal():
+    if not colon or not number.strip().isdecimal() or len(number) > MAX_DIGITS:
         raise OptionsError(f"hint {shown(text)}: accepted is FRAME:X,Y=COLOR, such as 120:420,310=#a03020")
     return int(number), parse_point(point)
 

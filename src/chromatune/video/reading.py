@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,22 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chromatune import color
-from chromatune.errors import (
-    ChromaTuneError,
-    MissingExtraError,
-    PhotoError,
-    VideoError,
-    count_of,
-    first_line,
-    printable,
-)
+from chromatune.errors import ChromaTuneError, PhotoError, VideoError, count_of, printable
 from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
+from chromatune.video.opening import (
+    VideoLimits,
+    check_size,
+    errors_as_lines,
+    open_container,
+    require_av,
+    video_stream,
+)
 from chromatune.video.video import Frame, Video, VideoInfo
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -34,187 +34,155 @@ FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
 FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}  # AVFieldOrder: TT, BB, TB, BT
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
+MAX_BITS = 16  # of a sample
+NO_LIMITS = VideoLimits()
+MAX_DAMAGED_PACKETS = 10_000  # one after another, after which the rest of a video is not tried
 LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is said to be cut short
 NUMBER = re.compile(r"(\d+)\D*$")  # the last one in a name
 MOST_HELD_BYTES = 200_000_000  # of decoded frames: some 25 s at 640 × 480
 
 
-def open_video(path: str | Path, *, rate: Fraction | None = None) -> Video:
-    """Open a video: a file of any container that FFmpeg reads, or a folder of numbered frames.
+def open_video(path: str | Path, *, rate: Fraction | None = None, limits: VideoLimits = NO_LIMITS) -> Video:
+    """Open a video: a file in one of many formats, or a folder of numbered frames.
 
     Args:
         path: file or folder.
         rate: frames a second of a folder, which says nothing of them; 25 by default.
+        limits: of a file.
 
     Raises:
-        VideoError: there is no such path, or it is no video.
+        VideoError: there is no such path, it is no video, or it exceeds a limit.
         MissingExtraError: PyAV is not installed, and it is a file.
     """
     path = Path(path)
-    return FrameFolder(path, rate or USUAL_RATE) if path.is_dir() else VideoFile(path)
-
-
-def require_av() -> None:
-    """Check that PyAV is installed, and silence FFmpeg: errors are reported here, in one line.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("reading and writing videos", "video") from None
-    av.logging.set_level(None)
+    return FrameFolder(path, rate or USUAL_RATE) if path.is_dir() else VideoFile(path, limits)
 
 
 class VideoFile:
     """A video in a file; see `Video`."""
 
-    def __init__(self, path: Path) -> None:
-        """Read what the file says of itself.
+    def __init__(self, path: Path, limits: VideoLimits = NO_LIMITS) -> None:
+        """Read what the file says of itself, and its first frame.
 
         Raises:
-            VideoError: it is no video.
+            VideoError: it is no video, or exceeds a limit.
             MissingExtraError: PyAV is not installed.
         """
         require_av()
-        self._path, self._name = path, printable(str(path))
+        self._path, self._name, self._limits = path, printable(str(path)), limits
         self.warnings: tuple[str, ...] = ()
-        with _open(path) as container:
-            self.info = _info_of(container, _video_of(container, path), path)
+        with errors_as_lines(path), open_container(path, limits) as container:
+            self.info = _info_of(container, video_stream(container, path, limits), path, limits)
+        expected = self.info.expected_frames or 0
+        self._check_length(expected, float(expected / self.info.rate), least_share=1 / LEAST_SHARE)
 
     def index_of(self, number: int) -> int | None:
-        return number  # frames of a file count from 0
+        return number if number >= 0 else None  # frames of a file count from 0
 
     def read(self, *, colors: bool = False) -> Iterator[Frame]:
         """Yield all frames that can be decoded, in the order in which they are shown.
 
         Raises:
-            VideoError: there is none, or the size changes.
+            VideoError: there is none, one has another size or depth than the first, or there are too many.
         """
-        info, last_ticks, number = self.info, None, 0
-        damaged: list[Exception] = []
-        with _open(self._path) as container:
-            video = _video_of(container, self._path)
-            for decoded in _decoded(container, video, damaged):
-                step = max(1, round(1 / (info.rate * info.time_base)))
+        info, damage, number = self.info, _Damage(), 0
+        last_ticks: int | None = None
+        start_seconds = 0.0
+        with errors_as_lines(self._path), open_container(self._path, self._limits) as container:
+            video = video_stream(container, self._path, self._limits)
+            step = max(1, round(1 / (info.rate * info.time_base)))
+            for decoded in _decoded(container, video, damage):
                 ticks = decoded.pts
                 if last_ticks is not None and (ticks is None or ticks <= last_ticks):
                     ticks = last_ticks + (step if ticks is None else 1)  # times that stand still or run back
                 ticks = last_ticks = ticks or 0
-                luma = _upright(_luma_of(decoded, info), decoded.rotation)
-                if luma.shape != (info.height_px, info.width_px):
-                    raise VideoError(
-                        f"{self._name}: frame {number} is {luma.shape[1]} × {luma.shape[0]} px where the first is "
-                        f"{info.width_px} × {info.height_px} px; cut the video there, and give the parts"
-                    )
-                rgb = _upright(_rgb_of(decoded, info), decoded.rotation) if colors else None
-                yield Frame(number, luma, ticks, float(ticks * info.time_base), rgb=rgb)
+                seconds = float(ticks * info.time_base)
+                start_seconds = seconds if number == 0 else start_seconds
+                self._check_length(number + 1, seconds - start_seconds)
+                self._check_like_first(decoded, number)
+                luma = _upright(_luma_of(decoded, info), _turns(decoded))
+                rgb = _upright(_rgb_of(decoded, info), _turns(decoded)) if colors else None
+                yield Frame(number, luma, ticks, seconds, rgb=rgb)
                 number += 1
         if number == 0:
             raise VideoError(f"{self._name}: no frame can be decoded; copy the video again")
         warnings = []
-        if damaged:
-            count = count_of(len(damaged), "damaged packet is", "damaged packets are")
+        if damage.packets:
+            count = count_of(damage.packets, "damaged packet is", "damaged packets are")
             warnings.append(f"{self._name}: {count} skipped")
         if info.expected_frames is not None and number < LEAST_SHARE * info.expected_frames - 1:
             warnings.append(f"{self._name} is cut short: {number} of about {info.expected_frames} frames are there")
         self.warnings = tuple(warnings)
 
+    def _check_length(self, frames: int, seconds: float, least_share: float = 1.0) -> None:
+        """Check that there are not too many frames, up to a factor where their number is an estimate."""
+        most, most_seconds = self._limits.max_frames, self._limits.max_seconds
+        if most is not None and frames > most * least_share:
+            raise VideoError(f"{self._name}: more than {most} frames; give a shorter video")
+        if most_seconds is not None and seconds > most_seconds * least_share:
+            raise VideoError(f"{self._name}: longer than {most_seconds / 60:g} minutes; give a shorter video")
 
-class Sound:
-    """The sound of a video's file: streams as templates, and packets as they are, in the file's order."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file; `close` closes it.
-
-        Raises:
-            VideoError: it cannot be opened.
-        """
-        self._container = _open(path)
-        self.streams: list[AudioStream] = list(self._container.streams.audio)
-
-    def packets(self) -> Iterator[Packet]:
-        """Yield packets of all streams, each with a time."""
-        import av
-
-        try:
-            for packet in self._container.demux(self.streams) if self.streams else ():
-                if packet.dts is not None:  # an empty one stands at the end
-                    yield packet
-        except av.error.FFmpegError:  # the warnings of its frames say that the file is cut short
-            return
-
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
+    def _check_like_first(self, frame: VideoFrame, number: int) -> None:
+        """Check a frame's size and depth, before anything is made of it."""
+        info = self.info
+        (width_px, height_px), bits = _upright_size(frame), _bits_of(frame)
+        if (width_px, height_px, bits) != (info.width_px, info.height_px, info.bits):
+            raise VideoError(
+                f"{self._name}: frame {number} is {width_px} × {height_px} px of {bits} bits where the first is "
+                f"{info.width_px} × {info.height_px} px of {info.bits} bits; cut the video there, and give the parts"
+            )
 
 
-def _decoded(container: InputContainer, video: VideoStream, damaged: list[Exception]) -> Iterator[VideoFrame]:
-    """Decoded frames; `damaged` gets the error of each packet that cannot be decoded, and the others go on."""
+@dataclass
+class _Damage:
+    """Number of packets that cannot be decoded."""
+
+    packets: int = 0
+
+
+def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> Iterator[VideoFrame]:
+    """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
     import av
 
     packets = container.demux(video)
-    while True:
+    damaged_in_a_row = 0
+    while damaged_in_a_row < MAX_DAMAGED_PACKETS:
+        packet, is_damaged = None, True
+        with suppress(av.error.FFmpegError):  # of a file that is cut short: it ends there
+            packet, is_damaged = next(packets, None), False
         try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            damaged.append(error)
-            packet = None
-        try:
-            yield from video.codec_context.decode(packet)  # None flushes what is held back
+            for frame in video.codec_context.decode(packet):  # None flushes what is held back
+                damaged_in_a_row = 0
+                yield frame
         except av.error.EOFError:
             return
-        except av.error.FFmpegError as error:
-            damaged.append(error)
+        except av.error.FFmpegError:
+            is_damaged = True
+        damage.packets += is_damaged
+        damaged_in_a_row += is_damaged
         if packet is None:
             return
 
 
-def _open(path: Path) -> InputContainer:
-    import av
-
-    name = printable(str(path))
-    try:
-        return av.open(str(path), "r", metadata_errors="replace")
-    except FileNotFoundError:
-        raise VideoError(f"{name}: no such file; check the path") from None
-    except PermissionError:
-        raise VideoError(f"{name}: no permission to read it; change the file's rights") from None
-    except av.error.InvalidDataError:
-        raise VideoError(f"{name}: no video, or damaged at its start; give a video, or a folder of frames") from None
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{name}: cannot be opened ({printable(first_line(error))}); give a video") from error
-
-
-def _video_of(container: InputContainer, path: Path) -> VideoStream:
-    import av
-
-    covers = av.stream.Disposition.attached_pic  # of a song
-    found = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not found:
-        kind = "sound alone" if container.streams.audio else "no picture"
-        raise VideoError(f"{printable(str(path))}: {kind}, no frames; give a video")
-    stream = found[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{printable(str(path))}: its picture is of a kind that FFmpeg does not decode; convert it")
-    stream.thread_type = "AUTO"
-    return stream
-
-
-def _info_of(container: InputContainer, video: VideoStream, path: Path) -> VideoInfo:
+def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: VideoLimits) -> VideoInfo:
     """What the stream and its first frame say."""
     import av
 
-    first = next(_decoded(container, video, []), None)
+    name = printable(str(path))
+    first = next(_decoded(container, video, _Damage()), None)
     if first is None:
-        raise VideoError(f"{printable(str(path))}: no frame can be decoded; copy the video again")
-    bits = max(8, *(each.bits for each in first.format.components))
-    if first.format.is_rgb and bits > 8:
-        bits = 16  # as which it is read
-    turned = first.rotation % 180 != 0
-    width_px, height_px = (first.height, first.width) if turned else (first.width, first.height)
-    aspect = video.sample_aspect_ratio or None
+        context = video.codec_context
+        check_size(context.width, context.height, name, limits)  # as the decoder found it
+        raise VideoError(
+            f"{name}: no frame of up to {limits.max_pixels / 1e6:g} megapixels can be decoded; copy the video again"
+        )
+    bits = _bits_of(first)
+    if bits > MAX_BITS:
+        raise VideoError(f"{name}: its samples are floating-point numbers; convert it to 16 bits")
+    width_px, height_px = _upright_size(first)
+    check_size(width_px, height_px, name, limits)
+    # Of many kinds of files, only the decoder knows it
+    aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or None
     rate = video.average_rate or video.guessed_rate or USUAL_RATE
     time_base = video.time_base or 1 / rate
     seconds: float | None = None
@@ -230,12 +198,27 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path) -> Video
         full_range=_is_full(first),
         time_base=time_base,
         rate=rate,
-        aspect=1 / aspect if aspect and turned else aspect,
+        aspect=1 / aspect if aspect and _turns(first) % 2 else aspect,
         field_order=FIELD_ORDERS.get(video.codec_context.field_order, "tff") if first.interlaced_frame else "",
         primaries=int(first.color_primaries),
         transfer=int(first.color_trc),
         expected_frames=video.frames or (round(seconds * rate) if seconds else None),
     )
+
+
+def _bits_of(frame: VideoFrame) -> int:
+    """Bits of a sample of luma, as it is read."""
+    bits = max(8, *(each.bits for each in frame.format.components))
+    return 16 if frame.format.is_rgb and bits > 8 else bits
+
+
+def _turns(frame: VideoFrame) -> int:
+    """Quarter turns counterclockwise that bring a frame upright, 0..3."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright_size(frame: VideoFrame) -> tuple[int, int]:
+    return (frame.height, frame.width) if _turns(frame) % 2 else (frame.width, frame.height)
 
 
 def _is_full(frame: VideoFrame) -> bool:
@@ -272,8 +255,7 @@ def _rgb_of(frame: VideoFrame, info: VideoInfo) -> np.ndarray:
     return frame.to_ndarray(format="rgb24" if info.bits == 8 else "rgb48le")
 
 
-def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
-    turns = round(rotation / 90) % 4  # counterclockwise, as np.rot90
+def _upright(picture: np.ndarray, turns: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ import numpy as np
 import chromatune
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
-from chromatune.files import prefetch
+from chromatune.files import open_regular, prefetch, read_regular
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo
 from chromatune.options import StartStage, check_recompose, silent
@@ -35,6 +35,7 @@ CACHE_SUFFIX = ".chroma"
 SHOTS_FILE = "shots-{}.txt"
 SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
 MOST_SEGMENT_FRAMES = 3000  # longer shots are colored in segments: memory stays bounded
+MAX_SHOTS_BYTES = 16 << 20  # a million shots
 SAMPLE_BYTES = 1 << 20  # at either end of a video's file
 KnownShots: TypeAlias = tuple[list[int], int]  # first frames of shots, and the number of frames
 
@@ -98,6 +99,7 @@ def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartSta
         strength=options.colorize_options.strength,
         overwrite=options.overwrite,
         record_folder=run.cache.folder,
+        convert_sound=options.convert_sound,
     ) as writer:
         run.colorize_shots()
         run.write_frames(writer)
@@ -204,11 +206,11 @@ class VideoRun:
             for segment in self.segments:
                 key = segment.cache_key
                 chroma: ShotChroma | None = None
-                for offset, frame in enumerate(islice(frames, len(segment.shot))):
+                for offset, frame in enumerate(self._exactly(frames, len(segment.shot))):
                     if writer.has(frame, key):
                         advance()
                         continue
-                    chroma = self.cache.read(key) if chroma is None else chroma
+                    chroma = self.cache.read(key, len(segment.shot)) if chroma is None else chroma
                     yield frame, offset, key, chroma
 
         def make(item: tuple[Frame, int, str, ShotChroma]) -> tuple[Frame, str, Any]:
@@ -224,8 +226,25 @@ class VideoRun:
             for frame, key, made in made_frames:
                 writer.write(frame, key, made)
                 advance()
-        next(frames, None)  # the reading is then complete, and knows its warnings
+        if next(frames, None) is not None:  # if not, the reading is complete, and knows its warnings
+            raise self._other_count()
         writer.finish(self.options.preview_seconds)
+
+    def _exactly(self, frames: Iterator[Frame], count: int) -> Iterator[Frame]:
+        """The next frames, of which there must be that many."""
+        taken = 0
+        for frame in islice(frames, count):
+            taken += 1
+            yield frame
+        if taken < count:
+            raise self._other_count()
+
+    def _other_count(self) -> VideoError:
+        name, folder = printable(str(self.video.info.path)), printable(str(self.cache.folder))
+        return VideoError(
+            f"{name}: does not have the {self.frames} frames that it had when its shots were found; delete the cache "
+            f"{folder}, and run again"
+        )
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -250,11 +269,16 @@ class VideoRun:
         return self.cache.folder / SHOTS_FILE.format(self.cache.key(facts))
 
     def _cached_shots(self) -> KnownShots | None:
+        """Shots of an earlier run; None where there are none, or their file is damaged."""
         try:
-            *starts, end = self._shots_path().read_text(encoding="ascii").split("\n")[:-1]
-            return [int(start) for start in starts], int(end.removeprefix("end "))
+            *lines, checksum = read_regular(self._shots_path(), MAX_SHOTS_BYTES).decode("ascii").splitlines()
+            *starts, end = (int(line.removeprefix("end ")) for line in lines)
         except (OSError, ValueError):
             return None
+        is_sound = (
+            checksum == _checksum(lines) and starts[:1] == [0] and starts == sorted({*starts}) and starts[-1] < end
+        )
+        return (starts, end) if is_sound else None
 
     def _detect_shots(self) -> KnownShots:
         """Find the shots by a reading of the whole video, and cache them."""
@@ -270,7 +294,7 @@ class VideoRun:
         shots = find_shots(thumbnails())
         starts, count = [shot.start for shot in shots], shots[-1].stop
         lines = [*map(str, starts), f"end {count}"]
-        self.cache.write_bytes(self._shots_path(), ("\n".join(lines) + "\n").encode())
+        self.cache.write_bytes(self._shots_path(), "".join(f"{line}\n" for line in [*lines, _checksum(lines)]).encode())
         return starts, count
 
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
@@ -302,20 +326,20 @@ class VideoRun:
         frames, info, size = iter(self._frames), self.video.info, shot_colorizer.size
 
         def grays(count: int) -> Iterator[np.ndarray]:
-            for frame in islice(frames, count):
+            for frame in self._exactly(frames, count):
                 advance()
                 yield small_gray(frame, info, size)
 
-        before: str | None = None
+        before: tuple[str, int] | None = None
         for segment in self.segments[: last + 1]:
             length, key = len(segment.shot), segment.cache_key
             if key in self.cache:
-                for _ in islice(frames, length):
+                for _ in self._exactly(frames, length):
                     advance()
             else:
-                previous = self.cache.read(before) if segment.continues and before is not None else None
+                previous = self.cache.read(*before) if segment.continues and before is not None else None
                 self.cache.write(key, shot_colorizer.colorize_shot(grays(length), length, segment.hints, previous))
-            before = key
+            before = key, length
         next(frames, None)  # after the last segment the reading is then complete, and its frames are held
         model = shot_colorizer.colorizer
         self.warnings = model.backend.warnings_of(model.info.resolve(self.options.colorize_options))
@@ -331,6 +355,10 @@ class VideoRun:
         references = tuple(colorizer.reference(photo) for photo in options.like)
         self._shot_colorizer = ShotColorizer(colorizer, options.colorize_options, references, self._photo, workers)
         return self._shot_colorizer
+
+
+def _checksum(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def fingerprint(path: Path) -> str:
@@ -349,7 +377,7 @@ def fingerprint(path: Path) -> str:
             status = path.stat()
             size = status.st_size
             found.update(f"{size}\0{status.st_mtime_ns}".encode())
-            with path.open("rb") as opened:
+            with open_regular(path) as opened:
                 found.update(opened.read(SAMPLE_BYTES))
                 opened.seek(max(0, size - SAMPLE_BYTES))
                 found.update(opened.read())

@@ -20,7 +20,7 @@ import numpy as np
 from chromatune.color import grid_size, resize
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import PhotoError, VideoError, printable
-from chromatune.files import atomic_write, prefetch
+from chromatune.files import atomic_write, open_regular, prefetch
 from chromatune.hints import HintedChroma, Hints, Reference
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
@@ -51,6 +51,14 @@ LEAST_WEIGHT = 1e-9
 FULL_WEIGHT = 0.3  # of confident flow, from which on nothing is filled in from around
 
 NAME_LENGTH = 20
+MAX_CACHED_BYTES = 1 << 29  # of the arrays of a shot, or of a segment of one
+CACHED_ARRAYS = {
+    "offsets": np.dtype(np.int64),
+    "lumas": np.dtype(np.uint8),
+    "chromas": np.dtype(np.float16),
+    "keyframe_exposures": np.dtype(np.float64),
+    "exposures": np.dtype(np.float64),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,14 +370,8 @@ class ChromaCache:
             VideoError: it cannot be written.
         """
         file = io.BytesIO()
-        np.savez_compressed(
-            file,
-            offsets=chroma.offsets.astype(np.int64),
-            lumas=chroma.lumas,
-            chromas=chroma.chromas.astype(np.float16),
-            keyframe_exposures=chroma.keyframe_exposures.astype(np.float64),
-            exposures=chroma.exposures.astype(np.float64),
-        )
+        arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
+        np.savez_compressed(file, **arrays)
         self.write_bytes(self.path(key), file.getvalue())
 
     def write_bytes(self, path: Path, data: bytes) -> None:
@@ -385,21 +387,45 @@ class ChromaCache:
             name = printable(str(path))
             raise VideoError(f"{name}: cannot be written ({error.strerror}); make room, or give --cache DIR") from error
 
-    def read(self, key: str) -> ShotChroma:
-        """Return a shot's chroma.
+    def read(self, key: str, count: int) -> ShotChroma:
+        """Return the chroma of a shot of `count` frames.
 
         Raises:
-            VideoError: its file is damaged.
+            VideoError: its file is damaged, or holds something else.
         """
         path = self.path(key)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return ShotChroma(
-                    arrays["offsets"],
-                    arrays["lumas"],
-                    arrays["chromas"].astype(np.float32),
-                    arrays["keyframe_exposures"],
-                    arrays["exposures"],
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            with open_regular(path) as file, zipfile.ZipFile(file) as members:
+                if sum(each.file_size for each in members.infolist()) > MAX_CACHED_BYTES:
+                    raise ValueError("more than a shot can have")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    found = {name: arrays[name] for name in CACHED_ARRAYS}
+            _check_cached(found, count)
+            return ShotChroma(**found | {"chromas": found["chromas"].astype(np.float32)})
+        except Exception as error:  # zipfile, zlib and numpy raise some fifteen types
             raise VideoError(f"{printable(str(path))} is damaged; delete it, and run again") from error
+
+
+def _check_cached(arrays: Mapping[str, np.ndarray], count: int) -> None:
+    """Check types, shapes and ranges of the arrays of a shot of `count` frames.
+
+    Raises:
+        ValueError: they are no shot's.
+    """
+    offsets, lumas, chromas = arrays["offsets"], arrays["lumas"], arrays["chromas"]
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    is_sound = (
+        dtypes == CACHED_ARRAYS
+        and offsets.ndim == 1
+        and 0 < len(offsets) <= count
+        and bool((np.diff(offsets, prepend=-1, append=count) > 0).all())
+        and lumas.ndim == 3
+        and min(lumas.shape) > 0
+        and chromas.shape == (*lumas.shape, 2)
+        and arrays["keyframe_exposures"].shape == offsets.shape == lumas.shape[:1]
+        and arrays["exposures"].shape == (count,)
+        and all(bool(np.isfinite(arrays[name]).all()) for name in ("chromas", "keyframe_exposures", "exposures"))
+    )
+    if not is_sound:
+        raise ValueError("not the arrays of a shot")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from chromatune.errors import OptionsError, VideoError, printable, shown
-from chromatune.files import atomic_write
+from chromatune.files import atomic_write, read_regular
 from chromatune.images import to_depth
 from chromatune.video.flow import flow_between, warp
 
@@ -30,6 +30,7 @@ FULL_CONTRAST = 10.0  # spread of levels, from which on changes count in full
 BLANK_CONTRAST = 4.0  # the same, below which a picture is blank
 LONE_SHARE = 8.0  # of the grain's variance: structure that is plainly there
 MOST_DIGITS = 10
+MAX_STARTS_BYTES = 16 << 20  # of a file of first frames
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def read_starts(path: Path) -> list[int]:
     """
     name, starts = printable(str(path)), [0]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path, MAX_STARTS_BYTES).decode().splitlines()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise OptionsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +17,9 @@ from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
 from chromatune.files import LineFile, atomic_file, atomic_write
 from chromatune.images import Photo, encode_photo, format_for, suffix_for
-from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE, Sound, require_av
+from chromatune.video.opening import ffmpeg_path, require_av
+from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE
+from chromatune.video.sound import Sound, SoundWriter
 from chromatune.video.video import Frame, VideoInfo
 from chromatune.video.yuv import Planes, gray_of, to_planes
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 REC601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace; AVColorPrimaries and AVColorTransferCharacteristic
+
+DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOENT", "EMFILE")
+TREE_MACROBLOCKS = 8  # libx264's results vary from run to run where its tree gets rows of another multiple
 
 WRITTEN_FILE = "written.jsonl"
 BEGUN = ""  # instead of the chroma's key, before a frame's file is written
@@ -128,6 +134,7 @@ def open_writer(
     strength: float = 1.0,
     overwrite: bool = False,
     record_folder: Path | None = None,
+    convert_sound: bool = False,
 ) -> Iterator[FrameWriter]:
     """Open the writer of a path: of a video's file where it has a suffix, else of a folder of frames.
 
@@ -138,13 +145,14 @@ def open_writer(
         strength: factor on chroma.
         overwrite: replace what exists.
         record_folder: where the frames of a folder are recorded that are written; None for `out`.
+        convert_sound: convert sound that the file cannot hold to AAC.
 
     Raises:
         OptionsError: a codec is given for a folder, or see `choose_codec`.
         VideoError: it cannot be written.
     """
     if out.suffix:
-        with _open_file(out, choose_codec(out, codec), info, strength, overwrite) as writer:
+        with _open_file(out, choose_codec(out, codec), info, strength, overwrite, convert_sound) as writer:
             yield writer
         return
     if codec is not None:
@@ -164,16 +172,14 @@ class VideoWriter:
     """A video's file, which is written anew."""
 
     def __init__(
-        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: Sound | None, strength: float
+        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: SoundWriter, strength: float
     ) -> None:
         self._container, self._codec, self._info, self._strength = container, codec, info, strength
-        self._depth = codec.depth_for(info.bits)
+        self._depth, self._sound = codec.depth_for(info.bits), sound
         self._stream = _video_stream(container, codec, info, self._depth)
-        self._sound_streams = [container.add_stream_from_template(each) for each in sound.streams] if sound else []
-        self._sound_index = {each.index: index for index, each in enumerate(sound.streams)} if sound else {}
-        self._packets = sound.packets() if sound else iter(())
-        self._next_packet = next(self._packets, None)
+        sound.add_streams()  # after that of the picture
         self._field_marker = _field_marker(self._stream, info) if info.field_order else None
+        self._last_seconds = 0.0
         container.start_encoding()
 
     def has(self, frame: Frame, key: str) -> bool:
@@ -192,7 +198,8 @@ class VideoWriter:
         )
 
     def write(self, frame: Frame, key: str, made: Planes) -> None:
-        self._write_sound(frame.seconds)
+        self._sound.write(frame.seconds)
+        self._last_seconds = frame.seconds
         picture = _picture(made, self._stream)
         picture.pts, picture.time_base = frame.ticks, self._info.time_base
         if self._field_marker is not None:
@@ -201,18 +208,8 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture))
 
     def finish(self, seconds: float | None = None) -> None:
-        self._write_sound(seconds)
+        self._sound.write(seconds, end_seconds=self._last_seconds)
         self._container.mux(self._stream.encode(None))
-
-    def _write_sound(self, seconds: float | None) -> None:
-        """Copy the packets up to a time."""
-        while self._next_packet is not None:
-            packet = self._next_packet
-            if seconds is not None and float((packet.dts or 0) * packet.time_base) > seconds:
-                return
-            packet.stream = self._sound_streams[self._sound_index[packet.stream.index]]
-            self._container.mux(packet)
-            self._next_packet = next(self._packets, None)
 
 
 class FolderWriter:
@@ -272,7 +269,9 @@ class FolderWriter:
 
 
 @contextmanager
-def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool) -> Iterator[VideoWriter]:
+def _open_file(
+    out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool, convert_sound: bool
+) -> Iterator[VideoWriter]:
     require_av()
     import av
 
@@ -283,20 +282,25 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
             sound = Sound(info.path) if info.path.is_file() else None
             if sound is not None:
                 stack.callback(sound.close)
-            container = av.open(str(part), "w", format=CONTAINERS[out.suffix.lower()])
+            container = av.open(ffmpeg_path(part), "w", format=CONTAINERS[out.suffix.lower()])
             try:
-                for each in sound.streams if sound else ():
-                    kind = each.codec_context.codec.canonical_name
-                    if kind not in container.supported_codecs:
-                        raise VideoError(
-                            f"{name}: sound of the kind {kind} cannot be copied into it; give a name ending in .mkv"
-                        )
-                yield VideoWriter(container, codec, info, sound, strength)
+                sound_writer = SoundWriter(container, sound, name, convert_sound)
+                yield VideoWriter(container, codec, info, sound_writer, strength)
                 container.close()
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):
                     container.close()
+                if errno.errorcode.get(error.errno or 0) not in DISK_ERRORS:
+                    raise VideoError(
+                        f"{name}: FFmpeg cannot write it ({printable(error.strerror or first_line(error))}); give a "
+                        "name ending in .mkv, or convert the video first"
+                    ) from error
                 raise OSError(error.errno or 0, error.strerror or first_line(error)) from error
+            except (ArithmeticError, ValueError) as error:
+                with suppress(av.error.FFmpegError):
+                    container.close()
+                reason = printable(first_line(error))
+                raise VideoError(f"{name}: cannot be written ({reason}); convert the video first") from error
             except BaseException:
                 with suppress(av.error.FFmpegError):
                     container.close()
@@ -310,6 +314,8 @@ def _open_file(out: Path, codec: Codec, info: VideoInfo, strength: float, overwr
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:
     options = dict(codec.options)
+    if codec.encoder == "libx264" and -(-info.width_px // 16) % TREE_MACROBLOCKS:
+        options["x264-params"] = "mbtree=0"
     stream = cast("VideoStream", container.add_stream(codec.encoder, rate=info.rate, options=options))
     even = 2 if codec.even else 1
     stream.width, stream.height = (-(-side // even) * even for side in (info.width_px, info.height_px))
