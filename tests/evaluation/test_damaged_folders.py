@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ import pytest
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, ROWS_FILE, SUMMARY_FILE, TIMINGS_FILE, evaluate
 from chromatune.evaluation.perceptual import FeatureFile
+from chromatune.files import lines
+from chromatune.files.regular import append_regular
 
 Spoil = Callable[[Path], object]
 GRAY = {"method": "gray", "hints": 0, "raw": False, "subset": "held-out", "key": "x"}
@@ -188,12 +190,15 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on(settings, whole, tmp_
 
             patched.setattr(os, "fsync", fsync_once)
         else:
-            known = Path.open
-            patched.setattr(
-                Path,
-                "open",
-                lambda path, *how, **more: Full() if path.name == name and "ab" in how else known(path, *how, **more),
-            )
+
+            def append(path: Path) -> BinaryIO:
+                file = append_regular(path)
+                if path.name != name:
+                    return file
+                file.close()
+                return Full()
+
+            patched.setattr(lines, "append_regular", append)
         with pytest.raises(DataError, match=rf"{name}: cannot be written \(No space left on device\); make room"):
             evaluate(settings(), out)
     evaluate(settings(), out)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +22,7 @@ from fastapi import APIRouter, Body, FastAPI, File, HTTPException, Response, Upl
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
 
 from chromatune.errors import ChromaTuneError, OptionsError, VideoError, shown
 from chromatune.hints import Hints
@@ -123,7 +127,11 @@ class VideoJob:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all its files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        total = 0
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # it was renamed
+                total += path.stat().st_size
+        return total
 
     def shown(self, line: str) -> str:
         """Return a line as the client may see it: with its name of the video, and without folders of this machine."""
@@ -320,6 +328,18 @@ def _write_stills(job: VideoJob, video: Video, shots: tuple[Shot, ...], max_byte
     return written
 
 
+def _second_name(path: Path) -> Path:
+    """Give a file another name: it stays while it is sent, also where the first name is deleted or written anew."""
+    second = Path(tempfile.gettempdir()) / f"sent-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        os.link(path, second)
+    except FileNotFoundError:
+        raise
+    except OSError:  # no hard links here
+        shutil.copyfile(path, second)
+    return second
+
+
 class VideoStarted(BaseModel):
     """A video in progress."""
 
@@ -418,9 +438,9 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     async def still(key: Key, frame: Number) -> Response:
         """A PNG at the video's full size; `/v1/sessions` accepts it, to try strokes on."""
         job = videos.store.get(key)
-        if frame not in {each.frame for each in job.shots} or not job.still_path(frame).is_file():
+        if frame not in {each.frame for each in job.shots}:
             raise HTTPException(404, "there is no still of that frame; the video's status lists the stills")
-        return FileResponse(job.still_path(frame), media_type="image/png")
+        return Response(await asyncio.to_thread(job.still_path(frame).read_bytes), media_type="image/png")
 
     hints = APIRouter(route_class=bounded_route(MAX_HINTS_MB, settings.timeout_s))
 
@@ -455,8 +475,9 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
     async def video_result(key: Key) -> Response:
         """H.264 in MP4, with the video's own sound."""
         job = videos.store.get(key)
-        if job.state != "done" or not job.result.is_file():
+        if job.state != "done":
             raise HTTPException(409, f"{job.name} is not done yet; try again later", RETRY_SOON)
         name = f"{job.name.rpartition('.')[0] or job.name}.color{RESULT_SUFFIX}"
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
-        return FileResponse(job.result, media_type="video/mp4", headers=headers)
+        sent = await asyncio.to_thread(_second_name, job.result)
+        return FileResponse(sent, media_type="video/mp4", headers=headers, background=BackgroundTask(sent.unlink))
