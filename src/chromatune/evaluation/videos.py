@@ -245,7 +245,7 @@ def _through_time(run: VideoRun) -> Colorizing:
 
     def colorize(index: int, frame: Frame) -> np.ndarray:
         segment = next(each for each in run.segments if each.shot.start <= index < each.shot.stop)
-        chroma = read(segment.cache_key)
+        chroma = read(segment.cache_key, len(segment.shot))
         height, width = chroma.lumas.shape[1:]
         luma = resize(frame.luma, height, width)
         return to_depth(color.recompose(frame.luma, chroma.at(index - segment.shot.start, luma)), np.uint8)
