@@ -12,6 +12,7 @@ import pytest
 from chromatune.errors import ModelError
 from chromatune.serving.batcher import DynamicBatcher
 from chromatune.serving.local import LocalPredictor, without_paths
+from chromatune.serving.predictor import ColorizeRequest
 from chromatune.serving.settings import make_serve_settings
 
 
@@ -157,3 +158,21 @@ def test_as_many_photos_are_read_as_go_through_together(engine, local_of):
     engine.batches = False
     _, predictor = local_of(model=("mini",), workers=3, queue=5)
     assert predictor.photo_threads.slots == 3 + 5
+
+
+def test_only_so_many_pixels_are_decoded_at_the_same_time(picture):
+    predictor = LocalPredictor(make_serve_settings(model=("mini",), max_megapixels=0.01))
+    request = ColorizeRequest(picture(size=(90, 100)), "a.png", "mini")
+    began = threading.Event()
+
+    def third() -> None:
+        with predictor.memory(request):
+            began.set()
+
+    thread = threading.Thread(target=third)
+    with predictor.memory(request):
+        with predictor.memory(request):
+            thread.start()
+            assert not began.wait(0.1)
+        assert began.wait(60)
+    thread.join()

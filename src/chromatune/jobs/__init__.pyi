@@ -7,6 +7,7 @@ from .archive_worker import ArchiveRecord as ArchiveRecord
 from .archive_worker import ArchiveSettings as ArchiveSettings
 from .catalog import Catalog as Catalog
 from .catalog import PlannedPhoto as PlannedPhoto
+from .engine import ResourceLimiter as ResourceLimiter
 from .photos import STANDARD_STREAM as STANDARD_STREAM
 from .photos import Done as Done
 from .photos import Event as Event

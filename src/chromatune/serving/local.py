@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -20,7 +21,8 @@ from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
 from chromatune.editor import Editor
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
 from chromatune.hints import Hints, Reference
-from chromatune.images import Photo, format_for, read_photo, suffix_for, to_depth
+from chromatune.images import Photo, count_pixels, format_for, read_photo, suffix_for, to_depth
+from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import threads
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
@@ -34,6 +36,7 @@ LOAD_S = 60  # how long the end waits for a model that is just being loaded
 MAX_PREPARED = 4  # editors that hold data for hints: some megabytes each
 PREPARED_S = 60  # how long they hold it after their last use
 MAX_VERSIONS = 12  # of a session
+MAX_DECODED = 2  # times the largest photo: pixels of pictures that are decoded at the same time
 PREVIEW_JPEG_QUALITY = 92
 
 
@@ -62,6 +65,7 @@ class LocalPredictor:
         self._workers = settings.workers or 1  # until the backend is known
         self._photo_threads: BoundedPool | None = None
         self.edit_threads = BoundedPool(EDIT_THREADS, EDIT_QUEUE, "edit")  # an edit takes a fraction of a second
+        self.limiter = ResourceLimiter(1, MAX_DECODED * settings.max_pixels)
         self._prepared: list[tuple[weakref.ref[Editor], float]] = []  # and when used; the last used one at the end
 
     @property
@@ -163,15 +167,28 @@ class LocalPredictor:
 
     def _colorize(self, request: ColorizeRequest) -> EncodedImage:
         colorizer = self.model(request.model)
-        photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
-        check_cancelled()
-        hints = read_hints(request)
-        references = self.read_references(colorizer, request.references)
-        output = output_of(colorizer, Request(photo, request.options, hints, references))
-        check_cancelled()
-        result = colorizer.finish(output)
-        check_cancelled()
-        return encoded(result, request.model)
+        with self.memory(request):
+            photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+            check_cancelled()
+            hints = read_hints(request)
+            references = self.read_references(colorizer, request.references)
+            output = output_of(colorizer, Request(photo, request.options, hints, references))
+            check_cancelled()
+            result = colorizer.finish(output)
+            check_cancelled()
+            return encoded(result, request.model)
+
+    @contextmanager
+    def memory(self, request: ColorizeRequest) -> Iterator[None]:
+        """Wait until a request's pictures fit beside those that other threads have decoded.
+
+        Raises:
+            PhotoError: one of them is no picture.
+        """
+        files = [(request.name, request.photo), *request.references, *filter(None, [request.hints_layer])]
+        with self.limiter.memory(sum(count_pixels(content, name=name) for name, content in files)):
+            check_cancelled()
+            yield
 
     def read_references(self, colorizer: Colorizer, files: Sequence[tuple[str, Content]]) -> tuple[Reference, ...]:
         """Return reference photos, encoded by a model, from the name and content of each.
@@ -212,6 +229,10 @@ class LocalSession:
             ModelError: the model cannot be used.
         """
         self._predictor = predictor
+        with predictor.memory(request):
+            self._open(request)
+
+    def _open(self, request: ColorizeRequest) -> None:
         self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
         self._versions: dict[int, _Version] = {}
         self._numbers = itertools.count(1)
@@ -293,6 +314,11 @@ class LocalSession:
 
     def _finish(self, edit: EditRequest) -> EncodedImage:
         version = self._edited_version(edit)
+        with self._predictor.limiter.memory(self._photo.gray.size):
+            return self._finish_version(version, edit)
+
+    def _finish_version(self, version: _Version, edit: EditRequest) -> EncodedImage:
+        check_cancelled()
         result = version.editor.finish(edit.hints, edit.applied_to(version.editor.output.options))
         check_cancelled()
         return encoded(result, version.model)
