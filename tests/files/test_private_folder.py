@@ -41,17 +41,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     ended = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, env=environment)
     left = Path(ended.stdout.strip())
     assert (left / "upload").exists()
-    (tmp_path / "test-of-somebody-else").mkdir()  # without a lock
+    (tmp_path / "other-folder").mkdir()
     with private_folder("test-", tmp_path):
         assert not left.exists()
-    assert [each.name for each in tmp_path.iterdir()] == ["test-of-somebody-else"]
+    assert [each.name for each in tmp_path.iterdir()] == ["other-folder"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_links_of_that_name_are_not_followed(tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / ".lock").write_bytes(b"")
+    (tmp_path / "mine" / "photo").write_bytes(b"")
     (tmp_path / "test-link").symlink_to(tmp_path / "mine")
     with private_folder("test-", tmp_path):
         pass
-    assert (tmp_path / "mine" / ".lock").exists()
+    assert (tmp_path / "mine" / "photo").exists()

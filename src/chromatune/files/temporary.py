@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK_FILE = ".lock"  # in the folder; where nobody has locked it, the folder's process has ended
+LOCK_FILE = ".lock"  # in the folder, where the system has no locks of folders
 
 
 @contextmanager
@@ -30,22 +30,39 @@ def private_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     for folder in parent.glob(f"{prefix}*"):
-        _remove_if_abandoned(folder)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    lock = FileLock(folder / LOCK_FILE, mode=0o600)
-    try:
-        with lock:
-            yield folder
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """Remove a folder of this user that no living process has locked."""
-    with suppress(Timeout, OSError):
-        status, lock_file = folder.lstat(), folder / LOCK_FILE
-        own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-        if own and stat.S_ISDIR(status.st_mode) and stat.S_ISREG(lock_file.lstat().st_mode):
-            with FileLock(lock_file).acquire(timeout=0):
+        with suppress(OSError, Timeout):
+            if _is_own_folder(folder):
+                with _locked(folder, wait=False):
+                    shutil.rmtree(folder, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with _locked(folder, wait=True):
+            if not folder.exists():  # another process took it for an abandoned one before it was locked
+                continue
+            try:
+                yield folder
+            finally:
                 shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+def _is_own_folder(folder: Path) -> bool:
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool) -> Iterator[None]:
+    """Lock a folder, or raise an OSError or `Timeout` where another process has; its end, or a kill, frees it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        with FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0):
+            yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
