@@ -13,6 +13,7 @@ import pytest
 
 from chromatune.serving import bodies
 from chromatune.serving.bodies import MEMORY_BYTES, StoredFile
+from chromatune.serving.responses import MAX_FORM_FIELD_BYTES
 
 FORM = "Content-Type: multipart/form-data; boundary=x"
 
@@ -61,6 +62,22 @@ def test_a_moved_file_outlives_its_request(temporary_folder, tmp_path):
         file.close()
     assert [(tmp_path / name).stat().st_size for name in "01"] == [3, MEMORY_BYTES + 1]
     assert list(temporary_folder.iterdir()) == []
+
+
+def test_fields_are_bounded_together(client, photo):
+    half = "x" * (MAX_FORM_FIELD_BYTES // 2)
+    response = client.post("/v1/colorize", files=photo, data={"hints": half, "other": half, "another": "x"})
+    assert response.status_code == 400
+    assert response.json()["detail"] == "the form cannot be read: fields without a file take more than 8 MB"
+
+
+@pytest.mark.parametrize("charset", ["punycode", "utf-7", "raw_unicode_escape", "undefined", "zlib"])
+def test_a_form_is_utf_8_whatever_its_charset(client, scripted, picture, charset):
+    head = 'Content-Disposition: form-data; name="photo"; filename="\\ud800+2AA-é-.png"'
+    form = f"--x\r\n{head}\r\n\r\n".encode() + picture() + b"\r\n--x--\r\n"
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    assert client.post("/v1/colorize", content=form, headers={"content-type": kind}).status_code == 200
+    assert scripted.requests[0].name == "ud800+2AA-é-.png"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="lists its descriptors as Linux does")

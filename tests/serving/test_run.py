@@ -7,11 +7,20 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
+import h11
 import pytest
 
 from chromatune.serving import run
-from chromatune.serving.run import MAX_HEAD_BYTES, OnceAMinute, most_connections
+from chromatune.serving.run import (
+    CHUNKS_A_TURN,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MOST_LINES,
+    OnceAMinute,
+    most_connections,
+)
 from chromatune.serving.settings import make_serve_settings
 
 
@@ -109,8 +118,64 @@ def test_the_log_says_the_same_once_a_minute():
         return log_filter.filter(logging.LogRecord("uvicorn", logging.WARNING, "a.py", 1, line, None, None))
 
     assert [said("bad request"), said("bad request"), said("other")] == [True, False, True]
+    assert sum(said(f"bad request {number}") for number in range(100)) == MOST_LINES - 2
     now[0] = 61
     assert said("bad request")
+
+
+def test_the_log_says_what_libraries_say_once_a_minute():
+    code = (
+        "import logging; from chromatune.serving.run import _log_to_stderr; _log_to_stderr()\n"
+        "for _ in range(99): logging.getLogger('python_multipart.multipart').warning('damaged')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stderr.count(b"damaged") == 1
+
+
+def test_many_headers_are_a_bad_request(port_of, scripted):
+    port = port_of(scripted)
+    for number, status in ((MAX_HEADERS + 1, b"400"), (MAX_HEADERS - 10, b"200")):
+        headers = f"Host: 127.0.0.1:{port}\r\n".encode() + b"a:\r\n" * number
+        with connect(port, b"GET /healthz HTTP/1.1\r\n" + headers + b"\r\n") as connection:
+            assert connection.recv(65536).split(b" ")[1] == status
+
+
+def test_requests_sent_ahead_wait_outside(port_of, scripted, monkeypatch):
+    most, received = [0], run.BoundedConnection.data_received
+
+    def noting(self: run.BoundedConnection, data: bytes) -> None:
+        received(self, data)
+        most[0] = max(most[0], len(self.conn.trailing_data[0]))
+
+    monkeypatch.setattr(run.BoundedConnection, "data_received", noting)
+    port = port_of(scripted)
+    request = f"GET /page/app.js HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    with connect(port) as connection:
+
+        def send() -> None:
+            with suppress(OSError):
+                connection.sendall(request * 200_000)
+
+        threading.Thread(target=send, daemon=True).start()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 100:
+            answers += connection.recv(65536)
+        connection.shutdown(socket.SHUT_RDWR)
+    assert most[0] < 600_000
+
+
+def test_small_chunks_leave_turns_to_others(port_of, scripted, photo, picture):
+    parser = run._Parser(h11.SERVER)
+    parser.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 1000)
+    events = list(iter(parser.next_event, h11.NEED_DATA))
+    assert sum(isinstance(event, h11.Data) for event in events) == CHUNKS_A_TURN
+
+    body = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n' + picture() + b"\r\n--x--\r\n"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body + bytes(20 * CHUNKS_A_TURN)) + b"0\r\n\r\n"
+    kind = "Content-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n"
+    with connect(port := port_of(scripted)) as connection:
+        for _ in range(2):
+            connection.sendall(f"POST /v1/colorize HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{kind}\r\n".encode() + chunks)
+            assert connection.recv(65536).split(b" ")[1] == b"200"
 
 
 def test_a_client_that_does_not_read_its_response_is_closed(port_of, scripted, photo, picture, monkeypatch):

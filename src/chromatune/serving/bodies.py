@@ -106,7 +106,22 @@ def stored(upload: UploadFile) -> StoredFile:
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser, with files that are closed once they are complete."""
+    """Starlette's parser, with files that are closed once they are complete, and a limit of all fields together."""
+
+    def __init__(self, *args: Any, **limits: Any) -> None:
+        super().__init__(*args, **limits)
+        self._fields_bytes = 0
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self._charset = "utf-8"  # Python's other codecs take long, or give what is no text
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self._fields_bytes += end - start
+            if self._fields_bytes > self.max_part_size:
+                raise MultiPartException(f"fields without a file take more than {self.max_part_size / 1e6:g} MB")
+        super().on_part_data(data, start, end)
 
     def on_headers_finished(self) -> None:
         super().on_headers_finished()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from chromatune.errors import OptionsError
@@ -29,11 +32,14 @@ from chromatune.serving.settings import ServeSettings
 GRACE_S = 25  # for requests in progress after SIGTERM or Ctrl-C
 END_S = 40  # after which the process ends whatever is in progress
 MAX_HEAD_BYTES = 32 * 1024  # of a request's line and headers together
+MAX_HEADERS = 100  # of a request: each takes time to read
+CHUNKS_A_TURN = 100  # of a chunked body, until others' requests have their turn: small ones take as long as large ones
 HEAD_S = 10.0  # for a request's line and headers, from the first byte or from the connection
 KEEP_ALIVE_S = 15  # between two requests of a connection
 STALLED_S = 60.0  # for a client that does not read its response
 RESERVED_DESCRIPTORS = 64  # for files; connections get half of the others
 REPEATED_LINE_S = 60.0  # between two equal lines in the log
+MOST_LINES = 10  # different ones of one place in the code in that time
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -70,6 +76,46 @@ class _Server(uvicorn.Server):
         os._exit(0)
 
 
+class _Parser(h11.Connection):
+    """h11's parser, with a limit of the number of headers, that pauses between the chunks of a body."""
+
+    chunks_left = CHUNKS_A_TURN
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            head, _, _ = self.trailing_data[0].lstrip(b"\r\n").partition(b"\r\n\r\n")
+            if head.count(b"\n") > MAX_HEADERS:
+                raise h11.RemoteProtocolError(f"more than {MAX_HEADERS} headers", error_status_hint=431)
+        if self.is_paused:
+            return h11.NEED_DATA
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self.chunks_left -= 1
+        return event
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it has parsed as many chunks as one turn may."""
+        return self.chunks_left <= 0
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it holds what came after the request in progress."""
+        return self.their_state is h11.DONE and bool(self.trailing_data[0])
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which reads no more while the parser holds what it cannot use yet."""
+
+    def __init__(self, transport: asyncio.Transport, parser: _Parser) -> None:
+        super().__init__(transport)
+        self._parser = parser
+
+    def resume_reading(self) -> None:
+        if not self._parser.is_paused and not self._parser.is_ahead:
+            super().resume_reading()
+
+
 class BoundedConnection(H11Protocol):
     """uvicorn's HTTP over h11, which bounds the bytes of a head, and limits of time and of the number of connections.
 
@@ -84,6 +130,8 @@ class BoundedConnection(H11Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._idle_since = time.monotonic()
         super().connection_made(transport)
+        self.conn: _Parser = _Parser(h11.SERVER, MAX_HEAD_BYTES)
+        self.flow = _Flow(transport, self.conn)
         self._start_head_timer()
         if len(self.connections) > self.most_connections:
             self._make_room()
@@ -118,10 +166,24 @@ class BoundedConnection(H11Protocol):
         else:
             self._start_head_timer()
 
+    def handle_events(self) -> None:
+        self.conn.chunks_left = CHUNKS_A_TURN
+        super().handle_events()
+        if self.conn.is_paused:
+            self.flow.pause_reading()
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Parse more of what is there, then read on."""
+        if self.conn.is_paused and not self.transport.is_closing():
+            self.handle_events()
+            self.flow.resume_reading()
+
     def on_response_complete(self) -> None:
         self._idle_since = time.monotonic()
         self._cancel_head_timer()
         super().on_response_complete()
+        self.flow.resume_reading()
 
     def shutdown(self) -> None:
         if self._is_busy() and self.cycle.more_body:  # it may go on sending for minutes
@@ -160,20 +222,26 @@ class BoundedConnection(H11Protocol):
 
 
 class OnceAMinute(logging.Filter):
-    """Drops a record that says the same as one of the last minute: strangers decide how often something goes wrong."""
+    """Drops a record that says the same as one of the last minute: strangers decide how often something goes wrong.
+
+    Of records that one line of code makes and that differ, a few a minute stay: names and numbers in them may come from
+    strangers.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock, self._last = clock, dict[tuple[str, int, str], float]()
+        self._clock = clock
+        self._said: dict[tuple[str, int], tuple[float, set[str]]] = {}  # by place in the code: since when, and what
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key, now = (record.pathname, record.lineno, str(record.msg)[:200]), self._clock()
-        recent = now - self._last.get(key, -REPEATED_LINE_S) < REPEATED_LINE_S
-        if not recent:
-            if len(self._last) > 1000:
-                self._last.clear()
-            self._last[key] = now
-        return not recent
+        place, now, line = (record.pathname, record.lineno), self._clock(), str(record.msg)[:200]
+        since, said = self._said.get(place, (-math.inf, set[str]()))
+        if now - since >= REPEATED_LINE_S:
+            since, said = now, set[str]()
+        is_new = line not in said and len(said) < MOST_LINES
+        if is_new:
+            self._said[place] = since, said | {line}
+        return is_new
 
 
 def run_app(app: FastAPI, settings: ServeSettings, announce: Callable[[str], None]) -> None:
@@ -202,7 +270,7 @@ def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app, http=protocol, ws="none", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=KEEP_ALIVE_S,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES, backlog=128,
+        backlog=128,
     )  # fmt: skip
 
 
@@ -228,6 +296,8 @@ def _log_to_stderr() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
+    if not logging.root.handlers:  # of libraries that parse forms and pictures
+        logging.root.addHandler(handler)
 
 
 @contextlib.contextmanager
