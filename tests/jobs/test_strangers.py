@@ -233,6 +233,21 @@ def test_a_view_in_place_of_the_table_is_not_evaluated(archive: None, capsys: Ca
     assert (code, len(said)) == (1, 1)
 
 
+def test_tables_of_another_program_stay_as_they_are(archive: None, folder: Path, capsys: Capture) -> None:
+    """A hard link, unlike a symbolic one, cannot be told from a file."""
+    other = folder / "other.sqlite"
+    table = sqlite3.connect(other)
+    table.execute("CREATE TABLE years_of_work (a)")
+    table.commit()
+    table.close()
+    before = other.read_bytes()
+    MANIFEST.unlink()
+    os.link(other, MANIFEST)
+    code, said = run(capsys)
+    assert other.read_bytes() == before
+    assert (code, len(said)) == (1, 1)
+
+
 def test_a_journal_that_names_another_file_does_not_delete_it(archive: None, outside: Path, capsys: Capture) -> None:
     """SQLite rolls back what a journal says, and deletes the file of several databases that it names."""
     table = sqlite3.connect(MANIFEST)
