@@ -6,8 +6,12 @@ import json
 import os
 import sqlite3
 import struct
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -233,6 +237,21 @@ def test_a_view_in_place_of_the_table_is_not_evaluated(archive: None, capsys: Ca
     assert (code, len(said)) == (1, 1)
 
 
+def test_tables_of_another_program_stay_as_they_are(archive: None, folder: Path, capsys: Capture) -> None:
+    """A hard link, unlike a symbolic one, cannot be told from a file."""
+    other = folder / "other.sqlite"
+    table = sqlite3.connect(other)
+    table.execute("CREATE TABLE years_of_work (a)")
+    table.commit()
+    table.close()
+    before = other.read_bytes()
+    MANIFEST.unlink()
+    os.link(other, MANIFEST)
+    code, said = run(capsys)
+    assert other.read_bytes() == before
+    assert (code, len(said)) == (1, 1)
+
+
 def test_a_journal_that_names_another_file_does_not_delete_it(archive: None, outside: Path, capsys: Capture) -> None:
     """SQLite rolls back what a journal says, and deletes the file of several databases that it names."""
     table = sqlite3.connect(MANIFEST)
@@ -308,3 +327,51 @@ def test_a_server_that_lists_folders_without_end_is_left(monkeypatch: pytest.Mon
     with pytest.raises(OptionsError, match="memory://listed: over 5 folders; give one of those in it"):
         stores.RemoteFolder("memory://listed").find()
     memory.store.clear()
+
+
+def test_a_listing_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            with suppress(OSError):
+                while sent < 10**8:  # of a listing that is read whole
+                    sent += self.wfile.write(b'<a href="a.jpg">a</a>\n' * 1000)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(stores, "MOST_LISTING_BYTES", 1_000_000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(OptionsError, match="lists more than 1 MB of names; give a folder in it"):
+            stores.RemoteFolder(f"http://127.0.0.1:{server.server_port}/scans").find()
+        server.shutdown()
+    assert sent < 10**8
+
+
+def test_a_store_that_is_none_is_one_line(folder: Path) -> None:
+    pytest.importorskip("fsspec")
+    Path("a.zip").write_bytes(b"PK")
+    with pytest.raises(OptionsError, match="zip://::a.zip: cannot be opened .*; check the URL"):
+        stores.RemoteFolder("zip://::a.zip").find()
+
+
+def test_a_file_that_its_store_cannot_give_does_not_end_the_run(engine, folder: Path, put: Put, capsys) -> None:
+    """It says nothing of the others."""
+    pytest.importorskip("fsspec")
+    put("photos/a.png")
+    with tarfile.open("a.tar", "w") as archive:
+        archive.add("photos/a.png", "scans/a.png")
+        link = tarfile.TarInfo("scans/b.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    assert main(["batch", "tar://scans::a.tar", "out", "-q"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "scans::a.tar/b.png: cannot be read (" in said[0]
+    assert Path("out/a.png").is_file()

@@ -92,6 +92,14 @@ CONSTANT_BOMBS: list[tuple[list[NodeProto], Arrays]] = [
      {"n": ints(1, 64, 200, 200), "m": ints(64, 64, 9, 9)}),
     ([node("ConvTranspose", "a b", strides=[99, 99])],
      {"a": np.ones((1, 1, 400, 400)), "b": np.ones((1, 1, 2, 2))}),
+    ([node("PRelu", "column row")],
+     {"column": np.ones((30_000, 1), np.float32), "row": np.ones((1, 30_000), np.float32)}),
+    ([node("Einsum", "a a b b", equation="a,b,ac,bc->")],  # between: ab
+     {"a": np.ones(11_000, np.float32), "b": np.ones((11_000, 1), np.float32)}),
+    ([node("Resize", "a - - n", mode="linear", antialias=1)],  # between: both sides long
+     {"a": np.ones((1, 1, 30_000, 1), np.float32), "n": ints(1, 1, 1, 30_000)}),
+    ([node("ConvInteger", "a b")], {"a": np.ones((1, 1, 200, 200), np.uint8), "b": np.ones((1, 1, 99, 99), np.uint8)}),
+    ([node("Conv", "a b")], {"a": np.ones((1, 1, *[18] * 4), np.float32), "b": np.ones((1, 1, *[7] * 4), np.float32)}),
 ]  # fmt: skip
 
 
@@ -143,6 +151,21 @@ def test_divisions_that_end_the_process_are_refused(tmp_path, kind, divisor):
     assert "whole numbers by" in refusal(tmp_path, known, {"d": ints(divisor)})
     unknown = [known[0], node(kind, "whole whole")]
     assert "whole numbers by" in refusal(tmp_path, unknown, {})
+
+
+EMPTY: list[tuple[list[NodeProto], Arrays]] = [
+    ([node("InstanceNormalization", "a b b")], {"a": np.ones((1, 4, 0, 8)), "b": np.ones(4)}),  # divides by none
+    ([node("ConstantOfShape", "n", "a"), node("MatMul", "a b")],
+     {"n": ints(20_000, 20_000, 0, 1), "b": np.ones((1, 20_000, 1, 1), np.float32)}),  # an offset for each product
+    ([node("ConstantOfShape", "n", "a"), node("Split", "a", "y z", axis=0)], {"n": ints(2**30, 0)}),
+    ([node("Conv", "a b", group=0)], {"a": np.ones((1, 0, 8, 8), np.float32), "b": np.ones((4, 1, 3, 3), np.float32)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("nodes", "constants"), EMPTY)
+def test_empty_tensors_that_operators_work_on_are_refused(tmp_path, nodes, constants):
+    """They take no memory; what ONNX Runtime does over their other sizes does, or ends the process."""
+    assert "the sizes (" in refusal(tmp_path, nodes, constants)
 
 
 def test_a_size_that_a_graph_declares_is_followed_when_it_is_opened(tmp_path):

@@ -96,7 +96,20 @@ def test_another_graph_is_another_model(folder, name):
     assert weights_hash(str(folder)) != before
 
 
-@pytest.mark.parametrize("name", ["unet/model.onnx_data", "vae_decoder/any name", "tokenizer/merges.txt"])
+def test_another_graph_in_a_folder_that_is_linked_is_another_model(folder, tmp_path):
+    """Parts that models share may lie elsewhere."""
+    before, elsewhere = weights_hash(str(folder)), tmp_path / "elsewhere"
+    (folder / "vae_decoder").rename(elsewhere)
+    (folder / "vae_decoder").symlink_to(elsewhere)
+    assert weights_hash(str(folder)) == before
+    with (elsewhere / "model.onnx").open("ab") as graph:
+        graph.write(b"more")
+    assert weights_hash(str(folder)) != before
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/model.onnx_data", "vae_decoder/any name", "vae_decoder/weights.json", "tokenizer/merges.txt"]
+)
 def test_another_file_beside_a_graph_is_another_model(folder, name):
     """Graphs read weights from files of any name, of one length or another."""
     known = {weights_hash(str(folder))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -153,6 +154,13 @@ def test_shots_that_are_damaged_are_found_again(plain_cache: Path, video: Path, 
     next(plain_cache.glob("shots-*.txt")).write_text(lines, encoding="latin-1")
     result = color(video, out=tmp_path / "a.mkv", codec="ffv1", cache=plain_cache)
     assert (result.frames, result.colored_shots) == (20, 0) and len(rgb_of(result.out)) == 20
+
+
+def test_shots_of_more_frames_than_any_video_has_are_found_again(plain_cache: Path, video: Path, tmp_path) -> None:
+    lines = ["0", "10", "end 99999999999999"]
+    text = "\n".join([*lines, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
+    next(plain_cache.glob("shots-*.txt")).write_text(text)
+    assert color(video, out=tmp_path / "a.mkv", codec="ffv1", cache=plain_cache).frames == 20
 
 
 def test_another_number_of_frames_than_the_shots_have_is_told(

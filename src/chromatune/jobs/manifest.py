@@ -115,16 +115,17 @@ class Manifest:
             (format_number,) = self._table.execute("PRAGMA user_version").fetchone()
             if format_number not in (0, FORMAT):
                 raise DataError(f"{self._label}: made by another version of chromatune; give another DEST")
+            # No view, no trigger, no expression: what is read and written is this table alone. A hard link may have put
+            # another program's tables here, so nothing is written before
+            made_as = self._table.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchmany(2)
+            if ["".join(str(sql).split()) for (sql,) in made_as] not in ([], [MADE_AS]):
+                raise ValueError("it holds something else than a table of photos")
             if not read_only or not self.path.exists():
                 self._table.execute("PRAGMA journal_mode = DELETE")
                 self._table.execute("PRAGMA synchronous = FULL")
                 self._table.execute(TABLE)
                 self._table.execute(f"PRAGMA user_version = {FORMAT}")
                 self._table.commit()
-            # No view, no trigger, no expression: what is read and written is this table alone
-            made_as = self._table.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchmany(2)
-            if ["".join(str(sql).split()) for (sql,) in made_as] != [MADE_AS]:
-                raise ValueError("it holds something else than a table of photos")
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows, sorted by photo.

@@ -38,6 +38,7 @@ CHANGE_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModifie
 TIME_FIELDS = ("mtime", "LastModified", "last_modified")
 STREAMED_STORES = {"http", "https"}  # what a server sends may have no end, whatever it says of the size
 MOST_DEPTH, MOST_FOLDERS = 64, 100_000  # that such a server may list
+MOST_LISTING_BYTES = 64 << 20  # of one folder: some million names
 DOWNLOADED_BYTES = 100_000_000  # a larger photo behind a URL is opened by its header first, before it is read
 LARGE = f"the file is longer than {DOWNLOADED_BYTES // 10**6} MB"
 LISTING_S = 60.0  # how long sizes from a listing count: one by one, those of 50,000 results would take long
@@ -255,13 +256,18 @@ class RemoteFolder:
             import fsspec
 
             try:
-                fs, root = fsspec.url_to_fs(self.name, use_listings_cache=False)
+                is_http = self.name.partition("://")[0].lower() in STREAMED_STORES
+                more = {"client_kwargs": {"response_class": _bounded_response(self.name)}} if is_http else {}
+                fs, root = fsspec.url_to_fs(self.name, use_listings_cache=False, **more)
             except ImportError as error:
                 raise OptionsError(
                     f"{printable(self.name)}: the package that opens such URLs is not installed: {first_line(error)}"
                 ) from None
             except ValueError as error:
-                raise OptionsError(f"{printable(self.name)}: no such store ({first_line(error)})") from None
+                raise OptionsError(f"{printable(self.name)}: no such store ({printable(first_line(error))})") from None
+            except Exception as error:  # of an archive's file that is none, of a store that needs to be told more
+                reason = printable(first_line(error))
+                raise OptionsError(f"{printable(self.name)}: cannot be opened ({reason}); check the URL") from error
             self._connection = fs, root.rstrip("/")
         return self._connection
 
@@ -332,7 +338,18 @@ class RemoteFolder:
         except PermissionError:
             raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
         except Exception as error:
-            raise SourceGoneError(first_line(error)) from error
+            if self._is_gone():
+                raise SourceGoneError(first_line(error)) from error
+            reason = printable(first_line(error))
+            raise PhotoError(f"{label}: cannot be read ({reason}); check it there, or copy it anew") from error
+
+    def _is_gone(self) -> bool:
+        """Return whether the folder itself cannot be reached."""
+        fs, root = self.connect()
+        try:
+            return not fs.exists(root)
+        except Exception:  # noqa: BLE001 - each store has errors of its own
+            return True
 
     def open_result(self, key: str) -> BinaryIO:
         return self.open(key)
@@ -404,6 +421,24 @@ class RemoteFolder:
         except Exception:  # noqa: BLE001 - whatever is wrong, `open` reports it
             return None
         return info if info.get("type") == "file" else None
+
+
+def _bounded_response(name: str) -> Any:
+    """Return aiohttp's class of responses with a limit of text: a listing of the server `name` may have no end."""
+    import aiohttp
+
+    class BoundedResponse(aiohttp.ClientResponse):
+        async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
+            data = bytearray()
+            async for piece in self.content.iter_any():
+                data += piece
+                if len(data) > MOST_LISTING_BYTES:
+                    self.close()
+                    most = f"{MOST_LISTING_BYTES / 1e6:.0f} MB"
+                    raise OptionsError(f"{printable(name)}: lists more than {most} of names; give a folder in it")
+            return data.decode(encoding or self.charset or "utf-8", errors)
+
+    return BoundedResponse
 
 
 def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -157,12 +158,15 @@ def _deciding_files(folder: Path) -> list[Path]:
     """Return the files of a model that decide its pixels: settings, weights, words, graphs and what they read."""
     ships = ships_with_package(folder)  # graphs are made from weights there, and change with the package alone
     found = []
-    for path in folder.rglob("*"):
+    entries = list(folder.glob("*"))
+    # The folder of a part may be a link: no walk from above follows it, and one from there might have no end
+    inside = (entry.glob("*") if entry.is_symlink() else entry.rglob("*") for entry in entries if entry.is_dir())
+    for path in chain(entries, *inside):
         if path.is_dir():
             continue
         settings_or_weights = path.suffix in (".safetensors", ".json")
-        if path.parent.name in ("vae_encoder", "vae_decoder"):
-            settings_or_weights = False  # settings there are copies
+        if path.parent.name in ("vae_encoder", "vae_decoder") and path.name == "config.json":
+            settings_or_weights = False  # a copy
         beside_graph = path.suffix == ".txt" or path.suffix != ".json" and (path.parent / "model.onnx").exists()
         if settings_or_weights or not ships and path.parent != folder and beside_graph:
             found.append(path)

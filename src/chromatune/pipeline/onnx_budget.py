@@ -188,7 +188,7 @@ def stored_tensor(tensor: Any, folder: Path) -> Sized:
         ValueError: its sizes or its type are none, or do not fit what is stored.
     """
     dims, kind = tuple(tensor.dims), tensor.data_type
-    if kind not in ITEM_BYTES or len(dims) > MOST_DIMENSIONS or any(size < 0 for size in dims):
+    if kind not in ITEM_BYTES or not _are_sizes(dims):
         raise ValueError(f"has a tensor {shown(tensor.name)} of the type {kind} and the sizes {shown(dims)}")
     sized = Sized(dims, kind)
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -235,7 +235,7 @@ def _apply(node: Node, rule: Rule, known: dict[str, Sized]) -> Cost:
             raise ValueError(f"has a {node.op} of {len(node.outputs)} outputs, which is not run here")
         check_divisor(node, inputs)
         for index, (name, output) in enumerate(zip(node.outputs, outputs, strict=False)):
-            if len(output.dims) > MOST_DIMENSIONS or min(output.dims, default=0) < 0:
+            if not _are_sizes(output.dims):
                 raise ValueError(f"has a {node.op} that makes the sizes {shown(output.dims)}")
             few = output.value is None and output.length <= MOST_VALUES
             known[name] = with_value(node, inputs, output, index) if few else output
@@ -243,6 +243,15 @@ def _apply(node: Node, rule: Rule, known: dict[str, Sized]) -> Cost:
         return Cost(cost.operations, cost.bytes + sum(each.bytes for each in outputs))
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"has a {node.op} that does not fit what it is given") from error
+
+
+def _are_sizes(dims: Dims) -> bool:
+    """Return whether sizes are those of a tensor that operators take.
+
+    An empty one is a list at most. With other sizes it takes no memory, but what is done over those does, or ends the
+    process by a division.
+    """
+    return len(dims) <= MOST_DIMENSIONS and min(dims, default=0) >= 0 and (0 not in dims or len(dims) == 1)
 
 
 def _attribute(message: Any, folder: Path) -> Any:

@@ -489,12 +489,12 @@ _ONE: dict[str, Rule] = dict.fromkeys(
         "LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish", "Erf", "Softplus", "Softsign",
         "Floor", "Ceil", "Round", "Reciprocal", "Clip", "Not", "Identity", "Softmax", "LogSoftmax", "Trilu", "CumSum",
         "InstanceNormalization", "BatchNormalization", "GroupNormalization", "LpNormalization", "RMSNormalization",
-        "MeanVarianceNormalization", "SimplifiedLayerNormalization", "ScatterND", "ScatterElements", "PRelu",
+        "MeanVarianceNormalization", "SimplifiedLayerNormalization", "ScatterND", "ScatterElements",
     ),
     _same,
 )  # fmt: skip
 _SEVERAL: dict[str, Rule] = dict.fromkeys(
-    ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "And", "Or", "Xor"), _elementwise
+    ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "And", "Or", "Xor", "PRelu"), _elementwise
 )
 _COMPARISONS: dict[str, Rule] = dict.fromkeys(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), partial(_elementwise, kind=BOOL)
@@ -542,16 +542,24 @@ def cost_of(node: Node, inputs: Any, outputs: Sequence[Sized]) -> Cost:
         case "Gemm" | "FusedGemm":
             return Cost(2 * made.length * given[0][0 if node.get("transA") else 1])
         case "Conv" | "FusedConv" | "ConvInteger":
-            return Cost(2 * made.length * math.prod(given[1][1:]))
+            window, unfolded = math.prod(given[1][1:]), 0
+            if node.op == "ConvInteger" or len(made.dims) > 5:  # others are unfolded piece by piece
+                unfolded = ITEM_BYTES[inputs[0].type] * window * math.prod(made.dims[2:])
+            return Cost(2 * made.length * window, unfolded)
         case "ConvTranspose":  # it spreads every number of the input over a window first
             spread = math.prod((*given[0][2:], *given[1][1:])) * node.get("group", 1)
             return Cost(2 * math.prod((*given[0], *given[1][1:])), 4 * spread)
         case "MaxPool" | "AveragePool":
             return Cost(made.length * math.prod(node.attributes["kernel_shape"]))
         case "Einsum":
-            return Cost(2 * math.prod(_letters(node, inputs)[0].values()) * len(given))
+            products = math.prod(_letters(node, inputs)[0].values())
+            # Several are multiplied one after another, and the first two alone may be as large as all
+            return Cost(2 * products * len(given), products * ITEM_BYTES[made.type] if len(given) > 2 else 0)
         case "MultiHeadAttention" | "Attention":
             return _attention_cost(node, inputs, made)
+        case "Resize" | "Upsample" if node.get("antialias"):  # one axis after another
+            between = math.prod(map(max, given[0], made.dims))
+            return Cost(16 * between, 4 * between)
         case "Resize" | "Upsample":
             return Cost(16 * made.length)
     return Cost(sum(each.length for each in outputs) + sum(map(math.prod, given)))

@@ -36,6 +36,7 @@ SHOTS_FILE = "shots-{}.txt"
 SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
 MOST_SEGMENT_FRAMES = 3000  # longer shots are colored in segments: memory stays bounded
 MAX_SHOTS_BYTES = 16 << 20  # a million shots
+MOST_KNOWN_FRAMES = 100_000_000  # that such a file may speak of: weeks
 SAMPLE_BYTES = 1 << 20  # at either end of a video's file
 KnownShots: TypeAlias = tuple[list[int], int]  # first frames of shots, and the number of frames
 
@@ -276,7 +277,10 @@ class VideoRun:
         except (OSError, ValueError):
             return None
         is_sound = (
-            checksum == _checksum(lines) and starts[:1] == [0] and starts == sorted({*starts}) and starts[-1] < end
+            checksum == _checksum(lines)
+            and starts[:1] == [0]
+            and starts == sorted({*starts})
+            and starts[-1] < end <= MOST_KNOWN_FRAMES
         )
         return (starts, end) if is_sound else None
 
