@@ -261,6 +261,13 @@ def test_damaged_tables_are_one_line(tmp_path: Path, suffix: str, content: bytes
         assert str(caught.value).isprintable()
 
 
+def test_code_in_a_data_set_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.py").write_text("raise SystemExit")
+    with pytest.raises(DataError, match="cannot be read as a Hugging Face data set .* no longer supported"):
+        open_source(f"hf:{tmp_path / 'set'}")
+
+
 def test_hostile_column_names_are_cut_and_printable(tmp_path: Path) -> None:
     import datasets
 

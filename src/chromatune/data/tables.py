@@ -380,7 +380,7 @@ def _load(where: str, tables: Sequence[str] = ()) -> Any:
                 return datasets.load_dataset(DATASET_FORMATS[path.suffix], data_files=str(path))
         if HUB_NAME.fullmatch(where):
             return datasets.load_dataset(where)
-    except (datasets.exceptions.DatasetsError, pa.ArrowException, *DAMAGED) as error:
+    except (datasets.exceptions.DatasetsError, pa.ArrowException, RuntimeError, *DAMAGED) as error:
         reason = printable(" ".join(str(error).split())[:160]) or type(error).__name__
         raise DataError(f"{printable(where)}: cannot be read as a Hugging Face data set ({reason})") from error
     raise DataError(
