@@ -334,8 +334,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
             return JSONResponse({"detail": photo.line}, photo.status)
         if photo.image is None or photo.result is None:
             raise HTTPException(409, f"{photo.name} is not done yet; try again later", RETRY_SOON)
-        data = await asyncio.to_thread(photo.result.read_bytes)
-        return await image_response(EncodedImage(data, photo.image.suffix, photo.image.facts), "attachment")
+        return await image_response(photo.image, "attachment", photo.result)
 
     @app.get(
         "/v1/batches/{key}/zip",
