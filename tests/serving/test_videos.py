@@ -97,9 +97,12 @@ def test_hints_are_validated_in_a_thread(client, settled, short, monkeypatch):
     path, threads = sent(client, short), []
     settled(client, path)
     validate = Hints.model_validate
-    monkeypatch.setattr(
-        Hints, "model_validate", lambda given: threads.append(threading.current_thread().name) or validate(given)
-    )
+
+    def noting(given: object) -> Hints:
+        threads.append(threading.current_thread().name)
+        return validate(given)
+
+    monkeypatch.setattr(Hints, "model_validate", noting)
     hints = {"0": {"marks": [{"points": [[5, 5]], "color": "red"}]}}
     assert client.post(f"{path}/colorize", json={"hints": hints}).status_code == 202
     assert settled(client, path)["state"] == "done"

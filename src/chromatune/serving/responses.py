@@ -40,6 +40,7 @@ MEDIA_TYPES = {
 }  # fmt: skip
 CHUNK_BYTES = 256 * 1024  # of a response that is sent from the disk
 MAX_HEADER = 1000  # characters of a fact in a header
+PLAIN_IN_HEADERS = " ,.:;()+-/="  # what is not percent-encoded beside letters and digits
 POLL_S = 0.25  # between two looks whether the client is still there
 MAX_FORM_FIELD_BYTES = 8_000_000  # of a form's fields that are no files: hints as JSON may hold painted layers
 MAX_OPTIONS_BYTES = 64 * 1024  # of options as JSON in a form
@@ -155,7 +156,7 @@ async def image_response(image: EncodedImage, disposition: str = "inline", store
         stored_at: where its bytes are, instead of in `image`.
     """
     headers = {
-        f"x-chromatune-{name.replace('_', '-')}": quote(text[:MAX_HEADER], safe=" ,.:;()+-/=")
+        f"x-chromatune-{name.replace('_', '-')}": _header_value(text[:MAX_HEADER])
         for name, value in image.facts.items()
         for text in ["; ".join(value) if isinstance(value, list) else str(value)]
     }
@@ -167,6 +168,11 @@ async def image_response(image: EncodedImage, disposition: str = "inline", store
     if len(image.data) <= CHUNK_BYTES:
         return Response(image.data, media_type=media_type, headers=headers)
     return _open_file_response(await asyncio.to_thread(_on_disk, image.data), media_type, headers)
+
+
+def _header_value(text: str) -> str:
+    """Return text percent-encoded, its spaces only where one is at an end: no header may end with one."""
+    return quote(text, safe=PLAIN_IN_HEADERS if text == text.strip() else PLAIN_IN_HEADERS.replace(" ", ""))
 
 
 async def file_response(path: Path, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
