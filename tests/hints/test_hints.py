@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from chromatune.color import relative_chroma
 from chromatune.errors import ChromaTuneError, OptionsError, PhotoError
-from chromatune.hints import Hints, Stroke, draw, parse_point
+from chromatune.hints import Hints, Stroke, draw, parse_json, parse_point
 from chromatune.images import Photo
 
 PHOTO = Photo(np.full((80, 120), 120, np.uint8), name="gray.png")
@@ -266,3 +266,21 @@ def test_a_layer_of_a_side_that_no_picture_has_is_one_line() -> None:
     given["marks"][0]["width_px"] = 10**400
     with pytest.raises(OptionsError, match="marks.0"):
         Hints.from_json(given)
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ({f"k{number}": 1 for number in range(60)}, False),
+        ([{"a": {f"k{number}": 1 for number in range(60)}}], False),
+        ({str(number): 1 for number in range(500)}, True),
+        ({str(number): 1 for number in range(2000)}, False),
+    ],
+)
+def test_objects_of_json_have_few_fields(value, accepted):
+    text = json.dumps(value)
+    if accepted:
+        assert parse_json(text) == value
+    else:
+        with pytest.raises(OptionsError, match="more than 50 fields"):
+            parse_json(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 from typing import IO
@@ -218,3 +219,17 @@ def test_a_large_result_is_sent_from_the_disk_and_leaves_nothing(client, photo, 
     assert opened[0].closed and list(temporary_folder.iterdir()) == []
     client.post("/v1/colorize", files=photo)
     assert len(opened) == 1  # a small one is not
+
+
+def test_a_header_has_no_space_at_an_end(port_of, scripted, photo):
+    port = port_of(scripted)
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename=" a "\r\n\r\n'
+        + photo["photo"][1]
+        + b"\r\n--x--\r\n"
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/v1/colorize", body, {"Content-Type": "multipart/form-data; boundary=x"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["x-chromatune-name"]) == (200, "%20a%20")
+    connection.close()

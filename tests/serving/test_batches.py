@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_states_results_and_an_archive(client, until, scripted):
         assert archive.testzip() is None
         assert archive.namelist() == ["a.color.png", "b.color.png", "3-a.color.png"]
         assert archive.read("3-a.color.png") == b"colored a.png"
+
+
+def test_a_result_is_not_held_in_memory_by_those_who_read_it(client, until, monkeypatch):
+    key = send(client, "a.png").json()["id"]
+    finished(client, until, key)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read at once"))
+    answer = client.get(f"/v1/batches/{key}/photos/1")
+    assert (answer.content, answer.headers["content-length"]) == (b"colored a.png", "13")
 
 
 def test_a_photo_that_fails_has_its_line(client, until, scripted):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,25 @@ def test_fields_are_bounded_together(client, photo):
     response = client.post("/v1/colorize", files=photo, data={"hints": half, "other": half, "another": "x"})
     assert response.status_code == 400
     assert response.json()["detail"] == "the form cannot be read: fields without a file take more than 8 MB"
+
+
+def test_all_bodies_of_json_are_bounded_together(client, monkeypatch):
+    def edit(value: object) -> Any:
+        return client.post("/v1/sessions/none/preview", json=value)
+
+    monkeypatch.setattr(bodies, "MAX_JSON_HELD_BYTES", 100_000)
+    for _ in range(2):  # the first one is no longer counted
+        assert edit({"x": "x" * 99_000}).status_code == 422
+    refused = edit([0] * 2000)  # of which each takes more than its two bytes
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert edit({"strength": 1}).status_code == 404
+    assert bodies._Held.total == 0
+
+
+def test_options_with_many_fields_are_refused_at_once(client, photo):
+    options = json.dumps({f"field{number}": 1 for number in range(100)})
+    answer = client.post("/v1/colorize", files=photo, data={"options": options})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "options: accepted is a JSON object")
 
 
 @pytest.mark.parametrize("charset", ["punycode", "utf-7", "raw_unicode_escape", "undefined", "zlib"])

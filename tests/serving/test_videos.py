@@ -8,6 +8,8 @@ import threading
 import pytest
 from PIL import Image
 
+from chromatune.hints import Hints
+
 av = pytest.importorskip("av")
 IN_WORK = ("reading", "colorizing", "colouring")
 
@@ -84,9 +86,27 @@ def test_requests_that_do_not_fit_have_a_line(client, settled, short):
         ({"options": {"recompose": False}}, "own luminance"),
         ({"options": {"steps": "many"}}, "steps"),
         ({"hints": {"a": {}}}, "hints"),
+        ({"hints": {"1": {"marks": [{}]}}}, "hints.1: marks.0"),
+        ({"hints": {"1": 5}}, "hints.1: "),
     ]:
         answer = client.post(f"{path}/colorize", json=wanted)
         assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
+
+
+def test_hints_are_validated_in_a_thread(client, settled, short, monkeypatch):
+    path, threads = sent(client, short), []
+    settled(client, path)
+    validate = Hints.model_validate
+
+    def noting(given: object) -> Hints:
+        threads.append(threading.current_thread().name)
+        return validate(given)
+
+    monkeypatch.setattr(Hints, "model_validate", noting)
+    hints = {"0": {"marks": [{"points": [[5, 5]], "color": "red"}]}}
+    assert client.post(f"{path}/colorize", json={"hints": hints}).status_code == 202
+    assert settled(client, path)["state"] == "done"
+    assert len(threads) == 1 and threads[0].startswith("asyncio_")
 
 
 def test_a_hint_outside_of_the_frame_fails_the_video_and_does_not_lose_it(client, settled, short):

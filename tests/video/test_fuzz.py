@@ -153,7 +153,7 @@ def read_request(path: Path) -> None:
     from chromatune.serving.videos import ColorizeVideoRequest
 
     try:
-        ColorizeVideoRequest.model_validate(parse_json(path.read_bytes()))
+        ColorizeVideoRequest.model_validate(parse_json(path.read_bytes())).read_hints()
     except (ValidationError, HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise OptionsError("refused") from error
 

@@ -3,11 +3,13 @@ from .drawing import HintMap as HintMap
 from .drawing import draw as draw
 from .hints import LAYER_SUFFIXES as LAYER_SUFFIXES
 from .hints import MAX_JSON_BYTES as MAX_JSON_BYTES
+from .hints import MOST_JSON_VALUES as MOST_JSON_VALUES
 from .hints import MOST_LAYER_PIXELS as MOST_LAYER_PIXELS
 from .hints import Color as Color
 from .hints import Hints as Hints
 from .hints import Layer as Layer
 from .hints import Stroke as Stroke
+from .hints import count_values as count_values
 from .hints import list_layers as list_layers
 from .hints import parse_json as parse_json
 from .hints import parse_point as parse_point

@@ -41,6 +41,8 @@ LONGEST_SIDE_PX = 2**31 - 1  # that any picture may say it had
 MAX_JSON_BYTES = 16 << 20  # with layers in it
 MOST_JSON_VALUES = 500_000  # of which each takes up to a hundred bytes
 MOST_JSON_LEVELS = 8  # hints have five
+MOST_JSON_NAMES = 50  # of fields of one object: each unknown one is an error of its own
+MOST_JSON_NUMBERS = 1000  # of entries of one object that are called by numbers, such as frames
 ASPECT_TOLERANCE = 0.02  # of a layer's aspect: a scaled copy of a photo is rounded to whole pixels
 LAYER_SUFFIXES = (".png", ".tif", ".tiff", ".webp")  # of formats with transparency
 
@@ -317,7 +319,7 @@ def parse_json(text: str | bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     try:
         data = text.encode() if isinstance(text, str) else text
         _check_most(len(data), max_bytes, "bytes")
-        _check_most(sum(map(data.count, (b"[", b"{", b","))), MOST_JSON_VALUES, "values")
+        _check_most(count_values(data), MOST_JSON_VALUES, "values")
         value = json.loads(data)
     except RecursionError:
         raise OptionsError(f"JSON: nested more than {MOST_JSON_LEVELS} levels deep") from None
@@ -325,11 +327,24 @@ def parse_json(text: str | bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise OptionsError(f"JSON: {first_line(error)}") from None
     level = [value]
     for _ in range(MOST_JSON_LEVELS):
+        if any(map(_has_many_fields, level)):
+            raise OptionsError(f"JSON: an object of more than {MOST_JSON_NAMES} fields; give those of the description")
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
         level = list(chain.from_iterable(inner))
         if not level:
             return value
     raise OptionsError(f"JSON: nested more than {MOST_JSON_LEVELS} levels deep")
+
+
+def count_values(data: bytes) -> int:
+    """Return how many values JSON has at most, without parsing it."""
+    return sum(map(data.count, (b"[", b"{", b",")))
+
+
+def _has_many_fields(value: object) -> bool:
+    if not isinstance(value, dict) or len(value) <= MOST_JSON_NAMES:
+        return False
+    return len(value) > MOST_JSON_NUMBERS or sum(not name.isdecimal() for name in value) > MOST_JSON_NAMES
 
 
 def _check_most(count: int, most: int, things: str) -> None:

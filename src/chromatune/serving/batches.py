@@ -26,6 +26,7 @@ from chromatune.serving.bodies import bounded_route, stored
 from chromatune.serving.middleware import Metrics
 from chromatune.serving.predictor import ColorizeRequest, EncodedImage, Predictor, QueueFull
 from chromatune.serving.responses import (
+    CHUNK_BYTES,
     MAX_FORM_FIELD_BYTES,
     NOT_DONE,
     PICTURES,
@@ -48,7 +49,6 @@ LOG = logging.getLogger(__name__)
 PhotoState = Literal["waiting", "working", "done", "failed"]
 CONCURRENT_PHOTOS = 4  # of one batch in the predictor's queue at the same time
 MAX_STORED = 4  # times the largest batch: bytes of all batches together
-CHUNK_BYTES = 1 << 20
 FAILURES_FILE = "failures.txt"
 MAX_PHOTOS = 1000  # of a batch
 FULL = "too many batches in progress; try again later, or delete one"
@@ -334,8 +334,7 @@ def _add_results(app: FastAPI, batches: Batches) -> None:
             return JSONResponse({"detail": photo.line}, photo.status)
         if photo.image is None or photo.result is None:
             raise HTTPException(409, f"{photo.name} is not done yet; try again later", RETRY_SOON)
-        data = await asyncio.to_thread(photo.result.read_bytes)
-        return await image_response(EncodedImage(data, photo.image.suffix, photo.image.facts), "attachment")
+        return await image_response(photo.image, "attachment", photo.result)
 
     @app.get(
         "/v1/batches/{key}/zip",

@@ -19,12 +19,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
 from chromatune.errors import OptionsError
-from chromatune.hints import parse_json
+from chromatune.hints import MOST_JSON_VALUES, count_values, parse_json
 from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import Content
 
 MEMORY_BYTES = 64 * 1024  # of a form's file; larger ones lie on the disk
 MAX_JSON_MB = 1.0  # of a body of JSON, where a route needs no more
+JSON_BYTES_A_VALUE = 100  # that a parsed value may take
+MAX_JSON_HELD_BYTES = 256_000_000  # of all bodies of JSON in progress, with their values
 LEAST_BYTES_PER_S = 4_000  # of an upload, in the mean after the first seconds
 PATIENCE_S = 20.0  # how long an upload may be slower than that
 CLOSING = {"connection": "close"}
@@ -133,6 +135,12 @@ class _FormParser(MultiPartParser):
             self._files_to_close_on_error.append(file)
 
 
+class _Held:
+    """Bytes that all bodies of JSON of this process take at the moment."""
+
+    total = 0
+
+
 class BoundedRequest(Request):
     """A request whose body is read within bounds of bytes, time and values."""
 
@@ -144,7 +152,7 @@ class BoundedRequest(Request):
             max_mb: of its body.
             pause_s: longest time without a byte.
         """
-        self._max_mb, self._pause_s = max_mb, pause_s
+        self._max_mb, self._pause_s, self._held_bytes = max_mb, pause_s, 0
         super().__init__(request.scope, self._bounded(request.receive))
         length = self.headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > max_mb * 1e6:
@@ -177,14 +185,42 @@ class BoundedRequest(Request):
 
         return bounded
 
+    async def body(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            HTTPException: 503, the bodies of all requests take too much memory.
+        """
+        if not hasattr(self, "_body"):
+            chunks = []
+            async for chunk in self.stream():
+                self._hold(len(chunk))
+                chunks.append(chunk)
+            self._body = b"".join(chunks)
+        return self._body
+
+    def _hold(self, count: int) -> None:
+        if _Held.total + count > MAX_JSON_HELD_BYTES:
+            line = "too many edits are in progress; try again in a moment"
+            raise HTTPException(503, line, {**RETRY_LATER, **CLOSING})
+        _Held.total += count
+        self._held_bytes += count
+
+    def release(self) -> None:
+        """Count the body no longer: its request is answered."""
+        _Held.total -= self._held_bytes
+        self._held_bytes = 0
+
     async def json(self) -> Any:
         """Return the body's value, parsed in a thread.
 
         Raises:
-            HTTPException: it is no JSON, has too many values, or is nested too deeply.
+            HTTPException: it is no JSON, has too many values, or is nested too deeply; or 503, as `body` raises.
         """
+        body = await self.body()
+        self._hold(JSON_BYTES_A_VALUE * min(MOST_JSON_VALUES, count_values(body)))
         try:
-            return await asyncio.to_thread(parse_json, await self.body())
+            return await asyncio.to_thread(parse_json, body)
         except OptionsError as error:
             raise HTTPException(422, str(error)) from None
 
@@ -239,7 +275,11 @@ def bounded_route(
                 if request.method in ("GET", "HEAD", "DELETE"):
                     return await handler(request)
                 with place():
-                    return await handler(BoundedRequest(request, max_mb, pause_s))
+                    bounded_request = BoundedRequest(request, max_mb, pause_s)
+                    try:
+                        return await handler(bounded_request)
+                    finally:
+                        bounded_request.release()
 
             return bounded
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import tempfile
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeAlias, TypeVar
@@ -40,8 +40,10 @@ MEDIA_TYPES = {
 }  # fmt: skip
 CHUNK_BYTES = 256 * 1024  # of a response that is sent from the disk
 MAX_HEADER = 1000  # characters of a fact in a header
+PLAIN_IN_HEADERS = " ,.:;()+-/="  # what is not percent-encoded beside letters and digits
 POLL_S = 0.25  # between two looks whether the client is still there
 MAX_FORM_FIELD_BYTES = 8_000_000  # of a form's fields that are no files: hints as JSON may hold painted layers
+MAX_OPTIONS_BYTES = 64 * 1024  # of options as JSON in a form
 PHOTO_FORM: Any = {"max_files": 2 + MAX_REFERENCES, "max_fields": 8, "max_part_size": MAX_FORM_FIELD_BYTES}
 LONGEST_NAME_BYTES = 200
 RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}  # Windows
@@ -97,7 +99,7 @@ def parsed_options(text: str) -> ColorizeOptions:
         OptionsError: `text` is no JSON object, or an option is unknown or out of range.
     """
     try:
-        given = parse_json(text or "{}")
+        given = parse_json(text or "{}", max_bytes=MAX_OPTIONS_BYTES)
     except OptionsError:
         given = None
     if not isinstance(given, dict):
@@ -143,24 +145,48 @@ def photo_route(predictor: Predictor, settings: ServeSettings) -> type[APIRoute]
     return bounded_route(settings.max_upload_mb, settings.timeout_s, place)
 
 
-async def image_response(image: EncodedImage, disposition: str = "inline") -> Response:
+async def image_response(image: EncodedImage, disposition: str = "inline", stored_at: Path | None = None) -> Response:
     """Return a file with its facts as headers; values that are no plain text are percent-encoded.
 
     A large one is sent from the disk: clients that read slowly would hold it in memory.
+
+    Args:
+        image: the file and its facts.
+        disposition: "inline" or "attachment".
+        stored_at: where its bytes are, instead of in `image`.
     """
     headers = {
-        f"x-chromatune-{name.replace('_', '-')}": quote(text[:MAX_HEADER], safe=" ,.:;()+-/=")
+        f"x-chromatune-{name.replace('_', '-')}": _header_value(text[:MAX_HEADER])
         for name, value in image.facts.items()
         for text in ["; ".join(value) if isinstance(value, list) else str(value)]
     }
     if "name" in image.facts:
         headers["content-disposition"] = f"{disposition}; filename*=UTF-8''{quote(result_name(image), safe='')}"
     media_type = MEDIA_TYPES.get(image.suffix, "application/octet-stream")
+    if stored_at is not None:
+        return await file_response(stored_at, media_type, headers)
     if len(image.data) <= CHUNK_BYTES:
         return Response(image.data, media_type=media_type, headers=headers)
-    headers["content-length"] = str(len(image.data))
-    chunks = _chunks(await asyncio.to_thread(_on_disk, image.data))
-    return StreamingResponse(iterate_in_threadpool(chunks), media_type=media_type, headers=headers)
+    return _open_file_response(await asyncio.to_thread(_on_disk, image.data), media_type, headers)
+
+
+def _header_value(text: str) -> str:
+    """Return text percent-encoded, its spaces only where one is at an end: no header may end with one."""
+    return quote(text, safe=PLAIN_IN_HEADERS if text == text.strip() else PLAIN_IN_HEADERS.replace(" ", ""))
+
+
+async def file_response(path: Path, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a file's content, chunk by chunk; it may be deleted meanwhile.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return _open_file_response(await asyncio.to_thread(path.open, "rb", 0), media_type, headers or {})
+
+
+def _open_file_response(file: IO[bytes], media_type: str, headers: Mapping[str, str]) -> Response:
+    length = {"content-length": str(os.fstat(file.fileno()).st_size)}
+    return StreamingResponse(iterate_in_threadpool(_chunks(file)), media_type=media_type, headers={**headers, **length})
 
 
 def _on_disk(data: bytes) -> IO[bytes]:

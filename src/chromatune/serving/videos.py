@@ -21,15 +21,15 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, FastAPI, File, HTTPException, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 from starlette.background import BackgroundTask
 
 from chromatune.errors import ChromaTuneError, OptionsError, VideoError, shown
 from chromatune.hints import Hints
-from chromatune.options import Advance, ColorizeOptions, check_recompose
+from chromatune.options import Advance, ColorizeOptions, check_recompose, options_error
 from chromatune.serving.bodies import bounded_route, stored
 from chromatune.serving.local import without_paths
-from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of
+from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of, file_response
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore, new_upload_folder
 
@@ -369,7 +369,25 @@ class ColorizeVideoRequest(BaseModel):
 
     model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
-    hints: dict[int, Hints] = Field({}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame.")
+    hints: dict[int, SkipValidation[Hints]] = Field(  # `read_hints` validates them, in a thread: they may be many
+        {}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame."
+    )
+
+    def read_hints(self) -> dict[int, Hints]:
+        """Return the hints of each frame.
+
+        Raises:
+            OptionsError: those of a frame are none, or too many.
+            PhotoError: a layer in them is no picture.
+        """
+        read = {}
+        for number, given in self.hints.items():
+            try:
+                read[number] = Hints.model_validate(given)
+            except ValidationError as error:
+                line = options_error(error, Hints, "field of hints")
+                raise OptionsError(f"hints.{number}: {line}", "hints") from None
+        return read
 
 
 def add_video_routes(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
@@ -440,7 +458,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         job = videos.store.get(key)
         if frame not in {each.frame for each in job.shots}:
             raise HTTPException(404, "there is no still of that frame; the video's status lists the stills")
-        return Response(await asyncio.to_thread(job.still_path(frame).read_bytes), media_type="image/png")
+        return await file_response(job.still_path(frame), "image/png")
 
     hints = APIRouter(route_class=bounded_route(MAX_HINTS_MB, settings.timeout_s))
 
@@ -460,7 +478,10 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
             raise HTTPException(409, job.line)
         if absent := next((number for number in wanted.hints if not 0 <= number < job.frames), None):
             raise OptionsError(f"hints.{shown(absent)}: {job.name} has frames 0 to {job.frames - 1}", "hints")
-        videos.colorize(job, wanted.model or settings.models[0], wanted.options, wanted.hints)
+        hints = await asyncio.to_thread(wanted.read_hints)
+        if job.state in IN_PROGRESS:  # another request was faster
+            raise HTTPException(409, f"{job.name} is in progress; try again later", RETRY_SOON)
+        videos.colorize(job, wanted.model or settings.models[0], wanted.options, hints)
         return VideoStarted(id=key)
 
     app.include_router(hints)
