@@ -190,5 +190,11 @@ def test_a_client_that_does_not_read_its_response_is_closed(port_of, scripted, p
         connection.connect(("127.0.0.1", port))
         connection.sendall(f"{form}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         aborted = threading.Event()
-        monkeypatch.setattr(run.BoundedConnection, "connection_lost", lambda self, error: aborted.set())
+        lost = run.BoundedConnection.connection_lost
+
+        def noting(self: run.BoundedConnection, error: Exception | None) -> None:
+            lost(self, error)
+            aborted.set()
+
+        monkeypatch.setattr(run.BoundedConnection, "connection_lost", noting)
         assert aborted.wait(60)
