@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import iterate_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
@@ -167,7 +168,7 @@ async def image_response(image: EncodedImage, disposition: str = "inline", store
         return await file_response(stored_at, media_type, headers)
     if len(image.data) <= CHUNK_BYTES:
         return Response(image.data, media_type=media_type, headers=headers)
-    return _open_file_response(await asyncio.to_thread(_on_disk, image.data), media_type, headers)
+    return _OpenFileResponse(await asyncio.to_thread(_on_disk, image.data), media_type, headers)
 
 
 def _header_value(text: str) -> str:
@@ -181,17 +182,27 @@ async def file_response(path: Path, media_type: str, headers: Mapping[str, str] 
     Raises:
         OSError: it cannot be opened.
     """
-    return _open_file_response(await asyncio.to_thread(path.open, "rb", 0), media_type, headers or {})
+    return _OpenFileResponse(await asyncio.to_thread(path.open, "rb", 0), media_type, headers or {})
 
 
-def _open_file_response(file: IO[bytes], media_type: str, headers: Mapping[str, str]) -> Response:
-    length = {"content-length": str(os.fstat(file.fileno()).st_size)}
-    return StreamingResponse(iterate_in_threadpool(_chunks(file)), media_type=media_type, headers={**headers, **length})
+class _OpenFileResponse(StreamingResponse):
+    """An open file, chunk by chunk; it is closed whatever ends the response, also before its first chunk."""
+
+    def __init__(self, file: IO[bytes], media_type: str, headers: Mapping[str, str]) -> None:
+        length = {"content-length": str(os.fstat(file.fileno()).st_size)}
+        super().__init__(iterate_in_threadpool(_chunks(file)), media_type=media_type, headers={**headers, **length})
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def _on_disk(data: bytes) -> IO[bytes]:
     """Return an open file without a name: it goes when it is closed."""
-    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - `_chunks` closes it
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the response closes it
     try:
         view = memoryview(data)
         while view:
@@ -204,9 +215,8 @@ def _on_disk(data: bytes) -> IO[bytes]:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
 
 
 def result_name(image: EncodedImage) -> str:
