@@ -126,7 +126,7 @@ def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, pic
     from chromatune.serving.responses import status_of
 
     class Lost:
-        state, waiting = type("Ready", (), {"name": "ready", "reason": ""})(), 0
+        state, waiting, slots = type("Ready", (), {"name": "ready", "reason": ""})(), 0, 1
 
         def start(self) -> None: ...
 
