@@ -19,6 +19,13 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+def endless(began: threading.Event) -> None:
+    """Work that has no end of its own."""
+    began.set()
+    while True:
+        check_cancelled()
+
+
 def test_more_than_may_wait_are_refused():
     async def scenario() -> None:
         pool, go = BoundedPool(1, 1, "test"), threading.Event()
@@ -118,13 +125,7 @@ def test_one_that_goes_away_just_as_it_is_given_a_slot():
 def test_a_task_that_nobody_waits_for_stops_and_frees_its_slot():
     async def scenario() -> None:
         pool, began = BoundedPool(1, 0, "test"), threading.Event()
-
-        def work() -> None:
-            began.set()
-            while True:  # without an end of its own
-                check_cancelled()
-
-        task = asyncio.create_task(pool.run(work))
+        task = asyncio.create_task(pool.run(lambda: endless(began)))
         await until(began.is_set)
         task.cancel()
         await until(lambda: pool.in_use == 0)
@@ -137,13 +138,7 @@ def test_a_task_that_nobody_waits_for_stops_and_frees_its_slot():
 def test_stopped_it_ends_what_is_in_progress():
     async def scenario() -> None:
         pool, began = BoundedPool(1, 0, "test"), threading.Event()
-
-        def work() -> None:
-            began.set()
-            while True:
-                check_cancelled()
-
-        task = asyncio.create_task(pool.run(work))
+        task = asyncio.create_task(pool.run(lambda: endless(began)))
         await until(began.is_set)
         await asyncio.to_thread(pool.stop)
         with pytest.raises(Cancelled):

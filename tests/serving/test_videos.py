@@ -42,6 +42,17 @@ def short(video_bytes) -> bytes:
     return video_bytes(4)
 
 
+def of_one_shot(container: str, codec: str) -> bytes:
+    """A video of 16 frames alike."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=25, width=96, height=64)
+        for _ in range(16):
+            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
 def test_a_video_gets_stills_and_comes_back_in_color(client, settled, video_bytes):
     path = sent(client, video_bytes())
     assert client.get(f"{path}/result").status_code == 409
@@ -160,13 +171,8 @@ def test_hints_on_frames_that_are_not_there_have_a_line(client, settled, short):
 
 
 def test_warnings_are_about_the_client_s_name_of_the_video(client, engine, settled):
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as out:
-        stream = out.add_stream("ffv1", rate=25, width=96, height=64)
-        for _ in range(16):
-            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
-        out.mux(stream.encode())
-    path = sent(client, file.getvalue()[: len(file.getvalue()) * 2 // 3], "garden.mkv")
+    video = of_one_shot("matroska", "ffv1")
+    path = sent(client, video[: len(video) * 2 // 3], "garden.mkv")
     for state in ("ready", "done"):
         status = settled(client, path)
         assert (status["state"], status["line"].startswith("garden.mkv")) == (state, True), status
@@ -245,14 +251,8 @@ def test_a_video_whose_header_hides_its_length_moves_to_the_long_ones(client_of,
         return start_stage(self, name, length)
 
     monkeypatch.setattr(VideoJob, "start_stage", noted)
-    file = io.BytesIO()
-    with av.open(file, "w", format="h264") as out:
-        stream = out.add_stream("libx264", rate=25, width=96, height=64)
-        for _ in range(16):
-            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
-        out.mux(stream.encode())
     client = client_of(scripted)
-    assert settled(client, sent(client, file.getvalue()))["frames"] == 16
+    assert settled(client, sent(client, of_one_shot("h264", "libx264")))["frames"] == 16
     assert threads == ["short-video", "long-video", "long-video"]
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from chromatune.errors import DataError, MissingExtraError, OptionsError, first_line
 from chromatune.evaluation.protocol import HELD_OUT, ChosenPhoto, Record, Row, scored_by_row
 from chromatune.evaluation.settings import FID_BACKENDS, LPIPS_NETS, EvaluationSettings, named_path
-from chromatune.files import refuse_link
+from chromatune.files import append_regular
 from chromatune.pipeline import has_torch
 
 INCEPTION_PX = 299
@@ -135,8 +135,7 @@ class FeatureFile:
         self._path = path
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is no file; delete it, or give another --out")
-        refuse_link(path)  # it grows in the run's folder alone
-        self._file: BinaryIO = path.open("a+b")
+        self._file: BinaryIO = append_regular(path)
         whole = self._file.seek(0, 2) // self._record.itemsize
         self._file.truncate(whole * self._record.itemsize)
         self._index = {bytes(name): index for index, name in enumerate(self._stored()["name"])} if whole else {}

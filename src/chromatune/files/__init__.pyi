@@ -12,6 +12,7 @@ from .below import write_below as write_below
 from .lines import LineFile as LineFile
 from .lines import read_json_lines as read_json_lines
 from .read_ahead import prefetch as prefetch
+from .regular import append_regular as append_regular
 from .regular import open_regular as open_regular
 from .regular import read_regular as read_regular
 from .regular import refuse_link as refuse_link

@@ -145,15 +145,16 @@ def count_pages(source: Source, *, name: str | None = None) -> int:
         return _use_picture(file, None, lambda picture: picture.pages)[0]
 
 
-def count_pixels(source: Source, *, name: str | None = None) -> int:
+def count_pixels(source: Source, *, name: str | None = None, max_pixels: int | None = None) -> int:
     """Count the pixels that `read_photo(source)` will decode, by the file's header alone.
 
     Args:
         source: as for `read_photo`; a file opened in binary mode must be seekable, and is not read to its end.
         name: what to call it in messages.
+        max_pixels: larger pictures are refused.
 
     Raises:
-        PhotoError: the file cannot be opened, or is no picture.
+        PhotoError: the file cannot be opened, is no picture, or is too large.
         MissingExtraError: as for `read_photo`.
     """
     if isinstance(source, np.ndarray):
@@ -170,6 +171,8 @@ def count_pixels(source: Source, *, name: str | None = None) -> int:
             size = None  # it may be padded
         # Where it is known, no library is asked, which would already allocate the picture
         width_px, height_px = size or _use_picture(file, None, lambda picture: picture.image.size)[0]
+        if max_pixels is not None:
+            opening.check_size((width_px, height_px), max_pixels)
         return int(width_px * height_px)
 
 

@@ -205,12 +205,7 @@ class PictureFile:
             PhotoError: it is no picture, or has too many pixels, or is too long, see `count_pixels`.
         """
         self._file, self._label = file, label
-        self.pixels = count_pixels(file, name=label)
-        if self.pixels > max_pixels:
-            raise PhotoError(
-                f"{label}: {self.pixels / 1e6:.1f} million pixels, and the limit is {max_pixels / 1e6:.1f} million; "
-                "make it smaller, or raise --max-megapixels (max_pixels)"
-            )
+        self.pixels = count_pixels(file, name=label, max_pixels=max_pixels)
         self._bytes = file.seek(0, os.SEEK_END)
 
     @property

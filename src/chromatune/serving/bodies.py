@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from fastapi import HTTPException, Request, Response, UploadFile
 from fastapi.routing import APIRoute
@@ -49,7 +49,6 @@ class StoredFile:
     def __init__(self) -> None:
         self.path: Path | None = None
         self._file: BinaryIO = io.BytesIO()
-        self.closed = False
 
     def write(self, data: bytes) -> int:
         if self.path is None and self._file.tell() + len(data) > MEMORY_BYTES:
@@ -57,14 +56,9 @@ class StoredFile:
             self.path, self._rolled = Path(name), True
             start = cast(io.BytesIO, self._file).getvalue()
             self._file = os.fdopen(descriptor, "r+b", buffering=0)
-            self._write_all(start)
-        return self._write_all(data)
-
-    def _write_all(self, data: bytes) -> int:
-        written = 0
-        while written < len(data):  # an unbuffered file may take a part
-            written += self._file.write(data[written:])
-        return written
+            write_all(self._file, start)
+        write_all(self._file, data)
+        return len(data)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -83,7 +77,6 @@ class StoredFile:
 
     def close(self) -> None:
         """Delete the file, unless it was moved."""
-        self.closed = True
         self._file.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -100,6 +93,13 @@ class StoredFile:
         else:
             self._file.close()
             os.replace(self.path, target)
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write to an unbuffered file, which may take a part at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def stored(upload: UploadFile) -> StoredFile:

@@ -183,10 +183,12 @@ class LocalPredictor:
         """Wait until a request's pictures fit beside those that other threads have decoded.
 
         Raises:
-            PhotoError: one of them is no picture.
+            PhotoError: one of them is no picture, or too large.
         """
         files = [(request.name, request.photo), *request.references, *filter(None, [request.hints_layer])]
-        with self.limiter.memory(sum(count_pixels(content, name=name) for name, content in files)):
+        most = request.max_pixels
+        pixels = sum(count_pixels(content, name=name, max_pixels=most) for name, content in files)
+        with self.limiter.memory(pixels):
             check_cancelled()
             yield
 
@@ -229,17 +231,14 @@ class LocalSession:
             ModelError: the model cannot be used.
         """
         self._predictor = predictor
-        with predictor.memory(request):
-            self._open(request)
-
-    def _open(self, request: ColorizeRequest) -> None:
-        self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
         self._versions: dict[int, _Version] = {}
         self._numbers = itertools.count(1)
-        self._files = request.in_memory().references  # the uploads go with their request
+        self._files = request.references_in_memory()  # the uploads go with their request
         self._references: dict[str, tuple[Reference, ...]] = {}  # by model
         self._versions_lock, self._suggest_lock = threading.Lock(), threading.Lock()
-        self.version, self.facts = self._add_version(request.model, request.options)
+        with predictor.memory(request):
+            self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+            self.version, self.facts = self._add_version(request.model, request.options)
 
     @property
     def nbytes(self) -> int:
@@ -248,7 +247,7 @@ class LocalSession:
             editors = [version.editor for version in self._versions.values()]
         return (
             sum(each.nbytes for each in arrays if each is not None)
-            + sum(len(content) for _, content in self._files if isinstance(content, bytes))
+            + sum(len(content) for _, content in self._files)
             + sum(editor.nbytes for editor in editors)
         )
 
@@ -315,13 +314,10 @@ class LocalSession:
     def _finish(self, edit: EditRequest) -> EncodedImage:
         version = self._edited_version(edit)
         with self._predictor.limiter.memory(self._photo.gray.size):
-            return self._finish_version(version, edit)
-
-    def _finish_version(self, version: _Version, edit: EditRequest) -> EncodedImage:
-        check_cancelled()
-        result = version.editor.finish(edit.hints, edit.applied_to(version.editor.output.options))
-        check_cancelled()
-        return encoded(result, version.model)
+            check_cancelled()
+            result = version.editor.finish(edit.hints, edit.applied_to(version.editor.output.options))
+            check_cancelled()
+            return encoded(result, version.model)
 
 
 def _screen_image(rgb: np.ndarray, photo: Photo) -> EncodedImage:

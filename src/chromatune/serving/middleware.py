@@ -80,7 +80,7 @@ class Guard:
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         try:
             if "://" in scope["path"]:
-                scope = _with_path(scope)
+                scope = _with_path(scope, headers.get("host", ""))
             self._check(scope["method"], scope["path"], headers)
         except HTTPException as refusal:
             await _refuse(send_guarded, refusal)
@@ -124,13 +124,12 @@ class Guard:
         return True
 
 
-def _with_path(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _with_path(scope: MutableMapping[str, Any], host: str) -> MutableMapping[str, Any]:
     """Return a request whose target is a whole URL, as a proxy's may be, with the path alone.
 
     Raises:
         HTTPException: it is not one of the request's own host.
     """
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
     scheme, _, rest = scope["path"].partition("://")
     authority, slash, path = rest.partition("/")
     if scheme.lower() not in ("http", "https") or authority.lower() != host.lower():

@@ -49,8 +49,12 @@ class ColorizeRequest:
             self,
             photo=_bytes_of(self.photo),
             hints_layer=None if layer is None else (layer[0], _bytes_of(layer[1])),
-            references=tuple((name, _bytes_of(content)) for name, content in self.references),
+            references=self.references_in_memory(),
         )
+
+    def references_in_memory(self) -> tuple[tuple[str, bytes], ...]:
+        """Return name and bytes of each reference."""
+        return tuple((name, _bytes_of(content)) for name, content in self.references)
 
 
 def _bytes_of(content: Content) -> bytes:

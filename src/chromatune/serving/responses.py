@@ -24,7 +24,7 @@ from chromatune.cancellation import Cancelled
 from chromatune.errors import ChromaTuneError, NotAPictureError, OptionsError, PhotoError, VideoError
 from chromatune.hints import MAX_REFERENCES, parse_json
 from chromatune.options import ColorizeOptions, make_options
-from chromatune.serving.bodies import RETRY_LATER, bounded_route, no_room, stored
+from chromatune.serving.bodies import RETRY_LATER, bounded_route, no_room, stored, write_all
 from chromatune.serving.bounded_pool import says_no_memory
 from chromatune.serving.predictor import Content, EncodedImage, Predictor, QueueFull, Unavailable
 from chromatune.serving.settings import ServeSettings
@@ -204,9 +204,7 @@ def _on_disk(data: bytes) -> IO[bytes]:
     """Return an open file without a name: it goes when it is closed."""
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the response closes it
     try:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        write_all(file, data)
         file.seek(0)
     except BaseException:
         file.close()
