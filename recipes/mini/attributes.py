@@ -54,7 +54,8 @@ def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.nda
 
 def _room(lightness: np.ndarray) -> np.ndarray:
     """0 at black and white, where the gamut has no chroma, near 1 between: L 0..100 of any shape."""
-    return 1 - ((lightness - 50) / 50) ** 4
+    square = np.square((lightness - 50) / 50)  # NumPy's ** 4 is ten times slower
+    return 1 - np.square(square)
 
 
 def _skin_likeness(ab: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import kornia
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -82,6 +81,8 @@ def loss_of(hinted: Hinted, rgb: torch.Tensor, settings: dict[str, Any]) -> tupl
 
     `rgb` is (B, 3, H, W) float32, sRGB 0..1; each photo is shown in color and gray.
     """
+    import kornia  # only this stage needs it
+
     vae, count = hinted.vae, len(rgb)
     photo = torch.cat([gray_of(rgb), rgb])
     latents = mode_of(encode_moments(vae, photo))  # (2 B, 4, h, w)

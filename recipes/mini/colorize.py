@@ -2,66 +2,117 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+import safetensors.torch
 import torch
 from attributes import WORDS, attribute_prompt, retouched, said
 from autoencoder import chroma_latents
+from critic import Adversary
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from editor import Editor, drop_conditions, make_scheduler, sample_raw
-from loop import share_of, train
-from photos import Pack, center_square, crop_batches, set_of
+from editor import Editor, drop_conditions, make_scheduler, make_unet
+from loop import Machine, draw_noise, rank, share_of, train
+from photos import Pack, draw_crops, numbered
 from transformers import CLIPTokenizer
 
 from chromatune import prompts
-from chromatune.color import luma
-from chromatune.data import make_gray, random_gray
+from chromatune.data import random_gray
+from chromatune.files import atomic_write
 from chromatune.pipeline import (
     PhotoEncoder,
     TextEmbedder,
     alpha_sigma,
     encode_moments,
+    gray_pixels,
     mode_of,
+    places_of,
     prediction_target,
-    to_pixels,
+    quiet_libraries,
     unet_arguments,
 )
 
 LEAST_ERROR = 0.02  # about 2 units of a, b, squared, in latent units: photos nearer than this are near enough
 LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
-Batch = tuple[np.ndarray, np.ndarray, list[str]]  # grays and colors, (B, H, W, 3) uint8, and instructions
+PART_PAIRS = 32  # of a batch: what one loader makes at a time
+Batch = tuple[torch.Tensor, torch.Tensor, list[str]]  # grays (B, H, W) and colors (B, H, W, 3), uint8; instructions
 
 
 def gray_u8(gray: np.ndarray) -> np.ndarray:
-    """(H, W) float32 0..1 -> (H, W, 3) uint8, the same value three times."""
-    return np.repeat(np.rint(gray * 255).astype(np.uint8)[..., None], 3, axis=2)
+    """(H, W) float32 0..1 -> (H, W) uint8."""
+    return np.rint(gray * 255).astype(np.uint8)
 
 
-def training_batches(photos: Pack, settings: dict[str, Any], size_px: int, first_step: int) -> Iterator[Batch]:
-    """Endless pairs with instructions; batch k depends on the seed, k and the process alone."""
-    crops = crop_batches(
-        photos, size_px, share_of(settings["batch"]), settings["seed"], first_step, settings["zoom"], settings["tilted"]
-    )
-    for colors, rng in crops:
-        grays, texts = [], []
-        for index, color in enumerate(colors):
-            text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
-            draw = rng.random()
-            if draw < settings["retouched_share"]:
-                word = WORDS[int(rng.integers(len(WORDS)))]
-                text, colors[index] = said(text, word, rng), retouched(color, word, rng)
-                color = colors[index]
-            elif draw < settings["retouched_share"] + settings["attribute_share"]:
-                text = attribute_prompt(text, color, rng)
-            grays.append(gray_u8(random_gray(color.astype(np.float32) / 255, rng, settings["plain_share"])))
-            texts.append(text)
-        yield np.stack(grays), np.stack(colors), texts
+def make_pairs(photos: Pack, settings: dict[str, Any], size_px: int, count: int, rng: np.random.Generator) -> Batch:
+    """`count` pairs with instructions, all drawn from `rng`."""
+    colors = draw_crops(photos, size_px, count, rng, settings["zoom"], settings["tilted"])
+    grays, texts = [], []
+    for index, color in enumerate(colors):
+        text = prompts.COLORIZE_PROMPTS[int(rng.integers(len(prompts.COLORIZE_PROMPTS)))]
+        draw = rng.random()
+        if draw < settings["retouched_share"]:
+            word = WORDS[int(rng.integers(len(WORDS)))]
+            text, colors[index] = said(text, word, rng), retouched(color, word, rng)
+            color = colors[index]
+        elif draw < settings["retouched_share"] + settings["attribute_share"]:
+            text = attribute_prompt(text, color, rng)
+        grays.append(gray_u8(random_gray(color.astype(np.float32) / 255, rng, settings["plain_share"])))
+        texts.append(text)
+    return torch.from_numpy(np.stack(grays)), torch.from_numpy(np.stack(colors)), texts
+
+
+def training_batches(
+    photos: Pack, settings: dict[str, Any], size_px: int, first_step: int, machine: Machine
+) -> Generator[Batch]:
+    """Endless batches of pairs; batch k depends on the seed, k and the process alone.
+
+    A batch is made in parts of `PART_PAIRS`, which several processes make at once.
+    """
+    count = share_of(settings["batch"])
+    sizes = [min(PART_PAIRS, count - start) for start in range(0, count, PART_PAIRS)]
+
+    def make(number: int) -> Batch:
+        step, part = divmod(number, len(sizes))
+        rng = np.random.default_rng((settings["seed"], step, rank(), part))
+        return make_pairs(photos, settings, size_px, sizes[part], rng)
+
+    with contextlib.closing(numbered(make, first_step * len(sizes), machine.loaders)) as made:
+        while True:
+            parts = list(itertools.islice(made, len(sizes)))
+            grays, colors = (torch.cat([part[half] for part in parts]) for half in (0, 1))
+            if machine.device.type == "cuda":
+                grays, colors = grays.pin_memory(), colors.pin_memory()
+            yield grays, colors, [text for part in parts for text in part[2]]
+
+
+def pixels_of(u8: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """(B, H, W) gray or (B, H, W, 3) uint8 -> (B, 3, H, W) float32 on `device`, sRGB 0..1."""
+    u8 = u8.to(device, non_blocking=True)
+    return gray_pixels(u8) if u8.ndim == 3 else u8.permute(0, 3, 1, 2) / 255
+
+
+class KnownTexts:
+    """Embeddings of instructions by a frozen text encoder, each computed once and kept in one table on its device."""
+
+    def __init__(self, embed: TextEmbedder) -> None:
+        self.embed = embed
+        self.rows: dict[str, int] = {}
+        self.table: torch.Tensor | None = None
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """(B, 77, C) embeddings."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.rows]
+        if new:
+            self.rows |= {text: len(self.rows) + number for number, text in enumerate(new)}
+            added = [self.embed(text) for text in new]
+            self.table = torch.cat(added if self.table is None else [self.table, *added])
+        assert self.table is not None
+        return self.table[torch.tensor([self.rows[text] for text in texts], device=self.table.device)]
 
 
 class Painter(torch.nn.Module):
@@ -71,8 +122,10 @@ class Painter(torch.nn.Module):
         super().__init__()
         self.unet, self.photo_encoder = unet, photo_encoder
 
-    def residuals(self, grays: torch.Tensor, used: torch.Tensor, unseen: torch.Tensor) -> dict[str, Any]:
-        """Arguments for the U-Net: (B, 3, H, W) grays 0..1, each seen once, and used for N passes.
+    def look(
+        self, grays: torch.Tensor, used: torch.Tensor, unseen: torch.Tensor
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Features for the critic, and arguments for the U-Net: (B, 3, H, W) grays 0..1, each seen once, used N times.
 
         Args:
             grays: photos.
@@ -80,9 +133,44 @@ class Painter(torch.nn.Module):
             unseen: (N,) bool, passes that are to do without.
         """
         if self.photo_encoder is None:
-            return {}
+            return None, {}
         keep = (~unseen).to(grays.device).view(-1, 1, 1, 1)
-        return unet_arguments([each[used.to(each.device)] * keep for each in self.photo_encoder(grays)])
+        used = used.to(grays.device)
+        features = self.photo_encoder.features(grays)
+        residuals = self.photo_encoder.residuals(features)
+        return features.get(CRITIC_STRIDE), unet_arguments([each[used] * keep for each in residuals])
+
+    def save(self, path: Path) -> None:
+        """Writes the weights in half precision, as they ship, to be read by `read_weights`."""
+        state = {name: weight.detach().half().cpu().contiguous() for name, weight in self.state_dict().items()}
+        atomic_write(path, safetensors.torch.save(state))
+
+
+def read_weights(painter: Painter, path: Path) -> None:
+    """Takes up what `Painter.save` wrote, in place.
+
+    Raises:
+        SystemExit: the file is another model's.
+    """
+    try:
+        painter.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()))
+        raise SystemExit(f"{path}: not this model's weights ({reason}); give the plan it was trained with") from None
+
+
+def with_fresh_unet(
+    settings: dict[str, Any], base: Editor, photo_encoder: PhotoEncoder | None
+) -> tuple[UNet2DConditionModel, PhotoEncoder | None]:
+    """A U-Net by the settings, untrained, and the photo encoder with projections for it, which are zero."""
+    torch.manual_seed(settings["seed"])
+    unet = make_unet(settings["unet"], base.text_encoder.config.hidden_size, settings["size_px"])
+    if photo_encoder is None:
+        return unet, None
+    encoder = PhotoEncoder(dict(photo_encoder.config.encoder), places_of(unet))
+    kept = {name: weight for name, weight in photo_encoder.state_dict().items() if not name.startswith("projections.")}
+    encoder.load_state_dict(encoder.state_dict() | kept)
+    return unet, encoder
 
 
 @torch.no_grad()
@@ -136,101 +224,94 @@ def log_error(errors: torch.Tensor) -> torch.Tensor:
 
 
 def train_colorizer(
-    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, validation: Pack,
-    settings: dict[str, Any], kinds: dict[str, list[str]], size_px: int, work: Path,
-    photo_encoder: PhotoEncoder | None = None,
+    vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, settings: dict[str, Any],
+    size_px: int, work: Path, preview: Callable[[int, Painter], None] | None = None,
+    photo_encoder: PhotoEncoder | None = None, machine: Machine | None = None,
 ) -> Painter:  # fmt: skip
-    """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; previews tell `kinds` of photos apart.
+    """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; `preview` is called at checkpoints.
 
-    A photo encoder is trained along, its pretrained part at `encoder_lr` of the learning rate.
+    A photo encoder is trained along, its pretrained part at `encoder_lr` of the learning rate. The autoencoder and the
+    text encoder are moved to `machine`, in the precision of its frozen modules.
     """
+    machine = machine or Machine()
     torch.manual_seed(settings["seed"])
     painter = Painter(copy.deepcopy(base.unet), copy.deepcopy(photo_encoder)).requires_grad_(True)
     painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
-    unet = painter.unet
     embed = TextEmbedder(tokenizer, base.text_encoder)
-    show_all_of_the_text(unet, embed, settings["text_share"], settings["seed"])
-    alphas_cumprod = make_scheduler().alphas_cumprod
+    show_all_of_the_text(painter.unet, embed, settings["text_share"], settings["seed"])
+    with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
+        for frozen in (vae, base.text_encoder):
+            frozen.requires_grad_(False).to(machine.device, machine.frozen_dtype)
+    adversary = None
+    if settings.get("adversarial_share"):
+        adversary = Adversary(feature_channels(photo_encoder), settings, machine)
+    if machine.compiled:
+        painter.unet.compile()
+    loss = ColorizerLoss(vae, painter, KnownTexts(embed), settings, machine, adversary)
 
-    def step_loss(batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        gray, color, texts = batch
-        with torch.no_grad():
-            both = mode_of(encode_moments(vae, to_pixels(np.concatenate([gray, color])).to(vae.device)))
-        spread = round((settings["repeats"] - 1) * len(gray))
-        used = torch.arange(len(gray) + spread) % len(gray)  # (N,): which pair, N = repeats · B
-        condition, latents = (half[used.to(half.device)] for half in both.chunk(2))  # (N, 4, h, w)
-        texts = [texts[index] for index in used.tolist()]
-        device = latents.device
-        no_text, no_image = drop_conditions(len(texts), settings["dropout"], generator)
-        texts = ["" if dropped else text for text, dropped in zip(texts, no_text.tolist(), strict=True)]
-        condition = condition * (~no_image).to(device).view(-1, 1, 1, 1)
-        unseen = no_image | (torch.rand(len(no_image), generator=generator) < settings["unseen_share"])
-        residuals = painter.residuals(to_pixels(gray).to(device), used, unseen)
-        timesteps = draw_timesteps(len(gray), spread, len(alphas_cumprod) - 1, generator)
-        alpha, sigma = (x.to(device) for x in alpha_sigma(alphas_cumprod, timesteps))
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        target = prediction_target("v_prediction", latents, noise, alpha, sigma)
-        noisy = torch.cat([alpha * latents + sigma * noise, condition], dim=1)  # (N, 8, h, w)
-        prediction = unet(noisy, timesteps.to(device), embed(*texts), **residuals).sample
-        error = prediction - target
-        chroma = chroma_latents(error).square().mean(dim=(1, 2, 3))  # (N,)
-        plain = error.square().mean()
-        at_last, elsewhere = chroma[: len(gray)], chroma[len(gray) :]
-        weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)
-        loss = plain + settings["chroma_weight"] * weighed
-        logged = {"loss": loss, "v": plain, "chroma": chroma.mean(), "chroma_last": at_last.mean()}
-        return loss, {key: value.item() for key, value in logged.items()}
+    def stream(first_step: int) -> Generator[Batch]:
+        return training_batches(photos, settings, size_px, first_step, machine)
 
-    def preview(step: int) -> None:
-        write_preview(vae, painter, embed, validation, kinds, size_px, work, step)
-
-    stream = lambda first_step: training_batches(photos, settings, size_px, first_step)  # noqa: E731
     shares = {"photo_encoder.projections.": 1.0, "photo_encoder.": settings["encoder_lr"]}
-    train("colorizer", painter, stream, step_loss, settings, work, preview, shares)
+    show = None if preview is None else lambda step: preview(step, painter)
+    train("colorizer", painter, stream, loss, settings, work, show, shares, machine, adversary)
     return painter.requires_grad_(False)
 
 
-def write_preview(
-    vae: AutoencoderTiny, painter: Painter, embed: TextEmbedder, validation: Pack,
-    kinds: dict[str, list[str]], size_px: int, work: Path, step: int, each: int = 24,
-) -> None:  # fmt: skip
-    """Up to `each` validation photos of every kind: PSNR above gray and mean chroma, logged, and a sheet of four each.
-
-    `kinds` maps a kind to its sets; photos of no kind are "other".
-    """
-    kind_of = {name: kind for kind, sets in kinds.items() for name in sets}
-    members: dict[str, list[int]] = {}
-    for index, file in enumerate(validation.files):
-        members.setdefault(kind_of.get(set_of(file), "other"), []).append(index)
-    report: dict[str, dict[str, float]] = {}
-    shown = []
-    for kind, indices in sorted(members.items()):
-        chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, min(each, len(indices))).astype(int)]
-        truth_u8 = np.stack([center_square(validation.photo(i), size_px) for i in chosen])
-        truth = truth_u8.astype(np.float32) / 255
-        gray = np.stack([make_gray(photo) for photo in truth])
-        grays_u8 = np.stack([gray_u8(photo) for photo in gray])
-        passed = _psnr(np.repeat(gray[..., None], 3, axis=3), truth)
-        report[kind] = {"chroma_truth": _mean_chroma(truth)}
-        rows = [truth_u8]
-        for steps in (1, 2, 4):
-            asked = embed(*[prompts.DEFAULT_PROMPT] * len(gray))
-            raw = sample_raw(vae, painter.unet, grays_u8, asked, steps, painter.photo_encoder)
-            result = np.clip(raw - np.stack([luma(photo) for photo in raw])[..., None] + gray[..., None], 0, 1)
-            report[kind] |= {f"gain_{steps}": _psnr(result, truth) - passed, f"chroma_{steps}": _mean_chroma(result)}
-            rows.append((result * 255).round().astype(np.uint8))
-        shown.append(np.concatenate([np.concatenate(list(row[:4]), axis=1) for row in rows]))
-    rounded = {kind: {key: round(value, 2) for key, value in row.items()} for kind, row in report.items()}
-    with (work / "colorizer-validation.jsonl").open("a") as log:
-        log.write(json.dumps({"step": step, **rounded}) + "\n")
-    sheet = np.concatenate([np.pad(each, ((0, 0), (0, 4 * size_px - each.shape[1]), (0, 0))) for each in shown], axis=1)
-    cv2.imwrite(str(work / "colorizer.png"), sheet[..., ::-1])
+CRITIC_STRIDE = 16  # of the encoder's features that the critic sees: one a place of its chroma
 
 
-def _psnr(result: np.ndarray, truth: np.ndarray) -> float:
-    return float((-10 * np.log10(((result - truth) ** 2).mean(axis=(1, 2, 3)))).mean())
+def feature_channels(photo_encoder: PhotoEncoder | None) -> int:
+    """Channels of the photo encoder's features at the critic's stride; 0 without an encoder."""
+    if photo_encoder is None:
+        return 0
+    places = zip(photo_encoder.strides, photo_encoder.blocks, strict=True)
+    return [block.projection.project_conv.out_channels for stride, block in places if stride == CRITIC_STRIDE][-1]
 
 
-def _mean_chroma(photos: np.ndarray) -> float:
-    lab = [cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2LAB) for rgb in photos]
-    return float(np.mean([np.hypot(photo[..., 1], photo[..., 2]).mean() for photo in lab]))
+class ColorizerLoss:
+    """The loss of a batch, by `train`'s contract: v-prediction, chroma weighted, and a critic's where there is one."""
+
+    def __init__(
+        self, vae: AutoencoderTiny, painter: Painter, texts: KnownTexts, settings: dict[str, Any], machine: Machine,
+        adversary: Adversary | None,
+    ) -> None:  # fmt: skip
+        self.vae, self.painter, self.texts, self.settings = vae, painter, texts, settings
+        self.machine, self.adversary = machine, adversary
+        self.alphas_cumprod = make_scheduler().alphas_cumprod
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        gray_u8, color_u8, texts = batch
+        device, settings, count = self.machine.device, self.settings, len(gray_u8)
+        gray, color = pixels_of(gray_u8, device), pixels_of(color_u8, device)
+        with torch.no_grad():
+            both = mode_of(encode_moments(self.vae, torch.cat([gray, color]).to(self.vae.dtype))).float()
+        spread = round((settings["repeats"] - 1) * count)
+        used = torch.arange(count + spread) % count  # (N,): which pair, N = repeats · B
+        condition, latents = (half[used.to(device)] for half in both.chunk(2))  # (N, 4, h, w)
+        no_text, no_image = drop_conditions(count + spread, settings["dropout"], generator)
+        dropped = zip(used.tolist(), no_text.tolist(), strict=True)
+        embedded = self.texts(["" if drop else texts[index] for index, drop in dropped])
+        condition = condition * (~no_image).to(device).view(-1, 1, 1, 1)
+        unseen = no_image | (torch.rand(len(no_image), generator=generator) < settings["unseen_share"])
+        timesteps = draw_timesteps(count, spread, len(self.alphas_cumprod) - 1, generator)
+        alpha, sigma = (x.to(device) for x in alpha_sigma(self.alphas_cumprod, timesteps))
+        noise = draw_noise(latents.shape, generator, device)
+        noisy = torch.cat([alpha * latents + sigma * noise, condition], dim=1)  # (N, 8, h, w)
+        with self.machine.autocast():
+            features, residuals = self.painter.look(gray, used, unseen)
+            prediction = self.painter.unet(noisy, timesteps.to(device), embedded, **residuals).sample
+        prediction = prediction.float()
+        error = prediction - prediction_target("v_prediction", latents, noise, alpha, sigma)
+        chroma = chroma_latents(error).square().mean(dim=(1, 2, 3))  # (N,)
+        plain = error.square().mean()
+        at_last, elsewhere = chroma[:count], chroma[count:]
+        weighed = (log_error(at_last).sum() + elsewhere.sum()) / len(chroma)
+        loss = plain + settings["chroma_weight"] * weighed
+        logged = {"loss": loss, "v": plain, "chroma": chroma.mean(), "chroma_last": at_last.mean()}
+        if self.adversary is not None:
+            # Latents that the prediction stands for; at the last timestep, where color is decided
+            made = chroma_latents((alpha * noisy[:, :4] - sigma * prediction)[:count])
+            added, more = self.adversary.step(made, latents[:count], condition[:count], features, loss)
+            loss, logged = loss + added, logged | more
+        return loss, {key: value.detach() for key, value in logged.items()}

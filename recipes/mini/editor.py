@@ -239,11 +239,11 @@ def sample_raw(
     device = unet.device
     scheduler = make_scheduler()
     scheduler.set_timesteps(steps)
-    pixels = to_pixels(photos_u8).to(device)
-    condition = mode_of(encode_moments(vae, pixels))
+    pixels, embedded = to_pixels(photos_u8).to(device), embedded.to(unet.dtype)
+    condition = mode_of(encode_moments(vae, pixels.to(vae.dtype))).to(unet.dtype)
     residuals = unet_arguments(None if photo_encoder is None else photo_encoder(pixels))
     latents = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0)).to(device)
     for timestep in scheduler.timesteps:
         prediction = unet(torch.cat([latents, condition], dim=1), timestep.to(device), embedded, **residuals).sample
         latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return decode(vae, latents).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return decode(vae, latents.to(vae.dtype)).float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()

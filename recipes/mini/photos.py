@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from loop import rank
 from rich.progress import track
 
@@ -55,12 +58,16 @@ def split_of(share: float, settings: dict[str, Any]) -> str:
     return "validation" if share < settings["test"] + settings["validation"] else "train"
 
 
-def _load(job: tuple[str, int, float]) -> tuple[np.ndarray | None, float]:
-    path, side_px, max_aspect = job
-    share = content_share(Path(path))
-    bgr = cv2.imread(path, cv2.IMREAD_COLOR)
+def find_photos(folder: Path) -> list[Path]:
+    """Every photo below `folder`, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def load_photo(path: Path, side_px: int, max_aspect: float) -> np.ndarray | None:
+    """A photo as it is packed: (H, W, 3) uint8 with a short side of `side_px`; None if it is broken."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        return None, share
+        return None
     height, width = bgr.shape[:2]
     keep_h, keep_w = min(height, int(width * max_aspect)), min(width, int(height * max_aspect))
     top, left = (height - keep_h) // 2, (width - keep_w) // 2
@@ -68,16 +75,20 @@ def _load(job: tuple[str, int, float]) -> tuple[np.ndarray | None, float]:
     scale = side_px / min(keep_h, keep_w)
     size = (max(side_px, round(keep_w * scale)), max(side_px, round(keep_h * scale)))
     small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB), share
+    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+
+
+def _load(job: tuple[Path, int, float]) -> tuple[np.ndarray | None, float]:
+    return load_photo(*job), content_share(job[0])
 
 
 def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Packs every photo below `folder` into `out` as one file a split (train, validation, test); returns counts."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = find_photos(folder)
     if not files:
         raise SystemExit(f"no photos below {folder}: give a folder with JPEG, PNG, WebP, TIFF or BMP files")
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(str(path), settings["side_px"], settings["max_aspect"]) for path in files]
+    jobs = [(path, settings["side_px"], settings["max_aspect"]) for path in files]
     splits: dict[str, list[tuple[str, np.ndarray]]] = {name: [] for name in SPLITS}
     counts = {"broken": 0, "monochrome": 0}
     cv2.setNumThreads(1)
@@ -91,7 +102,7 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
             else:
                 splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))
     for name, photos in splits.items():
-        _save_split(out, name, photos)
+        save_split(out, name, photos)
         counts[name] = len(photos)
     digest = hashlib.sha256("\n".join(file for file, _ in splits["train"]).encode()).hexdigest()[:16]
     summary = {"photos": len(files), **counts, "train_hash": digest}
@@ -99,10 +110,18 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]]) -> None:
+def save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]]) -> None:
+    """Writes photos, names and (H, W, 3) uint8, as the split `name` of the pack in `out`."""
     shape = np.array([rgb.shape[:2] for _, rgb in photos], dtype=np.int64).reshape(-1, 2)
     sizes = shape.prod(axis=1) * 3
-    np.save(out / f"{name}.pixels.npy", np.concatenate([rgb.reshape(-1) for _, rgb in photos] or [np.empty(0, "u1")]))
+    path = out / f"{name}.pixels.npy"
+    if photos:
+        pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (int(sizes.sum()),))
+        for (_, rgb), end in zip(photos, np.cumsum(sizes), strict=True):
+            pixels[end - rgb.size : end] = rgb.reshape(-1)
+        pixels.flush()
+    else:
+        np.save(path, np.empty(0, np.uint8))  # no memory map is empty
     meta = {
         "files": [file for file, _ in photos],
         "shape": shape.tolist(),
@@ -152,17 +171,52 @@ def tilt(rgb_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.warpAffine(np.ascontiguousarray(rgb_u8), turn, (side, side), flags=cv2.INTER_AREA)
 
 
+def draw_crops(
+    pack: Pack, size_px: int, count: int, rng: np.random.Generator, zoom: float = 0.8, tilted: float = 0.0
+) -> list[np.ndarray]:
+    """`count` random crops, (size_px, size_px, 3) uint8 each; a share `tilted` of them lie askew."""
+    chosen = rng.choice(len(pack.files), size=count, p=pack.weight)
+    crops = [random_crop(pack.photo(int(index)), size_px, rng, zoom) for index in chosen]
+    return [tilt(crop, rng) if rng.random() < tilted else crop for crop in crops]
+
+
 def crop_batches(
-    pack: Pack, size_px: int, count: int, seed: int, first_step: int, zoom: float = 0.8, tilted: float = 0.0
+    pack: Pack, size_px: int, count: int, seed: int, first_step: int, zoom: float = 0.8
 ) -> Iterator[tuple[list[np.ndarray], np.random.Generator]]:
     """Endless lists of `count` random crops and the generator for what else a batch draws.
 
-    Batch k depends on the seed, k and the process alone; a share `tilted` of the crops lie askew.
+    Batch k depends on the seed, k and the process alone.
     """
-    step = first_step
-    while True:
+    for step in itertools.count(first_step):
         rng = np.random.default_rng((seed, step, rank()))
-        chosen = rng.choice(len(pack.files), size=count, p=pack.weight)
-        crops = [random_crop(pack.photo(int(index)), size_px, rng, zoom) for index in chosen]
-        yield [tilt(crop, rng) if rng.random() < tilted else crop for crop in crops], rng
-        step += 1
+        yield draw_crops(pack, size_px, count, rng, zoom), rng
+
+
+class Numbered(torch.utils.data.Dataset[Any]):
+    """`make(k)` as item k."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
+
+
+def numbered(make: Callable[[int], Any], first: int, loaders: int) -> Generator[Any]:
+    """`make(first)`, `make(first + 1)`, … without end, made by `loaders` processes; by the caller where that is 0."""
+    numbers = itertools.count(first)
+    if loaders == 0:
+        for number in numbers:
+            yield make(number)
+    # A thread each: they would fight for the cores. Forked, so that a pack's memory map is not copied.
+    fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    yield from torch.utils.data.DataLoader(
+        Numbered(make), batch_size=None, sampler=numbers, num_workers=loaders, prefetch_factor=4,
+        multiprocessing_context=fork, worker_init_fn=one_thread,
+    )  # fmt: skip
+
+
+def one_thread(_worker: int) -> None:
+    """Keeps OpenCV and torch to one thread in this process."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

@@ -72,6 +72,14 @@ chroma_weight = 4.0
 attribute_share = 0.3
 retouched_share = 0.5
 text_share = 0.5
+decay_share = 0.5
+critic_lr = 1e-3
+critic_alone = 1
+[plans.wide]
+unet = { widths = [32, 48] }
+[plans.critic]
+like = "wide"
+colorizer = { adversarial_share = 0.3, seed = 5 }
 [defaults.mini]
 steps = 1
 vivid = 1.3

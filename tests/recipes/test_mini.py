@@ -90,11 +90,11 @@ class Killed(Exception):
 
 def test_resumed_equals_uninterrupted(recipe, monkeypatch):
     """The colorizer is killed after two of four steps, having saved after each: same weights bit for bit."""
-    import colorize
     import loop
+    import validation
 
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(colorize, "write_preview", lambda *arguments: None)
+    monkeypatch.setattr(validation, "write_sheet", lambda *arguments: None)
     run(recipe, monkeypatch, "whole")  # finished by the test before, or now
     shutil.copytree(recipe / "whole", recipe / "killed", ignore=shutil.ignore_patterns("colorizer*", "models"))
     run(recipe, monkeypatch, "killed", "--stage", "pack")
@@ -416,7 +416,7 @@ def test_a_folder_of_sets_that_are_never_drawn_is_refused(tmp_path, recipe):
 def test_a_small_folder_may_leave_a_split_empty(tmp_path, recipe):
     import photos
 
-    photos._save_split(tmp_path, "validation", [])
+    photos.save_split(tmp_path, "validation", [])
     assert photos.load_pack(tmp_path, "validation").files == []
 
 
