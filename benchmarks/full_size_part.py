@@ -167,7 +167,8 @@ def run_colorize(job: Job, deadline: float) -> Job:
     colorizer = Colorizer.load(job["model"], device="cuda" if torch.cuda.is_available() else "cpu", runtime="torch")
     photo, size, steps = read_photo(job["photo"]), job["size_px"], job["steps"]
     unet: torch.nn.Module = colorizer.backend.pipeline.unet  # type: ignore[attr-defined]
-    sampling, rows = Sampling(unet, job, deadline), []
+    sampling = Sampling(unet, job, deadline)
+    rows: list[Job] = []
 
     def measure(title: str, **settings: Any) -> None:
         if not rows or time.time() < deadline:

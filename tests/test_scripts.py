@@ -62,8 +62,8 @@ def test_a_part_gives_its_figures_or_why_there_are_none(full_size, tmp_path, mon
 
 
 def test_the_table_of_trainings_names_what_did_not_run(full_size) -> None:
-    row = {"samples_per_second": 30.0, "updates": 7, "first_update_seconds": 20.0, "peak_gib": 41.0, "millions": 860.0}
-    row |= {"weights": "float32"}
+    row: dict[str, Any] = {"samples_per_second": 30.0, "updates": 7, "first_update_seconds": 20.0, "peak_gib": 41.0}
+    row |= {"millions": 860.0, "weights": "float32"}
     kinds = [("chromatune", 4), ("official", 4), ("chromatune", 16), ("official", 16)]
     parts = [full_size.Part(kind, {"batch": batch}, Path("part")) for kind, batch in kinds]
     rows = [row, row | {"samples_per_second": 20.0}, row, {"not_run": "time"}]
@@ -77,7 +77,8 @@ def test_updates_are_counted_once_after_the_warm_up(full_size, capsys) -> None:
     from accelerate import Accelerator
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    weight, ended, updates = torch.nn.Parameter(torch.zeros(3)), [], 0
+    ended: list[int] = []
+    weight, updates = torch.nn.Parameter(torch.zeros(3)), 0
     optimizer = Accelerator(cpu=True).prepare(torch.optim.AdamW([weight]))
     job = {"warm_up": 2, "updates": 3, "seconds": 1e9, "batch": 4}
     clock = importlib.import_module("full_size_part").UpdateClock(job, deadline=float("inf"), leave=ended.append)
