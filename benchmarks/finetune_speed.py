@@ -57,7 +57,7 @@ def make_model(
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from chromatune.pipeline import find_model, load_parts
+    from chromatune.pipeline import find_model, load_parts, quiet_libraries
 
     torch.manual_seed(0)
     mini = load_parts(find_model("mini-base"), torch.float32)
@@ -84,12 +84,13 @@ def make_model(
             latent_channels=4,
         )
     parts |= {"unet": unet, "vae": vae}
-    for part in ("unet", "vae", "text_encoder"):
-        parts[part].to(dtype)
-    pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
-    )
-    pipeline.save_pretrained(folder)
+    with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; there are none
+        for part in ("unet", "vae", "text_encoder"):
+            parts[part].to(dtype)
+        pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
+        )
+        pipeline.save_pretrained(folder)
 
 
 def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int) -> None:
@@ -153,7 +154,7 @@ def our_arguments(model: Path, photos: Path, size_px: int, batch: int, precision
 
 def run(command: list[str], cache: Path) -> float:
     """Seconds of a command that must succeed."""
-    environment = os.environ | {"CHROMATUNE_CACHE": str(cache)}
+    environment = os.environ | {"CHROMATUNE_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache / "datasets")}
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

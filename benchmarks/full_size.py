@@ -49,7 +49,8 @@ class Part:
 
     def start(self, device: str) -> None:
         """Start its imports; it then waits to be run."""
-        environment = os.environ | {"CHROMATUNE_CACHE": f"{self.files}-cache"}
+        caches = {"CHROMATUNE_CACHE": f"{self.files}-cache", "HF_DATASETS_CACHE": f"{self.files}-datasets"}
+        environment = os.environ | caches  # which end with the temporary folder
         if device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, str(PROGRAM), self.kind, json.dumps(self.job)]
@@ -229,7 +230,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, help="loader processes of the script: up to 8 on a GPU's machine, else 0"
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="of measuring, for each figure")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of measuring, for each figure")
     parser.add_argument("--updates", type=int, help="measured at most")
     parser.add_argument("--warm-up", type=int, help="updates before: 5 on a GPU, else 1")
     parser.add_argument("--sampling-steps", type=int, default=20)
