@@ -47,40 +47,50 @@ class RandomHorizontalFlip:
 """
 
 
-def make_model(folder: Path, full: bool) -> None:
-    """A pipeline that both sides open: 4 input channels, AutoencoderKL."""
+def make_model(
+    folder: Path, full: bool, *, channels: int = 4, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> None:
+    """A random pipeline with an AutoencoderKL: 4 input channels for both trainings, 8 for both samplers.
+
+    Weights are drawn on `device`, where a GPU takes no time over them, and stored as `dtype`.
+    """
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from chromatune.pipeline import find_model, load_parts
+    from chromatune.pipeline import find_model, load_parts, quiet_libraries
 
     torch.manual_seed(0)
     mini = load_parts(find_model("mini-base"), torch.float32)
     parts = {key: mini[key] for key in ("tokenizer", "text_encoder", "scheduler")}
-    if full:
-        # Stable Diffusion 1.5: 860 M parameters; the text encoder is CLIP ViT-L/14's, with this vocabulary.
-        unet = diffusers.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-        widths, layers, groups = (128, 256, 512, 512), 2, 32
-        text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-        known = mini["text_encoder"].config
-        ids = {name: getattr(known, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
-        parts["text_encoder"] = CLIPTextModel(CLIPTextConfig(**text, **ids, max_position_embeddings=77))
-    else:
-        config = {key: value for key, value in mini["unet"].config.items() if not key.startswith("_")}
-        unet = diffusers.UNet2DConditionModel(**(config | {"in_channels": 4}))
-        widths, layers, groups = (16, 32, 32, 32), 1, 8
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=widths,
-        layers_per_block=layers,
-        norm_num_groups=groups,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-    )
-    pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
-        unet=unet, vae=vae, safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
-    )
-    pipeline.save_pretrained(folder)
+    widths, layers, groups = ((128, 256, 512, 512), 2, 32) if full else ((16, 32, 32, 32), 1, 8)
+    with torch.device(device):
+        if full:
+            # Stable Diffusion 1.5: 860 M parameters; the text encoder is CLIP ViT-L/14's, with this vocabulary.
+            unet = diffusers.UNet2DConditionModel(in_channels=channels, cross_attention_dim=768, attention_head_dim=8)
+            text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+            known = mini["text_encoder"].config
+            names = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+            ids = {name: getattr(known, name) for name in names}
+            parts["text_encoder"] = CLIPTextModel(CLIPTextConfig(**text, **ids, max_position_embeddings=77))
+        else:
+            config = {key: value for key, value in mini["unet"].config.items() if not key.startswith("_")}
+            unet = diffusers.UNet2DConditionModel(**(config | {"in_channels": channels}))
+        vae = diffusers.AutoencoderKL(
+            block_out_channels=widths,
+            layers_per_block=layers,
+            norm_num_groups=groups,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+        )
+    parts |= {"unet": unet, "vae": vae}
+    with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; there are none
+        for part in ("unet", "vae", "text_encoder"):
+            parts[part].to(dtype)
+        pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
+        )
+        pipeline.save_pretrained(folder)
 
 
 def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int) -> None:
@@ -112,10 +122,39 @@ def make_data(source: str, photos: Path, dataset: Path, limit: int, size_px: int
     (dataset / "train" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def run(command: list[str], extra_path: Path, cache: Path) -> float:
+def prepare_script(script: Path, work: Path) -> Path:
+    """The script to run: the given one, or a copy in `work` without torchvision where that is missing."""
+    if importlib.util.find_spec("torchvision") is not None:
+        return script
+    # Under another name: transformers would take a module called torchvision for the real one.
+    (work / "stand_in_transforms.py").write_text(TORCHVISION)
+    text = script.read_text(encoding="utf-8")
+    text = text.replace("from torchvision import transforms", "import stand_in_transforms as transforms")
+    (work / "official.py").write_text(text, encoding="utf-8")
+    return work / "official.py"  # it finds the module beside itself
+
+
+def official_arguments(model: Path, dataset: Path, size_px: int, batch: int, precision: str) -> list[str]:
+    """Arguments of diffusers' script, without the number of steps and the folder of the result."""
+    words = ["--pretrained_model_name_or_path", str(model)]
+    words += ["--dataset_name", str(dataset), "--original_image_column", "original_image"]
+    words += ["--edited_image_column", "edited_image", "--edit_prompt_column", "edit_prompt", "--use_ema"]
+    words += ["--resolution", str(size_px), "--train_batch_size", str(batch), "--random_flip", "--seed", "1"]
+    words += ["--conditioning_dropout_prob", "0.05", "--checkpointing_steps", "100000", "--lr_warmup_steps", "0"]
+    return [*words, "--mixed_precision", precision]
+
+
+def our_arguments(model: Path, photos: Path, size_px: int, batch: int, precision: str) -> list[str]:
+    """Arguments of `chromatune` for the same training, without the number of steps and the folder of the run."""
+    settings = {"size_px": size_px, "batch": batch, "precision": precision, "lab_weight": 0, "seed": 1}
+    settings |= {"validation_photos": 1, "validation_steps": 1, "validate_every": 10**6, "checkpoint_every": 10**6}
+    words = ["finetune", str(photos), "--model", str(model), "-q"]
+    return words + [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+def run(command: list[str], cache: Path) -> float:
     """Seconds of a command that must succeed."""
-    paths = [str(extra_path), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "CHROMATUNE_CACHE": str(cache)}
+    environment = os.environ | {"CHROMATUNE_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache / "datasets")}
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -171,31 +210,15 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
     """Runs both sides in turn and prints samples per second, their ratio, and the share of the matrix rate."""
     make_model(work / "model", arguments.full)
     make_data(arguments.folder, work / "photos", work / "dataset", arguments.photos, arguments.size)
-    stand_in = work / "stand-in"
-    stand_in.mkdir()
-    if importlib.util.find_spec("torchvision") is None:
-        # Under another name: transformers would take a module called torchvision for the real one.
-        (stand_in / "stand_in_transforms.py").write_text(TORCHVISION)
-        text = arguments.script.read_text(encoding="utf-8")
-        text = text.replace("from torchvision import transforms", "import stand_in_transforms as transforms")
-        arguments.script = work / "official.py"
-        arguments.script.write_text(text, encoding="utf-8")
-    size, batch = str(arguments.size), str(arguments.batch)
-    official = [sys.executable, str(arguments.script), "--pretrained_model_name_or_path", str(work / "model")]
-    official += ["--dataset_name", str(work / "dataset"), "--original_image_column", "original_image"]
-    official += ["--edited_image_column", "edited_image", "--edit_prompt_column", "edit_prompt", "--use_ema"]
-    official += ["--resolution", size, "--train_batch_size", batch, "--random_flip", "--seed", "1"]
-    official += ["--conditioning_dropout_prob", "0.05", "--checkpointing_steps", "100000", "--lr_warmup_steps", "0"]
-    official += ["--mixed_precision", arguments.precision]
-    ours = [sys.executable, "-m", "chromatune", "finetune", str(work / "photos"), "--model", str(work / "model"), "-q"]
-    settings = {"size_px": size, "batch": batch, "precision": arguments.precision, "lab_weight": 0, "seed": 1}
-    settings |= {"validation_photos": 1, "validation_steps": 1, "validate_every": 10**6, "checkpoint_every": 10**6}
-    ours += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    shared = (arguments.size, arguments.batch, arguments.precision)
+    official = [sys.executable, str(prepare_script(arguments.script, work))]
+    official += official_arguments(work / "model", work / "dataset", *shared)
+    ours = [sys.executable, "-m", "chromatune", *our_arguments(work / "model", work / "photos", *shared)]
     seconds: dict[str, list[float]] = {"official": [], "chromatune": []}
 
     def timed(name: str, command: list[str]) -> float:
         """Seconds; what the command wrote is deleted, for at full size a run leaves tens of gigabytes."""
-        took = run(command, stand_in, work / "cache")
+        took = run(command, work / "cache")
         print(f"{name}: {took:.1f} s", flush=True)
         shutil.rmtree(work / "out", ignore_errors=True)
         return took
