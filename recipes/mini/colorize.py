@@ -7,7 +7,7 @@ import copy
 import itertools
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -265,8 +265,9 @@ def feature_channels(photo_encoder: PhotoEncoder | None) -> int:
     """Channels of the photo encoder's features at the critic's stride; 0 without an encoder."""
     if photo_encoder is None:
         return 0
-    places = zip(photo_encoder.strides, photo_encoder.blocks, strict=True)
-    return [block.projection.project_conv.out_channels for stride, block in places if stride == CRITIC_STRIDE][-1]
+    places = zip(photo_encoder.config.places, photo_encoder.projections, strict=True)
+    seen = (cast(torch.nn.Conv2d, project) for (_, stride), project in places if stride == CRITIC_STRIDE)
+    return next((project.in_channels for project in seen), 0)
 
 
 class ColorizerLoss:

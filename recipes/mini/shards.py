@@ -205,13 +205,13 @@ def read_shards(folder: Path, out: Path) -> dict[str, Any]:
                         raise SystemExit(f"{path}: format {listed.get('format')}, not {FORMAT}; pack the photos again")
                     files = [file for file, _ in listed["files"]]
                     data = [archive.read(f"photos/{file}.webp") for file in files]
+                    pixels |= dict(zip(files, pool.map(_decoded, data), strict=True))
                     for name in archive.namelist():
                         if name.startswith("model/"):
                             archive.extract(name, out)
             except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
                 raise SystemExit(f"{path}: not a whole shard ({error}); copy it again") from None
             lists[listed["shard"]] = listed
-            pixels |= dict(zip(files, pool.map(_decoded, data), strict=True))
     some = next(iter(lists.values()))
     missing = [str(number) for number in range(some["shards"]) if number not in lists]
     if missing:
@@ -228,4 +228,6 @@ def read_shards(folder: Path, out: Path) -> dict[str, Any]:
 
 def _decoded(webp: bytes) -> np.ndarray:
     bgr = cv2.imdecode(np.frombuffer(webp, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError("a photo in it cannot be decoded")
     return np.ascontiguousarray(bgr[..., ::-1])

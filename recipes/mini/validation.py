@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from autoencoder import AutoencoderTiny
 from colorize import Painter
+from diffusers import AutoencoderTiny
 from editor import sample_raw
 from loop import TimeLimit
 from photos import Pack, center_square, set_of
@@ -52,15 +52,15 @@ class Sample:
         return np.repeat(self.gray[..., None], 3, axis=2)
 
 
-def in_turn(validation: Pack, kinds: dict[str, list[str]]) -> list[tuple[str, int]]:
+def in_turn(files: list[str], kinds: dict[str, list[str]]) -> list[tuple[str, int]]:
     """Kind and index of every photo: the first of each kind, the second of each …, so that any number is fair.
 
     Photos of a kind come in an order of their own, the same in every run; photos of no kind are "other".
     """
     kind_of = {name: kind for kind, sets in kinds.items() for name in sets}
     members: dict[str, list[int]] = {}
-    for index in np.random.default_rng(0).permutation(len(validation.files)):
-        members.setdefault(kind_of.get(set_of(validation.files[index]), "other"), []).append(int(index))
+    for index in np.random.default_rng(0).permutation(len(files)):
+        members.setdefault(kind_of.get(set_of(files[index]), "other"), []).append(int(index))
     rounds = zip_longest(*([(kind, index) for index in members[kind]] for kind in sorted(members)))
     return [each for turn in rounds for each in turn if each is not None]
 
@@ -79,7 +79,7 @@ class Validation:
     def __init__(
         self, validation: Pack, kinds: dict[str, list[str]], vae: AutoencoderTiny, embedded: torch.Tensor, size_px: int
     ) -> None:
-        self.photos, self.order = validation, in_turn(validation, kinds)
+        self.photos, self.order = validation, in_turn(validation.files, kinds)
         self.vae, self.embedded, self.size_px = vae, embedded, size_px
         self.samples: list[Sample] = []
         self.find_face = face_finder()

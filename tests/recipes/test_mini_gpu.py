@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -212,7 +213,7 @@ def test_the_learning_rate_falls_when_the_time_is_nearly_up(recipe, monkeypatch)
     import loop
 
     now = 0.0
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     limit, settings = loop.TimeLimit(100 / 60, 0.0), {"decay_share": 0.2}
     limit.reserve = 10.0
     rates = []
@@ -300,11 +301,9 @@ def test_the_critic_learns_to_tell_chroma_and_pulls_by_its_share(recipe):
 
 
 def test_validation_takes_every_kind_in_turn(recipe):
-    from types import SimpleNamespace
-
     from validation import in_turn
 
     files = [f"a/{number}" for number in range(5)] + ["b/0", "c/0"]
-    order = in_turn(SimpleNamespace(files=files), {"one": ["a"], "two": ["b"]})
+    order = in_turn(files, {"one": ["a"], "two": ["b"]})
     assert [kind for kind, _ in order] == ["one", "other", "two", "one", "one", "one", "one"]
     assert sorted(index for _, index in order) == list(range(7))
