@@ -236,7 +236,7 @@ def run_colorizer(
     from validation import Validation, compare, log_means, measure_before, write_sheet
 
     from chromatune import prompts
-    from chromatune.pipeline import TextEmbedder
+    from chromatune.pipeline import TextEmbedder, quiet_libraries
 
     vae, tokenizer, base, photo_encoder = parts
     machine, work = choose_machine(arguments), arguments.work
@@ -254,8 +254,9 @@ def run_colorizer(
         if stage == "export":
             return start.eval()
     table = stage_settings(settings, "colorizer")
-    vae.to(machine.device)
-    base.text_encoder.to(machine.device)
+    with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
+        for frozen in (vae, base.text_encoder):
+            frozen.to(machine.device, machine.frozen_dtype)
     asked = TextEmbedder(tokenizer, base.text_encoder)(prompts.DEFAULT_PROMPT)
     measured = Validation(validation, settings["kinds"], vae, asked, settings["size_px"])
 

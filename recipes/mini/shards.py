@@ -31,8 +31,8 @@ from chromatune.files import atomic_folder
 PATTERN = "shard-*.zip"
 FORMAT = 1
 QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60, 50)  # of WebP: the best one that fits is taken
-TRIED = 150  # photos that sizes are estimated from
-SLACK = 1.02  # sizes are estimated from a part of the photos
+TRIED = 600  # photos that sizes are estimated from
+SLACK = 1.03  # sizes are estimated from a part of the photos
 MIB = 2**20
 
 

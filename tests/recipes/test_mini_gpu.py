@@ -249,7 +249,7 @@ def test_processes_make_the_same_batches_as_a_thread(recipe):
 
 
 def test_half_precision_differs_from_float32_by_rounding_alone(recipe, tiny_model):
-    """The same loss by both, for the same batch."""
+    """The same loss by both, for the same batch: autocast, and frozen modules in float16 as on a GPU."""
     import colorize
     import make
     import photos
@@ -261,7 +261,9 @@ def test_half_precision_differs_from_float32_by_rounding_alone(recipe, tiny_mode
     settings = make.read_settings(recipe / "settings.toml", None)["colorizer"] | {"seed": 3, "batch": 8}
     pack = photos.load_pack(recipe / "pair" / "pack", "train")
     losses = []
-    for precision in (torch.float32, torch.bfloat16):
+    for precision, frozen in ((torch.float32, torch.float32), (torch.bfloat16, torch.float16)):
+        vae.to(frozen)
+        editor.text_encoder.to(frozen)
         machine = Machine(torch.device("cpu"), precision)
         batch = next(colorize.training_batches(pack, settings, 64, 0, machine))
         painter = colorize.Painter(editor.unet, encoder)
