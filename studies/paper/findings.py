@@ -16,9 +16,9 @@ from chromatune import color, reports
 from chromatune.colorizer import Colorizer
 from chromatune.errors import count_of
 from chromatune.evaluation import TITLES, center_square
-from chromatune.experiments.declaration import Budget, Experiment, Row
-from chromatune.experiments.verdicts import Judged, Resampler
 from chromatune.files import atomic_write, write_json
+from studies.paper.declaration import Budget, Experiment, Row
+from studies.paper.verdicts import Judged, Resampler
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
 JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories

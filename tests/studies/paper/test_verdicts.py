@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from chromatune.errors import DataError
-from chromatune.experiments.declaration import Claim, Row
-from chromatune.experiments.verdicts import Resampler, as_arrays
+from studies.paper.declaration import Claim, Row
+from studies.paper.verdicts import Resampler, as_arrays
 
 A, B = Row("a", "t"), Row("b", "t")
 

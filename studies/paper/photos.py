@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chromatune.data import PhotoItem, Source, open_source, split_source
 from chromatune.errors import OptionsError
-from chromatune.experiments.declaration import Budget, Experiment
+from studies.paper.declaration import Budget, Experiment
 
 TEST_SHARE = 0.3  # of a role's photos, by person where persons are known
 SPLIT_SEED = 0  # one split for all seeds: their rows are compared photo by photo

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chromatune.errors import OptionsError
-from chromatune.experiments import declaration
-from chromatune.experiments.declaration import Row, parse_row
-from chromatune.training.settings import resolve_settings
+from chromatune.training import resolve_settings
+from studies.paper import declaration
+from studies.paper.declaration import Row, parse_row
 
 NINE = ("ambiguity domains lab-loss learning-rate peers prompt-diversity unfreeze unseen-photos unseen-prompts").split()
 

@@ -20,13 +20,13 @@ from chromatune import color
 from chromatune.data import PhotoItem
 from chromatune.errors import DataError, count_of
 from chromatune.evaluation import Choice, center_square, score_result, select
-from chromatune.experiments import baselines
-from chromatune.experiments.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
-from chromatune.experiments.photos import Role, always_trained, training_source
 from chromatune.files import atomic_folder, atomic_write
 from chromatune.options import StartStage
 from chromatune.reports import png_of
 from chromatune.training import TrainSettings, model_folder, resolve_settings, save_result, train
+from studies.paper import baselines
+from studies.paper.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
+from studies.paper.photos import Role, always_trained, training_source
 
 BASELINE_PX = 128  # the small models' own size
 

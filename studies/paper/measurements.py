@@ -18,11 +18,11 @@ from chromatune.evaluation import (
     plan_methods,
     row_of,
 )
-from chromatune.experiments import ambiguity
-from chromatune.experiments.declaration import TRUTH, DeclaredTest, Row, folder_name
-from chromatune.experiments.runs import OpenedExperiment
-from chromatune.experiments.verdicts import Keys, PhotoScores, Values, as_arrays
 from chromatune.files import atomic_write, read_json_lines
+from studies.paper import ambiguity
+from studies.paper.declaration import TRUTH, DeclaredTest, Row, folder_name
+from studies.paper.runs import OpenedExperiment
+from studies.paper.verdicts import Keys, PhotoScores, Values, as_arrays
 
 NAMED_BY = ("row", "key")  # fields of every record of an ambiguity
 

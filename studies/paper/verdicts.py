@@ -15,7 +15,7 @@ import numpy as np
 
 from chromatune.errors import DataError
 from chromatune.evaluation import RESAMPLES, draw_counts, interval
-from chromatune.experiments.declaration import CF, GAP, TRUTH, Claim, Row
+from studies.paper.declaration import CF, GAP, TRUTH, Claim, Row
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 PhotoScores = Mapping[str, Mapping[str, float | None]]  # key ⇒ metric ⇒ value

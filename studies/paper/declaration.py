@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from chromatune.data import prompt_set
 from chromatune.errors import OptionsError
 from chromatune.evaluation import DRIFT_MAX, GRAY_METHOD, MEANS, SKIN
-from chromatune.experiments.ambiguity import ASPECTS, METRICS_OF
 from chromatune.options import first_problem
 from chromatune.training import presets
+from studies.paper.ambiguity import ASPECTS, METRICS_OF
 
+DECLARED = Path(__file__).parent / "declared"
 TRUTH = "truth"
 GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
 BudgetName = Literal["quick", "full"]
@@ -189,9 +190,8 @@ def folder_name(name: str) -> str:
 
 def experiments() -> dict[str, Experiment]:
     """All declared experiments, by name."""
-    folder = resources.files("chromatune.experiments") / "declared"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name[:-5]: parse(file.name[:-5], tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
+    files = sorted(DECLARED.glob("*.toml"))
+    return {file.stem: parse(file.stem, tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
 
 
 def parse(name: str, values: Mapping[str, Any]) -> Experiment:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chromatune.experiments.declaration import BudgetName, Experiment
-from chromatune.experiments.findings import Findings
-from chromatune.experiments.measurements import measure_tests
-from chromatune.experiments.photos import open_roles
-from chromatune.experiments.runs import OpenedExperiment, make_runs
-from chromatune.experiments.verdicts import Resampler
 from chromatune.files import lock_run_folder
 from chromatune.options import StartStage, silent
 from chromatune.pipeline import weights_hash
 from chromatune.reports import require_pages
+from studies.paper.declaration import BudgetName, Experiment
+from studies.paper.findings import Findings
+from studies.paper.measurements import measure_tests
+from studies.paper.photos import open_roles
+from studies.paper.runs import OpenedExperiment, make_runs
+from studies.paper.verdicts import Resampler
 
 EXPERIMENT_FILE = "experiment.json"
 SQUARE_PX = 256  # what results are compared at, unless the photos are smaller

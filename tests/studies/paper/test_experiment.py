@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from chromatune.errors import DataError, OptionsError
-from chromatune.experiments import declaration, runs
-from chromatune.experiments import experiment as whole
-from chromatune.experiments.declaration import Row
-from chromatune.experiments.findings import SHOWN_PX, Findings, write_findings
-from chromatune.experiments.photos import open_roles
 from chromatune.training import train
+from studies.paper import declaration, runs
+from studies.paper import experiment as whole
+from studies.paper.declaration import Row
+from studies.paper.findings import SHOWN_PX, Findings, write_findings
+from studies.paper.photos import open_roles
 
 
 class Killed(Exception):
@@ -67,7 +67,7 @@ def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_
     }  # fmt: skip
     assert rows[Row("tuned", "unseen")]["psnr"].shape == (2, 3)
     assert rows[Row("mean", "unseen")]["luma_drift_max"].max() <= 1
-    report = write_findings(findings, "chromatune experiment run small")
+    report = write_findings(findings, "python -m studies.paper run small")
     text = report.read_text()
     assert "Does it run?" in text and "**does not hold**" in text and str(tmp_path) not in text.split("## Verdicts")[1]
     assert (report.parent / "plot.png").stat().st_size > 1000
@@ -157,4 +157,4 @@ def test_quick_budget_of_every_experiment(name, drawings, tmp_path):
     findings = whole.run_experiment(experiment, "quick", data, tmp_path / "out", square_px=64)
     assert len(findings.judged) == len(experiment.claims)
     assert set(experiment.rows) <= set(findings.resampler.rows)
-    assert write_findings(findings, f"chromatune experiment run {name}").exists()
+    assert write_findings(findings, f"python -m studies.paper run {name}").exists()

@@ -1,4 +1,4 @@
-"""`chromatune experiment` as it is typed."""
+"""`python -m studies.paper` as it is typed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from chromatune.cli import main
-from chromatune.cli.experiment import make_run_settings, public_command, sources_by_role
+from studies.paper.__main__ import main, make_run_settings, public_command, sources_by_role
 
 
 def test_list_names_question_and_roles(capsys):
-    assert main(["experiment", "list"]) == 0
+    assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "unseen-photos: Does a model" in out and "--data other-faces=SOURCE" in out
 
@@ -20,13 +19,13 @@ def test_list_names_question_and_roles(capsys):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("experiment run color", "no experiment 'color'; accepted: ambiguity"),
-        ("experiment run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
-        ("experiment run peers --data faces=x", "peers has no role 'faces'"),
-        ("experiment run peers --data photos=x --data photos=y", "--data: a role is given twice"),
-        ("experiment run peers --budget endless", "--budget 'endless': input should be 'quick' or 'full'"),
-        ("experiment run peers --size 8", "--size 8: input should be greater than or equal to 32"),
-        ("experiment run peers --results x", "--results 'x': accepted is NAME=DIR"),
+        ("run color", "no experiment 'color'; accepted: ambiguity"),
+        ("run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
+        ("run peers --data faces=x", "peers has no role 'faces'"),
+        ("run peers --data photos=x --data photos=y", "--data: a role is given twice"),
+        ("run peers --budget endless", "--budget 'endless': input should be 'quick' or 'full'"),
+        ("run peers --size 8", "--size 8: input should be greater than or equal to 32"),
+        ("run peers --results x", "--results 'x': accepted is NAME=DIR"),
     ],
 )
 def test_wrong_usage_is_one_line(typed, message, capsys, tmp_path, monkeypatch):
@@ -47,18 +46,19 @@ def runs(monkeypatch):
         more["start_stage"]("training", 1)()
         return SimpleNamespace(judged=[SimpleNamespace(verdict="holds", claim=claim, value=1.25, low=1, high=1.5)])
 
-    monkeypatch.setattr("chromatune.experiments.run_experiment", run_experiment)
-    monkeypatch.setattr("chromatune.experiments.write_findings", lambda outcome, typed: Path(typed))
+    monkeypatch.setattr("studies.paper.experiment.run_experiment", run_experiment)
+    monkeypatch.setattr("studies.paper.findings.write_findings", lambda outcome, typed: Path(typed))
     return asked
 
 
 def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, runs):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHROMATUNE_CACHE", "latents")
-    typed = "experiment run peers --data photos=lfw:/home/me/faces --results x=theirs --model m --size 64 --out out"
+    typed = "run peers --data photos=lfw:/home/me/faces --results x=theirs --model m --size 64 --out out"
     assert main(typed.split()) == 0
     public = (
-        "chromatune experiment run peers --data photos=lfw:faces --model m --budget quick --results x=theirs --size 64"
+        "python -m studies.paper run peers --data photos=lfw:faces --model m --budget quick"
+        " --results x=theirs --size 64"
     )
     assert capsys.readouterr().out.splitlines() == ["holds: tuned is better (1.25, 1 … 1.5)", public]
     ((name, budget, data, out, more),) = runs
@@ -69,7 +69,7 @@ def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, runs)
 
 def test_the_folder_bears_the_experiments_name(tmp_path, monkeypatch, runs):
     monkeypatch.delenv("CHROMATUNE_CACHE", raising=False)
-    assert main(["experiment", "run", "peers", "--data", "x"]) == 0
+    assert main(["run", "peers", "--data", "x"]) == 0
     assert runs[0][3] == Path("experiment-peers")
     assert runs[0][4]["cache_dir"] is None
 
@@ -85,4 +85,4 @@ def test_role_and_source(tmp_path):
 def test_the_command_in_the_report_names_no_folder_of_the_machine():
     settings = make_run_settings(name="peers", data=("lfw:/home/me/faces",), budget="full")
     typed = public_command(settings, {"": "lfw:/home/me/faces"})
-    assert typed == "chromatune experiment run peers --data lfw:faces --budget full"
+    assert typed == "python -m studies.paper run peers --data lfw:faces --budget full"
