@@ -26,7 +26,7 @@ def document() -> str:
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield what is typed and the command, without hidden ones: a group before its commands, in the order of its help."""
+    """Yield what is typed and the command; a group before its commands, in the order of its help; none is hidden."""
     yield path, command
     for name, each in getattr(command, "commands", {}).items():
         if not each.hidden:
