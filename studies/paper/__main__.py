@@ -32,10 +32,17 @@ class RunSettings(BaseModel):
     name: str = Field(description="One of `list`.")
     data: Annotated[tuple[str, ...], Flag(metavar="[ROLE=]SOURCE", unset="none")] = Field(
         (),
-        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable.",
+        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable. With none, "
+        "budget quick takes pieces of the photos that scikit-image ships.",
     )
     model: Annotated[str | None, Flag(unset="the experiment's, mini-base")] = Field(
         None, description="Model that is fine-tuned."
+    )
+    preset: Annotated[str | None, Flag(unset="quick for mini-base and mini, paper for others")] = Field(
+        None, description="Preset of the training, to whose rate and updates the experiment's are relative."
+    )
+    settings: Annotated[tuple[str, ...], Flag("--set", metavar="NAME=VALUE", unset="none")] = Field(
+        (), description="One setting of the training or of the budget, overrides all others; repeatable."
     )
     budget: Annotated[Literal["quick", "full"], Flag(always=True)] = Field(
         "quick", description="quick: minutes, to see that it runs; full: hours, to answer."
@@ -64,7 +71,7 @@ def list_command() -> int:
     from studies.paper.declaration import experiments
 
     for name, experiment in experiments().items():
-        runs = sum(arm.model is None for arm in experiment.arms) * experiment.budgets["full"].seeds
+        runs = sum(arm.train is not None for arm in experiment.arms) * experiment.budgets["full"].seeds
         print(f"{name}: {experiment.question}")
         for role, what in experiment.roles.items():
             print(f"  --data {role}=SOURCE   {what}")
@@ -91,20 +98,25 @@ def run_command(
     from studies.paper.declaration import find
 
     experiment = find(settings.name)
-    data = sources_by_role(settings.data, experiment.roles)
+    typed = sources_by_role(settings.data, experiment.roles)
     folder = out or Path(f"experiment-{settings.name}")
     require_torch("an experiment", "train")
 
     from studies.paper.experiment import run_experiment
     from studies.paper.findings import write_findings
+    from studies.paper.photos import write_examples
 
+    data = typed
+    if not typed and settings.budget == "quick":
+        data = dict.fromkeys(experiment.roles, str(write_examples(folder / "examples")))
     with stages() as start_stage:
         findings = run_experiment(
             experiment, settings.budget, data, folder,
-            model=settings.model, results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
+            model=settings.model, preset=settings.preset, overrides=settings.settings,
+            results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
             start_stage=start_stage,
         )  # fmt: skip
-        report = write_findings(findings, public_command(settings, data))
+        report = write_findings(findings, public_command(settings, typed))
     for judged in findings.judged:
         estimate = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
         print_line(f"{judged.verdict}: {judged.claim.text} ({estimate})")

@@ -14,7 +14,6 @@ from chromatune.data import prompt_set
 from chromatune.errors import OptionsError
 from chromatune.evaluation import DRIFT_MAX, GRAY_METHOD, MEANS, SKIN
 from chromatune.options import first_problem
-from chromatune.training import presets
 from studies.paper.ambiguity import ASPECTS, METRICS_OF
 
 DECLARED = Path(__file__).parent / "declared"
@@ -59,6 +58,7 @@ class Budget(_Frozen):
     train_photos: int = Field(ge=2, description="At most, of a role's training half.")
     test_photos: int = Field(ge=2, description="At most, of a role's test half.")
     seeds: int = Field(ge=1, description="Runs of each arm; verdicts take their spread into account.")
+    updates: float = Field(1.0, gt=0, description="Share of the preset's updates, and of its warm-up.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the arm's own.")
 
 
@@ -67,10 +67,16 @@ class Arm(_Frozen):
 
     name: str
     train: str | None = Field(None, description="Role of the photos to fine-tune on; several joined by +.")
-    preset: str = "quick"
+    rate: float = Field(1.0, gt=0, description="Learning rate, in units of the preset's.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the preset's.")
-    model: str | None = Field(None, description="Model measured as it is, instead of the experiment's fine-tuned one.")
+    untrained: bool = Field(False, description="The model that the others are fine-tuned from, as it is: the control.")
+    model: str | None = Field(None, description="A named model measured as it is, whatever the others start from.")
     baseline: Literal["mean-chroma", "regression"] | None = None
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether it is the model, trained further."""
+        return self.train is not None and self.baseline is None
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -132,8 +138,8 @@ class Experiment(_Frozen):
             if len(set(map(folder_name, names))) < len(names):
                 raise ValueError(f"two {what}s have one name, or names that differ in signs alone")
         for arm in self.arms:
-            if arm.preset not in presets():
-                raise ValueError(f"arm {arm.name!r}: unknown preset {arm.preset!r}; accepted: {', '.join(presets())}")
+            if (arm.train is not None) + arm.untrained + (arm.model is not None) != 1:
+                raise ValueError(f"arm {arm.name!r}: give one of `train`, `untrained` and `model`")
             if arm.baseline is not None and arm.train is None:
                 raise ValueError(f"arm {arm.name!r}: a baseline learns from photos: give `train`")
         used = {role for arm in self.arms for role in arm.roles} | {test.on for test in self.tests}

@@ -18,6 +18,7 @@ from chromatune.errors import count_of
 from chromatune.evaluation import TITLES, center_square
 from chromatune.files import atomic_write, write_json
 from studies.paper.declaration import Budget, Experiment, Row
+from studies.paper.photos import EXAMPLES
 from studies.paper.verdicts import Judged, Resampler
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
@@ -25,7 +26,6 @@ JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repos
 METRICS = ("psnr", "ssim", "ciede2000", "ab_mse", "cf_field", "delta_cf_field", "spread", "shift")
 PLOTTED = ("psnr", "cf_field", "spread", "shift")
 NAMES = TITLES | {"spread": "spread of a, b", "shift": "shift along the hue"}
-SHOWN = ("astronaut", "coffee", "chelsea", "rocket")  # photos that scikit-image ships: any report may show them
 SHOWN_PX = 160
 PANEL_INCHES = 4.5  # of a plot: two stand side by side on a page
 _VERBS = {  # of several, and of one
@@ -120,7 +120,7 @@ def draw_strips(models: Mapping[str, str]) -> dict[str, np.ndarray]:
         return {}
     if not models:
         return {}
-    truths = [center_square(getattr(skimage.data, name)(), SHOWN_PX) for name in SHOWN]
+    truths = [center_square(getattr(skimage.data, name)(), SHOWN_PX) for name in EXAMPLES]
     grays = [color.luma(truth) for truth in truths]
     strips = {"input": reports.beside([np.repeat(gray[..., None], 3, axis=2) for gray in grays])}
     for name, model in models.items():
@@ -187,11 +187,13 @@ def _described(findings: Findings, command: str) -> dict[str, str]:
         "Measured": experiment.measure,
         "Command": f"`{command}`",
         f"Budget {facts['budget']}": f"{count_of(budget.seeds, 'seed')}, at most {budget.train_photos} photos to "
-        f"train on and {budget.test_photos} to test on",
+        f"train on and {budget.test_photos} to test on; {budget.updates:g} of the updates of preset {facts['preset']}",
         "Fine-tuned from": Path(facts["model"]).name,
+        "Set": ", ".join(facts["set"]) or "nothing",
         "Weights": _listed(weights, " "),
         "Photos": _listed(experiment.roles),
         "Tests": _listed(facts["photos"]),
+        "Licenses": _listed(facts["licenses"]),
         "Versions": _listed(versions, " "),
     }
 

@@ -13,14 +13,14 @@ from studies.paper.__main__ import main, make_run_settings, public_command, sour
 def test_list_names_question_and_roles(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "unseen-photos: Does a model" in out and "--data other-faces=SOURCE" in out
+    assert "unseen-photos: Does a model" in out and "--data others=SOURCE" in out
 
 
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
         ("run color", "no experiment 'color'; accepted: ambiguity"),
-        ("run peers", "peers needs photos for 'photos'; give --data photos=SOURCE"),
+        ("run peers --budget full", "peers needs photos for 'photos'; give --data photos=SOURCE"),
         ("run peers --data faces=x", "peers has no role 'faces'"),
         ("run peers --data photos=x --data photos=y", "--data: a role is given twice"),
         ("run peers --budget endless", "--budget 'endless': input should be 'quick' or 'full'"),
@@ -55,16 +55,20 @@ def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, runs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHROMATUNE_CACHE", "latents")
     typed = "run peers --data photos=lfw:/home/me/faces --results x=theirs --model m --size 64 --out out"
+    typed += " --preset paper --set lr=1e-4 --set seeds=2"
     assert main(typed.split()) == 0
     public = (
-        "python -m studies.paper run peers --data photos=lfw:faces --model m --budget quick"
-        " --results x=theirs --size 64"
+        "python -m studies.paper run peers --data photos=lfw:faces --model m --preset paper --set lr=1e-4 --set seeds=2"
+        " --budget quick --results x=theirs --size 64"
     )
     assert capsys.readouterr().out.splitlines() == ["holds: tuned is better (1.25, 1 … 1.5)", public]
     ((name, budget, data, out, more),) = runs
     assert (name, budget, data, out) == ("peers", "quick", {"photos": "lfw:/home/me/faces"}, Path("out"))
     del more["start_stage"]
-    assert more == {"model": "m", "results": (("x", "theirs"),), "square_px": 64, "cache_dir": Path("latents")}
+    assert more == {
+        "model": "m", "preset": "paper", "overrides": ("lr=1e-4", "seeds=2"), "results": (("x", "theirs"),),
+        "square_px": 64, "cache_dir": Path("latents"),
+    }  # fmt: skip
 
 
 def test_the_folder_bears_the_experiments_name(tmp_path, monkeypatch, runs):
@@ -86,3 +90,13 @@ def test_the_command_in_the_report_names_no_folder_of_the_machine():
     settings = make_run_settings(name="peers", data=("lfw:/home/me/faces",), budget="full")
     typed = public_command(settings, {"": "lfw:/home/me/faces"})
     assert typed == "python -m studies.paper run peers --data lfw:faces --budget full"
+
+
+def test_without_photos_the_quick_budget_takes_examples_that_are_not_in_the_command(
+    capsys, tmp_path, monkeypatch, runs
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "unseen-photos", "--budget", "quick"]) == 0
+    examples = Path("experiment-unseen-photos") / "examples"
+    assert runs[0][2] == {"faces": str(examples), "others": str(examples)} and len(list(examples.iterdir())) == 24
+    assert "python -m studies.paper run unseen-photos --budget quick" in capsys.readouterr().out
