@@ -7,6 +7,7 @@ OUT/tests/TEST.txt       keys of the photos of a test
 OUT/measured/TEST-SEED/  an evaluation, or an ambiguity's records
 CACHE/                   OUT/cache, or a folder that experiments share
 CACHE/trainings/HASH/    a fine-tuning run, its model in model/; the same one serves every arm that trains the same
+                         or, as the control, the model before it, which samples as the trained ones do
 CACHE/...                latents that runs share
 """
 
@@ -31,14 +32,23 @@ from chromatune.errors import DataError, OptionsError, count_of
 from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.files import atomic_folder, atomic_write, write_json
 from chromatune.options import StartStage, options_error
-from chromatune.pipeline import is_embedded, weights_hash
+from chromatune.pipeline import defaults_of, is_embedded, quiet_libraries, save_pipeline, weights_hash
 from chromatune.reports import png_of
-from chromatune.training import TrainSettings, model_folder, resolve_settings, save_result, train
+from chromatune.training import (
+    TrainSettings,
+    load_initial_model,
+    model_folder,
+    resolve_settings,
+    run_info,
+    save_result,
+    train,
+)
 from studies.paper import baselines
 from studies.paper.declaration import Arm, Budget, DeclaredTest, Experiment, folder_name
 from studies.paper.photos import Role, always_trained, training_source
 
 BASELINE_PX = 128  # the small models' own size
+SAMPLING = ("size_px", "size_scale", "dropout", "zero_terminal_snr", "prediction_type")  # what `run_info` looks at
 CODE = 1  # to be raised when equal settings, photos and seeds begin to train other weights
 TRAININGS_FILE = "trainings.json"
 OWN = {"seed": "a budget's seeds are 0, 1, 2 …", "photos": "set train_photos"}  # settings that an experiment decides
@@ -89,23 +99,42 @@ class OpenedExperiment:
         return self.out / "runs" / f"{folder_name(arm.name)}-{seed}"
 
     def training_folder(self, arm: Arm, seed: int) -> Path:
-        """Where an arm is trained: one folder for equal models, settings and photos, whatever the arm's name."""
+        """Where an arm is trained: one folder for equal models, settings and photos, whatever the arm's name.
+
+        For the control, where the model is that all seeds compare with.
+        """
+        if arm.untrained:
+            sampling = self.sampling_settings.model_dump(mode="json", include=set(SAMPLING))
+            return self._hashed({"untrained": [self.model, self.weights], "sampling": sampling})
         source = training_source(self.roles, arm.roles)
-        facts = {
-            "code": [chromatune.__version__, CODE],
+        return self._hashed({
             "model": [self.model, self.weights],
             "settings": self.settings_of(arm, seed).model_dump(mode="json", exclude={"description"}),
             "photos": [(item.key, item.stamp) for item in source.items],
             "prompts": None if source.prompts is None else [source.prompts[item.key] for item in source.items],
-        }
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        })  # fmt: skip
+
+    def _hashed(self, facts: Mapping[str, Any]) -> Path:
+        versioned = {"code": [chromatune.__version__, CODE], **facts}
+        digest = hashlib.sha256(json.dumps(versioned, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir.absolute() / "trainings" / digest
+
+    @cached_property
+    def sampling_settings(self) -> TrainSettings:
+        """The settings of the first arm that is fine-tuned, of which the sampling counts: for the control."""
+        first = next(arm for arm in self.experiment.arms if arm.is_fine_tuned)
+        return self.settings_of(first, 0)
 
     def model_of(self, arm: Arm, seed: int) -> str:
         """The arm's model: as it is, or where its run puts it."""
-        if arm.is_fine_tuned:
+        if self.is_made(arm):
             return str(model_folder(self.training_folder(arm, seed)))
         return self.model if arm.model is None else arm.model
+
+    def is_made(self, arm: Arm) -> bool:
+        """Whether the arm's model is written here: it is trained, or the control of one that is."""
+        others_are = any(each.is_fine_tuned for each in self.experiment.arms)
+        return arm.is_fine_tuned or (arm.untrained and others_are)
 
     def settings_of(self, arm: Arm, seed: int) -> TrainSettings:
         """The preset's on the budget's scale, then the arm's, the budget's and the user's; photos were chosen already.
@@ -195,8 +224,8 @@ def make_runs(opened: OpenedExperiment) -> None:
         ModelError: the model cannot be opened.
         OptionsError: a run's folder holds another run, or is in use.
     """
-    fine_tuned = [(arm, seed) for seed in opened.seeds for arm in opened.experiment.arms if arm.is_fine_tuned]
-    folders = {f"{arm.name}, seed {seed}": opened.training_folder(arm, seed).name for arm, seed in fine_tuned}
+    made = [(arm, seed) for seed in opened.seeds for arm in opened.experiment.arms if opened.is_made(arm)]
+    folders = {f"{arm.name}, seed {seed}": opened.training_folder(arm, seed).name for arm, seed in made}
     write_json(opened.out / TRAININGS_FILE, folders)
     for seed in opened.seeds:
         for arm in opened.experiment.arms:
@@ -204,6 +233,8 @@ def make_runs(opened: OpenedExperiment) -> None:
                 _fit(opened, arm, seed)
             elif arm.is_fine_tuned:
                 _fine_tune(opened, arm, seed)
+            elif opened.is_made(arm):
+                _write_control(opened, arm)
 
 
 def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
@@ -225,6 +256,18 @@ def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
     )
     save_result(result, arm.train or "", opened.preset)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use
+
+
+def _write_control(opened: OpenedExperiment, arm: Arm) -> None:
+    """Write the model that the others are fine-tuned from with their defaults: nothing but the training differs."""
+    folder = model_folder(opened.training_folder(arm, seed=0))
+    if folder.exists():
+        return
+    initial = load_initial_model(opened.model)
+    defaults = defaults_of(run_info(initial, opened.sampling_settings))
+    card = f"# {initial.pipeline.info.name}, as fine-tuning finds it\n\nWritten by `python -m studies.paper`.\n"
+    with quiet_libraries():
+        save_pipeline(initial.pipeline, folder, card=card, defaults=defaults)
 
 
 def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from chromatune import Colorizer, color
 from chromatune.errors import OptionsError
+from chromatune.pipeline import find_model, read_info
 from studies.paper import declaration
 from studies.paper.declaration import Experiment
 from studies.paper.photos import open_roles
-from studies.paper.runs import OpenedExperiment, apply_overrides, preset_for
+from studies.paper.runs import OpenedExperiment, apply_overrides, make_runs, preset_for
 
 Open = Callable[..., OpenedExperiment]
 
@@ -42,9 +45,34 @@ def arm_of(experiment: Experiment, name: str) -> declaration.Arm:
 @pytest.mark.parametrize("name", ["unseen-photos", "peers", "domains", "lab-loss"])
 def test_the_control_is_the_model_that_is_fine_tuned(opened, tiny_pipeline_dir, name):
     experiment = declaration.find(name)
-    control, model = arm_of(experiment, "untrained"), str(tiny_pipeline_dir)
-    assert opened(experiment).model_of(control, 0) == "mini-base"
-    assert opened(experiment, model=model).model_of(control, 0) == model
+    control = arm_of(experiment, "untrained")
+    folders = []
+    for model in ("mini-base", str(tiny_pipeline_dir)):
+        at_work = opened(experiment, model=model)
+        folders.append(at_work.model_of(control, 0))
+        assert at_work.model_of(control, 4) == folders[-1]
+    assert folders[0] != folders[1]
+
+
+def test_nothing_but_the_training_tells_a_fine_tuned_model_from_its_control(opened):
+    """Neither the size nor how vivid its colors are made, which `mini-base` has of its own."""
+    experiment = declaration.find("peers")
+    at_work = opened(experiment, "quick", ("max_steps=1", "lr=1e-12", "seeds=1", "size_px=64"))
+    made = {name: at_work.model_of(arm_of(experiment, name), 0) for name in ("fine-tuned", "untrained")}
+    at_work.out.mkdir()
+    make_runs(at_work)
+    info, control = (read_info(find_model(model)) for model in made.values())
+    shown = ("size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "vivid", "prompt")
+    assert [getattr(info, name) for name in shown] == [getattr(control, name) for name in shown]
+    assert control.vivid == 0 and control.size_px == 64
+    gray = color.luma(next(iter(at_work.roles["photos"].test)).read())
+    before, after = (Colorizer.load(made[name]).colorize(gray).rgb.astype(int) for name in ("untrained", "fine-tuned"))
+    assert np.abs(after - before).max() <= 1
+
+
+def test_where_nothing_is_trained_the_model_is_measured_as_it_is(opened, tiny_pipeline_dir):
+    experiment = declaration.find("ambiguity")
+    assert opened(experiment, model=str(tiny_pipeline_dir)).model_of(experiment.arms[0], 0) == str(tiny_pipeline_dir)
 
 
 def test_no_arm_names_the_model_that_is_fine_tuned_by_default():
