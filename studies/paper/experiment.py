@@ -15,7 +15,7 @@ from studies.paper.findings import Findings
 from studies.paper.measurements import measure_tests
 from studies.paper.photos import describe_licenses, open_roles
 from studies.paper.runs import OpenedExperiment, apply_overrides, make_runs, preset_for
-from studies.paper.verdicts import Resampler
+from studies.paper.verdicts import Scores
 
 EXPERIMENT_FILE = "experiment.json"
 SQUARE_PX = 256  # what results are compared at, unless the photos are smaller
@@ -81,9 +81,9 @@ def run_experiment(
             start_stage,
         )
         make_runs(opened)
-        resampler = Resampler(*measure_tests(opened))
+        scores = Scores(*measure_tests(opened))
         facts["licenses"] = {role: describe_licenses(opened.used_photos(role)) for role in roles}
         facts["photos"] = {test.name: opened.describe_photos(test) for test in experiment.tests}
-    judged = tuple(resampler.judge(claim) for claim in experiment.claims)
+    judged = tuple(scores.judge(claim) for claim in experiment.claims)
     models = {arm.name: opened.model_of(arm, seed=0) for arm in experiment.arms if arm.baseline is None}
-    return Findings(experiment, budget, facts, resampler, judged, models, out)
+    return Findings(experiment, budget, facts, scores, judged, models, out)

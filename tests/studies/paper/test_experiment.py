@@ -61,7 +61,7 @@ def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_
     trained = {item.key for item in roles["photos"].train}
     assert len(trained) == 12 and len(tested) == 3 and not tested & trained
     assert findings.judged[0].verdict == "does not hold"
-    rows = findings.resampler.rows
+    rows = findings.scores.rows
     assert {str(row) for row in rows} == {
         "truth/unseen", "gray/unseen", "tuned/unseen", "mean/unseen",
         "truth/asked twice", "gray/asked twice", "tuned/asked twice",
@@ -157,5 +157,5 @@ def test_quick_budget_of_every_experiment(name, drawings, tmp_path):
     data = dict.fromkeys(experiment.roles, str(drawings))
     findings = whole.run_experiment(experiment, "quick", data, tmp_path / "out", square_px=64)
     assert len(findings.judged) == len(experiment.claims)
-    assert set(experiment.rows) <= set(findings.resampler.rows)
+    assert set(experiment.rows) <= set(findings.scores.rows)
     assert write_findings(findings, f"python -m studies.paper run {name}").exists()
