@@ -13,7 +13,7 @@ from chromatune import Colorizer, color
 from chromatune.errors import OptionsError
 from chromatune.pipeline import find_model, read_info
 from studies.paper import declaration
-from studies.paper.declaration import Experiment
+from studies.paper.declaration import BudgetName, Experiment
 from studies.paper.photos import open_roles
 from studies.paper.runs import OpenedExperiment, apply_overrides, make_runs, preset_for
 
@@ -24,7 +24,7 @@ Open = Callable[..., OpenedExperiment]
 def opened(drawings, tmp_path) -> Open:
     """An experiment on drawings, before anything is trained."""
 
-    def open_it(experiment: Experiment, budget: str = "full", overrides: tuple[str, ...] = (), **changes: Any):
+    def open_it(experiment: Experiment, budget: BudgetName = "full", overrides: tuple[str, ...] = (), **changes: Any):
         counts, settings = apply_overrides(experiment.budgets[budget], overrides)
         roles = open_roles(experiment, dict.fromkeys(experiment.roles, str(drawings)), counts)
         model = changes.pop("model", "mini-base")
