@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chromatune.cli import command_line_of, print_line, require_torch, run_app, shared_cache, stages, takes_fields
+from chromatune.cli import (
+    command_line_of,
+    complain,
+    print_line,
+    require_torch,
+    run_app,
+    shared_cache,
+    stages,
+    takes_fields,
+)
 from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation import NamedFolder
 from chromatune.options import Flag, options_error
@@ -114,7 +123,7 @@ def run_command(
             experiment, settings.budget, data, folder,
             model=settings.model, preset=settings.preset, overrides=settings.settings,
             results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
-            start_stage=start_stage,
+            start_stage=start_stage, on_warning=lambda line: complain(line, "warning"),
         )  # fmt: skip
         report = write_findings(findings, public_command(settings, typed))
     for judged in findings.judged:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from chromatune.files import lock_run_folder
@@ -26,6 +27,7 @@ def run_experiment(
     model: str | None = None, preset: str | None = None, overrides: Sequence[str] = (),
     results: Sequence[tuple[str, str]] = (), square_px: int = SQUARE_PX,
     cache_dir: Path | None = None, start_stage: StartStage = silent,
+    on_warning: Callable[[str], None] = lambda line: None,
 ) -> Findings:  # fmt: skip
     """Trains, measures and judges; called again, it repeats nothing that was finished.
 
@@ -41,6 +43,7 @@ def run_experiment(
         square_px: side of the squares that are compared.
         cache_dir: for latents and trained models, each made once for all experiments; None: `out/cache`.
         start_stage: shows progress.
+        on_warning: called with one line about what makes results worth less; with the same one once.
 
     Raises:
         OptionsError: a setting is not accepted, roles do not match, `out` holds another experiment, or another
@@ -79,6 +82,7 @@ def run_experiment(
             tuple(results),
             square_px,
             start_stage,
+            functools.cache(on_warning),
         )
         make_runs(opened)
         scores = Scores(*measure_tests(opened))

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,7 @@ class OpenedExperiment:
         results: (name, folder) of other tools' results, measured in every test.
         square_px: side of the squares that are compared.
         start_stage: shows progress.
+        on_warning: called with one line about what makes results worth less.
     """
 
     experiment: Experiment
@@ -83,6 +84,7 @@ class OpenedExperiment:
     results: tuple[tuple[str, str], ...]
     square_px: int
     start_stage: StartStage
+    on_warning: Callable[[str], None]
 
     @cached_property
     def weights(self) -> str:
@@ -252,7 +254,14 @@ def _fine_tune(opened: OpenedExperiment, arm: Arm, seed: int) -> None:
 
     source = training_source(opened.roles, arm.roles)
     result = train(
-        source, opened.model, settings, folder, score=score_result, on_row=on_row, cache_dir=opened.cache_dir
+        source,
+        opened.model,
+        settings,
+        folder,
+        score=score_result,
+        on_row=on_row,
+        on_warning=opened.on_warning,
+        cache_dir=opened.cache_dir,
     )
     save_result(result, arm.train or "", opened.preset)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, of no more use

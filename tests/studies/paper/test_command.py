@@ -44,6 +44,7 @@ def runs(monkeypatch):
         claim = SimpleNamespace(text="tuned is better")
         asked.append((experiment.name, budget, data, out, more))
         more["start_stage"]("training", 1)()
+        more["on_warning"]("a prompt is cut off")
         return SimpleNamespace(judged=[SimpleNamespace(verdict="holds", claim=claim, value=1.25, low=1, high=1.5)])
 
     monkeypatch.setattr("studies.paper.experiment.run_experiment", run_experiment)
@@ -61,10 +62,12 @@ def test_run_prints_verdicts_and_the_report(capsys, tmp_path, monkeypatch, runs)
         "python -m studies.paper run peers --data photos=lfw:faces --model m --preset paper --set lr=1e-4 --set seeds=2"
         " --budget quick --results x=theirs --size 64"
     )
-    assert capsys.readouterr().out.splitlines() == ["holds: tuned is better (1.25, 1 … 1.5)", public]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["holds: tuned is better (1.25, 1 … 1.5)", public]
+    assert printed.err == "warning: a prompt is cut off\n"
     ((name, budget, data, out, more),) = runs
     assert (name, budget, data, out) == ("peers", "quick", {"photos": "lfw:/home/me/faces"}, Path("out"))
-    del more["start_stage"]
+    del more["start_stage"], more["on_warning"]
     assert more == {
         "model": "m", "preset": "paper", "overrides": ("lr=1e-4", "seeds=2"), "results": (("x", "theirs"),),
         "square_px": 64, "cache_dir": Path("latents"),

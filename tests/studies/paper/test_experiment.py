@@ -143,6 +143,20 @@ def test_the_folder_is_held_while_runs_are_made(run, monkeypatch, tmp_path):
         run()
 
 
+def test_a_warning_of_several_trainings_is_told_once(run, monkeypatch):
+    told = []
+
+    def warned(source, model, settings, out, *, on_warning, **others):
+        on_warning("a prompt is cut off")
+        on_warning("a prompt is cut off")
+        raise Killed
+
+    monkeypatch.setattr(runs, "train", warned)
+    with pytest.raises(Killed):
+        run(on_warning=told.append)
+    assert told == ["a prompt is cut off"]
+
+
 def test_roles_must_match(run, drawings):
     with pytest.raises(OptionsError, match=r"small needs photos for 'photos'; give --data photos=SOURCE \(drawings\)"):
         run(data={})

@@ -32,6 +32,7 @@ def opened(drawings, tmp_path) -> Open:
             "experiment": experiment, "budget": counts, "roles": roles, "out": tmp_path / "out",
             "cache_dir": tmp_path / "cache", "model": model, "preset": preset_for(model), "overrides": settings,
             "results": (), "square_px": 64, "start_stage": lambda name, length: lambda: None,
+            "on_warning": lambda line: None,
         }  # fmt: skip
         return OpenedExperiment(**(fields | changes))
 
