@@ -144,7 +144,7 @@ def test_the_folder_is_held_while_runs_are_made(run, monkeypatch, tmp_path):
 
 
 def test_a_warning_of_several_trainings_is_told_once(run, monkeypatch):
-    told = []
+    told: list[str] = []
 
     def warned(source, model, settings, out, *, on_warning, **others):
         on_warning("a prompt is cut off")
