@@ -1,6 +1,6 @@
 """Chooses a model's defaults on photos it was not trained on: a table over sampling steps and vividness.
 
-    python studies/defaults.py FOLDER --keys FILE [--model mini] [--steps 1 2 4] [--vivid 0 1 2] [--size 256]
+    python -m studies.defaults FOLDER --keys FILE [--model mini] [--steps 1 2 4] [--vivid 0 1 2] [--size 256]
 
 FILE lists the photos, one path below FOLDER a line: give validation photos, never the test's. The model runs once a
 photo and number of steps; recomposition is repeated for each amount (`color.vivid`). PSNR rewards dull color
@@ -11,11 +11,11 @@ and colorfulness (CF, printed less the truth's) does not, so they are read toget
 from __future__ import annotations
 
 import numpy as np
-from squares import make_parser, read_squares, succeeded, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose, vivid
 from chromatune.evaluation import colorfulness, delta_e_2000, face_finder, lab_of, psnr, skin_distance
+from studies.squares import make_parser, read_squares, succeeded, write_sheet
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """How much worse are the colors of a faded, toned, grainy or soft photograph than those of a clean one?
 
-    python studies/old_photos.py FOLDER --keys FILE [--model mini] [--limit 200] [--sheet FILE.png]
+    python -m studies.old_photos FOLDER --keys FILE [--model mini] [--limit 200] [--sheet FILE.png]
 
 FILE lists the photos, one path below FOLDER a line. Each is aged in four ways and in all at once, colorized, and its
 chroma put on the clean luma, so that the CIEDE2000 to the truth speaks of color alone: an aged photo differs from the
@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from squares import colorized, make_parser, read_squares, write_sheet
 
 from chromatune import Colorizer, make_options
 from chromatune.color import chroma_of, luma, recompose
 from chromatune.evaluation import ciede2000
+from studies.squares import colorized, make_parser, read_squares, write_sheet
 
 SEPIA_RGB = (1.07, 0.98, 0.78)  # of white, before clipping: a toned silver print
 

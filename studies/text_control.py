@@ -1,6 +1,6 @@
 """Does a word move the color it names? Each attribute and hue on held-out photos, against the plain instruction.
 
-    python studies/text_control.py FOLDER --keys FILE [--model mini] [--limit 100] [--sheet FILE.png]
+    python -m studies.text_control FOLDER --keys FILE [--model mini] [--limit 100] [--sheet FILE.png]
 
 FILE lists the photos, one path below FOLDER a line. A word is right on a photo when what it names is more than in the
 result without it, same seed: mean CIELAB b* for warm (less for cool), mean chroma for vivid (less for muted), and for a
@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from squares import colorized, make_parser, read_squares, write_sheet
 
 from chromatune import Colorizer, make_options, prompts
 from chromatune.color import luma
 from chromatune.evaluation import lab_of
+from studies.squares import colorized, make_parser, read_squares, write_sheet
 
 Measure = Callable[[np.ndarray], float]
 

@@ -110,7 +110,6 @@ def test_it_colorizes(run, tmp_path):
     ("words", "extra"),
     [
         (("finetune", "."), "train"),
-        (("experiment", "run", "unseen-prompts", "--data", "photos=."), "train"),
         (("export", "mini", "out"), "export"),
         (("evaluate", ".", "--model", "mini"), "evaluate"),
         (("colorize", "0.png", "--runtime", "torch"), "torch"),

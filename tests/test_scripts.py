@@ -32,7 +32,9 @@ def test_every_script_that_is_named_exists() -> None:
 @pytest.mark.parametrize("script", COMMANDS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_script_says_how_it_is_called(script: Path) -> None:
     usage = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
-    assert f"python {script.relative_to(ROOT).as_posix()}" in usage
+    path = script.relative_to(ROOT)
+    module = ".".join(path.with_suffix("").parts).removesuffix(".__main__")  # what other modules of a folder import
+    assert f"python {path.as_posix()}" in usage or f"python -m {module}" in usage
 
 
 @pytest.fixture

@@ -26,10 +26,11 @@ def document() -> str:
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield what is typed and the command: a group before its commands, in the order of its help."""
+    """Yield what is typed and the command; a group before its commands, in the order of its help; none is hidden."""
     yield path, command
     for name, each in getattr(command, "commands", {}).items():
-        yield from _commands(each, f"{path} {name}")
+        if not each.hidden:
+            yield from _commands(each, f"{path} {name}")
 
 
 def _section(command: Any, path: str) -> str:

@@ -319,7 +319,6 @@ def test_without_torch_models_are_evaluated_and_the_rest_says_what_to_install_in
     cases = {
         "train": [
             ["finetune", "photos"], ["finetune", "photos", "--preset", "lora"], ["finetune", "photos", "--export-onnx"],
-            ["experiment", "run", "unseen-prompts", "--data", "photos=photos"],
         ],
         "export": [["export", "mini", "out"], ["export", str(tiny_pipeline_dir), "out", "--to", "onnx"]],
         "torch": [

@@ -16,7 +16,6 @@ from chromatune.cli.batch import batch_command
 from chromatune.cli.colorize import colorize_command
 from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
-from chromatune.cli.experiment import experiment_app
 from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
 from chromatune.cli.models import models_command
@@ -61,9 +60,8 @@ def _start(
     return _help_alone(context)
 
 
-for name, group in (("data", data_app), ("experiment", experiment_app)):
-    group.callback(invoke_without_command=True)(_help_alone)
-    app.add_typer(group, name=name)
+data_app.callback(invoke_without_command=True)(_help_alone)
+app.add_typer(data_app, name="data")
 app.command("colorize")(colorize_command)
 app.command("batch")(batch_command)
 app.command("video")(video_command)
@@ -74,11 +72,28 @@ app.command("export")(export_command)
 app.command("serve")(serve_command)
 
 
+@app.command("experiment", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _moved_command() -> int:
+    """Say where the experiments of version 0.2 are now."""
+    raise OptionsError("the experiments are in the repository now: in a clone of it, python -m studies.paper list")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a failure is one line on stderr.
 
     Args:
         arguments: the words after `chromatune`; None means this process's own arguments.
+    """
+    return run_app(app, arguments, "chromatune")
+
+
+def run_app(app: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
+    """Run one command of an app and return its exit code; a failure is one line on stderr.
+
+    Args:
+        app: the commands; each returns its exit code.
+        arguments: the words after the name; None means this process's own arguments.
+        name: how the app is called.
     """
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -86,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         # not standalone: typer would frame its messages over several lines, and end the process
-        code: int | None = app(arguments, prog_name="chromatune", standalone_mode=False)
+        code: int | None = app(arguments, prog_name=name, standalone_mode=False)
     except OptionsError as error:
         return _failed(str(error), WRONG_USAGE)
     except WorkInterrupted as error:
@@ -95,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), FAILED)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "chromatune"
+        command = context.command_path if context is not None else name
         return _failed(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
     except OSError as error:
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", FAILED)

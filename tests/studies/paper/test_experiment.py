@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from chromatune.errors import DataError, OptionsError
-from chromatune.experiments import declaration, runs
-from chromatune.experiments import experiment as whole
-from chromatune.experiments.declaration import Row
-from chromatune.experiments.findings import SHOWN_PX, Findings, write_findings
-from chromatune.experiments.photos import open_roles
 from chromatune.training import train
+from studies.paper import declaration, runs
+from studies.paper import experiment as whole
+from studies.paper.declaration import Row
+from studies.paper.findings import SHOWN_PX, Findings, write_findings
+from studies.paper.photos import open_roles
 
 
 class Killed(Exception):
@@ -26,7 +26,8 @@ class Killed(Exception):
 @pytest.fixture
 def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
     def start(**changes: Any) -> Findings:
-        fields: dict[str, Any] = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "square_px": 64}
+        fields: dict[str, Any] = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "preset": "quick"}
+        fields["square_px"] = 64
         return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **(fields | changes))
 
     return start
@@ -48,11 +49,11 @@ def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_
     with pytest.raises(Killed):
         run(cache_dir=tmp_path / "shared")
     findings = run(cache_dir=tmp_path / "shared")
-    assert started == ["tuned-0", "tuned-1", "tuned-1"]
+    assert started[0] != started[1] and started[1:] == started[1:2] * 2
     again = run(cache_dir=tmp_path / "shared")
-    assert started == ["tuned-0", "tuned-1", "tuned-1"]
+    assert started[0] != started[1] and started[1:] == started[1:2] * 2
     assert again.judged == findings.judged
-    assert list((tmp_path / "shared").iterdir())
+    assert {path.name for path in (tmp_path / "shared" / "trainings").iterdir()} == set(started)
     assert not (tmp_path / "out" / "cache").exists()
     assert not (tmp_path / "of the command line alone").exists()
     tested = set((tmp_path / "out" / "tests" / "unseen.txt").read_text().split())
@@ -60,14 +61,14 @@ def test_killed_and_run_again_and_what_comes_out(run, experiment, drawings, tmp_
     trained = {item.key for item in roles["photos"].train}
     assert len(trained) == 12 and len(tested) == 3 and not tested & trained
     assert findings.judged[0].verdict == "does not hold"
-    rows = findings.resampler.rows
+    rows = findings.scores.rows
     assert {str(row) for row in rows} == {
         "truth/unseen", "gray/unseen", "tuned/unseen", "mean/unseen",
         "truth/asked twice", "gray/asked twice", "tuned/asked twice",
     }  # fmt: skip
     assert rows[Row("tuned", "unseen")]["psnr"].shape == (2, 3)
     assert rows[Row("mean", "unseen")]["luma_drift_max"].max() <= 1
-    report = write_findings(findings, "chromatune experiment run small")
+    report = write_findings(findings, "python -m studies.paper run small")
     text = report.read_text()
     assert "Does it run?" in text and "**does not hold**" in text and str(tmp_path) not in text.split("## Verdicts")[1]
     assert (report.parent / "plot.png").stat().st_size > 1000
@@ -142,6 +143,20 @@ def test_the_folder_is_held_while_runs_are_made(run, monkeypatch, tmp_path):
         run()
 
 
+def test_a_warning_of_several_trainings_is_told_once(run, monkeypatch):
+    told: list[str] = []
+
+    def warned(source, model, settings, out, *, on_warning, **others):
+        on_warning("a prompt is cut off")
+        on_warning("a prompt is cut off")
+        raise Killed
+
+    monkeypatch.setattr(runs, "train", warned)
+    with pytest.raises(Killed):
+        run(on_warning=told.append)
+    assert told == ["a prompt is cut off"]
+
+
 def test_roles_must_match(run, drawings):
     with pytest.raises(OptionsError, match=r"small needs photos for 'photos'; give --data photos=SOURCE \(drawings\)"):
         run(data={})
@@ -156,5 +171,5 @@ def test_quick_budget_of_every_experiment(name, drawings, tmp_path):
     data = dict.fromkeys(experiment.roles, str(drawings))
     findings = whole.run_experiment(experiment, "quick", data, tmp_path / "out", square_px=64)
     assert len(findings.judged) == len(experiment.claims)
-    assert set(experiment.rows) <= set(findings.resampler.rows)
-    assert write_findings(findings, f"chromatune experiment run {name}").exists()
+    assert set(experiment.rows) <= set(findings.scores.rows)
+    assert write_findings(findings, f"python -m studies.paper run {name}").exists()

@@ -1,22 +1,36 @@
-"""`chromatune experiment`: the paper's open questions."""
+"""`python -m studies.paper`, from the root of the repository: the paper's open questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chromatune.cli.environment import require_torch, shared_cache
-from chromatune.cli.fields import command_line_of, takes_fields
-from chromatune.cli.terminal import print_line, stages
+from chromatune.cli import (
+    command_line_of,
+    complain,
+    print_line,
+    require_torch,
+    run_app,
+    shared_cache,
+    stages,
+    takes_fields,
+)
 from chromatune.errors import OptionsError, count_of
 from chromatune.evaluation import NamedFolder
 from chromatune.options import Flag, options_error
 
-experiment_app = typer.Typer(help="Answer the paper's open questions by measurement.", rich_markup_mode=None)
+NAME = "python -m studies.paper"
+
+app = typer.Typer(
+    help="Answer the paper's open questions by measurement.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
 class RunSettings(BaseModel):
@@ -24,13 +38,20 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # help needs the fields alone
 
-    name: str = Field(description="One of `chromatune experiment list`.")
+    name: str = Field(description="One of `list`.")
     data: Annotated[tuple[str, ...], Flag(metavar="[ROLE=]SOURCE", unset="none")] = Field(
         (),
-        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable.",
+        description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable. With none, "
+        "budget quick takes pieces of the photos that scikit-image ships.",
     )
     model: Annotated[str | None, Flag(unset="the experiment's, mini-base")] = Field(
         None, description="Model that is fine-tuned."
+    )
+    preset: Annotated[str | None, Flag(unset="quick for mini-base and mini, paper for others")] = Field(
+        None, description="Preset of the training, to whose rate and updates the experiment's are relative."
+    )
+    settings: Annotated[tuple[str, ...], Flag("--set", metavar="NAME=VALUE", unset="none")] = Field(
+        (), description="One setting of the training or of the budget, overrides all others; repeatable."
     )
     budget: Annotated[Literal["quick", "full"], Flag(always=True)] = Field(
         "quick", description="quick: minutes, to see that it runs; full: hours, to answer."
@@ -53,13 +74,13 @@ def make_run_settings(**fields: Any) -> RunSettings:
         raise options_error(error, RunSettings, "setting") from None
 
 
-@experiment_app.command("list")
+@app.command("list")
 def list_command() -> int:
     """List the experiments: question, photos they need, number of runs."""
-    from chromatune.experiments import experiments
+    from studies.paper.declaration import experiments
 
     for name, experiment in experiments().items():
-        runs = sum(arm.model is None for arm in experiment.arms) * experiment.budgets["full"].seeds
+        runs = sum(arm.train is not None for arm in experiment.arms) * experiment.budgets["full"].seeds
         print(f"{name}: {experiment.question}")
         for role, what in experiment.roles.items():
             print(f"  --data {role}=SOURCE   {what}")
@@ -69,7 +90,7 @@ def list_command() -> int:
     return 0
 
 
-@experiment_app.command("run")
+@app.command("run")
 @takes_fields(make_run_settings)
 def run_command(
     *,
@@ -83,22 +104,28 @@ def run_command(
 
     Stop it at any time: the same command resumes, and repeats no finished run.
     """
-    from chromatune.experiments import find
+    from studies.paper.declaration import find
 
     experiment = find(settings.name)
-    data = sources_by_role(settings.data, experiment.roles)
+    typed = sources_by_role(settings.data, experiment.roles)
     folder = out or Path(f"experiment-{settings.name}")
     require_torch("an experiment", "train")
 
-    from chromatune.experiments import run_experiment, write_findings
+    from studies.paper.experiment import run_experiment
+    from studies.paper.findings import write_findings
+    from studies.paper.photos import write_examples
 
+    data = typed
+    if not typed and settings.budget == "quick":
+        data = dict.fromkeys(experiment.roles, str(write_examples(folder / "examples")))
     with stages() as start_stage:
         findings = run_experiment(
             experiment, settings.budget, data, folder,
-            model=settings.model, results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
-            start_stage=start_stage,
+            model=settings.model, preset=settings.preset, overrides=settings.settings,
+            results=settings.results, square_px=settings.size_px, cache_dir=shared_cache(),
+            start_stage=start_stage, on_warning=lambda line: complain(line, "warning"),
         )  # fmt: skip
-        report = write_findings(findings, public_command(settings, data))
+        report = write_findings(findings, public_command(settings, typed))
     for judged in findings.judged:
         estimate = f"{judged.value:.3g}, {judged.low:.3g} … {judged.high:.3g}"
         print_line(f"{judged.verdict}: {judged.claim.text} ({estimate})")
@@ -130,4 +157,13 @@ def public_command(settings: RunSettings, data: dict[str, str]) -> str:
         kind, colon, path = source.rpartition(":")
         sources.append((f"{role}=" if role else "") + f"{kind}{colon}{Path(path).name}")
     shown = settings.model_copy(update={"data": tuple(sources)})
-    return command_line_of(("chromatune", "experiment", "run"), shown)
+    return command_line_of((*NAME.split(), "run"), shown)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `chromatune.cli.run_app`."""
+    return run_app(app, arguments, NAME)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

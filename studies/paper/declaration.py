@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from chromatune.data import prompt_set
 from chromatune.errors import OptionsError
 from chromatune.evaluation import DRIFT_MAX, GRAY_METHOD, MEANS, SKIN
-from chromatune.experiments.ambiguity import ASPECTS, METRICS_OF
 from chromatune.options import first_problem
-from chromatune.training import presets
+from studies.paper.ambiguity import ASPECTS, METRICS_OF
 
+DECLARED = Path(__file__).parent / "declared"
 TRUTH = "truth"
 GAP, CF = "delta_cf_field", "cf_field"  # |mean of results - mean of truths| and what it is made of
 BudgetName = Literal["quick", "full"]
@@ -58,6 +58,7 @@ class Budget(_Frozen):
     train_photos: int = Field(ge=2, description="At most, of a role's training half.")
     test_photos: int = Field(ge=2, description="At most, of a role's test half.")
     seeds: int = Field(ge=1, description="Runs of each arm; verdicts take their spread into account.")
+    updates: float = Field(1.0, gt=0, description="Share of the preset's updates, and of its warm-up.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the arm's own.")
 
 
@@ -66,10 +67,16 @@ class Arm(_Frozen):
 
     name: str
     train: str | None = Field(None, description="Role of the photos to fine-tune on; several joined by +.")
-    preset: str = "quick"
+    rate: float = Field(1.0, gt=0, description="Learning rate, in units of the preset's.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the preset's.")
-    model: str | None = Field(None, description="Model measured as it is, instead of the experiment's fine-tuned one.")
+    untrained: bool = Field(False, description="The model that the others are fine-tuned from, as it is: the control.")
+    model: str | None = Field(None, description="A named model measured as it is, whatever the others start from.")
     baseline: Literal["mean-chroma", "regression"] | None = None
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether it is the model, trained further."""
+        return self.train is not None and self.baseline is None
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -131,8 +138,8 @@ class Experiment(_Frozen):
             if len(set(map(folder_name, names))) < len(names):
                 raise ValueError(f"two {what}s have one name, or names that differ in signs alone")
         for arm in self.arms:
-            if arm.preset not in presets():
-                raise ValueError(f"arm {arm.name!r}: unknown preset {arm.preset!r}; accepted: {', '.join(presets())}")
+            if (arm.train is not None) + arm.untrained + (arm.model is not None) != 1:
+                raise ValueError(f"arm {arm.name!r}: give one of `train`, `untrained` and `model`")
             if arm.baseline is not None and arm.train is None:
                 raise ValueError(f"arm {arm.name!r}: a baseline learns from photos: give `train`")
         used = {role for arm in self.arms for role in arm.roles} | {test.on for test in self.tests}
@@ -189,9 +196,8 @@ def folder_name(name: str) -> str:
 
 def experiments() -> dict[str, Experiment]:
     """All declared experiments, by name."""
-    folder = resources.files("chromatune.experiments") / "declared"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name[:-5]: parse(file.name[:-5], tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
+    files = sorted(DECLARED.glob("*.toml"))
+    return {file.stem: parse(file.stem, tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
 
 
 def parse(name: str, values: Mapping[str, Any]) -> Experiment:

@@ -18,11 +18,11 @@ from chromatune.evaluation import (
     plan_methods,
     row_of,
 )
-from chromatune.experiments import ambiguity
-from chromatune.experiments.declaration import TRUTH, DeclaredTest, Row, folder_name
-from chromatune.experiments.runs import OpenedExperiment
-from chromatune.experiments.verdicts import Keys, PhotoScores, Values, as_arrays
 from chromatune.files import atomic_write, read_json_lines
+from studies.paper import ambiguity
+from studies.paper.declaration import TRUTH, DeclaredTest, Row, folder_name
+from studies.paper.runs import OpenedExperiment
+from studies.paper.verdicts import Keys, PhotoScores, Values, as_arrays
 
 NAMED_BY = ("row", "key")  # fields of every record of an ambiguity
 
@@ -52,11 +52,14 @@ def measure_tests(opened: OpenedExperiment) -> tuple[dict[Row, Values], dict[str
 def _evaluate(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Found:
     """Scores under the evaluation's protocol; raw rows stay in the evaluation's own report."""
     arms = opened.experiment.arms_of(test)
-    arm_of = {opened.model_of(arm, seed): arm.name for arm in arms if arm.baseline is None}
-    fitted = [(arm.name, str(opened.run_folder(arm, seed) / test.name)) for arm in arms if arm.baseline is not None]
+    arms_of: dict[str, list[str]] = {}  # a model ⇒ the arms that it serves
+    for arm in arms:
+        if arm.baseline is None:
+            arms_of.setdefault(opened.model_of(arm, seed), []).append(arm.name)
+    fitted = [(arm.name, str(opened.results_folder(arm, seed) / test.name)) for arm in arms if arm.baseline is not None]
     settings = make_settings(
         source=opened.roles[test.on].spec,
-        models=tuple(arm_of),
+        models=tuple(arms_of),
         results=(*fitted, *opened.results),
         size_px=opened.square_px,
         prompts=test.instructions,
@@ -65,18 +68,19 @@ def _evaluate(opened: OpenedExperiment, test: DeclaredTest, seed: int) -> Found:
     )
     folder = opened.out / "measured" / f"{folder_name(test.name)}-{seed}"
     evaluate(settings, folder, start_stage=opened.start_stage)
-    # A row of the evaluation ⇒ its arm; gray and other tools have no model, and keep their names
+    # A row of the evaluation ⇒ its arms; gray and other tools have no model, and keep their names
     methods = plan_methods(settings)
-    name_of = {method.row.name: arm_of.get(method.model or "", method.row.name) for method in methods}
-    return _pooled(read_json_lines(folder / ROWS_FILE, RECORD_KEYS), name_of, test.name)
+    names_of = {method.row.name: arms_of.get(method.model or "", [method.row.name]) for method in methods}
+    return _pooled(read_json_lines(folder / ROWS_FILE, RECORD_KEYS), names_of, test.name)
 
 
-def _pooled(records: Sequence[dict[str, Any]], name_of: Mapping[str, str], test: str) -> Found:
+def _pooled(records: Sequence[dict[str, Any]], names_of: Mapping[str, Sequence[str]], test: str) -> Found:
     """Scores by row and photo, the mean over prompts where there are several; photos without a score are skipped."""
     several: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
-        if (row := row_of(record).name) in name_of and "failed" not in record:
-            several.setdefault((name_of[row], record["key"]), []).append(record)
+        if "failed" not in record:
+            for name in names_of.get(row_of(record).name, ()):
+                several.setdefault((name, record["key"]), []).append(record)
     found: Found = {}
     for (name, key), lines in several.items():
         metrics = [metric for metric, value in lines[0].items() if isinstance(value, float)]

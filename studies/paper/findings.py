@@ -16,16 +16,16 @@ from chromatune import color, reports
 from chromatune.colorizer import Colorizer
 from chromatune.errors import count_of
 from chromatune.evaluation import TITLES, center_square
-from chromatune.experiments.declaration import Budget, Experiment, Row
-from chromatune.experiments.verdicts import Judged, Resampler
 from chromatune.files import atomic_write, write_json
+from studies.paper.declaration import Budget, Experiment, Row
+from studies.paper.photos import EXAMPLES
+from studies.paper.verdicts import Judged, Scores
 
 REPORT, PAGE, PLOT, PICTURES, NUMBERS = "report.md", "report.html", "plot.png", "pictures.jpg", "results.json"
 JPEG_QUALITY = 88  # pictures are to be looked at, and reports are kept in repositories
 METRICS = ("psnr", "ssim", "ciede2000", "ab_mse", "cf_field", "delta_cf_field", "spread", "shift")
 PLOTTED = ("psnr", "cf_field", "spread", "shift")
 NAMES = TITLES | {"spread": "spread of a, b", "shift": "shift along the hue"}
-SHOWN = ("astronaut", "coffee", "chelsea", "rocket")  # photos that scikit-image ships: any report may show them
 SHOWN_PX = 160
 PANEL_INCHES = 4.5  # of a plot: two stand side by side on a page
 _VERBS = {  # of several, and of one
@@ -35,7 +35,7 @@ _VERBS = {  # of several, and of one
 }
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy")
 RULES = (
-    "The rules stand in the experiment's declaration. Intervals are of 95 %, over photos and seeds drawn together; "
+    "The rules stand in the experiment's declaration. Intervals are of 95 %, of Student's t, over photos and seeds; "
     "a claim holds, or does not, where the whole interval lies on one side of the margin."
 )
 
@@ -48,7 +48,7 @@ class Findings:
         experiment: as declared.
         budget: what it was given.
         facts: what decides the numbers: data with hashes, models, versions.
-        resampler: all rows' scores, and intervals on them.
+        scores: all rows' scores, and intervals on them.
         judged: a verdict a claim.
         models: arm ⇒ the model of its first seed, where it has one.
         out: folder.
@@ -57,7 +57,7 @@ class Findings:
     experiment: Experiment
     budget: Budget
     facts: dict[str, Any]
-    resampler: Resampler
+    scores: Scores
     judged: tuple[Judged, ...]
     models: dict[str, str]
     out: Path
@@ -75,7 +75,7 @@ def write_findings(findings: Findings, command: str) -> Path:
     """
     out, strips = findings.out, draw_strips(findings.models)
     write_json(out / NUMBERS, as_data(findings))
-    atomic_write(out / PLOT, _plot(findings.resampler, _measured(PLOTTED, findings.resampler)))
+    atomic_write(out / PLOT, _plot(findings.scores, _measured(PLOTTED, findings.scores)))
     if strips:
         atomic_write(out / PICTURES, reports.jpeg_of(np.concatenate(list(strips.values())), JPEG_QUALITY))
     described = _described(findings, command)
@@ -86,10 +86,10 @@ def write_findings(findings: Findings, command: str) -> Path:
 
 def as_data(findings: Findings) -> dict[str, object]:
     """Verdicts and all rows with intervals, for programs."""
-    resampler = findings.resampler
+    scores = findings.scores
     rows = {
-        str(row): {metric: list(resampler.estimate(row, metric)) for metric in METRICS if resampler.has(row, metric)}
-        for row in resampler.rows
+        str(row): {metric: list(scores.estimate(row, metric)) for metric in METRICS if scores.has(row, metric)}
+        for row in scores.rows
     }
     verdicts = [
         {"claim": j.claim.text, "value": j.value, "interval": [j.low, j.high], "margin": j.claim.margin,
@@ -120,7 +120,7 @@ def draw_strips(models: Mapping[str, str]) -> dict[str, np.ndarray]:
         return {}
     if not models:
         return {}
-    truths = [center_square(getattr(skimage.data, name)(), SHOWN_PX) for name in SHOWN]
+    truths = [center_square(getattr(skimage.data, name)(), SHOWN_PX) for name in EXAMPLES]
     grays = [color.luma(truth) for truth in truths]
     strips = {"input": reports.beside([np.repeat(gray[..., None], 3, axis=2) for gray in grays])}
     for name, model in models.items():
@@ -136,7 +136,7 @@ def _markdown(findings: Findings, described: dict[str, str], strips: dict[str, n
         f"# {experiment.name}", "", f"**{experiment.question}**", "", answer(findings.judged), "",
         *(f"- {term}: {meaning}" for term, meaning in described.items()), "",
         "## Verdicts", "", reports.markdown_table([header, *marked]), RULES, "",
-        "## Numbers", "", reports.markdown_table(_number_cells(findings.resampler, intervals=True)),
+        "## Numbers", "", reports.markdown_table(_number_cells(findings.scores, intervals=True)),
         f"![Rows with their intervals]({PLOT})", "",
     ]  # fmt: skip
     if strips:
@@ -146,12 +146,12 @@ def _markdown(findings: Findings, described: dict[str, str], strips: dict[str, n
 
 
 def _page(findings: Findings, described: dict[str, str], strips: dict[str, np.ndarray]) -> reports.Page:
-    experiment, resampler = findings.experiment, findings.resampler
+    experiment, scores = findings.experiment, findings.scores
     (claim, rule, *found), *verdicts = _verdict_cells(findings.judged)
-    (header, *means), (_, *intervals) = (_number_cells(resampler, intervals=each) for each in (False, True))
+    (header, *means), (_, *intervals) = (_number_cells(scores, intervals=each) for each in (False, True))
     arms, tests = ({each.name: _declared(each) for each in kind} for kind in (experiment.arms, experiment.tests))
     pictures = [_picture(reports.jpeg_of(strip, JPEG_QUALITY), "jpeg", name) for name, strip in strips.items()]
-    plots = [_picture(_plot(resampler, [name]), "png", NAMES[name]) for name in _measured(PLOTTED, resampler)]
+    plots = [_picture(_plot(scores, [name]), "png", NAMES[name]) for name in _measured(PLOTTED, scores)]
     sections = [
         reports.Section("Verdicts", [
             reports.Table([claim, *found], [[cells[0], *cells[2:]] for cells in verdicts], prose=True),
@@ -187,11 +187,13 @@ def _described(findings: Findings, command: str) -> dict[str, str]:
         "Measured": experiment.measure,
         "Command": f"`{command}`",
         f"Budget {facts['budget']}": f"{count_of(budget.seeds, 'seed')}, at most {budget.train_photos} photos to "
-        f"train on and {budget.test_photos} to test on",
+        f"train on and {budget.test_photos} to test on; {budget.updates:g} of the updates of preset {facts['preset']}",
         "Fine-tuned from": Path(facts["model"]).name,
+        "Set": ", ".join(facts["set"]) or "nothing",
         "Weights": _listed(weights, " "),
         "Photos": _listed(experiment.roles),
         "Tests": _listed(facts["photos"]),
+        "Licenses": _listed(facts["licenses"]),
         "Versions": _listed(versions, " "),
     }
 
@@ -224,12 +226,12 @@ def _sum(terms: Mapping[Row, float]) -> str:
     return " ".join(f"{'+' if terms[row] > 0 else '−'} {factor}{row}" for row, factor in factors.items())
 
 
-def _number_cells(resampler: Resampler, *, intervals: bool) -> list[list[str]]:
+def _number_cells(scores: Scores, *, intervals: bool) -> list[list[str]]:
     """Means of every row, the header first."""
-    metrics = _measured(METRICS, resampler)
+    metrics = _measured(METRICS, scores)
     cells = [["row", *(NAMES[metric] for metric in metrics)]]
-    for row in resampler.rows:
-        known = [resampler.estimate(row, metric) if resampler.has(row, metric) else None for metric in metrics]
+    for row in scores.rows:
+        known = [scores.estimate(row, metric) if scores.has(row, metric) else None for metric in metrics]
         cells.append([str(row), *(reports.MISSING if each is None else _cell(each, intervals) for each in known)])
     return cells
 
@@ -240,18 +242,18 @@ def _cell(estimate: tuple[float, float, float], with_interval: bool) -> str:
     return f"{value} ({low} … {high})" if with_interval else value
 
 
-def _measured(metrics: Sequence[str], resampler: Resampler) -> list[str]:
-    return [metric for metric in metrics if any(resampler.has(row, metric) for row in resampler.rows)]
+def _measured(metrics: Sequence[str], scores: Scores) -> list[str]:
+    return [metric for metric in metrics if any(scores.has(row, metric) for row in scores.rows)]
 
 
-def _plot(resampler: Resampler, metrics: Sequence[str]) -> bytes:
+def _plot(scores: Scores, metrics: Sequence[str]) -> bytes:
     """A point a row with its interval, a panel a metric."""
-    rows_of = {metric: [row for row in resampler.rows if resampler.has(row, metric)] for metric in metrics}
+    rows_of = {metric: [row for row in scores.rows if scores.has(row, metric)] for metric in metrics}
     figure = reports.new_figure(PANEL_INCHES * len(metrics), 1.0 + 0.28 * max(map(len, rows_of.values())))
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, (metric, rows) in zip(panels, rows_of.items(), strict=True):
         for height, row in enumerate(rows):
-            value, low, high = resampler.estimate(row, metric)
+            value, low, high = scores.estimate(row, metric)
             bars = [[max(0.0, value - low)], [max(0.0, high - value)]]
             axes.errorbar([value], [height], xerr=bars, fmt="o", capsize=3, color="C0")
         axes.set_yticks(range(len(rows)), [reports.plain_label(str(row)) for row in rows], fontsize=7)

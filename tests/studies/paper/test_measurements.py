@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from chromatune.errors import DataError
-from chromatune.experiments import ambiguity
-from chromatune.experiments import experiment as whole
-from chromatune.experiments.declaration import parse
-from chromatune.experiments.findings import Findings
+from studies.paper import ambiguity
+from studies.paper import experiment as whole
+from studies.paper.declaration import parse
+from studies.paper.findings import Findings
 
 
 def made_up(colorizer, photos, seed, advance) -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from chromatune.experiments.declaration import Experiment, parse
+from studies.paper.declaration import Experiment, parse
 
 SMALL: dict[str, float] = {
     "max_steps": 2,
