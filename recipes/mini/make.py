@@ -270,6 +270,8 @@ def run_colorizer(
     if before is not None:
         so_far = f"{time.monotonic() - STARTED:.0f} s so far"
         print(f"{len(before.kinds)} validation photos in {before.seconds:.1f} s; {so_far}", flush=True)
+        if machine.limit.left() <= 0:
+            raise SystemExit(f"the time was up before the first step ({so_far}); give more --minutes")
     editor = Editor(start.unet, base.text_encoder)
     painter = train_colorizer(
         vae, tokenizer, editor, train_photos, table, settings["size_px"], work, None if limited else preview,
@@ -297,4 +299,9 @@ def open_model(name: str) -> tuple[Any, Any, Any, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    from chromatune.errors import ChromaTuneError
+
+    try:
+        main()
+    except ChromaTuneError as error:
+        raise SystemExit(str(error)) from None

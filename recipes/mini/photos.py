@@ -59,7 +59,13 @@ def split_of(share: float, settings: dict[str, Any]) -> str:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """Every photo below `folder`, sorted."""
+    """Every photo below `folder`, sorted.
+
+    Raises:
+        SystemExit: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: there is no such folder; give one with color photos")
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 

@@ -203,6 +203,19 @@ def test_wrong_options_are_one_line(recipe, monkeypatch, capsys, tmp_path, words
     assert not (tmp_path / "w").exists()
 
 
+def test_time_that_loading_uses_up_is_one_line(recipe, shards, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="the time was up before the first step .*; give more --minutes"):
+        train(recipe, monkeypatch, shards, tmp_path / "w", "--minutes", "1e-9", "--loaders", "0")
+    assert not (tmp_path / "w" / "result").exists()
+
+
+def test_a_folder_that_is_not_there_is_one_line(recipe, tmp_path):
+    from photos import find_photos
+
+    with pytest.raises(SystemExit, match="nowhere: there is no such folder"):
+        find_photos(tmp_path / "nowhere")
+
+
 def test_an_unknown_plan_is_one_line(recipe, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="--plan other: .*settings.toml has wide, critic"):
         train(recipe, monkeypatch, recipe / "photos", tmp_path / "w", "--plan", "other")
