@@ -333,6 +333,8 @@ def test_the_result_opens_and_colorizes(start, tiny_pipeline, parts, vae_kind):
     assert (result.out / "report.html").is_file() and (result.out / "grids" / "step-000006.png").is_file()
     card = (folder / "README.md").read_text()
     assert result.split.digest in card
+    info = result.pipeline.info
+    assert f"num_inference_steps={info.steps}, guidance_scale={info.guidance_scale}, image_guidance_scale=" in card
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [0, 3, 6]
 
 
