@@ -150,6 +150,15 @@ ROWS = [
 ]
 
 
+def test_every_panel_has_values_of_a_real_run(start):
+    """What the page's test rows measure is measured, too: none of it is made up."""
+    _, rows = start(max_steps=2, validate_every=1, lab_weight=1.0, lab_weighting="learned")
+    assert not [panel.title for panel in PANELS if not curve_points(rows, panel.curves[0])[0]]
+    for kind in ("train", "validation"):
+        written, drawn = ({name for row in each if row["kind"] == kind for name in row} for each in (rows, ROWS))
+        assert drawn <= written
+
+
 def write_rows(folder, rows):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -55,6 +55,23 @@ def test_a_run_of_version_0_1_resumes(start, tmp_path):
         start("old", max_steps=1)
 
 
+def test_a_run_without_a_newer_setting_resumes_where_it_changes_nothing(start, tmp_path):
+    """Versions before it wrote no `loss_weights_lr`; with learned weights a run would go on otherwise than it began."""
+    for name, settings in (("fixed", {}), ("learned", {"lab_weight": 1.0, "lab_weighting": "learned"})):
+        start(name, max_steps=1, **settings)
+        path = tmp_path / name / run.RUN_FILE
+        present = path.read_text()
+        facts = json.loads(present)
+        del facts["loss_weights_lr"]
+        path.write_text(json.dumps(facts))
+        if name == "fixed":
+            result, rows = start(name, max_steps=1, **settings)
+            assert result.steps == 1 and not rows and json.loads(path.read_text()) == json.loads(present)
+        else:
+            with pytest.raises(OptionsError, match="holds a run with loss_weights_lr=None, and now it is 0.01"):
+                start(name, max_steps=1, **settings)
+
+
 def test_latents_lie_where_the_call_says_whatever_the_environment(start, tmp_path, monkeypatch):
     """Guards that only the command line reads CHROMATUNE_CACHE."""
     monkeypatch.setenv("CHROMATUNE_CACHE", str(tmp_path / "elsewhere"))

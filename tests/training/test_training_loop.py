@@ -69,6 +69,17 @@ def test_lab_loss_is_float_cielab():
     assert lab_loss(blue, yellow, torch.ones(1, 1, 1, 1)) > 15, "opposite colors are far apart, not wrapped together"
 
 
+def test_lab_loss_is_in_float32_under_autocast():
+    """In bfloat16 a* alone would be off by more than two units."""
+    torch.manual_seed(0)
+    rgb, truth = torch.rand(2, 1, 3, 16, 16)
+    weight = torch.ones(1, 1, 1, 1)
+    expected = lab_loss(rgb, truth, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = lab_loss(rgb, truth, weight)
+    assert loss.dtype == torch.float32 and torch.equal(loss, expected)
+
+
 def test_lab_loss_pulls_back_what_leaves_the_gamut():
     rgb = torch.full((1, 3, 4, 4), 1.5, requires_grad=True)
     lab_loss(rgb, torch.ones(1, 3, 4, 4), torch.ones(1, 1, 1, 1)).backward()
@@ -87,6 +98,45 @@ def test_learned_weights_balance_two_losses():
     torch.testing.assert_close((-log_variances.detach()).exp(), torch.tensor([2.0, 50.0]), rtol=1e-3, atol=0)
     assert combined_loss(noise, lab, 3.0, None).item() == pytest.approx(0.56)
     assert combined_loss(noise, None, 3.0, None) is noise
+
+
+def test_learned_weights_follow_losses_of_different_scales(start, monkeypatch):
+    """A run's own optimizer takes each weight to the inverse of its loss: 0.6 and 0.06, that fall to a third."""
+    rng, updates, scales = np.random.default_rng(0), 160, {"noise_loss": 0.6, "lab_loss": 0.06}
+    passes = dict.fromkeys(scales, 0)
+
+    def constructed(name):
+        def loss(prediction, *_):
+            scale = scales[name] / 3 ** min(1.0, passes[name] / (updates / 2))
+            if not torch.is_grad_enabled():
+                return torch.tensor(scale)
+            passes[name] += 1
+            return prediction.mean() * 0 + scale * float(rng.lognormal(-0.125, 0.5))  # of mean `scale`
+
+        return loss
+
+    for name in scales:
+        monkeypatch.setattr(training_loop, name, constructed(name))
+    settings = {"lab_weight": 1.0, "lab_weighting": "learned", "log_every": 1, "validate_every": 160}
+    _, rows = start(max_steps=updates, checkpoint_every=160, **settings)
+    logged = [row for row in rows if row["kind"] == "train"]
+    for name, scale in scales.items():
+        weights = [row[name.replace("noise_loss", "weight_noise").replace("lab_loss", "weight_lab")] for row in logged]
+        assert weights[0] == pytest.approx(1 / scale, rel=0.05), "they start from the losses' own scales"
+        assert weights[-1] / weights[0] > 1.5
+        assert weights[-1] == pytest.approx(3 / scale, rel=0.2)
+    assert {row["lr_loss_weights"] for row in logged} == {1e-2} and logged[-1]["lr"] != 1e-2
+
+
+def test_learned_weights_have_a_rate_of_their_own(start):
+    """Guards `loss_weights_lr`: the weights move with it, whatever the networks' rate; decay does not touch them."""
+    moved = []
+    for rate in (1e-4, 0.1):
+        settings = {"lab_weight": 1.0, "lab_weighting": "learned", "loss_weights_lr": rate, "weight_decay": 1.0}
+        _, rows = start(f"{rate}", lr=1e-9, log_every=1, max_steps=4, **settings)
+        weights = [row["weight_lab"] for row in rows if row["kind"] == "train"]
+        moved.append(abs(math.log(weights[-1] / weights[0])))
+    assert 0 < moved[0] < 5e-4 and 0.01 < moved[1] < 0.5
 
 
 def make_batch(pipeline: Pipeline, prompt: str = "", **changes) -> Batch:
@@ -221,6 +271,8 @@ def test_validation_has_losses_scores_and_the_gap(whole):
     for name in ("noise_loss", "lab_loss", "train_noise_loss", "train_lab_loss", "psnr", "ab_mse", "delta_cf"):
         assert math.isfinite(row[name])
     assert row["psnr_gray"] > 5
+    for name in ("lab_mse", "ab_mse"):
+        assert math.isfinite(row[f"train_{name}"]) and row[f"train_{name}"] != row[name], "of other photos"
     weights = [(row["weight_noise"], row["weight_lab"]) for row in rows if row["kind"] == "train"]
     assert weights[0] != weights[-1], "learned weights are logged and move"
 
@@ -281,6 +333,8 @@ def test_the_result_opens_and_colorizes(start, tiny_pipeline, parts, vae_kind):
     assert (result.out / "report.html").is_file() and (result.out / "grids" / "step-000006.png").is_file()
     card = (folder / "README.md").read_text()
     assert result.split.digest in card
+    info = result.pipeline.info
+    assert f"num_inference_steps={info.steps}, guidance_scale={info.guidance_scale}, image_guidance_scale=" in card
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [0, 3, 6]
 
 
@@ -357,8 +411,8 @@ def test_the_ema_is_validated_and_saved_and_training_goes_on_without_it(start, t
     tensors, _ = state(tmp_path / "run")
     index = [name for name, _ in result.pipeline.unet.named_parameters()].index("conv_in.weight")
     weight, average = tensors[f"weights.{index}"], tensors[f"averages.{index}"]
-    assert len(used) == 2 * 3, "held-out losses, training photos' losses and samples at step 0 and 3"
-    assert all(torch.equal(weights, average) for weights in used[3:])
+    assert len(used) == 2 * 4, "losses and samples, of held-out and of training photos, at step 0 and 3"
+    assert all(torch.equal(weights, average) for weights in used[4:])
     assert not torch.equal(average, weight)
     best = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert torch.equal(best["unet.conv_in.weight"], average)
@@ -472,7 +526,7 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(start, monkeypatch):
     monkeypatch.setattr(CLIPTextModel, "forward", counted)
     start(max_steps=6, prompts="single", dropout=0.3)
     training_and_losses = 2  # "colorize the photo", and the empty prompt
-    sampling = 2 * 3  # the prompt and the negative one at each of three validations
+    sampling = 2 * 2 * 3  # the prompt and the negative one, for held-out and for training photos, at three validations
     assert len(calls) <= training_and_losses + sampling
 
 

@@ -1,4 +1,4 @@
-"""Pairs for training, made on the fly: a square of a color photo, and a gray one.
+"""Pairs for training, made from color photos: a square of one, and a gray one.
 
 The gray half is what a camera, a film and the years could have made of the color scene.
 """
@@ -26,7 +26,7 @@ GRAY_WEIGHTS: dict[str, tuple[float, float, float]] = {
 }
 GRAY_METHODS: tuple[str, ...] = get_args(GrayMethod)
 
-VARIED = "varied"  # another gray at every step: `random_gray`
+VARIED = "varied"  # another gray for every pair: `random_gray`
 
 MIN_OWN_COLOR = 2.0  # CIELAB units that lightness does not explain: below them all color is a print's tone
 
@@ -60,7 +60,7 @@ def draw_crop(
         height: of the photo, pixels.
         width: of the photo, pixels.
         size_px: side that the square will be resized to.
-        rng: a generator for this photo and step.
+        rng: a generator for this pair.
         zoom: smallest share of the short side, in 0..1; 1 takes the largest square.
         flip: mirror half of the squares.
 
@@ -117,7 +117,7 @@ def make_pair(
         crop: drawn for this photo's size.
         size_px: side of both halves.
         rng: for the gray: weights, grain, fading.
-        gray: "varied" for another kind at every step, or a method of `GRAY_METHODS`.
+        gray: "varied" for another kind each time, or a method of `GRAY_METHODS`.
 
     Raises:
         OptionsError: the method is unknown, or the crop reaches beyond the photo.

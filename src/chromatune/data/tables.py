@@ -4,7 +4,7 @@ A table of paths has the form of a Hugging Face ImageFolder: `metadata.csv`, `.j
 source, with a column `file_name` relative to the table. Paths that lead out of the source are skipped.
 
 A data set comes from a folder, a file or the hub. The color half of each row is used, and its instruction.
-`original_image` is not: the gray half is made from the color one at every step, so that the two are cropped alike and
+`original_image` is not: the gray half of each crop is made from the color one, so that the two are cropped alike and
 the model meets more than one kind of gray.
 """
 

@@ -223,6 +223,7 @@ PANELS = (
         "Learned loss weights",
         "weight",
         (Curve("noise", "train", "weight_noise"), Curve("LAB", "train", "weight_lab")),
+        log=True,  # the inverses of two losses, that may be far apart
     ),
 )
 

@@ -25,8 +25,8 @@ from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.report import OnRow
-from chromatune.training.settings import FORMER_NAMES, TrainSettings
-from chromatune.training.training_loop import Learner, Run, TrainResult, training_loop
+from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
+from chromatune.training.training_loop import Learner, Run, TrainResult, make_optimizer, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
@@ -75,7 +75,7 @@ def train(
     is_main = accelerator.is_main_process  # of several processes, the one that writes
     facts: dict[str, Any] = {}
     if is_main:
-        _rename_facts(out / RUN_FILE)
+        _update_facts(out / RUN_FILE)
         facts = {"model": model, "weights": weights_digest(start.pipeline.unet), "split": start.split.digest}
         if start.pipeline.photo_encoder is not None:
             facts["photo_encoder"] = weights_digest(start.pipeline.photo_encoder)
@@ -161,12 +161,19 @@ def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     return type(own).from_config(own.config, prediction_type=prediction_type)
 
 
-def _rename_facts(path: Path) -> None:
-    """Give settings in a run's file of version 0.1 their present names, so that the run resumes."""
+def _update_facts(path: Path) -> None:
+    """Give an older version's settings in a run's file their present names, and add newer ones that do nothing there.
+
+    So that the run resumes; where a newer setting would change it, locking the folder names it.
+    """
     try:
         facts = read_json(path)
-        if facts.keys() & FORMER_NAMES.keys():
-            write_json(path, {FORMER_NAMES.get(name, name): value for name, value in facts.items()})
+        present = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+        for name, changes_nothing in ADDED_SETTINGS.items():
+            if name not in present and changes_nothing(present):
+                present[name] = TrainSettings.model_fields[name].default
+        if present != facts:
+            write_json(path, present)
     except (ValueError, OSError):
         return  # missing, damaged or not to be written: locking the folder says so
 
@@ -195,14 +202,7 @@ def _build(
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
     training = read_validation_set(cache.items, len(held_out.latents), size_px, learner.vae)
     weights = learner.trainable()
-    optimizer = torch.optim.AdamW(
-        list(weights.values()),
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    wrapped, optimizer = accelerator.prepare(learner, optimizer)
+    wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None
     if ema is not None:
         ema.to(device)

@@ -50,7 +50,7 @@ With the stock pipeline, which gives the raw result at the model's own size:
 
 ```python
 {stock}
-image = pipeline("{prompt}", image=photo).images[0]
+image = pipeline("{prompt}", image=photo{sampling}).images[0]
 ```
 
 `FOLDER` is where this model is, or its name on the hub.
@@ -130,6 +130,11 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
         "preset": preset,
         "kind": "lora" if settings.parts == "lora" else "pipeline",
         "prompt": result.pipeline.info.prompt,
+        "sampling": {
+            "num_inference_steps": result.pipeline.info.steps,
+            "guidance_scale": result.pipeline.info.guidance_scale,
+            "image_guidance_scale": result.pipeline.info.image_guidance_scale,
+        },
         "steps": result.steps,
         "seed": settings.seed,
         "settings": settings.model_dump(exclude={"description"}) | {"best_step": result.best_step},
@@ -146,6 +151,7 @@ def model_card(info: Mapping[str, Any]) -> str:
         info: facts of the run; each may be missing, and is then omitted or given as not recorded:
 
             - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
+            - `sampling` (mapping): what the stock pipeline is called with, such as `num_inference_steps`;
             - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);
             - `settings` (mapping, may be nested), `versions` (mapping of package to version);
             - `data` (mapping): `source` (str), `counts` (mapping such as train, validation), `split_digest` (str),
@@ -164,6 +170,7 @@ def model_card(info: Mapping[str, Any]) -> str:
         **{key: _line(info.get(key, NOT_RECORDED)) for key in ("preset", "seed")},
         prompt=_line(info.get("prompt") or "colorize the photo").replace('"', "'"),
         stock=_stock_code(shown, lora),
+        sampling="".join(f", {name}={value!r}" for name, value in (info.get("sampling") or {}).items()),
         data=_data_table(info.get("data") or {}),
         validation=_validation_table(info.get("validation") or {}),
         settings=_table(("setting", "value"), flatten(info.get("settings") or {})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,10 @@ Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text
 PARTS: tuple[str, ...] = get_args(Parts)
 LARGEST_CONFIG_BYTES = 1 << 20
 FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one version more
+# Newer than a run that goes on: name, and whether it changes nothing there, so that the default may be filled in.
+ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
+}
 
 
 class TrainSettings(BaseModel):
@@ -67,6 +71,7 @@ class TrainSettings(BaseModel):
     # Losses
     lab_weight: float = Field(0.0, ge=0, description="Weight of the CIELAB error of the decoded estimate.")
     lab_weighting: Literal["fixed", "learned"] = "fixed"
+    loss_weights_lr: float = Field(1e-2, gt=0, le=1, description="Constant rate of learned loss weights.")
     lab_photos: int = Field(4, ge=1, description="Pairs of a batch that are decoded for it.")
     # Running
     seed: int = Field(0, ge=0, lt=2**31)

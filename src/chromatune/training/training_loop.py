@@ -40,11 +40,14 @@ from chromatune.training.validation import (
     measure_baselines,
     measure_losses,
     measure_results,
+    measure_training_photos,
     selection_score,
     write_grid,
 )
 
 MOST_PROMPTS_KEPT = 4096  # embeddings of a frozen text encoder, so that it reads most prompts of a set once
+SCALE_BATCHES = 8  # whose mean losses learned loss weights start from
+SMALLEST_SCALE = 1e-8  # of a loss, whose logarithm is taken
 LAB_SCALE = 25.0  # CIELAB errors are divided by this before they are squared: a wrong color then costs about one
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -83,11 +86,12 @@ def lab_loss(rgb: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> to
         from kornia.color import rgb_to_lab
     except ImportError:
         raise MissingExtraError("the LAB loss", "train") from None
-    rgb, truth = rgb.float(), truth.float()
-    inside = rgb.clamp(1e-3, 1.0)
-    error = (rgb_to_lab(inside) - rgb_to_lab(truth.clamp(1e-3, 1.0))) / LAB_SCALE
-    outside = (rgb - rgb.clamp(0.0, 1.0)).square().mean(dim=1, keepdim=True)
-    return ((error.square().sum(dim=1, keepdim=True) + outside) * weight).mean()
+    with torch.autocast(rgb.device.type, enabled=False):  # in bfloat16, a* would be off by more than two units
+        rgb, truth = rgb.float(), truth.float()
+        inside = rgb.clamp(1e-3, 1.0)
+        error = (rgb_to_lab(inside) - rgb_to_lab(truth.clamp(1e-3, 1.0))) / LAB_SCALE
+        outside = (rgb - rgb.clamp(0.0, 1.0)).square().mean(dim=1, keepdim=True)
+        return ((error.square().sum(dim=1, keepdim=True) + outside) * weight).mean()
 
 
 def combined_loss(
@@ -167,6 +171,39 @@ class Learner(nn.Module):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Around an update
+
+
+def make_optimizer(learner: Learner, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return AdamW over what is trained: the networks first, then learned loss weights at a rate of their own.
+
+    The networks' rate is far too low for two scalars that must move by the ratio of the losses, and weight decay would
+    pull them to one. Their rate stays constant.
+    """
+    trainable = learner.trainable().values()
+    loss_weights = [weight for weight in trainable if weight is learner.log_variances]
+    networks = [weight for weight in trainable if weight is not learner.log_variances]
+    groups: list[dict[str, Any]] = [{"params": networks, "lr": settings.lr, "weight_decay": settings.weight_decay}]
+    if loss_weights:
+        groups.append({"params": loss_weights, "lr": settings.loss_weights_lr, "weight_decay": 0.0})
+    fused = learner.alphas_cumprod.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=fused)
+
+
+@torch.no_grad()
+def start_loss_weights(run: Run) -> None:
+    """Set learned loss weights, if there are any, to the inverse of the initial model's losses on the first batches."""
+    log_variances, accelerator = run.learner.log_variances, run.accelerator
+    if log_variances is None:
+        return
+    ranks = (accelerator.process_index, accelerator.num_processes)
+    scales = torch.zeros_like(log_variances)
+    for number in range(SCALE_BATCHES):
+        losses = run.learner(run.sampler.batch(number, *ranks).to(accelerator.device))
+        scales += torch.stack([losses["noise_loss"], run.settings.lab_weight * losses["lab_loss"]]) / SCALE_BATCHES
+    log_variances.copy_(accelerator.reduce(scales, "mean").clamp(min=SMALLEST_SCALE).log())
+    for weight, average in zip(run.state.weights.values(), run.state.ema_weights, strict=False):
+        if weight is log_variances:
+            average.copy_(log_variances)
 
 
 class FiniteLossGuard:
@@ -286,6 +323,8 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
     settings, accelerator, learner, state = run.settings, run.accelerator, run.learner, run.state
     with ThreadPoolExecutor(1) as thread, tracking(accelerator, run.out) as track:
         step = first = load_checkpoint(run.out, state)
+        if step == 0:
+            start_loss_weights(run)
         accelerator.wait_for_everyone()
         log, best, baselines = None, -math.inf, {}
         if accelerator.is_main_process:
@@ -299,6 +338,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
         waiting = submit(run.sampler.batch, number, *ranks)
         sums: dict[str, Any] = {}  # of the losses since the last row
         logged = step
+        networks = state.optimizer.param_groups[0]  # learned loss weights keep their own rate, and are not clipped
         run.wrapped.train()
         while True:
             done = step == settings.max_steps
@@ -336,8 +376,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
                 break
 
             # Step: batches, losses, gradients, update, EMA.
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings)
+            networks["lr"] = learning_rate(step, settings)
             for _ in range(settings.accumulation):
                 batch = waiting.result().to(accelerator.device)
                 number += 1
@@ -348,7 +387,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
                     accelerator.backward(losses["loss"])
                     guard.check(step)
                     if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(list(state.weights.values()), settings.max_grad_norm)
+                        accelerator.clip_grad_norm_(networks["params"], settings.max_grad_norm)
                     state.optimizer.step()
                     state.optimizer.zero_grad(set_to_none=True)
                 for name, value in losses.items():
@@ -371,11 +410,14 @@ def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, f
     for prefix, photos in (("", run.held_out), ("train_", run.training)):
         losses = measure_losses(learner, photos, tokens, timesteps, with_truth=settings.lab_weight > 0)
         row |= {f"{prefix}{name}": loss for name, loss in losses.items()}
-    raw = colorize_photos(pipeline, run.held_out, settings.validation_steps or pipeline.info.steps)
+    steps = settings.validation_steps or pipeline.info.steps
+    raw = colorize_photos(pipeline, run.held_out, steps)
     recomposed = None
     if score is not None:
         measured, recomposed = measure_results(raw, run.held_out, score, baselines)
         row |= measured
+        of_training = measure_training_photos(colorize_photos(pipeline, run.training, steps), run.training, score)
+        row |= {f"train_{name}": value for name, value in of_training.items()}
     write_grid(grid_path(run.out, step), run.held_out, raw, recomposed)
     return row
 
@@ -394,6 +436,7 @@ def _train_row(run: Run, step: int, sums: dict[str, torch.Tensor], passes: int) 
     if run.learner.log_variances is not None:
         weights = (-run.learner.log_variances.detach()).exp().tolist()
         row |= {"weight_noise": weights[0], "weight_lab": weights[1] * run.settings.lab_weight}
+        row["lr_loss_weights"] = run.settings.loss_weights_lr
     return row | {"lr": learning_rate(step - 1, run.settings)}
 
 

@@ -38,6 +38,7 @@ from chromatune.training.dataset import Batch, draw_training_noise
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides color
 RESULT_SCORES = ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae")  # whose means a run writes down
+GAP_SCORES = ("lab_mse", "ab_mse")  # of results for training photos, for the gap to held-out ones
 GRID_PHOTOS = 8
 BATCH = 8  # photos that are encoded or measured at once
 
@@ -175,13 +176,19 @@ def measure_results(
     Returns:
         The means, `delta_cf` among them, and the recomposed results, (N, S, S, 3) uint8.
     """
-    recomposed = np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.gray_u8, raw, strict=True)])
+    recomposed = _recompose(raw, photos)
     means = mean_scores(recomposed, photos, score)
     means["raw_psnr"] = mean_scores(_as_u8(raw), photos, score)["psnr"]
     row = {name: means[name] for name in RESULT_SCORES if name in means}
     row["psnr_gray"] = baselines["psnr_gray"]
     row["delta_cf"] = abs(means["cf_field"] - baselines["truth_cf_field"])
     return row, recomposed
+
+
+def measure_training_photos(raw: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
+    """Score recomposed results for training photos by the measures whose gap to held-out photos is reported."""
+    means = mean_scores(_recompose(raw, photos), photos, score)
+    return {name: means[name] for name in GAP_SCORES if name in means}
 
 
 def selection_score(row: Mapping[str, Any], best_by: str) -> float:
@@ -228,6 +235,11 @@ def read_grid(path: Path, *, recomposed: bool) -> np.ndarray | None:
         return None
     side = sheet.shape[0] // rows
     return sheet[..., ::-1].reshape(rows, side, -1, side, 3).swapaxes(1, 2)
+
+
+def _recompose(raw: np.ndarray, photos: ValidationSet) -> np.ndarray:
+    """Give results, (N, S, S, 3) float32, the photos' own luminance: (N, S, S, 3) uint8."""
+    return np.stack([recompose(g, chroma_of(rgb)) for g, rgb in zip(photos.gray_u8, raw, strict=True)])
 
 
 def _as_u8(rgb: np.ndarray) -> np.ndarray:
