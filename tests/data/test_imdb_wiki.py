@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chromatune.data import IMDB_WIKI_DEFAULT_COUNT, ImdbWikiFilter, Source, imdb_wiki, open_source
+from chromatune.data import ImdbWikiFilter, Source, imdb_wiki, open_source
 from chromatune.errors import DataError, MissingExtraError
+from chromatune.training import resolve_settings
 
 
 def keys(source: Source) -> list[str]:
@@ -123,8 +124,17 @@ def test_imdb_wiki_takes_a_fixed_count_whatever_lies_before_it(put, tmp_path: Pa
     write_mat(tmp_path / "imdb.mat", rows[::-1])
     assert keys(open_source(tmp_path, imdb_wiki_filter=wanted)) == keys(some)
     assert keys(some) != [name for name, *_ in rows[:5]]
-    assert len(open_source(tmp_path).items) == 20
-    assert IMDB_WIKI_DEFAULT_COUNT == ImdbWikiFilter().count == 766
+
+
+@pytest.mark.usefixtures("read_here")
+def test_imdb_wiki_is_taken_whole(put, tmp_path: Path) -> None:
+    """More photos than the paper trained with: its preset takes 766, nobody else does."""
+    rows = [(f"00/{index:03}.jpg", "", 1 + index % 2, 2.0, NONE) for index in range(770)]
+    for name, *_ in rows:
+        put(name)
+    write_mat(tmp_path / "imdb.mat", rows)
+    assert len(open_source(tmp_path).items) == 770
+    assert resolve_settings("paper").photos == 766 and resolve_settings("quick").photos is None
 
 
 def test_a_celebrity_without_a_name_is_still_one_person() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_broken_and_gray_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_
     cache = make_sampler(pipeline, drawn_photos, tmp_path).cache
     assert len(cache.items) == 12
     assert cache.skipped == {"broken": ["broken.jpg"], "too small": [], "gray or sepia": ["gray.png"]}
+
+
+def test_a_photo_is_enlarged_to_twice_its_size_and_no_more(pipeline, tmp_path):
+    """As in an evaluation: a model trained at 64 px takes a photo of 32 px, and leaves one of 31."""
+    rng = np.random.default_rng(0)
+    for side in (31, 32, 80):
+        colors = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"{side}.png"), cv2.resize(colors, (90, side), interpolation=cv2.INTER_NEAREST))
+    cache = open_cache(tmp_path / "cache", open_source(tmp_path).items, pipeline.vae, 64, SETTINGS)
+    assert [item.key for item in cache.items] == ["32.png", "80.png"] and cache.skipped["too small"] == ["31.png"]
 
 
 def count_encodings(monkeypatch):

@@ -1,4 +1,3 @@
-from .imdb_wiki import IMDB_WIKI_DEFAULT_COUNT as IMDB_WIKI_DEFAULT_COUNT
 from .imdb_wiki import ImdbWikiFilter as ImdbWikiFilter
 from .inspection import Inspection as Inspection
 from .inspection import inspect_source as inspect_source
@@ -22,10 +21,12 @@ from .sources import check_outside as check_outside
 from .sources import open_source as open_source
 from .sources import with_columns as with_columns
 from .splits import BROKEN as BROKEN
+from .splits import LARGEST_ENLARGEMENT as LARGEST_ENLARGEMENT
 from .splits import MONOCHROME as MONOCHROME
 from .splits import TOO_SMALL as TOO_SMALL
 from .splits import SkippedPhoto as SkippedPhoto
 from .splits import Split as Split
 from .splits import read_usable as read_usable
+from .splits import smallest_side_px as smallest_side_px
 from .splits import split_source as split_source
 from .splits import split_usable as split_usable

@@ -40,7 +40,6 @@ import numpy as np
 from chromatune.data.items import PhotoItem, Source, file_item
 from chromatune.errors import DataError, MissingExtraError, first_line, printable, shown
 
-IMDB_WIKI_DEFAULT_COUNT = 766  # as many as the paper trained with (arXiv 2312.04780)
 VARIABLES = ("imdb", "wiki")
 TEXT_FIELDS = ("full_path", "name", "celeb_names")
 NUMBER_FIELDS = ("dob", "photo_taken", "gender", "face_score", "second_face_score", "celeb_id")
@@ -72,7 +71,7 @@ class ImdbWikiFilter:
         min_face_score: lowest score of the one face; the detector's scores go from 0 to about 7.
     """
 
-    count: int | None = IMDB_WIKI_DEFAULT_COUNT
+    count: int | None = None
     min_face_score: float = 1.0
 
 

@@ -18,6 +18,7 @@ ACCEPTED = "a share between 0 and 1, or a whole number of photos from 1"
 
 BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "gray or sepia"  # reasons
 MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller is an icon or a tracking pixel
+LARGEST_ENLARGEMENT = 2  # of a photo: beyond it a model would learn blur, and be measured by it
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class SkippedPhoto:
     reason: str
     detail: str = ""
     size_px: tuple[int, int] | None = None
+
+
+def smallest_side_px(size_px: int) -> int:
+    """Return the shortest side, in pixels, of a photo that may be trained with at `size_px`: enlarged at most twice."""
+    return max(MIN_SIDE_PX, -(-size_px // LARGEST_ENLARGEMENT))
 
 
 def why_unusable(rgb_u8: np.ndarray, min_side_px: int = MIN_SIDE_PX) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from chromatune.data import (
+    LARGEST_ENLARGEMENT,
     MONOCHROME,
     TOO_SMALL,
     PhotoItem,
@@ -41,7 +42,6 @@ from chromatune.images import IMAGE_SUFFIXES
 from chromatune.options import Advance, StartStage
 
 HELD_OUT, SEEN = "held-out", "seen"  # the two subsets of photos: not trained on, and trained on
-LARGEST_ENLARGEMENT = 2  # beyond it, the comparison would be of interpolation
 MIN_CHROMA = 4.0  # mean CIELAB chroma under which a truth counts as gray
 READERS = 4
 LARGEST_KEYS_BYTES = 256 << 20  # of a list of keys, one a line

@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from chromatune.data import BROKEN, MONOCHROME, TOO_SMALL, PhotoItem, SkippedPhoto, draw_crop, make_pair, read_usable
+from chromatune.data import (
+    BROKEN,
+    MONOCHROME,
+    TOO_SMALL,
+    PhotoItem,
+    SkippedPhoto,
+    draw_crop,
+    make_pair,
+    read_usable,
+    smallest_side_px,
+)
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import atomic_write
 from chromatune.options import StartStage, silent
@@ -32,7 +42,7 @@ from chromatune.training.settings import TrainSettings
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-FORMAT = 2  # raised when the layout or the drawing of pairs changes
+FORMAT = 3  # raised when the layout, the choice of photos or the drawing of pairs changes
 SKIP_REASONS = (BROKEN, TOO_SMALL, MONOCHROME)
 RESERVED_BYTES = 1 << 20
 LARGEST_INDEX_BYTES = 256 << 20  # of a cache: the keys of the photos that were skipped
@@ -223,7 +233,7 @@ def _make(
         advance()
     arrays: dict[str, np.memmap[Any, Any]] = {}
     for number, item in enumerate(items[index["done"] :], start=index["done"]):
-        rgb = read_usable(item)
+        rgb = read_usable(item, smallest_side_px(size_px))
         if isinstance(rgb, SkippedPhoto):
             index["skipped"][rgb.reason].append(item.key)
         else:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.data import SkippedPhoto, Source, Split, instructions_of, split_usable
+from chromatune.data import SkippedPhoto, Source, Split, instructions_of, smallest_side_px, split_usable
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
@@ -118,11 +118,12 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
     if settings.photos is not None and settings.photos < len(items):  # the same ones, whatever their order
         drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
         items = tuple(sorted(items, key=drawn)[: settings.photos])
-    split, skipped = split_usable(items, settings.validation, settings.seed)
     initial = load_initial_model(model)
+    info = run_info(initial, settings)
+    split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
-    scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings)
+    scheduler = run_scheduler(initial.pipeline, settings)
     return Start(prompts, split, skipped, dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler))
 
 

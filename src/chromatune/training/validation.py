@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from chromatune.color import chroma_of, luma, recompose
-from chromatune.data import PhotoItem, SkippedPhoto, apply_crop, center_crop, read_usable
+from chromatune.data import PhotoItem, SkippedPhoto, apply_crop, center_crop, read_usable, smallest_side_px
 from chromatune.errors import DataError
 from chromatune.files import atomic_write
 from chromatune.pipeline import (
@@ -62,7 +62,7 @@ def read_validation_set(items: Sequence[PhotoItem], count: int, size_px: int, va
     """
     truths: list[np.ndarray] = []
     for item in items:
-        rgb = read_usable(item)
+        rgb = read_usable(item, smallest_side_px(size_px))
         if not isinstance(rgb, SkippedPhoto):
             truths.append(apply_crop(rgb, center_crop(rgb.shape[0], rgb.shape[1]), size_px))
         if len(truths) == count:
