@@ -122,7 +122,8 @@ def differences(
     few = {"max_steps": UPDATES, "log_every": 1, "checkpoint_every": UPDATES, "validate_every": UPDATES}
     few |= {"validation_photos": 2, "validation_steps": 1}
     settings = resolve_settings(preset, None, few | {"precision": "no"} | dict(overrides or {}))
-    source, rows = open_source(photos), []
+    source = open_source(photos)
+    rows: list[dict[str, Any]] = []
     train(source, model, settings, work / preset, on_row=rows.append, cache_dir=work / "latents")
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     state = load_file(work / preset / "checkpoints" / f"step-{UPDATES:06d}" / STATE_FILE)

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from chromatune.training.report import flatten, format_value
 from chromatune.training.saving import model_card
 
+SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.0, "image_guidance_scale": 1.5}
 INFO = {
     "name": "family-photos",
     "base_model": "timbrooks/instruct-pix2pix",
@@ -18,7 +19,7 @@ INFO = {
     "steps": 4000,
     "seed": 7,
     "prompt": "colorize the photo",
-    "sampling": {"num_inference_steps": 20, "guidance_scale": 7.0, "image_guidance_scale": 1.5},
+    "sampling": SAMPLING,
     "settings": {"lr": 3e-4, "parts": "unet", "lab_weight": 1.0, "photos": None, "loss": {"min_snr_gamma": 5.0}},
     "data": {
         "source": "lfw",
@@ -96,8 +97,8 @@ def test_the_stock_pipeline_samples_as_the_model_is_meant_to(kind):
     block = model_card(INFO | {"kind": kind}).split("```python\n")[2].split("```")[0]
     calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call) and node.keywords]
     named = {word.arg: word.value for call in calls for word in call.keywords}
-    values = {name: ast.literal_eval(named[name]) for name in INFO["sampling"]}
-    assert values == INFO["sampling"]
+    values = {name: ast.literal_eval(named[name]) for name in SAMPLING}
+    assert values == SAMPLING
 
 
 def test_a_lora_on_an_embedded_model_says_where_that_is():
