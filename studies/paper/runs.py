@@ -48,7 +48,10 @@ from studies.paper.declaration import Arm, Budget, DeclaredTest, Experiment, fol
 from studies.paper.photos import Role, always_trained, training_source
 
 BASELINE_PX = 128  # the small models' own size
-SAMPLING = ("size_px", "size_scale", "dropout", "zero_terminal_snr", "prediction_type")  # what `run_info` looks at
+SAMPLING = (  # what `run_info` and the run's scheduler look at
+    "size_px", "size_scale", "dropout", "zero_terminal_snr", "prediction_type", "scheduler", "sampling_steps",
+    "guidance_scale", "image_guidance_scale",
+)  # fmt: skip
 CODE = 1  # to be raised when equal settings, photos and seeds begin to train other weights
 TRAININGS_FILE = "trainings.json"
 OWN = {"seed": "a budget's seeds are 0, 1, 2 …", "photos": "set train_photos"}  # settings that an experiment decides

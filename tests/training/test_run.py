@@ -15,7 +15,7 @@ from chromatune.files import lock_run_folder
 from chromatune.prompts import COLORIZE_PROMPTS
 from chromatune.training import run, training_loop
 from chromatune.training.initial_model import load_initial_model
-from chromatune.training.settings import TrainSettings
+from chromatune.training.settings import TrainSettings, resolve_settings
 from chromatune.training.training_loop import learning_rate
 
 
@@ -127,6 +127,22 @@ def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
     for dropout, scales in ((0.0, (1.0, 1.0)), (0.05, (7.0, 1.5))):
         info = run.run_info(bare, TrainSettings(dropout=dropout))
         assert (info.guidance_scale, info.image_guidance_scale) == scales
+
+
+def test_the_papers_result_samples_as_its_base_does(tiny_stable_diffusion):
+    """20 steps of ancestral Euler with guidance 7 and 1.5, at 256 px, before and after: only the weights differ."""
+    bare = load_initial_model(str(tiny_stable_diffusion(8)))
+    settings = resolve_settings("paper")
+    info, scheduler = run.run_info(bare, settings), run.run_scheduler(bare.pipeline, settings)
+    assert (info.size_px, info.steps, info.guidance_scale, info.image_guidance_scale) == (256, 20, 7.0, 1.5)
+    assert type(scheduler).__name__ == "EulerAncestralDiscreteScheduler"
+    own = bare.pipeline.scheduler.config
+    assert scheduler.config.prediction_type == own.prediction_type and scheduler.config.beta_end == own.beta_end
+    beside = resolve_settings("paper", None, ["guidance_scale=1", "image_guidance_scale=1"])
+    assert run.run_info(bare, beside).guidance_scale == run.run_info(bare, beside).image_guidance_scale == 1.0
+    for parts in ({"parts": "lora"}, {"zero_terminal_snr": True, "prediction_type": "v_prediction"}):
+        with pytest.raises(ValueError, match="leave scheduler=model"):
+            TrainSettings(scheduler="euler-ancestral", **parts)
 
 
 def test_the_sources_own_prompts(start):

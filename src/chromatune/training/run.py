@@ -133,12 +133,21 @@ def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
     size_px = settings.size_px or round(own.size_px * settings.size_scale)
     size_px = max(multiple_px, round(size_px / multiple_px) * multiple_px)
     unguided = settings.dropout == 0
+
+    def scale(name: str) -> float:
+        """Guidance by the settings, else the model's own, else none where nothing was dropped."""
+        chosen: float | None = getattr(settings, name)
+        if chosen is not None:
+            return chosen
+        return 1.0 if unguided and name not in given else float(getattr(own, name))
+
     return dataclasses.replace(
         own,
         description=f"{own.name} fine-tuned to colorize",
         size_px=size_px,
-        guidance_scale=1.0 if unguided and "guidance_scale" not in given else own.guidance_scale,
-        image_guidance_scale=1.0 if unguided and "image_guidance_scale" not in given else own.image_guidance_scale,
+        steps=settings.sampling_steps or own.steps,
+        guidance_scale=scale("guidance_scale"),
+        image_guidance_scale=scale("image_guidance_scale"),
         vivid=0.0,  # the model's own was chosen with the weights that the training replaces
     )
 
@@ -149,11 +158,13 @@ def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     Raises:
         OptionsError: noise is to be predicted where there is no signal.
     """
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
     own, prediction_type = pipeline.scheduler, settings.prediction_type
     if settings.zero_terminal_snr:
         return DDIMScheduler(**zero_terminal_snr_config())
+    if settings.scheduler == "euler-ancestral" and type(own) is not EulerAncestralDiscreteScheduler:
+        own = EulerAncestralDiscreteScheduler.from_config(own.config)
     if prediction_type == "model" or prediction_type == own.config.prediction_type:
         return own
     if own.config.get("rescale_betas_zero_snr") and prediction_type == "epsilon":

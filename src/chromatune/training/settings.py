@@ -21,6 +21,7 @@ FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one
 # Newer than a run that goes on: name, and whether it changes nothing there, so that the default may be filled in.
 ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
+    **dict.fromkeys(("scheduler", "sampling_steps", "guidance_scale", "image_guidance_scale"), lambda settings: True),
 }
 
 
@@ -68,6 +69,13 @@ class TrainSettings(BaseModel):
         0.0, ge=0, le=1, description="Share of pairs at the last timestep, where color is decided."
     )
     dropout: float = Field(0.05, ge=0, le=1 / 3, description="p: text alone, photo alone, both are dropped, p each.")
+    # How the result samples, and is validated
+    scheduler: Literal["model", "euler-ancestral"] = Field(
+        "model", description="model: the model's own, changed as far as the training asks for."
+    )
+    sampling_steps: int | None = Field(None, ge=1, le=1000, description="None: the model's own.")
+    guidance_scale: float | None = Field(None, ge=1, description="None: the model's own; 1 where dropout is 0.")
+    image_guidance_scale: float | None = Field(None, ge=1, description="None: the model's own; 1 where dropout is 0.")
     # Losses
     lab_weight: float = Field(0.0, ge=0, description="Weight of the CIELAB error of the decoded estimate.")
     lab_weighting: Literal["fixed", "learned"] = "fixed"
@@ -90,6 +98,10 @@ class TrainSettings(BaseModel):
             raise ValueError("learned weights need two losses: give lab_weight above 0")
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero terminal SNR leaves no signal to predict noise from: use v_prediction")
+        if self.zero_terminal_snr and self.scheduler != "model":
+            raise ValueError("zero terminal SNR brings a scheduler of its own: leave scheduler=model")
+        if self.parts == "lora" and self.scheduler != "model":
+            raise ValueError("a LoRA is sampled with its base's scheduler: leave scheduler=model")
         if self.parts == "lora" and (self.zero_terminal_snr or self.prediction_type != "model"):
             raise ValueError("a LoRA is sampled with its base's schedule: leave zero_terminal_snr and prediction_type")
         return self
