@@ -313,6 +313,6 @@ class ColorizerLoss:
         if self.adversary is not None:
             # Latents that the prediction stands for; at the last timestep, where color is decided
             made = chroma_latents((alpha * noisy[:, :4] - sigma * prediction)[:count])
-            added, more = self.adversary.step(made, latents[:count], condition[:count], features, loss)
+            added, more = self.adversary.step(made, latents[:count], condition[:count], features, loss, prediction)
             loss, logged = loss + added, logged | more
         return loss, {key: value.detach() for key, value in logged.items()}

@@ -70,7 +70,7 @@ class Adversary:
 
     def step(
         self, made: torch.Tensor, latents: torch.Tensor, condition: torch.Tensor, features: torch.Tensor | None,
-        error: torch.Tensor,
+        error: torch.Tensor, prediction: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Trains the critic on a batch; returns what it adds to the U-Net's loss, 0 while it learns alone.
 
@@ -79,7 +79,9 @@ class Adversary:
             latents: (B, 4, 2 g, 2 g) of the color photos.
             condition: (B, 4, 2 g, 2 g) of the gray photos.
             features: (B, C, g, g) of the photo encoder; None without one.
-            error: the U-Net's loss so far, a scalar that depends on `made`.
+            error: the U-Net's loss so far, a scalar.
+            prediction: (N, 4, 2 g, 2 g) by the U-Net, of which the first B give `made`: the pull is weighed by its
+                gradient on their chroma, against the error's.
         """
         luma = luma_latents(condition)
         features = None if features is None else features.detach().float()
@@ -100,5 +102,8 @@ class Adversary:
         self.critic.requires_grad_(False)
         pull = -self.critic(made, luma, features).mean()
         self.critic.requires_grad_(True)
-        of_error, of_pull = (torch.autograd.grad(x, made, retain_graph=True)[0].norm() for x in (error, pull))
-        return self.share * (of_error / of_pull.clamp_min(1e-12)).detach() * pull, logged
+        on_chroma = [
+            chroma_latents(torch.autograd.grad(each, prediction, retain_graph=True)[0][: len(made)]).norm()
+            for each in (error, pull)
+        ]
+        return self.share * (on_chroma[0] / on_chroma[1].clamp_min(1e-12)).detach() * pull, logged

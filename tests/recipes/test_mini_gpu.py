@@ -173,6 +173,33 @@ def test_a_finished_limited_training_is_only_loaded(recipe, shards, monkeypatch,
     assert (tmp_path / "w" / "result" / "colorizer.safetensors").read_bytes() == before
 
 
+def test_a_limited_training_goes_on_after_a_kill(recipe, shards, monkeypatch, tmp_path):
+    """Saved after each step, and killed after the first of three: the same command takes the other two."""
+    import loop
+    import make
+
+    monkeypatch.setattr(make, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "planned_end", lambda step, *rest: (3, 1))
+    save, saved = loop.save_atomic, []
+
+    def save_then_die(state, path):
+        save(state, path)
+        saved.append(state["step"])
+        if state["step"] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_atomic", save_then_die)
+    words = ("--minutes", "5", "--plan", "critic", "--loaders", "0")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, monkeypatch, shards, tmp_path / "w", *words)
+    assert not (tmp_path / "w" / "result").exists()
+    train(recipe, monkeypatch, shards, tmp_path / "w", *words)
+    assert saved == [1, 2, 3]
+    state = torch.load(tmp_path / "w" / "colorizer.pt", weights_only=True)
+    assert state["time_was_up"] and state["companion"]["steps"] == 3  # the critic went on, too
+    assert (tmp_path / "w" / "result" / "validation.md").exists()
+
+
 def test_a_plan_may_bring_a_unet_and_a_critic(recipe, shards, monkeypatch, tmp_path):
     import safetensors.torch
 
@@ -289,23 +316,26 @@ def test_half_precision_differs_from_float32_by_rounding_alone(recipe, tiny_mode
 
 def test_the_critic_learns_to_tell_chroma_and_pulls_by_its_share(recipe):
     """Real chroma is of one sign, made chroma near zero; the pull's gradient is the share of the error's."""
+    from autoencoder import chroma_latents
     from critic import Adversary
     from loop import Machine
 
     torch.manual_seed(0)
     settings = {"adversarial_share": 0.25, "critic_lr": 2e-3, "critic_alone": 40}
     adversary = Adversary(0, settings, Machine(torch.device("cpu")))
-    made = torch.zeros(8, 2, 4, 4, requires_grad=True)
+    prediction = torch.zeros(10, 4, 8, 8, requires_grad=True)  # two more than the critic sees
+    made = chroma_latents(prediction[:8])
     condition = torch.randn(8, 4, 8, 8)
     for number in range(60):
         latents = condition.clone()
         latents[:, 2:] = 2.0
-        error = (made - 1).square().mean()
-        added, logged = adversary.step(made, latents, condition, None, error)
+        error = (prediction - 1).square().mean()
+        added, logged = adversary.step(made, latents, condition, None, error, prediction)
         if number < 40:
             assert added.item() == 0
     assert logged["on_real"] > logged["on_made"] + 0.5
-    of_error, of_pull = (torch.autograd.grad(x, made, retain_graph=True)[0].norm() for x in (error, added))
+    slopes = [torch.autograd.grad(each, prediction, retain_graph=True)[0][:8] for each in (error, added)]
+    of_error, of_pull = (chroma_latents(slope).norm() for slope in slopes)
     assert (of_pull / of_error).item() == pytest.approx(0.25, rel=1e-3)
     again = Adversary(0, settings, Machine(torch.device("cpu")))
     again.load_state_dict(adversary.state_dict())
