@@ -33,12 +33,12 @@ from chromatune.pipeline import (
     mode_of,
     places_of,
     prediction_target,
-    quiet_libraries,
     unet_arguments,
 )
 
 LEAST_ERROR = 0.02  # about 2 units of a, b, squared, in latent units: photos nearer than this are near enough
 LEAST_TEXT_SPREAD = 0.1  # of a direction of text states, on a scale where the largest is about 7: below it is noise
+CRITIC_STRIDE = 16  # of the encoder's features that the critic sees: one a place of its chroma
 PART_PAIRS = 32  # of a batch: what one loader makes at a time
 Batch = tuple[torch.Tensor, torch.Tensor, list[str]]  # grays (B, H, W) and colors (B, H, W, 3), uint8; instructions
 
@@ -97,7 +97,10 @@ def pixels_of(u8: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 class KnownTexts:
-    """Embeddings of instructions by a frozen text encoder, each computed once and kept in one table on its device."""
+    """Embeddings of instructions by a frozen text encoder, each computed once and kept in one table on its device.
+
+    The embedder keeps them too, but cuts every text into tokens again, which a GPU's step would wait for.
+    """
 
     def __init__(self, embed: TextEmbedder) -> None:
         self.embed = embed
@@ -225,23 +228,19 @@ def log_error(errors: torch.Tensor) -> torch.Tensor:
 
 def train_colorizer(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, base: Editor, photos: Pack, settings: dict[str, Any],
-    size_px: int, work: Path, preview: Callable[[int, Painter], None] | None = None,
-    photo_encoder: PhotoEncoder | None = None, machine: Machine | None = None,
+    size_px: int, work: Path, machine: Machine, preview: Callable[[int, Painter], None] | None = None,
+    photo_encoder: PhotoEncoder | None = None,
 ) -> Painter:  # fmt: skip
     """Trains stage 4 from `base`'s U-Net, or loads it where it is finished; `preview` is called at checkpoints.
 
     A photo encoder is trained along, its pretrained part at `encoder_lr` of the learning rate. The autoencoder and the
-    text encoder are moved to `machine`, in the precision of its frozen modules.
+    text encoder are as `machine.freeze` leaves them.
     """
-    machine = machine or Machine()
     torch.manual_seed(settings["seed"])
     painter = Painter(copy.deepcopy(base.unet), copy.deepcopy(photo_encoder)).requires_grad_(True)
     painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     embed = TextEmbedder(tokenizer, base.text_encoder)
     show_all_of_the_text(painter.unet, embed, settings["text_share"], settings["seed"])
-    with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
-        for frozen in (vae, base.text_encoder):
-            frozen.requires_grad_(False).to(machine.device, machine.frozen_dtype)
     adversary = None
     if settings.get("adversarial_share"):
         adversary = Adversary(feature_channels(photo_encoder), settings, machine)
@@ -256,9 +255,6 @@ def train_colorizer(
     show = None if preview is None else lambda step: preview(step, painter)
     train("colorizer", painter, stream, loss, settings, work, show, shares, machine, adversary)
     return painter.requires_grad_(False)
-
-
-CRITIC_STRIDE = 16  # of the encoder's features that the critic sees: one a place of its chroma
 
 
 def feature_channels(photo_encoder: PhotoEncoder | None) -> int:

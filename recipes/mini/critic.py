@@ -30,10 +30,9 @@ class Critic(torch.nn.Module):
         into = 2 + LUMA_CHANNELS + (FEATURE_WIDTH if feature_channels else 0)
         layers: list[torch.nn.Module] = []
         for number, width in enumerate(WIDTHS):
-            layers += [
-                spectral_norm(torch.nn.Conv2d(into, width, 3, padding=min(2, number + 1), dilation=min(2, number + 1)))
-            ]
-            layers += [torch.nn.LeakyReLU(0.2)]
+            reach = 1 if number == 0 else 2
+            conv = torch.nn.Conv2d(into, width, 3, padding=reach, dilation=reach)
+            layers += [spectral_norm(conv), torch.nn.LeakyReLU(0.2)]
             into = width
         self.layers = torch.nn.Sequential(*layers, spectral_norm(torch.nn.Conv2d(into, 1, 1)))
 

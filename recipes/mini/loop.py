@@ -23,11 +23,17 @@ import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 
 from chromatune.files import atomic_write
+from chromatune.pipeline import quiet_libraries
 
 SAVE_SECONDS = 480.0
 LOG_STEPS = 50
 LOG_SECONDS = 20.0
 UNTIMED_STEPS = 3  # compiling and choosing kernels: no measure of those that follow
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class TimeLimit:
@@ -60,7 +66,7 @@ class Machine:
         limit: ends the training in place of its number of steps.
     """
 
-    device: torch.device = field(default_factory=lambda: default_device())
+    device: torch.device = field(default_factory=default_device)
     precision: torch.dtype = torch.float32
     loaders: int = 0
     compiled: bool = False
@@ -71,10 +77,12 @@ class Machine:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    @property
-    def frozen_dtype(self) -> torch.dtype:
-        """Of modules that are not trained: half precision on a GPU. bfloat16 has too few digits for latents."""
-        return torch.float16 if self.device.type == "cuda" else torch.float32
+    def freeze(self, *modules: Any) -> None:
+        """Moves modules that are not trained here, on a GPU in float16: bfloat16 has too few digits for latents."""
+        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
+            for module in modules:
+                module.requires_grad_(False).to(self.device, dtype)
 
 
 class Companion(Protocol):
@@ -130,7 +138,7 @@ def average_gradients(model: torch.nn.Module) -> None:
         offset += gradient.numel()
 
 
-def said_by_first(values: tuple[float, ...]) -> tuple[float, ...]:
+def said_by_first(*values: float) -> tuple[float, ...]:
     """What the first process says, in all of them: clocks differ, and all must end at the same step."""
     if ranks() == 1:
         return values
@@ -150,11 +158,6 @@ def draw_noise(shape: torch.Size, generator: torch.Generator, device: torch.devi
         return torch.randn(shape, generator=generator)
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
-
-
-def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prefetch(batches: Iterator[Any], depth: int = 4) -> Generator[Any]:
@@ -204,14 +207,14 @@ def learning_rate(step: int, steps: float, warmup: int, peak: float, decay: floa
 
 def planned_end(
     step: int, settings: dict[str, Any], limit: TimeLimit | None, step_seconds: float | None
-) -> tuple[float, float | None]:
+) -> tuple[float, float]:
     """The step at which a training ends, and the steps of its decay, as they look at step `step`.
 
     With a limit both follow from the time left and `step_seconds`, the mean so far (None: not known yet, so far off).
     The decay then takes `settings["decay_share"]` of the whole time.
     """
     if limit is None:
-        return settings["steps"], settings.get("decay")
+        return settings["steps"], settings.get("decay", settings["steps"] - settings["warmup"])
     left = limit.left()
     if left <= 0 or (step_seconds is not None and left < step_seconds):
         return step, 1
@@ -330,11 +333,11 @@ def train(
     finite = torch.ones((), dtype=torch.bool, device=device)
     save_seconds = SAVE_SECONDS if machine.save_seconds is None else machine.save_seconds
     last_save, since, waited, began = time.monotonic(), 0, 0.0, time.monotonic()
-    end, decay_steps = said_by_first(_numbers(planned_end(step, settings, limit, None)))
+    end, decay_steps = said_by_first(*planned_end(step, settings, limit, None))
     ended = ended or step >= end
     stream = prefetch(batches(step)) if not ended else None
     while stream is not None and not ended:
-        lr = learning_rate(step, end, settings["warmup"], settings["lr"], decay_steps or None)
+        lr = learning_rate(step, end, settings["warmup"], settings["lr"], decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["share"]
         loss, logged = loss_of(pace.next_of(stream), step_generator(settings["seed"], step))
@@ -349,7 +352,7 @@ def train(
         finite &= torch.isfinite(loss.detach())
         for key, value in logged.items():
             sums[key] = sums.get(key, 0.0) + value
-        end, decay_steps = said_by_first(_numbers(planned_end(step, settings, limit, pace.step_seconds())))
+        end, decay_steps = said_by_first(*planned_end(step, settings, limit, pace.step_seconds()))
         ended = step >= end
         row_due = ended or step % LOG_STEPS == 0 or time.monotonic() - pace.row_began > LOG_SECONDS
         save_due = ended or time.monotonic() - last_save > save_seconds
@@ -390,8 +393,3 @@ def train(
     wait_for_all()
     ema.copy_to(model.parameters())
     return model.eval()
-
-
-def _numbers(end: tuple[float, float | None]) -> tuple[float, float]:
-    """Both as numbers, for a message between processes: no decay of its own is 0."""
-    return end[0], end[1] or 0.0

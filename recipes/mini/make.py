@@ -110,7 +110,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--loaders", type=int, help="processes that make pairs; default: one a core with --minutes, else 0"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile the U-Net: about a minute at the start")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the U-Net; its start takes longer")
     arguments = parser.parse_args(words)
     for option in ("pretrained", "weights"):
         path = getattr(arguments, option)
@@ -236,7 +236,7 @@ def run_colorizer(
     from validation import Validation, compare, log_means, measure_before, write_sheet
 
     from chromatune import prompts
-    from chromatune.pipeline import TextEmbedder, quiet_libraries
+    from chromatune.pipeline import TextEmbedder
 
     vae, tokenizer, base, photo_encoder = parts
     machine, work = choose_machine(arguments), arguments.work
@@ -254,9 +254,7 @@ def run_colorizer(
         if stage == "export":
             return start.eval()
     table = stage_settings(settings, "colorizer")
-    with quiet_libraries():  # diffusers warns of modules to keep in float32; there are none
-        for frozen in (vae, base.text_encoder):
-            frozen.to(machine.device, machine.frozen_dtype)
+    machine.freeze(vae, base.text_encoder)
     asked = TextEmbedder(tokenizer, base.text_encoder)(prompts.DEFAULT_PROMPT)
     measured = Validation(validation, settings["kinds"], vae, asked, settings["size_px"])
 
@@ -274,8 +272,8 @@ def run_colorizer(
             raise SystemExit(f"the time was up before the first step ({so_far}); give more --minutes")
     editor = Editor(start.unet, base.text_encoder)
     painter = train_colorizer(
-        vae, tokenizer, editor, train_photos, table, settings["size_px"], work, None if limited else preview,
-        start.photo_encoder, machine,
+        vae, tokenizer, editor, train_photos, table, settings["size_px"], work, machine,
+        None if limited else preview, start.photo_encoder,
     )  # fmt: skip
     if before is not None and loop.rank() == 0:
         result = work / "result"

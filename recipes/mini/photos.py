@@ -6,9 +6,10 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from rich.progress import track
 
 from chromatune.data import is_monochrome
 
+# Before any of it runs: processes that are forked from one with threads of OpenCV would wait for those for ever
+cv2.setNumThreads(1)
+
 SPLITS = ("train", "validation", "test")
+LEFT_OUT = (BROKEN, MONOCHROME) = ("broken", "monochrome")  # reasons
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -69,11 +74,17 @@ def find_photos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def load_photo(path: Path, side_px: int, max_aspect: float) -> np.ndarray | None:
-    """A photo as it is packed: (H, W, 3) uint8 with a short side of `side_px`; None if it is broken."""
+def read_to_pack(path: Path, settings: dict[str, Any]) -> np.ndarray | str:
+    """A photo as it is packed, (H, W, 3) uint8; or why it is left out, one of `LEFT_OUT`.
+
+    Args:
+        path: the photo.
+        settings: `[pack]`.
+    """
+    side_px, max_aspect = settings["side_px"], settings["max_aspect"]
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        return None
+        return BROKEN
     height, width = bgr.shape[:2]
     keep_h, keep_w = min(height, int(width * max_aspect)), min(width, int(height * max_aspect))
     top, left = (height - keep_h) // 2, (width - keep_w) // 2
@@ -81,11 +92,13 @@ def load_photo(path: Path, side_px: int, max_aspect: float) -> np.ndarray | None
     scale = side_px / min(keep_h, keep_w)
     size = (max(side_px, round(keep_w * scale)), max(side_px, round(keep_h * scale)))
     small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    # tint_degree=0: as the shipped models were packed
+    return MONOCHROME if is_monochrome(rgb, settings["min_chroma"], tint_degree=0) else rgb
 
 
-def _load(job: tuple[Path, int, float]) -> tuple[np.ndarray | None, float]:
-    return load_photo(*job), content_share(job[0])
+def _load(path: Path, settings: dict[str, Any]) -> tuple[np.ndarray | str, float]:
+    return read_to_pack(path, settings), content_share(path)
 
 
 def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -94,24 +107,29 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not files:
         raise SystemExit(f"no photos below {folder}: give a folder with JPEG, PNG, WebP, TIFF or BMP files")
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(path, settings["side_px"], settings["max_aspect"]) for path in files]
     splits: dict[str, list[tuple[str, np.ndarray]]] = {name: [] for name in SPLITS}
-    counts = {"broken": 0, "monochrome": 0}
-    cv2.setNumThreads(1)
+    counts = dict.fromkeys(LEFT_OUT, 0)
     with ProcessPoolExecutor() as pool:
-        results = pool.map(_load, jobs, chunksize=32)
+        results = pool.map(partial(_load, settings=settings), files, chunksize=32)
         for path, (rgb_u8, share) in track(zip(files, results, strict=True), "packing", total=len(files)):
-            if rgb_u8 is None:
-                counts["broken"] += 1
-            elif is_monochrome(rgb_u8, settings["min_chroma"], tint_degree=0):  # as the shipped models were packed
-                counts["monochrome"] += 1
+            if isinstance(rgb_u8, str):
+                counts[rgb_u8] += 1
             else:
                 splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))
-    for name, photos in splits.items():
-        save_split(out, name, photos)
-        counts[name] = len(photos)
-    digest = hashlib.sha256("\n".join(file for file, _ in splits["train"]).encode()).hexdigest()[:16]
-    summary = {"photos": len(files), **counts, "train_hash": digest}
+    counts |= {name: len(photos) for name, photos in splits.items()}
+    train_hash = list_hash(file for file, _ in splits["train"])
+    return save_pack(out, splits, {"photos": len(files), **counts, "train_hash": train_hash})
+
+
+def list_hash(files: Iterable[str]) -> str:
+    """A hash of the names of photos, in the order they are given in."""
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
+
+
+def save_pack(out: Path, splits: dict[str, list[tuple[str, np.ndarray]]], summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes every split, then the summary, which says that the pack is whole; returns the summary."""
+    for name in SPLITS:
+        save_split(out, name, splits[name])
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     return summary
 
@@ -212,17 +230,10 @@ def numbered(make: Callable[[int], Any], first: int, loaders: int) -> Generator[
     """`make(first)`, `make(first + 1)`, … without end, made by `loaders` processes; by the caller where that is 0."""
     numbers = itertools.count(first)
     if loaders == 0:
-        for number in numbers:
-            yield make(number)
-    # A thread each: they would fight for the cores. Forked, so that a pack's memory map is not copied.
-    fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    yield from torch.utils.data.DataLoader(
-        Numbered(make), batch_size=None, sampler=numbers, num_workers=loaders, prefetch_factor=4,
-        multiprocessing_context=fork, worker_init_fn=one_thread,
-    )  # fmt: skip
-
-
-def one_thread(_worker: int) -> None:
-    """Keeps OpenCV and torch to one thread in this process."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+        yield from map(make, numbers)
+    else:  # forked, so that a pack's memory map is not copied
+        fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        yield from torch.utils.data.DataLoader(
+            Numbered(make), batch_size=None, sampler=numbers, num_workers=loaders, prefetch_factor=4,
+            multiprocessing_context=fork,
+        )  # fmt: skip

@@ -7,7 +7,6 @@ the first one `model/`. Test photos do not travel.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -22,17 +21,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-from photos import content_share, find_photos, load_photo, one_thread, save_split, set_of, split_of
+from photos import (
+    LEFT_OUT,
+    SPLITS,
+    content_share,
+    find_photos,
+    list_hash,
+    read_to_pack,
+    save_pack,
+    set_of,
+    split_of,
+)
 from rich.progress import track
 
-from chromatune.data import is_monochrome
 from chromatune.files import atomic_folder
 
 PATTERN = "shard-*.zip"
 FORMAT = 1
 QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60, 50)  # of WebP: the best one that fits is taken
-TRIED = 600  # photos that sizes are estimated from
-SLACK = 1.03  # sizes are estimated from a part of the photos
+TRIED = 600  # photos that the size of all is estimated from
+SLACK = 1.03  # of that estimate
 MIB = 2**20
 
 
@@ -53,11 +61,9 @@ class Packed:
 
 def packed(path: Path, file: str, split: str, settings: dict[str, Any], quality: int) -> Packed:
     """Reads a photo at the size that training reads, and compresses it; `file` is its name in the pack."""
-    rgb = load_photo(path, settings["side_px"], settings["max_aspect"])
-    if rgb is None:
-        return Packed(file, split, b"", "broken")
-    if is_monochrome(rgb, settings["min_chroma"], tint_degree=0):
-        return Packed(file, split, b"", "monochrome")
+    rgb = read_to_pack(path, settings)
+    if isinstance(rgb, str):
+        return Packed(file, split, b"", rgb)
     _, data = cv2.imencode(".webp", rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
     return Packed(file, split, data.tobytes())
 
@@ -85,7 +91,7 @@ def pack_shards(
     parts = [path for path in sorted(model.rglob("*")) if path.is_file() and path.suffix not in (".onnx", ".data")]
     room = count * mib * MIB - sum(path.stat().st_size + 400 for path in parts) - 0.02 * MIB * count
     manifest = _manifest(folder)
-    with ProcessPoolExecutor(initializer=one_thread, initargs=(0,)) as pool:
+    with ProcessPoolExecutor() as pool:
         shares = pool.map(content_share, found, chunksize=64)
         chosen = _chosen(
             [(share, path, _name(path, folder)) for share, path in zip(shares, found, strict=True)], settings
@@ -108,10 +114,10 @@ def pack_shards(
             )
     facts = {
         "photos": len(photos),
-        **{why: sum(photo.left_out == why for photo in photos) for why in ("broken", "monochrome")},
+        **{why: sum(photo.left_out == why for photo in photos) for why in LEFT_OUT},
         **{split: sum(photo.split == split for photo in kept) for split in ("train", "validation")},
         "test": 0,
-        "train_hash": list_hash(photo.file for photo in kept if photo.split == "train"),
+        "train_hash": list_hash(sorted(photo.file for photo in kept if photo.split == "train")),
         "quality": quality,
     }
     with atomic_folder(out) as new:
@@ -122,11 +128,6 @@ def pack_shards(
                 f"{out}: a shard would have {max(sizes) / MIB:.1f} MiB; give fewer --shards, or more --mib"
             )
     return facts | {"mib": [round(size / MIB, 2) for size in sizes]}
-
-
-def list_hash(files: Any) -> str:
-    """A hash of the names of photos, in their order."""
-    return hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()[:16]
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -219,11 +220,9 @@ def read_shards(folder: Path, out: Path) -> dict[str, Any]:
     if any(listed["train_hash"] != some["train_hash"] for listed in lists.values()):
         raise SystemExit(f"{folder}: shards of different packs; leave those of one")
     split = {file: name for listed in lists.values() for file, name in listed["files"]}
-    for name in ("train", "validation", "test"):
-        save_split(out, name, [(file, pixels[file]) for file in sorted(pixels) if split[file] == name])
-    summary = {key: value for key, value in some.items() if key not in ("files", "shard", "shards", "format")}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    return summary
+    splits = {name: [(file, pixels[file]) for file in sorted(pixels) if split[file] == name] for name in SPLITS}
+    facts = {key: value for key, value in some.items() if key not in ("files", "shard", "shards", "format")}
+    return save_pack(out, splits, facts)
 
 
 def _decoded(webp: bytes) -> np.ndarray:

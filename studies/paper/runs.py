@@ -13,6 +13,7 @@ CACHE/...                latents that runs share
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -40,6 +41,7 @@ from chromatune.training import (
     model_folder,
     resolve_settings,
     run_info,
+    sampling_scheduler,
     save_result,
     train,
 )
@@ -48,7 +50,7 @@ from studies.paper.declaration import Arm, Budget, DeclaredTest, Experiment, fol
 from studies.paper.photos import Role, always_trained, training_source
 
 BASELINE_PX = 128  # the small models' own size
-SAMPLING = (  # what `run_info` and the run's scheduler look at
+SAMPLING = (  # what `run_info` and `sampling_scheduler` look at
     "size_px", "size_scale", "dropout", "zero_terminal_snr", "prediction_type", "scheduler", "sampling_steps",
     "guidance_scale", "image_guidance_scale",
 )  # fmt: skip
@@ -275,11 +277,12 @@ def _write_control(opened: OpenedExperiment, arm: Arm) -> None:
     folder = model_folder(opened.training_folder(arm, seed=0))
     if folder.exists():
         return
-    initial = load_initial_model(opened.model)
-    defaults = defaults_of(run_info(initial, opened.sampling_settings))
+    initial, settings = load_initial_model(opened.model), opened.sampling_settings
+    defaults = defaults_of(run_info(initial, settings))
+    pipeline = dataclasses.replace(initial.pipeline, scheduler=sampling_scheduler(initial.pipeline, settings))
     card = f"# {initial.pipeline.info.name}, as fine-tuning finds it\n\nWritten by `python -m studies.paper`.\n"
     with quiet_libraries():
-        save_pipeline(initial.pipeline, folder, card=card, defaults=defaults)
+        save_pipeline(pipeline, folder, card=card, defaults=defaults)
 
 
 def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:

@@ -3,9 +3,8 @@
 Seeds and photos are both drawn at random, and crossed: every seed is measured on every photo. A mean has an interval of
 Student's t by its S means over photos, and one by its P means over seeds; the root of the sum of their squares is the
 interval's half width. It is exact where either part is nothing, and otherwise a little wide, as is right: the noise of
-single measurements counts in both. A bootstrap over three seeds covers 73 to 82 % instead of 95, where seeds differ by
-half of what photos do, or more. Differences are paired: rows measured on the same photos share them, whatever their
-test, and all rows share the seeds.
+single measurements counts in both. A bootstrap over so few seeds would be too narrow. Differences are paired: rows
+measured on the same photos share them, whatever their test, and all rows share the seeds.
 """
 
 from __future__ import annotations

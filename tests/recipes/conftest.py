@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -126,3 +127,25 @@ def quick_export(request, recipe, monkeypatch):
     """Models without ONNX graphs, which take half a minute each; the slow tests trace them."""
     if "slow" not in request.keywords:
         monkeypatch.setattr("export.write_graphs", lambda folder: None)
+
+
+@pytest.fixture
+def killed_once_after(recipe, monkeypatch) -> Callable[[int], list[int]]:
+    """Lets a training die once, when it has saved that step; returns a list that gets the steps saved."""
+    import loop
+
+    save = loop.save_atomic
+
+    def prepare(step: int) -> list[int]:
+        saved: list[int] = []
+
+        def save_then_die(state, path):
+            save(state, path)
+            saved.append(state["step"])
+            if saved.count(step) == 1 and saved[-1] == step:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "save_atomic", save_then_die)
+        return saved
+
+    return prepare

@@ -84,11 +84,7 @@ def test_graphs_that_ship_are_those_of_the_weights(recipe, tmp_path, name):
         assert (folder / path).read_bytes() == (MODELS_DIR / name / path).read_bytes(), path
 
 
-class Killed(Exception):
-    """Stands for a SIGKILL between two steps."""
-
-
-def test_resumed_equals_uninterrupted(recipe, monkeypatch):
+def test_resumed_equals_uninterrupted(recipe, monkeypatch, killed_once_after):
     """The colorizer is killed after two of four steps, having saved after each: same weights bit for bit."""
     import loop
     import validation
@@ -99,21 +95,12 @@ def test_resumed_equals_uninterrupted(recipe, monkeypatch):
     shutil.copytree(recipe / "whole", recipe / "killed", ignore=shutil.ignore_patterns("colorizer*", "models"))
     run(recipe, monkeypatch, "killed", "--stage", "pack")
 
-    steps_done = []
-    save = loop.save_atomic
-
-    def save_then_die(state, path):
-        save(state, path)
-        steps_done.append(state["step"])
-        if state["step"] == 2:
-            raise Killed
-
-    monkeypatch.setattr(loop, "save_atomic", save_then_die)
-    with pytest.raises(Killed):
+    steps_done = killed_once_after(2)
+    with pytest.raises(KeyboardInterrupt):
         run(recipe, monkeypatch, "killed", "--stage", "colorizer")
-    monkeypatch.setattr(loop, "save_atomic", save)
-    run(recipe, monkeypatch, "killed", "--stage", "colorizer")
     assert steps_done == [1, 2]
+    run(recipe, monkeypatch, "killed", "--stage", "colorizer")
+    assert steps_done == [1, 2, 3, 4]
     whole, resumed = (torch.load(recipe / w / "colorizer.pt", weights_only=True) for w in ("whole", "killed"))
     assert whole["step"] == resumed["step"] == 4
     for name, weight in whole["model"].items():

@@ -173,22 +173,14 @@ def test_a_finished_limited_training_is_only_loaded(recipe, shards, monkeypatch,
     assert (tmp_path / "w" / "result" / "colorizer.safetensors").read_bytes() == before
 
 
-def test_a_limited_training_goes_on_after_a_kill(recipe, shards, monkeypatch, tmp_path):
+def test_a_limited_training_goes_on_after_a_kill(recipe, shards, monkeypatch, tmp_path, killed_once_after):
     """Saved after each step, and killed after the first of three: the same command takes the other two."""
     import loop
     import make
 
     monkeypatch.setattr(make, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "planned_end", lambda step, *rest: (3, 1))
-    save, saved = loop.save_atomic, []
-
-    def save_then_die(state, path):
-        save(state, path)
-        saved.append(state["step"])
-        if state["step"] == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_atomic", save_then_die)
+    saved = killed_once_after(1)
     words = ("--minutes", "5", "--plan", "critic", "--loaders", "0")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, monkeypatch, shards, tmp_path / "w", *words)

@@ -5,6 +5,5 @@ from .environment import shared_cache as shared_cache
 from .fields import command_line_of as command_line_of
 from .fields import takes_fields as takes_fields
 from .terminal import complain as complain
-from .terminal import line_stages as line_stages
 from .terminal import print_line as print_line
 from .terminal import stages as stages

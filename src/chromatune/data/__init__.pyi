@@ -21,7 +21,6 @@ from .sources import check_outside as check_outside
 from .sources import open_source as open_source
 from .sources import with_columns as with_columns
 from .splits import BROKEN as BROKEN
-from .splits import LARGEST_ENLARGEMENT as LARGEST_ENLARGEMENT
 from .splits import MONOCHROME as MONOCHROME
 from .splits import TOO_SMALL as TOO_SMALL
 from .splits import SkippedPhoto as SkippedPhoto

@@ -79,7 +79,7 @@ def inspect_source(
     Args:
         source: what to look at.
         limit: open this many photos, evenly spread over the source; None opens all.
-        size_px: a photo whose shorter side has fewer pixels is too small; by default what training skips too.
+        size_px: a photo whose shorter side has fewer pixels is too small; by default what training skips at any size.
         on_photo: called after each photo.
     """
     items = _spread(source.items, limit)

@@ -18,7 +18,7 @@ ACCEPTED = "a share between 0 and 1, or a whole number of photos from 1"
 
 BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "gray or sepia"  # reasons
 MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller is an icon or a tracking pixel
-LARGEST_ENLARGEMENT = 2  # of a photo: beyond it a model would learn blur, and be measured by it
+LARGEST_ENLARGEMENT = 2  # of a photo: beyond it, a model would learn interpolation, or be compared with it
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SkippedPhoto:
 
 
 def smallest_side_px(size_px: int) -> int:
-    """Return the shortest side, in pixels, of a photo that may be trained with at `size_px`: enlarged at most twice."""
+    """Return the pixels that a photo's shorter side must have to be used at `size_px`: it is enlarged at most twice."""
     return max(MIN_SIDE_PX, -(-size_px // LARGEST_ENLARGEMENT))
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from chromatune.data import (
-    LARGEST_ENLARGEMENT,
     MONOCHROME,
     TOO_SMALL,
     PhotoItem,
@@ -33,6 +32,7 @@ from chromatune.data import (
     is_monochrome,
     open_source,
     read_rgb,
+    smallest_side_px,
     split_source,
 )
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
@@ -282,7 +282,7 @@ def _examine(
         finally:
             advance()
         content, short_px = content_of(rgb_u8), min(rgb_u8.shape[:2])
-        if short_px * LARGEST_ENLARGEMENT < size_px:
+        if short_px < smallest_side_px(size_px):
             return item, content, TOO_SMALL, f"short side {short_px} px"
         square = square_of(rgb_u8, size_px)
         if is_monochrome(square.rgb_u8, MIN_CHROMA):

@@ -119,11 +119,10 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
         drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
         items = tuple(sorted(items, key=drawn)[: settings.photos])
     initial = load_initial_model(model)
-    info = run_info(initial, settings)
-    split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
-    scheduler = run_scheduler(initial.pipeline, settings)
+    scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings)
+    split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
     return Start(prompts, split, skipped, dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler))
 
 
@@ -152,19 +151,27 @@ def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
     )
 
 
+def sampling_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
+    """Return a scheduler that steps as the settings ask, for what the model predicts as it is."""
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    own = pipeline.scheduler
+    if settings.scheduler == "model" or type(own) is EulerAncestralDiscreteScheduler:
+        return own
+    return EulerAncestralDiscreteScheduler.from_config(own.config)
+
+
 def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     """Return the scheduler that the settings ask for: the pipeline's own where it is that.
 
     Raises:
         OptionsError: noise is to be predicted where there is no signal.
     """
-    from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+    from diffusers import DDIMScheduler
 
-    own, prediction_type = pipeline.scheduler, settings.prediction_type
+    own, prediction_type = sampling_scheduler(pipeline, settings), settings.prediction_type
     if settings.zero_terminal_snr:
         return DDIMScheduler(**zero_terminal_snr_config())
-    if settings.scheduler == "euler-ancestral" and type(own) is not EulerAncestralDiscreteScheduler:
-        own = EulerAncestralDiscreteScheduler.from_config(own.config)
     if prediction_type == "model" or prediction_type == own.config.prediction_type:
         return own
     if own.config.get("rescale_betas_zero_snr") and prediction_type == "epsilon":

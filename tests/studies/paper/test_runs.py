@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def test_nothing_but_the_training_tells_a_fine_tuned_model_from_its_control(open
     gray = color.luma(next(iter(at_work.roles["photos"].test)).read())
     before, after = (Colorizer.load(made[name]).colorize(gray).rgb.astype(int) for name in ("untrained", "fine-tuned"))
     assert np.abs(after - before).max() <= 1
+
+
+def test_the_control_steps_as_the_fine_tuned_models_do(opened):
+    """With a scheduler that the settings ask for, before as after."""
+    experiment = declaration.find("peers")
+    at_work = opened(experiment, "quick", ("max_steps=1", "seeds=1", "size_px=64", "scheduler=euler-ancestral"))
+    at_work.out.mkdir()
+    make_runs(at_work)
+    for name in ("fine-tuned", "untrained"):
+        index = json.loads((Path(at_work.model_of(arm_of(experiment, name), 0)) / "model_index.json").read_text())
+        assert index["scheduler"][1] == "EulerAncestralDiscreteScheduler", name
 
 
 def test_where_nothing_is_trained_the_model_is_measured_as_it_is(opened, tiny_pipeline_dir):
