@@ -145,6 +145,30 @@ def test_the_papers_result_samples_as_its_base_does(tiny_stable_diffusion):
             TrainSettings(scheduler="euler-ancestral", **parts)
 
 
+def test_results_without_guidance_stand_beside_guided_ones(start, monkeypatch):
+    """Where nothing was dropped in training, guidance extrapolates; at 1 and 1 there is nothing to compare with."""
+
+    def colorize(pipeline, photos, steps):
+        scales = pipeline.info.guidance_scale, pipeline.info.image_guidance_scale
+        return np.broadcast_to(np.float32([scales[0] / 10, scales[1] / 10, 0.1]), photos.truth_u8.shape)
+
+    monkeypatch.setattr(training_loop, "colorize_photos", colorize)
+
+    def validated(name, **settings):
+        _, rows = start(name, max_steps=1, **settings)
+        return next(row for row in rows if row["kind"] == "validation")
+
+    guided = {"guidance_scale": 7.0, "image_guidance_scale": 1.5}
+    plain, beside = validated("plain", dropout=0.0), validated("guided", dropout=0.0, **guided)
+    of_unguided = {name: value for name, value in beside.items() if name.startswith("unguided_")}
+    assert {"unguided_psnr", "unguided_raw_lab_mse", "unguided_delta_cf"} <= of_unguided.keys()
+    for name, value in of_unguided.items():
+        assert value == plain[name.removeprefix("unguided_")]
+    assert beside["psnr"] != plain["psnr"]
+    for row in (plain, validated("dropped", dropout=0.1, **guided)):
+        assert not any(name.startswith("unguided_") for name in row)
+
+
 def test_the_sources_own_prompts(start):
     with pytest.raises(OptionsError, match="has no prompts of its own"):
         start(prompts="source")

@@ -36,6 +36,15 @@ def test_colorfulness_errors_are_distances(photos, truth_cf_field):
     assert means["delta_cf"] == pytest.approx(abs(colorfulness - truth_cf_field)) and means["delta_cf"] > 0
 
 
+def test_raw_results_have_errors_of_their_own(photos):
+    """Guards `raw_psnr` and `raw_lab_mse`: of the results with their own luminance."""
+    score = lambda result, truth, gray: {"psnr": 1.0, "lab_mse": float(result.mean()), "cf_field": 0.0}  # noqa: E731
+    raw = squares(1)
+    means, recomposed = measure_results(raw.astype(np.float32) / 255, photos, score, measure_baselines(photos, score))
+    assert (means["raw_lab_mse"], means["lab_mse"]) == (pytest.approx(raw.mean()), pytest.approx(recomposed.mean()))
+    assert means["raw_psnr"] == 1.0 and means["raw_lab_mse"] != means["lab_mse"]
+
+
 def test_baselines_are_the_gray_input_and_the_truth(photos):
     score = lambda result, truth, gray: {"psnr": float(result.mean()), "cf_field": float(result.max())}  # noqa: E731
     baselines = measure_baselines(photos, score)

@@ -200,6 +200,7 @@ PANELS = (
         (
             Curve("model, recomposed", "validation", "psnr"),
             Curve("model, raw", "validation", "raw_psnr"),
+            Curve("model, recomposed, no guidance", "validation", "unguided_psnr"),
             Curve("gray passthrough", "validation", "psnr_gray", style="--"),
         ),
         main=True,
@@ -215,6 +216,7 @@ PANELS = (
     ),
     Panel("Colorfulness error", "ΔCF", (Curve("ΔCF", "validation", "delta_cf"),)),
     _both("LAB error", "MSE, CIELAB", "lab_mse", main=False),
+    Panel("LAB error of raw results", "MSE, CIELAB", (Curve("validation", "validation", "raw_lab_mse"),)),
     _gap("Noise loss", "MSE", "noise_loss"),
     _gap("LAB error", "MSE, CIELAB", "lab_mse"),
     _gap("Chroma error", "MSE, CIELAB a and b", "ab_mse"),
@@ -291,6 +293,11 @@ MEASURES = (  # of the page's table: key, name, which values are better ("higher
     ("psnr_gray", "PSNR of the gray input, dB", ""),
     ("ab_mse", "chroma error, CIELAB a and b", "lower"),
     ("delta_cf", "colorfulness error, ΔCF", "lower"),
+    ("raw_psnr", "PSNR of the raw result, dB", "higher"),
+    ("raw_lab_mse", "LAB error of the raw result", "lower"),
+    ("unguided_psnr", "PSNR with guidance 1 and 1, dB", "higher"),
+    ("unguided_ab_mse", "chroma error with guidance 1 and 1", "lower"),
+    ("unguided_delta_cf", "colorfulness error with guidance 1 and 1", "lower"),
     ("noise_loss", "noise loss, held-out photos", "lower"),
     ("train_noise_loss", "noise loss, training photos", ""),
 )

@@ -42,6 +42,7 @@ from chromatune.training.validation import (
     measure_results,
     measure_training_photos,
     selection_score,
+    without_guidance,
     write_grid,
 )
 
@@ -416,6 +417,12 @@ def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, f
     if score is not None:
         measured, recomposed = measure_results(raw, run.held_out, score, baselines)
         row |= measured
+        # Guidance extrapolates from passes without prompt or photo, which a run that drops neither never trains
+        unguided = without_guidance(pipeline) if settings.dropout == 0 else None
+        if unguided is not None:
+            raw_unguided = colorize_photos(unguided, run.held_out, steps)
+            measured, _ = measure_results(raw_unguided, run.held_out, score, baselines)
+            row |= {f"unguided_{name}": value for name, value in measured.items() if name != "psnr_gray"}
         of_training = measure_training_photos(colorize_photos(pipeline, run.training, steps), run.training, score)
         row |= {f"train_{name}": value for name, value in of_training.items()}
     write_grid(grid_path(run.out, step), run.held_out, raw, recomposed)

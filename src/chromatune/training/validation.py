@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ from chromatune.training.dataset import Batch, draw_training_noise
 # (result, truth (H, W, 3) uint8, gray (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 TIMESTEP_SHARES = (0.15, 0.4, 0.65, 0.9, 1.0)  # of the schedule: the last one decides color
-RESULT_SCORES = ("psnr", "raw_psnr", "ab_mse", "lab_mse", "ssim", "mae")  # whose means a run writes down
+RAW_SCORES = ("psnr", "lab_mse")  # of results with their own luminance too: `raw_psnr`, `raw_lab_mse`
+RESULT_SCORES = ("psnr", "raw_psnr", "ab_mse", "lab_mse", "raw_lab_mse", "ssim", "mae")  # whose means a run writes down
 GAP_SCORES = ("lab_mse", "ab_mse")  # of results for training photos, for the gap to held-out ones
 GRID_PHOTOS = 8
 BATCH = 8  # photos that are encoded or measured at once
@@ -165,7 +167,7 @@ def measure_baselines(photos: ValidationSet, score: Score) -> dict[str, float]:
 def measure_results(
     raw: np.ndarray, photos: ValidationSet, score: Score, baselines: Mapping[str, float]
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Score results recomposed with the photos' own luminance; `raw_psnr` is the raw ones', `psnr_gray` the input's.
+    """Score results recomposed with the photos' own luminance; `raw_…` are the raw ones', `psnr_gray` is the input's.
 
     Args:
         raw: what `colorize_photos` returned.
@@ -178,11 +180,18 @@ def measure_results(
     """
     recomposed = _recompose(raw, photos)
     means = mean_scores(recomposed, photos, score)
-    means["raw_psnr"] = mean_scores(_as_u8(raw), photos, score)["psnr"]
+    of_raw = mean_scores(_as_u8(raw), photos, score)
+    means |= {f"raw_{name}": of_raw[name] for name in RAW_SCORES if name in of_raw}
     row = {name: means[name] for name in RESULT_SCORES if name in means}
     row["psnr_gray"] = baselines["psnr_gray"]
     row["delta_cf"] = abs(means["cf_field"] - baselines["truth_cf_field"])
     return row, recomposed
+
+
+def without_guidance(pipeline: Pipeline) -> Pipeline | None:
+    """Return the pipeline with guidance 1 and 1, on the same networks; None where it has no other as it is."""
+    info = dataclasses.replace(pipeline.info, guidance_scale=1.0, image_guidance_scale=1.0)
+    return None if info == pipeline.info else dataclasses.replace(pipeline, info=info)
 
 
 def measure_training_photos(raw: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
