@@ -150,7 +150,7 @@ def test_results_without_guidance_stand_beside_guided_ones(start, monkeypatch):
 
     def colorize(pipeline, photos, steps):
         scales = pipeline.info.guidance_scale, pipeline.info.image_guidance_scale
-        return np.broadcast_to(np.float32([scales[0] / 10, scales[1] / 10, 0.1]), photos.truth_u8.shape)
+        return np.broadcast_to(np.array([scales[0] / 10, scales[1] / 10, 0.1], np.float32), photos.truth_u8.shape)
 
     monkeypatch.setattr(training_loop, "colorize_photos", colorize)
 
