@@ -156,6 +156,8 @@ DAMAGES = [
     lambda folder: np.save(folder / "moments.npy", np.load(folder / "moments.npy")[:, :5]),
     lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy")[..., :2]),
     lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy").astype(np.uint8)),
+    lambda folder: np.save(folder / "contents.npy", np.load(folder / "contents.npy")[:, :5]),
+    lambda folder: (folder / "contents.npy").unlink(),
     lambda folder: np.save(folder / "condition.npy", np.asfortranarray(np.load(folder / "condition.npy"))),
 ]  # fmt: skip
 
