@@ -84,11 +84,12 @@ def run_experiment(
             start_stage,
             functools.cache(on_warning),
         )
-        facts["warnings"] = trained_on_tests(opened)
-        for line in facts["warnings"]:  # before hours of training
+        warnings = trained_on_tests(opened)
+        for line in warnings:  # before hours of training
             opened.on_warning(line)
         make_runs(opened)
         scores = Scores(*measure_tests(opened))
+        facts["warnings"] = warnings
         facts["licenses"] = {role: describe_licenses(opened.used_photos(role)) for role in roles}
         facts["photos"] = {test.name: opened.describe_photos(test) for test in experiment.tests}
     judged = tuple(scores.judge(claim) for claim in experiment.claims)
