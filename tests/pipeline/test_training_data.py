@@ -49,6 +49,11 @@ def test_the_list_decides_no_pixel_and_is_a_models_own_file(model):
     check_replaceable(model)
 
 
+def hashed(*photos: str) -> dict[str, object]:
+    """Fields of a list whose hash is right."""
+    return {"photos": photos, "hash": TrainingSet("", len(photos), photos).digest}
+
+
 ROW = {"set": "faces", "count": 5, "hash": FACES.digest, "photos": list(FACES.photos)}
 
 
@@ -63,7 +68,7 @@ ROW = {"set": "faces", "count": 5, "hash": FACES.digest, "photos": list(FACES.ph
                 {"set": None}, {"set": ""}, {"set": "a\nb" * 100}, {"set": "\x1b[31m\n", "hash": "0" * 16},
                 {"count": 2}, {"count": -1}, {"count": "5"}, {"hash": "0"}, {"photos": "all"},
                 {"photos": ["0" * PHOTO_DIGITS]}, {"photos": ["no hash"]}, {"photos": ["\x1b" * PHOTO_DIGITS]},
-                {"photos": list(reversed(FACES.photos))}, {"photos": [*FACES.photos, FACES.photos[-1]]},
+                hashed(*reversed(FACES.photos)), hashed(*FACES.photos, FACES.photos[-1]),
             )
         ),
     ],
