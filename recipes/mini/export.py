@@ -6,7 +6,9 @@ import copy
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,18 @@ import torch
 from colorize import Painter
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from editor import make_scheduler
+from photos import training_sets
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from chromatune.pipeline import PHOTO_ENCODER, PhotoEncoder, quiet_libraries, save_pipeline, write_graphs
+from chromatune.pipeline import (
+    PHOTO_ENCODER,
+    PhotoEncoder,
+    TrainingSet,
+    quiet_libraries,
+    save_pipeline,
+    write_graphs,
+    write_training_data,
+)
 from chromatune.reports import markdown_table
 
 DESCRIPTIONS = {
@@ -25,6 +36,8 @@ DESCRIPTIONS = {
     "mini-base": "small general editor (brighter, sepia, blur …), what mini was before fine-tuning",
 }
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "opencv-python-headless")
+
+IMAGENET = TrainingSet("ImageNet-1k (the photo encoder's)", 1_281_167, ())  # counted, as nobody here has its photos
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,13 @@ class StoredParts:
 
 def export(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, painters: dict[str, Painter],
-    settings: dict[str, Any], photos: Path, work: Path, out: Path,
+    settings: dict[str, Any], photos: Path, work: Path, out: Path, seen: Sequence[TrainingSet] = (),
 ) -> None:  # fmt: skip
-    """Writes `out/NAME` for each of `painters`; an older model there is replaced when the new one is complete."""
+    """Writes `out/NAME` for each of `painters`; an older model there is replaced when the new one is complete.
+
+    `seen` is what the weights had been trained on before this recipe's pack.
+    """
+    own = training_sets(work / "pack", settings["pack"]["weights"], seen)
     tokenizer.backend_tokenizer.no_truncation()  # what its last use asked for; the tokenizer itself has neither
     tokenizer.backend_tokenizer.no_padding()
     for name, painter in painters.items():
@@ -61,7 +78,18 @@ def export(
                 photo_encoder=None if painter.photo_encoder is None else stored(painter.photo_encoder),
             )
             defaults = settings["defaults"][name] | described
-            save_pipeline(parts, out / name, card=text, defaults=defaults, complete=write_graphs)
+            complete = partial(
+                _complete,
+                seen=[*seen, *(() if painter.photo_encoder is None else (IMAGENET,)), *own],
+                base=None if name == "mini-base" else "mini-base",
+            )
+            save_pipeline(parts, out / name, card=text, defaults=defaults, complete=complete)
+
+
+def _complete(folder: Path, seen: Sequence[TrainingSet], base: str | None) -> None:
+    """Adds the graphs and `training_data.json`, where sets that the package's `base` has seen too need not stand."""
+    write_graphs(folder)
+    write_training_data(folder, seen, base=base)
 
 
 def stored(module: Any, dtype: torch.dtype = torch.float16) -> Any:
@@ -117,6 +145,8 @@ Made by `recipes/mini/make.py` with the settings in `recipes/mini/settings.toml`
 
 {photos} photos: {train} to train, {validation} for validation, {test} for the test, split by content hash (hash of
 the list of training files: `{train_hash}`); {monochrome} gray or sepia and {broken} broken ones skipped.
+`training_data.json` lists the photos that this model and those it comes from were trained on, and `chromatune evaluate`
+warns where it measures on them.
 
 """
 

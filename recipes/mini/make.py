@@ -212,9 +212,12 @@ def run_stage(stage: str, arguments: argparse.Namespace, settings: dict[str, Any
     from colorize import Painter
     from export import export
 
+    from chromatune.pipeline import read_training_data
+
     if loop.rank() == 0:
         pair = {"mini": painter} if model else {"mini-base": Painter(base.unet, None), "mini": painter}
-        export(vae, tokenizer, base.text_encoder, pair, settings, arguments.photos, work, arguments.out)
+        seen = read_training_data(model) if model else ()
+        export(vae, tokenizer, base.text_encoder, pair, settings, arguments.photos, work, arguments.out, seen)
 
 
 def make_pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,9 @@ import torch
 from loop import rank
 from rich.progress import track
 
-from chromatune.data import is_monochrome
+from chromatune.data import content_of, is_monochrome, read_rgb
+from chromatune.errors import PhotoError
+from chromatune.pipeline import PHOTO_DIGITS, TrainingSet
 
 # Before any of it runs: processes that are forked from one with threads of OpenCV would wait for those for ever
 cv2.setNumThreads(1)
@@ -97,8 +99,20 @@ def read_to_pack(path: Path, settings: dict[str, Any]) -> np.ndarray | str:
     return MONOCHROME if is_monochrome(rgb, settings["min_chroma"], tint_degree=0) else rgb
 
 
-def _load(path: Path, settings: dict[str, Any]) -> tuple[np.ndarray | str, float]:
-    return read_to_pack(path, settings), content_share(path)
+def content_at(path: Path) -> str:
+    """By which `training_data.json` knows a photo: the hash of its pixels at full size, as the package reads them.
+
+    Empty where the package cannot read it.
+    """
+    try:
+        return content_of(read_rgb(path, path.name))
+    except PhotoError:
+        return ""
+
+
+def _load(path: Path, settings: dict[str, Any]) -> tuple[np.ndarray | str, float, str]:
+    rgb = read_to_pack(path, settings)
+    return rgb, content_share(path), "" if isinstance(rgb, str) else content_at(path)
 
 
 def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -108,17 +122,20 @@ def pack(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"no photos below {folder}: give a folder with JPEG, PNG, WebP, TIFF or BMP files")
     out.mkdir(parents=True, exist_ok=True)
     splits: dict[str, list[tuple[str, np.ndarray]]] = {name: [] for name in SPLITS}
+    contents: dict[str, str] = {}
     counts = dict.fromkeys(LEFT_OUT, 0)
     with ProcessPoolExecutor() as pool:
         results = pool.map(partial(_load, settings=settings), files, chunksize=32)
-        for path, (rgb_u8, share) in track(zip(files, results, strict=True), "packing", total=len(files)):
+        for path, (rgb_u8, share, content) in track(zip(files, results, strict=True), "packing", total=len(files)):
             if isinstance(rgb_u8, str):
                 counts[rgb_u8] += 1
             else:
-                splits[split_of(share, settings)].append((str(path.relative_to(folder)), rgb_u8))
+                file = str(path.relative_to(folder))
+                splits[split_of(share, settings)].append((file, rgb_u8))
+                contents[file] = content
     counts |= {name: len(photos) for name, photos in splits.items()}
     train_hash = list_hash(file for file, _ in splits["train"])
-    return save_pack(out, splits, {"photos": len(files), **counts, "train_hash": train_hash})
+    return save_pack(out, splits, {"photos": len(files), **counts, "train_hash": train_hash}, contents)
 
 
 def list_hash(files: Iterable[str]) -> str:
@@ -126,16 +143,25 @@ def list_hash(files: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
 
 
-def save_pack(out: Path, splits: dict[str, list[tuple[str, np.ndarray]]], summary: dict[str, Any]) -> dict[str, Any]:
-    """Writes every split, then the summary, which says that the pack is whole; returns the summary."""
+def save_pack(
+    out: Path, splits: dict[str, list[tuple[str, np.ndarray]]], summary: dict[str, Any], contents: dict[str, str]
+) -> dict[str, Any]:
+    """Writes every split, then the summary, which says that the pack is whole; returns the summary.
+
+    Args:
+        out: folder of the pack.
+        splits: split ⇒ names and photos, (H, W, 3) uint8.
+        summary: what is known of the pack.
+        contents: name ⇒ hash of the original photo's pixels, see `content_at`; photos may lack it.
+    """
     for name in SPLITS:
-        save_split(out, name, splits[name])
+        save_split(out, name, splits[name], contents)
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     return summary
 
 
-def save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]]) -> None:
-    """Writes photos, names and (H, W, 3) uint8, as the split `name` of the pack in `out`."""
+def save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]], contents: dict[str, str]) -> None:
+    """Writes photos, names and (H, W, 3) uint8, as the split `name` of the pack in `out`; `contents` by name."""
     shape = np.array([rgb.shape[:2] for _, rgb in photos], dtype=np.int64).reshape(-1, 2)
     sizes = shape.prod(axis=1) * 3
     path = out / f"{name}.pixels.npy"
@@ -150,6 +176,7 @@ def save_split(out: Path, name: str, photos: list[tuple[str, np.ndarray]]) -> No
         "files": [file for file, _ in photos],
         "shape": shape.tolist(),
         "offset": (np.cumsum(sizes) - sizes).tolist(),
+        "contents": [contents.get(file, "") for file, _ in photos],
     }
     (out / f"{name}.json").write_text(json.dumps(meta))
 
@@ -163,6 +190,30 @@ def load_pack(out: Path, name: str, weights: dict[str, float] | None = None) -> 
         raise SystemExit(f"{out / name}: [pack.weights] in settings.toml gives every set here weight 0; change one")
     arrays = {key: np.asarray(meta[key]) for key in ("offset", "shape")}
     return Pack(pixels=pixels, files=meta["files"], weight=weight / weight.sum(), **arrays)
+
+
+def training_sets(out: Path, weights: dict[str, float], before: Sequence[TrainingSet]) -> list[TrainingSet]:
+    """The sets that the pack in `out` trains with, for `training_data.json`: a set's photos that are not in it before.
+
+    Args:
+        out: folder of the pack; photos of one that was made without hashes are counted alone.
+        weights: by set; those of weight 0 are not trained with.
+        before: what the model that is trained on has seen.
+    """
+    meta = json.loads((out / "train.json").read_text())
+    known = {photo for each in before for photo in each.photos}
+    sets: dict[str, list[str]] = {}
+    for file, content in zip(meta["files"], meta.get("contents", [""] * len(meta["files"])), strict=True):
+        if weights.get(set_of(file), 1.0) > 0:
+            sets.setdefault(set_of(file), []).append(content[:PHOTO_DIGITS])
+    new = {
+        name: [content for content in contents if content and content not in known] for name, contents in sets.items()
+    }
+    return [
+        TrainingSet.of(name, new[name], count=len(contents))
+        for name, contents in sorted(sets.items())
+        if new[name] or not all(contents)
+    ]
 
 
 def random_crop(rgb_u8: np.ndarray, size_px: int, rng: np.random.Generator, zoom: float = 0.8) -> np.ndarray:

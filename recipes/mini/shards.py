@@ -1,7 +1,7 @@
 """Photos that travel: a folder of photos as a few files of bounded size, with a model to start from and the licenses.
 
-A shard is a ZIP file: `list.json`, `manifest.csv` (the photos' rows), `photos/FILE.webp`, and in
-the first one `model/`. Test photos do not travel.
+A shard is a ZIP file: `list.json` (name, split and the original's hash of each photo), `manifest.csv` (the photos'
+rows), `photos/FILE.webp`, and in the first one `model/`. Test photos do not travel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from photos import (
     LEFT_OUT,
     SPLITS,
+    content_at,
     content_share,
     find_photos,
     list_hash,
@@ -35,9 +36,11 @@ from photos import (
 from rich.progress import track
 
 from chromatune.files import atomic_folder
+from chromatune.pipeline import PHOTO_DIGITS
 
 PATTERN = "shard-*.zip"
-FORMAT = 1
+FORMAT = 2
+WITHOUT_HASHES = 1  # the format before, which is read too
 QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60, 50)  # of WebP: the best one that fits is taken
 TRIED = 600  # photos that the size of all is estimated from
 SLACK = 1.03  # of that estimate
@@ -46,26 +49,27 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Packed:
-    """A photo that travels: name, split, WebP bytes; or why it was left out."""
+    """A photo that travels: name, split, WebP bytes, hash of the original (`content_at`); or why it was left out."""
 
     file: str
     split: str
     webp: bytes
+    content: str = ""
     left_out: str = ""
 
     @property
     def bytes_in_zip(self) -> int:
         """With its two entries in the archive, and its place in the list."""
-        return len(self.webp) + 3 * len(self.file) + 180
+        return len(self.webp) + 3 * len(self.file) + len(self.content) + 180
 
 
 def packed(path: Path, file: str, split: str, settings: dict[str, Any], quality: int) -> Packed:
     """Reads a photo at the size that training reads, and compresses it; `file` is its name in the pack."""
     rgb = read_to_pack(path, settings)
     if isinstance(rgb, str):
-        return Packed(file, split, b"", rgb)
+        return Packed(file, split, b"", left_out=rgb)
     _, data = cv2.imencode(".webp", rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
-    return Packed(file, split, data.tobytes())
+    return Packed(file, split, data.tobytes(), content_at(path)[:PHOTO_DIGITS])
 
 
 def pack_shards(
@@ -179,7 +183,7 @@ def _write(
             mine.append(rest.pop())
             size += mine[-1].bytes_in_zip
         listed = {"format": FORMAT, "shard": number, "shards": count, **facts}
-        listed["files"] = [[photo.file, photo.split] for photo in mine]
+        listed["files"] = [[photo.file, photo.split, photo.content] for photo in mine]
         with zipfile.ZipFile(out / f"shard-{number}.zip", "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("list.json", json.dumps(listed), zipfile.ZIP_DEFLATED)
             lines = [manifest[key] for key in ("", *(photo.file for photo in mine)) if key in manifest]
@@ -202,9 +206,9 @@ def read_shards(folder: Path, out: Path) -> dict[str, Any]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     listed = json.loads(archive.read("list.json"))
-                    if listed.get("format") != FORMAT:
+                    if listed.get("format") not in (FORMAT, WITHOUT_HASHES):
                         raise SystemExit(f"{path}: format {listed.get('format')}, not {FORMAT}; pack the photos again")
-                    files = [file for file, _ in listed["files"]]
+                    files = [file for file, *_ in listed["files"]]
                     data = [archive.read(f"photos/{file}.webp") for file in files]
                     pixels |= dict(zip(files, pool.map(_decoded, data), strict=True))
                     for name in archive.namelist():
@@ -219,10 +223,12 @@ def read_shards(folder: Path, out: Path) -> dict[str, Any]:
         raise SystemExit(f"{folder}: shard {', '.join(missing)} of {some['shards']} is missing; copy it here")
     if any(listed["train_hash"] != some["train_hash"] for listed in lists.values()):
         raise SystemExit(f"{folder}: shards of different packs; leave those of one")
-    split = {file: name for listed in lists.values() for file, name in listed["files"]}
+    table = [row for listed in lists.values() for row in listed["files"]]
+    split = {file: name for file, name, *_ in table}
+    contents = {file: content for file, _, *hashed in table for content in hashed}
     splits = {name: [(file, pixels[file]) for file in sorted(pixels) if split[file] == name] for name in SPLITS}
     facts = {key: value for key, value in some.items() if key not in ("files", "shard", "shards", "format")}
-    return save_pack(out, splits, facts)
+    return save_pack(out, splits, facts, contents)
 
 
 def _decoded(webp: bytes) -> np.ndarray:

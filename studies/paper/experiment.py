@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chromatune.files import lock_run_folder
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import weights_hash
+from chromatune.pipeline import training_overlap, weights_hash
 from chromatune.reports import require_pages
 from chromatune.training import preset_of
 from studies.paper.declaration import BudgetName, Experiment
@@ -84,10 +84,22 @@ def run_experiment(
             start_stage,
             functools.cache(on_warning),
         )
+        warnings = trained_on_tests(opened)
+        for line in warnings:  # before hours of training
+            opened.on_warning(line)
         make_runs(opened)
         scores = Scores(*measure_tests(opened))
+        facts["warnings"] = warnings
         facts["licenses"] = {role: describe_licenses(opened.used_photos(role)) for role in roles}
         facts["photos"] = {test.name: opened.describe_photos(test) for test in experiment.tests}
     judged = tuple(scores.judge(claim) for claim in experiment.claims)
     models = {arm.name: opened.model_of(arm, seed=0) for arm in experiment.arms if arm.baseline is None}
     return Findings(experiment, budget, facts, scores, judged, models, out)
+
+
+def trained_on_tests(opened: OpenedExperiment) -> list[str]:
+    """A warning for each model that was trained on photos of a test, but for tests on what is trained on."""
+    models = sorted({arm.model for arm in opened.experiment.arms if arm.model} | {opened.model})
+    tests = [test for test in opened.experiment.tests if test.half == "test"]
+    found = ((test, training_overlap(model, opened.contents_of(test))) for test in tests for model in models)
+    return [f"test {test.name!r}: {overlap.warning}" for test, overlap in found if overlap is not None]

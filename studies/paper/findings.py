@@ -193,6 +193,7 @@ def _described(findings: Findings, command: str) -> dict[str, str]:
         "Weights": _listed(weights, " "),
         "Photos": _listed(experiment.roles),
         "Tests": _listed(facts["photos"]),
+        "Test photos that a model had seen": " ".join(facts["warnings"]) or "none, as far as the models say",
         "Licenses": _listed(facts["licenses"]),
         "Versions": _listed(versions, " "),
     }

@@ -4,6 +4,7 @@ OUT/experiment.json      what is being run, so that another one is not continued
 OUT/trainings.json       arm and seed ⇒ its folder in CACHE/trainings
 OUT/runs/ARM-SEED/       a baseline's results by test
 OUT/tests/TEST.txt       keys of the photos of a test
+OUT/tests/TEST.contents  hashes of their pixels
 OUT/measured/TEST-SEED/  an evaluation, or an ambiguity's records
 CACHE/                   OUT/cache, or a folder that experiments share
 CACHE/trainings/HASH/    a fine-tuning run, its model in model/; the same one serves every arm that trains the same
@@ -28,12 +29,19 @@ from pydantic import ValidationError
 
 import chromatune
 from chromatune import color
-from chromatune.data import AUTO, DEFAULT_SET, PhotoItem
+from chromatune.data import AUTO, DEFAULT_SET, PhotoItem, content_of
 from chromatune.errors import DataError, OptionsError, count_of
 from chromatune.evaluation import Choice, center_square, score_result, select
 from chromatune.files import atomic_folder, atomic_write, write_json
 from chromatune.options import StartStage, options_error
-from chromatune.pipeline import defaults_of, is_embedded, quiet_libraries, save_pipeline, weights_hash
+from chromatune.pipeline import (
+    defaults_of,
+    is_embedded,
+    quiet_libraries,
+    read_training_data,
+    save_pipeline,
+    weights_hash,
+)
 from chromatune.reports import png_of
 from chromatune.training import (
     TrainSettings,
@@ -171,8 +179,16 @@ class OpenedExperiment:
             advance = self.start_stage(f"choosing photos for “{test.name}”", len(items))
             chosen = select(role.source, choice, advance=advance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, "".join(f"{photo.key}\n" for photo in chosen.photos).encode())
+            _write_lines(path.with_suffix(".contents"), [photo.content for photo in chosen.photos])
+            _write_lines(path, [photo.key for photo in chosen.photos])
         return path
+
+    def contents_of(self, test: DeclaredTest) -> list[str]:
+        """Hashes of the test's photos, known since they were chosen."""
+        path = self.keys_file(test).with_suffix(".contents")
+        if not path.exists():  # an older version chose them
+            _write_lines(path, [content_of(item.read()) for item in self.photos_of(test)])
+        return path.read_text(encoding="utf-8").splitlines()
 
     def photos_of(self, test: DeclaredTest) -> list[PhotoItem]:
         """The test's photos."""
@@ -189,6 +205,10 @@ class OpenedExperiment:
         """How many photos a test has, and a hash of their keys."""
         text = self.keys_file(test).read_bytes()
         return f"{count_of(len(text.splitlines()), 'photo')}, keys {hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def preset_for(model: str) -> str:
@@ -282,7 +302,7 @@ def _write_control(opened: OpenedExperiment, arm: Arm) -> None:
     pipeline = dataclasses.replace(initial.pipeline, scheduler=sampling_scheduler(initial.pipeline, settings))
     card = f"# {initial.pipeline.info.name}, as fine-tuning finds it\n\nWritten by `python -m studies.paper`.\n"
     with quiet_libraries():
-        save_pipeline(pipeline, folder, card=card, defaults=defaults)
+        save_pipeline(pipeline, folder, card=card, defaults=defaults, seen=read_training_data(opened.model))
 
 
 def _fit(opened: OpenedExperiment, arm: Arm, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import skimage.data
 from PIL import Image
 
 from chromatune.cli import main
+from chromatune.data import content_of, read_rgb
+from chromatune.pipeline import TrainingSet, write_training_data
 
 Capture = pytest.CaptureFixture[str]
 
@@ -53,6 +56,15 @@ def test_tables_report_and_paths(photos: Path, tiny_pipeline_dir: Path, capsys: 
     said = "note: skipped 2 results of earlier runs among the photos, called NAME.color.EXT or contact-sheet.png"
     assert capsys.readouterr().err.splitlines() == [said]
     assert Path("out/summary.json").read_bytes() == before
+
+
+def test_photos_that_the_model_was_trained_on_are_told(photos: Path, tiny_pipeline_dir: Path, capsys: Capture) -> None:
+    shutil.copytree(tiny_pipeline_dir, "model")
+    content = content_of(read_rgb(photos / "coffee.png", "coffee.png"))
+    write_training_data(Path("model"), [TrainingSet.of("cups", [content])])
+    assert main(f"evaluate {photos} --model model --size 64 --steps 1 --device cpu --out out".split()) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
+    assert "model, or a model that it comes from, was trained on 1 of the 2 photos measured (cups: 1)" in line
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(photos: Path, capsys: Capture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,14 +13,16 @@ import pytest
 
 from chromatune.color import luma
 from chromatune.colorizer import Colorizer
-from chromatune.errors import DataError, MissingExtraError, OptionsError
+from chromatune.data import content_of, read_rgb
+from chromatune.errors import DataError, MissingExtraError, ModelError, OptionsError
 from chromatune.evaluation import metrics
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, evaluate
 from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import is_video_source, make_settings
+from chromatune.evaluation.summary import notes
 from chromatune.files import lock_run_folder
 from chromatune.options import make_options
-from chromatune.pipeline import TorchBackend, weights_hash
+from chromatune.pipeline import TorchBackend, TrainingSet, weights_hash, write_training_data
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 SIDE_PX = 64
@@ -325,3 +328,31 @@ def test_an_evaluation_below_its_photos_goes_on(settings, photos_dir, shared_pho
     chosen = settings(source=str(photos_dir), models=(), results=(("same", str(shared_photos)),))
     first = evaluate(chosen, photos_dir / "out")
     assert evaluate(chosen, photos_dir / "out").summary == first.summary
+
+
+def test_photos_that_a_model_was_trained_on_are_told(settings, shared_photos, write_png, tiny_pipeline_dir, tmp_path):
+    """In one line, in the tables and on the page; photos that are given as seen are meant to be."""
+    model = shutil.copytree(tiny_pipeline_dir, tmp_path / "model")
+    contents = [content_of(read_rgb(shared_photos / f"{name}.png", name)) for name in (*PHOTOS[:2], "gray")]
+    write_training_data(model, [TrainingSet.of("others", ["0" * 64]), TrainingSet.of("flowers", contents)])
+    result = evaluate(settings(models=(str(model), str(tiny_pipeline_dir))), tmp_path / "one")
+    told = {"model": str(model), "photos": 2, "of": 4, "sets": {"flowers": 2}}
+    assert json.loads((tmp_path / "one" / "summary.json").read_text())["trained_on"] == [told]
+    (line,) = notes(result.summary)
+    assert line.startswith("Warning: ") and "2 of the 4 photos measured (flowers: 2)" in line and "\n" not in line
+    assert line in (tmp_path / "one" / "table.md").read_text()
+    assert "2 of the 4 photos measured" in (tmp_path / "one" / "report.html").read_text()
+    for name in PHOTOS[:2]:
+        write_png(tmp_path / "seen" / f"{name}.png", read_rgb(shared_photos / f"{name}.png", name))
+    (tmp_path / "keys").write_text("chelsea.png\nrocket.png\n")
+    changed = {"models": (str(model),), "keys": str(tmp_path / "keys"), "seen": str(tmp_path / "seen")}
+    result = evaluate(settings(**changed), tmp_path / "two")
+    assert (result.summary["trained_on"], notes(result.summary)) == ([], [])
+
+
+def test_a_damaged_list_of_what_a_model_has_seen_shows_before_the_work(settings, tiny_pipeline_dir, tmp_path):
+    model = shutil.copytree(tiny_pipeline_dir, tmp_path / "model")
+    (model / "training_data.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"training_data\.json holds a list"):
+        evaluate(settings(models=(str(model),)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from chromatune.data import MONOCHROME, TOO_SMALL, PhotoItem, Source, open_source
+from chromatune.data import MONOCHROME, TOO_SMALL, PhotoItem, Source, content_of, open_source
 from chromatune.errors import DataError, PhotoError
 from chromatune.evaluation import protocol
 from chromatune.evaluation.protocol import Choice, ResultFiles, select, square_of
@@ -56,9 +56,7 @@ def test_lowest_hash_of_each_person():
     photos = crops(6)
     persons = {key: "ann" if index % 2 else "bob" for index, key in enumerate(photos)}
     selection = select(source_of(photos, persons), Choice(64, one_per_person=True))
-    lowest = [
-        min(protocol.content_of(photos[key]) for key, name in persons.items() if name == who) for who in ("ann", "bob")
-    ]
+    lowest = [min(content_of(photos[key]) for key, name in persons.items() if name == who) for who in ("ann", "bob")]
     assert [photo.content for photo in selection.photos] == sorted(lowest)
     assert selection.counts == {protocol.SAME_PERSON: 4}
 

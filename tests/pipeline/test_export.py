@@ -20,7 +20,7 @@ import torch
 from chromatune import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.options import make_options
-from chromatune.pipeline import load_pipeline, onnx_export
+from chromatune.pipeline import TrainingSet, load_pipeline, onnx_export, read_training_data, write_training_data
 from chromatune.pipeline.model_files import find_model
 from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 from chromatune.pipeline.onnx_export import MOST_APART, export_onnx, largest_difference
@@ -55,6 +55,13 @@ def test_an_existing_model_is_replaced(quick, encoder_pipeline, tiny_pipeline, t
     assert export_onnx(str(encoder_pipeline), out) == 0.001
     assert onnx_problem(find_model(str(out))) == ""
     assert (out / "unet" / "model.onnx").is_file() and (out / "photo_encoder").is_dir()
+
+
+def test_the_list_of_what_a_model_has_seen_comes_along(quick, encoder_pipeline, tmp_path):
+    model, seen = shutil.copytree(encoder_pipeline, tmp_path / "model"), TrainingSet.of("faces", ["a" * 64])
+    write_training_data(model, [seen])
+    export_onnx(str(model), tmp_path / "out")
+    assert read_training_data(str(tmp_path / "out")) == (seen,)
 
 
 def test_a_folder_with_other_things_is_left_alone(quick, encoder_pipeline, tmp_path):

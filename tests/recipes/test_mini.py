@@ -25,6 +25,8 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, work: str, *extra: str) -> 
 
 def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     from chromatune import Colorizer
+    from chromatune.data import content_of, read_rgb
+    from chromatune.pipeline import TrainingSet, read_training_data
 
     run(recipe, monkeypatch, "whole")
     models = recipe / "whole" / "models"
@@ -42,6 +44,11 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
     assert own["size_px"] == 64 and "64 px pass" in own["description"] and "4 × 4 grid" in card
     assert base["size_px"] == 32 and base["steps"] == 2 and "vivid" not in base
+    files = json.loads((recipe / "whole" / "pack" / "train.json").read_text())["files"]
+    seen = TrainingSet.of("drawn", [content_of(read_rgb(recipe / "photos" / file, file)) for file in files])
+    assert len(seen.photos) == len(files) > 20
+    for name in ("mini", "mini-base"):
+        assert read_training_data(str(models / name)) == (seen,)
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])
@@ -400,10 +407,27 @@ def test_a_folder_of_sets_that_are_never_drawn_is_refused(tmp_path, recipe):
         photos.load_pack(tmp_path, "train", {"a": 0.0})
 
 
+def test_a_set_lists_what_no_ancestor_has_seen(tmp_path, recipe):
+    """Sets of weight 0 are not trained with; photos of a pack that was made without hashes are counted alone."""
+    import photos
+
+    from chromatune.pipeline import TrainingSet
+
+    files = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "d/1.jpg"]
+    contents = [letter * 64 for letter in "12345"]
+    (tmp_path / "train.json").write_text(json.dumps({"files": files, "contents": contents}))
+    before = [TrainingSet.of("old", [contents[0], contents[2]])]
+    a = TrainingSet.of("a", contents[1:2], count=2)
+    assert photos.training_sets(tmp_path, {"d": 0.0}, before) == [a, TrainingSet.of("c", contents[3:4])]
+    (tmp_path / "train.json").write_text(json.dumps({"files": files}))
+    counted = [TrainingSet(name, count, ()) for name, count in (("a", 2), ("b", 1), ("c", 1))]
+    assert photos.training_sets(tmp_path, {"d": 0.0}, before) == counted
+
+
 def test_a_small_folder_may_leave_a_split_empty(tmp_path, recipe):
     import photos
 
-    photos.save_split(tmp_path, "validation", [])
+    photos.save_split(tmp_path, "validation", [], {})
     assert photos.load_pack(tmp_path, "validation").files == []
 
 

@@ -73,6 +73,8 @@ def test_shards_hold_the_photos_within_their_size_and_without_the_tests(recipe, 
     for split in ("train", "validation"):
         ours, theirs = photos.load_pack(tmp_path / "pack", split), photos.load_pack(folder, split)
         assert ours.files == theirs.files
+        hashed = [json.loads((pack / f"{split}.json").read_text())["contents"] for pack in (tmp_path / "pack", folder)]
+        assert all(hashed[0]) and hashed[0] == [content[:12] for content in hashed[1]], "of the original photos"
         for index in range(len(ours.files)):
             difference = ours.photo(index).astype(int) - theirs.photo(index)
             assert (
@@ -125,12 +127,31 @@ def test_shards_that_are_not_whole_are_one_line(recipe, shards, tmp_path, what):
     expected = {
         "missing": "shard 1 of 2 is missing; copy it here",
         "damaged": "shard-1.zip: not a whole shard",
-        "format": "format 99, not 1; pack the photos again",
+        "format": "format 99, not 2; pack the photos again",
         "mixed": "shards of different packs",
     }
     with pytest.raises(SystemExit, match=expected[what]) as caught:
         read_shards(folder, tmp_path / "pack")
     assert "\n" not in str(caught.value)
+
+
+def test_shards_of_the_format_before_are_read_without_hashes(recipe, shards, tmp_path):
+    import photos
+    from shards import read_shards
+
+    folder = shutil.copytree(shards, tmp_path / "packs")
+    for path in folder.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        listed = json.loads(entries["list.json"])
+        listed |= {"format": 1, "files": [row[:2] for row in listed["files"]]}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in (entries | {"list.json": json.dumps(listed).encode()}).items():
+                archive.writestr(name, data)
+    summary = read_shards(folder, tmp_path / "pack")
+    assert photos.load_pack(tmp_path / "pack", "train").files
+    (seen,) = photos.training_sets(tmp_path / "pack", {}, ())
+    assert (seen.name, seen.count, seen.photos) == ("drawn", summary["train"], ())
 
 
 def test_photos_that_do_not_fit_are_one_line_and_nothing_is_written(recipe, tiny_model, monkeypatch, tmp_path):

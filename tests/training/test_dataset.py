@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from chromatune.data import open_source
+from chromatune.data import content_of, open_source
 from chromatune.errors import DataError
+from chromatune.pipeline import PHOTO_DIGITS
 from chromatune.pipeline.latents import encode_moments, to_pixels
 from chromatune.training import dataset
 from chromatune.training.dataset import BatchSampler, cache_key, draw_pair, open_cache
@@ -134,6 +135,7 @@ def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, mon
     np.testing.assert_array_equal(whole.condition, cut.condition)
     np.testing.assert_array_equal(whole.moments, cut.moments)
     assert whole.skipped == cut.skipped
+    assert whole.seen == cut.seen == [content_of(item.read())[:PHOTO_DIGITS] for item in whole.items]
 
 
 def cut(name, keep):
@@ -156,6 +158,8 @@ DAMAGES = [
     lambda folder: np.save(folder / "moments.npy", np.load(folder / "moments.npy")[:, :5]),
     lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy")[..., :2]),
     lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy").astype(np.uint8)),
+    lambda folder: np.save(folder / "contents.npy", np.load(folder / "contents.npy")[:, :5]),
+    lambda folder: (folder / "contents.npy").unlink(),
     lambda folder: np.save(folder / "condition.npy", np.asfortranarray(np.load(folder / "condition.npy"))),
 ]  # fmt: skip
 
@@ -175,13 +179,14 @@ def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, mon
     """It comes from the photos alone; half a file lengthened with zeros would be trained on without a word."""
     vae, items = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos).items
     whole = open_cache(tmp_path, items, vae, 32, SETTINGS)
-    condition, moments = whole.condition.copy(), whole.moments.copy()
+    condition, moments, seen = whole.condition.copy(), whole.moments.copy(), whole.seen
     folder = whole.folder if finished else whole.folder.rename(whole.folder.with_name(whole.folder.name + ".partial"))
     spoil(folder)
     again = open_cache(tmp_path, items, vae, 32, SETTINGS)
     np.testing.assert_array_equal(again.condition, condition)
     np.testing.assert_array_equal(again.moments, moments)
-    assert again.skipped == whole.skipped and [path.name for path in tmp_path.iterdir()] == [again.folder.name]
+    assert again.skipped == whole.skipped and again.seen == seen
+    assert [path.name for path in tmp_path.iterdir()] == [again.folder.name]
 
 
 @pytest.mark.parametrize("left", [b"", *(pytest.param(data, marks=SLOW) for data in (b"\x93NUMPY", b"x" * 4000))])

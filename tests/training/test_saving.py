@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import shutil
 
 import pytest
 from huggingface_hub import ModelCard
 
+from chromatune.data import content_of
+from chromatune.errors import ModelError
+from chromatune.pipeline import TrainingSet, read_training_data
 from chromatune.training.report import flatten, format_value
-from chromatune.training.saving import model_card
+from chromatune.training.saving import model_card, save_result
 
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.0, "image_guidance_scale": 1.5}
 INFO = {
@@ -30,6 +34,34 @@ INFO = {
     "versions": {"chromatune": "0.1.0", "torch": "2.13.0"},
     "validation": {"before": {"psnr": 21.2345678, "ab_mse": 88.0}, "after": {"psnr": 23.5, "noise_loss": 0.25}},
 }
+
+
+@pytest.mark.parametrize("parts", ["unet", "lora"])
+def test_a_models_folder_lists_what_it_and_its_ancestors_were_trained_on(start, drawn_photos, parts):
+    """The photos that were held out are not in the list; a run that resumes, from its cache, lists the same."""
+    result, _ = start("first", max_steps=1)
+    first = save_result(result, str(drawn_photos), "quick")
+    (own,) = read_training_data(str(first))
+    assert own == TrainingSet.of("drawn0", [content_of(item.read()) for item in result.cache.items])
+    assert own.count == len(own.photos) == len(result.cache.items) < 12
+    held_out = [
+        content_of(item.read()) for item in result.split.validation if item.key not in ("gray.png", "broken.jpg")
+    ]
+    assert held_out and not set(TrainingSet.of("", held_out).photos) & set(own.photos)
+    for _ in range(2):
+        child, _ = start("second", model=first, max_steps=1, seed=3, parts=parts)
+        folder = save_result(child, "lfw:elsewhere/photos", "quick")
+        before, after = read_training_data(str(folder))
+        assert before == own and (after.name, after.count) == ("photos", len(child.cache.items))
+        assert "| seen before | 1 set |" in rows((folder / "README.md").read_text())
+
+
+def test_a_damaged_list_of_the_base_shows_before_the_training(start, tiny_pipeline, tmp_path):
+    base = shutil.copytree(tiny_pipeline(), tmp_path / "base")
+    (base / "training_data.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"training_data\.json holds a list"):
+        start(model=base)
+    assert not (tmp_path / "run").exists()
 
 
 def front_matter(card):

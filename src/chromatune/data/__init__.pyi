@@ -4,6 +4,7 @@ from .inspection import inspect_source as inspect_source
 from .inspection import write_contact_sheet as write_contact_sheet
 from .items import PhotoItem as PhotoItem
 from .items import Source as Source
+from .items import content_of as content_of
 from .items import read_rgb as read_rgb
 from .pairs import apply_crop as apply_crop
 from .pairs import center_crop as center_crop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,6 +86,11 @@ def read_rgb(source: Any, name: str) -> np.ndarray:
     if photo.rgb is not None:
         return to_depth(photo.rgb, np.uint8)
     return np.repeat(to_depth(photo.gray, np.uint8)[..., None], 3, axis=2)
+
+
+def content_of(rgb_u8: np.ndarray) -> str:
+    """Return the SHA-256 of a photo's size and pixels, hexadecimal; (H, W, 3) uint8 sRGB."""
+    return hashlib.sha256(repr(rgb_u8.shape).encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
 
 
 def file_item(

@@ -19,6 +19,7 @@ from chromatune.evaluation import summary
 from chromatune.evaluation.artifacts import FACE_DETECTOR, face_finder
 from chromatune.evaluation.perceptual import FeatureFile, Networks, feature_width, fid_rows, load_networks
 from chromatune.evaluation.protocol import (
+    HELD_OUT,
     MIN_CHROMA,
     RECORD_KEYS,
     UNREADABLE,
@@ -45,7 +46,7 @@ from chromatune.evaluation.scoring import (
 from chromatune.evaluation.settings import EvaluationSettings
 from chromatune.files import LineFile, atomic_write, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import weights_hash
+from chromatune.pipeline import training_overlap, weights_hash
 from chromatune.reports import installed_versions, render_page, require_pages
 
 ROWS_FILE, TIMINGS_FILE, PROTOCOL_FILE = "rows.jsonl", "timings.jsonl", "protocol.json"
@@ -66,7 +67,7 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalization".
+        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalization", "trained_on".
         skipped: photos of the source that were not measured, and why.
         failures: (row, key, reason) of every result that was missing or could not be scored.
         out: folder with the report.
@@ -100,7 +101,7 @@ def evaluate(
 
     Raises:
         DataError: no photo is left to measure, the folder's files are damaged, or the disk is full.
-        ModelError: a model cannot be loaded.
+        ModelError: a model cannot be loaded, or its list of the photos that it has seen is damaged.
         OptionsError: `out` holds an evaluation with other settings or the photos themselves, or another process is
             working there; or a network for LPIPS or FID cannot be used.
         MissingExtraError: what the metrics or the report need is not installed.
@@ -119,6 +120,7 @@ def evaluate(
     protocol = describe_protocol(settings, selected, networks) | {"command": command}
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
+    seen = trained_on(settings.models, photos)
     # Rows first: another process that is just starting in this folder writes them after its protocol
     if (out / ROWS_FILE).exists() and not (out / PROTOCOL_FILE).exists():
         raise OptionsError(f"{out} holds scores of an unknown evaluation; give another --out")
@@ -131,7 +133,7 @@ def evaluate(
         costs = _score_all(methods, photos, scorer, start_stage)
         records = _of_these(scorer.scores.read(), methods, photos)
         distances = {} if scorer.features is None else fid_rows(records, photos, scorer.features)
-        summarized = _summary(records, methods, protocol, costs, distances, settings.seed)
+        summarized = _summary(records, methods, protocol, costs, distances, settings.seed) | {"trained_on": seen}
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
@@ -170,6 +172,17 @@ def describe_protocol(
     named = {"lpips": networks.lpips, "fid": networks.fid}
     described |= {name: str(network) for name, network in named.items() if network is not None}
     return described | {"format": FORMAT, "faces": FACE_DETECTOR}
+
+
+def trained_on(models: Sequence[str], photos: Sequence[ChosenPhoto]) -> list[dict[str, Any]]:
+    """Return each model that was trained on photos that are measured as new to it: the fields of an `Overlap`.
+
+    Raises:
+        ModelError: a model cannot be found, or its list of photos is damaged.
+    """
+    contents = [photo.content for photo in photos if photo.subset == HELD_OUT]
+    overlaps = (training_overlap(model, contents) for model in models)
+    return [overlap._asdict() for overlap in overlaps if overlap is not None]
 
 
 def _hint_squares(settings: EvaluationSettings, photos: Sequence[ChosenPhoto]) -> dict[str, Any]:

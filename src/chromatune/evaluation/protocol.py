@@ -29,6 +29,7 @@ from chromatune.data import (
     Source,
     apply_crop,
     center_crop,
+    content_of,
     is_monochrome,
     open_source,
     read_rgb,
@@ -303,11 +304,6 @@ def square_of(rgb_u8: np.ndarray, size_px: int) -> Square:
     """Return the `Square` of a photo, (H, W, 3) uint8 sRGB; it holds no memory of the whole photo."""
     height, width = rgb_u8.shape[:2]
     return Square(center_square(rgb_u8, size_px).copy(), (height, width))
-
-
-def content_of(rgb_u8: np.ndarray) -> str:
-    """Return the SHA-256 of a photo's size and pixels, hexadecimal."""
-    return hashlib.sha256(repr(rgb_u8.shape).encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
 
 
 def _read_keys(path: Path) -> frozenset[str]:

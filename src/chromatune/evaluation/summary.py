@@ -26,6 +26,7 @@ from chromatune.evaluation.protocol import (
     row_of,
     scored_by_row,
 )
+from chromatune.pipeline import Overlap
 from chromatune.reports import MISSING, markdown_table
 
 RESAMPLES = 2000
@@ -274,12 +275,14 @@ def markdown_report(summary: Mapping[str, Any]) -> str:
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what must be read with the tables, a sentence each; usually none."""
+    seen = [f"Warning: {Overlap(**overlap).warning}" for overlap in summary.get("trained_on", ())]
     few = [row["photos"] for row in summary["rows"] if FID in row and row["photos"] < ENOUGH_PHOTOS]
     if not few:
-        return []
+        return seen
     return [
+        *seen,
         f"Warning: FID is over as few as {count_of(min(few), 'photo')}. Under {ENOUGH_PHOTOS:,} its value depends on "
-        "their number: compare it within this table alone, between rows of equally many photos."
+        "their number: compare it within this table alone, between rows of equally many photos.",
     ]
 
 

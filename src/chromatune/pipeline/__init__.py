@@ -15,6 +15,7 @@ text.py           prompts ⇒ embeddings
 latents.py        the border between pixels and latents
 photo_encoder.py  a pretrained classifier's features of the photo, for the U-Net
 torch_backend.py  a Pipeline ⇒ a backend by torch, with sampling over any diffusers scheduler
+training_data.py  photos that a model has seen, listed in its folder
 saving.py         parts ⇒ a folder, whole or not at all, and the hub
 onnx_export.py    a model ⇒ a folder with ONNX graphs
 """

@@ -52,4 +52,10 @@ from .text import Tokens as Tokens
 from .text import tokenize as tokenize
 from .torch_backend import TorchBackend as TorchBackend
 from .torch_backend import sample as sample
+from .training_data import PHOTO_DIGITS as PHOTO_DIGITS
+from .training_data import Overlap as Overlap
+from .training_data import TrainingSet as TrainingSet
+from .training_data import read_training_data as read_training_data
+from .training_data import training_overlap as training_overlap
+from .training_data import write_training_data as write_training_data
 from .truncation import truncated_prompts_warning as truncated_prompts_warning

@@ -22,6 +22,7 @@ from chromatune.prompts import DEFAULT_PROMPT
 MODELS_DIR = Path(__file__).parents[1] / "models"
 INDEX_FILE = "model_index.json"
 DEFAULTS_FILE = "chromatune.json"
+TRAINING_DATA_FILE = "training_data.json"  # decides no pixel
 PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline does not know
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
@@ -162,7 +163,7 @@ def _deciding_files(folder: Path) -> list[Path]:
     # The folder of a part may be a link: no walk from above follows it, and one from there might have no end
     inside = (entry.glob("*") if entry.is_symlink() else entry.rglob("*") for entry in entries if entry.is_dir())
     for path in chain(entries, *inside):
-        if path.is_dir():
+        if path.is_dir() or path == folder / TRAINING_DATA_FILE:
             continue
         settings_or_weights = path.suffix in (".safetensors", ".json")
         if path.parent.name in ("vae_encoder", "vae_decoder") and path.name == "config.json":

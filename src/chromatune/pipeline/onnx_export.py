@@ -34,6 +34,7 @@ from chromatune.pipeline.photo_encoder import places_of, unet_arguments
 from chromatune.pipeline.runtimes import onnx_problem, scheduler_problem
 from chromatune.pipeline.saving import CARD_FILE, save_pipeline
 from chromatune.pipeline.torch_backend import TorchBackend
+from chromatune.pipeline.training_data import read_training_data
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -74,7 +75,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
     pipeline = load_pipeline(model, device="cpu")
     card = files.path / CARD_FILE
     text = _card_text(card) or f"# {title}\n"
-    defaults = defaults_of(pipeline.info)
+    defaults, seen = defaults_of(pipeline.info), read_training_data(model)
     if pipeline.info.description == str(files.path):  # it has none of its own, and where it lay means nothing elsewhere
         defaults["description"] = title
     apart = 0.0
@@ -91,7 +92,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
             )
 
     with quiet_libraries():
-        save_pipeline(_halved(pipeline), out, card=text, defaults=defaults, complete=complete)
+        save_pipeline(_halved(pipeline), out, card=text, defaults=defaults, seen=seen, complete=complete)
     return apart
 
 

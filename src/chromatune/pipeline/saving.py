@@ -5,14 +5,22 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.files import atomic_folder
-from chromatune.pipeline.model_files import DEFAULTS_FILE, INDEX_FILE, LORA_FILE, PHOTO_ENCODER, is_embedded
+from chromatune.pipeline.model_files import (
+    DEFAULTS_FILE,
+    INDEX_FILE,
+    LORA_FILE,
+    PHOTO_ENCODER,
+    TRAINING_DATA_FILE,
+    is_embedded,
+)
+from chromatune.pipeline.training_data import TrainingSet, write_training_data
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -21,7 +29,7 @@ CARD_FILE = "README.md"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # What a model folder holds; a folder with anything else in it is not ours to replace.
 KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, PHOTO_ENCODER, "safety_checker", "feature_extractor"}
-KNOWN |= {"vae_encoder", "vae_decoder"}  # of a model with ONNX graphs
+KNOWN |= {TRAINING_DATA_FILE, "vae_encoder", "vae_decoder"}  # the last two of a model with ONNX graphs
 OF_THIS_MACHINE = ("_name_or_path", "local_files_only")  # in settings of parts that were loaded from a folder
 KNOWN |= {".gitattributes", ".cache"}  # left by a download from the hub
 
@@ -49,6 +57,7 @@ def save_pipeline(
     *,
     card: str,
     defaults: Mapping[str, Any],
+    seen: Sequence[TrainingSet] = (),
     complete: Callable[[Path], None] | None = None,
 ) -> None:
     """Write an InstructPix2Pix pipeline folder in safetensors, with `chromatune.json` and `README.md`.
@@ -62,6 +71,7 @@ def save_pipeline(
         folder: where to; parents are made.
         card: the model card, such as `chromatune.training.saving.model_card` gives.
         defaults: what `chromatune.json` says: size_px, steps, guidance_scale, image_guidance_scale, prompt …
+        seen: photos that the model and its ancestors were trained on, for `training_data.json`.
         complete: called with the new folder before it takes its name, to add to it.
 
     Raises:
@@ -90,12 +100,20 @@ def save_pipeline(
         if parts.photo_encoder is not None:
             parts.photo_encoder.save_pretrained(new / PHOTO_ENCODER)
         _drop_origins(new)
-        _write_texts(new, card, defaults)
+        _write_texts(new, card, defaults, seen)
         if complete is not None:
             complete(new)
 
 
-def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str, defaults: Mapping[str, Any]) -> None:
+def save_lora(
+    unet: UNet2DConditionModel,
+    folder: Path,
+    *,
+    base: str,
+    card: str,
+    defaults: Mapping[str, Any],
+    seen: Sequence[TrainingSet] = (),
+) -> None:
     """Write the U-Net's LoRA for diffusers' `load_lora_weights`, with `chromatune.json` and `README.md`.
 
     Args:
@@ -104,6 +122,7 @@ def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str,
         base: the model that the LoRA changes: an embedded model, a hub name, or a folder (kept as its full path).
         card: the model card.
         defaults: what `chromatune.json` says besides the base.
+        seen: see `save_pipeline`.
 
     Raises:
         ModelError: the folder holds something that is not a model, or it cannot be written.
@@ -129,7 +148,7 @@ def save_lora(unet: UNet2DConditionModel, folder: Path, *, base: str, card: str,
         )
         base_folder = Path(base).expanduser()  # by its full path: a relative one would be another folder elsewhere
         lasting = str(base_folder.resolve()) if base_folder.is_dir() and not is_embedded(base) else base
-        _write_texts(new, card, {**defaults, "base": lasting})
+        _write_texts(new, card, {**defaults, "base": lasting}, seen)
 
 
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
@@ -204,7 +223,9 @@ def _drop_origins(folder: Path) -> None:
             path.write_text(json.dumps(rest, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any]) -> None:
+def _write_texts(folder: Path, card: str, defaults: Mapping[str, Any], seen: Sequence[TrainingSet]) -> None:
+    if seen:
+        write_training_data(folder, seen)
     text = json.dumps(dict(defaults), indent=1, ensure_ascii=False)
     (folder / DEFAULTS_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

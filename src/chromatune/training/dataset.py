@@ -27,6 +27,7 @@ from chromatune.data import (
     TOO_SMALL,
     PhotoItem,
     SkippedPhoto,
+    content_of,
     draw_crop,
     make_pair,
     read_usable,
@@ -35,14 +36,23 @@ from chromatune.data import (
 from chromatune.errors import DataError, PhotoError
 from chromatune.files import atomic_write
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import Tokens, draw_latents, encode_moments, mode_of, read_json, to_pixels, tokenize
+from chromatune.pipeline import (
+    PHOTO_DIGITS,
+    Tokens,
+    draw_latents,
+    encode_moments,
+    mode_of,
+    read_json,
+    to_pixels,
+    tokenize,
+)
 from chromatune.training.initial_model import weights_digest
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-FORMAT = 3  # raised when the layout, the choice of photos or the drawing of pairs changes
+FORMAT = 4  # raised when the layout, the choice of photos or the drawing of pairs changes
 SKIP_REASONS = (BROKEN, TOO_SMALL, MONOCHROME)
 RESERVED_BYTES = 1 << 20
 LARGEST_INDEX_BYTES = 256 << 20  # of a cache: the keys of the photos that were skipped
@@ -61,7 +71,13 @@ class LatentCache:
     moments: np.ndarray  # (N · variants, 8 or 4, h, w) float16, posteriors of the color photos
     rows: np.ndarray  # (N,) int64, row of each usable photo's first variant
     skipped: dict[str, list[str]]  # reason -> keys
+    contents: np.ndarray  # (N · variants, 6) uint8, the first bytes of each photo's content hash
     grays: np.ndarray | None = None  # (N · variants, S, S) uint8, the gray photos themselves, for a photo encoder
+
+    @property
+    def seen(self) -> list[str]:
+        """The content hash of each usable photo, cut to its first digits."""
+        return [self.contents[row].tobytes().hex() for row in self.rows]
 
 
 def draw_pair(
@@ -171,12 +187,12 @@ def _read_index(folder: Path, items: Sequence[PhotoItem], settings: TrainSetting
 
 
 def _open_arrays(folder: Path, rows: int, size_px: int, with_grays: bool) -> dict[str, np.ndarray]:
-    """Open a cache's arrays by name: condition (rows, 4, h, h), moments (rows, 8 or 4, h, h), grays (rows, S, S).
+    """Open a cache's arrays by name: condition (rows, 4, h, h), moments (rows, 8 or 4, h, h), contents, grays.
 
     Raises:
         ValueError: one is missing or damaged, or they are not of one cache.
     """
-    names = ("condition", "moments", *(["grays"] if with_grays else []))
+    names = ("condition", "moments", "contents", *(["grays"] if with_grays else []))
     arrays: dict[str, np.ndarray] = {name: _open_array(folder / f"{name}.npy", rows) for name in names}
     side = arrays["condition"].shape[-1]
     shapes = [(rows, channels, side, side) for channels in (4, 8)]  # a small autoencoder has no posteriors
@@ -184,7 +200,10 @@ def _open_arrays(folder: Path, rows: int, size_px: int, with_grays: bool) -> dic
         raise ValueError("the latents are damaged")
     if with_grays and arrays["grays"].shape != (rows, size_px, size_px):
         raise ValueError("the gray photos are damaged")
-    if any(array.dtype != (np.uint8 if name == "grays" else np.float16) for name, array in arrays.items()):
+    if arrays["contents"].shape != (rows, PHOTO_DIGITS // 2):
+        raise ValueError("the hashes of the photos are damaged")
+    of_bytes = ("grays", "contents")
+    if any(array.dtype != (np.uint8 if name in of_bytes else np.float16) for name, array in arrays.items()):
         raise ValueError("the numbers are of another type")
     return arrays
 
@@ -238,7 +257,9 @@ def _make(
             index["skipped"][rgb.reason].append(item.key)
         else:
             pairs = [draw_pair(rgb, item.key, k, size_px, settings) for k in range(settings.cache_variants)]
-            for name, values in _encode(vae, pairs, with_grays).items():
+            content = np.frombuffer(bytes.fromhex(content_of(rgb)[:PHOTO_DIGITS]), np.uint8)
+            encoded = _encode(vae, pairs, with_grays) | {"contents": np.tile(content, (len(pairs), 1))}
+            for name, values in encoded.items():
                 if name not in arrays:
                     arrays[name] = _array_to_fill(partial / f"{name}.npy", len(items), values)
                 arrays[name][number * len(values) : (number + 1) * len(values)] = values

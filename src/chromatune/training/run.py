@@ -20,7 +20,15 @@ from chromatune.data import SkippedPhoto, Source, Split, instructions_of, smalle
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import ModelInfo, Pipeline, read_json, truncated_prompts_warning, zero_terminal_snr_config
+from chromatune.pipeline import (
+    ModelInfo,
+    Pipeline,
+    TrainingSet,
+    read_json,
+    read_training_data,
+    truncated_prompts_warning,
+    zero_terminal_snr_config,
+)
 from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
@@ -104,6 +112,7 @@ class Start(NamedTuple):
     split: Split
     skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
     pipeline: Pipeline  # the initial model, with the run's schedule and defaults
+    seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
 
 
 def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
@@ -111,19 +120,20 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
 
     Raises:
         OptionsError: the settings do not go with the model or the photos.
-        ModelError: the model cannot be opened.
+        ModelError: the model cannot be opened, or its list of the photos that it has seen is damaged.
     """
     prompts = instructions_of(source, settings.prompts)
     items = source.items
     if settings.photos is not None and settings.photos < len(items):  # the same ones, whatever their order
         drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
         items = tuple(sorted(items, key=drawn)[: settings.photos])
-    initial = load_initial_model(model)
+    initial, seen = load_initial_model(model), read_training_data(model)
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
     scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings)
     split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
-    return Start(prompts, split, skipped, dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler))
+    pipeline = dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler)
+    return Start(prompts, split, skipped, pipeline, seen)
 
 
 def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
@@ -230,6 +240,7 @@ def _build(
         settings=settings,
         out=out,
         split=start.split,
+        seen=start.seen,
         cache=cache,
         sampler=sampler,
         held_out=held_out,

@@ -10,6 +10,7 @@ from chromatune.data import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
 from chromatune.pipeline import (
     HUB_NAME,
+    TrainingSet,
     defaults_of,
     is_embedded,
     quiet_libraries,
@@ -65,6 +66,9 @@ what is common in them (skin above all) to spread to what is rare.
 
 {data}
 
+`training_data.json` lists the photos that this model and those it comes from were trained on; `chromatune evaluate`
+warns where it measures on them.
+
 ## Validation
 
 {validation}
@@ -104,12 +108,13 @@ def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: b
     # Whatever the base has: the trained weights have not been measured with another
     defaults = defaults_of(pipeline.info) | {"vivid": 0.0}
     card = model_card(_facts(result, source, preset))
+    seen = (*result.seen, TrainingSet.of(_set_name(source), result.cache.seen))
     with quiet_libraries():
         if settings.parts == "lora":
-            save_lora(pipeline.unet, folder, base=pipeline.info.name, card=card, defaults=defaults)
+            save_lora(pipeline.unet, folder, base=pipeline.info.name, card=card, defaults=defaults, seen=seen)
         else:
             graphs = write_graphs if export_onnx else None
-            save_pipeline(pipeline, folder, card=card, defaults=defaults, complete=graphs)
+            save_pipeline(pipeline, folder, card=card, defaults=defaults, seen=seen, complete=graphs)
     title = f"{pipeline.info.name}, preset {preset}, {count_of(result.steps, 'update')}"
     write_run_page(result.out, title=title, settings=settings.model_dump(), best_step=result.best_step)
     return folder
@@ -123,7 +128,8 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
     counts = {"train": len(result.cache.items), "validation": len(result.split.validation)} | skipped
     drawn = DEFAULT_SET if settings.prompts == AUTO else Path(settings.prompts).name
     instructions = "the photos' own" if result.own_prompts else drawn
-    data = {"source": Path(source).name or source, "instructions": instructions, "counts": counts}
+    data = {"source": _set_name(source), "instructions": instructions, "counts": counts}
+    before = {"seen before": count_of(len(result.seen), "set")} if result.seen else {}
     return {
         "name": result.out.resolve().name,
         "base_model": result.pipeline.info.name,
@@ -139,9 +145,13 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
         "seed": settings.seed,
         "settings": settings.model_dump(exclude={"description"}) | {"best_step": result.best_step},
         "versions": installed_versions(PACKAGES),
-        "data": data | {"split_digest": result.split.digest},
+        "data": data | {"split_digest": result.split.digest} | before,
         "validation": {"before": figures.get(0, {}), "after": figures.get(result.best_step, {})},
     }
+
+
+def _set_name(source: str) -> str:
+    return Path(source).name or source
 
 
 def model_card(info: Mapping[str, Any]) -> str:

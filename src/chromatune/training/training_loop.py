@@ -20,6 +20,7 @@ from chromatune.pipeline import (
     Pipeline,
     Residuals,
     TextEmbedder,
+    TrainingSet,
     alpha_sigma,
     decode,
     gray_pixels,
@@ -295,6 +296,7 @@ class Run:
     settings: TrainSettings
     out: Path
     split: Split
+    seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
     cache: LatentCache
     sampler: BatchSampler
     held_out: ValidationSet
@@ -314,6 +316,7 @@ class TrainResult:
     steps: int
     best_step: int
     split: Split
+    seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
     cache: LatentCache
     own_prompts: bool  # whether each photo was trained with an instruction of its own
     is_main: bool  # of several processes, the one that writes
@@ -463,6 +466,7 @@ def _with_best_weights(run: Run, step: int) -> TrainResult:
         steps=step,
         best_step=best_step,
         split=run.split,
+        seen=run.seen,
         cache=run.cache,
         own_prompts=run.sampler.own_prompt is not None,
         is_main=run.accelerator.is_main_process,

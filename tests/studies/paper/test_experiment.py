@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from chromatune.data import content_of, open_source
 from chromatune.errors import DataError, OptionsError
+from chromatune.pipeline import TrainingSet, write_training_data
 from chromatune.training import train
 from studies.paper import declaration, runs
 from studies.paper import experiment as whole
@@ -28,7 +31,8 @@ def run(experiment, drawings, tiny_pipeline_dir, tmp_path):
     def start(**changes: Any) -> Findings:
         fields: dict[str, Any] = {"data": {"": str(drawings)}, "model": str(tiny_pipeline_dir), "preset": "quick"}
         fields["square_px"] = 64
-        return whole.run_experiment(experiment, "quick", out=tmp_path / "out", **(fields | changes))
+        declared = changes.pop("declared", experiment)
+        return whole.run_experiment(declared, "quick", out=tmp_path / "out", **(fields | changes))
 
     return start
 
@@ -155,6 +159,25 @@ def test_a_warning_of_several_trainings_is_told_once(run, monkeypatch):
     with pytest.raises(Killed):
         run(on_warning=told.append)
     assert told == ["a prompt is cut off"]
+
+
+def test_test_photos_that_the_model_was_trained_on_are_told_before_the_work(
+    run, experiment, monkeypatch, drawings, tiny_pipeline_dir, tmp_path
+):
+    """Not those of a test on what is trained on; each test's photos are hashed once, when they are chosen."""
+    trained = experiment.tests[0].model_copy(update={"name": "trained", "half": "train"})
+    changed = experiment.model_copy(update={"tests": (*experiment.tests, trained)})
+    model, items = shutil.copytree(tiny_pipeline_dir, tmp_path / "model"), open_source(drawings).items
+    contents = [content_of(item.read()) for item in items if item.key != "broken.jpg"]
+    write_training_data(model, [TrainingSet.of("drawn", contents)])
+    monkeypatch.setattr(whole, "make_runs", lambda opened: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(runs, "content_of", lambda rgb_u8: pytest.fail("hashed again"))
+    for _ in range(2):
+        lines: list[str] = []
+        with pytest.raises(Killed):
+            run(model=str(model), on_warning=lines.append, declared=changed)
+        assert [line.split(": ")[0] for line in lines] == ["test 'unseen'", "test 'asked twice'"]
+        assert all("was trained on 3 of the 3 photos measured (drawn: 3)" in line for line in lines)
 
 
 def test_roles_must_match(run, drawings):

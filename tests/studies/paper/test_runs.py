@@ -12,7 +12,7 @@ import pytest
 
 from chromatune import Colorizer, color
 from chromatune.errors import OptionsError
-from chromatune.pipeline import find_model, read_info
+from chromatune.pipeline import find_model, read_info, read_training_data
 from studies.paper import declaration
 from studies.paper.declaration import BudgetName, Experiment
 from studies.paper.photos import open_roles
@@ -81,6 +81,21 @@ def test_the_control_steps_as_the_fine_tuned_models_do(opened):
     for name in ("fine-tuned", "untrained"):
         index = json.loads((Path(at_work.model_of(arm_of(experiment, name), 0)) / "model_index.json").read_text())
         assert index["scheduler"][1] == "EulerAncestralDiscreteScheduler", name
+
+
+def test_the_control_and_the_fine_tuned_models_list_what_the_model_has_seen(opened):
+    experiment = declaration.find("peers")
+    at_work = opened(experiment, "quick", ("max_steps=1", "seeds=1", "size_px=64"))
+    at_work.out.mkdir()
+    make_runs(at_work)
+    before, control = read_training_data(experiment.model), read_training_data(_made(at_work, "untrained"))
+    assert before and control == before
+    *ancestors, own = read_training_data(_made(at_work, "fine-tuned"))
+    assert tuple(ancestors) == before and own.count > 0
+
+
+def _made(at_work: OpenedExperiment, arm: str) -> str:
+    return at_work.model_of(arm_of(at_work.experiment, arm), 0)
 
 
 def test_where_nothing_is_trained_the_model_is_measured_as_it_is(opened, tiny_pipeline_dir):
