@@ -18,6 +18,7 @@ from editor import make_scheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from chromatune.pipeline import PHOTO_ENCODER, PhotoEncoder, quiet_libraries, save_pipeline, write_graphs
+from chromatune.prompts import taught_words
 from chromatune.reports import markdown_table
 
 DESCRIPTIONS = {
@@ -61,6 +62,8 @@ def export(
                 photo_encoder=None if painter.photo_encoder is None else stored(painter.photo_encoder),
             )
             defaults = settings["defaults"][name] | described
+            if name == "mini":  # mini-base stands for models that get all words
+                defaults |= {"words": taught_words()}
             save_pipeline(parts, out / name, card=text, defaults=defaults, complete=write_graphs)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from chromatune.prompts import taught_words
+
 
 def run(root: Path, monkeypatch: pytest.MonkeyPatch, work: str, *extra: str) -> None:
     import make
@@ -42,6 +44,7 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     own, base = (json.loads((models / name / "chromatune.json").read_text()) for name in ("mini", "mini-base"))
     assert own["size_px"] == 64 and "64 px pass" in own["description"] and "4 × 4 grid" in card
     assert base["size_px"] == 32 and base["steps"] == 2 and "vivid" not in base
+    assert own["words"] == list(taught_words()) and "words" not in base
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])
