@@ -17,6 +17,8 @@ from chromatune.colorizer import Colorizer
 from chromatune.options import make_options
 from chromatune.pipeline import load_pipeline, model_info
 from chromatune.pipeline.instructions import LOOKS, WORDS_FILE, Reading, knows, read_instruction
+from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.torch_backend import TorchBackend
 from chromatune.prompts import COLORIZE_PROMPTS, DEFAULT_PROMPT, HELD_OUT_PROMPTS, with_attribute
 
@@ -58,6 +60,7 @@ INSTRUCTIONS = [
     ("colori tenui", MUTED, ()),
     ("cores frias, mais verde", f"{DEFAULT_PROMPT}, cool colors, mostly green", ()),
     # words that nobody taught it
+    ("what was this like in real life? show the colors", DEFAULT_PROMPT, ("was", "life")),
     ("please colorize this beautiful image", DEFAULT_PROMPT, ("beautiful",)),
     ("no blue", DEFAULT_PROMPT, ("no blue",)),
     ("ohne Rot, weniger Blau", DEFAULT_PROMPT, ("ohne Rot", "weniger Blau")),
@@ -81,18 +84,29 @@ def mini() -> Colorizer:
     return Colorizer.load("mini", device="cpu", runtime="onnx")
 
 
+@pytest.fixture
+def encoded(mini, monkeypatch) -> list[str]:
+    """The texts that reach the text encoder."""
+    got: list[str] = []
+    embed = mini.backend._embed
+
+    def spy(text: str) -> np.ndarray:
+        got.append(text)
+        return embed(text)
+
+    monkeypatch.setattr(mini.backend, "_embed", spy)
+    return got
+
+
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
     return cv2.resize(skimage.data.astronaut()[:256, 100:356].mean(axis=2).astype(np.uint8), (64, 64))
 
 
 @pytest.mark.parametrize(("instruction", "expected", "named"), INSTRUCTIONS)
-def test_what_reaches_the_encoder_and_what_is_told(mini, photo, monkeypatch, instruction, expected, named):
-    got: list[str] = []
-    embed = mini.backend._embed
-    monkeypatch.setattr(mini.backend, "_embed", lambda text: got.append(text) or embed(text))
+def test_what_reaches_the_encoder_and_what_is_told(mini, photo, encoded, instruction, expected, named):
     result = mini.colorize(photo, make_options(prompt=instruction, size_px=64))
-    assert got == [expected, ""] and result.prompt == instruction
+    assert encoded == [expected, ""] and result.prompt == instruction
     assert len(result.warnings) == bool(named)
     for line in result.warnings:
         assert ", ".join(f"“{each}”" for each in named) in line and "--hints" in line
@@ -100,13 +114,10 @@ def test_what_reaches_the_encoder_and_what_is_told(mini, photo, monkeypatch, ins
         assert ("and 2 more" in line) == instruction.startswith("b1")
 
 
-def test_a_negative_prompt_is_read_alike_and_one_line_tells_of_both(mini, photo, monkeypatch):
-    got: list[str] = []
-    embed = mini.backend._embed
-    monkeypatch.setattr(mini.backend, "_embed", lambda text: got.append(text) or embed(text))
+def test_a_negative_prompt_is_read_alike_and_one_line_tells_of_both(mini, photo, encoded):
     asked = {"prompt": "a blue hat, warme Farben", "negative_prompt": "blurry, a blue hat, trop de vert, mehr rot"}
     result = mini.colorize(photo, make_options(**asked, size_px=64, guidance_scale=2.0))
-    assert got == [WARM, f"{DEFAULT_PROMPT}, mostly red"] and result.negative_prompt == asked["negative_prompt"]
+    assert encoded == [WARM, f"{DEFAULT_PROMPT}, mostly red"] and result.negative_prompt == asked["negative_prompt"]
     (line,) = result.warnings
     assert "“a blue hat”, “blurry”, “trop de vert”" in line
     assert mini.info.read(mini.info.resolve(make_options(negative_prompt="blurry")))[0].negative_prompt == ""
@@ -131,8 +142,8 @@ def test_what_was_taught_is_read_to_the_character():
 
 def test_known_prompts_give_the_pixels_that_they_gave(mini, photo):
     """Against the encoder's own numbers, without any reading of instructions."""
-    plain = Colorizer.load("mini", device="cpu", runtime="onnx")
-    plain.backend.info = dataclasses.replace(plain.info, words=None)
+    pipeline = load_onnx_pipeline(find_model("mini"))
+    plain = Colorizer(OnnxBackend(dataclasses.replace(pipeline, info=dataclasses.replace(pipeline.info, words=None))))
     for prompt in (*COLORIZE_PROMPTS[::6], WARM, MUTED, f"{COLORIZE_PROMPTS[25]} with a lot of blue", BLUE, ""):
         options = make_options(prompt=prompt, size_px=64)
         np.testing.assert_array_equal(mini.colorize(photo, options).rgb, plain.colorize(photo, options).rgb)
@@ -141,19 +152,18 @@ def test_known_prompts_give_the_pixels_that_they_gave(mini, photo):
 def test_a_model_without_a_list_gets_all_words(tiny_pipeline, tmp_path):
     """And one with a list by torch as by ONNX Runtime."""
     shutil.copytree(tiny_pipeline(), tmp_path / "tiny")
-    gray, asked = np.full((16, 16), 90, np.uint8), make_options(steps=2, prompt="a red dress", guidance_scale=3.0)
+    gray, asked = np.full((1, 32, 32), 0.4, np.float32), make_options(steps=2, prompt="a red dress", guidance_scale=3.0)
 
-    def colorize(options):
+    def colorize(options, **listed):
+        (tmp_path / "tiny" / "chromatune.json").write_text(json.dumps({"prompt": DEFAULT_PROMPT, **listed}))
         backend = TorchBackend(load_pipeline(str(tmp_path / "tiny"), device="cpu"))
-        (output,) = Colorizer(backend).model_outputs([gray], options)
-        return output.rgb, backend.warnings_of(output.options)
+        resolved = backend.info.resolve(options)
+        return backend(gray, [resolved]).rgb, backend.warnings_of(resolved)
 
     free, told = colorize(asked)
     own, _ = colorize(make_options(steps=2, guidance_scale=3.0))
     assert told == () and not np.array_equal(free, own)
-    known = {"prompt": DEFAULT_PROMPT, "words": sorted(TAUGHT)}
-    (tmp_path / "tiny" / "chromatune.json").write_text(json.dumps(known))
-    bound, told = colorize(asked)
+    bound, told = colorize(asked, words=sorted(TAUGHT))
     assert "“a red dress”" in told[0]
     np.testing.assert_array_equal(bound, own)
 

@@ -58,12 +58,11 @@ def read_instruction(instruction: str, words: Collection[str], default: str = DE
     begins_as_taught = head or (clauses[0].is_base if clauses else not instruction.strip())
     if begins_as_taught and all(each.is_as_taught for each in clauses):
         return Reading(instruction)
-    bases = [head] if head else [each.text for each in clauses if each.is_base]
     looks = dict.fromkeys(look for each in clauses for look in each.looks)
     left_out = tuple(dict.fromkeys(part for each in clauses for part in each.left_out))
-    if not bases and not looks:
+    if not head and not looks:
         return Reading("", left_out)
-    text = ", ".join(bases) or default
+    text = head or default
     for look in looks:
         text = with_attribute(text, (HUE_FORMS if look in HUE_DEGREES else ATTRIBUTE_FORMS)[0], look)
     return Reading(text, left_out)
