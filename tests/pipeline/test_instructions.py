@@ -188,3 +188,27 @@ def test_each_language_has_all_looks(language):
         text = read_instruction(word, TAUGHT).text
         form = prompts.HUE_FORMS[0] if look in prompts.HUE_DEGREES else prompts.ATTRIBUTE_FORMS[0]
         assert text == with_attribute(DEFAULT_PROMPT, form, look)
+
+
+def test_any_text_becomes_taught_words_that_stay_as_they_are():
+    table = tomllib.loads(WORDS_FILE.read_text(encoding="utf-8"))
+    others = [word for language in table.values() for words in language.values() for word in words.split()]
+    pieces = [
+        *sorted(TAUGHT),
+        *others,
+        *COLORIZE_PROMPTS,
+        *",.;-'\n\x00\u200b\ud800",
+        "dress",
+        "ΰ",
+        "İ",
+        "🙂",
+        "ﬁ",
+        "1950",
+    ]
+    rng = np.random.default_rng(3)
+    for count in rng.integers(1, 12, 3000):
+        instruction = " ".join(pieces[index] for index in rng.integers(len(pieces), size=count))
+        reading = read_instruction(instruction, TAUGHT)
+        assert knows(TAUGHT, reading.text), instruction
+        assert read_instruction(reading.text, TAUGHT) == Reading(reading.text), instruction
+        assert not (reading.left_out and reading.text == instruction), instruction
