@@ -193,18 +193,8 @@ def test_each_language_has_all_looks(language):
 def test_any_text_becomes_taught_words_that_stay_as_they_are():
     table = tomllib.loads(WORDS_FILE.read_text(encoding="utf-8"))
     others = [word for language in table.values() for words in language.values() for word in words.split()]
-    pieces = [
-        *sorted(TAUGHT),
-        *others,
-        *COLORIZE_PROMPTS,
-        *",.;-'\n\x00\u200b\ud800",
-        "dress",
-        "ΰ",
-        "İ",
-        "🙂",
-        "ﬁ",
-        "1950",
-    ]
+    strange = "dress 1950 ΰ İ 🙂 ﬁ , . ; - ' \x00 \u200b \ud800".split(" ")
+    pieces = [*sorted(TAUGHT), *others, *COLORIZE_PROMPTS, *strange, "\n"]
     rng = np.random.default_rng(3)
     for count in rng.integers(1, 12, 3000):
         instruction = " ".join(pieces[index] for index in rng.integers(len(pieces), size=count))

@@ -122,7 +122,7 @@ def prompt_warnings(options: ResolvedOptions, info: ModelInfo, tokenizer: Prompt
     more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
     return (
         f"left out of the instruction, as the model was not taught it: {named}{more}; to color one thing, paint it "
-        "(chromatune serve, or --hints)",
+        "(the brush of chromatune serve, or --hints)",
         *cut,
     )
 
