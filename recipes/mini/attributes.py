@@ -27,7 +27,7 @@ def hue_shares(lab: np.ndarray, min_chroma: float = 15.0) -> dict[str, float]:
 
 SKIN_HUE_WIDTH = 25.0  # degrees: what a named hue leaves as it is
 FEWEST_CHROMA = 8.0  # pixels below it have no hue worth keeping
-WORDS = ("warm", "cool", "vivid", "muted", *HUE_DEGREES)
+WORDS = (*prompts.ATTRIBUTES, *HUE_DEGREES)
 
 
 def retouched(rgb_u8: np.ndarray, word: str, rng: np.random.Generator) -> np.ndarray:
@@ -84,7 +84,7 @@ def attribute_prompt(prompt: str, rgb_u8: np.ndarray, rng: np.random.Generator) 
         options.append("cool")
     # Orange at skin's chroma is every face: a named hue must cover much, or stand out from skin.
     hues = [name for name, share in hue_shares(lab).items() if share > (0.5 if name in ("orange", "red") else 0.2)]
-    options = [*options, *hues, *hues] or ["natural"]
+    options = [*options, *hues, *hues] or [prompts.NO_ATTRIBUTE]
     return said(prompt, options[int(rng.integers(len(options)))], rng)
 
 

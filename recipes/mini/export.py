@@ -29,6 +29,7 @@ from chromatune.pipeline import (
     write_graphs,
     write_training_data,
 )
+from chromatune.prompts import taught_words
 from chromatune.reports import markdown_table
 
 DESCRIPTIONS = {
@@ -78,6 +79,8 @@ def export(
                 photo_encoder=None if painter.photo_encoder is None else stored(painter.photo_encoder),
             )
             defaults = settings["defaults"][name] | described
+            if name == "mini":  # mini-base stands for models that get all words
+                defaults |= {"words": taught_words()}
             complete = partial(
                 _complete,
                 seen=[*seen, *(() if painter.photo_encoder is None else (IMAGENET,)), *own],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 DEFAULT_PROMPT = "colorize the photo"
 
 SINGLE_PROMPT = (DEFAULT_PROMPT,)
@@ -61,6 +63,8 @@ HUE_DEGREES = {
     "cyan": 200.0, "blue": 275.0, "purple": 312.0, "pink": 355.0,
 }  # fmt: skip
 NAMED_HUES = tuple(HUE_DEGREES)
+ATTRIBUTES = ("warm", "cool", "vivid", "muted")
+NO_ATTRIBUTE = "natural"  # said in training of photos that have none of these
 SKIN_HUE_DEGREES = 55.0  # of all complexions, within about 25
 
 # How an attribute follows the instruction; `{}` takes the word.
@@ -74,3 +78,10 @@ def with_attribute(prompt: str, form: str, word: str) -> str:
     `("colorize it", ", {} colors", "warm")` gives "colorize it, warm colors".
     """
     return prompt + form.format(word)
+
+
+def taught_words() -> tuple[str, ...]:
+    """Return the words, in order, of all instructions that the small colorizer is trained with."""
+    forms = (form.format("") for form in (*ATTRIBUTE_FORMS, *HUE_FORMS))
+    text = " ".join([*COLORIZE_PROMPTS, *forms, *ATTRIBUTES, NO_ATTRIBUTE, *NAMED_HUES])
+    return tuple(sorted(set(re.findall(r"\w+", text))))

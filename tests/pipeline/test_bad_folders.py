@@ -242,6 +242,14 @@ def test_a_pickle_beside_or_instead_of_the_weights_is_never_read(folder, part, t
         ("chromatune.json", {"size_px": "wide"}, "size_px"),
         ("chromatune.json", {"vivid": -1}, "vivid"),
         ("chromatune.json", {"prompt": "red " * 10**6}, "prompt"),
+        ("chromatune.json", {"words": "red"}, "chromatune.json has words"),
+        ("chromatune.json", {"words": []}, "chromatune.json has words"),
+        ("chromatune.json", {"words": ["red"] * 2001}, "chromatune.json has words"),
+        ("chromatune.json", {"words": ["red", "r" * 41]}, "chromatune.json has words.1"),
+        ("chromatune.json", {"words": ["red", 7]}, "chromatune.json has words.1"),
+        ("chromatune.json", {"words": ["two words"]}, "words in lower case, each alone"),
+        ("chromatune.json", {"words": ["Red"]}, "words in lower case, each alone"),
+        ("chromatune.json", {"words": ["r\x1b[31med"]}, "words in lower case, each alone"),
     ],
 )  # fmt: skip
 def test_absurd_settings_are_named_before_anything_is_built(folder, name, changes, said):

@@ -168,7 +168,7 @@ def test_several_photos_in_one_call_each_with_its_seed(mini):
 
 
 def test_what_is_cut_of_an_instruction_is_told_alike(both):
-    options = make_options(prompt="red " * 100, negative_prompt="blue, " * 60)
+    options = make_options(prompt="colorize " * 100, negative_prompt="add color, " * 60)
     told = [each.backend.warnings_of(each.info.resolve(options)) for each in both]
     assert told[0] == told[1] and len(told[0]) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_a_folder_with_other_things_is_never_replaced(tiny_pipeline, tmp_path):
     (tmp_path / "empty").mkdir()
     check_replaceable(tmp_path / "empty")
     check_replaceable(tmp_path / "not there")
+
+
+def test_a_lora_has_no_list_of_words_but_its_own(tiny_pipeline_dir, tmp_path):
+    """It may have been trained with any words, whatever its base was taught."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_pipeline_dir, base)
+    (base / "chromatune.json").write_text(json.dumps({"words": ["colorize", "red"]}))
+    assert model_info(str(base)).words == ("colorize", "red")
+    unet = add_lora(open_model(str(base)).unet)
+    for name, defaults, words in (("free", {}, None), ("bound", {"words": ["colorize"]}, ("colorize",))):
+        save_lora(unet, tmp_path / name, base=str(base), card="", defaults=defaults)
+        assert model_info(str(tmp_path / name)).words == words
 
 
 def test_a_lora_that_is_not_merged_is_no_pipeline(tiny_pipeline, tmp_path):

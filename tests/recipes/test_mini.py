@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from chromatune.prompts import taught_words
+
 
 def run(root: Path, monkeypatch: pytest.MonkeyPatch, work: str, *extra: str) -> None:
     import make
@@ -49,6 +51,7 @@ def test_all_stages_make_a_pair_that_opens(recipe, monkeypatch):
     assert len(seen.photos) == len(files) > 20
     for name in ("mini", "mini-base"):
         assert read_training_data(str(models / name)) == (seen,)
+    assert own["words"] == list(taught_words()) and "words" not in base
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-base"])

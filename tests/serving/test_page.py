@@ -220,6 +220,19 @@ def test_words_versions_and_strength(visit, files):
     assert sum(url.endswith("/versions") for url in page.requests) == passes
 
 
+def test_what_is_left_out_of_an_instruction_is_named_below_it(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    before, count = page.shown(), page.changes
+    assert not page.page.is_visible("#notes")
+    page.page.fill("#words", "A woman in a red dress, blue floor")
+    page.page.keyboard.press("Enter")
+    page.after_change(count)
+    page.until("!document.getElementById('notes').hidden")
+    assert "“A woman in a red dress”, “blue floor”" in page.page.inner_text("#notes")
+    np.testing.assert_array_equal(page.shown(), before)
+
+
 def test_several_photos_a_failure_and_an_archive(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(*files)

@@ -129,6 +129,16 @@ def test_guidance_only_where_conditions_were_dropped(tiny_stable_diffusion):
         assert (info.guidance_scale, info.image_guidance_scale) == scales
 
 
+def test_a_list_of_taught_words_stays_where_training_adds_none(tiny_stable_diffusion):
+    bare = load_initial_model(str(tiny_stable_diffusion(8)))
+    info = dataclasses.replace(bare.pipeline.info, words=("colorize", "the", "photo"))
+    taught = dataclasses.replace(bare, pipeline=dataclasses.replace(bare.pipeline, info=info))
+    known, more = ["Colorize the photo!", "the photo"], ["colorize the photo", "like an autochrome"]
+    for prompts, kept in ((known, info.words), ({"a": "colorize"}, info.words), (more, None), ({"a": more[1]}, None)):
+        assert run.run_info(taught, TrainSettings(), prompts).words == kept
+    assert run.run_info(bare, TrainSettings(), known).words is None
+
+
 def test_the_papers_result_samples_as_its_base_does(tiny_stable_diffusion):
     """20 steps of ancestral Euler with guidance 7 and 1.5, at 256 px, before and after: only the weights differ."""
     bare = load_initial_model(str(tiny_stable_diffusion(8)))

@@ -262,6 +262,7 @@ def settings_key(settings: ArchiveSettings) -> str:
     Raises:
         ModelError: the model is unknown.
     """
-    resolved = dataclasses.asdict(model_info(settings.model).resolve(settings.options))
-    facts = {"options": resolved, "weights": weights_hash(settings.model), "pixels": PIXELS_VERSION}
+    info = model_info(settings.model)
+    read, _ = info.read(info.resolve(settings.options))  # what the model gets, not how it was said
+    facts = {"options": dataclasses.asdict(read), "weights": weights_hash(settings.model), "pixels": PIXELS_VERSION}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ onnx_checks.py    the same of ONNX graphs, and whether they fit each other
 onnx_operators.py operators that a graph may have: the sizes of what each makes, and what it takes
 onnx_budget.py    what a graph takes, known before it is opened and before each pass
 schedules.py      noise, timesteps, steps and guidance, the same for both runtimes and for training
+instructions.py   instructions in any words ⇒ those that a model was taught; words.toml has the others
 truncation.py     prompts ⇒ tokens without torch, and warnings of what is cut off
 backend.py        what every backend offers: gray photos ⇒ small RGB
 onnx_backend.py   graphs ⇒ a backend by ONNX Runtime

@@ -3,6 +3,7 @@ from .backend import BackendOutput as BackendOutput
 from .backend import Features as Features
 from .checks import read_header as read_header
 from .checks import read_json as read_json
+from .instructions import knows as knows
 from .latents import decode as decode
 from .latents import decode_latents as decode_latents
 from .latents import draw_latents as draw_latents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from chromatune.errors import MissingExtraError, ModelError, first_line, printable, shown
 from chromatune.files import open_regular
 from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
+from chromatune.pipeline.instructions import read_instruction
 from chromatune.prompts import DEFAULT_PROMPT
 
 MODELS_DIR = Path(__file__).parents[1] / "models"
@@ -36,6 +38,16 @@ STOCK_DEFAULTS = {
     "prompt": DEFAULT_PROMPT,
     "vivid": 0.0,
 }
+MOST_WORDS = 2000  # that a model says it was taught
+
+
+def _one_word(text: str) -> str:
+    if not text.isprintable() or text != text.casefold() or text.split() != [text]:
+        raise ValueError("accepted: words in lower case, each alone")
+    return text
+
+
+TaughtWord = Annotated[str, Field(max_length=40), AfterValidator(_one_word)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class ModelInfo:
     # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
     vivid: Annotated[float, Field(ge=0, le=2)]
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
+    # That it was taught, where it knows no others; None: it gets instructions as they are
+    words: Annotated[tuple[TaughtWord, ...], Field(min_length=1, max_length=MOST_WORDS)] | None = None
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """Return the options with this model's own values for those that are None.
@@ -63,6 +77,20 @@ class ModelInfo:
         if options.vivid is None:
             own["vivid"] = self.vivid if options.steps is None else 0.0
         return ResolvedOptions(**(options.model_dump() | own))
+
+    def read(self, options: ResolvedOptions) -> tuple[ResolvedOptions, tuple[str, ...]]:
+        """Return the options with the instructions that the text encoder gets, and what is left out of them.
+
+        See `read_instruction`. Where nothing is left, the prompt is the model's own, the negative prompt none.
+        """
+        if self.words is None:
+            return options, ()
+        words = frozenset(self.words)
+        prompt = read_instruction(options.prompt, words, self.prompt)
+        negative = read_instruction(options.negative_prompt, words, self.prompt)
+        text = self.prompt if options.prompt.strip() and not prompt.text else prompt.text
+        left_out = tuple(dict.fromkeys((*prompt.left_out, *negative.left_out)))
+        return dataclasses.replace(options, prompt=text, negative_prompt=negative.text), left_out
 
 
 @dataclass(frozen=True)
@@ -109,7 +137,9 @@ def find_model(name: str) -> ModelFiles:
         if folder in folders:
             raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
         folders.append(folder)
-        defaults = _read_defaults(str(base), folder) | {k: v for k, v in defaults.items() if k != "base"}
+        # What the base was taught says nothing of a LoRA that was trained with any words
+        own = {"words": None} | {key: value for key, value in defaults.items() if key != "base"}
+        defaults = _read_defaults(str(base), folder) | own
     pipeline = folders[-1]
     defaults.pop("base", None)
     index = _read_index(name, pipeline)
@@ -132,7 +162,7 @@ def read_info(files: ModelFiles) -> ModelInfo:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
         problem = first_problem(error)
-        file = DEFAULTS_FILE if problem.field in known else "unet/config.json"
+        file = DEFAULTS_FILE if problem.field.split(".")[0] in known else "unet/config.json"
         raise ModelError(f"{files.name}: {file} has {problem}; mend it, or download the model again") from None
 
 

@@ -26,7 +26,7 @@ from chromatune.pipeline.schedules import (
     make_schedule,
     noise_generator,
 )
-from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
+from chromatune.pipeline.truncation import PromptTokenizer, prompt_warnings
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -174,8 +174,8 @@ class OnnxBackend:
             raise ModelError(f"{self.info.name}: {problem}; download the model again, or give another")
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """Return a line for each instruction that is longer than the text encoder reads."""
-        return truncation_warnings(options, self.pipeline.tokenizer)
+        """Return a line on what is left out of the instructions, and one for each that is too long to be read."""
+        return prompt_warnings(options, self.info, self.pipeline.tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
         """Return the photo encoder's features; see `Backend.features`.
@@ -222,7 +222,7 @@ class OnnxBackend:
         self, condition: np.ndarray, residuals: dict[str, np.ndarray], options: Sequence[ResolvedOptions]
     ) -> np.ndarray:
         """Sample color latents (B, 4, h, w), scaled, for condition latents of the same shape, as by torch."""
-        first, (class_name, config) = options[0], self.pipeline.scheduler
+        first, (class_name, config) = self.info.read(options[0])[0], self.pipeline.scheduler
         schedule = make_schedule(class_name, config, first.steps)
         assert schedule is not None  # it was known when the model was opened
         generators = [noise_generator(each.seed) for each in options]

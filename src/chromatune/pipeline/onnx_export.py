@@ -44,7 +44,7 @@ LARGEST_CARD_BYTES = 4 << 20
 MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
 DEFAULTS = (
     "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
-    "vivid",
+    "vivid", "words",
 )  # fmt: skip
 OPSET = 20  # the first with Gelu as one operator
 PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so
@@ -138,7 +138,8 @@ def largest_difference(pipeline: Pipeline, folder: Path) -> float:
 
 def defaults_of(info: ModelInfo) -> dict[str, Any]:
     """Return the contents of a model's `chromatune.json`."""
-    return {name: getattr(info, name) for name in DEFAULTS}
+    values = {name: getattr(info, name) for name in DEFAULTS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _halved(pipeline: Pipeline) -> Pipeline:

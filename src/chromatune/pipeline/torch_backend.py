@@ -27,7 +27,7 @@ from chromatune.pipeline.schedules import (
     noise_generator,
 )
 from chromatune.pipeline.text import TextEmbedder
-from chromatune.pipeline.truncation import PromptTokenizer, truncation_warnings
+from chromatune.pipeline.truncation import PromptTokenizer, prompt_warnings
 
 
 class TorchBackend:
@@ -44,8 +44,8 @@ class TorchBackend:
         self._embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
 
     def warnings_of(self, options: ResolvedOptions) -> tuple[str, ...]:
-        """Return a line for each instruction that is longer than the text encoder reads."""
-        return truncation_warnings(options, self._tokenizer)
+        """Return a line on what is left out of the instructions, and one for each that is too long to be read."""
+        return prompt_warnings(options, self.info, self._tokenizer)
 
     def features(self, grays: np.ndarray) -> Features | None:
         """Return the photo encoder's features; see `Backend.features`."""
@@ -64,7 +64,7 @@ class TorchBackend:
             try:
                 pixels = _pixels(grays)
                 features = photo_features(self.pipeline, pixels)
-                first, encoder = options[0], self.pipeline.photo_encoder
+                first, encoder = self.info.read(options[0])[0], self.pipeline.photo_encoder
                 latents = sample(
                     self.pipeline,
                     encode_condition(self.pipeline, pixels),

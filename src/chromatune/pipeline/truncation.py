@@ -14,6 +14,7 @@ from chromatune.errors import ModelError, first_line, printable
 from chromatune.files import read_regular
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline.checks import AGAIN, LARGEST_TOKENIZER_BYTES, read_json, reason_of
+from chromatune.pipeline.model_files import ModelInfo
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE = "tokenizer.json"
 LONGEST_SHOWN = 30  # characters of a prompt in a warning
+MOST_NAMED = 5  # words or clauses in a warning
 PROMPTS_AT_ONCE = 10_000  # of many, so that their tokens are not all in memory
 
 
@@ -107,6 +109,22 @@ def _no_panic() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise RuntimeError(first_line(error)) from None
+
+
+def prompt_warnings(options: ResolvedOptions, info: ModelInfo, tokenizer: PromptTokenizer) -> tuple[str, ...]:
+    """Return a line on what is left out of the instructions, and one for each that is longer than can be read."""
+    read, left_out = info.read(options)
+    cut = truncation_warnings(read, tokenizer)
+    if not left_out:
+        return cut
+    short = (part if len(part) <= LONGEST_SHOWN else f"{part[:LONGEST_SHOWN]}…" for part in left_out[:MOST_NAMED])
+    named = ", ".join(f"“{printable(part)}”" for part in short)
+    more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+    return (
+        f"left out of the instruction, as the model was not taught it: {named}{more}; to color one thing, paint it "
+        "(the brush of chromatune serve, or --hints)",
+        *cut,
+    )
 
 
 def truncation_warnings(options: ResolvedOptions, tokenizer: PromptTokenizer) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from chromatune.pipeline import (
     ModelInfo,
     Pipeline,
     TrainingSet,
+    knows,
     read_json,
     read_training_data,
     truncated_prompts_warning,
@@ -130,18 +131,25 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
     initial, seen = load_initial_model(model), read_training_data(model)
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
-    scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings)
+    scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings, prompts)
     split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
     pipeline = dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler)
     return Start(prompts, split, skipped, pipeline, seen)
 
 
-def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
-    """Return how the run samples: the model's own defaults, and no guidance where nothing was dropped in training."""
+def run_info(
+    initial: InitialModel, settings: TrainSettings, prompts: Sequence[str] | Mapping[str, str] = ()
+) -> ModelInfo:
+    """Return how the run samples: the model's own defaults, and no guidance where nothing was dropped in training.
+
+    Its list of taught words stays if `prompts`, which it is trained with, have no others.
+    """
     own, given, multiple_px = initial.pipeline.info, initial.defaults, initial.pipeline.multiple_px
     size_px = settings.size_px or round(own.size_px * settings.size_scale)
     size_px = max(multiple_px, round(size_px / multiple_px) * multiple_px)
     unguided = settings.dropout == 0
+    texts = prompts.values() if isinstance(prompts, Mapping) else prompts
+    words = own.words if own.words is not None and all(knows(own.words, text) for text in set(texts)) else None
 
     def scale(name: str) -> float:
         """Guidance by the settings, else the model's own, else none where nothing was dropped."""
@@ -157,6 +165,7 @@ def run_info(initial: InitialModel, settings: TrainSettings) -> ModelInfo:
         steps=settings.sampling_steps or own.steps,
         guidance_scale=scale("guidance_scale"),
         image_guidance_scale=scale("image_guidance_scale"),
+        words=words,
         vivid=0.0,  # the model's own was chosen with the weights that the training replaces
     )
 

@@ -304,12 +304,13 @@ class VideoRun:
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
         """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
         options = self.options
-        resolved = model_info(options.model).resolve(options.colorize_options)
+        info = model_info(options.model)
+        read, _ = info.read(info.resolve(options.colorize_options))  # what the model gets, not how it was said
         facts = {
             "version": chromatune.__version__,
             "video": self._fingerprint,
             "model": [options.model, weights_hash(options.model), options.runtime],
-            "options": asdict(resolved) | {"strength": 1},  # it acts when frames are written
+            "options": asdict(read) | {"strength": 1},  # it acts when frames are written
             "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
         }
         for shot in self.shots:

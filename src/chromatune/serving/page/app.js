@@ -138,9 +138,9 @@ class Page {
     this.hand.draw(photo);
     this.words.draw(photo);
     if (!photo) return;
-    const { model, seed, steps, warnings } = photo.active.facts;
-    $("facts").textContent = [`${photo.name} · ${photo.width} × ${photo.height} · ${model}, seed ${seed}, ${steps} ` +
-      `${steps === 1 ? "step" : "steps"}`, ...warnings].join(" · ");
+    const { model, seed, steps } = photo.active.facts;
+    $("facts").textContent = `${photo.name} · ${photo.width} × ${photo.height} · ${model}, seed ${seed}, ${steps} ` +
+      (steps === 1 ? "step" : "steps");
   }
 
   async _download() {

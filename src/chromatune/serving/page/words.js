@@ -42,6 +42,8 @@ export class Words {
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
       $("model").value = facts.model;
+      $("notes").textContent = facts.warnings.join(" · ");
+      $("notes").hidden = !facts.warnings.length;
       this._noteChoices();
     }
     this._drawVersions(photo);
