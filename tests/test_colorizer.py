@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ColorizeResult, PhotoSource, Request, shrink
+from chromatune.colorizer import Colorizer, ColorizeResult, PhotoSource, Request
 from chromatune.errors import PhotoError
 from chromatune.options import ResolvedOptions, make_options
 from chromatune.pipeline import BackendOutput, ModelInfo, TorchBackend
@@ -224,8 +224,8 @@ def test_extreme_sizes_run(colorizer):
 
 def test_shrink_averages_areas():
     gray = np.array([[0, 255], [255, 255]], np.uint8)
-    np.testing.assert_allclose(shrink(gray, (1, 1)), 0.75, atol=2 / 255)
-    assert shrink(np.full((4, 4), 65535, np.uint16), (8, 8)).max() == 1.0
+    np.testing.assert_allclose(color.shrink(gray, (1, 1)), 0.75, atol=2 / 255)
+    assert color.shrink(np.full((4, 4), 65535, np.uint16), (8, 8)).max() == 1.0
 
 
 def test_model_that_gives_nan_is_one_clear_error(tiny_pipeline_dir):

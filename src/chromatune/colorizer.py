@@ -42,6 +42,7 @@ class ColorizeResult:
     model: str
     runtime: str = ""  # the library that ran the model: "onnx" or "torch"
     warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
+    restored: tuple[str, ...] = ()  # what was repaired in the copy that the model was shown, a few words each
 
     @property
     def image(self) -> Image.Image:
@@ -73,6 +74,7 @@ class ModelOutput:
     rgb: np.ndarray  # (h, w, 3) float32 sRGB 0..1, at the size of the model's own pass
     options: ResolvedOptions
     seconds: float  # wall time of the pass; in a batch, this photo's share
+    view: color.View  # what the model was shown
     hints: Hints = Hints()  # of the request
     references: tuple[Reference, ...] = ()  # of the request
     features: Mapping[int, np.ndarray] | None = None  # of the photo encoder in that pass, where hints need them
@@ -87,12 +89,14 @@ class Request:
         options: prompt, seed, steps …; by default the model's own.
         hints: colors that are known at some of its pixels.
         like: photos in color that show the same things, see `Colorizer.reference`.
+        levels: how tones are stretched for the model, such as those of a whole shot; None for the photo's own.
     """
 
     photo: PhotoSource
     options: ColorizeOptions = ColorizeOptions()
     hints: Hints = Hints()
     like: tuple[Reference, ...] = ()
+    levels: color.Levels | None = None
 
 
 class Colorizer:
@@ -229,6 +233,7 @@ class Colorizer:
             model=self.info.name,
             runtime=self.backend.runtime,
             warnings=self.backend.warnings_of(resolved),
+            restored=output.view.notes,
         )
 
     def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
@@ -239,6 +244,8 @@ class Colorizer:
             vivid: see `color.vivid`; None for the output's own.
         """
         chroma = color.chroma_of(output.rgb)
+        if output.view.chroma_gain != 1:
+            chroma *= np.float32(output.view.chroma_gain)
         amount = output.options.vivid if vivid is None else vivid
         return color.vivid(chroma, amount) if amount else chroma  # without, as it was sampled, bit for bit
 
@@ -252,20 +259,26 @@ class Colorizer:
         chroma = self.chroma(output, vivid)
         if output.features is not None:
             return HintedChroma(output.photo, chroma, output.features, output.references)
-        return self.hinted(output.photo, chroma, output.options.size_px, output.references)
+        return self.hinted(output.photo, chroma, output.options, output.references)
 
     def hinted(
-        self, photo: Photo, chroma: np.ndarray, size_px: int | None = None, references: Sequence[Reference] = ()
+        self,
+        photo: Photo,
+        chroma: np.ndarray,
+        options: ColorizeOptions | ResolvedOptions | None = None,
+        references: Sequence[Reference] = (),
     ) -> HintedChroma:
         """Return any chroma of a photo with its correction field.
 
         Args:
             photo: as it was read.
             chroma: (h, w, 2) float32, (Cb, Cr), of any size.
-            size_px: short side at which the photo encoder looks at it; by default the model's own.
+            options: with the short side, and the view, at which the photo encoder looks at it; by default the model's.
             references: see `Request.like`.
         """
-        features = self._features([photo.gray], size_px)
+        options = options or ColorizeOptions()
+        size = self.small_size(photo.height_px, photo.width_px, options.size_px)
+        features = self._features([_view(photo.gray, size, options.view).gray])
         return HintedChroma(photo, chroma, None if features is None else features[0], references)
 
     def reference(self, photo: PhotoSource) -> Reference:
@@ -277,7 +290,8 @@ class Colorizer:
         """
         read = _read(photo)
         check_reference(read)
-        views = self._features([read.gray, np.ascontiguousarray(read.gray[:, ::-1])])
+        view = color.restored_view(read.gray, self.small_size(read.height_px, read.width_px)).gray
+        views = self._features([view, np.ascontiguousarray(view[:, ::-1])])
         if views is None or not can_compare(views[0]):
             raise OptionsError(
                 f"{self.info.name} has no photo encoder to compare photos by; give a model that has one, such as mini, "
@@ -286,11 +300,10 @@ class Colorizer:
             )
         return make_reference(read, views)
 
-    def _features(self, grays: Sequence[np.ndarray], size_px: int | None = None) -> list[dict[int, np.ndarray]] | None:
-        """Return the photo encoder's features of (H, W) grays of one size each; None without a photo encoder."""
-        size = self.small_size(grays[0].shape[0], grays[0].shape[1], size_px)
-        found = self.backend.features(np.stack([shrink(gray, size) for gray in grays]))
-        return None if found is None else [_row(found, index) for index in range(len(grays))]
+    def _features(self, views: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]] | None:
+        """Return the photo encoder's features of (h, w) float32 views of one size; None without a photo encoder."""
+        found = self.backend.features(np.stack(views))
+        return None if found is None else [_row(found, index) for index in range(len(views))]
 
     def _open(self, request: Request) -> _OpenRequest | PhotoError:
         options = self.info.resolve(request.options)
@@ -301,7 +314,7 @@ class Colorizer:
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
-        return _OpenRequest(photo, options, request.hints, request.like)
+        return _OpenRequest(photo, options, request.hints, request.like, request.levels)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
         """Return height and width in pixels of the model's own pass, multiples of what the model can halve.
@@ -320,13 +333,14 @@ class Colorizer:
         for size, indices in self._groups(readable):
             start = time.perf_counter()
             opened = [readable[index] for index in indices]
-            grays = np.stack([shrink(each.photo.gray, size) for each in opened])  # (B, h, w)
+            views = [_view(each.photo.gray, size, each.options.view, each.levels) for each in opened]
+            grays = np.stack([view.gray for view in views])  # (B, h, w)
             found = self.backend(grays, [each.options for each in opened], any(each.hinted for each in opened))
             seconds = (time.perf_counter() - start) / len(indices)
             for row, (index, each) in enumerate(zip(indices, opened, strict=True)):
                 features = _row(found.features, row) if found.features and each.hinted else None
                 outputs[index] = ModelOutput(
-                    each.photo, found.rgb[row], each.options, seconds, each.hints, each.references, features
+                    each.photo, found.rgb[row], each.options, seconds, views[row], each.hints, each.references, features
                 )
         for index, given in enumerate(window):
             yield given if isinstance(given, PhotoError) else outputs.pop(index)
@@ -353,6 +367,7 @@ class _OpenRequest:
     options: ResolvedOptions
     hints: Hints
     references: tuple[Reference, ...]
+    levels: color.Levels | None
 
     @property
     def hinted(self) -> bool:
@@ -360,12 +375,11 @@ class _OpenRequest:
         return bool(self.hints or self.references)
 
 
-def shrink(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Full size ⇒ model size: (H, W) uint8 or uint16 -> (h, w) float32 0..1, averaged over areas."""
-    scale = np.float32(1 / np.iinfo(gray.dtype).max)
-    smaller = size[0] <= gray.shape[0] and size[1] <= gray.shape[1]
-    resized = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-    return resized.astype(np.float32) * scale
+def _view(gray: np.ndarray, size: tuple[int, int], view: str, levels: color.Levels | None = None) -> color.View:
+    """Full size ⇒ model size: (H, W) uint8 or uint16 -> what the model is shown, (h, w) float32 0..1."""
+    if view == "plain":
+        return color.View(color.shrink(gray, size))
+    return color.restored_view(gray, size, levels)
 
 
 def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:

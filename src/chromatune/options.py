@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -49,7 +49,7 @@ class ColorizeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: Annotated[str | None, MODELS_OWN] = Field(
-        None, max_length=1000, description="Instruction to the model, in plain English words."
+        None, max_length=1000, description="Instruction to the model, in plain words."
     )
     negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(
@@ -68,6 +68,9 @@ class ColorizeOptions(BaseModel):
     )
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, at which the model runs (the result keeps full size)."
+    )
+    view: Literal["restored", "plain"] = Field(
+        "restored", description="Show the model a copy with its tones stretched and scratches filled in, or as it is."
     )
     hint_reach: Annotated[float, Flag("--reach")] = Field(
         1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
@@ -89,6 +92,7 @@ class ResolvedOptions:
     strength: float
     vivid: float  # see `color.vivid`
     size_px: int  # short side of the model's own pass
+    view: Literal["restored", "plain"]  # see `color.restored_view`
     hint_reach: float
     hint_strength: float
     recompose: bool

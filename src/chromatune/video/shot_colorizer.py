@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from chromatune.color import grid_size, resize
+from chromatune.color import grid_size, measure_levels, resize
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.errors import PhotoError, VideoError, printable
 from chromatune.files import atomic_write, open_regular, prefetch
@@ -42,6 +43,7 @@ from chromatune.video.hint_propagation import propagate_hints
 KEYFRAME_STEP = 14  # frames from one keyframe to the next, at most
 STABILIZING_FRAMES = 2  # on either side of a keyframe
 WAITING = 2  # keyframes for each worker that wait for the model
+LEVELS_KEYFRAMES = 8  # the first of a shot, whose tones give the levels of all
 
 ROUNDS, ROUNDS_WITH_HINTS = 8, 2  # of keyframes taking their neighbors' chroma
 NEIGHBOR_WEIGHT = 0.5  # of either neighbor, over a keyframe's own
@@ -214,20 +216,26 @@ class ShotColorizer:
         )
 
     def _hinted(self, gray: np.ndarray, chroma: np.ndarray, references: tuple[Reference, ...] = ()) -> HintedChroma:
-        return self.colorizer.hinted(Photo(gray), chroma, self.options.size_px, references)
+        return self.colorizer.hinted(Photo(gray), chroma, self.options, references)
 
     def _outputs(self, keyframes: Iterator[Keyframe]) -> Iterator[tuple[Keyframe, ModelOutput]]:
-        """The keyframes and what the model gives for them, in their order; further ones are found meanwhile."""
+        """The keyframes and what the model gives for them, in their order; further ones are found meanwhile.
+
+        All of them are shown to the model with the levels of the first ones: else colors would change with the view.
+        """
+        first = list(islice(keyframes, LEVELS_KEYFRAMES))
+        levels = measure_levels([each.stabilized.astype(np.float32) / 255 for each in first]) if first else None
 
         def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
-            (output,) = self.colorizer.model_outputs([Request(Photo(keyframe.stabilized), self.options)])
+            request = Request(Photo(keyframe.stabilized), self.options, levels=levels)
+            (output,) = self.colorizer.model_outputs([request])
             if isinstance(output, PhotoError):
                 raise output
             return keyframe, output
 
         with (
             ThreadPoolExecutor(self.workers, "keyframes") as pool,
-            closing(prefetch(pool, run, keyframes, WAITING * self.workers)) as outputs,
+            closing(prefetch(pool, run, chain(first, keyframes), WAITING * self.workers)) as outputs,
         ):
             yield from outputs
 
