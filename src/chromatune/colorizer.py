@@ -42,6 +42,7 @@ class ColorizeResult:
     model: str
     runtime: str = ""  # the library that ran the model: "onnx" or "torch"
     warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
+    notes: tuple[str, ...] = ()  # what was done with this photo beside coloring it, a line each
 
     @property
     def image(self) -> Image.Image:
@@ -197,7 +198,7 @@ class Colorizer:
 
         Args:
             output: of `model_outputs`.
-            options: instead of the output's own: `recompose`, `strength`, `vivid`, `hint_reach` and
+            options: instead of the output's own: `recompose`, `strength`, `vivid`, `own_color`, `hint_reach` and
                 `hint_strength`, which act here.
             chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; the output's
                 hints are then ignored.
@@ -210,11 +211,11 @@ class Colorizer:
         resolved = output.options if options is None else self.info.resolve(options)
         if (output.hints or output.references) and chroma is None:
             check_recompose(resolved)
-            chroma = self.hinted_chroma(output, resolved.vivid).with_hints(
+            chroma = self.hinted_chroma(output, resolved).with_hints(
                 output.hints, reach=resolved.hint_reach, strength=resolved.hint_strength
             )
         if resolved.recompose:
-            small = self.chroma(output, resolved.vivid) if chroma is None else chroma
+            small = self.chroma(output, resolved) if chroma is None else chroma
             full = color.recompose(photo.gray, small, strength=resolved.strength)
         else:
             full = enlarge_raw(output.rgb, photo, resolved.strength)
@@ -229,27 +230,31 @@ class Colorizer:
             model=self.info.name,
             runtime=self.backend.runtime,
             warnings=self.backend.warnings_of(resolved),
+            notes=notes_of(photo, resolved),
         )
 
-    def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
+    def chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> np.ndarray:
         """Return the color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
 
         Args:
             output: of `model_outputs`.
-            vivid: see `color.vivid`; None for the output's own.
+            options: instead of the output's own: `vivid` and `own_color`, which act here.
         """
+        resolved = options or output.options
         chroma = color.chroma_of(output.rgb)
-        amount = output.options.vivid if vivid is None else vivid
-        return color.vivid(chroma, amount) if amount else chroma  # without, as it was sampled, bit for bit
+        if resolved.vivid:  # without, as it was sampled, bit for bit
+            chroma = color.vivid(chroma, resolved.vivid)
+        own = None if resolved.own_color == "replace" else output.photo.own_color
+        return chroma if own is None else own.put_into(chroma, resolved.own_color)
 
-    def hinted_chroma(self, output: ModelOutput, vivid: float | None = None) -> HintedChroma:
-        """Return the output's chroma with its correction field, for hints that change; `vivid` as in `chroma`.
+    def hinted_chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> HintedChroma:
+        """Return the output's chroma with its correction field, for hints that change; `options` as in `chroma`.
 
         Raises:
             OptionsError: `recompose` is off in the output's options.
         """
         check_recompose(output.options)
-        chroma = self.chroma(output, vivid)
+        chroma = self.chroma(output, options)
         if output.features is not None:
             return HintedChroma(output.photo, chroma, output.features, output.references)
         return self.hinted(output.photo, chroma, output.options.size_px, output.references)
@@ -366,6 +371,19 @@ def shrink(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     smaller = size[0] <= gray.shape[0] and size[1] <= gray.shape[1]
     resized = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
     return resized.astype(np.float32) * scale
+
+
+def notes_of(photo: Photo, options: ResolvedOptions) -> tuple[str, ...]:
+    """Return what is done with a photo beside coloring it, a line each."""
+    choice = options.own_color
+    own = photo.own_color if options.recompose and choice != "replace" else None
+    share = 0.0 if own is None else own.share(choice)
+    if not share:
+        return ()
+    done = "mixed in" if choice == "blend" else "kept"
+    what = "its colors" if own is not None and own.in_color else "stamps, pencil or tints"
+    percent = "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+    return (f"{done} the photo's own color in {percent} of it ({what}); --own-color replace colors all of it",)
 
 
 def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:

@@ -1,4 +1,5 @@
-from .color_detection import is_in_color as is_in_color
+from .color_detection import OwnColor as OwnColor
+from .color_detection import find_own_color as find_own_color
 from .color_detection import own_chroma as own_chroma
 from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size

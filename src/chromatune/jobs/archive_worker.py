@@ -93,7 +93,7 @@ class ArchiveRecord:
         result: key of the result.
         result_bytes: its size.
         pixels: of the photo.
-        warnings: what the user should know of how the photo was read, a line each.
+        warnings: what the user should know of how the photo was read, and what was done with it, a line each.
         notes: the same of the options: alike for all photos.
     """
 
@@ -178,7 +178,7 @@ class ArchiveWorker:
         with self._limiter.core():
             result = self._colorizer.colorize(photo, self._settings.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
-        warnings = photo.warnings, result.warnings
+        warnings = (*photo.warnings, *result.notes), result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
         modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from chromatune.cancellation import check_cancelled
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, notes_of
 from chromatune.editor import Editor
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
 from chromatune.hints import Hints, Reference
@@ -238,11 +238,14 @@ class LocalSession:
         self._versions_lock, self._suggest_lock = threading.Lock(), threading.Lock()
         with predictor.memory(request):
             self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+            _ = self._photo.own_color  # worked out here, in a thread
             self.version, self.facts = self._add_version(request.model, request.options)
 
     @property
     def nbytes(self) -> int:
-        arrays = self._photo.gray, self._photo.alpha, self._photo.rgb
+        own = self._photo.own_color
+        small = (None,) if own is None else (own.chroma, own.local, own.sure)
+        arrays = self._photo.gray, self._photo.alpha, self._photo.rgb, *small
         with self._versions_lock:
             editors = [version.editor for version in self._versions.values()]
         return (
@@ -287,7 +290,9 @@ class LocalSession:
             **photo_facts(self._photo), "model": model, "prompt": resolved.prompt, "seed": resolved.seed,
             "steps": resolved.steps, "variant_steps": colorizer.info.variant_steps,
             "seconds": round(output.seconds, 4),
-            "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved)],
+            "warnings": [
+                *self._photo.warnings, *colorizer.backend.warnings_of(resolved), *notes_of(output.photo, resolved)
+            ],
         }  # fmt: skip
         return number, facts
 
@@ -373,7 +378,8 @@ def encoded(result: ColorizeResult, model: str) -> EncodedImage:
     facts: Facts = {
         **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
         "negative_prompt": result.negative_prompt, "seed": result.seed, "steps": result.steps,
-        "seconds": round(result.seconds, 4), "warnings": [*result.photo.warnings, *result.warnings],
+        "seconds": round(result.seconds, 4),
+        "warnings": [*result.photo.warnings, *result.warnings, *result.notes],
     }  # fmt: skip
     return EncodedImage(result.encode(format_for(suffix)), suffix, facts)
 
