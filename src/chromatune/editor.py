@@ -178,8 +178,7 @@ class Editor:
 
     def _gray(self, max_pixels: int) -> np.ndarray:
         photo = self.output.photo
-        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
-        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
+        size = smaller_size(photo.height_px, photo.width_px, max_pixels)
         if size not in self._smaller:
             self._smaller = {size: cv2.resize(photo.gray, size[::-1], interpolation=cv2.INTER_AREA)}
         return self._smaller[size]
@@ -188,6 +187,12 @@ class Editor:
 def _ground(options: ResolvedOptions) -> _Ground:
     """Return the options of the chroma that hints correct."""
     return options.vivid, options.own_color
+
+
+def smaller_size(height_px: int, width_px: int, max_pixels: int) -> tuple[int, int]:
+    """Return the height and width, in proportion, at which a picture has at most so many pixels."""
+    scale = min(1.0, (max_pixels / (height_px * width_px)) ** 0.5)
+    return max(1, int(height_px * scale)), max(1, int(width_px * scale))
 
 
 def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple[np.ndarray, float]:

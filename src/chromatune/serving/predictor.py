@@ -147,6 +147,13 @@ class Session(Protocol):
             QueueFull: too many photos wait.
         """
 
+    async def original(self, max_pixels: int) -> EncodedImage:
+        """Return the photo as it was, with its own colors, for a screen; size and format as `preview`.
+
+        Raises:
+            QueueFull: too many wait.
+        """
+
     async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         """Return the photo for a screen, made smaller where it has more pixels: JPEG, or PNG with transparency.
 

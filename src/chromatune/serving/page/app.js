@@ -138,9 +138,10 @@ class Page {
     this.hand.draw(photo);
     this.words.draw(photo);
     if (!photo) return;
-    const { model, seed, steps, warnings } = photo.active.facts;
+    const { model, seed, steps, warnings, notes } = photo.active.facts;
+    const said = photo.ownColor === null ? warnings : warnings.filter((each) => !notes.includes(each)); // of the version
     $("facts").textContent = [`${photo.name} · ${photo.width} × ${photo.height} · ${model}, seed ${seed}, ${steps} ` +
-      `${steps === 1 ? "step" : "steps"}`, ...warnings].join(" · ");
+      `${steps === 1 ? "step" : "steps"}`, ...said].join(" · ");
   }
 
   async _download() {
