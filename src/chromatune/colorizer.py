@@ -17,7 +17,7 @@ import numpy as np
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
-from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
+from chromatune.images import Photo, encode_photo, inverted, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
 from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
 
@@ -134,6 +134,8 @@ class Colorizer:
         like: Sequence[PhotoSource | Reference] = (),
     ) -> ColorizeResult:
         """Return the photo in color, at its full size, with its own luminance (unless `options.recompose` is off).
+
+        With `options.invert` it is that of the positive.
 
         Args:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
@@ -306,6 +308,7 @@ class Colorizer:
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
+        photo = inverted(photo) if options.invert else photo
         return _OpenRequest(photo, options, request.hints, request.like)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:

@@ -79,6 +79,7 @@ class ColorizeOptions(BaseModel):
         description="The photo's own color: auto keeps stamps, pencil and hand-tinted spots on a gray or toned print; "
         "replace keeps none; keep keeps all local color; blend mixes it with the model's.",
     )
+    invert: bool = Field(False, description="Make a positive of a negative first; the result has its luminance.")
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
 
 
@@ -98,6 +99,7 @@ class ResolvedOptions:
     hint_reach: float
     hint_strength: float
     own_color: OwnColorChoice
+    invert: bool
     recompose: bool
 
 

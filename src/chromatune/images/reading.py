@@ -86,6 +86,11 @@ class Photo:
         return self.own_color is not None and self.own_color.in_color
 
 
+def inverted(photo: Photo) -> Photo:
+    """Return a negative as a positive, without its own colors, which are the film's: luma of white less the luma."""
+    return replace(photo, gray=photo.max_value - photo.gray, rgb=None)
+
+
 def read_photo(
     source: Source,
     *,

@@ -46,7 +46,7 @@ class ArchiveSettings:
         max_pixels: larger photos are refused.
         keep_times: a result gets its photo's time of last change.
         colored: what is done with photos that are in color already and have no painted layer: nothing, they are copied
-            as they are, or colorized like the others.
+            as they are, or colorized like the others, as all are with `options.invert`.
     """
 
     source: Store
@@ -172,7 +172,7 @@ class ArchiveWorker:
                 return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
             photo = read_photo(parts[0], name=label, strict=self._settings.strict, max_pixels=most)
             layer = parts[1] if len(parts) > 1 else None
-            if self._settings.colored != "recolor" and layer is None:
+            if self._settings.colored != "recolor" and not self._settings.options.invert and layer is None:
                 with self._limiter.core():
                     in_color = photo.in_color
                 if in_color:

@@ -17,6 +17,7 @@ export class Words {
     $("words").addEventListener("input", () => { this.typed = true; });
     $("again").addEventListener("click", () => this._colorize());
     $("model").addEventListener("change", () => this.page.current?.state === "done" && this._colorize());
+    $("invert").addEventListener("change", () => this._colorize());
     $("seed").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("more").addEventListener("click", () => this._more());
   }
@@ -30,6 +31,7 @@ export class Words {
     const options = { seed: Math.max(0, Math.floor(Number($("seed").value) || 0)) };
     const words = $("words").value.trim();
     if (words && words !== this.standard) options.prompt = words;
+    if ($("invert").checked) options.invert = true;
     return { model: $("model").value || null, options };
   }
 
@@ -42,6 +44,7 @@ export class Words {
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
       $("model").value = facts.model;
+      $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
     }
     this._drawVersions(photo);
