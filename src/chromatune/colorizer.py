@@ -378,15 +378,18 @@ def shrink(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def notes_of(photo: Photo, options: ResolvedOptions) -> tuple[str, ...]:
     """Return what is done with a photo beside coloring it, a line each."""
+    notes: tuple[str, ...] = ()
+    if not options.invert and photo.looks_negative:
+        notes = ("it looks like a negative; --invert makes a positive of it first",)
     choice = options.own_color
     own = photo.own_color if options.recompose and choice != "replace" else None
     share = 0.0 if own is None else own.share(choice)
     if not share:
-        return ()
+        return notes
     done = "mixed in" if choice == "blend" else "kept"
     what = "its colors" if own is not None and own.in_color else "stamps, pencil or tints"
     percent = "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
-    return (f"{done} the photo's own color in {percent} of it ({what}); --own-color replace colors all of it",)
+    return (*notes, f"{done} the photo's own color in {percent} of it ({what}); --own-color replace colors all of it")
 
 
 def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:

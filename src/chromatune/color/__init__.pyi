@@ -14,6 +14,7 @@ from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
 from .luminance import relative_chroma as relative_chroma
 from .luminance import vivid as vivid
+from .negatives import looks_negative as looks_negative
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize
 from .recomposition import shrunk_luma as shrunk_luma

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import numpy as np
 from PIL import Image
 
-from chromatune.color import OwnColor, find_own_color, luma
+from chromatune.color import OwnColor, find_own_color, looks_negative, luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
 from chromatune.files import open_regular
 from chromatune.images import decoding, headers, metadata, opening, pixels, tiff
@@ -84,6 +84,11 @@ class Photo:
     def in_color(self) -> bool:
         """Whether the source is plainly in color, and no scan of a gray or toned print; see `OwnColor.in_color`."""
         return self.own_color is not None and self.own_color.in_color
+
+    @cached_property
+    def looks_negative(self) -> bool:
+        """Whether it is probably a scan of a negative, see `color.looks_negative`."""
+        return looks_negative(self.gray, self.rgb)
 
 
 def inverted(photo: Photo) -> Photo:
