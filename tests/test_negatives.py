@@ -10,7 +10,6 @@ import skimage.data
 from PIL import Image
 
 from chromatune.color import looks_negative, luma
-from chromatune.color import negatives
 from chromatune.colorizer import Colorizer
 from chromatune.images import Photo
 from chromatune.options import make_options
@@ -78,7 +77,7 @@ def test_a_negative_with_a_face_is_found() -> None:
 
 
 def test_a_color_negative_is_found_without_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negatives, "_face_finder", lambda: None)  # as without scikit-image
+    monkeypatch.setattr("chromatune.color.negatives._face_finder", lambda: None)  # as without scikit-image
     for name in ("astronaut", "rocket"):
         negative = film(picture(name))
         assert looks_negative(luma(negative), negative)

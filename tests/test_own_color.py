@@ -225,13 +225,13 @@ def test_an_edit_changes_it_without_another_pass(mini: Colorizer, stamp: Photo) 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_negative_is_inverted_first(mini: Colorizer, dtype: type) -> None:
-    gray = as_u8(gray_of("camera"))[::4, ::4, 0].astype(dtype) * (257 if dtype == np.uint16 else 1)
+    gray: np.ndarray = as_u8(gray_of("camera"))[::4, ::4, 0].astype(dtype) * (257 if dtype == np.uint16 else 1)
     negative = np.iinfo(dtype).max - gray
     wanted = mini.colorize(gray.astype(dtype)).rgb
     result = mini.colorize(negative.astype(dtype), make_options(invert=True))
     np.testing.assert_array_equal(result.rgb, wanted)
     assert np.array_equal(luma(result.rgb), gray)
-    orange = (negative[..., None] * [0.92, 0.61, 0.37]).astype(dtype)  # the mask of a color film
+    orange: np.ndarray = (negative[..., None] * [0.92, 0.61, 0.37]).astype(dtype)  # the mask of a color film
     of_film = mini.colorize(orange, make_options(invert=True))
     assert of_film.notes == () and np.array_equal(luma(of_film.rgb), np.iinfo(dtype).max - luma(orange))
 

@@ -214,6 +214,19 @@ def test_before_shows_the_photo_as_it_was(visit, gray, tmp_path):
     assert page.shown()[65, 90, 0] - page.shown()[65, 90, 1] < 80 and "own color" not in facts.inner_text()
 
 
+def test_a_negative_is_inverted(visit, gray, tmp_path):
+    negative = 255 - gray[:300, 60:400]
+    Image.fromarray(negative).save(tmp_path / "strip.png")
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(tmp_path / "strip.png")
+    count = page.changes
+    page.page.check("#invert")
+    page.after_change(count)
+    page.until("document.querySelectorAll('#versions button').length === 2")
+    assert np.abs(page.shown().mean(axis=2) - (255 - negative.astype(int))).mean() < 12
+    assert np.abs(page.shown("before").mean(axis=2) - negative).mean() < 4
+
+
 def test_words_versions_and_strength(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -149,8 +149,8 @@ def batch_command(
 
 
 def _check_colored(name: str) -> Colored:
-    if name == "skip" or name == "copy" or name == "recolor":
-        return name
+    if name in ("skip", "copy", "recolor"):
+        return cast("Colored", name)
     raise OptionsError(f"--colored {shown(name)}: unknown; accepted: skip, copy, recolor")
 
 

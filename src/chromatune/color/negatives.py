@@ -2,8 +2,8 @@
 
 Tones alone do not tell: of 4,900 photographs, a classifier of their histogram, gradients and band-pass skewness takes
 one in two hundred for a negative by the time it finds one negative in twenty. So they only say where it is worth
-looking, and what is found is a note, never a decision. Of 2,000 photographs 3 are taken for negatives; of their negatives
-three in four of the portraits are found, and few without a face of a fifth of the short side.
+looking, and what is found is a note, never a decision. Of 2,000 photographs 3 are taken for negatives; of their
+negatives three in four of the portraits are found, and few without a face of a fifth of the short side.
 """
 
 from __future__ import annotations
