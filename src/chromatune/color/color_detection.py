@@ -8,6 +8,7 @@ never count as local, nor do stains unless all local color is wanted.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,13 @@ LEAST_IN_COLOR = 6.0  # CIELAB units, see `OwnColor.in_color`
 LONG_SIDE_PX = 512  # at which local color is looked for: pencil lines still have most of their chroma
 BLUR_PX = 1.0  # sigma: takes a scanner's color noise below `FAINT`
 FAINT, CLEAR = 6.0, 12.0  # CIELAB distance from the tint at which color begins to count, and is clear
-LEAST_REGION = 3e-4  # of the photo: clear pixels that a connected region needs, at least `LEAST_REGION_PX`
+LEAST_REGION = 6e-4  # of the photo: clear pixels that a connected region needs, at least `LEAST_REGION_PX`
 LEAST_REGION_PX = 30
 AGING_HUES = 45.0, 115.0  # degrees in (a*, b*), yellow to brown: the hue of stained paper
 AGING_RAMP = 10.0  # degrees over which a hue becomes one of aging
 LARGEST_SHARE = 0.45  # of local color in a print; with more the photo is in color
 LEAST_ELSEWHERE = 2.4  # mean CIELAB distance from the tint, outside of local color, of a photo in color
-FITS = 6  # rounds of the tint's robust fit
+FITS = 8  # rounds of the tint's robust fit
 FIT_POINTS = 4096
 CENTER = 0.6  # of both sides: without mounts and frames
 
@@ -111,16 +112,16 @@ def find_own_color(rgb: np.ndarray) -> OwnColor | None:
     scale = min(1.0, LONG_SIDE_PX / max(rgb.shape[:2]))
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(rgb.dtype).max
-    lab = cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), BLUR_PX), cv2.COLOR_RGB2LAB)
-    ab, from_tint = lab[..., 1:], _distance_from_tint(lab)  # (h, w, 2)
-    distance, chroma = np.hypot(*cv2.split(from_tint)), np.hypot(*cv2.split(ab))
+    lightness, a, b = cv2.split(cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), BLUR_PX), cv2.COLOR_RGB2LAB))  # (h, w)
+    from_tint_a, from_tint_b = _from_tint(lightness / 100, a, b)
+    distance, chroma = cv2.magnitude(from_tint_a, from_tint_b), cv2.magnitude(a, b)
     # Paper that is less yellow than the print lies away from the tint, too, but toward gray
-    away = (from_tint * ab).sum(axis=2) > 0
-    amount = np.where(away, np.minimum(distance, chroma), 0).astype(np.float32)
+    away = from_tint_a * a + from_tint_b * b > 0
+    amount = np.minimum(distance, chroma) * away
     local, regions = _sure(amount)
     if not regions.any():
         return None
-    sure, sure_regions = _sure(amount * _not_aging(from_tint))
+    sure, sure_regions = _sure(amount * _not_aging(from_tint_a, from_tint_b))
     elsewhere = float(distance[~regions].mean()) if not regions.all() else LEAST_ELSEWHERE
     colored = float(own_chroma(_as_u16(small))[1].mean()) > LEAST_IN_COLOR and elsewhere > LEAST_ELSEWHERE
     if colored or float(sure_regions.mean()) > LARGEST_SHARE:
@@ -132,41 +133,50 @@ def _as_u16(rgb: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(rgb, 0, 1) * 65535).astype(np.uint16)
 
 
-def _distance_from_tint(lab: np.ndarray) -> np.ndarray:
-    """Return how (a*, b*) differ from the print's tint, (h, w, 2) float32.
+def _from_tint(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how a* and b* differ from the print's tint, (h, w) float32 each.
 
-    The tint is a quadratic in L and linear in the place, fitted robustly: to the whole picture and to its center, as
-    a print and its mount have two. The nearer one counts.
+    The tint is a quadratic in lightness (0..1) and linear in the place, fitted robustly: to the whole picture and to
+    its center, as a print and its mount have two. The nearer one counts.
     """
-    height, width = lab.shape[:2]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    lightness = lab[..., 0].astype(np.float64) / 100
-    terms = np.stack([np.ones_like(lightness), lightness, lightness**2, x, y], axis=-1)  # (h, w, 5)
+    height, width = a.shape
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     top, left = int(height * (1 - CENTER) / 2), int(width * (1 - CENTER) / 2)
-    center = np.s_[top : height - top, left : width - left]
-    whole, inner = (
-        lab[..., 1:] - terms @ _robust_fit(terms[area].reshape(-1, 5), lab[..., 1:][area].reshape(-1, 2))
-        for area in (np.s_[:, :], center)
-    )
-    nearer = (inner**2).sum(axis=2) < (whole**2).sum(axis=2)
-    return np.where(nearer[..., None], inner, whole).astype(np.float32)
+
+    def from_fit(rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        step = max(1, math.isqrt(a[rows, columns].size // FIT_POINTS))
+        planes = (each[rows, columns][::step, ::step] for each in np.broadcast_arrays(lightness, x, y, a, b))
+        sampled = [each.ravel() for each in planes]
+        light, across, down = sampled[:3]
+        terms = np.stack([np.ones_like(light), light, light * light, across, down], axis=1)  # (N, 5)
+        factors = _robust_fit(terms, np.stack(sampled[3:], axis=1)).astype(np.float32)
+        tints = ((f[2] * lightness + f[1]) * lightness + (f[3] * x + f[4] * y + f[0]) for f in factors.T)
+        of_a, of_b = (plane - tint for plane, tint in zip((a, b), tints, strict=True))
+        return of_a, of_b
+
+    whole = from_fit(slice(None), slice(None))
+    inner = from_fit(slice(top, height - top), slice(left, width - left))
+    nearer = cv2.magnitude(*inner) < cv2.magnitude(*whole)
+    return np.where(nearer, inner[0], whole[0]), np.where(nearer, inner[1], whole[1])
 
 
 def _robust_fit(terms: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the factors of (N, 5) terms that give (N, 2) values with the least sum of distances: (5, 2)."""
-    step = max(1, len(terms) // FIT_POINTS)
-    terms, values = terms[::step], values[::step].astype(np.float64)
-    root = np.ones((len(terms), 1))  # of the weights
+    terms, values = terms.astype(np.float64), values.astype(np.float64)
+    weights = np.ones((len(terms), 1))
     for _ in range(FITS):
-        factors = np.linalg.lstsq(terms * root, values * root)[0]
-        residual = np.hypot(*(values - terms @ factors).T)
-        root = np.sqrt(1 / np.maximum(residual, 1))[:, None]  # below one unit, squares
+        weighted = terms * weights
+        # A picture of one lightness leaves factors open: the least ones then
+        factors = np.linalg.lstsq(weighted.T @ terms, weighted.T @ values)[0]
+        residual = values - terms @ factors
+        weights = 1 / np.maximum(np.hypot(residual[:, 0], residual[:, 1]), 1)[:, None]  # below one unit, squares
     return np.asarray(factors)
 
 
-def _not_aging(from_tint: np.ndarray) -> np.ndarray:
-    """Return 0 where a difference from the tint, (h, w, 2), has the hue of stains, 1 elsewhere, with a ramp between."""
-    hue = np.degrees(np.arctan2(from_tint[..., 1], from_tint[..., 0]))
+def _not_aging(from_tint_a: np.ndarray, from_tint_b: np.ndarray) -> np.ndarray:
+    """Return 0 where a difference from the tint, (h, w) each, has the hue of stains, with a ramp to 1 elsewhere."""
+    hue = cv2.phase(from_tint_a, from_tint_b, angleInDegrees=True)
     inside = np.minimum(hue - AGING_HUES[0], AGING_HUES[1] - hue)
     return np.asarray(1 - np.clip(inside / AGING_RAMP, 0, 1), np.float32)
 
