@@ -206,6 +206,18 @@ def test_a_stamp_keeps_its_color(mini: Colorizer, stamp: Photo) -> None:
     assert results["blend"].notes[0].startswith("mixed in")
 
 
+def test_a_faint_tint_is_added_to_the_color_below(mini: Colorizer) -> None:
+    """Pink on cheeks makes skin rosier, and does not take its warmth away."""
+    gray = gray_of("astronaut")
+    photo = as_u8(tinted(gray))
+    results = (mini.colorize(photo, make_options(own_color=choice)).rgb for choice in ("auto", "replace"))
+    kept, replaced = (chroma_of(each.astype(np.float32) / 255) for each in results)
+    cheek = spot(gray, 0.24, 0.40, 0.04)[..., 0] > 0.8
+    (cb, cr), (cb_before, cr_before) = kept[cheek].mean(axis=0), replaced[cheek].mean(axis=0)
+    assert cr > cr_before + 0.01
+    assert cb < cb_before + 0.005  # not bluer
+
+
 def test_gray_photos_are_as_before(mini: Colorizer, stamp: Photo) -> None:
     results = [mini.colorize(Photo(stamp.gray), make_options(own_color=each)) for each in ("auto", "replace")]
     assert np.array_equal(results[0].rgb, results[1].rgb)

@@ -26,6 +26,8 @@ LEAST_IN_COLOR = 6.0  # CIELAB units, see `OwnColor.in_color`
 LONG_SIDE_PX = 512  # at which local color is looked for: pencil lines still have most of their chroma
 BLUR_PX = 1.0  # sigma: takes a scanner's color noise below `FAINT`
 FAINT, CLEAR = 6.0, 12.0  # CIELAB distance from the tint at which color begins to count, and is clear
+GLAZE, INK = 16.0, 28.0  # CIELAB chroma up to which color is a tint over the photo, and from which on it covers it
+GLAZE_SHARE = 0.5  # of a tint that is added to the model's color, which has some of it already: skin is pink
 LEAST_REGION = 6e-4  # of the photo: clear pixels that a connected region needs, at least `LEAST_REGION_PX`
 LEAST_REGION_PX = 30
 AGING_HUES = 45.0, 115.0  # degrees in (a*, b*), yellow to brown: the hue of stained paper
@@ -42,7 +44,9 @@ class OwnColor:
     """The color that a photo has of its own, small.
 
     Attributes:
-        chroma: (h, w, 2) float32, (Cb, Cr), the photo's own.
+        chroma: (h, w, 2) float32, (Cb, Cr): where `opacity` is 1 the photo's own, where it is 0 half of its difference
+            from the print's tint.
+        opacity: (h, w) float32 0..1, how far that covers the model's color: ink does, a faint tint is added to it.
         local: (h, w) float32 0..1, how sure local color of any hue is; in a photo in color, how sure any color is.
         sure: the same without yellow and brown, which may be stains; 0 everywhere in a photo in color.
         in_color: whether the photo is plainly in color, and no print. It is where the mean of `own_chroma` is above 6
@@ -53,6 +57,7 @@ class OwnColor:
     """
 
     chroma: np.ndarray
+    opacity: np.ndarray
     local: np.ndarray
     sure: np.ndarray
     in_color: bool
@@ -75,7 +80,8 @@ class OwnColor:
         if not weight.any():
             return chroma
         height_px, width_px = chroma.shape[:2]
-        both = np.dstack([self.chroma * weight[..., None], weight])  # weighted, so that a stamp's edge keeps its hue
+        # Both weighted before they are resized, so that a stamp's edge keeps its hue
+        both = np.dstack([self.chroma * weight[..., None], self.opacity * weight])
         smaller = height_px <= both.shape[0] and width_px <= both.shape[1]
         resized = cv2.resize(both, (width_px, height_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         return np.asarray(chroma * (1 - resized[..., 2:]) + resized[..., :2], np.float32)
@@ -125,8 +131,12 @@ def find_own_color(rgb: np.ndarray) -> OwnColor | None:
     elsewhere = float(distance[~regions].mean()) if not regions.all() else LEAST_ELSEWHERE
     colored = float(own_chroma(_as_u16(small))[1].mean()) > LEAST_IN_COLOR and elsewhere > LEAST_ELSEWHERE
     if colored or float(sure_regions.mean()) > LARGEST_SHARE:
-        return OwnColor(chroma_of(small), _ramp(chroma), np.zeros_like(sure), True)
-    return OwnColor(chroma_of(small), local, sure, False)
+        return OwnColor(chroma_of(small), np.ones_like(sure), _ramp(chroma), np.zeros_like(sure), True)
+    tint = cv2.cvtColor(cv2.merge([lightness, a - from_tint_a, b - from_tint_b]), cv2.COLOR_LAB2RGB)
+    opacity = np.clip((chroma - GLAZE) / (INK - GLAZE), 0, 1)
+    own, glaze = chroma_of(small), 1 - opacity[..., None]
+    added = own - glaze * (GLAZE_SHARE * chroma_of(np.clip(tint, 0, 1)) + (1 - GLAZE_SHARE) * own)
+    return OwnColor(added, opacity, local, sure, False)
 
 
 def _as_u16(rgb: np.ndarray) -> np.ndarray:

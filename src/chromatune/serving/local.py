@@ -244,7 +244,7 @@ class LocalSession:
     @property
     def nbytes(self) -> int:
         own = self._photo.own_color
-        small = (None,) if own is None else (own.chroma, own.local, own.sure)
+        small = (None,) if own is None else (own.chroma, own.opacity, own.local, own.sure)
         arrays = self._photo.gray, self._photo.alpha, self._photo.rgb, *small
         with self._versions_lock:
             editors = [version.editor for version in self._versions.values()]
