@@ -80,7 +80,7 @@ def loop_of(photos: list[Path], root: Path, out: Path) -> Iterator[list[str]]:
 def batch(root: Path, out: Path, workers: int | None = None) -> list[str]:
     """The command of this package for a folder."""
     more = [] if workers is None else ["--workers", str(workers)]
-    return [sys.executable, "-m", "chromatune", "batch", str(root), str(out), "-q", *more]
+    return [sys.executable, "-m", "chromatune", "batch", str(root), str(out), "-q", "--colored", "recolor", *more]
 
 
 def measure(command: list[str], out: Path) -> Run:

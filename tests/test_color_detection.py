@@ -11,10 +11,15 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from chromatune.color import is_in_color, luma, own_chroma
+from chromatune.color import find_own_color, luma, own_chroma
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 SEPIA = np.array([1.07, 0.95, 0.75])
+
+
+def is_in_color(rgb: np.ndarray) -> bool:
+    own = find_own_color(rgb)
+    return own is not None and own.in_color
 
 
 def gray_of(name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
-from chromatune.images import Photo, encode_photo, read_photo, to_pil, write_photo
+from chromatune.images import Photo, encode_photo, inverted, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
 from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
 
@@ -42,6 +42,7 @@ class ColorizeResult:
     model: str
     runtime: str = ""  # the library that ran the model: "onnx" or "torch"
     warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
+    notes: tuple[str, ...] = ()  # what was done with this photo beside coloring it, a line each
     restored: tuple[str, ...] = ()  # what was repaired in the copy that the model was shown, a few words each
 
     @property
@@ -138,6 +139,8 @@ class Colorizer:
     ) -> ColorizeResult:
         """Return the photo in color, at its full size, with its own luminance (unless `options.recompose` is off).
 
+        With `options.invert` it is that of the positive.
+
         Args:
             photo: path, file's bytes, open file, Pillow image, array (see `images.read_photo`), or a `Photo`.
             options: prompt, seed, steps …; by default the model's own.
@@ -201,7 +204,7 @@ class Colorizer:
 
         Args:
             output: of `model_outputs`.
-            options: instead of the output's own: `recompose`, `strength`, `vivid`, `hint_reach` and
+            options: instead of the output's own: `recompose`, `strength`, `vivid`, `own_color`, `hint_reach` and
                 `hint_strength`, which act here.
             chroma: instead of the output's own, see `chroma`: (h, w, 2) float32 (Cb, Cr), of any size; the output's
                 hints are then ignored.
@@ -214,11 +217,11 @@ class Colorizer:
         resolved = output.options if options is None else self.info.resolve(options)
         if (output.hints or output.references) and chroma is None:
             check_recompose(resolved)
-            chroma = self.hinted_chroma(output, resolved.vivid).with_hints(
+            chroma = self.hinted_chroma(output, resolved).with_hints(
                 output.hints, reach=resolved.hint_reach, strength=resolved.hint_strength
             )
         if resolved.recompose:
-            small = self.chroma(output, resolved.vivid) if chroma is None else chroma
+            small = self.chroma(output, resolved) if chroma is None else chroma
             full = color.recompose(photo.gray, small, strength=resolved.strength)
         else:
             full = enlarge_raw(output.rgb, photo, resolved.strength)
@@ -233,30 +236,34 @@ class Colorizer:
             model=self.info.name,
             runtime=self.backend.runtime,
             warnings=self.backend.warnings_of(resolved),
+            notes=notes_of(photo, resolved),
             restored=output.view.notes,
         )
 
-    def chroma(self, output: ModelOutput, vivid: float | None = None) -> np.ndarray:
+    def chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> np.ndarray:
         """Return the color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
 
         Args:
             output: of `model_outputs`.
-            vivid: see `color.vivid`; None for the output's own.
+            options: instead of the output's own: `vivid` and `own_color`, which act here.
         """
+        resolved = options or output.options
         chroma = color.chroma_of(output.rgb)
         if output.view.chroma_gain != 1:
             chroma *= np.float32(output.view.chroma_gain)
-        amount = output.options.vivid if vivid is None else vivid
-        return color.vivid(chroma, amount) if amount else chroma  # without, as it was sampled, bit for bit
+        if resolved.vivid:  # without, as it was sampled, bit for bit
+            chroma = color.vivid(chroma, resolved.vivid)
+        own = None if resolved.own_color == "replace" else output.photo.own_color
+        return chroma if own is None else own.put_into(chroma, resolved.own_color)
 
-    def hinted_chroma(self, output: ModelOutput, vivid: float | None = None) -> HintedChroma:
-        """Return the output's chroma with its correction field, for hints that change; `vivid` as in `chroma`.
+    def hinted_chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> HintedChroma:
+        """Return the output's chroma with its correction field, for hints that change; `options` as in `chroma`.
 
         Raises:
             OptionsError: `recompose` is off in the output's options.
         """
         check_recompose(output.options)
-        chroma = self.chroma(output, vivid)
+        chroma = self.chroma(output, options)
         if output.features is not None:
             return HintedChroma(output.photo, chroma, output.features, output.references)
         return self.hinted(output.photo, chroma, output.options, output.references)
@@ -314,6 +321,7 @@ class Colorizer:
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
+        photo = inverted(photo) if options.invert else photo
         return _OpenRequest(photo, options, request.hints, request.like, request.levels)
 
     def small_size(self, height_px: int, width_px: int, size_px: int | None = None) -> tuple[int, int]:
@@ -380,6 +388,22 @@ def _view(gray: np.ndarray, size: tuple[int, int], view: str, levels: color.Leve
     if view == "plain":
         return color.View(color.shrink(gray, size))
     return color.restored_view(gray, size, levels)
+
+
+def notes_of(photo: Photo, options: ResolvedOptions) -> tuple[str, ...]:
+    """Return what is done with a photo beside coloring it, a line each."""
+    notes: tuple[str, ...] = ()
+    if not options.invert and photo.looks_negative:
+        notes = ("it looks like a negative; --invert makes a positive of it first",)
+    choice = options.own_color
+    own = photo.own_color if options.recompose and choice != "replace" else None
+    share = 0.0 if own is None else own.share(choice)
+    if not share:
+        return notes
+    done = "mixed in" if choice == "blend" else "kept"
+    what = "its colors" if own is not None and own.in_color else "stamps, pencil or tints"
+    percent = "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+    return (*notes, f"{done} the photo's own color in {percent} of it ({what}); --own-color replace colors all of it")
 
 
 def enlarge_raw(rgb: np.ndarray, photo: Photo, strength: float) -> np.ndarray:

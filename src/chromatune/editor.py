@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ SUGGESTIONS = 6
 LEAST_DIFFERENCE = 8.0  # CIELAB distance under which two colors count as one
 NEAR_SHARE = 1 / 40  # of the short side: how far around a point is looked
 LUMA_SIGMA = 0.05  # difference of luma to the point's, 0..1, at which a pixel near it counts exp(-1/2)
+
+
+_Ground: TypeAlias = tuple[float, str]  # vividness, and what of the photo's own color stays
 
 
 class Editor:
@@ -44,42 +48,42 @@ class Editor:
         """
         check_recompose(output.options)
         self.colorizer, self.output = colorizer, output
-        self._hinted: tuple[float, HintedChroma] | None = None  # vividness
+        self._hinted: tuple[_Ground, HintedChroma] | None = None
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
-        self._latest: tuple[Hints, tuple[float, float, float], np.ndarray] | None = None  # hints, settings, chroma
+        self._latest: tuple[Hints, tuple[_Ground, float, float], np.ndarray] | None = None  # hints, settings, chroma
 
     def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
         """Return the chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.
 
         Args:
             hints: of this photo.
-            options: instead of those of the pass: `strength`, `vivid`, `hint_reach` and `hint_strength`, which act
-                here.
+            options: instead of those of the pass: `strength`, `vivid`, `own_color`, `hint_reach` and
+                `hint_strength`, which act here.
 
         Raises:
             PhotoError: the hints do not fit the photo.
         """
         resolved = options or self.output.options
         if not hints and not self.output.references:
-            return self.colorizer.chroma(self.output, resolved.vivid)
-        settings = resolved.vivid, resolved.hint_reach, resolved.hint_strength
+            return self.colorizer.chroma(self.output, resolved)
+        settings = _ground(resolved), resolved.hint_reach, resolved.hint_strength
         latest = self._latest
         if latest is None or latest[0] != hints or latest[1] != settings:  # else a preview came before
-            prepared = self.prepare(resolved.vivid)
+            prepared = self.prepare(resolved)
             chroma = prepared.with_hints(hints, reach=resolved.hint_reach, strength=resolved.hint_strength)
             latest = self._latest = hints, settings, chroma
         return latest[2]
 
-    def prepare(self, vivid: float | None = None) -> HintedChroma:
+    def prepare(self, options: ResolvedOptions | None = None) -> HintedChroma:
         """Return the output's chroma with its correction field, worked out once, ready for hints.
 
         Args:
-            vivid: how vivid the chroma is that hints correct; None for the output's own.
+            options: instead of those of the pass: `vivid` and `own_color` of the chroma that hints correct.
         """
-        amount = self.output.options.vivid if vivid is None else vivid
+        resolved = options or self.output.options
         hinted = self._hinted
-        if hinted is None or hinted[0] != amount:
-            hinted = self._hinted = amount, self.colorizer.hinted_chroma(self.output, amount)
+        if hinted is None or hinted[0] != _ground(resolved):
+            hinted = self._hinted = _ground(resolved), self.colorizer.hinted_chroma(self.output, resolved)
         return hinted[1]
 
     @property
@@ -157,7 +161,7 @@ class Editor:
     def _candidates(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """Chroma of the output, of other seeds, and of hue words."""
         resolved, info = self.output.options, self.colorizer.info
-        own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px}
+        own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px, "own_color": "replace"}
         seeds = [
             make_options(**own, prompt=resolved.prompt, seed=resolved.seed + offset, steps=info.variant_steps)
             for offset in range(1, SEEDS + 1)
@@ -174,11 +178,21 @@ class Editor:
 
     def _gray(self, max_pixels: int) -> np.ndarray:
         photo = self.output.photo
-        scale = min(1.0, (max_pixels / (photo.height_px * photo.width_px)) ** 0.5)
-        size = (max(1, int(photo.height_px * scale)), max(1, int(photo.width_px * scale)))
+        size = smaller_size(photo.height_px, photo.width_px, max_pixels)
         if size not in self._smaller:
             self._smaller = {size: cv2.resize(photo.gray, size[::-1], interpolation=cv2.INTER_AREA)}
         return self._smaller[size]
+
+
+def _ground(options: ResolvedOptions) -> _Ground:
+    """Return the options of the chroma that hints correct."""
+    return options.vivid, options.own_color
+
+
+def smaller_size(height_px: int, width_px: int, max_pixels: int) -> tuple[int, int]:
+    """Return the height and width, in proportion, at which a picture has at most so many pixels."""
+    scale = min(1.0, (max_pixels / (height_px * width_px)) ** 0.5)
+    return max(1, int(height_px * scale)), max(1, int(width_px * scale))
 
 
 def chroma_at(chroma: np.ndarray, luma: np.ndarray, x: float, y: float) -> tuple[np.ndarray, float]:

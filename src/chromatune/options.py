@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chromatune.errors import OptionsError, shown
 
+OwnColorChoice = Literal["auto", "replace", "keep", "blend"]
 Advance = Callable[[], None]  # called once a step
 StartStage = Callable[[str, int], Advance]  # name of a stage and its number of steps ⇒ what to call once a step
 
@@ -76,6 +77,12 @@ class ColorizeOptions(BaseModel):
         1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
     )
     hint_strength: float = Field(1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
+    own_color: OwnColorChoice = Field(
+        "auto",
+        description="The photo's own color: auto keeps stamps, pencil and hand-tinted spots on a gray or toned print; "
+        "replace keeps none; keep keeps all local color; blend mixes it with the model's.",
+    )
+    invert: bool = Field(False, description="Make a positive of a negative first; the result has its luminance.")
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
 
 
@@ -95,6 +102,8 @@ class ResolvedOptions:
     view: Literal["restored", "plain"]  # see `color.restored_view`
     hint_reach: float
     hint_strength: float
+    own_color: OwnColorChoice
+    invert: bool
     recompose: bool
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skimage.data
+from PIL import Image
 
 from chromatune.cli import main, terminal
 from chromatune.jobs.stores import LocalFolder
@@ -45,6 +47,25 @@ def test_results_failures_and_page(engine, archive, capsys: Capture) -> None:
     assert main(["batch", "photos", "out"]) == 0
     assert capsys.readouterr().err == "note: 3 photos are done already\n"
     assert not Path("out/failures.jsonl").exists()
+
+
+def test_photos_in_color_are_counted_and_listed(engine, archive, capsys: Capture) -> None:
+    Path("photos/bad.jpg").unlink()
+    Image.fromarray(skimage.data.coffee()[::4, ::4]).save("photos/p/coffee.png")
+    assert main(["batch", "photos", "out"]) == 0
+    told = "note: 1 photo is in color already and was skipped; --colored copy copies, --colored recolor colorizes such"
+    assert capsys.readouterr().err.splitlines()[-1] == f"{told} photos"
+    assert not Path("out/p/coffee.png").exists()
+    page = Path("out/summary.html").read_text()
+    assert "3 photos of 4 in color, 1 in color already and skipped." in page and "p/coffee.png" in page
+    assert main(["batch", "photos", "out"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["note: 4 photos are done already", f"{told} photos"]
+    assert main(["batch", "photos", "out", "--colored", "copy"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "note: 1 photo is in color already and was copied"
+    assert Path("out/p/coffee.png").read_bytes() == Path("photos/p/coffee.png").read_bytes()
+    assert "4 photos of 4 in color, 1 of them in color already and copied." in Path("out/summary.html").read_text()
+    assert main(["batch", "photos", "out", "--colored", "blue"]) == 2
+    assert capsys.readouterr().err == "error: --colored 'blue': unknown; accepted: skip, copy, recolor\n"
 
 
 def test_quiet_is_quiet(engine, archive, capsys: Capture) -> None:

@@ -14,12 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from chromatune.errors import DataError, OptionsError, WorkInterrupted
 from chromatune.jobs import catalog as catalogs
 from chromatune.jobs.archive import arrivals, colorize_archive, lock_destination, plan_archive
-from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, LocalEngine
+from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, Colored, LocalEngine
 from chromatune.jobs.catalog import Catalog, HaltedError, Reason, settings_key
 from chromatune.jobs.stores import LocalFolder, check_stores
 from chromatune.options import ColorizeOptions
@@ -410,3 +411,71 @@ def test_after_ctrl_c_each_result_has_its_row(engine, put: Put, tree) -> None:
     records, reasons = run()
     assert set(reasons.values()) == {Reason.NEW}
     assert made.isdisjoint(records) and made | set(records) == set(tree("out"))
+
+
+@pytest.fixture
+def mixed(put: Put) -> None:
+    """A gray photo, a toned one, a gray one with a red field, and two in color."""
+    put("photos/gray.png")
+    color = skimage.data.coffee()[::4, ::4]
+    gray = np.repeat(skimage.data.camera()[::4, ::4, None], 3, axis=2)
+    stamped = gray.copy()
+    stamped[20:40, 20:50] = 190, 30, 45
+    for name, rgb in (
+        ("sepia.jpg", gray * [1.0, 0.9, 0.7]), ("stamp.png", stamped), ("p/color.jpg", color), ("color.gif", color),
+    ):  # fmt: skip
+        Path(f"photos/{name}").parent.mkdir(exist_ok=True)
+        Image.fromarray(rgb.astype(np.uint8)).save(f"photos/{name}")
+
+
+def colored(choice: Colored) -> ArchiveSettings:
+    return ArchiveSettings(SOURCE, OUT, colored=choice)
+
+
+def test_photos_in_color_are_skipped_and_not_read_again(engine, mixed, tree) -> None:
+    records, _ = run()
+    assert states(records) == {
+        "color.gif": "skipped", "gray.png": "done", "p/color.jpg": "skipped", "sepia.jpg": "done", "stamp.png": "done",
+    }  # fmt: skip
+    assert sorted(tree("out")) == ["gray.png", "sepia.jpg", "stamp.png"]
+    assert run() == ({}, {})
+    os.utime("photos/color.gif", (1, 1))
+    assert states(run()[0]) == {"color.gif": "unchanged"}
+    assert run() == ({}, {})
+    assert run(with_options(seed=3))[1].keys() == {"gray.png", "sepia.jpg", "stamp.png"}
+
+
+def test_photos_in_color_are_copied_or_colorized_where_that_is_wanted(engine, mixed, tree) -> None:
+    run()
+    records, reasons = run(colored("copy"))
+    assert states(records) == {"color.gif": "copied", "p/color.jpg": "copied"}
+    assert set(reasons.values()) == {Reason.SETTINGS}
+    assert Path("out/p/color.jpg").read_bytes() == Path("photos/p/color.jpg").read_bytes()
+    with Image.open("out/color.gif.png") as copied, Image.open("photos/color.gif") as own:
+        np.testing.assert_array_equal(np.asarray(copied.convert("RGB")), np.asarray(own.convert("RGB")))
+    assert run(colored("copy")) == ({}, {})
+    Path("out/p/color.jpg").unlink()
+    assert run(colored("copy"))[1] == {"p/color.jpg": Reason.MISSING}
+    records, _ = run(colored("recolor"))
+    assert states(records) == {"color.gif": "done", "p/color.jpg": "done"}
+    assert Path("out/p/color.jpg").read_bytes() != Path("photos/p/color.jpg").read_bytes()
+    before = tree("out")
+    assert run() == ({}, {})  # what was colorized stays
+    assert states(run(with_options(seed=3))[0])["p/color.jpg"] == "skipped"
+    assert tree("out")["p/color.jpg"] == before["p/color.jpg"]
+
+
+def test_a_result_goes_where_its_photo_becomes_one_in_color(engine, mixed, tree) -> None:
+    run()
+    Path("photos/p/color.jpg").replace("photos/sepia.jpg")
+    assert states(run()[0]) == {"sepia.jpg": "skipped"}
+    assert "sepia.jpg" not in tree("out")
+
+
+def test_a_photo_with_a_layer_is_colorized_whatever_its_colors(engine, mixed) -> None:
+    layer = np.zeros((100, 150, 4), np.uint8)
+    layer[40:60, 40:60] = 200, 30, 30, 255
+    Path("layers/p").mkdir(parents=True)
+    Image.fromarray(layer).save("layers/p/color.png")
+    records, _ = run(ArchiveSettings(SOURCE, OUT, layers=LocalFolder("layers")))
+    assert states(records)["p/color.jpg"] == "done"

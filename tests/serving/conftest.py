@@ -128,6 +128,9 @@ class ScriptedSession:
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return 2, {"seed": options.seed}
 
+    async def original(self, max_pixels: int) -> EncodedImage:
+        return EncodedImage(b"as it was", ".jpg")
+
     async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         return EncodedImage(b"small", ".jpg")
 

@@ -23,8 +23,8 @@ ARGUMENTS = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 ]  # fmt: skip
-PIXELS_OF_PICTURE = """() => {
-    const image = document.getElementById("after"), canvas = document.createElement("canvas");
+PIXELS_OF_PICTURE = """(which) => {
+    const image = document.getElementById(which), canvas = document.createElement("canvas");
     canvas.width = image.naturalWidth;
     canvas.height = image.naturalHeight;
     canvas.getContext("2d").drawImage(image, 0, 0);
@@ -105,9 +105,9 @@ class Visit:
         self.page.set_input_files("#files", list(paths))
         self.after_change(before)
 
-    def shown(self) -> np.ndarray:
-        """The picture in color as it is on the page, (h, w, 3)."""
-        data = self.page.evaluate(PIXELS_OF_PICTURE).partition(",")[2]
+    def shown(self, which: str = "after") -> np.ndarray:
+        """The picture in color, or the one before, as it is on the page, (h, w, 3)."""
+        data = self.page.evaluate(PIXELS_OF_PICTURE, which).partition(",")[2]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
     def download(self, button: str) -> tuple[str, bytes]:
@@ -193,6 +193,38 @@ def test_from_a_photo_to_the_finished_file(visit, files, gray):
     assert result.shape == (*gray.shape, 3)
     assert luma_drift(result, gray)[0] <= 1
     assert np.abs(result.astype(int) - gray[..., None]).max() > 60  # with the stroke
+
+
+def test_before_shows_the_photo_as_it_was(visit, gray, tmp_path):
+    """Also in a format that the browser cannot show; a stamp keeps its color until that is replaced."""
+    rgb = np.repeat(gray[..., None], 3, axis=2)
+    rgb[40:90, 40:140] = 190, 30, 45
+    Image.fromarray(rgb).save(tmp_path / "stamp.tif")
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(tmp_path / "stamp.tif")
+    page.until("document.getElementById('before').naturalWidth > 0")
+    before = page.shown("before")
+    assert np.abs(before[50:80, 60:120].mean(axis=(0, 1)) - [190, 30, 45]).max() < 6
+    assert np.ptp(before[300, 200]) < 8
+    facts = page.page.locator("#facts")
+    assert page.shown()[65, 90, 0] - page.shown()[65, 90, 1] > 100 and "own color" in facts.inner_text()
+    count = page.changes
+    page.page.select_option("#own-color", "replace")
+    page.after_change(count)
+    assert page.shown()[65, 90, 0] - page.shown()[65, 90, 1] < 80 and "own color" not in facts.inner_text()
+
+
+def test_a_negative_is_inverted(visit, gray, tmp_path):
+    negative = 255 - gray[:300, 60:400]
+    Image.fromarray(negative).save(tmp_path / "strip.png")
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(tmp_path / "strip.png")
+    count = page.changes
+    page.page.check("#invert")
+    page.after_change(count)
+    page.until("document.querySelectorAll('#versions button').length === 2")
+    assert np.abs(page.shown().mean(axis=2) - (255 - negative.astype(int))).mean() < 12
+    assert np.abs(page.shown("before").mean(axis=2) - negative).mean() < 4
 
 
 def test_words_versions_and_strength(visit, files):

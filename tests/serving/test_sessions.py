@@ -234,3 +234,55 @@ def test_a_reference_gives_its_colors(served_of):
         400,
         "gray.png has no color; a reference is a photo in color",
     )
+
+
+def stamped() -> np.ndarray:
+    """(120, 160, 3) uint8: gray, with a red field at its top left."""
+    rows = np.linspace(60, 200, 120)[:, None, None]
+    rgb = np.broadcast_to(rows, (120, 160, 3)).astype(np.uint8).copy()
+    rgb[20:40, 20:50] = 190, 30, 45
+    return rgb
+
+
+def encoded(rgb: np.ndarray, format: str = "PNG", **options) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, format, **options)
+    return data.getvalue()
+
+
+def test_the_original_is_the_photo_as_it_was(engine, served_of, picture):
+    client = served_of(model=("mini",))
+    gray = opened(client, picture(size=(80, 60)))["id"]
+    shown = client.get(f"/v1/sessions/{gray}/original")
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert pixels(shown.content).shape == (60, 80, 3) and np.ptp(pixels(shown.content)) == 0
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    turned = opened(client, encoded(stamped(), "TIFF", exif=exif), "x.tif")["id"]
+    rgb = pixels(client.get(f"/v1/sessions/{turned}/original").content).astype(int)
+    assert rgb.shape == (160, 120, 3)
+    assert abs(rgb[35, 90] - [190, 30, 45]).max() < 12 and np.ptp(rgb[100, 60]) < 6
+    small = pixels(client.get(f"/v1/sessions/{turned}/original?max_pixels=4800").content)
+    assert small.shape == (80, 60, 3)
+    assert client.get("/v1/sessions/none/original").status_code == 404
+    assert client.get(f"/v1/sessions/{turned}/original?max_pixels=1").status_code == 422
+
+
+def test_own_color_is_an_edit_and_said(engine, served_of, picture):
+    client = served_of(model=("mini",))
+    assert opened(client, picture(size=(80, 60)))["facts"]["own_color"] == 0
+    answer = opened(client, encoded(stamped()))
+    path, facts = f"/v1/sessions/{answer['id']}", answer["facts"]
+    assert 0.02 < facts["own_color"] < 0.06
+    assert facts["notes"][0].startswith("kept the photo's own color in 4 % of it")
+    assert facts["warnings"] == facts["notes"]
+    passes = len(engine.calls)
+    results = {}
+    for choice in ("auto", "replace", "blend"):
+        answer = client.post(f"{path}/result", json={"own_color": choice})
+        results[choice] = pixels(answer.content).astype(int)
+        assert ("kept" in answer.headers.get("x-chromatune-warnings", "")) == (choice == "auto")
+    red = {choice: int(rgb[30, 35, 0] - rgb[30, 35, 2]) for choice, rgb in results.items()}
+    assert red["auto"] > 100 > red["blend"] > 20 > red["replace"]
+    assert len(engine.calls) == passes
+    assert client.post(f"{path}/result", json={"own_color": "some"}).status_code == 422

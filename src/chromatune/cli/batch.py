@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,7 +17,7 @@ from chromatune.errors import MissingExtraError, OptionsError, count_of, shown
 from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
-    from chromatune.jobs import ArchiveRecord, Catalog, EngineName, PlannedPhoto
+    from chromatune.jobs import ArchiveRecord, ArchiveReport, Catalog, Colored, EngineName, PlannedPhoto
 
 
 @takes_fields(make_options)
@@ -83,6 +83,13 @@ def batch_command(
         bool, typer.Option("--dry-run", help="Print what would be done and why, and change nothing.")
     ] = False,
     moved: Annotated[bool, typer.Option("--moved", help="SOURCE has moved since the earlier runs.")] = False,
+    colored: Annotated[
+        str,
+        typer.Option(
+            metavar="skip|copy|recolor",
+            help="Photos that are in color already: skip them, copy them as they are, or colorize them anew.",
+        ),
+    ] = "skip",
     device: Device = None,
     runtime: Library = None,
     strict: Strict = False,
@@ -113,6 +120,7 @@ def batch_command(
         strict=strict,
         max_pixels=round(max_megapixels * 1e6),
         keep_times=keep_times,
+        colored=_check_colored(colored),
     )
     progress = _Progress(quiet)
     if dry_run:
@@ -132,10 +140,28 @@ def batch_command(
         print_line(report.summary)
     elif not quiet:
         complain(f"no summary page: {MissingExtraError('it', 'batch')}", "note")
+    if not quiet:
+        _note_colored(report)
     if report.failed:
         photos_have = count_of(report.failed, "photo has", "photos have")
         complain(f"{photos_have} no result; see {report.failures_file}", "note")
     return 1 if report.failed else 0
+
+
+def _check_colored(name: str) -> Colored:
+    if name in ("skip", "copy", "recolor"):
+        return cast("Colored", name)
+    raise OptionsError(f"--colored {shown(name)}: unknown; accepted: skip, copy, recolor")
+
+
+def _note_colored(report: ArchiveReport) -> None:
+    """Print how many photos are in color already, and what became of them."""
+    if report.skipped:
+        them = count_of(report.skipped, "photo is in color already and was", "photos are in color already and were")
+        complain(f"{them} skipped; --colored copy copies, --colored recolor colorizes such photos", "note")
+    if report.copied:
+        them = count_of(report.copied, "photo is in color already and was", "photos are in color already and were")
+        complain(f"{them} copied", "note")
 
 
 def _check_engine(name: str, address: str | None) -> EngineName:

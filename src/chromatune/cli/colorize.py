@@ -297,8 +297,11 @@ def _print_events(events: Iterable[Event], results: int, quiet: bool, skip_exist
                     if warning not in warned:
                         complain(warning, "warning")
                         warned.add(warning)
-                if event.job.variant == 0 and _is_in_color(event):
-                    colored.append(_name_of(event))
+                if event.job.variant == 0:
+                    for note in event.result.notes:
+                        complain(f"{_name_of(event)}: {note}", "note")
+                    if event.result.photo.in_color and not event.result.notes:
+                        colored.append(_name_of(event))
                 if event.path is not None:
                     print_line(event.path)
             for _ in range(event.results if isinstance(event, Failed) else 1):
@@ -319,12 +322,6 @@ def _warnings(done: Done) -> Iterable[str]:
     """Yield a result's warnings, a line each: of its photo by name, of the options once for all."""
     yield from (f"{_name_of(done)}: {warning}" for warning in done.result.photo.warnings)
     yield from done.result.warnings
-
-
-def _is_in_color(done: Done) -> bool:
-    from chromatune.color import is_in_color
-
-    return done.result.photo.rgb is not None and is_in_color(done.result.photo.rgb)
 
 
 def _name_of(done: Done) -> str:

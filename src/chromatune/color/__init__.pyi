@@ -1,4 +1,5 @@
-from .color_detection import is_in_color as is_in_color
+from .color_detection import OwnColor as OwnColor
+from .color_detection import find_own_color as find_own_color
 from .color_detection import own_chroma as own_chroma
 from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size
@@ -13,6 +14,7 @@ from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
 from .luminance import relative_chroma as relative_chroma
 from .luminance import vivid as vivid
+from .negatives import looks_negative as looks_negative
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize
 from .recomposition import shrunk_luma as shrunk_luma

@@ -12,6 +12,7 @@ from .reading import MAX_PIXELS as MAX_PIXELS
 from .reading import Photo as Photo
 from .reading import count_pages as count_pages
 from .reading import count_pixels as count_pixels
+from .reading import inverted as inverted
 from .reading import read_photo as read_photo
 from .reading import read_stream as read_stream
 from .writing import encode_photo as encode_photo

@@ -8,14 +8,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from PIL import Image
 
-from chromatune.color import luma
+from chromatune.color import OwnColor, find_own_color, looks_negative, luma
 from chromatune.errors import NotAPictureError, PhotoError, printable
 from chromatune.files import open_regular
 from chromatune.images import decoding, headers, metadata, opening, pixels, tiff
@@ -74,6 +74,26 @@ class Photo:
     def max_value(self) -> int:
         """White: 255 for an 8-bit photo, 65535 for a 16-bit one."""
         return int(np.iinfo(self.gray.dtype).max)
+
+    @cached_property
+    def own_color(self) -> OwnColor | None:
+        """Local color of the source, of at most 512 pixels a side; None where every pixel is neutral or of one tone."""
+        return None if self.rgb is None else find_own_color(self.rgb)
+
+    @property
+    def in_color(self) -> bool:
+        """Whether the source is plainly in color, and no scan of a gray or toned print; see `OwnColor.in_color`."""
+        return self.own_color is not None and self.own_color.in_color
+
+    @cached_property
+    def looks_negative(self) -> bool:
+        """Whether it is probably a scan of a negative, see `color.looks_negative`."""
+        return looks_negative(self.gray, self.rgb)
+
+
+def inverted(photo: Photo) -> Photo:
+    """Return a negative as a positive, without its own colors, which are the film's: luma of white less the luma."""
+    return replace(photo, gray=photo.max_value - photo.gray, rgb=None)
 
 
 def read_photo(

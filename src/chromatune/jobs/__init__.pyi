@@ -5,6 +5,7 @@ from .archive import colorize_archive as colorize_archive
 from .archive import plan_archive as plan_archive
 from .archive_worker import ArchiveRecord as ArchiveRecord
 from .archive_worker import ArchiveSettings as ArchiveSettings
+from .archive_worker import Colored as Colored
 from .catalog import Catalog as Catalog
 from .catalog import PlannedPhoto as PlannedPhoto
 from .engine import ResourceLimiter as ResourceLimiter

@@ -57,7 +57,9 @@ class ArchiveReport:
     Attributes:
         photos: number of them in the source.
         done: number of those with a result.
-        failed: number of those without.
+        failed: number of those that could not be colorized.
+        skipped: number of those that are in color already and were skipped.
+        copied: number of those that are in color already and were copied; they are among those with a result.
         failures_file: has a line for each of them, `{"photo": ..., "message": ...}`.
         summary: path of the page; None without the extra `batch`.
     """
@@ -65,6 +67,8 @@ class ArchiveReport:
     photos: int
     done: int
     failed: int
+    skipped: int
+    copied: int
     failures_file: Path
     summary: Path | None
 
@@ -265,15 +269,17 @@ def _saving(catalog: Catalog) -> Iterator[None]:
 
 
 def _so_far(catalog: Catalog) -> str:
-    done, _ = catalog.done_and_failed()
+    done = catalog.rows_of("done", "copied", "skipped")
     return f"{len(done)} of {count_of(len(catalog.listed), 'photo')} done; run the same command to resume"
 
 
 def _make_report(catalog: Catalog) -> ArchiveReport:
     """Write the page, and return the state of the archive."""
-    done, failed = catalog.done_and_failed()
+    done, failed, skipped = catalog.rows_of("done", "copied"), catalog.rows_of("failed"), catalog.rows_of("skipped")
+    copied = sum(row.state == "copied" for row in done)
     summary = None
     if find_spec("jinja2"):
         outdated = sum(catalog.is_outdated(row) for row in done)
-        summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, outdated)
-    return ArchiveReport(len(catalog.listed), len(done), len(failed), catalog.failures_file, summary)
+        summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, skipped, outdated)
+    counts = len(catalog.listed), len(done), len(failed), len(skipped), copied
+    return ArchiveReport(*counts, catalog.failures_file, summary)

@@ -17,13 +17,14 @@ from typing import BinaryIO, Literal, Protocol
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError, PhotoError, first_line, printable
 from chromatune.hints import Hints
-from chromatune.images import MAX_PIXELS, Photo, count_pixels, format_for, read_photo, suffix_for
+from chromatune.images import MAX_PIXELS, Photo, count_pixels, encode_photo, format_for, read_photo, suffix_for
 from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
 from chromatune.jobs.stores import SourceGoneError, Store
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 
-State = Literal["done", "unchanged", "failed", "halted"]
+State = Literal["done", "unchanged", "skipped", "copied", "failed", "halted"]
+Colored = Literal["skip", "copy", "recolor"]
 HASH_DIGITS = 32
 FILE_BYTES_A_PIXEL = 56  # of a file in memory count as a pixel: as many as a pixel takes
 TASKS_A_THREAD = 2  # one in work and one that waits: enough that no thread waits for the next
@@ -44,6 +45,8 @@ class ArchiveSettings:
         strict: refuse damaged photos that could be read in part.
         max_pixels: larger photos are refused.
         keep_times: a result gets its photo's time of last change.
+        colored: what is done with photos that are in color already and have no painted layer: nothing, they are copied
+            as they are, or colorized like the others, as all are with `options.invert`.
     """
 
     source: Store
@@ -56,6 +59,7 @@ class ArchiveSettings:
     strict: bool = False
     max_pixels: int = MAX_PIXELS
     keep_times: bool = False
+    colored: Colored = "skip"
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,16 @@ class ArchiveRecord:
 
     Attributes:
         photo: its key.
-        state: "done"; "unchanged" where photo and layer are what the result that is there was made of; "failed" for
-            this photo alone; "halted" where no other photo would do better.
+        state: "done"; "unchanged" where photo and layer are what the result that is there was made of; "skipped" or
+            "copied" where the photo is in color already; "failed" for this photo alone; "halted" where no other photo
+            would do better.
         message: of a photo that has no result: one line that says what to do.
         stamp: of the photo, and of its layer, as they were read.
         content: hash of the photo, and of its layer.
         result: key of the result.
         result_bytes: its size.
         pixels: of the photo.
-        warnings: what the user should know of how the photo was read, a line each.
+        warnings: what the user should know of how the photo was read, and what was done with it, a line each.
         notes: the same of the options: alike for all photos.
     """
 
@@ -163,10 +168,15 @@ class ArchiveWorker:
             if self._stamp(job) != stamp:
                 raise PhotoError(f"{label}: changed")
             if content == job.known_content:
-                size = self._destination.size(job.known_result)
+                size = self._destination.size(job.known_result) if job.known_result else 0
                 return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
             photo = read_photo(parts[0], name=label, strict=self._settings.strict, max_pixels=most)
             layer = parts[1] if len(parts) > 1 else None
+            if self._settings.colored != "recolor" and not self._settings.options.invert and layer is None:
+                with self._limiter.core():
+                    in_color = photo.in_color
+                if in_color:
+                    return self._leave(job, photo, parts[0], stamp, content)
             del parts
             return self._write_result(job, photo, layer, stamp, content)
 
@@ -178,12 +188,24 @@ class ArchiveWorker:
         with self._limiter.core():
             result = self._colorizer.colorize(photo, self._settings.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
-        warnings = photo.warnings, result.warnings
+        warnings = (*photo.warnings, *result.notes), result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
         modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
         self._destination.write(key, encoded, modified_ns)
         return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
+
+    def _leave(self, job: ArchiveJob, photo: Photo, data: bytes, stamp: str, content: str) -> ArchiveRecord:
+        """Skip or copy a photo that is in color already; as it is, where its own format holds results."""
+        pixels = photo.height_px * photo.width_px
+        if self._settings.colored == "skip" or photo.rgb is None:
+            return ArchiveRecord(job.photo, "skipped", "", stamp, content, pixels=pixels)
+        key = job.result
+        if _suffix(key) != _suffix(job.photo):
+            key, data = job.other_result, encode_photo(photo.rgb, photo, format_for(_suffix(job.other_result)))
+        modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
+        self._destination.write(key, data, modified_ns)
+        return ArchiveRecord(job.photo, "copied", "", stamp, content, key, len(data), pixels, photo.warnings)
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)

@@ -16,13 +16,14 @@ from chromatune.errors import PhotoError, printable
 from chromatune.files import LineFile, remove_below, write_below
 from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
-from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row
+from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row, State
 from chromatune.jobs.stores import SourceGoneError
 from chromatune.pipeline import model_info, weights_hash
 
-PIXELS_VERSION = 2  # raised when the same photo, options and weights give other pixels: then all are done again
+PIXELS_VERSION = 3  # raised when the same photo, options and weights give other pixels: then all are done again
 STRICT = " strict"  # after the key of a result whose photo was read so
 FAILURE_KEYS = ("photo", "message")
+COLORED_STATES = {"skip": "skipped", "copy": "copied", "recolor": "done"}  # of a photo that is in color already
 
 
 class Reason(StrEnum):
@@ -165,19 +166,24 @@ class Catalog:
         """Write all rows to the disk."""
         self._manifest.commit()
 
-    def done_and_failed(self) -> tuple[list[Row], list[Row]]:
-        """Return the rows of photos in the source: those with a result and those without, each sorted by photo."""
+    def rows_of(self, *states: State) -> list[Row]:
+        """Return the rows of photos in the source that are in one of these states, sorted by photo."""
         rows = [self.rows[photo] for photo in sorted(self.listed) if photo in self.rows]
-        return [row for row in rows if row.state == "done"], [row for row in rows if row.state == "failed"]
+        return [row for row in rows if row.state in states]
 
     def is_outdated(self, row: Row) -> bool:
-        """Return whether a result was made with other options or weights, or of a photo that is now too damaged."""
+        """Return whether a result was made with other options or weights, or of a photo that is now too damaged.
+
+        Where the photo is in color already, whether it is now wanted otherwise.
+        """
+        if row.state in ("skipped", "copied"):
+            return row.state != COLORED_STATES[self.settings.colored]
         lenient = row.settings == self.key and bool(row.warnings)
         return row.settings not in self._good_keys or (lenient and self.settings.strict)
 
     def write_failures(self) -> None:
         """Write `failures.jsonl` anew, a line for each photo that failed; remove it where none did."""
-        failed = self.done_and_failed()[1]
+        failed = self.rows_of("failed")
         lines = [json.dumps({"photo": row.photo, "message": row.message}) + "\n" for row in failed]
         if lines:
             write_below(self.folder, FAILURES_FILE, "".join(lines).encode())
@@ -203,16 +209,26 @@ class Catalog:
             row = dataclasses.replace(before, state="failed", stamp=stamp, message=record.message, warnings=())
             failures.append([{"photo": photo, "message": record.message}])
         elif record.state == "unchanged" and old is not None:
-            row = dataclasses.replace(old, state="done", stamp=record.stamp, message="")
+            row = dataclasses.replace(old, stamp=record.stamp, message="")
+        elif record.state == "skipped":
+            row = Row(photo, "skipped", record.stamp, record.content, self.key, pixels=record.pixels)
+            if old is not None and old.content == record.content:  # a result that an earlier run made of it stays
+                row = dataclasses.replace(row, result=old.result, result_bytes=old.result_bytes)
+            self._remove_other(old, row.result)
         else:
             made = record.result, record.result_bytes, record.pixels
             key = self._good_keys[self.settings.strict]
-            row = Row(photo, "done", record.stamp, record.content, key, *made, warnings=record.warnings)
-            if old is not None and old.result not in ("", record.result):
-                with suppress(OSError):
-                    self.settings.destination.remove(old.result)  # the photo is of another kind now: it has one result
+            state: State = "copied" if record.state == "copied" else "done"
+            row = Row(photo, state, record.stamp, record.content, key, *made, warnings=record.warnings)
+            self._remove_other(old, record.result)
         self._manifest.put(row)
         self.rows[photo] = row
+
+    def _remove_other(self, old: Row | None, result: str) -> None:
+        """Remove the result of an earlier run where the photo is of another kind now: it has one at most."""
+        if old is not None and old.result not in ("", result):
+            with suppress(OSError):
+                self.settings.destination.remove(old.result)
 
     def _reason(self, photo: str, stamp: str) -> Reason | None:
         row = self.rows.get(photo)
@@ -222,7 +238,7 @@ class Catalog:
             return Reason.FAILED
         if self.is_outdated(row):
             return Reason.SETTINGS
-        if self.settings.destination.size(row.result) != row.result_bytes:
+        if row.state != "skipped" and self.settings.destination.size(row.result) != row.result_bytes:
             return Reason.MISSING
         return None if row.stamp == stamp else Reason.CHANGED
 

@@ -56,7 +56,7 @@ MADE_AS = "".join(TABLE.replace("IF NOT EXISTS", "").split())  # as SQLite keeps
 PUT = f"INSERT OR REPLACE INTO photos ({COLUMNS}, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-State = Literal["done", "failed"]
+State = Literal["done", "failed", "skipped", "copied"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Row:
 
     Attributes:
         photo: its key.
-        state: "done" or "failed".
+        state: "done" or "failed"; "skipped" or "copied" where the photo is in color already.
         stamp: of the photo and its layer, as they were.
         content: hash of both; of the result that is there.
         settings: key of all that decides a result's pixels beside them; of the result that is there.
@@ -240,7 +240,7 @@ def _checked_row(
         raise ValueError(f"{label} has texts of another kind")
     if not all(isinstance(each, int) and 0 <= each <= MOST_NUMBER for each in (size, pixels)):
         raise ValueError(f"{label} has numbers of another kind")
-    if not is_key(names[0]) or not (_is_result(names[1]) or (names[1] == "" and state == "failed")):
+    if not is_key(names[0]) or not (_is_result(names[1]) or (names[1] == "" and state in ("failed", "skipped"))):
         raise ValueError(f"{label} leads elsewhere")
     lines = json.loads(warnings) if isinstance(warnings, str) else None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):

@@ -43,21 +43,40 @@ LONGEST_CAPTION = 26  # characters: about as wide as a thumbnail
 
 
 def write_summary(
-    folder: Path, settings: ArchiveSettings, photos: int, done: Sequence[Row], failed: Sequence[Row], outdated: int
+    folder: Path,
+    settings: ArchiveSettings,
+    photos: int,
+    done: Sequence[Row],
+    failed: Sequence[Row],
+    skipped: Sequence[Row],
+    outdated: int,
 ) -> Path:
     """Write the page of a source's photos, of which `outdated` are in other settings, into a folder; return its path.
+
+    Args:
+        folder: takes it.
+        settings: of the photos.
+        photos: number of all.
+        done: with a result, among them those that were copied.
+        failed: without.
+        skipped: in color already.
+        outdated: number of those in other settings.
 
     Raises:
         OSError: it cannot be written.
     """
-    left = photos - len(done) - len(failed)
+    left = photos - len(done) - len(failed) - len(skipped)
+    copied = [row for row in done if row.state == "copied"]
     lead = f"{count_of(len(done), 'photo')} of {photos:,} in color"
     lead += f", {len(failed):,} failed" if failed else ""
+    lead += f", {len(skipped):,} in color already and skipped" if skipped else ""
+    lead += f", {len(copied):,} of them in color already and copied" if copied else ""
     lead += f", {left:,} still to be done" if left else ""
     sections = [
         Section("Folders", [_folders(done, failed)]),
         Section("Contact sheet", _sheet(settings.destination, done)),
         Section("What went wrong", [*_failures(failed), *_warnings(done)]),
+        Section("In color already", _in_color_already([*skipped, *copied])),
         Section("Settings", [_settings(settings, outdated)]),
     ]
     title = f"Archive {printable(settings.source.name)}"
@@ -140,6 +159,13 @@ def _warnings(done: Sequence[Row]) -> list[Block]:
     if not warned:
         return []
     return [Folded(f"Warnings: {len(warned)}", [Table(("photo", "warning"), warned[:MOST_LINES], prose=True)])]
+
+
+def _in_color_already(rows: Sequence[Row]) -> list[Block]:
+    if not rows:
+        return []
+    lines = [[printable(row.photo), row.state] for row in rows[:MOST_LINES]]
+    return [Folded(count_of(len(rows), "photo"), [Table(("photo", "what"), lines, prose=True)])]
 
 
 def _settings(settings: ArchiveSettings, outdated: int) -> Definitions:

@@ -56,7 +56,7 @@ class Models(BaseModel):
     """Models offered, and limits of options."""
 
     models: list[str] = Field(description="Names, the default first.")
-    limits: dict[str, Limits] = Field(description="Of the options that edits of a session change.")
+    limits: dict[str, Limits] = Field(description="Of the numbers among the options that edits of a session change.")
 
 
 class Status(BaseModel):
@@ -119,7 +119,7 @@ async def _clean_up(stores: list[SessionStore[Any]], predictor: Predictor) -> No
 
 
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:
-    limits = {name: _limits_of(name) for name in sorted(EDITABLE)}
+    limits = {name: found for name in sorted(EDITABLE) if (found := _limits_of(name))}
 
     @app.get("/v1/models", summary="Models offered, and limits of options", responses=failures())
     async def models() -> Models:
@@ -170,9 +170,11 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
     app.include_router(router)
 
 
-def _limits_of(option: str) -> Limits:
+def _limits_of(option: str) -> Limits | None:
+    """Return the limits of an option that is a number, None for another."""
     schema = ColorizeOptions.model_json_schema()["properties"][option]
-    return Limits(**schema.get("anyOf", [schema])[0])
+    schema = schema.get("anyOf", [schema])[0]
+    return Limits(**schema) if "minimum" in schema else None
 
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:

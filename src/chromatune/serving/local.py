@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from chromatune.cancellation import check_cancelled
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
-from chromatune.editor import Editor
+from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, notes_of
+from chromatune.editor import Editor, smaller_size
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
 from chromatune.hints import Hints, Reference
 from chromatune.images import Photo, count_pixels, format_for, read_photo, suffix_for, to_depth
@@ -238,11 +238,14 @@ class LocalSession:
         self._versions_lock, self._suggest_lock = threading.Lock(), threading.Lock()
         with predictor.memory(request):
             self._photo: Photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+            _ = self._photo.own_color  # worked out here, in a thread
             self.version, self.facts = self._add_version(request.model, request.options)
 
     @property
     def nbytes(self) -> int:
-        arrays = self._photo.gray, self._photo.alpha, self._photo.rgb
+        own = self._photo.own_color
+        small = (None,) if own is None else (own.chroma, own.opacity, own.local, own.sure)
+        arrays = self._photo.gray, self._photo.alpha, self._photo.rgb, *small
         with self._versions_lock:
             editors = [version.editor for version in self._versions.values()]
         return (
@@ -253,6 +256,9 @@ class LocalSession:
 
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return await self._predictor.photo_threads.run(lambda: self._add_version(model, options))
+
+    async def original(self, max_pixels: int) -> EncodedImage:
+        return await self._predictor.edit_threads.run(lambda: self._original(max_pixels))
 
     async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         return await self._predictor.edit_threads.run(lambda: self._preview(edit, max_pixels))
@@ -283,11 +289,13 @@ class LocalSession:
             while len(self._versions) > MAX_VERSIONS:
                 del self._versions[min(self._versions)]
         resolved = output.options
+        notes = notes_of(output.photo, resolved)
         facts: Facts = {
             **photo_facts(self._photo), "model": model, "prompt": resolved.prompt, "seed": resolved.seed,
             "steps": resolved.steps, "variant_steps": colorizer.info.variant_steps,
             "seconds": round(output.seconds, 4),
-            "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved)],
+            "own_color": round(self._photo.own_color.share("keep"), 4) if self._photo.own_color is not None else 0,
+            "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved), *notes], "notes": list(notes),
         }  # fmt: skip
         return number, facts
 
@@ -304,6 +312,13 @@ class LocalSession:
         if edit.hints:
             self._predictor.note_prepared(version.editor)
         return version
+
+    def _original(self, max_pixels: int) -> EncodedImage:
+        photo = self._photo
+        full = photo.gray if photo.rgb is None else photo.rgb
+        size = smaller_size(photo.height_px, photo.width_px, max_pixels)
+        small = to_depth(cv2.resize(full, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        return _screen_image(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB) if small.ndim == 2 else small, photo)
 
     def _preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         editor = self._edited_version(edit).editor
@@ -373,7 +388,8 @@ def encoded(result: ColorizeResult, model: str) -> EncodedImage:
     facts: Facts = {
         **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
         "negative_prompt": result.negative_prompt, "seed": result.seed, "steps": result.steps,
-        "seconds": round(result.seconds, 4), "warnings": [*result.photo.warnings, *result.warnings],
+        "seconds": round(result.seconds, 4),
+        "warnings": [*result.photo.warnings, *result.warnings, *result.notes],
     }  # fmt: skip
     return EncodedImage(result.encode(format_for(suffix)), suffix, facts)
 

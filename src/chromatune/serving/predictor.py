@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from chromatune.errors import ChromaTuneError
 from chromatune.hints import Hints
-from chromatune.options import ColorizeOptions, ResolvedOptions
+from chromatune.options import ColorizeOptions, OwnColorChoice, ResolvedOptions
 
 Facts: TypeAlias = dict[str, str | int | float | list[str]]
 Content: TypeAlias = bytes | Path  # of an upload: its bytes, or the file that has them
@@ -93,6 +93,7 @@ class EditRequest(BaseModel):
     hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
     strength: float | None = _optional("strength")
     vivid: float | None = _optional("vivid")
+    own_color: OwnColorChoice | None = _optional("own_color")
     hint_reach: float | None = _optional("hint_reach")
     hint_strength: float | None = _optional("hint_strength")
 
@@ -144,6 +145,13 @@ class Session(Protocol):
         Raises:
             ModelError: the model cannot be used.
             QueueFull: too many photos wait.
+        """
+
+    async def original(self, max_pixels: int) -> EncodedImage:
+        """Return the photo as it was, with its own colors, for a screen; size and format as `preview`.
+
+        Raises:
+            QueueFull: too many wait.
         """
 
     async def preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:

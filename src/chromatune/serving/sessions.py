@@ -154,7 +154,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         responses={200: PICTURES, **failures(*EDITS)},
     )
     async def preview(request: Request, key: Key, edit: Annotated[PreviewRequest, Body()]) -> Response:
-        """JPEG, or PNG where the photo has transparency; with strength 0, the original photo."""
+        """JPEG, or PNG where the photo has transparency; with strength 0, it is gray."""
         working = store.get(key).preview(edit, min(edit.max_pixels, settings.max_pixels))
         with metrics.previews.time():
             return await image_response(await in_time(request, working, settings.timeout_s))
@@ -171,6 +171,21 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         return await image_response(await in_time(request, working, settings.timeout_s), "attachment")
 
     app.include_router(edits)
+
+    @app.get(
+        "/v1/sessions/{key}/original",
+        summary="The photo as it was",
+        response_class=Response,
+        responses={200: PICTURES, **failures(404, 422, 429, 503, 504)},
+    )
+    async def original(
+        request: Request,
+        key: Key,
+        max_pixels: Annotated[int, Query(ge=1000, description="A larger photo is scaled down to it.")] = 1_000_000,
+    ) -> Response:
+        """JPEG, or PNG where the photo has transparency, upright and with its own colors, for a screen."""
+        working = store.get(key).original(min(max_pixels, settings.max_pixels))
+        return await image_response(await in_time(request, working, settings.timeout_s))
 
     @app.get(
         "/v1/sessions/{key}/suggestions",

@@ -184,6 +184,8 @@ class VideoRun:
         """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`."""
         hints = self._hints_by_index()
         check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
+        if self.options.colorize_options.invert:
+            raise OptionsError("a video cannot be inverted; leave out --invert (invert=False)", "invert")
         if self._cached_shots() is None:
             self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
         self.find_shots()

@@ -54,6 +54,8 @@ export class Hand {
     $("strength-shown").textContent = `${$("strength").value} %`;
     $("reach").value = Math.log10(photo.reach);
     this._showVivid(photo);
+    $("own-color-row").hidden = !photo.facts.own_color; // a gray photo, or one of an even tone, has none
+    $("own-color").value = photo.ownColor ?? "auto";
     this._suggest([]);
     this._setSize();
   }
@@ -183,6 +185,7 @@ export class Hand {
       photo.vivid = Number($("vivid").value);
       this._showVivid(photo);
     }));
+    $("own-color").addEventListener("change", () => this._slide((photo) => { photo.ownColor = $("own-color").value; }));
     $("show").addEventListener("change", () => {
       stage.showMarks = $("show").checked;
       stage.draw();

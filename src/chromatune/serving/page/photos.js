@@ -4,6 +4,7 @@ import { Refusal, call, close, nameOf, open, send } from "./api.js";
 
 const AT_ONCE = 2; // photos that are opened at the same time
 const THUMB_PIXELS = 30_000;
+const BEFORE_PIXELS = 1_000_000;
 
 let numbers = 0;
 
@@ -21,6 +22,7 @@ export class Photo extends EventTarget {
     this.active = null;
     this.strength = 1;
     this.vivid = null; // as the model's own
+    this.ownColor = null; // what of the photo's own color stays, as the version was asked for
     this.reach = 10 ** -0.8;
     this.history = [[]];
     this.step = 0;
@@ -70,7 +72,8 @@ export class Photo extends EventTarget {
   }
 
   async _readBefore() {
-    this.before = await this._preview({ strength: 0 }, 1_000_000);
+    const answer = await this._withSession(() => call(`/v1/sessions/${this.id}/original?max_pixels=${BEFORE_PIXELS}`));
+    this.before = URL.createObjectURL(await answer.blob());
   }
 
   /** The response to a request; where the session has ended, it is opened again with the version that is shown. */
@@ -108,6 +111,7 @@ export class Photo extends EventTarget {
   edit(more = {}) {
     return {
       version: this.active.number, strength: this.strength, vivid: this.vivid, hint_reach: this.reach,
+      own_color: this.ownColor,
       hints: { marks: this.marks }, ...more,
     };
   }

@@ -17,6 +17,7 @@ export class Words {
     $("words").addEventListener("input", () => { this.typed = true; });
     $("again").addEventListener("click", () => this._colorize());
     $("model").addEventListener("change", () => this.page.current?.state === "done" && this._colorize());
+    $("invert").addEventListener("change", () => this._colorize());
     $("seed").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("more").addEventListener("click", () => this._more());
   }
@@ -30,6 +31,7 @@ export class Words {
     const options = { seed: Math.max(0, Math.floor(Number($("seed").value) || 0)) };
     const words = $("words").value.trim();
     if (words && words !== this.standard) options.prompt = words;
+    if ($("invert").checked) options.invert = true;
     return { model: $("model").value || null, options };
   }
 
@@ -42,8 +44,11 @@ export class Words {
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
       $("model").value = facts.model;
-      $("notes").textContent = facts.warnings.join(" · ");
-      $("notes").hidden = !facts.warnings.length;
+      // What is done with the photo is of the version that is chosen, and told beside it
+      const said = photo.ownColor === null ? facts.warnings : facts.warnings.filter((each) => !facts.notes.includes(each));
+      $("notes").textContent = said.join(" · ");
+      $("notes").hidden = !said.length;
+      $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
     }
     this._drawVersions(photo);
