@@ -19,8 +19,8 @@ from .recomposition import recompose as recompose
 from .recomposition import resize as resize
 from .recomposition import shrunk_luma as shrunk_luma
 from .recomposition import upsample_chroma as upsample_chroma
-from .restored_view import Levels as Levels
-from .restored_view import View as View
-from .restored_view import measure_levels as measure_levels
-from .restored_view import restored_view as restored_view
-from .restored_view import shrink as shrink
+from .restoration import Levels as Levels
+from .restoration import View as View
+from .restoration import measure_levels as measure_levels
+from .restoration import restored_view as restored_view
+from .restoration import shrink as shrink
