@@ -251,6 +251,7 @@ class Colorizer:
         chroma = color.chroma_of(output.rgb)
         if output.view.chroma_gain != 1:
             chroma *= np.float32(output.view.chroma_gain)
+        chroma = color.smooth_chroma(chroma, output.view.gray, output.options.smooth)
         if resolved.vivid:  # without, as it was sampled, bit for bit
             chroma = color.vivid(chroma, resolved.vivid)
         own = None if resolved.own_color == "replace" else output.photo.own_color

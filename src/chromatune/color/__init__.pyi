@@ -13,6 +13,7 @@ from .luminance import linear_to_srgb as linear_to_srgb
 from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
 from .luminance import relative_chroma as relative_chroma
+from .luminance import smooth_chroma as smooth_chroma
 from .luminance import vivid as vivid
 from .negatives import looks_negative as looks_negative
 from .recomposition import recompose as recompose

@@ -102,7 +102,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     at = max(size[0], round(gray.shape[0] * scale)), max(size[1], round(gray.shape[1] * scale))
     copy = shrink(gray, at)
     damaged = find_damage(measure_levels([copy]).apply(copy))
-    share = float(damaged.mean())
+    share = float(np.count_nonzero(damaged)) / damaged.size
     if share > 0:
         # Beside what was found, the scanner has blurred it into its surroundings
         grown = cv2.dilate(damaged.astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -200,16 +200,17 @@ def remove_screen(gray: np.ndarray) -> np.ndarray:
         The same size; the array itself where there is no screen.
     """
     height, width = gray.shape
-    window = np.outer(np.hanning(height), np.hanning(width))
-    strength = np.abs(np.fft.fft2((gray - gray.mean()) * window)).astype(np.float32)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    strength = np.abs(np.fft.rfft2((gray - gray.mean()) * window)).astype(np.float32)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     is_fine = frequency > SCREEN_FREQUENCY
-    logarithm = np.log(strength + 1e-4)
-    around = cv2.blur(np.pad(logarithm, 12, mode="wrap"), (25, 25))[12:-12, 12:-12]
+    logarithm = np.log(strength + np.float32(1e-4))
+    # Rows wrap; beyond the first and the last column a real picture's spectrum is mirrored
+    around = cv2.blur(np.pad(logarithm, ((12, 12), (0, 0)), mode="wrap"), (25, 25))[12:-12]
     peaks = is_fine & (logarithm - around > np.log(SCREEN_PEAK))
     if (strength[peaks] ** 2).sum() < SCREEN_ENERGY * (strength[is_fine] ** 2).sum() + 1e-9:
         return gray
     notches = cv2.dilate(peaks.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
-    blurred = cv2.GaussianBlur(np.pad(notches, 6, mode="wrap"), (0, 0), 1.2)[6:-6, 6:-6]
-    spectrum = np.fft.fft2(gray) * (1 - np.clip(1.3 * blurred, 0, 1))
-    return np.clip(np.fft.ifft2(spectrum).real, 0, 1).astype(np.float32)
+    blurred = cv2.GaussianBlur(np.pad(notches, ((6, 6), (0, 0)), mode="wrap"), (0, 0), 1.2)[6:-6]
+    spectrum = np.fft.rfft2(gray) * (1 - np.clip(1.3 * blurred, 0, 1))
+    return np.clip(np.fft.irfft2(spectrum, s=(height, width)), 0, 1).astype(np.float32)
