@@ -19,7 +19,7 @@ PERCENTILES = (0.5, 99.9)  # of the tones, taken for the photo's black and white
 BLACKS = ((0.0, 0.15, 0.25, 1.0), (0.0, 0.15, 0.06, 0.06))
 WHITES = ((0.0, 0.45, 0.7, 1.0), (0.9, 0.9, 0.7, 1.0))
 LEAST_RANGE = 0.05  # between black and white: below it there is no photo to see
-CHANGED = 0.02  # of black or white, from where on it is told
+CHANGED, FILLED = 0.08, 0.004  # change of black or white, and share filled in, from where on it is told
 
 WIDEST_BORDER = 0.15  # share of a side
 EVEN = 0.03  # standard deviation of a border's row
@@ -113,7 +113,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     descreened = remove_screen(small)
     notes = (
         found.note,
-        f"scratches and dust filled in ({max(share, 0.001):.1%} of it)" if share > 0 else "",
+        f"scratches and dust filled in ({share:.1%} of it)" if share > FILLED else "",
         "" if descreened is small else "a printer's screen taken out",
     )
     return View(found.apply(descreened), found.chroma_gain, tuple(note for note in notes if note))

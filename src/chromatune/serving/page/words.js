@@ -46,8 +46,9 @@ export class Words {
       $("model").value = facts.model;
       // What is done with the photo is of the version that is chosen, and told beside it
       const said = photo.ownColor === null ? facts.warnings : facts.warnings.filter((each) => !facts.notes.includes(each));
-      $("notes").textContent = said.join(" · ");
-      $("notes").hidden = !said.length;
+      const lines = facts.restored.length ? [...said, `the model saw a repaired copy: ${facts.restored.join(", ")}`] : said;
+      $("notes").textContent = lines.join(" · ");
+      $("notes").hidden = !lines.length;
       $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
     }
