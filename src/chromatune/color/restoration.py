@@ -96,8 +96,11 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     Args:
         gray: (H, W) uint8 or uint16 luma of the photo at full size.
         size: height and width of the model's pass, in pixels.
-        levels: of several photos together, such as a shot's; by default the photo's own.
+        levels: of a film's shot: then the tones alone are stretched, since its frames are without dirt already, and what
+            is found in one frame and not in the next would flicker. By default the photo's own.
     """
+    if levels is not None:
+        return View(levels.apply(shrink(gray, size)), levels.chroma_gain, (levels.note,) if levels.note else ())
     scale = min(1.0, REPAIR_PX / min(gray.shape))
     at = max(size[0], round(gray.shape[0] * scale)), max(size[1], round(gray.shape[1] * scale))
     copy = shrink(gray, at)
@@ -108,7 +111,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
         grown = cv2.dilate(damaged.astype(np.uint8), np.ones((3, 3), np.uint8))
         filled = cv2.inpaint(np.rint(copy * 255).astype(np.uint8), grown, 3, cv2.INPAINT_TELEA)
         copy = np.where(grown > 0, filled.astype(np.float32) / 255, copy)
-    found = measure_levels([copy]) if levels is None else levels
+    found = measure_levels([copy])
     small = copy if at == size else cv2.resize(copy, size[::-1], interpolation=cv2.INTER_AREA)
     descreened = remove_screen(small)
     notes = (
