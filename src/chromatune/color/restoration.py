@@ -96,7 +96,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     Args:
         gray: (H, W) uint8 or uint16 luma of the photo at full size.
         size: height and width of the model's pass, in pixels.
-        levels: of a film's shot: then the tones alone are stretched, since its frames are without dirt already, and what
+        levels: of a film's shot: then tones alone are stretched, since its frames are without dirt already, and what
             is found in one frame and not in the next would flicker. By default the photo's own.
     """
     if levels is not None:
