@@ -24,3 +24,5 @@ from .restored_view import View as View
 from .restored_view import measure_levels as measure_levels
 from .restored_view import restored_view as restored_view
 from .restored_view import shrink as shrink
+from .versions import departure as departure
+from .versions import regional_shift as regional_shift
