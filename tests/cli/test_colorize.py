@@ -34,12 +34,6 @@ def lines(text: str) -> list[str]:
     return text.splitlines()
 
 
-def seed_of(path: str | Path) -> int:
-    """The seed that the engine of these tests made a result with."""
-    red, _, blue = np.asarray(Image.open(path).convert("RGB"))[0, 0].astype(int)
-    return round((blue - red) / 4)
-
-
 def level(path: str | Path) -> int:
     """The gray of a photo or a result."""
     return int(np.asarray(Image.open(path).convert("L"))[0, 0])

@@ -17,7 +17,7 @@ from chromatune.color.luminance import unlike_skin
 from chromatune.color.recomposition import resize
 
 PULL = 1.25e-4  # see `CorrectionField.smooth`: a decision spreads some 55 pixels of 128
-GAIN = 3.5
+GAIN = 4.0
 
 
 def regional_shift(expected: np.ndarray, sampled: np.ndarray, luma: np.ndarray) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""How far do variants of a photo differ, how patchy are they, and how far are they from the truth?
+
+    python -m studies.versions FOLDER --keys FILE [--model mini] [--limit 60] [--variants 4] [--sheet FILE.png]
+
+FILE lists the photos, one path below FOLDER a line. Compared are the model's own pass, its passes of several steps as
+they are sampled (`steps`, further seeds), and the variants that are made of both (`variant`). Prints means over photos:
+
+- spread: standard deviation of (Cb, Cr) over the variants, times 100. Larger is more to choose from.
+- patchiness: length of the gradient of (Cb, Cr) where luma is flat, times 1000: colors that no edge explains.
+- PSNR of each, and of the variant that departs least from the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from chromatune import ColorizeOptions, Colorizer, make_options
+from chromatune.color import luma, recompose
+from chromatune.colorizer import ModelOutput
+from chromatune.evaluation import psnr
+from chromatune.images import Photo
+from studies.squares import make_parser, read_squares, succeeded, write_sheet
+
+FLAT = 0.02  # gradient of luma, 0..1 a pixel, blurred by a pixel: below it there is no edge
+SHEET_PHOTOS = 12
+
+
+def patchiness(chroma: np.ndarray, gray: np.ndarray) -> float:
+    """Return how much chroma changes where luma does not: mean length of its gradients there, times 1000 a pixel.
+
+    Args:
+        chroma: (H, W, 2) float, (Cb, Cr).
+        gray: (H, W) uint8 luma.
+    """
+    down, right = np.gradient(cv2.GaussianBlur(gray.astype(np.float32) / 255, (0, 0), 1))
+    flat = np.hypot(down, right) < FLAT
+    lengths = sum(np.hypot(*np.gradient(chroma[..., channel])) for channel in (0, 1))
+    return float(1000 * lengths[flat].mean()) if flat.any() else 0.0
+
+
+def spread(chromas: Sequence[np.ndarray]) -> float:
+    """Return how far variants of one photo differ: standard deviation over them, mean over the photo, times 100."""
+    return float(100 * np.std(np.stack(chromas), axis=0).mean())
+
+
+def ways(colorizer: Colorizer, variants: int) -> dict[str, list[ColorizeOptions]]:
+    """Return the options of each row of the table."""
+    steps, numbers = colorizer.info.variant_steps, range(1, variants + 1)
+    return {
+        "own pass": [make_options()],
+        f"{steps} steps": [make_options(steps=steps, seed=number) for number in numbers],
+        "variants": [make_options(variant=number + 1) for number in numbers],
+    }
+
+
+def outputs_of(colorizer: Colorizer, photo: Photo, options: Sequence[ColorizeOptions]) -> list[ModelOutput]:
+    """Return the model's outputs for one photo; ends the study where there is none."""
+    outcomes = [next(iter(colorizer.model_outputs([photo], each))) for each in options]
+    return list(succeeded(outcomes, "variants", len(outcomes)))
+
+
+def main() -> None:
+    """Colorizes and compares; prints one line for each way."""
+    parser = make_parser(
+        __doc__, limit=60, sheet="twelve photos: truth, own pass, and below it the variants of each way"
+    )
+    parser.add_argument("--variants", type=int, default=4)
+    arguments = parser.parse_args()
+    truths = read_squares(arguments)
+    colorizer = Colorizer.load(arguments.model, device="cpu")
+    rows: list[list[np.ndarray]] = []
+    table: dict[str, list[tuple[float, float, float, float]]] = {}
+    for index, truth in enumerate(truths):
+        gray = luma(truth)
+        photo = Photo(gray)
+        for name, options in ways(colorizer, arguments.variants).items():
+            outputs = outputs_of(colorizer, photo, options)
+            chromas = [colorizer.chroma(output) for output in outputs]
+            pictures = [recompose(gray, chroma) for chroma in chromas]
+            scores = [psnr(picture, truth) for picture in pictures]
+            least = scores[int(np.argmin([output.departure for output in outputs]))]
+            patchy = float(np.mean([patchiness(chroma, gray) for chroma in chromas]))
+            table.setdefault(name, []).append((spread(chromas), patchy, float(np.mean(scores)), least))
+            if len(options) == 1:
+                own = pictures[0]
+            elif index < SHEET_PHOTOS:
+                rows.append([truth, own, *pictures])
+    print(f"{len(truths)} photos, {arguments.model}, {arguments.variants} variants")
+    print(f"{'':10} spread  patchiness    PSNR  of the nearest")
+    for name, found in table.items():
+        means = np.mean(found, axis=0)
+        print(f"{name:10} {means[0]:6.2f} {means[1]:11.2f} {means[2]:7.2f} {means[3]:7.2f}")
+    if arguments.sheet is not None:
+        write_sheet(arguments.sheet, rows, 0.5)
+
+
+if __name__ == "__main__":
+    main()
