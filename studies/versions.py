@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from rich.progress import track
 
-from chromatune import ColorizeOptions, Colorizer, make_options
+from chromatune import ColorizeOptions, Colorizer, PhotoError, make_options
 from chromatune.color import luma, recompose
-from chromatune.colorizer import ModelOutput
+from chromatune.colorizer import ModelOutput, Request
 from chromatune.evaluation import psnr
 from chromatune.images import Photo
-from studies.squares import make_parser, read_squares, succeeded, write_sheet
+from studies.squares import make_parser, read_squares, write_sheet
 
 FLAT = 0.02  # gradient of luma, 0..1 a pixel, blurred by a pixel: below it there is no edge
 SHEET_PHOTOS = 12
@@ -58,8 +59,11 @@ def ways(colorizer: Colorizer, variants: int) -> dict[str, list[ColorizeOptions]
 
 def outputs_of(colorizer: Colorizer, photo: Photo, options: Sequence[ColorizeOptions]) -> list[ModelOutput]:
     """Return the model's outputs for one photo; ends the study where there is none."""
-    outcomes = [next(iter(colorizer.model_outputs([photo], each))) for each in options]
-    return list(succeeded(outcomes, "variants", len(outcomes)))
+    found = list(colorizer.model_outputs(Request(photo, each) for each in options))
+    failed = [each for each in found if isinstance(each, PhotoError)]
+    if failed:
+        raise SystemExit(str(failed[0]))
+    return [each for each in found if isinstance(each, ModelOutput)]
 
 
 def main() -> None:
@@ -73,7 +77,7 @@ def main() -> None:
     colorizer = Colorizer.load(arguments.model, device="cpu")
     rows: list[list[np.ndarray]] = []
     table: dict[str, list[tuple[float, float, float, float]]] = {}
-    for index, truth in enumerate(truths):
+    for index, truth in enumerate(track(truths, "variants")):
         gray = luma(truth)
         photo = Photo(gray)
         for name, options in ways(colorizer, arguments.variants).items():
