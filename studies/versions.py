@@ -7,7 +7,7 @@ they are sampled (`steps`, further seeds), and the variants that are made of bot
 
 - spread: standard deviation of (Cb, Cr) over the variants, times 100. Larger is more to choose from.
 - patchiness: length of the gradient of (Cb, Cr) where luma is flat, times 1000: colors that no edge explains.
-- PSNR of each, and of the variant that departs least from the model's own.
+- PSNR of each, and of the one whose (Cb, Cr) are nearest to the model's own.
 """
 
 from __future__ import annotations
@@ -79,23 +79,23 @@ def main() -> None:
     table: dict[str, list[tuple[float, float, float, float]]] = {}
     for index, truth in enumerate(track(truths, "variants")):
         gray = luma(truth)
-        photo = Photo(gray)
-        for name, options in ways(colorizer, arguments.variants).items():
-            outputs = outputs_of(colorizer, photo, options)
-            chromas = [colorizer.chroma(output) for output in outputs]
-            pictures = [recompose(gray, chroma) for chroma in chromas]
+        chromas = {
+            name: [colorizer.chroma(output) for output in outputs_of(colorizer, Photo(gray), options)]
+            for name, options in ways(colorizer, arguments.variants).items()
+        }
+        own = chromas["own pass"][0]
+        for name, found in chromas.items():
+            pictures = [recompose(gray, chroma) for chroma in found]
             scores = [psnr(picture, truth) for picture in pictures]
-            least = scores[int(np.argmin([output.departure for output in outputs]))]
-            patchy = float(np.mean([patchiness(chroma, gray) for chroma in chromas]))
-            table.setdefault(name, []).append((spread(chromas), patchy, float(np.mean(scores)), least))
-            if len(options) == 1:
-                own = pictures[0]
-            elif index < SHEET_PHOTOS:
-                rows.append([truth, own, *pictures])
+            nearest = int(np.argmin([np.linalg.norm(chroma - own) for chroma in found]))
+            patchy = float(np.mean([patchiness(chroma, gray) for chroma in found]))
+            table.setdefault(name, []).append((spread(found), patchy, float(np.mean(scores)), scores[nearest]))
+            if index < SHEET_PHOTOS and len(pictures) > 1:
+                rows.append([truth, recompose(gray, own), *pictures])
     print(f"{len(truths)} photos, {arguments.model}, {arguments.variants} variants")
     print(f"{'':10} spread  patchiness    PSNR  of the nearest")
-    for name, found in table.items():
-        means = np.mean(found, axis=0)
+    for name, measured in table.items():
+        means = np.mean(measured, axis=0)
         print(f"{name:10} {means[0]:6.2f} {means[1]:11.2f} {means[2]:7.2f} {means[3]:7.2f}")
     if arguments.sheet is not None:
         write_sheet(arguments.sheet, rows, 0.5)

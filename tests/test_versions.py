@@ -49,11 +49,10 @@ def output_of(colorizer: Colorizer, request: Photo | Request, options: ColorizeO
 
 def test_a_constant_stays_and_each_side_of_an_edge_gets_its_own_mean() -> None:
     luma = halves()
-    values = np.empty((*luma.shape, 2), np.float32)
-    values[:] = 0.02, -0.05
+    values = np.full((*luma.shape, 2), (0.02, -0.05), np.float32)
     field = CorrectionField(luma)
     np.testing.assert_allclose(field.smooth(values, PULL), values, atol=1e-6)
-    values += np.random.default_rng(0).normal(0, 0.1, values.shape).astype(np.float32)
+    values += np.random.default_rng(0).normal(0, 0.1, values.shape)
     values[:, 48:] += 0.2
     smooth = field.smooth(values, PULL)
     for side in (np.s_[:, 1:47], np.s_[:, 49:95]):
