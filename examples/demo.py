@@ -2,7 +2,8 @@
 
     python examples/demo.py demo
 
-The folder gets each result as PNG, `sheet.png` (input, mini-base, mini, truth) and `table.md`.
+The folder gets each result as PNG, `sheet.png` (input, mini-base, mini, truth; two photos made old at the
+end) and `table.md`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from chromatune.color import luma
 from chromatune.evaluation import TITLES, colorfulness, score_result, scores_table
 
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+MADE_OLD = ("astronaut.png", "chelsea.png")
 MODELS = ("mini-base", "mini")
 TILE_PX = 256
 DEMO_COLUMNS = {key: TITLES[key] for key in ("psnr", "ssim", "mae", "delta_cf_field", "luma_drift_max")}
@@ -32,6 +34,20 @@ def shipped_photo(name: str) -> np.ndarray:
     if bgr is None:
         raise SystemExit(f"{path} is missing: reinstall scikit-image")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def made_old(rgb_u8: np.ndarray, seed: int) -> np.ndarray:
+    """Return the photo as a faded sepia print with scratches and dust, (H, W, 3) uint8."""
+    rng, height, width = np.random.default_rng(seed), *rgb_u8.shape[:2]
+    print_u8 = np.rint(75 + 0.5 * luma(rgb_u8)).astype(np.uint8)
+    thickness = max(1, min(height, width) // 250)
+    for _ in range(4):
+        x = rng.uniform(0, width) + np.cumsum(rng.normal(0, width / 150, 12))
+        points = np.stack([x, np.linspace(rng.uniform(0, 0.4) * height, rng.uniform(0.6, 1) * height, 12)], axis=1)
+        cv2.polylines(print_u8, [np.rint(points).astype(np.int32)], False, 245, thickness, cv2.LINE_AA)
+    for x, y in rng.uniform(0, 1, (40, 2)) * (width, height):
+        cv2.circle(print_u8, (int(x), int(y)), thickness, int(rng.choice([20, 245])), -1, cv2.LINE_AA)
+    return np.rint(np.clip(print_u8[..., None] * np.array([1.06, 0.98, 0.8]), 0, 255)).astype(np.uint8)
 
 
 def tile(rgb_u8: np.ndarray) -> np.ndarray:
@@ -76,7 +92,8 @@ def main(out: Path) -> None:
     truths = [shipped_photo(name) for name in PHOTOS]
     grays = [luma(truth) for truth in truths]
     gray_rgb = [np.repeat(gray[..., None], 3, axis=2) for gray in grays]
-    columns = {"input": gray_rgb}
+    old = [made_old(shipped_photo(name), seed) for seed, name in enumerate(MADE_OLD)]
+    columns = {"input": gray_rgb + old}
     table = {"gray passthrough": mean_scores(gray_rgb, truths, grays) | {"seconds": 0.0}}
     for model in MODELS:
         print(f"{model} …", flush=True)
@@ -89,10 +106,10 @@ def main(out: Path) -> None:
             seconds = (time.perf_counter() - start) / len(grays)
             table[f"{model}, {kind}"] = mean_scores(results, truths, grays) | {"seconds": seconds}
             if recompose:
-                columns[model] = results
+                columns[model] = results + [colorizer.colorize(photo).rgb for photo in old]
                 for name, rgb in zip(PHOTOS, results, strict=True):
                     save(out / f"{Path(name).stem}.{model}.png", rgb)
-    columns["truth"] = truths
+    columns["truth"] = truths + [shipped_photo(name) for name in MADE_OLD]
     save(out / "sheet.png", labeled(columns))
     text = scores_table(table, DEMO_COLUMNS | {"seconds": "seconds a photo"})
     (out / "table.md").write_text(text)

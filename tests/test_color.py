@@ -393,3 +393,17 @@ def test_vivid_keeps_hues_and_adds_most_to_faint_color():
 def test_vivid_refuses_what_it_is_not_for(amount):
     with pytest.raises(ValueError, match="amount must be 0..2"):
         color.vivid(np.zeros((2, 2, 2), np.float32), amount)
+
+
+def test_smoothing_evens_out_blotches_within_edges():
+    rng = np.random.default_rng(0)
+    luma = np.repeat(np.where(np.arange(128) < 64, 0.2, 0.8)[None], 128, axis=0).astype(np.float32)
+    true = np.where(luma[..., None] < 0.5, (0.1, -0.05), (-0.1, 0.08)).astype(np.float32)
+    blotched = true + cv2.GaussianBlur(rng.normal(0, 0.1, (128, 128, 2)), (0, 0), 0.8).astype(np.float32)
+    smooth = color.smooth_chroma(blotched, luma)
+    assert smooth.dtype == np.float32
+    assert np.abs(smooth - true).mean() < 0.5 * np.abs(blotched - true).mean()
+    step = smooth[:, 66:70].mean(axis=(0, 1)) - smooth[:, 58:62].mean(axis=(0, 1))
+    np.testing.assert_allclose(step, true[0, -1] - true[0, 0], atol=0.03)  # the edge stays one
+    np.testing.assert_array_equal(color.smooth_chroma(blotched, luma, 0.0), blotched)
+    np.testing.assert_allclose(color.smooth_chroma(true, luma), true, atol=0.01)

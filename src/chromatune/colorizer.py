@@ -262,6 +262,7 @@ class Colorizer:
         chroma = color.chroma_of(output.rgb)
         if output.view.chroma_gain != 1:
             chroma *= np.float32(output.view.chroma_gain)
+        chroma = color.smooth_chroma(chroma, output.view.gray, output.options.smooth)
         if resolved.vivid:  # without, as it was sampled, bit for bit
             chroma = color.vivid(chroma, resolved.vivid)
         if output.shift is not None:
@@ -422,7 +423,14 @@ class _OpenRequest:
     def pass_key(self) -> _PassKey:
         """What decides the model's own pass: all but what makes a variant of it, or acts after it."""
         of_pass = dataclasses.replace(
-            self.options, variant=1, strength=1.0, vivid=0.0, own_color="replace", hint_reach=1.0, hint_strength=1.0
+            self.options,
+            variant=1,
+            strength=1.0,
+            vivid=0.0,
+            smooth=0.0,
+            own_color="replace",
+            hint_reach=1.0,
+            hint_strength=1.0,
         )
         return id(self.photo), of_pass, self.levels
 

@@ -72,6 +72,7 @@ class ColorizeOptions(BaseModel):
     vivid: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=2.0, description="How much to boost colors that the model is unsure of, from 0 (none) to 2."
     )
+    smooth: float = Field(1.0, ge=0.0, le=1.0, description="How much blotches of color are evened out, 0 to 1.")
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         None, ge=32, le=2048, description="Short side, in pixels, at which the model runs (the result keeps full size)."
     )
@@ -104,6 +105,7 @@ class ResolvedOptions:
     image_guidance_scale: float
     strength: float
     vivid: float  # see `color.vivid`
+    smooth: float  # see `color.smooth_chroma`
     size_px: int  # short side of the model's own pass
     view: Literal["restored", "plain"]  # see `color.restored_view`
     hint_reach: float

@@ -296,6 +296,7 @@ class LocalSession:
             "seconds": round(output.seconds, 4),
             "own_color": round(self._photo.own_color.share("keep"), 4) if self._photo.own_color is not None else 0,
             "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved), *notes], "notes": list(notes),
+            "restored": list(output.view.notes),
         }  # fmt: skip
         return number, facts
 
@@ -389,7 +390,7 @@ def encoded(result: ColorizeResult, model: str) -> EncodedImage:
         **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
         "negative_prompt": result.negative_prompt, "seed": result.seed, "variant": result.variant,
         "steps": result.steps, "seconds": round(result.seconds, 4),
-        "warnings": [*result.photo.warnings, *result.warnings, *result.notes],
+        "warnings": [*result.photo.warnings, *result.warnings, *result.notes], "restored": list(result.restored),
     }  # fmt: skip
     return EncodedImage(result.encode(format_for(suffix)), suffix, facts)
 

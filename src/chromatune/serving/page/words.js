@@ -55,14 +55,20 @@ export class Words {
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
       $("model").value = facts.model;
-      // What is done with the photo is of the version that is chosen, and told beside it
-      const said = photo.ownColor === null ? facts.warnings : facts.warnings.filter((each) => !facts.notes.includes(each));
-      $("notes").textContent = said.join(" · ");
-      $("notes").hidden = !said.length;
       $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
     }
+    this._drawNotes(photo);
     this._drawVersions(photo);
+  }
+
+  // What was said of the version that is chosen; its notes hold until the edit that they speak of is made
+  _drawNotes({ active, ownColor }) {
+    const { warnings, notes, restored } = active.facts;
+    const lines = ownColor === null ? [...warnings] : warnings.filter((each) => !notes.includes(each));
+    if (restored.length) lines.push(`the model saw a repaired copy: ${restored.join(", ")}`);
+    $("notes").textContent = lines.join(" · ");
+    $("notes").hidden = !lines.length;
   }
 
   _choice(name) {

@@ -8,7 +8,7 @@ import pytest
 import skimage.data
 
 from chromatune import color
-from chromatune.color.restored_view import find_damage, remove_screen
+from chromatune.color.restoration import find_damage, remove_screen
 from chromatune.colorizer import Colorizer
 from chromatune.options import make_options
 

@@ -19,7 +19,7 @@ PERCENTILES = (0.5, 99.9)  # of the tones, taken for the photo's black and white
 BLACKS = ((0.0, 0.15, 0.25, 1.0), (0.0, 0.15, 0.06, 0.06))
 WHITES = ((0.0, 0.45, 0.7, 1.0), (0.9, 0.9, 0.7, 1.0))
 LEAST_RANGE = 0.05  # between black and white: below it there is no photo to see
-CHANGED = 0.02  # of black or white, from where on it is told
+CHANGED = 0.08  # of black or white, from where on it is told
 
 WIDEST_BORDER = 0.15  # share of a side
 EVEN = 0.03  # standard deviation of a border's row
@@ -30,7 +30,7 @@ STRONG = 0.16  # how far a scratch is from what is round it
 SCRATCH_WHITE, SCRATCH_BLACK = 0.78, 0.15  # it is at least as bright, or as dark
 LONG_PX, SPECK_PX2, SLENDER = 14, 16, 4.0  # at 256 px: length of a scratch, area of a speck, area over length
 BUSY_SPECK, BUSY_SCRATCH = 0.12, 0.24  # share of such strokes round it, from where on they are texture
-MOST_DAMAGED = 0.08  # share of the photo: more is a drawing or a print of another kind
+LEAST_DAMAGED, MOST_DAMAGED = 0.004, 0.08  # share of the photo: less is its detail, more a drawing or a print
 
 SCREEN_PEAK = 10.0  # a frequency's strength over those round it
 SCREEN_FREQUENCY = 0.14  # cycles a pixel, the lowest of a screen
@@ -102,7 +102,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     at = max(size[0], round(gray.shape[0] * scale)), max(size[1], round(gray.shape[1] * scale))
     copy = shrink(gray, at)
     damaged = find_damage(measure_levels([copy]).apply(copy))
-    share = float(damaged.mean())
+    share = float(np.count_nonzero(damaged)) / damaged.size
     if share > 0:
         # Beside what was found, the scanner has blurred it into its surroundings
         grown = cv2.dilate(damaged.astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -113,7 +113,7 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     descreened = remove_screen(small)
     notes = (
         found.note,
-        f"scratches and dust filled in ({max(share, 0.001):.1%} of it)" if share > 0 else "",
+        f"scratches and dust filled in ({share:.1%} of it)" if share > 0 else "",
         "" if descreened is small else "a printer's screen taken out",
     )
     return View(found.apply(descreened), found.chroma_gain, tuple(note for note in notes if note))
@@ -156,7 +156,7 @@ def find_damage(gray: np.ndarray) -> np.ndarray:
         gray: (H, W) float32 0..1, with its tones stretched.
 
     Returns:
-        (H, W) bool; none of them where so much is found that it must be what the photo shows.
+        (H, W) bool; none of them where so little or so much is found that it must be what the photo shows.
     """
     scale = min(gray.shape) / 256
     gray_u8 = np.rint(gray * 255).astype(np.uint8)
@@ -169,7 +169,7 @@ def find_damage(gray: np.ndarray) -> np.ndarray:
     ):
         strength = cv2.morphologyEx(gray_u8, operation, kernel)
         found |= _slender(strength > 255 * STRONG / 2, (strength > 255 * STRONG) & is_extreme, scale)
-    return found if found.mean() <= MOST_DAMAGED else np.zeros_like(found)
+    return found if LEAST_DAMAGED <= found.mean() <= MOST_DAMAGED else np.zeros_like(found)
 
 
 def _slender(strokes: np.ndarray, sure: np.ndarray, scale: float) -> np.ndarray:
@@ -200,16 +200,17 @@ def remove_screen(gray: np.ndarray) -> np.ndarray:
         The same size; the array itself where there is no screen.
     """
     height, width = gray.shape
-    window = np.outer(np.hanning(height), np.hanning(width))
-    strength = np.abs(np.fft.fft2((gray - gray.mean()) * window)).astype(np.float32)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    strength = np.abs(np.fft.rfft2((gray - gray.mean()) * window)).astype(np.float32)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     is_fine = frequency > SCREEN_FREQUENCY
-    logarithm = np.log(strength + 1e-4)
-    around = cv2.blur(np.pad(logarithm, 12, mode="wrap"), (25, 25))[12:-12, 12:-12]
+    logarithm = np.log(strength + np.float32(1e-4))
+    # Rows wrap; beyond the first and the last column a real picture's spectrum is mirrored
+    around = cv2.blur(np.pad(logarithm, ((12, 12), (0, 0)), mode="wrap"), (25, 25))[12:-12]
     peaks = is_fine & (logarithm - around > np.log(SCREEN_PEAK))
     if (strength[peaks] ** 2).sum() < SCREEN_ENERGY * (strength[is_fine] ** 2).sum() + 1e-9:
         return gray
     notches = cv2.dilate(peaks.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
-    blurred = cv2.GaussianBlur(np.pad(notches, 6, mode="wrap"), (0, 0), 1.2)[6:-6, 6:-6]
-    spectrum = np.fft.fft2(gray) * (1 - np.clip(1.3 * blurred, 0, 1))
-    return np.clip(np.fft.ifft2(spectrum).real, 0, 1).astype(np.float32)
+    blurred = cv2.GaussianBlur(np.pad(notches, ((6, 6), (0, 0)), mode="wrap"), (0, 0), 1.2)[6:-6]
+    spectrum = np.fft.rfft2(gray) * (1 - np.clip(1.3 * blurred, 0, 1))
+    return np.clip(np.fft.irfft2(spectrum, s=(height, width)), 0, 1).astype(np.float32)
