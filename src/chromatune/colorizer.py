@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -41,6 +42,7 @@ class ColorizeResult:
     seconds: float  # wall time spent on this photo; in a batch, its share
     model: str
     runtime: str = ""  # the library that ran the model: "onnx" or "torch"
+    variant: int = 1  # 1 is the model's own, see `ColorizeOptions.variant`
     warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
     notes: tuple[str, ...] = ()  # what was done with this photo beside coloring it, a line each
     restored: tuple[str, ...] = ()  # what was repaired in the copy that the model was shown, a few words each
@@ -79,6 +81,12 @@ class ModelOutput:
     hints: Hints = Hints()  # of the request
     references: tuple[Reference, ...] = ()  # of the request
     features: Mapping[int, np.ndarray] | None = None  # of the photo encoder in that pass, where hints need them
+    shift: np.ndarray | None = None  # (h, w, 2) float32: what a variant adds to the chroma of `rgb`
+
+    @property
+    def departure(self) -> float:
+        """How far it is from the model's own colors, see `color.departure`: the least first is the likeliest first."""
+        return 0.0 if self.shift is None else color.departure(self.shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +113,8 @@ class Colorizer:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        # The latest own pass of photos that somebody holds, so that all variants of a photo share it
+        self._own_passes: WeakKeyDictionary[Photo, tuple[_PassKey, np.ndarray]] = WeakKeyDictionary()
 
     @classmethod
     def load(
@@ -235,6 +245,7 @@ class Colorizer:
             seconds=output.seconds + time.perf_counter() - start,
             model=self.info.name,
             runtime=self.backend.runtime,
+            variant=resolved.variant,
             warnings=self.backend.warnings_of(resolved),
             notes=notes_of(photo, resolved),
             restored=output.view.notes,
@@ -254,6 +265,8 @@ class Colorizer:
         chroma = color.smooth_chroma(chroma, output.view.gray, output.options.smooth)
         if resolved.vivid:  # without, as it was sampled, bit for bit
             chroma = color.vivid(chroma, resolved.vivid)
+        if output.shift is not None:
+            chroma = np.clip(chroma + output.shift, -0.5, 0.5)
         own = None if resolved.own_color == "replace" else output.photo.own_color
         return chroma if own is None else own.put_into(chroma, resolved.own_color)
 
@@ -338,10 +351,34 @@ class Colorizer:
 
     def _window_outputs(self, window: list[_OpenRequest | PhotoError]) -> Iterator[ModelOutput | PhotoError]:
         readable = {i: each for i, each in enumerate(window) if isinstance(each, _OpenRequest)}
+        variants = {i: each for i, each in readable.items() if each.options.variant > 1}
+        own = {i: each for i, each in readable.items() if i not in variants}
+        known = {each.pass_key for each in own.values()}
+        passes: dict[_PassKey, np.ndarray] = {}
+        for i, each in variants.items():
+            key, rgb = self._own_passes.get(each.photo, (None, None))
+            if rgb is not None and key == each.pass_key:
+                passes[each.pass_key] = rgb
+            elif each.pass_key not in known:
+                own[i] = each.with_options(dataclasses.replace(each.options, variant=1))
+                known.add(each.pass_key)
+        outputs = self._outputs(own)
+        for i, output in outputs.items():
+            passes[own[i].pass_key] = output.rgb
+            if self.info.has_versions:
+                self._own_passes[output.photo] = own[i].pass_key, output.rgb
+        sampled = self._outputs({i: each.with_options(self.info.sampled(each.options)) for i, each in variants.items()})
+        for i, each in variants.items():
+            outputs[i] = _shifted(sampled[i], passes[each.pass_key], each.options)
+        for index, given in enumerate(window):
+            yield given if isinstance(given, PhotoError) else outputs.pop(index)
+
+    def _outputs(self, requests: Mapping[int, _OpenRequest]) -> dict[int, ModelOutput]:
+        """Take requests through the model, those together that can be; each gives one pass, whatever its variant."""
         outputs: dict[int, ModelOutput] = {}
-        for size, indices in self._groups(readable):
+        for size, indices in self._groups(requests):
             start = time.perf_counter()
-            opened = [readable[index] for index in indices]
+            opened = [requests[index] for index in indices]
             views = [_view(each.photo.gray, size, each.options.view, each.levels) for each in opened]
             grays = np.stack([view.gray for view in views])  # (B, h, w)
             found = self.backend(grays, [each.options for each in opened], any(each.hinted for each in opened))
@@ -351,16 +388,15 @@ class Colorizer:
                 outputs[index] = ModelOutput(
                     each.photo, found.rgb[row], each.options, seconds, views[row], each.hints, each.references, features
                 )
-        for index, given in enumerate(window):
-            yield given if isinstance(given, PhotoError) else outputs.pop(index)
+        return outputs
 
-    def _groups(self, readable: dict[int, _OpenRequest]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    def _groups(self, requests: Mapping[int, _OpenRequest]) -> Iterator[tuple[tuple[int, int], list[int]]]:
         """Yield model size and indices of the photos that go through the model together.
 
         They have one size and the same options but for the seed; each is alone where the model does not batch.
         """
         groups: dict[tuple[tuple[int, int], ResolvedOptions, int | None], list[int]] = defaultdict(list)
-        for index, each in readable.items():
+        for index, each in requests.items():
             alone = None if self.backend.batches else index
             size = self.small_size(each.photo.height_px, each.photo.width_px, each.options.size_px)
             groups[size, dataclasses.replace(each.options, seed=0), alone].append(index)
@@ -382,6 +418,37 @@ class _OpenRequest:
     def hinted(self) -> bool:
         """Whether the correction field will act."""
         return bool(self.hints or self.references)
+
+    @property
+    def pass_key(self) -> _PassKey:
+        """What decides the model's own pass: all but what makes a variant of it, or acts after it."""
+        of_pass = dataclasses.replace(
+            self.options,
+            variant=1,
+            strength=1.0,
+            vivid=0.0,
+            smooth=0.0,
+            own_color="replace",
+            hint_reach=1.0,
+            hint_strength=1.0,
+        )
+        return id(self.photo), of_pass, self.levels
+
+    def with_options(self, options: ResolvedOptions) -> _OpenRequest:
+        """Return the request with other options."""
+        return dataclasses.replace(self, options=options)
+
+
+_PassKey: TypeAlias = tuple[int, ResolvedOptions, color.Levels | None]  # photo's id, options, `Request.levels`
+
+
+def _shifted(sampled: ModelOutput, own_rgb: np.ndarray, options: ResolvedOptions) -> ModelOutput:
+    """Return the model's own pass as a variant: shifted by what the sampled pass decides, region by region."""
+    start, view = time.perf_counter(), sampled.view
+    gain = np.float32(view.chroma_gain)
+    shift = color.regional_shift(gain * color.chroma_of(own_rgb), gain * color.chroma_of(sampled.rgb), view.gray)
+    seconds = sampled.seconds + time.perf_counter() - start
+    return dataclasses.replace(sampled, rgb=own_rgb, options=options, seconds=seconds, shift=shift)
 
 
 def _view(gray: np.ndarray, size: tuple[int, int], view: str, levels: color.Levels | None = None) -> color.View:

@@ -18,7 +18,7 @@ from chromatune.options import ResolvedOptions, check_recompose, make_options
 from chromatune.prompts import HUE_FORMS, NAMED_HUES, with_attribute
 
 PREVIEW_PIXELS = 1_000_000
-SEEDS = 3  # further ones that a palette has colors of
+VARIANTS = 3  # further ones that a palette has colors of
 SUGGESTIONS = 6
 LEAST_DIFFERENCE = 8.0  # CIELAB distance under which two colors count as one
 NEAR_SHARE = 1 / 40  # of the short side: how far around a point is looked
@@ -93,7 +93,9 @@ class Editor:
         features = (self.output.features or {}).values()
         candidates = self.__dict__.get("_candidates")  # once a palette was wanted
         others = () if candidates is None else (candidates[0], *candidates[1], *candidates[2])
-        return sum(each.nbytes for each in (self.output.rgb, *latest, *features, *self._smaller.values(), *others))
+        shift = () if self.output.shift is None else (self.output.shift,)
+        held = (self.output.rgb, *shift, *latest, *features, *self._smaller.values(), *others)
+        return sum(each.nbytes for each in held)
 
     def forget(self) -> None:
         """Free what was worked out for hints; the next ones work it out again."""
@@ -130,7 +132,7 @@ class Editor:
         return self.colorizer.finish(output, chroma=self.chroma(hints, output.options))
 
     def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Color, ...]:
-        """Return colors for a point: the model's own, and those of other seeds and of hue words.
+        """Return colors for a point: the version's own, and those of other versions and of hue words.
 
         The first call runs the model about a dozen times; further calls cost nothing.
 
@@ -140,41 +142,38 @@ class Editor:
             count: at most so many.
 
         Returns:
-            sRGB colors of the photo's luma there, visibly different, the most plausible first: the model's own,
-            then those of other seeds, then those of words, the nearest to the model's own first.
+            sRGB colors of the photo's luma there, visibly different, the most plausible first: the version's own,
+            then those of others, the nearest to the model's own first, then those of words, the nearest to the
+            version's own first.
 
         Raises:
             PhotoError: the point lies outside of the photo.
         """
         photo = self.output.photo
         Hints().point(x, y, "black").check(photo)
-        own, seeds, words = self._candidates
+        own, variants, words = self._candidates
         size = own.shape[:2]
         luma = cv2.resize(self._gray(PREVIEW_PIXELS), size[::-1], interpolation=cv2.INTER_AREA) / photo.max_value
         place = luma.astype(np.float32), x / photo.width_px, y / photo.height_px
         first, level = chroma_at(own, *place)
         of_words = [chroma_at(each, *place)[0] for each in words]
         of_words.sort(key=lambda chroma: float(np.linalg.norm(chroma - first)))
-        return distinct_colors([first, *(chroma_at(each, *place)[0] for each in seeds), *of_words], level, count)
+        return distinct_colors([first, *(chroma_at(each, *place)[0] for each in variants), *of_words], level, count)
 
     @cached_property
     def _candidates(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        """Chroma of the output, of other seeds, and of hue words."""
-        resolved, info = self.output.options, self.colorizer.info
+        """Chroma of the output, of other versions, the likeliest first, and of hue words."""
+        resolved = self.output.options
         own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px, "own_color": "replace"}
-        seeds = [
-            make_options(**own, prompt=resolved.prompt, seed=resolved.seed + offset, steps=info.variant_steps)
-            for offset in range(1, SEEDS + 1)
-        ]
+        others = [number for number in range(1, VARIANTS + 2) if number != resolved.variant][:VARIANTS]
+        variants = [make_options(**own, prompt=resolved.prompt, seed=resolved.seed, variant=each) for each in others]
         prompts = [with_attribute(resolved.prompt, HUE_FORMS[0], hue) for hue in NAMED_HUES]
         words = [make_options(**own, prompt=prompt, seed=resolved.seed) for prompt in prompts]
-        requests = (Request(self.output.photo, options) for options in [*seeds, *words])
-        chromas = [
-            self.colorizer.chroma(output)
-            for output in self.colorizer.model_outputs(requests)
-            if not isinstance(output, PhotoError)
-        ]
-        return self.colorizer.chroma(self.output), chromas[:SEEDS], chromas[SEEDS:]
+        requests = (Request(self.output.photo, options) for options in [*variants, *words])
+        found = [each for each in self.colorizer.model_outputs(requests) if not isinstance(each, PhotoError)]
+        likeliest = sorted(found[:VARIANTS], key=lambda output: output.departure)
+        chromas = [self.colorizer.chroma(output) for output in (*likeliest, *found[VARIANTS:])]
+        return self.colorizer.chroma(self.output), chromas[:VARIANTS], chromas[VARIANTS:]
 
     def _gray(self, max_pixels: int) -> np.ndarray:
         photo = self.output.photo

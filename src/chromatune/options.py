@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chromatune.errors import OptionsError, shown
 
 OwnColorChoice = Literal["auto", "replace", "keep", "blend"]
+SEEDS = 2**63  # numbers that a seed can have
+MOST_VARIANTS = 1000  # of one seed
 Advance = Callable[[], None]  # called once a step
 StartStage = Callable[[str, int], Advance]  # name of a stage and its number of steps ⇒ what to call once a step
 
@@ -56,7 +58,10 @@ class ColorizeOptions(BaseModel):
     steps: Annotated[int | None, MODELS_OWN] = Field(
         None, ge=1, le=1000, description="Sampling steps; the model's default also sets its vividness."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same photo, same model: same pixels.")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="Same seed, variant, photo and model: same pixels.")
+    variant: int = Field(
+        1, ge=1, le=MOST_VARIANTS, description="1 is the model's own; each other number gives regions other colors."
+    )
     guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
     )
@@ -95,6 +100,7 @@ class ResolvedOptions:
     negative_prompt: str
     steps: int
     seed: int
+    variant: int  # 1, or the number of one that the model's own pass is shifted to, see `color.regional_shift`
     guidance_scale: float
     image_guidance_scale: float
     strength: float

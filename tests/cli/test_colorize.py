@@ -17,7 +17,6 @@ from chromatune.cli import main
 from chromatune.cli.fields import flag_of
 from chromatune.images import IMAGE_SUFFIXES, read_photo
 from chromatune.options import ColorizeOptions
-from chromatune.pipeline import model_info
 
 Put = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -33,12 +32,6 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 
 def lines(text: str) -> list[str]:
     return text.splitlines()
-
-
-def seed_of(path: str | Path) -> int:
-    """The seed that the engine of these tests made a result with."""
-    red, _, blue = np.asarray(Image.open(path).convert("RGB"))[0, 0].astype(int)
-    return round((blue - red) / 4)
 
 
 def level(path: str | Path) -> int:
@@ -117,20 +110,33 @@ def test_a_folder_that_cannot_be_made(engine, put: Put, capsys: Capture) -> None
     assert engine.loads == []
 
 
-def test_variants_have_seeds_and_numbers(engine, put: Put, capsys: Capture) -> None:
+def test_variants_have_numbers_and_the_first_is_the_models_own(engine, put: Put, capsys: Capture) -> None:
     assert main(["colorize", str(put("a.png")), "--variants", "3", "--seed", "7"]) == 0
     names = ["a.color-1.png", "a.color-2.png", "a.color-3.png"]
     assert lines(capsys.readouterr().out) == names
-    assert [seed_of(name) for name in names] == [7, 8, 9]
     assert [level(name) for name in names] == [100] * 3
     assert len(engine.loads) == 1
+    pictures = [Path(name).read_bytes() for name in names]
+    assert main(["colorize", "a.png", "--seed", "7"]) == 0
+    assert main(["colorize", "a.png", "-o", "third.png", "--seed", "7", "--variant", "3"]) == 0
+    assert [Path(name).read_bytes() for name in ("a.color.png", "third.png")] == [pictures[0], pictures[2]]
+    assert len(set(pictures)) == 3
 
 
 def test_variants_take_the_steps_that_they_need_to_differ(engine, put: Put) -> None:
-    assert main(["colorize", str(put("a.png")), "--variants", "2"]) == 0
-    assert [each.steps for each in engine.calls[0]] == [model_info("mini").variant_steps] * 2
+    own, more = engine.info.steps, engine.info.variant_steps
+
+    def passes() -> list[tuple[int, int]]:
+        found = sorted((each.steps, each.seed) for call in engine.calls for each in call)
+        engine.calls.clear()
+        return found
+
+    assert main(["colorize", str(put("a.png")), "--variants", "3", "--seed", "5"]) == 0
+    assert passes() == [(own, 5), (more, 6), (more, 7)]  # the model's own pass is shared
     assert main(["colorize", str(put("b.png")), "--variants", "2", "--steps", "1"]) == 0
-    assert [each.steps for each in engine.calls[1]] == [1, 1]
+    assert passes() == [(1, 0), (1, 1)]
+    assert main(["colorize", str(put("c.png")), "--variants", "2", "--no-recompose"]) == 0
+    assert passes() == [(own, 0), (more, 1)]
 
 
 def test_variants_are_printed_photo_by_photo(engine, put: Put, capsys: Capture) -> None:
@@ -278,7 +284,8 @@ def test_terminals_take_and_give_no_pictures(engine, put: Put, capsys: Capture, 
         ("colorize a.png --strength 1.5", "--strength 1.5: "),
         ("colorize a.png --size 8", "--size 8: "),
         ("colorize a.png --seed -1", "--seed -1: "),
-        (f"colorize a.png --seed {2**63 - 1} --variants 2", "--seed"),
+        ("colorize a.png --variant 0", "--variant 0: "),
+        ("colorize a.png --variant 2 --variants 2", "--variant and --variants contradict"),
         ("colorize a.png --guidance-scale 99", "--guidance-scale 99"),
         ("colorize a.png --variants 0", "--variants"),
         ("colorize a.png --batch-size 0", "--batch-size"),

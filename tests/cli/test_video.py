@@ -85,6 +85,7 @@ def test_hints_come_as_points_and_as_layers(engine, folder: Path, capsys: Captur
         (["a.mp4", "b", "--codec", "ffv1"], "is a folder of frames; leave it out"),
         (["a.mp4", "b.mp4", "--no-recompose"], "a video needs the photo's own luminance"),
         (["a.mp4", "b.mp4", "--invert"], "a video cannot be inverted; leave out --invert"),
+        (["a.mp4", "b.mp4", "--variant", "2"], "a video has no variants; leave out --variant"),
         (["a.mp4", "b.mp4", "--hints-dir", "none"], "give a folder of painted layers"),
         (["a.mp4", "b.mp4", "--model", "unknown"], "unknown"),
         (["text.mp4", "b.mp4"], "no video"),

@@ -236,8 +236,15 @@ def test_words_versions_and_strength(visit, files):
     blue = page.shown()
     assert (blue[..., 2] - blue[..., 0]).mean() > (before[..., 2] - before[..., 0]).mean() + 5
     assert page.page.input_value("#words").endswith(", mostly blue")
+    answers: list = []
+    page.page.on("response", lambda answer: answers.extend([answer] * answer.url.endswith("/versions")))
     page.page.click("#more")
     page.until("document.querySelectorAll('#versions img').length >= 6")
+    page.until("!document.getElementById('more').disabled")
+    facts = sorted((answer.json()["facts"] for answer in answers), key=lambda each: each["departure"])
+    labels = page.page.eval_on_selector_all("#versions span", "spans => spans.map((span) => span.textContent)")
+    assert labels == ["seed 0", "seed 0", *(f"variant {each['variant']}" for each in facts)]
+    assert sorted(each["variant"] for each in facts) == [2, 3, 4, 5] and facts[0]["departure"] > 0
     count = page.changes
     page.page.click("#versions button >> nth=0")
     page.after_change(count)

@@ -89,6 +89,20 @@ def test_versions_stand_beside_each_other(session):
     assert blue[2] > blue[1] + 5 and blue[None] == blue[2]
 
 
+def test_a_variant_shares_the_first_pass_and_says_how_far_it_departs(session, engine):
+    client, path = session
+    passes = len(engine.calls)
+    facts = [
+        client.post(f"{path}/versions", json={"options": {"seed": 5, "variant": number}}).json()["facts"]
+        for number in (1, 2, 4)
+    ]
+    assert [(each["variant"], each["seed"], each["steps"]) for each in facts] == [(1, 5, 4), (2, 5, 4), (4, 5, 4)]
+    assert facts[0]["departure"] == 0 < facts[1]["departure"] < facts[2]["departure"]
+    assert len(engine.calls) == passes + 3
+    result = client.post(f"{path}/result", json={})
+    assert result.headers["x-chromatune-variant"] == "4"
+
+
 def test_the_oldest_of_many_versions_is_dropped(session):
     client, path = session
     for seed in range(12):

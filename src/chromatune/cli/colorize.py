@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.fields import flags_in_errors, takes_fields
+from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, print_line, stages
 from chromatune.errors import OptionsError, count_of, shown
-from chromatune.options import ColorizeOptions, check_recompose, make_options
+from chromatune.options import MOST_VARIANTS, ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
     from chromatune.images import Photo
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PAGE_NUMBER = re.compile("[1-9][0-9]{0,8}")
 MOST_MEGAPIXELS = 100_000
-MOST_VARIANTS = 1000
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
@@ -45,8 +44,7 @@ Variants = Annotated[
     typer.Option(
         min=1,
         max=MOST_VARIANTS,
-        help="Results for each photo: NAME.color-1.EXT, -2 ..., with seeds S, S+1 ..., and enough steps for them "
-        "to differ.",
+        help="Results for each photo: NAME.color-1.EXT, -2 ...; each number is the one of --variant.",
     ),
 ]
 HintLayer = Annotated[
@@ -142,7 +140,7 @@ def colorize_command(
     The photos' own files are never changed. A photo that fails gives a line on standard error, the run continues, and
     the exit code is 1.
     """
-    each = _of_variants(options, variants, model)
+    each = _of_variants(options, variants)
     if overwrite and skip_existing:
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
 
@@ -241,14 +239,13 @@ def _pages(photos: Sequence[str], page: str | None) -> dict[str, Sequence[int]]:
     return wanted
 
 
-def _of_variants(options: ColorizeOptions, variants: int, model: str) -> list[ColorizeOptions]:
-    """Return the options of each variant: seeds one after the other, in a number of steps that lets them differ."""
-    if variants > 1 and options.steps is None:
-        from chromatune.pipeline import model_info
-
-        options = options.model_copy(update={"steps": model_info(model).variant_steps})
-    with flags_in_errors(ColorizeOptions):
-        return [make_options(**(dict(options) | {"seed": options.seed + variant})) for variant in range(variants)]
+def _of_variants(options: ColorizeOptions, variants: int) -> list[ColorizeOptions]:
+    """Return the options of each variant, from the first."""
+    if variants == 1:
+        return [options]
+    if options.variant > 1:
+        raise OptionsError("--variant and --variants contradict each other; give one of them")
+    return [options.model_copy(update={"variant": number}) for number in range(1, variants + 1)]
 
 
 def _standard_input(max_pixels: int) -> bytes:

@@ -5,6 +5,7 @@ recomposition.py     small chroma and a full-size gray ⇒ the photograph in col
 restoration.py       full-size gray ⇒ the small copy that a model is shown, with faults of old photos repaired
 correction_field.py  corrections at hints ⇒ a field of corrections that follows the luma
 color_detection.py   whether a photo has color that is not a print's tone
+versions.py          what a version adds to the chroma of the model, region by region
 """
 
 import lazy_loader

@@ -25,3 +25,5 @@ from .restoration import View as View
 from .restoration import measure_levels as measure_levels
 from .restoration import restored_view as restored_view
 from .restoration import shrink as shrink
+from .versions import departure as departure
+from .versions import regional_shift as regional_shift

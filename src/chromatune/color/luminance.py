@@ -98,10 +98,21 @@ def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     if not 0 <= amount <= 2:
         raise ValueError(f"amount must be 0..2, got {amount}")
     faint = np.linalg.norm(chroma, axis=-1, keepdims=True) / FAINT_CHROMA
-    from_skin = (np.arctan2(chroma[..., 1:], chroma[..., :1]) - SKIN_HUE) / SKIN_SPREAD
-    others = 1 - SKIN_SHARE * np.exp(-0.5 * from_skin**2)
-    factor = 1 + amount * FAINT_GAIN * faint * np.exp(1 - faint) * others
+    factor = 1 + amount * FAINT_GAIN * faint * np.exp(1 - faint) * unlike_skin(chroma)
     return np.clip(chroma * factor, -0.5, 0.5).astype(np.float32)
+
+
+def unlike_skin(chroma: np.ndarray) -> np.ndarray:
+    """Return how much of a change of color stays: 1 - `SKIN_SHARE` at the hue of skin, 1 far from it.
+
+    Args:
+        chroma: (h, w, 2) float, (Cb, Cr).
+
+    Returns:
+        (h, w, 1) of the chroma's type.
+    """
+    from_skin = (np.arctan2(chroma[..., 1:], chroma[..., :1]) - SKIN_HUE) / SKIN_SPREAD
+    return np.asarray(1 - SKIN_SHARE * np.exp(-0.5 * from_skin**2))
 
 
 def smooth_chroma(chroma: np.ndarray, luma: np.ndarray, amount: float = 1.0) -> np.ndarray:

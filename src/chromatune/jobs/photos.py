@@ -48,7 +48,7 @@ class Job:
 
     Attributes:
         source: path of the photo, or "-" for standard input.
-        variant: 0 for the first result of a photo; its seed is the first seed plus this.
+        variant: 0 for the first result of a photo; it is in the options of each, see `ColorizeOptions.variant`.
         stem: path of the result without its suffix; None means standard output.
         suffix: suffix the result should have; None means the one of the photo's own format.
         exact: the user named this very file, so that its suffix stays, whatever the photo holds.

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from chromatune.errors import MissingExtraError, ModelError, first_line, printable, shown
 from chromatune.files import open_regular
-from chromatune.options import ColorizeOptions, ResolvedOptions, first_problem
+from chromatune.options import SEEDS, ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
 from chromatune.pipeline.instructions import read_instruction
 from chromatune.prompts import DEFAULT_PROMPT
@@ -64,19 +64,34 @@ class ModelInfo:
     prompt: Annotated[str, Field(max_length=1000)]  # as in `ColorizeOptions`
     # See `color.vivid`; it is chosen with `steps`, and 0 where a number of steps is asked for
     vivid: Annotated[float, Field(ge=0, le=2)]
-    variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for several versions: in one step, seeds hardly differ
+    variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for variants: in one step, seeds hardly differ
     # That it was taught, where it knows no others; None: it gets instructions as they are
     words: Annotated[tuple[TaughtWord, ...], Field(min_length=1, max_length=MOST_WORDS)] | None = None
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """Return the options with this model's own values for those that are None.
 
-        Its vividness was chosen with its own number of steps: with another number nothing is added.
+        Its vividness was chosen with its own number of steps: with another number nothing is added. Variants that are
+        not made of two passes (`has_versions`, own number of steps, `recompose`) are further seeds.
         """
         own = {name: getattr(self, name) for name in RESOLVED if getattr(options, name) is None}
         if options.vivid is None:
             own["vivid"] = self.vivid if options.steps is None else 0.0
+        if options.variant > 1 and not (self.has_versions and options.steps is None and options.recompose):
+            own |= {"variant": 1, "seed": _further(options.seed, options.variant)}
+            if options.steps is None:
+                own["steps"] = self.variant_steps
         return ResolvedOptions(**(options.model_dump() | own))
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether seeds hardly differ in its own number of steps, so that variants are made of two passes."""
+        return self.variant_steps != self.steps
+
+    def sampled(self, options: ResolvedOptions) -> ResolvedOptions:
+        """Return the options of a variant's second pass: more steps, and a seed of its own."""
+        seed = _further(options.seed, options.variant)
+        return dataclasses.replace(options, variant=1, seed=seed, steps=self.variant_steps)
 
     def read(self, options: ResolvedOptions) -> tuple[ResolvedOptions, tuple[str, ...]]:
         """Return the options with the instructions that the text encoder gets, and what is left out of them.
@@ -91,6 +106,10 @@ class ModelInfo:
         text = self.prompt if options.prompt.strip() and not prompt.text else prompt.text
         left_out = tuple(dict.fromkeys((*prompt.left_out, *negative.left_out)))
         return dataclasses.replace(options, prompt=text, negative_prompt=negative.text), left_out
+
+
+def _further(seed: int, variant: int) -> int:
+    return (seed + variant - 1) % SEEDS
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ class LocalSession:
         notes = notes_of(output.photo, resolved)
         facts: Facts = {
             **photo_facts(self._photo), "model": model, "prompt": resolved.prompt, "seed": resolved.seed,
-            "steps": resolved.steps, "variant_steps": colorizer.info.variant_steps,
+            "variant": resolved.variant, "departure": round(output.departure, 5), "steps": resolved.steps,
             "seconds": round(output.seconds, 4),
             "own_color": round(self._photo.own_color.share("keep"), 4) if self._photo.own_color is not None else 0,
             "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved), *notes], "notes": list(notes),
@@ -388,8 +388,8 @@ def encoded(result: ColorizeResult, model: str) -> EncodedImage:
     suffix = suffix_for(None, result.photo)
     facts: Facts = {
         **photo_facts(result.photo), "model": model, "runtime": result.runtime, "prompt": result.prompt,
-        "negative_prompt": result.negative_prompt, "seed": result.seed, "steps": result.steps,
-        "seconds": round(result.seconds, 4),
+        "negative_prompt": result.negative_prompt, "seed": result.seed, "variant": result.variant,
+        "steps": result.steps, "seconds": round(result.seconds, 4),
         "warnings": [*result.photo.warnings, *result.warnings, *result.notes], "restored": list(result.restored),
     }  # fmt: skip
     return EncodedImage(result.encode(format_for(suffix)), suffix, facts)

@@ -68,7 +68,7 @@ class EncodedImage:
     Attributes:
         data: the file.
         suffix: of its format, such as ".jpg".
-        facts: model, runtime, prompt, seed, steps, size, warnings: for headers and JSON.
+        facts: model, runtime, prompt, seed, variant, steps, size, warnings: for headers and JSON.
     """
 
     data: bytes

@@ -40,7 +40,9 @@ class VersionResponse(BaseModel):
     """One run of the model over a photo."""
 
     version: int
-    facts: Facts = Field(description="Model, prompt, seed, steps, warnings.")
+    facts: Facts = Field(
+        description="Model, prompt, seed, variant, steps, warnings; how far it departs from variant 1."
+    )
 
 
 class SessionResponse(VersionResponse):
@@ -125,7 +127,7 @@ def _add_versions(
         responses=failures(*EDITS),
     )
     async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, Body()]) -> VersionResponse:
-        """Another seed, prompt or model; of many versions the oldest is dropped."""
+        """Another variant, seed, prompt or model; of many versions the oldest is dropped."""
         check_recompose(wanted.options, "a session needs")
         adding = store.get(key).add_version(wanted.model or settings.models[0], wanted.options)
         number, facts = await in_time(request, adding, settings.timeout_s)

@@ -186,6 +186,8 @@ class VideoRun:
         check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
         if self.options.colorize_options.invert:
             raise OptionsError("a video cannot be inverted; leave out --invert (invert=False)", "invert")
+        if self.options.colorize_options.variant > 1:
+            raise OptionsError("a video has no variants; leave out --variant (variant=1)", "variant")
         if self._cached_shots() is None:
             self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
         self.find_shots()

@@ -8,6 +8,17 @@ const MORE = 4; // versions at a time
 
 const $ = (id) => document.getElementById(id);
 
+/** What variants of each other have in common. */
+const keyOf = (model, options) => JSON.stringify([model, Object.entries({ ...options, variant: 1 }).sort()]);
+
+/** Versions as they were made, but variants of each other side by side, the likeliest first. */
+function inOrder(versions) {
+  const keys = new Map(versions.map((version) => [version, keyOf(version.facts.model, version.options)]));
+  const groups = [...new Set(keys.values())];
+  const place = (version) => groups.indexOf(keys.get(version));
+  return [...versions].sort((one, other) => place(one) - place(other) || one.facts.departure - other.facts.departure);
+}
+
 export class Words {
   constructor(page) {
     this.page = page;
@@ -97,9 +108,11 @@ export class Words {
     const { model, options } = this.asked();
     $("more").disabled = true;
     await this.page.try(async () => {
+      const asked = keyOf(model, options);
+      const made = photo.versions.filter((version) => keyOf(version.facts.model, version.options) === asked);
+      const last = Math.max(1, ...made.map((version) => version.options.variant ?? 1));
       for (let each = 1; each <= MORE; each++) {
-        // In one step, seeds hardly differ: as many steps as the model's variants take
-        await photo.add(model, { ...options, seed: options.seed + each, steps: photo.active.facts.variant_steps }, false);
+        await photo.add(model, { ...options, variant: last + each }, false);
         await photo.drawVersions();
       }
     });
@@ -107,9 +120,10 @@ export class Words {
   }
 
   _drawVersions(photo) {
-    const buttons = photo.versions.map((version) => {
-      const button = document.createElement("button"), { seed, prompt, model } = version.facts;
-      const said = `${prompt}, seed ${seed}, ${model}`;
+    const buttons = inOrder(photo.versions).map((version) => {
+      const button = document.createElement("button"), { seed, variant, prompt, model } = version.facts;
+      const short = variant > 1 ? `variant ${variant}` : `seed ${seed}`;
+      const said = `${prompt}, seed ${seed}${variant > 1 ? `, ${short}` : ""}, ${model}`;
       button.type = "button";
       button.setAttribute("role", "radio");
       button.setAttribute("aria-checked", version === photo.active);
@@ -122,7 +136,7 @@ export class Words {
         button.append(image);
       }
       const label = document.createElement("span");
-      label.textContent = `seed ${seed}`;
+      label.textContent = short;
       button.append(label);
       button.addEventListener("click", () => {
         photo.active = version;
