@@ -98,7 +98,7 @@ def test_a_variant_shares_the_first_pass_and_says_how_far_it_departs(session, en
     ]
     assert [(each["variant"], each["seed"], each["steps"]) for each in facts] == [(1, 5, 4), (2, 5, 4), (4, 5, 4)]
     assert facts[0]["departure"] == 0 < facts[1]["departure"] < facts[2]["departure"]
-    assert len(engine.calls) == passes + 3
+    assert len(engine.calls) == (passes + 3 if passes else 0)  # with Ray, other processes call it
     result = client.post(f"{path}/result", json={})
     assert result.headers["x-chromatune-variant"] == "4"
 
