@@ -14,9 +14,12 @@ import numpy as np
 
 REPAIR_PX = 320  # short side at which scratches are found: they are thin, and gone at the model's size
 PERCENTILES = (0.5, 99.9)  # of the tones, taken for the photo's black and white
-# Photo's black or white ⇒ the copy's. In between it is linear: tones of clean photos stay nearly as they are, because
-# how dark a face is says something of its color. Chosen on 180 validation photos, clean and aged.
-BLACKS = ((0.0, 0.15, 0.25, 1.0), (0.0, 0.15, 0.06, 0.06))
+# Tones of clean photos stay nearly as they are, because how dark a face is says something of its color. Chosen on 180
+# validation photos, clean and aged.
+# White ⇒ black from where on the photo is faded: one with a full white is rather a bright one
+FADED_BLACK = ((0.85, 0.95), (0.15, 0.3))
+FADES_OVER, TRUE_BLACK = 0.1, 0.06  # from there to there on it becomes this
+# White ⇒ the copy's; linear in between
 WHITES = ((0.0, 0.45, 0.7, 1.0), (0.9, 0.9, 0.7, 1.0))
 LEAST_RANGE = 0.05  # between black and white: below it there is no photo to see
 CHANGED = 0.08  # of black or white, from where on it is told
@@ -128,7 +131,9 @@ def measure_levels(grays: Sequence[np.ndarray]) -> Levels:
     black, white = (float(tone) for tone in np.percentile(tones, PERCENTILES))
     if white - black < LEAST_RANGE:
         return Levels(0.0, 1.0, 0.0, 1.0)
-    return Levels(black, white, float(np.interp(black, *BLACKS)), float(np.interp(white, *WHITES)))
+    from_black = float(np.interp(white, *FADED_BLACK))
+    tones_in, tones_out = (0.0, from_black, from_black + FADES_OVER, 1.0), (0.0, from_black, TRUE_BLACK, TRUE_BLACK)
+    return Levels(black, white, float(np.interp(black, tones_in, tones_out)), float(np.interp(white, *WHITES)))
 
 
 def _without_border(gray: np.ndarray) -> np.ndarray:
