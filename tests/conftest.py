@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline import BackendOutput, ModelInfo
@@ -139,6 +140,12 @@ def make_stable_diffusion(in_channels: int):
     kind = "StableDiffusionPipeline" if in_channels == 4 else "StableDiffusionInstructPix2PixPipeline"
     nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return getattr(diffusers, kind)(**parts, **nothing)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Colorizer:
+    """The shipped colorizer by ONNX Runtime, opened once for a file of tests."""
+    return Colorizer.load("mini", runtime="onnx")
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,6 @@ from chromatune.hints.correction import HintedChroma
 from chromatune.options import ColorizeOptions, make_options
 
 
-@pytest.fixture(scope="module")
-def mini() -> Colorizer:
-    return Colorizer.load("mini", runtime="onnx")
-
-
 def square(name: str) -> np.ndarray:
     photo = getattr(skimage.data, name)()
     side = min(photo.shape[:2])

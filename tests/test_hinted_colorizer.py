@@ -23,11 +23,6 @@ def colorizer(engine) -> Colorizer:
     return Colorizer(engine)
 
 
-@pytest.fixture(scope="module")
-def mini() -> Colorizer:
-    return Colorizer.load("mini", runtime="onnx")
-
-
 def scene(dtype: type = np.uint8, height: int = 120, width: int = 180) -> np.ndarray:
     """A light upper half with a texture, and a dark lower one."""
     gray = np.full((height, width), 0.7) + 0.02 * np.sin(np.arange(width) / 3)

@@ -178,11 +178,6 @@ def test_own_color_has_at_most_512_pixels_a_side() -> None:
 
 
 @pytest.fixture(scope="module")
-def mini() -> Colorizer:
-    return Colorizer.load("mini", runtime="onnx")
-
-
-@pytest.fixture(scope="module")
 def stamp() -> Photo:
     return read_photo(as_u8(stamped(gray_of("astronaut")))[::2, ::2].copy(), name="stamp.png")
 

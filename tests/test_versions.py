@@ -23,11 +23,6 @@ from studies.versions import outputs_of, patchiness, spread, ways
 SKIN = np.array([-0.055, 0.085], np.float32)
 
 
-@pytest.fixture(scope="module")
-def mini() -> Colorizer:
-    return Colorizer.load("mini", runtime="onnx")
-
-
 def gray_of(name: str) -> np.ndarray:
     photo = getattr(skimage.data, name)()
     side = min(photo.shape[:2])

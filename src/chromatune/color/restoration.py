@@ -107,14 +107,15 @@ def restored_view(gray: np.ndarray, size: tuple[int, int], levels: Levels | None
     scale = min(1.0, REPAIR_PX / min(gray.shape))
     at = max(size[0], round(gray.shape[0] * scale)), max(size[1], round(gray.shape[1] * scale))
     copy = shrink(gray, at)
-    damaged = find_damage(measure_levels([copy]).apply(copy))
+    found = measure_levels([copy])
+    damaged = find_damage(found.apply(copy))
     share = float(np.count_nonzero(damaged)) / damaged.size
     if share > 0:
         # Beside what was found, the scanner has blurred it into its surroundings
         grown = cv2.dilate(damaged.astype(np.uint8), np.ones((3, 3), np.uint8))
         filled = cv2.inpaint(np.rint(copy * 255).astype(np.uint8), grown, 3, cv2.INPAINT_TELEA)
         copy = np.where(grown > 0, filled.astype(np.float32) / 255, copy)
-    found = measure_levels([copy])
+        found = measure_levels([copy])  # without the scratches' white
     small = copy if at == size else cv2.resize(copy, size[::-1], interpolation=cv2.INTER_AREA)
     descreened = remove_screen(small)
     notes = (
