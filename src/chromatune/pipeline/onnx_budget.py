@@ -68,7 +68,8 @@ class GraphBudget:
             ValueError: it takes more than a part of a model does; the text says what.
         """
         self._constants = {tensor.name: stored_tensor(tensor, folder) for tensor in graph.initializer}
-        self.inputs = {each.name: each.type.tensor for each in graph.input}
+        # Older graphs list their weights among the inputs, too
+        self.inputs = {each.name: each.type.tensor for each in graph.input if each.name not in self._constants}
         self._outputs = [each.name for each in graph.output]
         self._varying: list[tuple[Node, Rule]] = []
         self._follow_constants(graph, folder)
