@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -40,7 +41,9 @@ Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by 
 ENCODER_FILE = MODELS_DIR / "mini" / PHOTO_ENCODER / GRAPH_FILE
 ENCODER_MULTIPLE_PX = 32
 RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, as networks take and give them
-TRIAL_PX = 256  # side of the picture that a range is tried out with, where the network takes any
+TRIAL_FILE = Path(__file__).with_name("trial.jpg")
+TRIAL_PX = 256  # side at which a range is tried out, where the network takes any
+RAMP_PX = 48
 MOST_APART = 0.12  # mean |luma - gray| of an answer that follows the gray; DeOldify's is 0.02, a wrong range's 0.3
 LEAST_AB = 2.0  # CIELAB units; an answer to the trial's picture without any larger a or b is in other units
 NORMALIZED_UNIT = 110.0  # of a and b from -1 to 1, in all networks that are known
@@ -155,8 +158,8 @@ class ColorizerBackend:
                 # Where the output's range is declared, `_given` has applied it
                 rgb = answer if convention.output.known else (answer - low) / (high - low)
                 apart = float(np.abs(np.clip(color.luma(rgb), -1, 2) - gray).mean())
-                trials.append(_Trial(apart, (black, white), (low, high)))
-        best = min(trials, key=lambda trial: trial.apart if math.isfinite(trial.apart) else math.inf)
+                trials.append(_Trial(apart if math.isfinite(apart) else math.inf, (black, white), (low, high)))
+        best = min(trials, key=lambda trial: trial.apart)
         if not best.apart <= MOST_APART:
             raise ModelError(
                 f"{self.info.name} gives no picture of the photo in any range that is known (its luma is "
@@ -220,10 +223,15 @@ def _ranges(use: TensorUse) -> Sequence[tuple[float, float]]:
     return ((use.black, use.white),) if use.known else RANGES
 
 
+def trial_photo() -> np.ndarray:
+    """Return the photo that networks are tried with: (256, 256) uint8, luma; see NOTICE for where it is from."""
+    found = cv2.imdecode(np.frombuffer(TRIAL_FILE.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert found is not None
+    return np.asarray(found)
+
+
 def _trial_picture() -> np.ndarray:
-    """Return a drawn picture as (256, 256) float32 luma 0..1: a ramp, and under it soft shapes and edges."""
-    down, across = np.mgrid[0:TRIAL_PX, 0:TRIAL_PX].astype(np.float32) / TRIAL_PX
-    shapes = 0.45 + 0.25 * np.sin(9 * down + 4 * across) + 0.15 * np.cos(23 * across * down)
-    shapes[(down - 0.65) ** 2 + (across - 0.3) ** 2 < 0.03] += 0.25
-    shapes[np.abs(across - 0.75) + np.abs(down - 0.7) < 0.12] -= 0.3
-    return np.clip(np.where(down < 0.35, across, shapes), 0, 1).astype(np.float32)
+    """Return that photo over a ramp, which has every tone: (256, 256) float32 luma 0..1."""
+    picture = trial_photo().astype(np.float32) / 255
+    picture[-RAMP_PX:] = np.linspace(0, 1, picture.shape[1], dtype=np.float32)
+    return picture

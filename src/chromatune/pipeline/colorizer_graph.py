@@ -92,6 +92,22 @@ class Convention:
     family: str
     found: tuple[str, ...] = ()
 
+    def described(self, declared: ColorizerDescription) -> ColorizerDescription:
+        """Return a description that says all of it, with what `declared` says beside."""
+        taken, given = self.input, self.output
+        pictures = {"black": given.black, "white": given.white} if given.kind == "rgb" else {"unit": 1 / given.white}
+        about = declared.model_dump(include={"network", "family", "description", "license"})
+        side = {} if self.fixed_px else {"size_px": self.size_px, "multiple_px": self.multiple_px}
+        ranges = {"black": taken.black, "white": taken.white, "mean": self.mean, "std": self.std}
+        return ColorizerDescription.model_validate(
+            {
+                **about,
+                **side,
+                "input": {"name": taken.name, "kind": taken.kind, "layout": taken.layout, **ranges},
+                "output": {"name": given.name, "kind": given.kind, "layout": given.layout, **pictures},
+            }
+        )
+
 
 @dataclass(frozen=True)
 class OpenedGraph:
