@@ -23,6 +23,7 @@ from .loading import quiet_libraries as quiet_libraries
 from .model_files import HUB_NAME as HUB_NAME
 from .model_files import MODELS_DIR as MODELS_DIR
 from .model_files import PHOTO_ENCODER as PHOTO_ENCODER
+from .model_files import ModelFiles as ModelFiles
 from .model_files import ModelInfo as ModelInfo
 from .model_files import find_pipeline as find_pipeline
 from .model_files import has_torch as has_torch

@@ -37,6 +37,7 @@ from chromatune.pipeline.onnx_backend import (
 from chromatune.pipeline.onnx_checks import GRAPH_FILE
 
 Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name ⇒ the output with colors
+Work: TypeAlias = tuple[int | None, int | None]  # parameters; operations, two for a multiplication and its addition
 
 ENCODER_FILE = MODELS_DIR / "mini" / PHOTO_ENCODER / GRAPH_FILE
 ENCODER_MULTIPLE_PX = 32
@@ -56,15 +57,30 @@ class ColorizerBackend:
     batches = False  # most graphs take one photo
 
     def __init__(
-        self, info: ModelInfo, network: Network, convention: Convention, *, runtime: str, concurrent: bool = True
+        self,
+        info: ModelInfo,
+        network: Network,
+        convention: Convention,
+        *,
+        runtime: str,
+        concurrent: bool = True,
+        work: Callable[[int, int], Work] = lambda height_px, width_px: (None, None),
     ) -> None:
         """Hold a network, and try out what is unknown of its ranges.
+
+        Args:
+            info: what is known of it.
+            network: runs it.
+            convention: how it is used.
+            runtime: the library that runs it.
+            concurrent: see `Backend.concurrent`.
+            work: parameters and operations of a pass of a height and width.
 
         Raises:
             ModelError: in no range does its answer follow the gray, or it cannot be run.
         """
         self.info, self.runtime, self.concurrent = info, runtime, concurrent
-        self._network = network
+        self._network, self._work = network, work
         self.convention = self._tried(convention)
         own = 1 if convention.fixed_px else convention.multiple_px  # a fixed size is reached by resizing
         self.multiple_px = math.lcm(own, ENCODER_MULTIPLE_PX)
@@ -75,6 +91,10 @@ class ColorizerBackend:
         if (fixed := self.convention.fixed_px) and options.size_px != self.info.size_px:
             warnings += (f"{self.info.name} takes {fixed[1]} × {fixed[0]} px alone; --size changes nothing in it",)
         return warnings
+
+    def work(self, height_px: int, width_px: int) -> Work:
+        """Return parameters and operations of a pass for a photo of that size; None where they are unknown."""
+        return self._work(*(self.convention.fixed_px or (height_px, width_px)))
 
     @cached_property
     def _encoder(self) -> Graph:
@@ -203,6 +223,7 @@ def load_graph_backend(files: ColorizerFiles, *, device: str = "cpu", workers: i
         opened.convention,
         runtime="onnx",
         concurrent=device == "cpu",
+        work=lambda height, width: (opened.parameters, opened.operations(height, width)),
     )
 
 

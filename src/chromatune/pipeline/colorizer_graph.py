@@ -116,6 +116,8 @@ class OpenedGraph:
     convention: Convention
     admit: Callable[..., None]  # takes (name, sizes) of each input; raises ValueError where a pass takes too much
     weights: tuple[Path, ...]  # files beside it that it reads
+    parameters: int
+    operations: Callable[[int, int], int]  # of a pass, by height and width; see `GraphBudget.operations`
 
 
 def read_graph(files: ColorizerFiles) -> OpenedGraph:
@@ -145,7 +147,13 @@ def _read(files: ColorizerFiles, size: int, changed_ns: int) -> OpenedGraph:
     budget.check(pass_shapes(convention, *side), side[0] * side[1])
     beside = {entry.value for each in graph.initializer for entry in each.external_data if entry.key == "location"}
     weights = tuple(folder / name for name in sorted(beside))
-    return OpenedGraph(convention, lru_cache(MOST_SIZES_KEPT)(partial(_admit, budget, convention)), weights)
+    return OpenedGraph(
+        convention,
+        lru_cache(MOST_SIZES_KEPT)(partial(_admit, budget, convention)),
+        weights,
+        budget.parameters,
+        lambda height, width: budget.operations(pass_shapes(convention, height, width), height * width),
+    )
 
 
 def weights_of(files: ColorizerFiles) -> tuple[Path, ...]:
