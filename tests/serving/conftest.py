@@ -89,6 +89,9 @@ class Scripted:
         self.cancelled = 0
         self.stopped = False
 
+    def describe(self, model: str) -> None:
+        """Nothing is known of any."""
+
     def start(self) -> None:
         """Nothing to load."""
 

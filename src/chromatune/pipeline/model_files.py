@@ -29,6 +29,7 @@ PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline do
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+INSTRUCTIONS = ("prompt", "negative_prompt", "seed", "steps", "guidance_scale", "image_guidance_scale", "variant")
 RESOLVED = ("prompt", "steps", "guidance_scale", "image_guidance_scale", "size_px")  # options with a model's own value
 # Defaults of the full-size model, whose folder has none (the paper's values, arXiv 2312.04780).
 STOCK_DEFAULTS = {
@@ -82,6 +83,11 @@ class ModelInfo:
             if options.steps is None:
                 own["steps"] = self.variant_steps
         return ResolvedOptions(**(options.model_dump() | own))
+
+    @property
+    def follows(self) -> frozenset[str]:
+        """Names of the options that instruct it: the others of `INSTRUCTIONS` change nothing."""
+        return frozenset(INSTRUCTIONS)
 
     @property
     def has_versions(self) -> bool:

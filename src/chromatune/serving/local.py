@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from chromatune.hints import Hints, Reference
 from chromatune.images import Photo, count_pixels, format_for, read_photo, suffix_for, to_depth
 from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
-from chromatune.pipeline import threads
+from chromatune.pipeline import ModelInfo, is_embedded, model_info, threads
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
 from chromatune.serving.predictor import ColorizeRequest, Content, EditRequest, EncodedImage, Facts, Session, State
@@ -130,6 +131,13 @@ class LocalPredictor:
                     self._warn(f"model {name}: {error}")
                     raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
             return self._models[name]
+
+    def describe(self, model: str) -> ModelInfo | None:
+        source = self.settings.source_of(model)
+        if model in self._models:
+            return self._models[model].backend.info
+        here = is_embedded(source) or Path(source).expanduser().exists()  # else it would be fetched
+        return model_info(source) if here else None
 
     def _load_colorizer(self, name: str) -> Colorizer:
         settings = self.settings
