@@ -57,6 +57,29 @@ def test_a_model_that_is_not_on_offer_is_not_opened(engine, local_of, photo):
     assert [name for name, _ in engine.loads] == ["mini"]
 
 
+def test_each_route_takes_any_model_offered_and_loads_it_once(engine, local_of, photo, until):
+    client, predictor = local_of(model=("mini", "mini-base"))
+    with ThreadPoolExecutor(4) as clients:
+        form = {"data": {"model": "mini-base"}, "files": photo}
+        answers = list(clients.map(lambda path: client.post(path, **form), ["/v1/colorize", "/v1/sessions"] * 2))
+    assert [answer.status_code for answer in answers] == [200, 201] * 2
+    session = f"/v1/sessions/{answers[1].json()['id']}"
+    given = [{}, {"model": "mini-base"}]
+    versions = [client.post(f"{session}/versions", json=each).json() for each in given]
+    assert [each["facts"]["model"] for each in versions] == ["mini", "mini-base"]
+    batch = client.post("/v1/batches", files=[("photos", photo["photo"])], data={"model": "mini-base"}).json()["id"]
+    until(lambda: client.get(f"/v1/batches/{batch}").json()["state"] == "done")
+    assert client.get(f"/v1/batches/{batch}/photos/1").headers["x-chromatune-model"] == "mini-base"
+    assert [name for name, _ in engine.loads] == ["mini", "mini-base"]
+    line = "model='other': not offered; accepted: mini, mini-base"
+    unknown = [
+        client.post("/v1/sessions", files=photo, data={"model": "other"}),
+        client.post(f"{session}/versions", json={"model": "other"}),
+        client.post("/v1/batches", files=[("photos", photo["photo"])], data={"model": "other"}),
+    ]
+    assert [(each.status_code, each.json()["detail"]) for each in unknown] == [(422, line)] * 3
+
+
 def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
     client_of, engine, monkeypatch, photo, tmp_path, until
 ):
