@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import shutil
 import zipfile
@@ -154,7 +155,7 @@ def test_a_brush_takes_the_colors_of_another_version(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
     before, count = page.shown(), page.changes
-    keys, passes = page.page.keyboard, sum("suggestions" in url for url in page.requests)
+    keys = page.page.keyboard
     keys.press("v")
     assert "one version so far" in page.page.inner_text("#sources")
     page.page.click("text=Blue")
@@ -170,7 +171,6 @@ def test_a_brush_takes_the_colors_of_another_version(visit, files):
     assert np.abs(blue - before)[there].mean() > 8
     assert np.abs(painted - blue)[there].mean() < 0.25 * np.abs(blue - before)[there].mean()
     np.testing.assert_allclose(painted.mean(axis=2)[:60, :60], before.mean(axis=2)[:60, :60], atol=3)
-    assert not any("suggestions" in url for url in page.requests[passes:])  # pointing costs no pass
 
     name, data = page.download("#download")
     result = np.asarray(Image.open(io.BytesIO(data))).astype(int)
@@ -188,12 +188,14 @@ def test_a_brush_takes_the_colors_of_another_version(visit, files):
     page.page.click("[data-tool=erase]")
     page.paint([(0.5, 0.52), (0.5, 0.53)])
     np.testing.assert_array_equal(page.shown(), before)
+    assert not any("suggestions" in url for url in page.requests)  # pointing costs no pass
 
 
-def test_strokes_from_versions_keep_their_order_among_others(visit, files):
-    """Many are still one layer: there is a limit to layers."""
+def test_strokes_from_versions_keep_their_order_among_others(visit, gray, tmp_path):
+    """They are one layer, as layers are limited, and opaque also where the photo is not."""
+    Image.fromarray(np.dstack([gray, np.full_like(gray, 90)]), "LA").save(tmp_path / "faint.png")
     page = visit(viewport={"width": 1280, "height": 800})
-    page.add(files[0])
+    page.add(tmp_path / "faint.png")
     count = page.changes
     page.page.click("text=Blue")
     page.after_change(count)
@@ -211,6 +213,8 @@ def test_strokes_from_versions_keep_their_order_among_others(visit, files):
         ["height_px", "name", "png", "width_px"],
         ["color", "points", "radius_px"],
     ]
+    layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(last[0]["png"]))))
+    assert layer.shape == (512, 512, 4) and layer[415, 180, 3] == 255 and layer[:200, :, 3].max() == 0
     shown = page.shown()[415, 180]
     assert shown[1] > shown[0] + 10  # the last one was green
     assert page.page.inner_text("#status") == ""
