@@ -11,15 +11,17 @@ export function inOrder(versions) {
   return [...versions].sort((one, other) => place(one) - place(other) || one.facts.departure - other.facts.departure);
 }
 
-/** A version's name for a small label, and all that it was made with. Beside other models' it is called by its model. */
+/** A version's name for a small label, with its model's where there are several, and all that it was made with. */
 function namesOf({ facts: { model, prompt, seed, variant } }, models, several) {
-  const made = variant > 1 ? `variant ${variant}` : `seed ${seed}`, said = [];
-  if (models.follows(model, "prompt")) said.push(prompt);
-  if (models.follows(model, "seed")) said.push(`seed ${seed}`);
-  if (variant > 1) said.push(made);
-  const isPlain = (several && variant === 1 && seed === 0) || !models.follows(model, "seed");
-  const label = isPlain ? model : several ? `${model}, ${made}` : made;
-  return { label, said: [...said, model].join(", ") };
+  const parts = [];
+  if (models.follows(model, "prompt")) parts.push(prompt);
+  if (models.follows(model, "seed")) parts.push(`seed ${seed}`);
+  if (variant > 1) parts.push(`variant ${variant}`);
+  const said = [...parts, model].join(", ");
+  if (variant > 1) return { label: `variant ${variant}`, said }; // it stands beside its model's own
+  if (!models.follows(model, "seed")) return { label: model, said };
+  if (!several) return { label: `seed ${seed}`, said };
+  return { label: seed === 0 ? model : `${model}, seed ${seed}`, said };
 }
 
 /** Fills a box with a button for each of a photo's versions that are given, one of them chosen; the focus stays. */

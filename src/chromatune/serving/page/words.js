@@ -126,12 +126,16 @@ export class Words {
     $("more").disabled = false;
   }
 
-  /** Takes a photo that is shown through the models whose results stand side by side, once. */
+  /** Takes a photo through the models whose results stand side by side, once, as long as it is the one that is shown. */
   async compare(photo) {
     if (photo.compared) return;
     photo.compared = true;
     const { models } = this.page, { variant, ...options } = photo.active.options;
     for (const model of models.compared) {
+      if (photo !== this.page.current) {
+        photo.compared = false;
+        return;
+      }
       if (photo.versions.some((version) => version.facts.model === model)) continue;
       await this.page.try(async () => {
         await photo.add(model, models.followed(model, options), false);
