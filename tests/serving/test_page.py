@@ -253,9 +253,9 @@ def test_a_model_that_follows_no_instructions(visit, files, monkeypatch):
     monkeypatch.setattr(ModelInfo, "follows", follows)
     page = visit({"model": ("mini", "mini-base")}, viewport={"width": 1280, "height": 800})
     page.set_field("seed", "7")
-    page.add(files[0])
     asked: list = []
     page.page.on("request", lambda request: asked.extend([request.post_data_json] * request.url.endswith("/versions")))
+    page.add(files[0])
     page.until("document.querySelectorAll('#versions img').length === 2")
     assert asked == [{"model": "mini-base", "options": {}}]
     assert version_labels(page) == ["mini, seed 7", "mini-base"]
