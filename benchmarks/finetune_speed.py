@@ -57,10 +57,10 @@ def make_model(
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from chromatune.pipeline import find_model, load_parts, quiet_libraries
+    from chromatune.pipeline import find_pipeline, load_parts, quiet_libraries
 
     torch.manual_seed(0)
-    mini = load_parts(find_model("mini-base"), torch.float32)
+    mini = load_parts(find_pipeline("mini-base"), torch.float32)
     parts = {key: mini[key] for key in ("tokenizer", "text_encoder", "scheduler")}
     widths, layers, groups = ((128, 256, 512, 512), 2, 32) if full else ((16, 32, 32, 32), 1, 8)
     with torch.device(device):

@@ -24,7 +24,7 @@ from skimage.color.colorconv import xyz_from_rgb
 from torch.nn import functional
 
 from chromatune.data import open_source
-from chromatune.pipeline import find_model
+from chromatune.pipeline import find_pipeline
 from chromatune.training import TrainSettings, resolve_settings, train
 from chromatune.training.checkpoints import STATE_FILE
 from chromatune.training.dataset import Batch, BatchSampler, open_cache
@@ -135,7 +135,7 @@ def differences(
     sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     passes = settings.accumulation
     batches = [[sampler.batch(update * passes + k) for k in range(passes)] for update in range(UPDATES)]
-    ours = recalculate(find_model(model).pipeline_folder, batches, settings)
+    ours = recalculate(find_pipeline(model).pipeline_folder, batches, settings)
     weights, ema = ([state[f"{name}.{i}"] for i in range(len(ours.weights))] for name in ("weights", "averages"))
     return {
         "loss": _largest([torch.tensor(losses, dtype=torch.float64)], [torch.tensor(ours.losses, dtype=torch.float64)]),

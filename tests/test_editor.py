@@ -151,9 +151,9 @@ def test_a_palette_costs_its_passes_once(engine):
     assert prompts.count("colorize") == 4 and "colorize, mostly blue" in prompts
 
 
-@pytest.mark.parametrize(("follows", "passes"), [((), 0), (("prompt",), len(NAMED_HUES)), (("variant",), VARIANTS)])
-def test_a_palette_asks_for_what_the_model_follows(engine, monkeypatch, follows, passes):
-    monkeypatch.setattr(type(engine.info), "follows", frozenset(follows))
+@pytest.mark.parametrize(("follows", "passes"), [((), 0), (("prompt",), len(NAMED_HUES)), (("seed",), VARIANTS)])
+def test_a_palette_asks_for_what_the_model_follows(engine, follows, passes):
+    engine.info = dataclasses.replace(engine.info, follows=frozenset(follows))
     colorizer = Colorizer(engine)
     editor = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
     engine.calls.clear()

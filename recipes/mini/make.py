@@ -135,7 +135,7 @@ def pack_for_travel(words: list[str]) -> None:
     """`make.py pack`: photos and a model as a few files of bounded size."""
     from shards import pack_shards
 
-    from chromatune.pipeline import find_model
+    from chromatune.pipeline import find_pipeline
 
     parser = argparse.ArgumentParser(prog="make.py pack", description=pack_for_travel.__doc__)
     parser.add_argument("photos", type=Path, help="folder of color photos, searched through all its subfolders")
@@ -149,7 +149,7 @@ def pack_for_travel(words: list[str]) -> None:
     if arguments.shards < 1 or arguments.mib <= 0:
         parser.error("--shards and --mib: give numbers above 0")
     settings = read_settings(arguments.settings, arguments.plan)["pack"]
-    model = find_model(arguments.from_model).pipeline_folder
+    model = find_pipeline(arguments.from_model).pipeline_folder
     facts = pack_shards(arguments.photos, arguments.out, settings, arguments.shards, arguments.mib, model)
     print(f"{json.dumps(facts)}\n{time.monotonic() - STARTED:.0f} s")
 

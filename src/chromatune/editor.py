@@ -166,7 +166,7 @@ class Editor:
         resolved = self.output.options
         own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px, "own_color": "replace"}
         follows = self.colorizer.backend.info.follows  # what it does not follow would give its own colors again
-        count = VARIANTS if "variant" in follows else 0
+        count = VARIANTS if "seed" in follows else 0
         others = [number for number in range(1, VARIANTS + 2) if number != resolved.variant][:count]
         variants = [make_options(**own, prompt=resolved.prompt, seed=resolved.seed, variant=each) for each in others]
         prompts = [with_attribute(resolved.prompt, HUE_FORMS[0], hue) for hue in NAMED_HUES if "prompt" in follows]

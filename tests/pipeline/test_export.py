@@ -21,7 +21,7 @@ from chromatune import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.options import make_options
 from chromatune.pipeline import TrainingSet, load_pipeline, onnx_export, read_training_data, write_training_data
-from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.model_files import find_pipeline
 from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 from chromatune.pipeline.onnx_export import MOST_APART, export_onnx, largest_difference
 from chromatune.pipeline.runtimes import onnx_problem
@@ -53,7 +53,7 @@ def test_an_existing_model_is_replaced(quick, encoder_pipeline, tiny_pipeline, t
     out = tmp_path / "out"
     shutil.copytree(tiny_pipeline("kl"), out)
     assert export_onnx(str(encoder_pipeline), out) == 0.001
-    assert onnx_problem(find_model(str(out))) == ""
+    assert onnx_problem(find_pipeline(str(out))) == ""
     assert (out / "unet" / "model.onnx").is_file() and (out / "photo_encoder").is_dir()
 
 
@@ -131,7 +131,7 @@ def test_settings_and_card_go_along(quick, encoder_pipeline, tmp_path):
 def checked(folder: Path, original: str, apart: float) -> None:
     """The folder opens by ONNX Runtime, by torch and in the stock pipeline, and gives the original's picture."""
     assert apart < MOST_APART
-    assert onnx_problem(find_model(str(folder))) == ""
+    assert onnx_problem(find_pipeline(str(folder))) == ""
     options = make_options(steps=3, size_px=64, seed=5, guidance_scale=2.0, image_guidance_scale=1.5)
     results = [
         Colorizer.load(name, device="cpu", runtime=runtime).colorize(photo(), options).rgb.astype(int)
@@ -162,7 +162,7 @@ def test_pipelines_are_exported(tiny_pipeline, tmp_path, vae_kind, scheduler_kin
 def test_a_photo_encoder_is_exported_with_its_features(encoder_pipeline, tmp_path):
     """Hints and references ask for them; an export of an export is the same again."""
     checked(tmp_path / "out", str(encoder_pipeline), export_onnx(str(encoder_pipeline), tmp_path / "out"))
-    pipeline = load_onnx_pipeline(find_model(str(tmp_path / "out")))
+    pipeline = load_onnx_pipeline(find_pipeline(str(tmp_path / "out")))
     assert pipeline.photo_encoder is not None
     opened = load_pipeline(str(tmp_path / "out"), device="cpu").photo_encoder
     assert opened is not None
@@ -197,7 +197,7 @@ def test_a_lora_is_merged(tiny_pipeline, tmp_path):
     unet.add_adapter(LoraConfig(r=2, lora_alpha=8, target_modules=["to_q", "to_v"], init_lora_weights=False))
     save_lora(unet, tmp_path / "lora", base=str(base), card="", defaults={})
     checked(tmp_path / "out", str(tmp_path / "lora"), export_onnx(str(tmp_path / "lora"), tmp_path / "out"))
-    assert not find_model(str(tmp_path / "out")).loras
+    assert not find_pipeline(str(tmp_path / "out")).loras
 
 
 @pytest.mark.slow
@@ -214,4 +214,4 @@ def test_two_processes_write_the_same_bytes(tiny_pipeline, tmp_path):
 @pytest.mark.parametrize("model", ["mini", "mini-base"])
 def test_the_graphs_that_ship_are_those_of_their_weights(model):
     """Against torch in float32: what ships is what an export of it would give."""
-    assert largest_difference(load_pipeline(model, device="cpu"), find_model(model).pipeline_folder) < 1e-4
+    assert largest_difference(load_pipeline(model, device="cpu"), find_pipeline(model).pipeline_folder) < 1e-4

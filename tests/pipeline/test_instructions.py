@@ -17,7 +17,7 @@ from chromatune.colorizer import Colorizer
 from chromatune.options import make_options
 from chromatune.pipeline import load_pipeline, model_info
 from chromatune.pipeline.instructions import LOOKS, WORDS_FILE, Reading, knows, read_instruction
-from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.model_files import find_pipeline
 from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.torch_backend import TorchBackend
 from chromatune.prompts import COLORIZE_PROMPTS, DEFAULT_PROMPT, HELD_OUT_PROMPTS, with_attribute
@@ -142,7 +142,7 @@ def test_what_was_taught_is_read_to_the_character():
 
 def test_known_prompts_give_the_pixels_that_they_gave(mini, photo):
     """Against the encoder's own numbers, without any reading of instructions."""
-    pipeline = load_onnx_pipeline(find_model("mini"))
+    pipeline = load_onnx_pipeline(find_pipeline("mini"))
     plain = Colorizer(OnnxBackend(dataclasses.replace(pipeline, info=dataclasses.replace(pipeline.info, words=None))))
     for prompt in (*COLORIZE_PROMPTS[::6], WARM, MUTED, f"{COLORIZE_PROMPTS[25]} with a lot of blue", BLUE, ""):
         options = make_options(prompt=prompt, size_px=64)

@@ -15,7 +15,7 @@ from chromatune import color
 from chromatune.colorizer import Colorizer, ModelOutput, Request
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.pipeline import available_models
-from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.model_files import find_pipeline
 from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.runtimes import onnx_problem
 from chromatune.pipeline.truncation import PromptTokenizer
@@ -127,7 +127,7 @@ def test_sixteen_bits_keep_their_luminance(both):
 
 @pytest.mark.parametrize("model", ["mini-base", pytest.param("mini", marks=pytest.mark.slow)])
 def test_the_number_of_threads_changes_no_bit(model, monkeypatch):
-    files, grays = find_model(model), noise(96, 160)[None].astype(np.float32) / 255
+    files, grays = find_pipeline(model), noise(96, 160)[None].astype(np.float32) / 255
     results = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -175,7 +175,7 @@ def test_what_is_cut_of_an_instruction_is_told_alike(both):
 
 def test_all_models_that_ship_run_without_torch():
     assert [info.name for info in available_models()] == sorted(MODELS)
-    assert [onnx_problem(find_model(name)) for name in MODELS] == ["", ""]
+    assert [onnx_problem(find_pipeline(name)) for name in MODELS] == ["", ""]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -185,7 +185,7 @@ def test_the_stock_pipeline_opens_a_folder_with_graphs(model):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_model(model).pipeline_folder)
+        stock_pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(find_pipeline(model).pipeline_folder)
     stock_pipeline.set_progress_bar_config(disable=True)
     photo = Image.fromarray(noise(64, 64)).convert("RGB")
     (image,) = stock_pipeline("colorize", image=photo, num_inference_steps=1, guidance_scale=1.0).images
@@ -195,7 +195,7 @@ def test_the_stock_pipeline_opens_a_folder_with_graphs(model):
 def test_prompts_are_not_kept_for_ever(monkeypatch):
     """A server is asked for new ones all day."""
     monkeypatch.setattr("chromatune.pipeline.onnx_backend.MOST_PROMPTS_KEPT", 2)
-    backend = OnnxBackend(load_onnx_pipeline(find_model("mini")))
+    backend = OnnxBackend(load_onnx_pipeline(find_pipeline("mini")))
     read: list[str] = []
     ids = PromptTokenizer.ids
 

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError
 from chromatune.options import make_options
-from chromatune.pipeline.model_files import find_model, weights_hash
+from chromatune.pipeline.model_files import find_pipeline
+from chromatune.pipeline.model_kinds import weights_hash
 from chromatune.pipeline.onnx_backend import load_onnx_pipeline
 
 UNET, ENCODER, TEXT = "unet/model.onnx", "vae_encoder/model.onnx", "text_encoder/model.onnx"
@@ -129,7 +130,7 @@ def test_a_pipe_is_no_file_of_a_model(folder, name):
         weights_hash(str(folder))
     if name.endswith(".onnx"):
         with pytest.raises(ModelError, match=f"{name} is a pipe"):
-            load_onnx_pipeline(find_model(str(folder)))
+            load_onnx_pipeline(find_pipeline(str(folder)))
     refusal(folder)
 
 
@@ -669,4 +670,4 @@ def test_a_folder_that_lacks_a_file_of_the_light_runtime_is_torchs(folder, name)
 def test_an_absent_graph_is_named_where_the_others_are_opened(folder):
     (folder / UNET).unlink()
     with pytest.raises(ModelError, match=f"model: {UNET} is missing"):
-        load_onnx_pipeline(find_model("model"))
+        load_onnx_pipeline(find_pipeline("model"))

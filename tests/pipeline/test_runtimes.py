@@ -20,7 +20,7 @@ from chromatune import Colorizer
 from chromatune.cli import main
 from chromatune.errors import MissingExtraError, ModelError, OptionsError
 from chromatune.pipeline import runtimes
-from chromatune.pipeline.model_files import find_model
+from chromatune.pipeline.model_files import find_pipeline
 from chromatune.pipeline.runtimes import choose_runtime, onnx_problem
 
 Situation = Callable[..., None]
@@ -46,7 +46,7 @@ def test_what_is_chosen_where_nobody_insists(
     situation, graph_pipeline, encoder_pipeline, device, gpu, with_torch, graphs
 ):
     situation(with_torch=with_torch, gpu=gpu)
-    files = find_model(str(graph_pipeline if graphs else encoder_pipeline))
+    files = find_pipeline(str(graph_pipeline if graphs else encoder_pipeline))
     others = device in ("coreml", "directml", "openvino")  # which torch does not know
     on_gpu = device in ("cuda", "cuda:1", "mps") or (device is None and gpu)
     if not graphs and (others or not with_torch):
@@ -61,7 +61,7 @@ def test_what_is_chosen_where_nobody_insists(
 @pytest.mark.parametrize("gpu", [True, False])
 def test_one_may_insist(situation, graph_pipeline, encoder_pipeline, device, gpu):
     situation(gpu=gpu)
-    files, bare = find_model(str(graph_pipeline)), find_model(str(encoder_pipeline))
+    files, bare = find_pipeline(str(graph_pipeline)), find_pipeline(str(encoder_pipeline))
     assert [choose_runtime(files, device, each) for each in ("onnx", "torch")] == ["onnx", "torch"]
     assert choose_runtime(bare, device, "torch") == "torch"
     with pytest.raises(ModelError, match="has no ONNX parts, and does not run on ONNX Runtime; `chromatune export"):
@@ -75,14 +75,14 @@ def test_one_may_insist(situation, graph_pipeline, encoder_pipeline, device, gpu
 @pytest.mark.parametrize("runtime", ["tensorflow", "", "ONNX", "onnx\n"])
 def test_other_runtimes_are_refused(graph_pipeline, runtime):
     with pytest.raises(OptionsError, match="accepted are onnx and torch") as caught:
-        choose_runtime(find_model(str(graph_pipeline)), None, runtime)
+        choose_runtime(find_pipeline(str(graph_pipeline)), None, runtime)
     assert "\n" not in str(caught.value)
 
 
 def test_torch_is_not_loaded_where_there_is_no_gpu(situation, graph_pipeline, monkeypatch):
     situation(gpu=False)
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
-    assert choose_runtime(find_model(str(graph_pipeline))) == "onnx"
+    assert choose_runtime(find_pipeline(str(graph_pipeline))) == "onnx"
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def reset_scheduler(folder: Path, kind: str, **changes: object) -> None:
 def test_a_schedule_that_is_not_followed_without_torch_takes_torch(situation, copy, kind, changes):
     situation()
     reset_scheduler(copy, kind, **changes)
-    files = find_model(str(copy))
+    files = find_pipeline(str(copy))
     assert onnx_problem(files) == f"has a {kind} with settings that take torch"
     assert choose_runtime(files) == "torch"
     with pytest.raises(ModelError, match="take torch, and does not run on ONNX Runtime"):
@@ -120,7 +120,7 @@ def test_a_lora_takes_torch_to_be_merged(situation, tmp_path, graph_pipeline):
     situation(with_torch=False)
     (tmp_path / "chromatune.json").write_text(json.dumps({"base": str(graph_pipeline)}))
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"")
-    files = find_model(str(tmp_path))
+    files = find_pipeline(str(tmp_path))
     with pytest.raises(MissingExtraError, match="is a LoRA, and running it needs the extra 'torch'"):
         choose_runtime(files)
     with pytest.raises(ModelError, match="is a LoRA, and does not run on ONNX Runtime; `chromatune export"):
@@ -220,7 +220,7 @@ def test_without_torch_nothing_large_is_fetched_that_would_not_run(hub, tiny_pip
     served = hub(tiny_pipeline("kl"))
     monkeypatch.setattr("chromatune.pipeline.model_files.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match="some/body has no ONNX parts that are read here, and running it needs"):
-        find_model("some/body")
+        find_pipeline("some/body")
     assert served.fetched and all(file.endswith((".json", ".txt")) for file in served.fetched)
 
 

@@ -365,8 +365,8 @@ def test_saved_widened_unet_says_eight_channels(tiny_stable_diffusion, tmp_path)
 
 def test_a_lora_is_merged_in_float32_also_for_half_precision(lora_folder):
     from chromatune.pipeline.loading import load_parts
-    from chromatune.pipeline.model_files import find_model
+    from chromatune.pipeline.model_files import find_pipeline
 
-    files = find_model(str(lora_folder))
+    files = find_pipeline(str(lora_folder))
     half, full = (load_parts(files, dtype)["unet"].state_dict() for dtype in (torch.float16, torch.float32))
     assert all(torch.equal(weight.half(), half[name]) for name, weight in full.items())

@@ -65,7 +65,7 @@ def test_models_on_offer_and_no_paths(client_of, scripted, tmp_path):
     assert client.get("/v1/models").json()["models"] == ["portraits", "mini", "someone/model"]
 
 
-def test_models_are_described_with_what_they_follow(engine, local_of, tmp_path, monkeypatch):
+def test_models_are_described_with_what_they_follow(engine, local_of, tmp_path, monkeypatch, colorizer):
     """Nothing is fetched to describe a model, and one that is broken is left out."""
     monkeypatch.setattr("chromatune.pipeline.model_files._fetch", lambda name: pytest.fail("it is fetched"))
     folder = tmp_path / "my models" / "portraits"
@@ -73,13 +73,17 @@ def test_models_are_described_with_what_they_follow(engine, local_of, tmp_path, 
     shutil.copytree(MODELS_DIR / "mini-base" / "unet", folder / "unet", ignore=shutil.ignore_patterns("*.onnx", "*.s*"))
     shutil.copy(MODELS_DIR / "mini-base" / "model_index.json", folder)
     (tmp_path / "broken").mkdir()
-    client, _ = local_of(model=("mini", str(folder), "mini-base", "someone/model", str(tmp_path / "broken")))
+    other = [colorizer, f"mini+{colorizer}:0.3", "someone/model", "someone/model+mini:0.5", str(tmp_path / "broken")]
+    client, _ = local_of(model=("mini", str(folder), "mini-base", *other))
     answer = client.get("/v1/models").json()
     details = {each["name"]: each for each in answer["details"]}
-    assert list(details) == ["mini", "portraits", "mini-base"]
+    assert list(details) == ["mini", "portraits", "mini-base", "violet.onnx", "mini+violet.onnx:0.3"]
     assert details["portraits"]["description"] == "portraits"
     assert "what mini was before" in details["mini-base"]["description"]
-    assert all({"prompt", "seed", "steps", "variant"} <= set(each["follows"]) for each in details.values())
+    assert (details["mini-base"]["family"], details["mini-base"]["license"]) == ("InstructPix2Pix", "Apache-2.0")
+    assert details.pop("violet.onnx")["follows"] == []
+    assert all({"prompt", "seed", "steps"} <= set(each["follows"]) for each in details.values())
+    assert str(tmp_path.parent) not in str(answer)
     assert answer["compared"] == answer["models"]
 
 

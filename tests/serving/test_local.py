@@ -104,6 +104,18 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
     assert client.post("/v1/colorize", files=photo).status_code == 200
 
 
+def test_what_a_colorizer_leaves_out_is_said_without_its_path(local_of, picture, colorizer):
+    client, _ = local_of(model=(colorizer, f"mini+{colorizer}:0.3"))
+    photo = {"photo": ("x.png", picture(size=(64, 48)))}
+    session = client.post("/v1/sessions", files=photo, data={"options": '{"prompt": "warm colors"}'}).json()
+    line = "violet.onnx colors every photo in its own way: prompt left out; hints and --strength act"
+    assert line in session["facts"]["warnings"]
+    refused = client.post(f"/v1/sessions/{session['id']}/versions", json={"options": {"variant": 2}})
+    assert refused.json()["detail"].startswith("violet.onnx has one version of a photo")
+    mixed = client.post("/v1/colorize", files=photo, data={"model": "mini+violet.onnx:0.3"})
+    assert (mixed.status_code, mixed.headers["x-chromatune-model"]) == (200, "mini+violet.onnx:0.3")
+
+
 def test_where_the_default_model_cannot_be_loaded_the_server_says_so(client_of, photo, until, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()

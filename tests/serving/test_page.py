@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from chromatune.color import luma_drift
-from chromatune.pipeline import ModelInfo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.offsetWidth
@@ -247,23 +246,22 @@ def test_one_model_has_nothing_to_compare(visit, files):
     assert version_labels(page) == ["seed 0"] and not page.page.is_visible("#follows")
 
 
-def test_a_model_that_follows_no_instructions(visit, files, monkeypatch):
-    every = frozenset({"prompt", "negative_prompt", "seed", "steps", "variant"})
-    follows = property(lambda info: frozenset() if info.name == "mini-base" else every)
-    monkeypatch.setattr(ModelInfo, "follows", follows)
-    page = visit({"model": ("mini", "mini-base")}, viewport={"width": 1280, "height": 800})
+def test_a_model_that_follows_no_instructions(visit, files, colorizer):
+    page = visit({"model": ("mini", colorizer)}, viewport={"width": 1280, "height": 800})
     page.set_field("seed", "7")
     asked: list = []
     page.page.on("request", lambda request: asked.extend([request.post_data_json] * request.url.endswith("/versions")))
     page.add(files[0])
     page.until("document.querySelectorAll('#versions img').length === 2")
-    assert asked == [{"model": "mini-base", "options": {}}]
-    assert version_labels(page) == ["mini, seed 7", "mini-base"]
+    assert asked == [{"model": "violet.onnx", "options": {}}]
+    assert version_labels(page) == ["mini, seed 7", "violet.onnx"]
     count = page.changes
     page.page.click("#versions button >> nth=1")
     page.after_change(count)
-    assert page.page.inner_text("#follows") == "mini-base follows no instructions, and gives one result."
-    assert page.page.inner_text("#facts").endswith("mini-base")
+    red, green, blue = page.shown().mean(axis=(0, 1))
+    assert blue > red > green
+    assert page.page.inner_text("#follows") == "violet.onnx follows no instructions, and gives one result."
+    assert page.page.inner_text("#facts").endswith("violet.onnx")
     hidden = ["words", "choices", "seed", "again", "more"]
     assert [each for each in hidden if page.page.is_visible(f"#{each}")] == []
     page.page.select_option("#model", "mini")

@@ -106,13 +106,13 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
     Raises:
         OptionsError: it is a LoRA, or has a scheduler that needs torch.
     """
-    from chromatune.pipeline import find_model, scheduler_problem
+    from chromatune.pipeline import find_pipeline, scheduler_problem
 
     if settings.parts == "lora":
         raise OptionsError(f"--export-onnx needs a whole model; after the run: chromatune export {out / 'model'} OUT")
     if settings.zero_terminal_snr:  # it brings a schedule of its own
         return
-    if problem := scheduler_problem(find_model(model)):
+    if problem := scheduler_problem(find_pipeline(model)):
         raise OptionsError(f"--export-onnx: {model} {problem}; start from one with a DDIM or Euler scheduler")
 
 

@@ -9,12 +9,15 @@ from .luminance import CR_SCALE as CR_SCALE
 from .luminance import LUMA_WEIGHTS as LUMA_WEIGHTS
 from .luminance import chroma_of as chroma_of
 from .luminance import fit_gamut as fit_gamut
+from .luminance import lightness_of as lightness_of
 from .luminance import linear_to_srgb as linear_to_srgb
 from .luminance import luma as luma
 from .luminance import luma_drift as luma_drift
 from .luminance import relative_chroma as relative_chroma
+from .luminance import rgb_of_lab as rgb_of_lab
 from .luminance import smooth_chroma as smooth_chroma
 from .luminance import vivid as vivid
+from .luminance import with_chroma as with_chroma
 from .negatives import looks_negative as looks_negative
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize

@@ -17,6 +17,11 @@ CB_SCALE = 1.772  # B - Y' at Cb = 1: 2 * (1 - 0.114)
 CR_SCALE = 1.402  # R - Y' at Cr = 1: 2 * (1 - 0.299)
 RED_IN_GREEN = -LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]  # G - Y' = RED_IN_GREEN (R - Y') + BLUE_IN_GREEN (B - Y')
 BLUE_IN_GREEN = -LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1]
+LAB_BEND = 6 / 29  # of CIELAB's curve, which is straight below
+D65_WHITE = np.array([0.95047, 1.0, 1.08883])
+XYZ_TO_RGB = np.array(  # of linear sRGB (IEC 61966-2-1)
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
 WHITE_LEVEL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK_ROWS = 64  # temporaries of this height stay in the processor's cache
@@ -75,6 +80,21 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
         raise ValueError(f"chroma_of needs float sRGB in 0..1, got {rgb.dtype}")
     gray = luma(rgb)
     return np.stack([(rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE], axis=-1).astype(np.float32)
+
+
+def with_chroma(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Return the color of a luma and a chroma, the inverse of `chroma_of`; outside of 0..1 where sRGB has none.
+
+    Args:
+        gray: (h, w) float, luma 0..1.
+        chroma: (h, w, 2) float, (Cb, Cr).
+
+    Returns:
+        (h, w, 3) float32, sRGB.
+    """
+    blue, red = CB_SCALE * chroma[..., 0], CR_SCALE * chroma[..., 1]
+    green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue
+    return np.asarray(gray[..., None] + np.stack([red, green, blue], axis=-1), np.float32)
 
 
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
@@ -205,6 +225,37 @@ def luma_drift(rgb: np.ndarray, gray: np.ndarray) -> tuple[float, float]:
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
     """Return gamma-encoded sRGB of linear light 0..1 (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
+    """Return linear light 0..1 of gamma-encoded sRGB (IEC 61966-2-1); float32 or float64, shape and dtype stay."""
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0) + 0.055) / 1.055) ** 2.4)
+
+
+def lightness_of(gray: np.ndarray) -> np.ndarray:
+    """Return CIELAB's L* of neutral sRGB: float32 0..1 -> float32 0..100 (CIE 15, D65)."""
+    return 116 * _lab_curve(srgb_to_linear(np.clip(gray, 0, 1))) - 16
+
+
+def rgb_of_lab(gray: np.ndarray, ab: np.ndarray) -> np.ndarray:
+    """Return sRGB of a gray's L* with given a* and b*; outside of 0..1 where sRGB has no such color.
+
+    Args:
+        gray: (h, w) float32, luma 0..1.
+        ab: (h, w, 2) float32, CIELAB (D65), a* and b*.
+
+    Returns:
+        (h, w, 3) float32. Values below 0 are encoded as the negative of their size, so that chroma is kept.
+    """
+    middle = (lightness_of(gray) + 16) / 116
+    xyz = np.stack([middle + ab[..., 0] / 500, middle, middle - ab[..., 1] / 200], axis=-1)
+    cubed = np.where(xyz > LAB_BEND, xyz**3, (xyz - 4 / 29) * 3 * LAB_BEND**2)
+    linear = cubed.astype(np.float32) @ (D65_WHITE[:, None] * XYZ_TO_RGB.T).astype(np.float32)
+    return np.asarray(np.sign(linear) * linear_to_srgb(np.abs(linear)), np.float32)
+
+
+def _lab_curve(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear > LAB_BEND**3, np.cbrt(linear), linear / (3 * LAB_BEND**2) + 4 / 29)
 
 
 def check_gray(gray: np.ndarray) -> None:

@@ -17,9 +17,9 @@ from chromatune.pipeline.model_files import (
     PHOTO_ENCODER,
     ModelFiles,
     ModelInfo,
-    find_model,
+    find_pipeline,
     has_torch,
-    read_info,
+    read_pipeline_info,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
             InstructPix2Pix model (8 input channels), or it is a LoRA whose base cannot be found.
         MissingExtraError: torch is not installed; or it is a LoRA, and peft is not.
     """
-    files = find_model(name)
+    files = find_pipeline(name)
     if not has_torch():
         raise MissingExtraError(f"opening {name} by torch", "torch")
     import torch
@@ -95,7 +95,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
     if chosen.type == "cpu":
         for part in networks.keys() - {"text_encoder"}:
             parts[part].to(memory_format=torch.channels_last)
-    return Pipeline(info=read_info(files), **parts)
+    return Pipeline(info=read_pipeline_info(files), **parts)
 
 
 def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from chromatune.errors import MissingExtraError, ModelError, first_line, printable, shown
-from chromatune.files import open_regular
+from chromatune.errors import MissingExtraError, ModelError, OptionsError, first_line, shown
 from chromatune.options import SEEDS, ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
 from chromatune.pipeline.instructions import read_instruction
@@ -29,7 +26,6 @@ PHOTO_ENCODER = "photo_encoder"  # folder of the part that the stock pipeline do
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-INSTRUCTIONS = ("prompt", "negative_prompt", "seed", "steps", "guidance_scale", "image_guidance_scale", "variant")
 RESOLVED = ("prompt", "steps", "guidance_scale", "image_guidance_scale", "size_px")  # options with a model's own value
 # Defaults of the full-size model, whose folder has none (the paper's values, arXiv 2312.04780).
 STOCK_DEFAULTS = {
@@ -40,6 +36,15 @@ STOCK_DEFAULTS = {
     "vivid": 0.0,
 }
 MOST_WORDS = 2000  # that a model says it was taught
+# Options that a colorizer of another kind may not follow, by what they are called in a message
+INSTRUCTIONS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative prompt",
+    "steps": "steps",
+    "seed": "seed",
+    "guidance_scale": "guidance",
+    "image_guidance_scale": "image guidance",
+}
 
 
 def _one_word(text: str) -> str:
@@ -68,13 +73,24 @@ class ModelInfo:
     variant_steps: Annotated[int, Field(ge=1, le=1000)]  # for variants: in one step, seeds hardly differ
     # That it was taught, where it knows no others; None: it gets instructions as they are
     words: Annotated[tuple[TaughtWord, ...], Field(min_length=1, max_length=MOST_WORDS)] | None = None
+    follows: frozenset[str] = frozenset(INSTRUCTIONS)  # names of `INSTRUCTIONS`
+    family: str = ""  # such as "InstructPix2Pix" or "DDColor"
+    license: Annotated[str, Field(max_length=200)] = ""  # of the weights, as far as its files say
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """Return the options with this model's own values for those that are None.
 
         Its vividness was chosen with its own number of steps: with another number nothing is added. Variants that are
         not made of two passes (`has_versions`, own number of steps, `recompose`) are further seeds.
+
+        Raises:
+            OptionsError: a variant is asked for, and it has no seeds.
         """
+        if options.variant > 1 and "seed" not in self.follows:
+            raise OptionsError(
+                f"{self.name} has one version of a photo, as it has no seeds; leave out --variant and --variants",
+                "variant",
+            )
         own = {name: getattr(self, name) for name in RESOLVED if getattr(options, name) is None}
         if options.vivid is None:
             own["vivid"] = self.vivid if options.steps is None else 0.0
@@ -85,14 +101,19 @@ class ModelInfo:
         return ResolvedOptions(**(options.model_dump() | own))
 
     @property
-    def follows(self) -> frozenset[str]:
-        """Names of the options that instruct it: the others of `INSTRUCTIONS` change nothing."""
-        return frozenset(INSTRUCTIONS)
-
-    @property
     def has_versions(self) -> bool:
         """Whether seeds hardly differ in its own number of steps, so that variants are made of two passes."""
         return self.variant_steps != self.steps
+
+    def unfollowed(self, options: ResolvedOptions) -> tuple[str, ...]:
+        """Return a line that names the instructions which are given and not followed; usually none."""
+        own = {name: getattr(self, name, 0 if name == "seed" else "") for name in INSTRUCTIONS}
+        given = [text for name, text in INSTRUCTIONS.items()
+                 if name not in self.follows and getattr(options, name) != own[name]]  # fmt: skip
+        if not given:
+            return ()
+        listed = " and ".join(filter(None, (", ".join(given[:-1]), given[-1])))
+        return (f"{self.name} colors every photo in its own way: {listed} left out; hints and --strength act",)
 
     def sampled(self, options: ResolvedOptions) -> ResolvedOptions:
         """Return the options of a variant's second pass: more steps, and a seed of its own."""
@@ -130,21 +151,7 @@ class ModelFiles:
     defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
 
 
-def available_models() -> list[ModelInfo]:
-    """Return the models that ship in the package, best first; reads no weights and imports no torch."""
-    return [read_info(find_model(name)) for name in _embedded()]
-
-
-def model_info(name: str) -> ModelInfo:
-    """Return what is known of the model `name` (see `load_pipeline`) before its weights are read.
-
-    Raises:
-        ModelError: the name is unknown, the folder incomplete, or one of its defaults senseless.
-    """
-    return read_info(find_model(name))
-
-
-def find_model(name: str) -> ModelFiles:
+def find_pipeline(name: str) -> ModelFiles:
     """Return the files of the model `name` (see `load_pipeline`), fetched from the hub if need be; no weights are read.
 
     Raises:
@@ -171,18 +178,21 @@ def find_model(name: str) -> ModelFiles:
     return ModelFiles(name, folders[0], pipeline, tuple(reversed(folders[:-1])), index, defaults)
 
 
-def read_info(files: ModelFiles) -> ModelInfo:
+def read_pipeline_info(files: ModelFiles) -> ModelInfo:
     """Return what is known of the model in `files`: its own defaults, else the U-Net's size and the paper's settings.
 
     Raises:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     unet = _read_json(files.name, files.pipeline_folder, "unet/config.json")
-    known = {key: value for key, value in files.defaults.items() if key in ModelInfo.__dataclass_fields__}
+    taken = ModelInfo.__dataclass_fields__.keys() - {"follows", "family"}
+    known = {key: value for key, value in files.defaults.items() if key in taken}
     native = unet.get("sample_size") or 64
     native_px = 8 * native if isinstance(native, int) else native
     values: dict[str, Any] = {"size_px": native_px, "description": str(files.path)} | STOCK_DEFAULTS | known
-    values |= {"name": files.name, "path": files.path}
+    values |= {"name": files.name, "path": files.path, "family": "InstructPix2Pix"}
+    if ships_with_package(files.path):
+        values["license"] = "Apache-2.0"
     try:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
@@ -191,26 +201,7 @@ def read_info(files: ModelFiles) -> ModelInfo:
         raise ModelError(f"{files.name}: {file} has {problem}; mend it, or download the model again") from None
 
 
-def weights_hash(name: str) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 over all files that decide a model's pixels, its LoRAs' included.
-
-    Raises:
-        ModelError: the model is unknown, or one of its files cannot be read.
-    """
-    files = find_model(name)
-    digest = hashlib.sha256()
-    for folder in (files.pipeline_folder, *files.loras):
-        for path in _deciding_files(folder):
-            try:
-                with open_regular(path) as file:
-                    digest.update(hashlib.file_digest(cast(BufferedReader, file), "sha256").digest())
-            except OSError as error:
-                place = printable(str(path.relative_to(folder)))
-                raise ModelError(f"{name}: {place} cannot be read ({error.strerror}); {AGAIN}") from None
-    return digest.hexdigest()[:16]
-
-
-def _deciding_files(folder: Path) -> list[Path]:
+def deciding_files(folder: Path) -> list[Path]:
     """Return the files of a model that decide its pixels: settings, weights, words, graphs and what they read."""
     ships = ships_with_package(folder)  # graphs are made from weights there, and change with the package alone
     found = []
@@ -236,7 +227,7 @@ def has_torch() -> bool:
 
 def is_embedded(name: str) -> bool:
     """Return whether the model ships in the package."""
-    return name in _embedded()
+    return name in embedded()
 
 
 def ships_with_package(folder: Path) -> bool:
@@ -244,22 +235,25 @@ def ships_with_package(folder: Path) -> bool:
     return folder.parent == MODELS_DIR
 
 
-def _embedded() -> dict[str, Path]:
+def embedded() -> dict[str, Path]:
+    """Return the folders of the models that ship in the package, by name."""
     return {path.name: path for path in sorted(MODELS_DIR.glob("*/")) if (path / DEFAULTS_FILE).is_file()}
 
 
 def _find(name: str) -> Path:
     """Return the folder of the model `name`, fetched from the hub if need be."""
-    embedded = _embedded()
-    if name in embedded:
-        return embedded[name]
+    shipped = embedded()
+    if name in shipped:
+        return shipped[name]
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     if HUB_NAME.fullmatch(name):
         return _fetch(name)
+    if Path(name).expanduser().exists():
+        raise ModelError(f"{name} is a colorizer's file; only pipelines, which are folders, are trained and exported")
     raise ModelError(
-        f"unknown model {shown(name)}; accepted: {', '.join(embedded)}, a diffusers InstructPix2Pix folder, "
-        "or a hub name such as timbrooks/instruct-pix2pix"
+        f"unknown model {shown(name)}; accepted: {', '.join(shipped)}, a colorizer's ONNX file, a diffusers "
+        "InstructPix2Pix folder, or a hub name such as timbrooks/instruct-pix2pix"
     )
 
 

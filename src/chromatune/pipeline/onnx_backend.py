@@ -16,7 +16,7 @@ from chromatune.errors import ModelError, printable, shown
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import BackendOutput, Features
-from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_info, ships_with_package
+from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelFiles, ModelInfo, read_pipeline_info, ships_with_package
 from chromatune.pipeline.onnx_checks import GRAPH_FILE, RESIDUAL, Shape, check_whole, residuals_of, signature_problem
 from chromatune.pipeline.schedules import (
     branch_weights,
@@ -65,9 +65,7 @@ class Graph:
         Raises:
             ValueError: the graph is a stranger's, and takes more than a part of a model does.
         """
-        cast: dict[str, np.ndarray] = {
-            name: np.ascontiguousarray(array, self._types[name]) for name, array in feeds.items()
-        }
+        cast = {name: _cast(array, self._types[name]) for name, array in feeds.items()}
         if self._admit is not None:
             self._admit(*((name, array.shape) for name, array in cast.items()))
         return self._session.run(outputs, cast)
@@ -99,7 +97,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
     """Open the model in `files` by ONNX Runtime.
 
     Args:
-        files: see `find_model`; with all graphs, see `runtimes.onnx_problem`.
+        files: see `find_pipeline`; with all graphs, see `runtimes.onnx_problem`.
         device: a name of `PROVIDERS`.
         workers: calls that will run at the same time; the threads are shared out among them. Numbers are the same
             whatever the number of threads.
@@ -108,7 +106,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
         ModelError: a file is damaged, missing, or no part of an InstructPix2Pix model, or ONNX Runtime has no such
             device here.
     """
-    provider, folder = _provider(device), files.pipeline_folder
+    provider, folder = provider_of(device), files.pipeline_folder
     classes = _checked_classes(files)
     unet = checks.UNetConfig.model_validate(checks.read_json(folder / "unet" / "config.json"))
     text = checks.TextConfig.model_validate(checks.read_json(folder / "text_encoder" / "config.json"))
@@ -128,7 +126,7 @@ def load_onnx_pipeline(files: ModelFiles, *, device: str = "cpu", workers: int =
     if misfit := signature_problem({name: part.signature for name, part in opened.items()}):
         raise ModelError(f"{files.name}: {misfit[0]}/{GRAPH_FILE} {misfit[1]}; {checks.AGAIN}, or give another")
     return OnnxPipeline(
-        info=read_info(files),
+        info=read_pipeline_info(files),
         tokenizer=tokenizer,
         photo_encoder=opened.pop(PHOTO_ENCODER, None),
         scheduler=(classes["scheduler"], checks.read_json(folder / "scheduler" / "scheduler_config.json")),
@@ -184,7 +182,7 @@ class OnnxBackend:
             ModelError: a stranger's encoder takes too much for photos of that size.
         """
         try:
-            return _features_of(self._encode(_pixels(grays), FEATURES))
+            return features_of(self._encode(rgb_pixels(grays), FEATURES))
         except ValueError as error:
             raise ModelError(f"{self.info.name} cannot be used ({error}); give another model") from None
 
@@ -198,7 +196,7 @@ class OnnxBackend:
         """
         parts = self.pipeline
         try:
-            pixels = _pixels(grays)
+            pixels = rgb_pixels(grays)
             encoded = self._encode(pixels, RESIDUAL, *([FEATURES] if with_features else []))
             moments = parts.vae_encoder.run(dict.fromkeys(parts.vae_encoder.inputs, pixels * 2 - 1))[0]
             condition = moments[:, :4]  # the posterior's mode is its mean, which comes first
@@ -215,7 +213,7 @@ class OnnxBackend:
             raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
             raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
-        features = _features_of(encoded) if with_features else None
+        features = features_of(encoded) if with_features else None
         return BackendOutput(np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)), features)
 
     def _sample(
@@ -257,7 +255,12 @@ def _embedding(tokenizer: PromptTokenizer, encoder: Graph, prompt: str) -> np.nd
     return encoder.run({encoder.inputs[0]: tokenizer.ids([prompt])}, encoder.outputs[:1])[0]
 
 
-def _provider(device: str) -> str:
+def provider_of(device: str) -> str:
+    """Return ONNX Runtime's name of a device.
+
+    Raises:
+        ModelError: it is unknown, or not there.
+    """
     onnxruntime = quiet_onnxruntime()
     if device not in PROVIDERS:
         raise ModelError(f"device {shown(device)} is not known to ONNX Runtime; accepted: {', '.join(PROVIDERS)}")
@@ -280,7 +283,7 @@ def _checked_graphs(files: ModelFiles, tokens: int, latent_px: int) -> dict[str,
 
         for part in parts:
             checks.check_files(files.name, folder / part)
-        size_px = read_info(files).size_px
+        size_px = read_pipeline_info(files).size_px
         return {**check_parts(folder, parts, tokens=tokens, side_px=size_px, latent_px=latent_px)}
     except ValueError as error:
         raise ModelError(f"{files.name}: {error}; {checks.AGAIN}, or give another") from None
@@ -288,12 +291,13 @@ def _checked_graphs(files: ModelFiles, tokens: int, latent_px: int) -> dict[str,
 
 def _open(files: ModelFiles, part: str, provider: str, intra_threads: int, admit: Callable[..., None] | None) -> Graph:
     try:
-        return Graph(_session(files.pipeline_folder / part / GRAPH_FILE, provider, intra_threads), admit)
+        return Graph(open_session(files.pipeline_folder / part / GRAPH_FILE, provider, intra_threads), admit)
     except Exception as error:  # what the library raises on a damaged graph is of any kind
         raise ModelError(f"{files.name}: {part}/{GRAPH_FILE} cannot be opened: {checks.reason_of(error)}") from error
 
 
-def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
+def open_session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
+    """Open a graph that was checked; what ONNX Runtime raises on a damaged one is of any kind."""
     onnxruntime = quiet_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, too, and shown once
@@ -308,13 +312,20 @@ def _session(path: Path, provider: str, intra_threads: int) -> InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=int(not alone))
 
 
+def _cast(array: np.ndarray, dtype: type) -> np.ndarray:
+    return np.ascontiguousarray(np.rint(array) if dtype is np.uint8 else array, dtype)
+
+
 def _numpy_type(onnx_type: str) -> type:
     """Return the NumPy type of "tensor(float16)" and the like.
 
     Raises:
         ValueError: a part of a model takes no such thing.
     """
-    known = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "double": np.float64}
+    known = {
+        "float": np.float32, "float16": np.float16, "double": np.float64,
+        "int64": np.int64, "int32": np.int32, "uint8": np.uint8,
+    }  # fmt: skip
     name = onnx_type.removeprefix("tensor(").removesuffix(")")
     if name not in known:
         raise ValueError(f"has an input of the type {onnx_type}")
@@ -343,12 +354,12 @@ def _sampling_problem(class_name: str, config: Mapping[str, Any]) -> str:
     return "" if np.isfinite(latents).all() else "its scheduler gives values that are not numbers"
 
 
-def _pixels(grays: np.ndarray) -> np.ndarray:
+def rgb_pixels(grays: np.ndarray) -> np.ndarray:
     """(B, h, w) float32 luma 0..1 -> (B, 3, h, w), the same."""
     return np.repeat(grays[:, None], 3, axis=1)
 
 
-def _features_of(encoded: Mapping[str, np.ndarray]) -> Features | None:
+def features_of(encoded: Mapping[str, np.ndarray]) -> Features | None:
     """Return the features among the photo encoder's outputs, by stride."""
     prefix = FEATURES.format("")
     return {int(key.removeprefix(prefix)): each for key, each in encoded.items() if key.startswith(prefix)} or None

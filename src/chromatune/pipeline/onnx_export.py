@@ -27,7 +27,7 @@ from chromatune.files import read_regular
 from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline.checks import read_header
 from chromatune.pipeline.loading import Pipeline, load_pipeline, quiet_libraries
-from chromatune.pipeline.model_files import ModelInfo, find_model
+from chromatune.pipeline.model_files import ModelInfo, find_pipeline
 from chromatune.pipeline.onnx_backend import FEATURES, GRAPHS, OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.onnx_checks import GRAPH_FILE, RESIDUAL
 from chromatune.pipeline.photo_encoder import places_of, unet_arguments
@@ -68,7 +68,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
             holds something that is not a model, or cannot be written.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    files = find_model(model)
+    files = find_pipeline(model)
     title = printable(files.path.name if Path(model).expanduser().is_dir() else model)
     if problem := scheduler_problem(files):  # before minutes are spent on what would not run
         raise ModelError(f"{model} {problem}; export it with a DDIM or Euler scheduler")
@@ -83,7 +83,7 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
     def complete(folder: Path) -> None:
         nonlocal apart
         write_graphs(folder, start_stage)
-        if problem := onnx_problem(find_model(str(folder))):
+        if problem := onnx_problem(find_pipeline(str(folder))):
             raise ModelError(f"{model} {problem}, and is not written")
         apart = largest_difference(pipeline, folder)
         if not apart <= MOST_APART:
@@ -128,7 +128,7 @@ def write_graphs(folder: Path, start_stage: StartStage = silent) -> None:
 def largest_difference(pipeline: Pipeline, folder: Path) -> float:
     """Return how far torch and ONNX Runtime with a folder's graphs are apart, of sRGB 0..1, in a short trial."""
     by_torch = TorchBackend(pipeline)
-    by_onnx = OnnxBackend(load_onnx_pipeline(find_model(str(folder))))
+    by_onnx = OnnxBackend(load_onnx_pipeline(find_pipeline(str(folder))))
     side = by_torch.multiple_px * max(2, 128 // by_torch.multiple_px)
     down, across = np.mgrid[0 : side + by_torch.multiple_px, 0:side].astype(np.float32) / side
     grays = (0.5 + 0.3 * np.sin(20 * down * across) + 0.2 * np.cos(13 * across))[None].astype(np.float32)

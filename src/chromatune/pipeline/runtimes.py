@@ -10,7 +10,9 @@ from typing import Literal, get_args
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
-from chromatune.pipeline.model_files import ModelFiles, find_model, has_torch
+from chromatune.pipeline.colorizer_files import ColorizerFiles
+from chromatune.pipeline.model_files import ModelFiles, has_torch
+from chromatune.pipeline.model_kinds import BlendFiles, Files, find_model
 from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
 from chromatune.pipeline.onnx_checks import GRAPH_FILE
 from chromatune.pipeline.schedules import make_schedule
@@ -21,10 +23,10 @@ MOST_WORKERS = 8
 
 
 def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
-    """Load the backend of `mini`, `mini-base`, a pipeline folder, a LoRA folder, or a hub name.
+    """Load the backend of a model: a pipeline, a LoRA, or anyone's colorizer.
 
     Args:
-        model: see `chromatune.pipeline.load_pipeline`.
+        model: see `model_kinds.find_model`.
         device: for torch `cpu`, `cuda`, `cuda:1`, `mps`; for ONNX Runtime a name of `onnx_backend.PROVIDERS`; None for
             the best there is.
         runtime: "onnx" or "torch"; None for the one that is faster here, see `choose_runtime`.
@@ -36,12 +38,35 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
         OptionsError: there is no such runtime.
     """
     files = find_model(model)
+    return _load(files, device, runtime, workers)
+
+
+def _load(files: Files, device: str | None, runtime: str | None, workers: int) -> Backend:
+    if isinstance(files, BlendFiles):
+        from chromatune.pipeline.blend import BlendedBackend
+
+        first, second = (_load(each, device, runtime, workers) for each in (files.first, files.second))
+        return BlendedBackend(files.name, first, second, files.share)
+    if isinstance(files, ColorizerFiles):
+        return _load_colorizer(files, device, runtime, workers)
     if choose_runtime(files, device, runtime) == "onnx":
         return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
     from chromatune.pipeline.loading import load_pipeline
     from chromatune.pipeline.torch_backend import TorchBackend  # it imports torch
 
-    return TorchBackend(load_pipeline(model, device=device))
+    return TorchBackend(load_pipeline(files.name, device=device))
+
+
+def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | None, workers: int) -> Backend:
+    if runtime not in (None, *get_args(Runtime)):
+        raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
+    if files.is_checkpoint:
+        raise ModelError(f"{files.name}: checkpoints are not read yet; give an ONNX file")
+    if runtime == "torch":
+        raise OptionsError(f"{files.name} is an ONNX graph, which torch does not run; leave out --runtime", "runtime")
+    from chromatune.pipeline.colorizer_backend import load_graph_backend
+
+    return load_graph_backend(files, device=device or "cpu", workers=workers)
 
 
 def usual_workers() -> int:

@@ -23,7 +23,8 @@ from chromatune.errors import ModelError, count_of, printable, shown
 from chromatune.files import atomic_write
 from chromatune.options import first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
-from chromatune.pipeline.model_files import TRAINING_DATA_FILE, find_model, is_embedded
+from chromatune.pipeline.model_files import TRAINING_DATA_FILE, ModelFiles, find_pipeline, is_embedded
+from chromatune.pipeline.model_kinds import BlendFiles, find_model
 
 PHOTO_DIGITS = 12  # among 20,000 photos trained on, one of a thousand others is mistaken once in ten million times
 LONGEST_NAME = 200
@@ -143,6 +144,11 @@ def read_training_data(name: str) -> tuple[TrainingSet, ...]:
         ModelError: the model is unknown, or its list is damaged.
     """
     files = find_model(name)
+    if isinstance(files, BlendFiles):
+        both = (read_training_data(each.name) for each in (files.first, files.second))
+        return tuple(dict.fromkeys(each for sets in both for each in sets))
+    if not isinstance(files, ModelFiles):
+        return ()
     folders = (files.pipeline_folder, *files.loras)
     return tuple(dict.fromkeys(each for folder in folders for each in _read_sets(name, folder)))
 
@@ -160,7 +166,7 @@ def _read_sets(name: str, folder: Path) -> Sequence[TrainingSet]:
     sets: list[TrainingSet] = []
     if stored.base is not None:
         # Only for the package's own models, among which there is no circle
-        if not is_embedded(stored.base) or folder == find_model(stored.base).path:
+        if not is_embedded(stored.base) or folder == find_pipeline(stored.base).path:
             problem = f"names {shown(stored.base)} as base, which does not ship with chromatune"
             raise ModelError(f"{name}: {TRAINING_DATA_FILE} {problem}; {AGAIN}")
         sets += read_training_data(stored.base)

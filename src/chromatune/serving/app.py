@@ -59,7 +59,9 @@ class ModelDetails(BaseModel):
     """What a model is, and what it follows."""
 
     name: str
+    family: str = Field(description="Such as InstructPix2Pix or DDColor.")
     description: str
+    license: str = Field(description="Of its weights, as far as its files say.")
     follows: list[str] = Field(description="Options that instruct it; others, such as `strength`, work with all.")
 
 
@@ -190,8 +192,12 @@ def _details_of(predictor: Predictor, settings: ServeSettings) -> list[ModelDeta
     for name in settings.models:
         with contextlib.suppress(ChromaTuneError):
             if info := predictor.describe(name):
-                description = without_paths(info.description.replace(str(info.path), name))
-                details.append(ModelDetails(name=name, description=description, follows=sorted(info.follows)))
+                details.append(
+                    ModelDetails(
+                        name=name, family=info.family, license=info.license, follows=sorted(info.follows),
+                        description=without_paths(info.description.replace(str(info.path), name)),
+                    )
+                )  # fmt: skip
     return details
 
 

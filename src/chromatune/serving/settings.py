@@ -144,6 +144,8 @@ class ServeSettings(BaseModel):
 
 def _offered_as(source: str) -> str:
     path = Path(source).expanduser()
+    if "+" in source and not path.exists():  # a blend of two
+        return "+".join(map(_offered_as, source.split("+")))
     return (path.resolve().name or source) if path.exists() or path.is_absolute() else source
 
 

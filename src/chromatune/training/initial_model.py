@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import MissingExtraError, ModelError
-from chromatune.pipeline import Pipeline, find_model, load_parts, read_info
+from chromatune.pipeline import Pipeline, find_pipeline, load_parts, read_pipeline_info
 from chromatune.training.settings import Parts
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def load_initial_model(name: str) -> InitialModel:
     """
     import torch
 
-    files = find_model(name)
-    info = read_info(files)  # a senseless default shows before the training, not after it
+    files = find_pipeline(name)
+    info = read_pipeline_info(files)  # a senseless default shows before the training, not after it
     parts = load_parts(files, torch.float32)
     channels = parts["unet"].config.in_channels
     if channels == PLAIN_CHANNELS:

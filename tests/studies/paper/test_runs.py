@@ -12,7 +12,7 @@ import pytest
 
 from chromatune import Colorizer, color
 from chromatune.errors import OptionsError
-from chromatune.pipeline import find_model, read_info, read_training_data
+from chromatune.pipeline import find_pipeline, read_pipeline_info, read_training_data
 from studies.paper import declaration
 from studies.paper.declaration import BudgetName, Experiment
 from studies.paper.photos import open_roles
@@ -63,7 +63,7 @@ def test_nothing_but_the_training_tells_a_fine_tuned_model_from_its_control(open
     made = {name: at_work.model_of(arm_of(experiment, name), 0) for name in ("fine-tuned", "untrained")}
     at_work.out.mkdir()
     make_runs(at_work)
-    info, control = (read_info(find_model(model)) for model in made.values())
+    info, control = (read_pipeline_info(find_pipeline(model)) for model in made.values())
     shown = ("size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "vivid", "prompt")
     assert [getattr(info, name) for name in shown] == [getattr(control, name) for name in shown]
     assert control.vivid == 0 and control.size_px == 64

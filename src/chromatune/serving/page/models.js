@@ -16,7 +16,8 @@ export class Models {
   /** Options without those that a model does not follow. */
   followed(model, options) {
     const left = { ...options };
-    for (const option of ["prompt", "seed", "variant"]) if (!this.follows(model, option)) delete left[option];
+    if (!this.follows(model, "prompt")) delete left.prompt;
+    if (!this.follows(model, "seed")) delete left.seed;
     return left;
   }
 }

@@ -57,14 +57,14 @@ export class Words {
 
   /** Shows the fields that the chosen model follows, and says where it follows none. */
   _drawFollowed() {
-    const model = $("model").value, [words, seed, variants] =
-      ["prompt", "seed", "variant"].map((option) => this.page.models.follows(model, option));
+    const { models } = this.page, model = $("model").value;
+    const words = models.follows(model, "prompt"), seed = models.follows(model, "seed");
     $("choices").hidden = $("words").hidden = !words;
     $("seed").hidden = $("seed").labels[0].hidden = !seed;
     $("again").hidden = !words && !seed;
-    $("more").hidden = !variants;
+    $("more").hidden = !seed;
     $("follows").hidden = words;
-    $("follows").textContent = `${model} follows no instructions${variants || seed ? "" : ", and gives one result"}.`;
+    $("follows").textContent = `${model} follows no instructions${seed ? "" : ", and gives one result"}.`;
   }
 
   // What was said of the version that is chosen; its notes hold until the edit that they speak of is made
