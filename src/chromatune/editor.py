@@ -128,7 +128,7 @@ class Editor:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        output = dataclasses.replace(self.output, options=options or self.output.options)
+        output = dataclasses.replace(self.output, options=options or self.output.options, hints=hints)
         return self.colorizer.finish(output, chroma=self.chroma(hints, output.options))
 
     def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Color, ...]:

@@ -105,15 +105,25 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
 
 
 def test_what_a_colorizer_leaves_out_is_said_without_its_path(local_of, picture, colorizer):
-    client, _ = local_of(model=(colorizer, f"mini+{colorizer}:0.3"))
+    client, _ = local_of(model=(colorizer,))
     photo = {"photo": ("x.png", picture(size=(64, 48)))}
     session = client.post("/v1/sessions", files=photo, data={"options": '{"prompt": "warm colors"}'}).json()
     line = "violet.onnx colors every photo in its own way: prompt left out; hints and --strength act"
     assert line in session["facts"]["warnings"]
     refused = client.post(f"/v1/sessions/{session['id']}/versions", json={"options": {"variant": 2}})
     assert refused.json()["detail"].startswith("violet.onnx has one version of a photo")
-    mixed = client.post("/v1/colorize", files=photo, data={"model": "mini+violet.onnx:0.3"})
-    assert (mixed.status_code, mixed.headers["x-chromatune-model"]) == (200, "mini+violet.onnx:0.3")
+
+
+def test_a_blend_goes_by_its_models_names_and_is_the_command_lines_file(local_of, picture, colorizer, tmp_path):
+    from chromatune.cli import main
+
+    blend, source, target = f"mini+{colorizer}:0.3", tmp_path / "x.png", tmp_path / "out.png"
+    source.write_bytes(picture(size=(64, 48)))
+    assert main(["colorize", str(source), "-o", str(target), "--model", blend]) == 0
+    client, _ = local_of(model=(blend,), device="cpu")
+    answer = client.post("/v1/colorize", files={"photo": ("x.png", source.read_bytes())})
+    assert answer.headers["x-chromatune-model"] == "mini+violet.onnx:0.3"
+    assert answer.content == target.read_bytes()
 
 
 def test_where_the_default_model_cannot_be_loaded_the_server_says_so(client_of, photo, until, tmp_path):

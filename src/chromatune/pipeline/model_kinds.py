@@ -33,6 +33,7 @@ from chromatune.pipeline.model_files import (
 
 MODELS_VARIABLE = "CHROMATUNE_MODELS"  # a folder of the user's own models
 CHECKPOINT_SIZE_PX = 512  # DDColor was trained at 256 and 512; it is sharper at 512
+QUICK_BYTES = 2 << 30  # of a model's files, whose hash takes seconds
 MOST_LISTED = 1000  # entries of the user's folder
 
 BLEND = re.compile(
@@ -164,6 +165,23 @@ def weights_hash(name: str) -> str:
         ModelError: the model is unknown, or one of its files cannot be read.
     """
     return files_digest(_parts(find_model(name)), name)
+
+
+def short_name(info: ModelInfo) -> str:
+    """Return a model's name without folders of this machine."""
+    parts = info.name.split("+")
+    return "+".join(Path(part).name if Path(part.rpartition(":")[0] or part).exists() else part for part in parts)
+
+
+def hash_if_quick(info: ModelInfo) -> str:
+    """Return a known model's `weights_hash`; empty where reading its files takes long, or they are gone."""
+    given = info.source or info.name
+    name = given if BLEND.fullmatch(given) else str(info.path)
+    try:
+        parts = list(_parts(find_model(name)))
+        return files_digest(parts, name) if sum(path.stat().st_size for path in parts) <= QUICK_BYTES else ""
+    except (ModelError, OSError):
+        return ""
 
 
 def available_models() -> list[ModelInfo]:

@@ -145,7 +145,7 @@ class LocalPredictor:
         )
         # Clients see the name that is offered, and no path
         backend: Any = loaded.backend
-        backend.info = dataclasses.replace(backend.info, name=name)
+        backend.info = dataclasses.replace(backend.info, name=name, source=settings.source_of(name))
         return Colorizer(DynamicBatcher(loaded.backend)) if loaded.backend.batches else loaded
 
     def note_prepared(self, editor: Editor) -> None:
