@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ def weights_hash(name: str) -> str:
     Raises:
         ModelError: the model is unknown, or one of its files cannot be read.
     """
-    return files_digest(_parts(find_model(name)), name)
+    return _digest(find_model(name))
 
 
 def short_name(info: ModelInfo) -> str:
@@ -178,8 +179,8 @@ def hash_if_quick(info: ModelInfo) -> str:
     given = info.source or info.name
     name = given if BLEND.fullmatch(given) else str(info.path)
     try:
-        parts = list(_parts(find_model(name)))
-        return files_digest(parts, name) if sum(path.stat().st_size for path in parts) <= QUICK_BYTES else ""
+        files = find_model(name)
+        return _digest(files) if sum(path.stat().st_size for path in _parts(files)) <= QUICK_BYTES else ""
     except (ModelError, OSError):
         return ""
 
@@ -237,9 +238,16 @@ def _in_users_folder(name: str) -> Path | None:
     return None
 
 
+def _digest(files: Files) -> str:
+    if isinstance(files, BlendFiles):
+        both = f"{_digest(files.first)}+{_digest(files.second)}:{files.share}"
+        return hashlib.sha256(both.encode()).hexdigest()[:16]
+    return files_digest(_parts(files), files.name)
+
+
 def _parts(files: Files) -> Iterator[Path]:
     """Yield the files that decide a model's pixels."""
-    if isinstance(files, BlendFiles):  # the share is in the name
+    if isinstance(files, BlendFiles):
         yield from _parts(files.first)
         yield from _parts(files.second)
         return
