@@ -21,6 +21,7 @@ from chromatune.pipeline.colorizer_files import (
     networks_in,
 )
 from chromatune.pipeline.model_files import (
+    HUB_NAME,
     INDEX_FILE,
     LORA_FILE,
     ModelFiles,
@@ -149,6 +150,15 @@ def model_info(name: str) -> ModelInfo:
     return read_info(find_model(name))
 
 
+def is_local(name: str) -> bool:
+    """Return whether `find_model` fetches nothing to find the model `name`."""
+    if Path(name).expanduser().exists():
+        return True
+    if blend := BLEND.fullmatch(name):
+        return is_local(blend["first"]) and is_local(blend["second"])
+    return HUB_NAME.fullmatch(name) is None
+
+
 def weights_hash(name: str) -> str:
     """Return 16 hexadecimal digits of the SHA-256 over all files that decide a model's pixels, its LoRAs' included.
 
@@ -166,7 +176,8 @@ def short_name(info: ModelInfo) -> str:
 
 def hash_if_quick(info: ModelInfo) -> str:
     """Return a known model's `weights_hash`; empty where reading its files takes long, or they are gone."""
-    name = info.name if BLEND.fullmatch(info.name) else str(info.path)
+    given = info.source or info.name
+    name = given if BLEND.fullmatch(given) else str(info.path)
     try:
         files = find_model(name)
         return _digest(files) if sum(path.stat().st_size for path in _parts(files)) <= QUICK_BYTES else ""
