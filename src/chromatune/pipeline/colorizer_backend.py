@@ -23,7 +23,7 @@ from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.checks import reason_of
 from chromatune.pipeline.colorizer_files import ColorizerFiles
 from chromatune.pipeline.colorizer_graph import Convention, TensorUse, pass_shapes, read_graph
-from chromatune.pipeline.model_files import MODELS_DIR, PHOTO_ENCODER, ModelInfo
+from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelInfo
 from chromatune.pipeline.model_kinds import read_info
 from chromatune.pipeline.onnx_backend import (
     FEATURES,
@@ -39,7 +39,7 @@ from chromatune.pipeline.onnx_checks import GRAPH_FILE
 Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name ⇒ the output with colors
 Work: TypeAlias = tuple[int | None, int | None]  # parameters; operations, two for a multiplication and its addition
 
-ENCODER_FILE = MODELS_DIR / "mini" / PHOTO_ENCODER / GRAPH_FILE
+ENCODER_FILE = Path(__file__).parents[1] / "models" / "mini" / PHOTO_ENCODER / GRAPH_FILE
 ENCODER_MULTIPLE_PX = 32
 RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, as networks take and give them
 TRIAL_FILE = Path(__file__).with_name("trial.jpg")
