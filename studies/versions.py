@@ -20,9 +20,9 @@ from rich.progress import track
 
 from chromatune import ColorizeOptions, Colorizer, PhotoError, make_options
 from chromatune.color import luma, recompose
-from chromatune.colorizer import ModelOutput, Request
 from chromatune.evaluation import psnr
 from chromatune.images import Photo
+from chromatune.results import ModelOutput, Request
 from studies.squares import make_parser, read_squares, write_sheet
 
 FLAT = 0.02  # gradient of luma, 0..1 a pixel, blurred by a pixel: below it there is no edge

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ColorizeResult, PhotoSource, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.options import ResolvedOptions, make_options
 from chromatune.pipeline import BackendOutput, ModelInfo, TorchBackend
+from chromatune.results import ColorizeResult, PhotoSource, Request
 
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])

@@ -12,13 +12,14 @@ from PIL import Image
 
 from chromatune import color
 from chromatune.cli import main
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.editor import LEAST_DIFFERENCE, VARIANTS, Editor, chroma_at, distinct_colors
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import Hints
 from chromatune.hints.correction import HintedChroma
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.prompts import NAMED_HUES
+from chromatune.results import ModelOutput, Request
 
 
 def square(name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chromatune.color import chroma_of, luma, luma_drift, recompose
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.editor import Editor
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints
@@ -16,6 +16,7 @@ from chromatune.images import Photo
 from chromatune.options import make_options
 from chromatune.pipeline.onnx_backend import OnnxBackend
 from chromatune.pipeline.torch_backend import TorchBackend
+from chromatune.results import ModelOutput, Request
 
 
 @pytest.fixture

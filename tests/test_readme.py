@@ -36,7 +36,7 @@ def commands(program: str) -> list[str]:
 
 @pytest.fixture
 def album(tmp_path: Path, tiny_pipeline_dir: Path, colorizer: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with the photos that the README speaks of, a colorizer, and a tiny model as mini and mini-base."""
+    """A current folder with the photos that the README speaks of, a colorizer, and a tiny model called mini."""
     models = tmp_path / "models"
     models.mkdir()
     for name in ("mini", "mini-base"):

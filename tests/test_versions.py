@@ -12,12 +12,13 @@ import skimage.data
 from chromatune import color
 from chromatune.color.correction_field import CorrectionField
 from chromatune.color.versions import GAIN, PULL
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.editor import Editor
 from chromatune.errors import OptionsError
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.options import SEEDS, ColorizeOptions, make_options
+from chromatune.results import ModelOutput, Request
 from studies.versions import outputs_of, patchiness, spread, ways
 
 SKIN = np.array([-0.055, 0.085], np.float32)

@@ -1,6 +1,4 @@
 from .colorizer import Colorizer as Colorizer
-from .colorizer import ColorizeResult as ColorizeResult
-from .colorizer import Request as Request
 from .editor import Editor as Editor
 from .errors import ChromaTuneError as ChromaTuneError
 from .errors import DataError as DataError
@@ -14,5 +12,7 @@ from .images import read_photo as read_photo
 from .options import ColorizeOptions as ColorizeOptions
 from .options import make_options as make_options
 from .pipeline import load_pipeline as load_pipeline
+from .results import ColorizeResult as ColorizeResult
+from .results import Request as Request
 
 __version__: str

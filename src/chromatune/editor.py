@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.hints import Color, HintedChroma, Hints
 from chromatune.options import ResolvedOptions, check_recompose, make_options
 from chromatune.prompts import HUE_FORMS, NAMED_HUES, with_attribute
+from chromatune.results import ColorizeResult, ModelOutput, Request
 
 PREVIEW_PIXELS = 1_000_000
 VARIANTS = 3  # further ones that a palette has colors of

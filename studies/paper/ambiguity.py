@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from chromatune import prompts
-from chromatune.colorizer import Colorizer, ColorizeResult
+from chromatune.colorizer import Colorizer
 from chromatune.evaluation import is_number, lab_of, psnr
 from chromatune.options import Advance, make_options
+from chromatune.results import ColorizeResult
 
 SEEDS = 8
 DRAWN, BEST = "drawn", f"best of {SEEDS}"

@@ -12,13 +12,14 @@ import pytest
 import skimage
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.options import ColorizeOptions, make_options
 from chromatune.pipeline import available_models
 from chromatune.pipeline.model_files import find_pipeline
 from chromatune.pipeline.onnx_backend import OnnxBackend, load_onnx_pipeline
 from chromatune.pipeline.runtimes import onnx_problem
 from chromatune.pipeline.truncation import PromptTokenizer
+from chromatune.results import ModelOutput, Request
 
 MODELS = ("mini", "mini-base")
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "camera.png",

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chromatune.colorizer import Colorizer, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import ModelError, PhotoError
 from chromatune.options import ResolvedOptions, make_options
 from chromatune.pipeline import BackendOutput
+from chromatune.results import Request
 from chromatune.serving.batcher import DynamicBatcher
 from chromatune.serving.local import output_of
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chromatune import color
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.evaluation import artifacts, metrics
 from chromatune.evaluation.perceptual import TRUTH, FeatureFile, Name, Networks, features, lpips
@@ -34,6 +34,7 @@ from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import Advance, ColorizeOptions, make_options
 from chromatune.pipeline import ColorizerBackend, ModelFiles, find_model, has_torch
+from chromatune.results import ModelOutput, Request
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time
 AHEAD = 8  # photos prepared before, and scored after, the one in hand

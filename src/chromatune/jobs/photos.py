@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
-from chromatune.colorizer import Colorizer, ColorizeResult, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.files import prefetch
 from chromatune.hints import LAYER_SUFFIXES, Hints, Reference, list_layers
@@ -35,6 +35,7 @@ from chromatune.jobs.engine import Task, run_tasks
 from chromatune.jobs.sidecars import MadeOf, write_sidecar
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
+from chromatune.results import ColorizeResult, Request
 
 STANDARD_STREAM = "-"
 ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what is expected by a name alone

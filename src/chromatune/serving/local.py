@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from chromatune.cancellation import check_cancelled
-from chromatune.colorizer import Colorizer, ColorizeResult, ModelOutput, Request, notes_of
+from chromatune.colorizer import Colorizer
 from chromatune.editor import Editor, smaller_size
 from chromatune.errors import ChromaTuneError, ModelError, OptionsError, PhotoError
 from chromatune.hints import Hints, Reference
@@ -26,6 +26,7 @@ from chromatune.images import Photo, count_pixels, format_for, read_photo, suffi
 from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import ModelInfo, is_local, model_info, threads
+from chromatune.results import ColorizeResult, ModelOutput, Request, notes_of
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
 from chromatune.serving.predictor import ColorizeRequest, Content, EditRequest, EncodedImage, Facts, Session, State

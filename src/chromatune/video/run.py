@@ -16,13 +16,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import chromatune
-from chromatune.colorizer import Colorizer, provenance_of_pass
+from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
 from chromatune.files import open_regular, prefetch, read_regular
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import hash_if_quick, model_info, usual_workers, weights_hash
+from chromatune.results import provenance_of_pass
 from chromatune.video.options import VideoOptions
 from chromatune.video.reading import HeldFrames
 from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer

@@ -19,12 +19,13 @@ import cv2
 import numpy as np
 
 from chromatune.color import grid_size, measure_levels, resize
-from chromatune.colorizer import Colorizer, ModelOutput, Request
+from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError, VideoError, printable
 from chromatune.files import atomic_write, open_regular, prefetch
 from chromatune.hints import HintedChroma, Hints, Reference
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
+from chromatune.results import ModelOutput, Request
 from chromatune.video.flow import (
     EXPOSURE_FRAMES,
     NeighborFlows,
