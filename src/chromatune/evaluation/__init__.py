@@ -2,6 +2,7 @@
 
 settings.py     what is measured and how: frozen, validated
 protocol.py     which photos are measured, which are skipped and why; methods, their rows, the files of other tools
+squares.py      what is compared of a photo: a small square, made as ours are or as published protocols make it
 metrics.py      metrics on pairs of 8-bit photos, pure functions
 artifacts.py    what goes wrong: color bleeding, skin tone, and where a face is
 perceptual.py   LPIPS and FID: networks given by path, features on disk, the Fréchet distance

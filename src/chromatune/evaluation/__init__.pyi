@@ -14,7 +14,6 @@ from .metrics import score_result as score_result
 from .protocol import GRAY_METHOD as GRAY_METHOD
 from .protocol import RECORD_KEYS as RECORD_KEYS
 from .protocol import Choice as Choice
-from .protocol import center_square as center_square
 from .protocol import plan_methods as plan_methods
 from .protocol import row_of as row_of
 from .protocol import select as select
@@ -22,6 +21,7 @@ from .settings import EvaluationSettings as EvaluationSettings
 from .settings import NamedFolder as NamedFolder
 from .settings import is_video_source as is_video_source
 from .settings import make_settings as make_settings
+from .squares import center_square as center_square
 from .summary import DRIFT_MAX as DRIFT_MAX
 from .summary import MEANS as MEANS
 from .summary import RESAMPLES as RESAMPLES
