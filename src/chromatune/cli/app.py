@@ -13,6 +13,7 @@ import typer
 
 import chromatune
 from chromatune.cli.batch import batch_command
+from chromatune.cli.benchmark import benchmark_command
 from chromatune.cli.colorize import colorize_command
 from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
@@ -68,6 +69,7 @@ app.command("video")(video_command)
 app.command("models")(models_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
+app.command("benchmark")(benchmark_command)
 app.command("export")(export_command)
 app.command("serve")(serve_command)
 

@@ -10,6 +10,7 @@ scoring.py      photos through every method, scored while the model works; hints
 summary.py      scores ⇒ rows with bootstrap intervals and differences, as data and as tables
 report.py       plots, the worst, median and best photos of each row, and all of it as one HTML page
 evaluation.py   one evaluation, from its settings to its tables and its page
+benchmark.py    published sets of photos and videos, and published rows and their protocol beside ours
 videos.py       colorizings of a video in color, frame by frame and through time
 """
 

@@ -1,5 +1,8 @@
 from .artifacts import face_finder as face_finder
 from .artifacts import skin_distance as skin_distance
+from .benchmark import evaluate_set as evaluate_set
+from .benchmark import evaluate_videos as evaluate_videos
+from .benchmark import is_video_set as is_video_set
 from .evaluation import REPORT_FILE as REPORT_FILE
 from .evaluation import ROWS_FILE as ROWS_FILE
 from .evaluation import SUMMARY_FILE as SUMMARY_FILE
@@ -17,9 +20,11 @@ from .protocol import Choice as Choice
 from .protocol import plan_methods as plan_methods
 from .protocol import row_of as row_of
 from .protocol import select as select
+from .settings import BenchmarkSettings as BenchmarkSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .settings import NamedFolder as NamedFolder
 from .settings import is_video_source as is_video_source
+from .settings import make_benchmark_settings as make_benchmark_settings
 from .settings import make_settings as make_settings
 from .squares import center_square as center_square
 from .summary import DRIFT_MAX as DRIFT_MAX
@@ -27,10 +32,12 @@ from .summary import MEANS as MEANS
 from .summary import RESAMPLES as RESAMPLES
 from .summary import SKIN as SKIN
 from .summary import TITLES as TITLES
+from .summary import beside_published as beside_published
 from .summary import draw_counts as draw_counts
 from .summary import interval as interval
 from .summary import is_number as is_number
 from .summary import notes as notes
+from .summary import remarks as remarks
 from .summary import resampled_means as resampled_means
 from .summary import scores_table as scores_table
 from .summary import tables as tables

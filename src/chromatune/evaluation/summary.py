@@ -344,10 +344,10 @@ def beside_published(summary: Mapping[str, Any]) -> list[list[str]]:
         if not row["raw"]
     ]
     header = ["", *(TITLES[key] for key in PUBLISHED), "source"]
-    theirs = [
-        [row["method"], *(row.get(key, MISSING) for key in PUBLISHED), row["source"]]
-        for row in summary["published"]["rows"]
-    ]
+    theirs = []
+    for row in summary["published"]["rows"]:
+        given = row | ({"delta_cf_field": f"{row['delta_cf']} ?"} if "delta_cf" in row else {})
+        theirs.append([row["method"], *(given.get(key, MISSING) for key in PUBLISHED), row["source"]])
     return [header, *ours, *theirs]
 
 
