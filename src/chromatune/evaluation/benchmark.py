@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from chromatune.errors import DataError, OptionsError, count_of
+from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation.evaluation import Evaluation, Published, evaluate
 from chromatune.evaluation.settings import VIDEO_PREFIX, VIDEO_SUFFIXES, BenchmarkSettings, make_settings
 from chromatune.evaluation.summary import FID, LPIPS, number
@@ -248,8 +248,8 @@ def _on_the_list(known: PublishedSet, listed: Listed, measured: int) -> list[str
         theirs = f"{known.count:,} names, SHA-256 {known.sha256[:HASH_DIGITS]}…: {known.list_source}"
         said = [f"{names}.", *_differing([f"the published list is another: {theirs}."])]
     if missing := sorted(listed.names - listed.files.keys()):
-        these = count_of(len(missing), f"{known.what} of the list is", f"{known.what}s of the list are")
-        said += _differing([f"{these} not there, the first: {missing[0]}."])
+        these = f"{known.what} of the list is" if len(missing) == 1 else f"{known.what}s of the list are"
+        said += _differing([f"{len(missing):,} {these} not there, the first: {missing[0]}."])
     if measured < known.count:
         said += _differing([f"{measured:,} {known.what}s are measured, and {known.count:,} were published."])
     return said
