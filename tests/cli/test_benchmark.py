@@ -41,6 +41,7 @@ def test_published_rows_and_each_difference_are_printed(photos: Path, tiny_pipel
     assert any(line.startswith("Warning: in rows “best of 2”") and "upper bound" in line for line in lines)
     assert any(line.startswith("List: 5,000 names, SHA-256 149b433846abded7…, as published") for line in lines)
     assert f"Differs: 4,998 photos of the list are not there, the first: {NAME.format(3)}." in lines
+    assert "Seeds: one for all photos (3); in rows “best of 2”, each photo's best of 3 to 4." in lines
     assert lines[-2:] == ["out/report.html", "out/summary.json"]
     command = json.loads(Path("out/summary.json").read_text())["protocol"]["command"]
     assert (

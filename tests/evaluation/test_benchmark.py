@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -80,7 +80,7 @@ def measured(settings, tmp_path_factory):
 def small(monkeypatch, photos):
     """Makes val5k a set of those three photos, with other fields where they are given."""
 
-    def change(**fields: object) -> None:
+    def change(**fields: Any) -> None:
         known = dataclasses.replace(load_set("val5k"), rule="", count=3, sha256=names_hash(photos), **fields)
         monkeypatch.setattr(benchmark, "load_set", lambda name: known)
 
@@ -110,7 +110,7 @@ def test_published_colorfulness_and_its_gap_are_of_one_truth():
     """A slip of the pen would show: CF and ΔCF of each row give the same mean CF of the truths."""
     known = load_set("val5k")
     rows = [row for row in known.rows if "delta_cf_field" in row]
-    assert len(rows) == 12
+    assert len(rows) == 12 and known.truth_cf is not None
     for row in rows:
         cf, gap = float(row["cf_field"]), float(row["delta_cf_field"])
         assert min(abs(cf + gap - known.truth_cf), abs(cf - gap - known.truth_cf)) < 0.011, row["method"]
@@ -182,10 +182,11 @@ def test_each_difference_of_the_protocols_is_a_line(measured):
     assert said[1] == f"Differs: 4,997 photos of the list are not there, the first: {VAL.format(3)}."
     assert said[2] == "Differs: 3 photos are measured, and 5,000 were published."
     assert said[3].startswith("Prepared as published: center square, Pillow's bilinear filter to 256 × 256")
-    assert said[4] == "Differs: FID is published and was not measured: no network was given (--fid)."
-    assert said[5] == "Differs: LPIPS is published and was not measured: no network was given (--lpips)."
-    assert said[6].startswith("Differs: results keep the photo's Rec.601 luma here")
-    assert "CF 34.33 and FID 3.78" in said[7] and len(said) == 8
+    assert said[4] == "Seeds: one for all photos (0)."
+    assert said[5] == "Differs: FID is published and was not measured: no network was given (--fid)."
+    assert said[6] == "Differs: LPIPS is published and was not measured: no network was given (--lpips)."
+    assert said[7].startswith("Differs: results keep the photo's Rec.601 luma here")
+    assert "CF 34.33 and FID 3.78" in said[8] and len(said) == 9
     protocol = json.loads((measured.out / "protocol.json").read_text())
     assert protocol["set"] == {
         "name": "val5k", "listed": 5000, "names_sha256": load_set("val5k").sha256, "is_published": True,
@@ -207,29 +208,36 @@ def test_truths_of_another_colorfulness_are_told_where_all_are_there(settings, s
     assert not any("mean CF" in line or "are measured" in line for line in said)
     small(truth_cf=found + 1)
     (line,) = [line for line in remarks(evaluate_set(settings(), tmp_path / "other").summary) if "mean CF" in line]
-    assert line.startswith(f"Differs: the truths' mean CF (field) is {found:.1f}, where published CF and ΔCF imply")
+    assert line.startswith(f"Differs: the truths' mean CF (field) is {found:.2f}, where published CF and ΔCF imply")
     few = remarks(evaluate_set(settings(limit=2), tmp_path / "few").summary)
     assert "Differs: 2 photos are measured, and 3 were published." in few and not any("mean CF" in line for line in few)
 
 
 @pytest.mark.parametrize("backend", ["tf-inception", "ddcolor-inception"])
-def test_another_inception_is_another_scale(known_fid, backend):
+def test_another_inception_is_another_scale(known_fid, fid_summary, backend):
+    """And the column says which one ours is by."""
     said = known_fid(f"{backend}, SHA-256 0123")
     theirs = "those of DDColor and CT2 are by ddcolor-inception, another scale."
     told = f"Differs: FID is by tf-inception, SHA-256 0123; {theirs}"
     assert (told in said) == (backend == "tf-inception")
     assert not any("--fid" in line for line in said)
+    assert f"FID ({backend}, SHA-256 0123)" in beside_published(fid_summary(f"{backend}, SHA-256 0123"))[0]
 
 
 @pytest.fixture
-def known_fid(measured):
-    """What is said where FID was measured by a network."""
+def fid_summary(measured):
+    """The summary as if FID had been measured by a network."""
+    return lambda network: measured.summary | {"protocol": measured.summary["protocol"] | {"fid": network}}
+
+
+@pytest.fixture
+def known_fid(fid_summary):
+    """What is said then."""
 
     def said(network: str) -> list[str]:
-        summary = measured.summary | {"protocol": measured.summary["protocol"] | {"fid": network}}
         known = load_set("val5k")
         listed = benchmark.Listed({}, known.ruled_names or frozenset(), True)
-        return benchmark._compare(known, listed, summary)["remarks"]
+        return benchmark._compare(known, listed, fid_summary(network))["remarks"]
 
     return said
 

@@ -19,7 +19,7 @@ from typing import Any
 from chromatune.errors import DataError, OptionsError
 from chromatune.evaluation.evaluation import Evaluation, Published, evaluate
 from chromatune.evaluation.settings import VIDEO_PREFIX, VIDEO_SUFFIXES, BenchmarkSettings, make_settings
-from chromatune.evaluation.summary import FID, LPIPS, number
+from chromatune.evaluation.summary import FID, LPIPS
 from chromatune.evaluation.videos import evaluate_video, mean_of_videos, write_videos
 from chromatune.files import read_regular
 from chromatune.images import IMAGE_SUFFIXES, list_folder
@@ -84,8 +84,9 @@ class Listed:
 def load_set(name: str) -> PublishedSet:
     """Return a set by its name on the command line."""
     text = resources.files("chromatune.evaluation").joinpath("benchmarks.toml").read_text(encoding="utf-8")
-    fields = tomllib.loads(text)[name]
-    return PublishedSet(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    fields: dict[str, Any] = tomllib.loads(text)[name]
+    fields |= {key: tuple(fields.get(key, ())) for key in ("remarks", "rows")}
+    return PublishedSet(**fields)
 
 
 def is_video_set(name: str) -> bool:
@@ -204,8 +205,17 @@ def evaluate_videos(
     for name, file in measured:
         path = root / file
         source = f"{VIDEO_PREFIX}{path}" if path.is_dir() else str(path)
-        given = {"device": settings.device, "seed": settings.seed, "command": command, "start_stage": start_stage}
-        summaries.append(evaluate_video(source, settings.models, out / "videos" / name, **given))
+        summaries.append(
+            evaluate_video(
+                source,
+                settings.models,
+                out / "videos" / name,
+                device=settings.device,
+                seed=settings.seed,
+                command=command,
+                start_stage=start_stage,
+            )
+        )
     summary = mean_of_videos(summaries) | {"video": settings.folder, "command": command}
     summary["set"] = {"name": settings.name} | listed.facts
     said = [*_on_the_list(known, listed, len(measured)), *_differing(known.remarks)]
@@ -220,6 +230,7 @@ def _compare(known: PublishedSet, listed: Listed, summary: Mapping[str, Any]) ->
     said = _on_the_list(known, listed, protocol["photos"])
     if known.prepared:
         said.append(f"Prepared as published: {known.prepared}.")
+    said.append(f"Seeds: {_seeds(protocol['seed'], protocol.get('best_of', 1))}.")
     differing = []
     for metric in (FID, LPIPS):
         if metric not in protocol and any(metric in row for row in known.rows):
@@ -230,7 +241,7 @@ def _compare(known: PublishedSet, listed: Listed, summary: Mapping[str, Any]) ->
         found = gray.get("truth_cf_field")
         if found is not None and abs(found - known.truth_cf) > SAME_CF:
             differing.append(
-                f"the truths' mean CF (field) is {number(found, 'cf_field')}, where published CF and ΔCF imply "
+                f"the truths' mean CF (field) is {found:.2f}, where published CF and ΔCF imply "
                 f"{known.truth_cf}: other pixels, or other photos."
             )
     differing.append("results keep the photo's Rec.601 luma here; those of DDColor and CT2 keep its CIELAB L.")
@@ -253,6 +264,15 @@ def _on_the_list(known: PublishedSet, listed: Listed, measured: int) -> list[str
     if measured < known.count:
         said += _differing([f"{measured:,} {known.what}s are measured, and {known.count:,} were published."])
     return said
+
+
+def _seeds(first: int, tries: int) -> str:
+    alone = f"one for all photos ({first})"
+    return (
+        alone
+        if tries == 1
+        else f"{alone}; in rows “best of {tries}”, each photo's best of {first} to {first + tries - 1}"
+    )
 
 
 def _differing(sentences: Iterable[str]) -> list[str]:
