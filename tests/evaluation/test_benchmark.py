@@ -293,11 +293,12 @@ def test_a_folder_that_is_not_the_set_is_one_line_that_says_what_is_expected(set
 
 @pytest.fixture
 def films(tmp_path) -> Path:
-    """Two videos as folders of frames, one brighter and in more colors, beside a folder that is none."""
+    """Two videos as folders of frames, one in bright colors and one nearly gray, beside a folder that is none."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "films"
-    for name, top in zip(FILMS, (255, 120), strict=True):
-        picture = np.kron(rng.integers(20, top, (8, 12, 3)).astype(np.uint8), np.ones((8, 8, 1), np.uint8))
+    for name, tint in zip(FILMS, (100, 5), strict=True):
+        levels = rng.integers(40, 150, (8, 12, 1)) + rng.integers(0, tint, (8, 12, 3))
+        picture = np.kron(levels.astype(np.uint8), np.ones((8, 8, 1), np.uint8))
         for number in range(6):
             save(folder / name / f"{number:05d}.png", picture[:48, number : number + 64])
     (folder / "notes").mkdir()
@@ -318,6 +319,7 @@ def test_videos_are_measured_each_and_in_the_mean(engine, films, tmp_path):
     cf, true_cf = (np.mean([each[row]["cf"] for each in both]) for row in (name, "truth"))
     assert rows[name]["delta_cf"] == pytest.approx(abs(cf - true_cf))
     assert rows[name]["video_delta_cf"] == pytest.approx(np.mean([each[name]["delta_cf"] for each in both]))
+    assert rows[name]["video_delta_cf"] > 1.05 * rows[name]["delta_cf"]  # too dull in one, too vivid in the other
     assert rows[name]["warp_ratio"] == pytest.approx(rows[name]["warp"] / rows["truth"]["warp"])
     assert "ΔCF, by video" in (tmp_path / "out" / "video.md").read_text()
     said = remarks(summary)
