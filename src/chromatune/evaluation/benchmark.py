@@ -244,6 +244,8 @@ def _compare(known: PublishedSet, listed: Listed, summary: Mapping[str, Any]) ->
                 f"the truths' mean CF (field) is {found:.2f}, where published CF and ΔCF imply "
                 f"{known.truth_cf}: other pixels, or other photos."
             )
+    if any("delta_cf" in row for row in known.rows):
+        differing.append("a ΔCF with “?” is of means or by photo: its source does not say which.")
     differing.append("results keep the photo's Rec.601 luma here; those of DDColor and CT2 keep its CIELAB L.")
     said += _differing([*differing, *known.remarks])
     rows = [{"photos": str(known.count)} | row | {"source": _source_of(row)} for row in known.rows]
