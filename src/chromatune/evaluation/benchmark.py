@@ -231,12 +231,13 @@ def _compare(known: PublishedSet, listed: Listed, summary: Mapping[str, Any]) ->
     if known.prepared:
         said.append(f"Prepared as published: {known.prepared}.")
     said.append(f"Seeds: {_seeds(protocol['seed'], protocol.get('best_of', 1))}.")
+    said += [f"{metric.upper()} here is by {protocol[metric]}." for metric in (FID, LPIPS) if metric in protocol]
     differing = []
     for metric in (FID, LPIPS):
         if metric not in protocol and any(metric in row for row in known.rows):
             differing.append(f"{metric.upper()} is published and was not measured: no network was given (--{metric}).")
     if known.fid and FID in protocol and not protocol[FID].startswith(f"{known.fid},"):
-        differing.append(f"FID is by {protocol[FID]}; those of DDColor and CT2 are by {known.fid}, another scale.")
+        differing.append(f"FIDs of DDColor and CT2 are by {known.fid}, another scale.")
     if known.truth_cf is not None and protocol["photos"] == known.count:
         found = gray.get("truth_cf_field")
         if found is not None and abs(found - known.truth_cf) > SAME_CF:

@@ -412,7 +412,7 @@ def _published(summarized: Mapping[str, Any]) -> list[Block]:
     if "published" not in summarized:
         return []
     header, *rows = summary.beside_published(summarized)
-    return [Table(header, rows, prose=True), *(Text(remark) for remark in summary.remarks(summarized))]
+    return [Table(header, rows), *(Text(remark) for remark in summary.remarks(summarized))]
 
 
 def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods: Sequence[Method]) -> list[Block]:

@@ -311,9 +311,10 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         for name, row in rows.items()
         if "intervals" in row
     }
-    titles = {
-        key: title for key, title in _titles(summary).items() if key not in OPTIONAL or key in summary["protocol"]
+    optional = {
+        name: f"{TITLES[name]} ({summary['protocol'][name]})" for name in OPTIONAL if name in summary["protocol"]
     }
+    titles = {key: title for key, title in TITLES.items() if key not in OPTIONAL} | optional
     compared = [key for key in COMPARED if key in titles]
     made = {
         "Means": _table({name: cells_of(row) for name, row in rows.items()}, titles, tuple(titles)),
@@ -342,7 +343,7 @@ def beside_published(summary: Mapping[str, Any]) -> list[list[str]]:
         for row in summary["rows"]
         if not row["raw"]
     ]
-    header = ["", *(_titles(summary)[key] for key in PUBLISHED), "source"]
+    header = ["", *(TITLES[key] for key in PUBLISHED), "source"]
     theirs = []
     for row in summary["published"]["rows"]:
         given = row | ({"delta_cf_field": f"{row['delta_cf']} ?"} if "delta_cf" in row else {})
@@ -391,12 +392,6 @@ def _differences(photos: Mapping[str, Record], others: Mapping[str, Record], see
 def _as_differences(first: Statistics, second: Statistics, names: Sequence[str]) -> dict[str, Any]:
     differences = {name: first[name] - second[name] for name in names if name in first and name in second}
     return {name: {"mean": float(d[0]), "interval": interval(d)} for name, d in differences.items()}
-
-
-def _titles(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns' titles, with the network's name and hash where one was measured by a network."""
-    networks = {name: summary["protocol"][name] for name in OPTIONAL if name in summary["protocol"]}
-    return TITLES | {name: f"{TITLES[name]} ({network})" for name, network in networks.items()}
 
 
 def _table(rows: Mapping[str, Mapping[str, str]], titles: Mapping[str, str], keys: Sequence[str]) -> list[list[str]]:
