@@ -109,9 +109,10 @@ def test_an_empty_set_is_an_error(photos: Path, capsys: Capture) -> None:
 
 def test_help_loads_no_model_library() -> None:
     code = (
-        "import sys; from chromatune.cli import main; main(['evaluate', '--help']); main(['--help']); "
+        "import sys; from chromatune.cli import main; main(['evaluate', '--help']); main(['benchmark', '--help']); "
+        "main(['--help']); "
         "sys.exit(bool({'torch', 'diffusers', 'matplotlib', 'cv2', 'jinja2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--one-per-person" in done.stdout
+    assert "--one-per-person" in done.stdout and "--best-of" in done.stdout

@@ -17,8 +17,8 @@ from chromatune.data import content_of, read_rgb
 from chromatune.errors import DataError, MissingExtraError, ModelError, OptionsError
 from chromatune.evaluation import metrics
 from chromatune.evaluation.evaluation import PROTOCOL_FILE, evaluate
-from chromatune.evaluation.protocol import center_square
 from chromatune.evaluation.settings import is_video_source, make_settings
+from chromatune.evaluation.squares import center_square
 from chromatune.evaluation.summary import notes
 from chromatune.files import lock_run_folder
 from chromatune.options import make_options

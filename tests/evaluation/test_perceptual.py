@@ -109,6 +109,11 @@ def test_what_networks_are_given(networks, scripted):
     for side in (40, 400):
         picture = np.full((side, side, 3), 255, np.uint8)
         np.testing.assert_allclose(perceptual.features(other, picture), expected, rtol=1e-6)
+    theirs = load(fid=f"ddcolor-inception:{scripted(TorchvisionFeatures())}").fid
+    assert theirs is not None
+    halved = 0.5 * np.array([10, 20, 30]) / 255 + 0.5  # as DDColor's code has it, step by step
+    shifted = halved * (np.array([0.229, 0.224, 0.225]) / 0.5) + (np.array([0.485, 0.456, 0.406]) - 0.5) / 0.5
+    np.testing.assert_allclose(perceptual.features(theirs, colored), shifted, rtol=1e-5)
 
 
 def test_rows_name_the_network_and_few_photos_are_warned_of(networks, measured, whole):

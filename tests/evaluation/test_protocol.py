@@ -12,8 +12,9 @@ from skimage.data import astronaut
 
 from chromatune.data import MONOCHROME, TOO_SMALL, PhotoItem, Source, content_of, open_source
 from chromatune.errors import DataError, PhotoError
-from chromatune.evaluation import protocol
-from chromatune.evaluation.protocol import Choice, ResultFiles, select, square_of
+from chromatune.evaluation import protocol, squares
+from chromatune.evaluation.protocol import Choice, ResultFiles, select
+from chromatune.evaluation.squares import square_of
 
 CHOICE = Choice(size_px=64)
 
@@ -91,15 +92,23 @@ def test_a_source_without_photos_is_an_error():
         select(Source("made", "folder", ()), CHOICE)
 
 
+def test_published_protocols_have_every_photo_that_can_be_read(photos_dir):
+    """Gray, small and repeated ones too; only the broken one is left out."""
+    selection = select(open_source(photos_dir), Choice(64, square="stretched", every_photo=True), squares=9)
+    assert selection.counts == {protocol.UNREADABLE: 1}
+    assert {photo.key for photo in selection.photos} >= {"again.png", "coffee.png", "gray.png", "tiny.png"}
+    assert {photo.square.rgb_u8.shape for photo in selection.photos if photo.square} == {(64, 64, 3)}
+
+
 def test_photos_are_resized_whole_and_not_cropped_to_the_output():
     """A crop of the truth's corner would compare other pixels than were colorized."""
     photo = np.zeros((100, 200, 3), np.uint8)
     photo[:, 50:100] = 255  # the left half of the center square
-    square = protocol.center_square(photo, 20)
+    square = squares.center_square(photo, 20)
     assert square.shape == (20, 20, 3)
     assert (square[:, :10] == 255).all()
     assert (square[:, 10:] == 0).all()
-    assert protocol.center_square(photo, 150).shape == (150, 150, 3)
+    assert squares.center_square(photo, 150).shape == (150, 150, 3)
 
 
 def test_squares_of_the_lowest_hashes_stay_decoded():

@@ -12,11 +12,12 @@ import torch
 
 from chromatune.colorizer import Colorizer
 from chromatune.data import Source, open_source
-from chromatune.errors import OptionsError
+from chromatune.errors import OptionsError, PhotoError
 from chromatune.evaluation import protocol
 from chromatune.evaluation.evaluation import evaluate
 from chromatune.evaluation.scoring import count_work, hint_places, hint_squares, hints_of_truth, peak_memory_mib
 from chromatune.evaluation.settings import make_settings
+from chromatune.evaluation.summary import notes
 from chromatune.hints import Layer
 from chromatune.options import make_options
 from chromatune.pipeline import Pipeline
@@ -143,3 +144,44 @@ def test_memory_is_the_gpus_where_the_model_is_on_one(tiny_pipeline_dir, monkeyp
     monkeypatch.setattr(Pipeline, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 * 2**20)
     assert peak_memory_mib(colorizer) == 7
+
+
+def test_the_best_of_several_seeds_is_each_photos_nearest_to_the_truth(settings, tmp_path, tiny_pipeline_dir):
+    """Against runs of single seeds: each photo has the best; it costs as much as all; the page says what it is."""
+    name, seeds = tiny_pipeline_dir.name, (7, 8, 9)
+    best = evaluate(settings(steps=(1,), seed=7, best_of=3), tmp_path / "best")
+    singles = [evaluate(settings(steps=(1,), seed=seed), tmp_path / str(seed)) for seed in seeds]
+
+    def scores(folder: str, method: str) -> dict[str, float]:
+        lines = [json.loads(line) for line in (tmp_path / folder / "rows.jsonl").read_text().splitlines()]
+        return {line["key"]: line["psnr"] for line in lines if line["method"] == method and not line["raw"]}
+
+    single = [scores(str(seed), f"{name}, 1 step") for seed in seeds]
+    found = scores("best", f"{name}, 1 step, best of 3")
+    assert found == {key: max(each[key] for each in single) for key in single[0]}
+    assert scores("best", f"{name}, 1 step") == single[0] != found
+    rows = {row["name"]: row for row in best.summary["rows"]}
+    once, thrice = rows[f"{name}, 1 step"], rows[f"{name}, 1 step, best of 3"]
+    assert (thrice["unet_evaluations"], thrice["gflops"]) == (3 * once["unet_evaluations"], 3 * once["gflops"])
+    assert thrice["parameters"] == once["parameters"]
+    (warning,) = notes(best.summary)
+    assert warning.startswith("Warning: in rows “best of 3”") and "upper bound" in warning
+    assert "upper bound" in (tmp_path / "best" / "report.html").read_text(encoding="utf-8")
+    assert notes(singles[0].summary) == [] and "best_of" not in singles[0].summary["protocol"]
+
+
+def test_a_failed_photo_is_one_failure_whatever_the_number_of_seeds(settings, tmp_path, monkeypatch, tiny_pipeline_dir):
+    outputs = Colorizer.model_outputs
+
+    def failing(colorizer, requests, *given, **named):
+        for index, output in enumerate(outputs(colorizer, requests, *given, **named)):
+            yield PhotoError("it is odd") if index == 4 else output
+
+    monkeypatch.setattr(Colorizer, "model_outputs", failing)
+    evaluation = evaluate(settings(best_of=2), tmp_path / "out")
+    best = f"{tiny_pipeline_dir.name}, best of 2"
+    assert [(row, reason) for row, _, reason in evaluation.failures] == [
+        (best, "it is odd"),
+        (f"{best}, raw", "it is odd"),
+    ]
+    assert {row["name"]: row["photos"] for row in evaluation.summary["rows"]}[best] == 3

@@ -27,6 +27,32 @@ def test_delta_cf_is_of_means_and_not_of_photos():
     assert (row["cf_field"], row["delta_cf_field"]) == (30.0, 0.0)
 
 
+def test_the_other_delta_cf_is_the_mean_over_photos_of_what_each_is_off():
+    """Papers mean the one or the other; 20 too vivid and 30 too dull are 5 by means and 25 by photo."""
+    results, truths = (10.0, 50.0), (40.0, 30.0)
+    records = [
+        record("m", key, cf_field=cf, truth_cf_field=truth, cf_signed=2 * cf, truth_cf_signed=2 * truth)
+        for key, cf, truth in zip("ab", results, truths, strict=True)
+    ]
+    row = summary.summarize_rows(records, [MODEL], 0)[0]
+    assert (row["delta_cf_field"], row["photo_delta_cf_field"]) == (5.0, 25.0)
+    assert (row["delta_cf_signed"], row["photo_delta_cf_signed"]) == (10.0, 50.0)
+    assert row["intervals"]["photo_delta_cf_field"] == (20.0, 30.0)
+    assert summary.cells_of(row)["photo_delta_cf_field"] == "25.0"
+
+
+def test_a_method_whose_seed_the_truth_chose_is_no_contender():
+    methods = [Method("gray"), MODEL, Method("m, best of 5", model="m", best_of=5)]
+    records = [
+        record(row, key, psnr=value)
+        for row, value in (("gray", 20.0), ("m", 21.0), ("m, best of 5", 29.0))
+        for key in "xy"
+    ]
+    compared = summary.compare_best(records, methods, 0)
+    assert compared is not None and (compared["best"], compared["contenders"]) == ("m", 1)
+    assert summary.prompt_spread(records, methods) == []
+
+
 @pytest.mark.parametrize(("results", "truths"), [((10.0, 20.0), (30.0, 40.0)), ((60.0, 50.0), (40.0, 30.0))])
 def test_delta_cf_is_as_large_for_too_dull_as_for_too_vivid(results, truths):
     """Guards the absolute value: without it, the dullest results would have the lowest, and so the best, ΔCF."""

@@ -13,6 +13,7 @@ import typer
 
 import chromatune
 from chromatune.cli.batch import batch_command
+from chromatune.cli.benchmark import benchmark_command
 from chromatune.cli.colorize import colorize_command
 from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
@@ -70,6 +71,7 @@ app.command("info")(info_command)
 app.add_typer(models_app, name="models")
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
+app.command("benchmark")(benchmark_command)
 app.command("export")(export_command)
 app.command("serve")(serve_command)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from chromatune.cli.fields import command_line_of, takes_fields
 from chromatune.cli.terminal import complain, note_own_results, print_line, stages
 from chromatune.errors import count_of
 from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
+
+if TYPE_CHECKING:
+    from chromatune.evaluation import Evaluation
 
 
 @takes_fields(make_settings)
@@ -31,17 +35,24 @@ def evaluate_command(
     if is_video_source(settings.source):
         return _video(settings, out, command)
 
-    from chromatune.evaluation import REPORT_FILE, SUMMARY_FILE, evaluate, notes, tables
-    from chromatune.reports import markdown_table
+    from chromatune.evaluation import evaluate, tables
 
     with stages() as start_stage:
         evaluation = evaluate(settings, out, command=command, start_stage=start_stage)
-    print(markdown_table(tables(evaluation.summary)["Means"]))
-    for note in notes(evaluation.summary):
-        print_line(note)
+    return report_evaluation(evaluation, tables(evaluation.summary)["Means"])
+
+
+def report_evaluation(evaluation: Evaluation, table: Sequence[Sequence[str]]) -> int:
+    """Print a table of an evaluation, what must be read with it and where the rest is; return the exit code."""
+    from chromatune.evaluation import REPORT_FILE, SUMMARY_FILE, notes, remarks
+    from chromatune.reports import markdown_table
+
+    print(markdown_table(table))
+    for line in (*notes(evaluation.summary), *remarks(evaluation.summary)):
+        print_line(line)
     note_own_results(evaluation.own_results)
     for name in (REPORT_FILE, SUMMARY_FILE):
-        print_line(out / name)
+        print_line(evaluation.out / name)
     if evaluation.unreadable:
         photos = count_of(len(evaluation.unreadable), "photo")
         complain(f"{photos} cannot be read, the first: {evaluation.unreadable[0].detail}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ HINTS_FILE = "hints.json"  # only with hints: where they are, for other tools
 SUMMARY_FILE, TABLE_FILE, REPORT_FILE = "summary.json", "table.md", "report.html"
 
 FORMAT = "2: rows are named by method, hints and raw"  # of rows.jsonl; a folder with another one is refused
+ADDED = ("square", "every_photo", "best_of")  # the same, where they are not the default
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "opencv-python-headless")
 SETTINGS = (  # fields that go into the protocol as they are
     *("limit", "one_per_person", "split", "validation", "split_seed", "keys"),
@@ -63,11 +64,28 @@ SETTINGS = (  # fields that go into the protocol as they are
 
 
 @dataclass(frozen=True)
+class Published:
+    """What makes an evaluation one of a published set of photos.
+
+    Attributes:
+        keys: of the photos to measure.
+        facts: of the set and its list, for the protocol.
+        compare: takes what is in summary.json so far; returns "rows", published ones, and "remarks", sentences on where
+            the protocols differ.
+    """
+
+    keys: frozenset[str]
+    facts: Mapping[str, Any]
+    compare: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured.
 
     Attributes:
-        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalization", "trained_on".
+        summary: as in summary.json: "rows", "protocol", "comparison", "prompt_spread", "generalization", "trained_on";
+            of a published set also "published".
         skipped: photos of the source that were not measured, and why.
         failures: (row, key, reason) of every result that was missing or could not be scored.
         out: folder with the report.
@@ -87,7 +105,12 @@ class Evaluation:
 
 
 def evaluate(
-    settings: EvaluationSettings, out: Path, *, command: str | None = None, start_stage: StartStage = silent
+    settings: EvaluationSettings,
+    out: Path,
+    *,
+    published: Published | None = None,
+    command: str | None = None,
+    start_stage: StartStage = silent,
 ) -> Evaluation:
     """Measure every method on every photo, and write scores, tables and report below `out`.
 
@@ -96,6 +119,7 @@ def evaluate(
     Args:
         settings: what to measure.
         out: folder, made if missing.
+        published: the set of photos, where it is a published one.
         command: what was typed, for the report.
         start_stage: shows progress.
 
@@ -115,9 +139,11 @@ def evaluate(
         if method.folder is not None:
             ResultFiles(method.folder)  # a mistyped folder is an error before the work, not after
     networks = load_networks(settings) if settings.lpips or settings.fid else Networks()
-    selected = select_photos(settings, start_stage)
+    selected = select_photos(settings, start_stage, published.keys if published is not None else None)
     own_results = sum(source.skipped.get(OWN_RESULT, 0) for source, _ in selected)
     protocol = describe_protocol(settings, selected, networks) | {"command": command}
+    if published is not None:
+        protocol["set"] = dict(published.facts)
     photos = [photo for _, selection in selected for photo in selection.photos]
     skipped = tuple(photo for _, selection in selected for photo in selection.skipped)
     seen = trained_on(settings.models, photos)
@@ -134,6 +160,8 @@ def evaluate(
         records = _of_these(scorer.scores.read(), methods, photos)
         distances = {} if scorer.features is None else fid_rows(records, photos, scorer.features)
         summarized = _summary(records, methods, protocol, costs, distances, settings.seed) | {"trained_on": seen}
+        if published is not None:
+            summarized["published"] = published.compare(summarized)
         write_json(out / SUMMARY_FILE, summarized)
         if settings.hints:
             write_json(out / HINTS_FILE, _hint_squares(settings, photos))
@@ -164,6 +192,9 @@ def describe_protocol(
     for seen_source, seen in selected[1:]:
         described["seen"] = {"source": seen_source.name, "photos": len(seen.photos), "content": seen.digest}
     described |= {name: getattr(settings, name) for name in SETTINGS}
+    # Only where they are used: folders of earlier versions can be resumed
+    defaults = type(settings).model_fields
+    described |= {name: value for name in ADDED if (value := getattr(settings, name)) != defaults[name].default}
     described["models"] = {model: weights_hash(model) for model in settings.models}
     described["results"] = dict(settings.results)
     described["bootstrap"] = f"{summary.RESAMPLES} resamples, percentile intervals"
@@ -228,8 +259,12 @@ def _score_all(
             colorizer, timed = scorer.colorizer(method.model), (method.name, method.hints)
             lines = scorer.timings.read()
             seconds = [line["seconds"] for line in lines if (line["method"], line["hints"]) == timed]
+            work = count_work(colorizer, scorer.options_of(method), scorer.settings.size_px)
+            for name in ("unet_evaluations", "gflops"):
+                if (once := work[name]) is not None:
+                    work[name] = method.best_of * once
             costs[method.row.name] = {
-                **count_work(colorizer, scorer.options_of(method), scorer.settings.size_px),
+                **work,
                 "seconds": statistics.median(seconds) if seconds else None,
                 "memory_mib": peak_memory_mib(colorizer),
             }

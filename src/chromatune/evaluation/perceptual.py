@@ -8,7 +8,9 @@ exactly what measured it. What each must take and give:
 - FID, `tf-inception`: (N, 3, H, W) uint8 sRGB and `return_features=True` -> (N, D), as the published
   inception-2015-12-05.pt, which resizes by itself as TensorFlow did.
 - FID, `torchvision-inception`: (N, 3, 299, 299) float32, resized and ImageNet-normalized by us -> (N, D).
-  Its numbers and those of `tf-inception` are not to be compared.
+- FID, `ddcolor-inception`: the same, but normalized as the code of DDColor and CT2 does: sRGB 0..1 is taken for one in
+  [-1, 1], so that the network sees bright images of half the contrast. For their published FIDs alone.
+  No two of these give numbers that are to be compared.
 """
 
 from __future__ import annotations
@@ -117,7 +119,10 @@ def features(network: Network, rgb_u8: np.ndarray) -> np.ndarray:
         shrinks = min(rgb_u8.shape[:2]) > INCEPTION_PX
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         resized = cv2.resize(rgb_u8.astype(np.float32) / 255, (INCEPTION_PX, INCEPTION_PX), interpolation=how)
-        found = network.run(_channels_first((resized - IMAGENET_MEAN) / IMAGENET_STD))
+        if network.name == "ddcolor-inception":
+            found = network.run(_channels_first((resized + 1) * IMAGENET_STD + (2 * IMAGENET_MEAN - 1)))
+        else:
+            found = network.run(_channels_first((resized - IMAGENET_MEAN) / IMAGENET_STD))
     if found.ndim != 2 or found.shape[0] != 1 or not np.isfinite(found).all():
         raise OptionsError(f"--fid: the module answers {found.shape} for one image; accepted: (1, D) finite features")
     return found[0].astype(np.float32)

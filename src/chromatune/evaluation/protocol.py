@@ -27,8 +27,6 @@ from chromatune.data import (
     PhotoItem,
     SkippedPhoto,
     Source,
-    apply_crop,
-    center_crop,
     content_of,
     is_monochrome,
     open_source,
@@ -38,6 +36,7 @@ from chromatune.data import (
 )
 from chromatune.errors import DataError, OptionsError, PhotoError, count_of
 from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.evaluation.squares import CENTER, Square, make_square, square_of
 from chromatune.files import read_regular
 from chromatune.images import IMAGE_SUFFIXES
 from chromatune.options import Advance, StartStage
@@ -60,19 +59,6 @@ RECORD_TYPES = {"method": str, "hints": int, "raw": bool, "subset": str, "key": 
 RECORD_KEYS = tuple(RECORD_TYPES)
 
 
-@dataclass(frozen=True, eq=False)
-class Square:
-    """What is compared of a photo.
-
-    Attributes:
-        rgb_u8: (S, S, 3) uint8 sRGB, the center square.
-        full_size: height and width of the whole photo, in pixels.
-    """
-
-    rgb_u8: np.ndarray
-    full_size: tuple[int, int]
-
-
 @dataclass(frozen=True)
 class ChosenPhoto:
     """A photo that is measured.
@@ -91,8 +77,8 @@ class ChosenPhoto:
     read: Callable[[], np.ndarray]
     square: Square | None = field(default=None, compare=False, repr=False)
 
-    def open_square(self, size_px: int) -> Square:
-        """Return the square of side `size_px`, decoded again where it is not in memory.
+    def open_square(self, size_px: int, how: str = CENTER) -> Square:
+        """Return the square of side `size_px`, see `make_square`, decoded again where it is not in memory.
 
         Raises:
             DataError: the photo cannot be read any more, or has other pixels than when it was chosen.
@@ -107,7 +93,7 @@ class ChosenPhoto:
             raise DataError(
                 f"{self.key}: has changed while it was being measured; leave the source alone and start again"
             )
-        return square_of(rgb_u8, size_px)
+        return square_of(rgb_u8, size_px, how)
 
 
 @dataclass(frozen=True)
@@ -140,6 +126,8 @@ class Choice:
         validation: share (float) or number (int) of photos in the validation half.
         split_seed: seed of that split.
         keys: only these photos; None for all.
+        square: how a photo becomes a square, see `make_square`.
+        every_photo: also gray, small and repeated photos, as published protocols have them.
     """
 
     size_px: int
@@ -149,10 +137,19 @@ class Choice:
     validation: float | int = 0.1
     split_seed: int = 0
     keys: frozenset[str] | None = None
+    square: str = CENTER
+    every_photo: bool = False
 
 
-def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list[tuple[Source, Selection]]:
+def select_photos(
+    settings: EvaluationSettings, start_stage: StartStage, keys: frozenset[str] | None = None
+) -> list[tuple[Source, Selection]]:
     """Return the held-out photos and, with `settings.seen`, as many that were seen in training, each with its source.
+
+    Args:
+        settings: which photos.
+        start_stage: shows progress.
+        keys: only these photos, instead of those that the settings' file lists.
 
     Raises:
         DataError: no photo is left, a source or list of keys cannot be read, or a photo is both held out and seen.
@@ -164,7 +161,9 @@ def select_photos(settings: EvaluationSettings, start_stage: StartStage) -> list
         split=settings.split,
         validation=settings.validation,
         split_seed=settings.split_seed,
-        keys=None if settings.keys is None else _read_keys(Path(settings.keys)),
+        keys=_read_keys(Path(settings.keys)) if keys is None and settings.keys is not None else keys,
+        square=settings.square,
+        every_photo=settings.every_photo,
     )
     source = open_source(settings.source)
     most = SQUARES_BYTES // (3 * settings.size_px**2)
@@ -207,9 +206,9 @@ def select(
     decoded = _LowestSquares(squares)
     # an unreadable photo has no content, and so comes first
     for item, content, reason, detail in sorted(
-        _examine(items, choice.size_px, decoded, advance), key=lambda examined: (examined[1], examined[0].key)
+        _examine(items, choice, decoded, advance), key=lambda examined: (examined[1], examined[0].key)
     ):
-        if not reason and content in contents:
+        if not reason and content in contents and not choice.every_photo:
             reason = REPEATED
         if not reason and choice.one_per_person and item.person in persons:
             reason = SAME_PERSON
@@ -271,7 +270,7 @@ class _LowestSquares:
 
 
 def _examine(
-    items: Iterable[PhotoItem], size_px: int, squares: _LowestSquares, advance: Advance
+    items: Iterable[PhotoItem], choice: Choice, squares: _LowestSquares, advance: Advance
 ) -> list[tuple[PhotoItem, str, str, str]]:
     """Return each item with its content hash, and the reason and detail if the photo itself cannot be measured."""
 
@@ -283,27 +282,16 @@ def _examine(
         finally:
             advance()
         content, short_px = content_of(rgb_u8), min(rgb_u8.shape[:2])
-        if short_px < smallest_side_px(size_px):
+        if short_px < smallest_side_px(choice.size_px) and not choice.every_photo:
             return item, content, TOO_SMALL, f"short side {short_px} px"
-        square = square_of(rgb_u8, size_px)
-        if is_monochrome(square.rgb_u8, MIN_CHROMA):
+        square = square_of(rgb_u8, choice.size_px, choice.square)
+        if not choice.every_photo and is_monochrome(square.rgb_u8, MIN_CHROMA):
             return item, content, MONOCHROME, ""
         squares.add(content, square)
         return item, content, "", ""
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(examine, items))
-
-
-def center_square(rgb_u8: np.ndarray, size_px: int) -> np.ndarray:
-    """Return the largest centered square, resized: (H, W, 3) uint8 -> (size_px, size_px, 3) uint8."""
-    return apply_crop(rgb_u8, center_crop(*rgb_u8.shape[:2]), size_px)
-
-
-def square_of(rgb_u8: np.ndarray, size_px: int) -> Square:
-    """Return the `Square` of a photo, (H, W, 3) uint8 sRGB; it holds no memory of the whole photo."""
-    height, width = rgb_u8.shape[:2]
-    return Square(center_square(rgb_u8, size_px).copy(), (height, width))
 
 
 def _read_keys(path: Path) -> frozenset[str]:
@@ -368,6 +356,7 @@ class Method:
         steps: sampling steps; None means the model's own.
         prompt: instruction; None means the model's own.
         hints: number of hints of the truth; 0 without.
+        best_of: seeds that are tried for each photo; of their results, the one nearest the truth counts.
     """
 
     name: str
@@ -376,6 +365,12 @@ class Method:
     steps: int | None = None
     prompt: str | None = None
     hints: int = 0
+    best_of: int = 1
+
+    @property
+    def knows_truth(self) -> bool:
+        """Whether the truth had a say in the results: no such method is compared with one that is without."""
+        return self.hints > 0 or self.best_of > 1
 
     @property
     def row(self) -> Row:
@@ -409,6 +404,9 @@ def plan_methods(settings: EvaluationSettings) -> list[Method]:
                 plain = Method(", ".join(words), model=model, steps=steps, prompt=prompt)
                 methods.append(plain)
                 methods += [replace(plain, hints=count) for count in settings.hints if count]
+                if settings.best_of > 1:
+                    best = f"{plain.name}, best of {settings.best_of}"
+                    methods.append(replace(plain, name=best, best_of=settings.best_of))
     methods += [Method(NO_MODEL, hints=count) for count in settings.hints if count]
     for name, folder in settings.results:
         found = _WITH_HINTS.match(name)
@@ -458,16 +456,17 @@ class ResultFiles:
             raise PhotoError(f"ambiguous: {len(found)} files called {found[0].stem}")
         return found[0]
 
-    def read(self, key: str, size_px: int, full_size: tuple[int, int]) -> np.ndarray:
+    def read(self, key: str, size_px: int, full_size: tuple[int, int], how: str = CENTER) -> np.ndarray:
         """Return the result for a photo, (S, S, 3) uint8 sRGB.
 
-        A file of the square's size is used as it is; one of the whole photo's size gets the same center square.
+        A file of the square's size is used as it is; of one of the whole photo's size, the same square is made.
         Any other size would have to be stretched, and then its pixels would lie elsewhere than the truth's.
 
         Args:
             key: of the photo.
             size_px: S, the side of the squares that are compared.
             full_size: height and width of the whole photo, in pixels.
+            how: the squares are made, see `make_square`.
 
         Raises:
             PhotoError: the file is missing, ambiguous, unreadable, or of another size.
@@ -478,6 +477,6 @@ class ResultFiles:
         if (height, width) == (size_px, size_px):
             return rgb_u8
         if (height, width) == full_size:
-            return center_square(rgb_u8, size_px)
+            return make_square(rgb_u8, size_px, how)
         accepted = f"{size_px} x {size_px} or {full_size[1]} x {full_size[0]}"
         raise PhotoError(f"is {width} x {height} px; accepted: {accepted}")

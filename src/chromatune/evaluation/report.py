@@ -80,7 +80,8 @@ MEANINGS = {
     "LAB MSE, ab MSE": "float CIELAB (D65), over (L, a, b) and over (a, b) alone",
     "CIEDE2000": "mean over pixels; lower is better",
     "CF": "Hasler–Süsstrunk colorfulness: signed as published, field with absolute opponents as DDColor reports it",
-    "ΔCF": "absolute difference of the mean CF of results and of truths; lower is better",
+    "ΔCF": "absolute difference of the mean CF of results and of truths; by photo: mean of the absolute differences of "
+    "each photo's; papers mean the one or the other; lower is better",
     "luma drift max": "largest Rec.601 luma difference to the input, 8-bit levels, over all photos",
     "bleeding": "share of the strength of chroma edges that lies away from luma edges, 0..1",
     "skin CIEDE2000": "over the skin of faces, where the detector finds one",
@@ -275,6 +276,7 @@ def make_page(
     sections = [
         Section("Worst, median and best photos", _examples(examples, summarized["comparison"])),
         Section("Scores", _scores(summarized, len(failures))),
+        Section(summary.PUBLISHED_TITLE, _published(summarized)),
         Section("Plots", _plots(summarized["rows"], records, methods)),
         Section("Details", [*tables, _costs(costs), *_failures(failures, skipped), *_protocol(protocol)]),
     ]
@@ -404,6 +406,13 @@ def _scores(summarized: Mapping[str, Any], failures: int) -> list[Block]:
         counted = count_of(failures, "result has no score", "results have no score")
         blocks.append(Text(f"{counted}; see Details.", strong=True))
     return blocks + [Text(note, strong=True) for note in summary.notes(summarized)]
+
+
+def _published(summarized: Mapping[str, Any]) -> list[Block]:
+    if "published" not in summarized:
+        return []
+    header, *rows = summary.beside_published(summarized)
+    return [Table(header, rows), *(Text(remark) for remark in summary.remarks(summarized))]
 
 
 def _plots(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], methods: Sequence[Method]) -> list[Block]:

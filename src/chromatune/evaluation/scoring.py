@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from chromatune.evaluation.protocol import (
     Method,
     Record,
     ResultFiles,
-    Square,
 )
 from chromatune.evaluation.settings import EvaluationSettings
+from chromatune.evaluation.squares import Square
 from chromatune.files import LineFile, prefetch
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
@@ -186,26 +187,33 @@ class Scorer:
         if not photos:
             return
         colorizer, options = self.colorizer(model), self.options_of(method)
-        raw_options = options.model_copy(update={"recompose": False})
+        seeds = [options.model_copy(update={"seed": options.seed + step}) for step in range(method.best_of)]
         waiting: deque[Target] = deque()
 
         def requests() -> Iterator[Request]:
             for target in self._targets(photos):
                 waiting.append(target)
-                yield Request(target.gray, options, self._hints(method, target))
+                hints = self._hints(method, target)
+                yield from (Request(target.gray, each, hints) for each in seeds)
 
+        raw_options = options.model_copy(update={"recompose": False})
         wanted = [raw_options if row.raw else options for row in method.rows]
-        for output in colorizer.model_outputs(requests(), batch_size=self.settings.batch_size):
+        outputs = colorizer.model_outputs(requests(), batch_size=self.settings.batch_size)
+        while tries := list(islice(outputs, method.best_of)):
             target = waiting.popleft()
-            if isinstance(output, ModelOutput):
-                pictures = [colorizer.finish(output, each).rgb for each in wanted]
-                yield MethodResults(target, pictures, output.seconds)
-            else:
-                yield MethodResults(target, output)
+            failures = [each for each in tries if isinstance(each, PhotoError)]
+            if failures:
+                yield MethodResults(target, failures[0])
+                continue
+            made = [each for each in tries if isinstance(each, ModelOutput)]
+            results = [[colorizer.finish(output, each).rgb for each in wanted] for output in made]
+            best = max(results, key=lambda pictures: metrics.psnr(pictures[0], target.truth))
+            yield MethodResults(target, best, sum(output.seconds for output in made))
 
     def _read_results(self, files: ResultFiles, target: Target) -> MethodResults:
         try:
-            raw = files.read(target.photo.key, self.settings.size_px, target.square.full_size)
+            full_size = target.square.full_size
+            raw = files.read(target.photo.key, self.settings.size_px, full_size, self.settings.square)
         except PhotoError as error:
             return MethodResults(target, error)
         chroma = color.chroma_of(raw.astype(np.float32) / 255)
@@ -216,7 +224,7 @@ class Scorer:
         return prefetch(self.pool, self._open_target, photos, AHEAD)
 
     def _open_target(self, photo: ChosenPhoto) -> Target:
-        square = photo.open_square(self.settings.size_px)
+        square = photo.open_square(self.settings.size_px, self.settings.square)
         gray = color.luma(square.rgb_u8)
         near_edges = artifacts.near_luma_edges(gray)
         variants = metrics.colorfulness_variants(square.rgb_u8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -11,7 +11,7 @@ from chromatune.errors import OptionsError
 from chromatune.options import Flag, options_error
 
 LPIPS_NETS = ("alex", "vgg")
-FID_BACKENDS = ("tf-inception", "torchvision-inception")
+FID_BACKENDS = ("tf-inception", "torchvision-inception", "ddcolor-inception")
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
 VIDEO_PREFIX = "video:"  # before a folder of frames, which could be one of photos
@@ -20,6 +20,7 @@ _OLD_VIDEO_PREFIX = "film:"  # until 0.2
 Steps = Annotated[int, Field(ge=1, le=1000)]
 HintCount = Annotated[int, Field(ge=0, le=1000)]
 Prompt = Annotated[str, Field(max_length=1000)]
+BenchmarkName = Literal["val5k", "ctest10k", "coco", "davis", "videvo"]  # described in benchmarks.toml
 
 
 def _name_and_folder(given: object) -> object:
@@ -49,6 +50,53 @@ def _share_or_number(given: object) -> object:
 
 NamedFolder = Annotated[tuple[str, str], BeforeValidator(_name_and_folder)]
 
+# Fields that an evaluation and a benchmark have alike
+Models = Annotated[
+    tuple[str, ...],
+    Flag("--model", "MODEL", unset="none"),
+    Field(description="A model to measure; may be given again."),
+]
+Results = Annotated[
+    tuple[NamedFolder, ...],
+    Flag(metavar="NAME=DIR", unset="none"),
+    Field(
+        description="Another tool's results, named like the photos, at the size of the photos or of the squares; may "
+        "be given again."
+    ),
+]
+BestOf = Annotated[
+    int,
+    Flag(metavar="K"),
+    Field(
+        ge=1,
+        le=100,
+        description="Also a row of each photo's best of K seeds, chosen by PSNR to the truth: an upper bound.",
+    ),
+]
+Lpips = Annotated[
+    str | None,
+    Flag(metavar="NET:PATH", unset="none"),
+    Field(
+        description="Also LPIPS v0.1: NET is alex or vgg, PATH a TorchScript file of it that takes two images in "
+        "[-1, 1]."
+    ),
+]
+Fid = Annotated[
+    str | None,
+    Flag(metavar="BACKEND:PATH", unset="none"),
+    Field(
+        description="Also FID: BACKEND is tf-inception, torchvision-inception or ddcolor-inception, PATH a TorchScript "
+        "file of it, such as inception-2015-12-05.pt. Features of all results are kept in DIR."
+    ),
+]
+Seed = Annotated[
+    int, Flag(always=True), Field(ge=0, lt=2**32, description="Seed of the sampling and of the intervals.")
+]
+Device = Annotated[
+    str | None, Flag(unset="the best there is"), Field(description="Where to compute, such as cpu or cuda.")
+]
+BatchSize = Annotated[int, Field(ge=1, description="Photos that go through the model at once.")]
+
 
 class EvaluationSettings(BaseModel):
     """What decides the numbers of an evaluation, and the batch size, which does not.
@@ -62,16 +110,18 @@ class EvaluationSettings(BaseModel):
     source: Annotated[str, BeforeValidator(_with_video_prefix)] = Field(
         description="Color photos: a folder, or KIND:PATH as `chromatune data inspect` takes it; or a video in color."
     )
-    models: Annotated[tuple[str, ...], Flag("--model", "MODEL", unset="none")] = Field(
-        (), description="A model to measure; may be given again."
-    )
-    results: Annotated[tuple[NamedFolder, ...], Flag(metavar="NAME=DIR", unset="none")] = Field(
-        (),
-        description="Another tool's results, named like the photos, at the size of the photos or of the squares; may "
-        "be given again.",
-    )
+    models: Models = ()
+    results: Results = ()
     size_px: Annotated[int, Flag("--size", always=True)] = Field(
         256, ge=32, le=2048, description="Side, in pixels, of the squares compared."
+    )
+    square: Literal["center", "center-bilinear", "stretched"] = Field(
+        "center",
+        description="How a photo becomes a square: its center by area means, its center by Pillow's bilinear filter, "
+        "or all of it, stretched.",
+    )
+    every_photo: bool = Field(
+        False, description="Also photos that are gray, very small or the same as another, as published protocols have."
     )
     limit: Annotated[int | None, Flag(metavar="N", unset="all")] = Field(
         None, ge=1, description="At most N photos: lowest content hash first."
@@ -87,6 +137,7 @@ class EvaluationSettings(BaseModel):
         description="Also with N hints of the true colors, at the same positions for all; may be given again: a row "
         "each, and one of hints without a model.",
     )
+    best_of: BestOf = 1
     one_per_person: bool = Field(False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
         "all",
@@ -104,23 +155,45 @@ class EvaluationSettings(BaseModel):
         description="Photos that were trained on, to tell how much better the models do there; with --split "
         "validation, its other half is taken.",
     )
-    lpips: Annotated[str | None, Flag(metavar="NET:PATH", unset="none")] = Field(
-        None,
-        description="Also LPIPS v0.1: NET is alex or vgg, PATH a TorchScript file of it that takes two images in "
-        "[-1, 1].",
+    lpips: Lpips = None
+    fid: Fid = None
+    seed: Seed = 0
+    device: Device = None
+    batch_size: BatchSize = 8
+
+
+class BenchmarkSettings(BaseModel):
+    """A published set of photos or videos, where it lies, and what is measured on it.
+
+    Raises (through `make_benchmark_settings`):
+        OptionsError: a value is out of range or of the wrong type, or there is nothing to measure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: Annotated[BenchmarkName, Flag(metavar="SET")] = Field(
+        description="val5k, ctest10k (both ImageNet), coco (COCO-Stuff), or a set of videos: davis, videvo."
     )
-    fid: Annotated[str | None, Flag(metavar="BACKEND:PATH", unset="none")] = Field(
-        None,
-        description="Also FID: BACKEND is tf-inception or torchvision-inception, PATH a TorchScript file of it, such "
-        "as inception-2015-12-05.pt. Features of all results are kept in DIR.",
+    folder: Annotated[str, Flag(metavar="DIR")] = Field(
+        description="The set's photos, also in folders below; of davis and videvo, a folder of frames or a file each."
     )
-    seed: Annotated[int, Flag(always=True)] = Field(
-        0, ge=0, lt=2**32, description="Seed of the sampling and of the intervals."
+    models: Models = ()
+    results: Results = ()
+    names: Annotated[str | None, Flag("--list", "FILE", unset="none")] = Field(
+        None, description="Only photos or videos that this file lists, one a line, with or without path and suffix."
     )
-    device: Annotated[str | None, Flag(unset="the best there is")] = Field(
-        None, description="Where to compute, such as cpu or cuda."
+    limit: Annotated[int | None, Flag(metavar="N", unset="all")] = Field(
+        None, ge=1, description="At most N, for a try: photos of the lowest content hashes, or the first videos."
     )
-    batch_size: int = Field(8, ge=1, description="Photos that go through the model at once.")
+    best_of: BestOf = 1
+    lpips: Lpips = None
+    fid: Fid = None
+    seed: Seed = 0
+    device: Device = None
+    batch_size: BatchSize = 8
+
+
+Settings = TypeVar("Settings", EvaluationSettings, BenchmarkSettings)
 
 
 def make_settings(**fields: Any) -> EvaluationSettings:
@@ -129,14 +202,27 @@ def make_settings(**fields: Any) -> EvaluationSettings:
     Raises:
         OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
     """
+    return _checked(EvaluationSettings, fields)
+
+
+def make_benchmark_settings(**fields: Any) -> BenchmarkSettings:
+    """Return validated `BenchmarkSettings`.
+
+    Raises:
+        OptionsError: one line that names the first field that is wrong, what was given and what is accepted.
+    """
+    return _checked(BenchmarkSettings, fields)
+
+
+def _checked(kind: type[Settings], fields: dict[str, Any]) -> Settings:
     try:
-        settings = EvaluationSettings(**fields)
+        settings = kind(**fields)
     except ValidationError as error:
-        raise options_error(error, EvaluationSettings, "setting") from None
+        raise options_error(error, kind, "setting") from None
     if not settings.models and not settings.results:
         raise OptionsError("nothing to measure: give at least one model, or a folder of results")
     for name in ("models", "results", "steps", "prompts", "hints"):
-        given = getattr(settings, name)
+        given = getattr(settings, name, ())
         if len(set(given)) < len(given):
             raise OptionsError(f"{name}={given!r}: the same one twice; give each once", name)
     for name, accepted in (("lpips", LPIPS_NETS), ("fid", FID_BACKENDS)):

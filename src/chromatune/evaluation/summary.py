@@ -38,11 +38,14 @@ MEANS = (
     "truth_cf_field truth_cf_signed truth_bleeding"
 ).split()
 GAPS = {"delta_cf_field": "cf_field", "delta_cf_signed": "cf_signed"}  # |mean of results - mean of truths|
+PHOTO_GAPS = {"photo_delta_cf_field": "cf_field", "photo_delta_cf_signed": "cf_signed"}  # mean of |result - truth|
 SKIN = "skin_ciede2000"  # only where there is a face
 LPIPS, FID = "lpips", "fid"  # only where a network was given
 DRIFT_MAX = "luma_drift_max"  # the worst photo's: no mean, and so no interval
 OPTIONAL = (LPIPS, FID)
 COMPARED = ("psnr", "ssim", "mae", "lab_mse", "ab_mse", "ciede2000", *GAPS, "bleeding", SKIN, LPIPS)
+PUBLISHED_TITLE = "Published rows beside ours"
+PUBLISHED = ("photos", FID, "psnr", "ssim", LPIPS, "cf_field", "delta_cf_field", "photo_delta_cf_field")
 SPREAD = ("psnr", "ciede2000", "cf_field")
 GENERALIZATION = ("psnr", "ab_mse", "ciede2000")
 DECISIVE = ("psnr", "ciede2000", "delta_cf_field")  # of two methods, the better one is better in these
@@ -57,8 +60,10 @@ TITLES = {
     "ciede2000": "CIEDE2000",
     "cf_field": "CF field",
     "delta_cf_field": "ΔCF field",
+    "photo_delta_cf_field": "ΔCF field, by photo",
     "cf_signed": "CF signed",
     "delta_cf_signed": "ΔCF signed",
+    "photo_delta_cf_signed": "ΔCF signed, by photo",
     DRIFT_MAX: "luma drift max",
     "bleeding": "bleeding",
     SKIN: "skin CIEDE2000",
@@ -182,7 +187,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
     """Compare the best model or tool with the next best, each at its best settings, over the photos both have.
 
     Best is who gains most PSNR over the gray input on its own photos; on the photos of both, the better one is first.
-    Rows are recomposed ones, without hints; the bootstrap has the seed.
+    Rows are recomposed ones, without those where the truth had a say; the bootstrap has the seed.
 
     Returns:
         "best" and "other" (names of rows; other is None without one), "contenders" (how many models and tools have
@@ -190,7 +195,7 @@ def compare_best(records: Sequence[Record], methods: Sequence[Method], seed: int
         both have), "psnr", "ciede2000" and "delta_cf_field" as best minus other, each with its interval, and
         "delta_cf_fields" of both. None where nothing but the gray input was scored.
     """
-    methods = [method for method in methods if not method.hints]  # who is given the truth's colors is no contender
+    methods = [method for method in methods if not method.knows_truth]
     found = scored_by_row(records, HELD_OUT)
     scored = {method.name: found.get(method.row, {}) for method in methods}
     gains: dict[tuple[str | None, str], dict[str, float]] = {}  # model or tool ⇒ its rows ⇒ mean gain over gray
@@ -224,7 +229,7 @@ def prompt_spread(records: Sequence[Record], methods: Sequence[Method]) -> list[
     """
     groups: dict[tuple[str, int | None, bool], list[Row]] = {}
     for method in methods:
-        if method.model is not None and not method.hints:
+        if method.model is not None and not method.knows_truth:
             for row in method.rows:
                 groups.setdefault((method.model, method.steps, row.raw), []).append(row)
     scored_photos, spreads = scored_by_row(records, HELD_OUT), []
@@ -269,13 +274,20 @@ def markdown_report(summary: Mapping[str, Any]) -> str:
     lines += [f"- {key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items() if key != "source"]
     lines.append("")
     lines += [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables(summary).items()]
-    lines += [note + "\n" for note in notes(summary)]
+    if "published" in summary:
+        lines += [f"## {PUBLISHED_TITLE}\n\n{markdown_table(beside_published(summary))}"]
+    lines += [note + "\n" for note in [*notes(summary), *remarks(summary)]]
     return "\n".join(lines)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what must be read with the tables, a sentence each; usually none."""
     seen = [f"Warning: {Overlap(**overlap).warning}" for overlap in summary.get("trained_on", ())]
+    if (tries := summary["protocol"].get("best_of", 1)) > 1:
+        seen.append(
+            f"Warning: in rows “best of {tries}”, PSNR to the truth chose among {tries} seeds for each photo. That is "
+            "an upper bound: who colorizes a gray photo has no truth to choose by."
+        )
     few = [row["photos"] for row in summary["rows"] if FID in row and row["photos"] < ENOUGH_PHOTOS]
     if not few:
         return seen
@@ -284,6 +296,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"Warning: FID is over as few as {count_of(min(few), 'photo')}. Under {ENOUGH_PHOTOS:,} its value depends on "
         "their number: compare it within this table alone, between rows of equally many photos.",
     ]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Return where the protocol of a published set differs from ours, a sentence each; none of other photos."""
+    return list(summary["published"]["remarks"]) if "published" in summary else []
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
@@ -316,6 +333,24 @@ def tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     return made
 
 
+def beside_published(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return our rows, without raw ones, and below them the published ones, in the columns that papers have.
+
+    A published ΔCF stands in the column of its definition, where its source tells which that is; else it is marked "?".
+    """
+    ours = [
+        [row["name"], *(cells_of(row).get(key, MISSING) for key in PUBLISHED), "measured here"]
+        for row in summary["rows"]
+        if not row["raw"]
+    ]
+    header = ["", *(TITLES[key] for key in PUBLISHED), "source"]
+    theirs = []
+    for row in summary["published"]["rows"]:
+        given = row | ({"delta_cf_field": f"{row['delta_cf']} ?"} if "delta_cf" in row else {})
+        theirs.append([row["method"], *(given.get(key, MISSING) for key in PUBLISHED), row["source"]])
+    return [header, *ours, *theirs]
+
+
 def cells_of(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the scores of a row as text, by name, without those that it lacks."""
     return {key: number(row[key], key) for key in TITLES if row.get(key) is not None}
@@ -335,6 +370,7 @@ def span(ends: Sequence[float], key: str) -> str:
 def _statistics(photos: Sequence[Record], seed: int) -> Statistics:
     names = [*MEANS, LPIPS] if LPIPS in photos[0] else MEANS
     columns = {name: np.array([record[name] for record in photos]) for name in names}
+    columns |= {gap: np.abs(columns[cf] - columns[f"truth_{cf}"]) for gap, cf in PHOTO_GAPS.items()}
     statistics = resampled_means(columns, seed)
     # ΔCF is of the mean colorfulness, without a sign: too dull and too vivid are as wrong
     statistics |= {gap: np.abs(statistics[cf] - statistics[f"truth_{cf}"]) for gap, cf in GAPS.items()}

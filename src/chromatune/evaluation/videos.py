@@ -39,6 +39,7 @@ LEAST_CONFIDENCE = 0.5  # of flow; where it is less, there is an occlusion
 CDC_STEPS = (1, 2, 4)
 STRIP_FRAMES, STRIP_WIDTH_PX = 6, 240
 TRUTH, GRAY, FRAME_BY_FRAME, THROUGH_TIME = "truth", "gray", "frame by frame", "through time"
+SCORES = ("psnr", "cf", "warp", "flicker", "cdc")  # of `TimeScore.means`
 VIDEO_SUMMARY_FILE, VIDEO_TABLE_FILE, STRIP_FILE = "video.json", "video.md", "video.jpg"
 
 Colorizing = Callable[[int, Frame], np.ndarray]  # index and frame ⇒ (H, W, 3) uint8
@@ -224,13 +225,37 @@ def evaluate_video(
     return summary
 
 
+def mean_of_videos(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the summary of several videos: of each row the means over videos, each video with the same weight.
+
+    "delta_cf" is the difference of mean CFs, and "video_delta_cf" the mean of the videos' differences.
+    """
+    names = [row["name"] for row in summaries[0]["rows"]]
+    found = {name: [row for each in summaries for row in each["rows"] if row["name"] == name] for name in names}
+    means: dict[str, dict[str, float | None]] = {
+        name: {key: _mean([row[key] for row in rows if row[key] is not None]) for key in SCORES}
+        for name, rows in found.items()
+    }
+    each_off = {name: _mean([row["delta_cf"] for row in rows]) for name, rows in found.items()}
+    beside = {name: _beside_truth(row, means[TRUTH]) for name, row in means.items()}
+    return {
+        "videos": len(summaries),
+        "frames": sum(each["frames"] for each in summaries),
+        "shots": sum(each["shots"] for each in summaries),
+        "version": chromatune.__version__,
+        "rows": [{"name": name} | beside[name] | {"video_delta_cf": each_off[name]} for name in names],
+    }
+
+
 def video_table(summary: dict[str, Any]) -> list[list[str]]:
     """Return header and rows of a summary, as text."""
     header = ["row", "PSNR dB", "CF", "ΔCF", "warp error", "÷ truth", "flicker", "÷ truth", "CDC × 1000"]
-    lines = [header]
+    several = "videos" in summary
+    lines = [[*header, "ΔCF, by video"] if several else header]
     for row in summary["rows"]:
         fields = [row["psnr"], row["cf"], row["delta_cf"], row["warp"], row["warp_ratio"], row["flicker"]]
         fields += [row["flicker_ratio"], None if row["cdc"] is None else 1000 * row["cdc"]]
+        fields += [row["video_delta_cf"]] if several else []
         lines.append([row["name"], *("–" if each is None else f"{each:.2f}" for each in fields)])
     return lines
 
@@ -302,13 +327,23 @@ def _beside_truth(means: dict[str, float | None], truth: dict[str, float | None]
     return means | {"delta_cf": delta, "warp_ratio": ratio("warp"), "flicker_ratio": ratio("flicker")}
 
 
-def _write(out: Path, summary: dict[str, Any], strips: _Strips) -> None:
+def write_videos(out: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of several videos, and its table.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    _write(out, summary)
+
+
+def _write(out: Path, summary: dict[str, Any], strips: _Strips | None = None) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / VIDEO_SUMMARY_FILE, summary)
         atomic_write(out / VIDEO_TABLE_FILE, markdown_table(video_table(summary)).encode())
-        picture = strips.picture()
-        write_photo(out / STRIP_FILE, picture, Photo(picture[..., 0]), overwrite=True)
+        if strips is not None:
+            picture = strips.picture()
+            write_photo(out / STRIP_FILE, picture, Photo(picture[..., 0]), overwrite=True)
     except (OSError, PhotoError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{out}: cannot be written ({reason}); make room, or give another --out") from error
