@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeAlias
 
 import cv2
@@ -22,23 +21,13 @@ from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.checks import reason_of
 from chromatune.pipeline.colorizer_files import ColorizerFiles
 from chromatune.pipeline.colorizer_graph import Convention, TensorUse, pass_shapes, read_graph
-from chromatune.pipeline.model_files import MODELS_DIR, PHOTO_ENCODER, ModelInfo
+from chromatune.pipeline.model_files import ModelInfo
 from chromatune.pipeline.model_kinds import read_info
-from chromatune.pipeline.onnx_backend import (
-    FEATURES,
-    Graph,
-    features_of,
-    open_session,
-    provider_of,
-    rgb_pixels,
-    threads,
-)
-from chromatune.pipeline.onnx_checks import GRAPH_FILE
+from chromatune.pipeline.onnx_backend import Graph, open_session, provider_of, threads
+from chromatune.pipeline.shared_encoder import ENCODER_MULTIPLE_PX, shared_features
 
 Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name ⇒ the output with colors
 
-ENCODER_FILE = MODELS_DIR / "mini" / PHOTO_ENCODER / GRAPH_FILE
-ENCODER_MULTIPLE_PX = 32
 RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, as networks take and give them
 TRIAL_PX = 256  # side of the picture that a range is tried out with, where the network takes any
 MOST_APART = 0.12  # mean |luma - gray| of an answer that follows the gray; DeOldify's is 0.02, a wrong range's 0.3
@@ -73,15 +62,9 @@ class ColorizerBackend:
             warnings += (f"{self.info.name} takes {fixed[1]} × {fixed[0]} px alone; --size changes nothing in it",)
         return warnings
 
-    @cached_property
-    def _encoder(self) -> Graph:
-        return Graph(open_session(ENCODER_FILE, provider_of("cpu"), threads()))
-
     def features(self, grays: np.ndarray) -> Features | None:
         """Return the features of `mini`'s photo encoder; see `Backend.features`."""
-        names = [name for name in self._encoder.outputs if name.startswith(FEATURES.format(""))]
-        found = self._encoder.run({self._encoder.inputs[0]: rgb_pixels(grays)}, names)
-        return features_of(dict(zip(names, found, strict=True)))
+        return shared_features(grays)
 
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False

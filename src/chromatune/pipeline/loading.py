@@ -81,7 +81,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
         raise MissingExtraError(f"opening {name} by torch", "torch")
     import torch
 
-    chosen = _device(device)
+    chosen = torch_device(device)
     # bfloat16 is slower than float32 on most CPUs, and float16 is not exact enough there either.
     parts = load_parts(files, torch.float16 if chosen.type == "cuda" else torch.float32)
     if parts["unet"].config.in_channels != 8:
@@ -134,7 +134,12 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     return parts
 
 
-def _device(device: str | None) -> torch.device:
+def torch_device(device: str | None) -> torch.device:
+    """Return a device of torch; None stands for the best there is.
+
+    Raises:
+        ModelError: it is not there.
+    """
     import torch
 
     if device is None:

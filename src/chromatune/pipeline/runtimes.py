@@ -52,7 +52,11 @@ def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | No
     if runtime not in (None, *get_args(Runtime)):
         raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
     if files.is_checkpoint:
-        raise ModelError(f"{files.name}: checkpoints are not read yet; give an ONNX file")
+        if runtime == "onnx":
+            raise OptionsError(f"{files.name} is a checkpoint, which torch alone runs; leave out --runtime", "runtime")
+        from chromatune.pipeline.ddcolor_checkpoint import load_checkpoint_backend
+
+        return load_checkpoint_backend(files, device=device)
     if runtime == "torch":
         raise OptionsError(f"{files.name} is an ONNX graph, which torch does not run; leave out --runtime", "runtime")
     from chromatune.pipeline.colorizer_backend import load_graph_backend
