@@ -8,7 +8,6 @@ import runpy
 import warnings
 import zipfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,8 @@ PLAIN = ColorizeOptions(view="plain", smooth=0, own_color="replace", size_px=96)
 
 
 @pytest.fixture(scope="module")
-def ddcolor() -> Any:
+def ddcolor(colorizers_extra: None) -> Any:
     """DDColor-T with a short decoder and random weights that give colors."""
-    if find_spec("spandrel_extra_arches") is None:
-        pytest.skip("the extra colorizers is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # spandrel uses what torch deprecates
         from spandrel_extra_arches.architectures.DDColor import DDColor
@@ -45,19 +42,6 @@ def ddcolor() -> Any:
             network(torch.rand(2, 1, 64, 64).expand(2, 3, 64, 64))
         network.decoder.color_decoder.color_embed.layers[-1].weight *= 200
     return network.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torchvision_imports() -> Any:
-    """torchvision, which spandrel imports, needs two operators that a wheel for another torch does not bring."""
-    if hasattr(torch.ops.torchvision, "nms"):
-        yield
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield
-    del library
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,7 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
             _check_vocabulary(folder, file)
         elif part != "scheduler":
             file = "the folder"
-            for weights in _weight_files(folder):
+            for weights in weight_files(folder):
                 file = weights.name
                 read_header(weights)
     except ValidationError as error:
@@ -391,7 +391,7 @@ def stored_numbers(folder: Path) -> int:
     Raises:
         ValueError: they cannot be read, or say too little.
     """
-    entries = [entry for file in _weight_files(folder) for key, entry in read_header(file).items() if key[0:2] != "__"]
+    entries = [entry for file in weight_files(folder) for key, entry in read_header(file).items() if key[0:2] != "__"]
     try:
         return sum(math.prod(entry["shape"]) for entry in entries)
     except (KeyError, TypeError):
@@ -410,7 +410,7 @@ def _opened(path: Path) -> BinaryIO:
         raise ValueError(f"cannot be read ({error.strerror})") from None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a part; an index may name none but those in the folder.
 
     Raises:

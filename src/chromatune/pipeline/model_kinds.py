@@ -18,6 +18,7 @@ from chromatune.pipeline.colorizer_files import (
     find_colorizer,
     networks_in,
 )
+from chromatune.pipeline.edit_files import EditFiles, find_edit_model, read_edit_info
 from chromatune.pipeline.model_files import (
     INDEX_FILE,
     LORA_FILE,
@@ -25,6 +26,7 @@ from chromatune.pipeline.model_files import (
     ModelInfo,
     deciding_files,
     embedded,
+    find_folder,
     find_pipeline,
     read_pipeline_info,
 )
@@ -33,7 +35,7 @@ MODELS_VARIABLE = "CHROMATUNE_MODELS"  # a folder of the user's own models
 CHECKPOINT_SIZE_PX = 512  # DDColor was trained at 256 and 512; it is sharper at 512
 MOST_LISTED = 1000  # entries of the user's folder
 
-Files: TypeAlias = ModelFiles | ColorizerFiles
+Files: TypeAlias = ModelFiles | ColorizerFiles | EditFiles
 
 
 class Blend(NamedTuple):
@@ -48,8 +50,8 @@ def find_model(name: str) -> Files:
     """Return the files of the model `name`, fetched from the hub if need be; no weights are read.
 
     Args:
-        name: a model that ships with the package, a pipeline's folder or a LoRA's, a colorizer's file or its folder,
-            one in the user's own folder of models, or a name on the hub.
+        name: a model that ships with the package, a pipeline's folder or a LoRA's, an edit model's folder, a
+            colorizer's file or its folder, one in the user's own folder of models, or a name on the hub.
 
     Raises:
         ModelError: the name is unknown, or the model incomplete.
@@ -67,8 +69,10 @@ def find_model(name: str) -> Files:
     if path.is_dir():
         if _is_colorizer(path):
             return find_colorizer(name, path)
-        return find_pipeline(str(path) if path == _in_users_folder(name) else name)
-    return find_pipeline(name)
+        name = str(path) if path == _in_users_folder(name) else name
+    else:
+        path = find_folder(name)
+    return find_edit_model(name, path) or find_pipeline(name, path)
 
 
 def read_info(files: Files) -> ModelInfo:
@@ -79,6 +83,8 @@ def read_info(files: Files) -> ModelInfo:
     """
     if isinstance(files, ModelFiles):
         return read_pipeline_info(files)
+    if isinstance(files, EditFiles):
+        return read_edit_info(files)
     declared = files.declared
     if files.is_checkpoint:
         size_px, family = declared.size_px or CHECKPOINT_SIZE_PX, declared.family or "DDColor"
@@ -124,6 +130,8 @@ def weights_hash(name: str) -> str:
         folders = (files.pipeline_folder, *files.loras)
         found = [path for folder in folders for path in deciding_files(folder)]
         return files_digest(found, name)
+    if isinstance(files, EditFiles):
+        return files_digest(files.deciding(), name)
     return files_digest(_colorizer_parts(files), name)
 
 

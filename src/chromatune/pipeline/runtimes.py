@@ -11,6 +11,7 @@ from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
 from chromatune.pipeline.colorizer_files import ColorizerFiles
+from chromatune.pipeline.edit_files import EditFiles
 from chromatune.pipeline.model_files import ModelFiles, has_torch
 from chromatune.pipeline.model_kinds import find_model
 from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
@@ -23,7 +24,7 @@ MOST_WORKERS = 8
 
 
 def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
-    """Load the backend of a model: a pipeline, a LoRA, or anyone's colorizer.
+    """Load the backend of a model: a pipeline, a LoRA, an edit model, or anyone's colorizer.
 
     Args:
         model: see `model_kinds.find_model`.
@@ -40,6 +41,8 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
     files = find_model(model)
     if isinstance(files, ColorizerFiles):
         return _load_colorizer(files, device, runtime, workers)
+    if isinstance(files, EditFiles):
+        return _load_edit_model(files, device, runtime)
     if choose_runtime(files, device, runtime) == "onnx":
         return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
     from chromatune.pipeline.loading import load_pipeline
@@ -62,6 +65,16 @@ def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | No
     from chromatune.pipeline.colorizer_backend import load_graph_backend
 
     return load_graph_backend(files, device=device or "cpu", workers=workers)
+
+
+def _load_edit_model(files: EditFiles, device: str | None, runtime: str | None) -> Backend:
+    if runtime not in (None, *get_args(Runtime)):
+        raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
+    if runtime == "onnx":
+        raise OptionsError(f"{files.name} is an edit model, which torch alone runs; leave out --runtime", "runtime")
+    from chromatune.pipeline.edit_backend import load_edit_backend
+
+    return load_edit_backend(files, device=device)
 
 
 def usual_workers() -> int:
