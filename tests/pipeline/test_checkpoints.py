@@ -20,6 +20,7 @@ from skimage.color import lab2rgb, rgb2lab
 from chromatune import ColorizeOptions, Colorizer, color
 from chromatune.errors import MissingExtraError, ModelError, OptionsError
 from chromatune.pipeline import ddcolor_checkpoint
+from chromatune.pipeline.colorizer_backend import ColorizerBackend
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ColorizeOptions(view="plain", smooth=0, own_color="replace", size_px=96)
@@ -89,13 +90,13 @@ def test_hints_compare_photos_by_the_encoder_that_ships(checkpoints: dict[str, P
 def test_an_exported_graph_gives_the_checkpoints_pixels(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "export_ddcolor.py"))
     script["export_ddcolor"](checkpoints["pth"], tmp_path / "ddcolor.onnx")
+    both = [Colorizer.load(str(path), device="cpu") for path in (checkpoints["pth"], tmp_path / "ddcolor.onnx")]
     for shape in ((96, 128), (200, 150)):
-        first, second = (
-            Colorizer.load(str(path), device="cpu").colorize(photo(*shape), PLAIN)
-            for path in (checkpoints["pth"], tmp_path / "ddcolor.onnx")
-        )
+        first, second = (each.colorize(photo(*shape), PLAIN) for each in both)
         assert np.abs(first.rgb.astype(int) - second.rgb).max() <= 1
         assert np.ptp(first.rgb, axis=-1).max() > 10
+    work = [each.backend.work(96, 128) for each in both if isinstance(each.backend, ColorizerBackend)]
+    assert work[0][1] == pytest.approx(work[1][1], rel=0.05)
 
 
 class _Evil:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from chromatune.cli.colorize import Device, KeepTimes, Library, MaxMegapixels, Model, Quiet, Strict
+from chromatune.cli.colorize import Blend, Device, KeepTimes, Library, MaxMegapixels, Model, Quiet, Strict, blended
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, format_duration, note_own_results, photo_rate, print_line, print_table
 from chromatune.errors import MissingExtraError, OptionsError, count_of, shown
@@ -34,6 +34,7 @@ def batch_command(
         str, typer.Argument(metavar="DEST", help="Folder for the results, in the same subfolders, made if missing.")
     ],
     model: Model = "mini",
+    blend: Blend = None,
     options: ColorizeOptions,
     workers: Annotated[
         int | None,
@@ -113,7 +114,7 @@ def batch_command(
         source=open_store(source),
         destination=open_store(destination),
         layers=None if hints_dir is None else open_store(hints_dir),
-        model=model,
+        model=blended(model, blend),
         options=options,
         device=device,
         runtime=runtime,

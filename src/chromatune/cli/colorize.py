@@ -25,7 +25,19 @@ MOST_EXISTING = 3  # results that exist and get a line each
 
 
 Model = Annotated[
-    str, typer.Option(help="A name that `chromatune models` lists, an InstructPix2Pix folder, or a hub name.")
+    str,
+    typer.Option(
+        help="A name that `chromatune models` lists, a colorizer's file such as ddcolor.onnx, an InstructPix2Pix "
+        "folder, or a hub name."
+    ),
+]
+Blend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL:SHARE",
+        help="Mix in another model's colors, such as mini:0.3; the same as --model MODEL+MODEL:SHARE.",
+        show_default="none",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 Out = Annotated[
@@ -118,6 +130,7 @@ def colorize_command(
     ],
     out: Out = None,
     model: Model = "mini",
+    blend: Blend = None,
     options: ColorizeOptions,
     hints: HintLayer = None,
     hint: HintPoints = None,
@@ -157,7 +170,7 @@ def colorize_command(
     events = colorize_photos(
         jobs,
         each,
-        model,
+        blended(model, blend),
         device=device,
         runtime=runtime,
         batch_size=batch_size,
@@ -171,6 +184,26 @@ def colorize_command(
         like=read_references(like or (), options),
     )
     return _print_events(events, len(jobs), quiet, skip_existing)
+
+
+def blended(model: str, blend: str | None) -> str:
+    """Return a model's name with another one's share of its colors, see `Blend`.
+
+    Raises:
+        OptionsError: it is no name with a share.
+    """
+    if blend is None:
+        return model
+    name, _, share = blend.rpartition(":")
+    try:
+        amount = float(share)
+    except ValueError:
+        amount = -1.0
+    if not name or not 0 <= amount <= 1:
+        raise OptionsError(
+            f"--blend {shown(blend)}: accepted is MODEL:SHARE with a share from 0 to 1, such as mini:0.3"
+        )
+    return f"{model}+{name}:{amount:.4f}"
 
 
 def _hints(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.colorize import Device, Library, Like, Model, Quiet, read_references
+from chromatune.cli.colorize import Blend, Device, Library, Like, Model, Quiet, blended, read_references
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, print_line, stages
 from chromatune.errors import count_of
@@ -68,6 +68,7 @@ def video_command(
         str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
     ],
     model: Model = "mini",
+    blend: Blend = None,
     options: ColorizeOptions,
     hint: FrameHints = None,
     hints_dir: HintsDir = None,
@@ -95,7 +96,7 @@ def video_command(
     opened = open_video(video, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
     video_options = VideoOptions(
         out=Path(out),
-        model=model,
+        model=blended(model, blend),
         colorize_options=options,
         hints=_hints(hint or (), hints_dir),
         like=read_references(like, options) if like else (),

@@ -17,6 +17,7 @@ from .luminance import relative_chroma as relative_chroma
 from .luminance import rgb_of_lab as rgb_of_lab
 from .luminance import smooth_chroma as smooth_chroma
 from .luminance import vivid as vivid
+from .luminance import with_chroma as with_chroma
 from .negatives import looks_negative as looks_negative
 from .recomposition import recompose as recompose
 from .recomposition import resize as resize

@@ -82,6 +82,21 @@ def chroma_of(rgb: np.ndarray) -> np.ndarray:
     return np.stack([(rgb[..., 2] - gray) / CB_SCALE, (rgb[..., 0] - gray) / CR_SCALE], axis=-1).astype(np.float32)
 
 
+def with_chroma(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Return the color of a luma and a chroma, the inverse of `chroma_of`; outside of 0..1 where sRGB has none.
+
+    Args:
+        gray: (h, w) float, luma 0..1.
+        chroma: (h, w, 2) float, (Cb, Cr).
+
+    Returns:
+        (h, w, 3) float32, sRGB.
+    """
+    blue, red = CB_SCALE * chroma[..., 0], CR_SCALE * chroma[..., 1]
+    green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue
+    return np.asarray(gray[..., None] + np.stack([red, green, blue], axis=-1), np.float32)
+
+
 def vivid(chroma: np.ndarray, amount: float) -> np.ndarray:
     """Strengthen chroma without a change of hue: its length r becomes r · (1 + amount · `FAINT_GAIN` · b(r) · h).
 

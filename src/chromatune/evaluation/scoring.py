@@ -33,7 +33,7 @@ from chromatune.files import LineFile, prefetch
 from chromatune.hints import HintedChroma, Hints
 from chromatune.images import Photo
 from chromatune.options import Advance, ColorizeOptions, make_options
-from chromatune.pipeline import has_torch
+from chromatune.pipeline import ColorizerBackend, ModelFiles, find_model, has_torch
 
 WORKERS = 2  # threads; metrics leave Python's lock for most of their time
 AHEAD = 8  # photos prepared before, and scored after, the one in hand
@@ -319,9 +319,14 @@ def count_work(colorizer: Colorizer, options: ColorizeOptions, size_px: int) -> 
         parameters: of U-Net, VAE, text encoder and, where there is one, photo encoder.
         unet_evaluations: photos that passed the U-Net: steps times guidance branches.
         gflops: multiplications and additions of matrix products, convolutions and attention, in 1e9, prompt included.
-        All None where torch, which counts them, is not installed.
+        All None where torch, which counts them, is not installed, or for a model of another kind; of a colorizer's
+        graph its own parameters and operations.
     """
-    if not has_torch():
+    if isinstance(colorizer.backend, ColorizerBackend):
+        parameters, operations = colorizer.backend.work(*colorizer.small_size(size_px, size_px, options.size_px))
+        gflops = None if operations is None else operations / 1e9
+        return {"parameters": parameters, "unet_evaluations": None, "gflops": gflops}
+    if not has_torch() or not isinstance(find_model(colorizer.info.name), ModelFiles):
         return dict.fromkeys(REPEATABLE)
     from torch.utils.flop_counter import FlopCounterMode
 

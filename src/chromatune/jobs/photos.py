@@ -254,7 +254,7 @@ def colorize_photos(
         like: photos in color whose colors are used where they show the same.
 
     Raises:
-        OptionsError: there are references, and the model has no photo encoder.
+        OptionsError: there are references, and the model has no photo encoder; or the model makes no variants.
         ModelError: the model cannot be loaded, or gives no numbers; events that are known by then come first.
         PhotoError: the folder of the first result cannot be made.
     """
@@ -281,6 +281,8 @@ def colorize_photos(
             return
         _make_folder(first.path)  # before time is spent on what goes there
         colorizer, workers = _load(model, device, runtime, len(possible))
+        for each in options:  # before the first variant is written
+            colorizer.info.resolve(each)
         references = tuple(colorizer.reference(photo) for photo in like)
         writer = Writer(colorizer, options, references, overwrite, standard_output, keep_times)
         workers = 0 if alone else workers

@@ -1,6 +1,7 @@
 """Models: a diffusers InstructPix2Pix pipeline folder, opened, checked, run and written.
 
-model_files.py    a name ⇒ files, and what is known of the model; reads no weights, imports no torch
+model_kinds.py    a name ⇒ which kind of model, its files, and what is known of it
+model_files.py    files of pipelines; reads no weights, imports no torch
 checks.py         untrusted files and settings, checked before any class is built
 onnx_checks.py    the same of ONNX graphs, and whether they fit each other
 onnx_operators.py operators that a graph may have: the sizes of what each makes, and what it takes
@@ -10,6 +11,10 @@ instructions.py   instructions in any words ⇒ those that a model was taught; w
 truncation.py     prompts ⇒ tokens without torch, and warnings of what is cut off
 backend.py        what every backend offers: gray photos ⇒ small RGB
 onnx_backend.py   graphs ⇒ a backend by ONNX Runtime
+colorizer_files.py    anyone's colorizer: its network's file, and the description beside it
+colorizer_graph.py    its ONNX graph ⇒ what it takes and gives, in which units
+colorizer_backend.py  its network ⇒ a backend
+blend.py          two backends as one
 runtimes.py       which library runs a model, and the backend that it opens
 loading.py        files ⇒ parts ⇒ Pipeline, the one frozen object that the rest of the package uses
 text.py           prompts ⇒ embeddings

@@ -3,6 +3,10 @@ from .backend import BackendOutput as BackendOutput
 from .backend import Features as Features
 from .checks import read_header as read_header
 from .checks import read_json as read_json
+from .colorizer_backend import ColorizerBackend as ColorizerBackend
+from .colorizer_backend import trial_photo as trial_photo
+from .colorizer_files import ColorizerFiles as ColorizerFiles
+from .colorizer_files import write_description as write_description
 from .instructions import knows as knows
 from .latents import decode as decode
 from .latents import decode_latents as decode_latents
@@ -19,6 +23,7 @@ from .loading import quiet_libraries as quiet_libraries
 from .model_files import HUB_NAME as HUB_NAME
 from .model_files import MODELS_DIR as MODELS_DIR
 from .model_files import PHOTO_ENCODER as PHOTO_ENCODER
+from .model_files import ModelFiles as ModelFiles
 from .model_files import ModelInfo as ModelInfo
 from .model_files import find_pipeline as find_pipeline
 from .model_files import has_torch as has_torch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -27,9 +28,12 @@ from chromatune.pipeline.onnx_backend import Graph, open_session, provider_of, t
 from chromatune.pipeline.shared_encoder import ENCODER_MULTIPLE_PX, shared_features
 
 Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name ⇒ the output with colors
+Work: TypeAlias = tuple[int | None, int | None]  # parameters; operations, two for a multiplication and its addition
 
 RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, as networks take and give them
-TRIAL_PX = 256  # side of the picture that a range is tried out with, where the network takes any
+TRIAL_FILE = Path(__file__).with_name("trial.jpg")
+TRIAL_PX = 256  # side at which a range is tried out, where the network takes any
+RAMP_PX = 48
 MOST_APART = 0.12  # mean |luma - gray| of an answer that follows the gray; DeOldify's is 0.02, a wrong range's 0.3
 LEAST_AB = 2.0  # CIELAB units; an answer to the trial's picture without any larger a or b is in other units
 NORMALIZED_UNIT = 110.0  # of a and b from -1 to 1, in all networks that are known
@@ -42,15 +46,30 @@ class ColorizerBackend:
     batches = False  # most graphs take one photo
 
     def __init__(
-        self, info: ModelInfo, network: Network, convention: Convention, *, runtime: str, concurrent: bool = True
+        self,
+        info: ModelInfo,
+        network: Network,
+        convention: Convention,
+        *,
+        runtime: str,
+        concurrent: bool = True,
+        work: Callable[[int, int], Work] = lambda height_px, width_px: (None, None),
     ) -> None:
         """Hold a network, and try out what is unknown of its ranges.
+
+        Args:
+            info: what is known of it.
+            network: runs it.
+            convention: how it is used.
+            runtime: the library that runs it.
+            concurrent: see `Backend.concurrent`.
+            work: parameters and operations of a pass of a height and width.
 
         Raises:
             ModelError: in no range does its answer follow the gray, or it cannot be run.
         """
         self.info, self.runtime, self.concurrent = info, runtime, concurrent
-        self._network = network
+        self._network, self._work = network, work
         self.convention = self._tried(convention)
         own = 1 if convention.fixed_px else convention.multiple_px  # a fixed size is reached by resizing
         self.multiple_px = math.lcm(own, ENCODER_MULTIPLE_PX)
@@ -61,6 +80,10 @@ class ColorizerBackend:
         if (fixed := self.convention.fixed_px) and options.size_px != self.info.size_px:
             warnings += (f"{self.info.name} takes {fixed[1]} × {fixed[0]} px alone; --size changes nothing in it",)
         return warnings
+
+    def work(self, height_px: int, width_px: int) -> Work:
+        """Return parameters and operations of a pass for a photo of that size; None where they are unknown."""
+        return self._work(*(self.convention.fixed_px or (height_px, width_px)))
 
     def features(self, grays: np.ndarray) -> Features | None:
         """Return the features of `mini`'s photo encoder; see `Backend.features`."""
@@ -138,8 +161,8 @@ class ColorizerBackend:
                 # Where the output's range is declared, `_given` has applied it
                 rgb = answer if convention.output.known else (answer - low) / (high - low)
                 apart = float(np.abs(np.clip(color.luma(rgb), -1, 2) - gray).mean())
-                trials.append(_Trial(apart, (black, white), (low, high)))
-        best = min(trials, key=lambda trial: trial.apart if math.isfinite(trial.apart) else math.inf)
+                trials.append(_Trial(apart if math.isfinite(apart) else math.inf, (black, white), (low, high)))
+        best = min(trials, key=lambda trial: trial.apart)
         if not best.apart <= MOST_APART:
             raise ModelError(
                 f"{self.info.name} gives no picture of the photo in any range that is known (its luma is "
@@ -183,6 +206,7 @@ def load_graph_backend(files: ColorizerFiles, *, device: str = "cpu", workers: i
         opened.convention,
         runtime="onnx",
         concurrent=device == "cpu",
+        work=lambda height, width: (opened.parameters, opened.operations(height, width)),
     )
 
 
@@ -203,10 +227,15 @@ def _ranges(use: TensorUse) -> Sequence[tuple[float, float]]:
     return ((use.black, use.white),) if use.known else RANGES
 
 
+def trial_photo() -> np.ndarray:
+    """Return the photo that networks are tried with: (256, 256) uint8, luma; see NOTICE for where it is from."""
+    found = cv2.imdecode(np.frombuffer(TRIAL_FILE.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert found is not None
+    return np.asarray(found)
+
+
 def _trial_picture() -> np.ndarray:
-    """Return a drawn picture as (256, 256) float32 luma 0..1: a ramp, and under it soft shapes and edges."""
-    down, across = np.mgrid[0:TRIAL_PX, 0:TRIAL_PX].astype(np.float32) / TRIAL_PX
-    shapes = 0.45 + 0.25 * np.sin(9 * down + 4 * across) + 0.15 * np.cos(23 * across * down)
-    shapes[(down - 0.65) ** 2 + (across - 0.3) ** 2 < 0.03] += 0.25
-    shapes[np.abs(across - 0.75) + np.abs(down - 0.7) < 0.12] -= 0.3
-    return np.clip(np.where(down < 0.35, across, shapes), 0, 1).astype(np.float32)
+    """Return that photo over a ramp, which has every tone: (256, 256) float32 luma 0..1."""
+    picture = trial_photo().astype(np.float32) / 255
+    picture[-RAMP_PX:] = np.linspace(0, 1, picture.shape[1], dtype=np.float32)
+    return picture

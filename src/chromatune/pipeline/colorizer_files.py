@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chromatune.errors import ModelError, printable, shown
-from chromatune.files import open_regular
+from chromatune.files import atomic_write, open_regular
 from chromatune.options import first_problem
 from chromatune.pipeline.checks import read_json
 
@@ -105,6 +105,11 @@ class ColorizerFiles:
     declared: ColorizerDescription
 
     @property
+    def description_file(self) -> Path:
+        """Where its description is, whether or not it exists."""
+        return self.path / DESCRIPTION_FILE if self.path.is_dir() else description_of(self.path)
+
+    @property
     def is_checkpoint(self) -> bool:
         """Whether it holds the weights of a class in Python, and not a graph."""
         return self.network.suffix.lower() in CHECKPOINT_SUFFIXES
@@ -164,6 +169,15 @@ def read_description(path: Path) -> ColorizerDescription:
         return ColorizerDescription.model_validate(read_json(path))
     except ValidationError as error:
         raise ValueError(f"has {first_problem(error)}") from None
+
+
+def write_description(path: Path, description: ColorizerDescription) -> None:
+    """Write a description, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    atomic_write(path, description.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n")
 
 
 def files_digest(files: Iterable[Path], name: str) -> str:

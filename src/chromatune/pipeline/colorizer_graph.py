@@ -92,6 +92,22 @@ class Convention:
     family: str
     found: tuple[str, ...] = ()
 
+    def described(self, declared: ColorizerDescription) -> ColorizerDescription:
+        """Return a description that says all of it, with what `declared` says beside."""
+        taken, given = self.input, self.output
+        pictures = {"black": given.black, "white": given.white} if given.kind == "rgb" else {"unit": 1 / given.white}
+        about = declared.model_dump(include={"network", "family", "description", "license"})
+        side = {} if self.fixed_px else {"size_px": self.size_px, "multiple_px": self.multiple_px}
+        ranges = {"black": taken.black, "white": taken.white, "mean": self.mean, "std": self.std}
+        return ColorizerDescription.model_validate(
+            {
+                **about,
+                **side,
+                "input": {"name": taken.name, "kind": taken.kind, "layout": taken.layout, **ranges},
+                "output": {"name": given.name, "kind": given.kind, "layout": given.layout, **pictures},
+            }
+        )
+
 
 @dataclass(frozen=True)
 class OpenedGraph:
@@ -100,6 +116,8 @@ class OpenedGraph:
     convention: Convention
     admit: Callable[..., None]  # takes (name, sizes) of each input; raises ValueError where a pass takes too much
     weights: tuple[Path, ...]  # files beside it that it reads
+    parameters: int
+    operations: Callable[[int, int], int]  # of a pass, by height and width; see `GraphBudget.operations`
 
 
 def read_graph(files: ColorizerFiles) -> OpenedGraph:
@@ -129,7 +147,13 @@ def _read(files: ColorizerFiles, size: int, changed_ns: int) -> OpenedGraph:
     budget.check(pass_shapes(convention, *side), side[0] * side[1])
     beside = {entry.value for each in graph.initializer for entry in each.external_data if entry.key == "location"}
     weights = tuple(folder / name for name in sorted(beside))
-    return OpenedGraph(convention, lru_cache(MOST_SIZES_KEPT)(partial(_admit, budget, convention)), weights)
+    return OpenedGraph(
+        convention,
+        lru_cache(MOST_SIZES_KEPT)(partial(_admit, budget, convention)),
+        weights,
+        budget.parameters,
+        lambda height, width: budget.operations(pass_shapes(convention, height, width), height * width),
+    )
 
 
 def weights_of(files: ColorizerFiles) -> tuple[Path, ...]:

@@ -64,7 +64,8 @@ def load_checkpoint_backend(files: ColorizerFiles, *, device: str | None = None)
         family=info.family,
         found=("its weights are DDColor's, which takes the gray as RGB 0 to 1 and gives a and b",),
     )
-    return ColorizerBackend(info, _Turns(network.to(chosen), chosen), convention, runtime="torch", concurrent=False)
+    opened = _Turns(network.to(chosen), chosen)
+    return ColorizerBackend(info, opened, convention, runtime="torch", concurrent=False, work=opened.work)
 
 
 def open_ddcolor(files: ColorizerFiles) -> nn.Module:
@@ -96,6 +97,14 @@ class _Turns:
         (pixels,) = arrays.values()  # (1, 3, h, w) 0..1
         with self._turn, torch.inference_mode():
             return self._network(torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)).cpu().numpy()
+
+    def work(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Return the number of parameters, and of operations of a pass."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counted:
+            self({"input": np.zeros((1, 3, height_px, width_px), np.float32)})
+        return sum(each.numel() for each in self._network.parameters()), counted.get_total_flops()
 
 
 def _build(weights: Weights) -> nn.Module:

@@ -75,7 +75,7 @@ class ModelInfo:
     # That it was taught, where it knows no others; None: it gets instructions as they are
     words: Annotated[tuple[TaughtWord, ...], Field(min_length=1, max_length=MOST_WORDS)] | None = None
     follows: frozenset[str] = frozenset(INSTRUCTIONS)  # names of `INSTRUCTIONS`
-    family: str = ""  # such as "DDColor"; empty for InstructPix2Pix
+    family: str = ""  # such as "InstructPix2Pix" or "DDColor"
     license: Annotated[str, Field(max_length=200)] = ""  # of the weights, as far as its files say
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
@@ -197,7 +197,9 @@ def read_pipeline_info(files: ModelFiles) -> ModelInfo:
     native = unet.get("sample_size") or 64
     native_px = 8 * native if isinstance(native, int) else native
     values: dict[str, Any] = {"size_px": native_px, "description": str(files.path)} | STOCK_DEFAULTS | known
-    values |= {"name": files.name, "path": files.path}
+    values |= {"name": files.name, "path": files.path, "family": "InstructPix2Pix"}
+    if ships_with_package(files.path):
+        values["license"] = "Apache-2.0"
     try:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
@@ -259,9 +261,11 @@ def find_folder(name: str) -> Path:
         return Path(name).expanduser()
     if HUB_NAME.fullmatch(name):
         return _fetch(name)
+    if Path(name).expanduser().exists():
+        raise ModelError(f"{name} is a colorizer's file; only pipelines, which are folders, are trained and exported")
     raise ModelError(
-        f"unknown model {shown(name)}; accepted: {', '.join(shipped)}, a diffusers InstructPix2Pix folder, "
-        "or a hub name such as timbrooks/instruct-pix2pix"
+        f"unknown model {shown(name)}; accepted: {', '.join(shipped)}, a colorizer's ONNX file, a diffusers "
+        "InstructPix2Pix folder, or a hub name such as timbrooks/instruct-pix2pix"
     )
 
 

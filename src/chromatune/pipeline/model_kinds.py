@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from chromatune.errors import ModelError
 from chromatune.pipeline.colorizer_files import (
     DESCRIPTION_FILE,
     NETWORK_SUFFIXES,
     ColorizerFiles,
-    description_of,
     files_digest,
     find_colorizer,
     networks_in,
@@ -35,15 +36,22 @@ MODELS_VARIABLE = "CHROMATUNE_MODELS"  # a folder of the user's own models
 CHECKPOINT_SIZE_PX = 512  # DDColor was trained at 256 and 512; it is sharper at 512
 MOST_LISTED = 1000  # entries of the user's folder
 
-Files: TypeAlias = ModelFiles | ColorizerFiles | EditFiles
+BLEND = re.compile(
+    r"(?P<first>.+)\+(?P<second>.+):(?P<share>[01](?:\.[0-9]{1,4})?|\.[0-9]{1,4})"
+)  # such as ddcolor.onnx+mini:0.3
 
 
-class Blend(NamedTuple):
-    """Two models whose colors are mixed."""
+@dataclass(frozen=True)
+class BlendFiles:
+    """Where two models are whose colors are mixed."""
 
-    first: str
-    second: str
+    name: str
+    first: ModelFiles | ColorizerFiles | EditFiles
+    second: ModelFiles | ColorizerFiles | EditFiles
     share: float  # of the second, 0..1
+
+
+Files: TypeAlias = ModelFiles | ColorizerFiles | EditFiles | BlendFiles
 
 
 def find_model(name: str) -> Files:
@@ -51,7 +59,8 @@ def find_model(name: str) -> Files:
 
     Args:
         name: a model that ships with the package, a pipeline's folder or a LoRA's, an edit model's folder, a
-            colorizer's file or its folder, one in the user's own folder of models, or a name on the hub.
+            colorizer's file or its folder, one in the user's own folder of models, or a name on the hub. A+B:0.3 is
+            the model A with three tenths of B's colors.
 
     Raises:
         ModelError: the name is unknown, or the model incomplete.
@@ -60,6 +69,13 @@ def find_model(name: str) -> Files:
     if name in embedded():
         return find_pipeline(name)
     path = Path(name).expanduser()
+    if not path.exists() and (blend := BLEND.fullmatch(name)):
+        first, second = find_model(blend["first"]), find_model(blend["second"])
+        if not 0 <= float(blend["share"]) <= 1:
+            raise ModelError(f"{name}: a share is from 0 to 1")
+        if isinstance(first, BlendFiles) or isinstance(second, BlendFiles):
+            raise ModelError(f"{name} blends more than two models; give two")
+        return BlendFiles(name, first, second, float(blend["share"]))
     if not path.exists() and (own := _in_users_folder(name)) is not None:
         path = own
     if path.suffix.lower() in NETWORK_SUFFIXES and not path.is_dir():
@@ -85,6 +101,8 @@ def read_info(files: Files) -> ModelInfo:
         return read_pipeline_info(files)
     if isinstance(files, EditFiles):
         return read_edit_info(files)
+    if isinstance(files, BlendFiles):
+        return blended_info(files.name, read_info(files.first), read_info(files.second))
     declared = files.declared
     if files.is_checkpoint:
         size_px, family = declared.size_px or CHECKPOINT_SIZE_PX, declared.family or "DDColor"
@@ -110,6 +128,22 @@ def read_info(files: Files) -> ModelInfo:
     )
 
 
+def blended_info(name: str, first: ModelInfo, second: ModelInfo) -> ModelInfo:
+    """Return what is known of two models as one: instructions are those of the one that follows them."""
+    lead = first if first.follows else second
+    return dataclasses.replace(
+        lead,
+        name=name,
+        path=first.path,
+        description=f"{first.name} with colors of {second.name}",
+        size_px=max(first.size_px, second.size_px),
+        vivid=0.0,  # each part has its own
+        follows=first.follows | second.follows,
+        family=" + ".join(filter(None, (first.family, second.family))),
+        license=" + ".join(dict.fromkeys(filter(None, (first.license, second.license)))),
+    )
+
+
 def model_info(name: str) -> ModelInfo:
     """Return what is known of the model `name` (see `find_model`) before its weights are read.
 
@@ -125,14 +159,7 @@ def weights_hash(name: str) -> str:
     Raises:
         ModelError: the model is unknown, or one of its files cannot be read.
     """
-    files = find_model(name)
-    if isinstance(files, ModelFiles):
-        folders = (files.pipeline_folder, *files.loras)
-        found = [path for folder in folders for path in deciding_files(folder)]
-        return files_digest(found, name)
-    if isinstance(files, EditFiles):
-        return files_digest(files.deciding(), name)
-    return files_digest(_colorizer_parts(files), name)
+    return files_digest(_parts(find_model(name)), name)
 
 
 def available_models() -> list[ModelInfo]:
@@ -188,13 +215,23 @@ def _in_users_folder(name: str) -> Path | None:
     return None
 
 
-def _colorizer_parts(files: ColorizerFiles) -> Iterator[Path]:
-    """Yield the files that decide a colorizer's pixels: its network, what that reads, and its description."""
+def _parts(files: Files) -> Iterator[Path]:
+    """Yield the files that decide a model's pixels."""
+    if isinstance(files, BlendFiles):  # the share is in the name
+        yield from _parts(files.first)
+        yield from _parts(files.second)
+        return
+    if isinstance(files, ModelFiles):
+        for folder in (files.pipeline_folder, *files.loras):
+            yield from deciding_files(folder)
+        return
+    if isinstance(files, EditFiles):
+        yield from files.deciding()
+        return
     yield files.network
     if not files.is_checkpoint:
         from chromatune.pipeline.colorizer_graph import weights_of
 
         yield from weights_of(files)
-    description = files.path / DESCRIPTION_FILE if files.path.is_dir() else description_of(files.path)
-    if description.exists():
-        yield description
+    if files.description_file.exists():
+        yield files.description_file

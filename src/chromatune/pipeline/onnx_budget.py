@@ -19,7 +19,10 @@ from chromatune.files import open_regular
 from chromatune.pipeline.model_files import PHOTO_ENCODER
 from chromatune.pipeline.onnx_checks import GRAPH_FILE, check_onnx, residuals_of
 from chromatune.pipeline.onnx_operators import (
+    BOOL,
     FLOAT,
+    INT32,
+    INT64,
     ITEM_BYTES,
     MOST_VALUES,
     NUMPY_TYPES,
@@ -113,6 +116,18 @@ class GraphBudget:
         Raises:
             ValueError: it takes more than a part of a model does; the text says what.
         """
+        return self._follow_pass(shapes, pixels)[0]
+
+    def operations(self, shapes: Mapping[str, Dims], pixels: int) -> int:
+        """Return the operations of a pass: a multiplication and its addition are two. See `check`."""
+        return self._follow_pass(shapes, pixels)[1]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers of floating point it stores, or of 8 bits in their place."""
+        return sum(each.length for each in self._constants.values() if each.type not in (INT32, INT64, BOOL))
+
+    def _follow_pass(self, shapes: Mapping[str, Dims], pixels: int) -> tuple[dict[str, Dims], int]:
         known = self._constants | {
             name: Sized(dims, self.inputs[name].elem or FLOAT) for name, dims in shapes.items() if name in self.inputs
         }
@@ -128,7 +143,7 @@ class GraphBudget:
                 raise ValueError(f"takes {operations / GIGA:.0f} G operations and more in a pass, at {node.op}")
             held += sum(known[name].bytes for name in node.outputs if name)
             held -= sum(known[name].bytes for name in ends)
-        return {name: known[name].dims for name in self._outputs}
+        return {name: known[name].dims for name in self._outputs}, operations
 
     def declared(self, name: str, dims: Dims) -> Dims:
         """Return the sizes of an input as the graph declares them, and as given where it does not say."""

@@ -13,7 +13,7 @@ from chromatune.pipeline.backend import Backend
 from chromatune.pipeline.colorizer_files import ColorizerFiles
 from chromatune.pipeline.edit_files import EditFiles
 from chromatune.pipeline.model_files import ModelFiles, has_torch
-from chromatune.pipeline.model_kinds import find_model
+from chromatune.pipeline.model_kinds import BlendFiles, Files, find_model
 from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
 from chromatune.pipeline.onnx_checks import GRAPH_FILE
 from chromatune.pipeline.schedules import make_schedule
@@ -39,6 +39,15 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
         OptionsError: there is no such runtime.
     """
     files = find_model(model)
+    return _load(files, device, runtime, workers)
+
+
+def _load(files: Files, device: str | None, runtime: str | None, workers: int) -> Backend:
+    if isinstance(files, BlendFiles):
+        from chromatune.pipeline.blend import BlendedBackend
+
+        first, second = (_load(each, device, runtime, workers) for each in (files.first, files.second))
+        return BlendedBackend(files.name, first, second, files.share)
     if isinstance(files, ColorizerFiles):
         return _load_colorizer(files, device, runtime, workers)
     if isinstance(files, EditFiles):
@@ -48,7 +57,7 @@ def load_backend(model: str, *, device: str | None = None, runtime: str | None =
     from chromatune.pipeline.loading import load_pipeline
     from chromatune.pipeline.torch_backend import TorchBackend  # it imports torch
 
-    return TorchBackend(load_pipeline(model, device=device))
+    return TorchBackend(load_pipeline(files.name, device=device))
 
 
 def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | None, workers: int) -> Backend:

@@ -24,7 +24,7 @@ from chromatune.files import atomic_write
 from chromatune.options import first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
 from chromatune.pipeline.model_files import TRAINING_DATA_FILE, ModelFiles, find_pipeline, is_embedded
-from chromatune.pipeline.model_kinds import find_model
+from chromatune.pipeline.model_kinds import BlendFiles, find_model
 
 PHOTO_DIGITS = 12  # among 20,000 photos trained on, one of a thousand others is mistaken once in ten million times
 LONGEST_NAME = 200
@@ -144,6 +144,9 @@ def read_training_data(name: str) -> tuple[TrainingSet, ...]:
         ModelError: the model is unknown, or its list is damaged.
     """
     files = find_model(name)
+    if isinstance(files, BlendFiles):
+        both = (read_training_data(each.name) for each in (files.first, files.second))
+        return tuple(dict.fromkeys(each for sets in both for each in sets))
     if not isinstance(files, ModelFiles):
         return ()
     folders = (files.pipeline_folder, *files.loras)
