@@ -281,8 +281,13 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
     return library, given[1]
 
 
-def check_files(name: str, folder: Path) -> None:
+def check_files(name: str, folder: Path, most_bytes: int = LARGEST_TOKENIZER_BYTES) -> None:
     """Check that a part's folder holds files and folders alone, as libraries open what they find in it.
+
+    Args:
+        name: the model, for messages.
+        folder: of the part.
+        most_bytes: of a text in it.
 
     Raises:
         ModelError: something in it is a pipe, a socket or a device, or a text larger than any model has.
@@ -293,8 +298,8 @@ def check_files(name: str, folder: Path) -> None:
                 found = entry.stat()
                 if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
                     raise ValueError("is a pipe, socket or device, not a file")
-                if entry.suffix in TEXT_FILES and found.st_size > LARGEST_TOKENIZER_BYTES:
-                    raise ValueError(f"is larger than {LARGEST_TOKENIZER_BYTES >> 20} MB")
+                if entry.suffix in TEXT_FILES and found.st_size > most_bytes:
+                    raise ValueError(f"is larger than {most_bytes >> 20} MB")
     except OSError as error:
         raise ModelError(f"{name}: {folder.name} cannot be read ({error.strerror}); {AGAIN}") from None
     except ValueError as error:

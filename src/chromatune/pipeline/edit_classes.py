@@ -22,6 +22,7 @@ EDIT_PROMPT = (
     "the same people, faces, objects, framing and detail."
 )
 MOST_LAYERS = 512  # of one kind in a part; the largest known has 64
+LARGEST_TEXT_BYTES = 64 << 20  # FLUX.2's tokenizer has 17 MB
 CLIP = ("CLIPTokenizer", "CLIPTokenizerFast")
 FLOW = "FlowMatchEulerDiscreteScheduler"
 
@@ -148,7 +149,7 @@ def check_edit_part(name: str, folder: Path, part: str) -> None:
     Raises:
         ModelError: one line that names the file and what is wrong with it.
     """
-    checks.check_files(name, folder)
+    checks.check_files(name, folder, LARGEST_TEXT_BYTES)
     file = "the folder"
     try:
         for path in sorted(folder.glob("*config.json")):
