@@ -17,7 +17,7 @@ import torch
 
 from chromatune import ColorizeOptions, Colorizer, color
 from chromatune.errors import MissingExtraError, ModelError, OptionsError
-from chromatune.pipeline import find_model, model_info, weights_hash
+from chromatune.pipeline import edit_backend, find_model, load_pipeline, model_info, weights_hash
 from chromatune.pipeline.edit_files import EditFiles
 
 WIDTH = 16  # of all text encoders
@@ -327,6 +327,37 @@ def test_an_edit_model_runs_by_torch_alone(edit_model: Callable[[str], Path], mo
     monkeypatch.setattr("chromatune.pipeline.edit_backend.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match=r"chromatune\[torch\]"):
         Colorizer.load(str(edit_model("klein")))
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, "offloaded"), (1 << 60, "moved")])
+def test_a_gpu_without_room_gets_one_part_after_the_other(
+    free: int, expected: str, edit_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Placed:
+        """A pipeline that notes where it is put."""
+
+        done = ""
+
+        def __getattr__(self, name: str) -> torch.nn.Module:
+            return torch.nn.Linear(1, 1)
+
+        def to(self, device: torch.device) -> None:
+            self.done = "moved"
+
+        def enable_model_cpu_offload(self, device: torch.device) -> None:
+            self.done = "offloaded"
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 60))
+    files, pipeline = find_model(str(edit_model("klein"))), Placed()
+    assert isinstance(files, EditFiles)
+    edit_backend._place(pipeline, files, torch.device("cuda"))
+    assert pipeline.done == expected
+
+
+def test_an_edit_model_is_no_pipeline_to_train_or_export(edit_model: Callable[[str], Path]) -> None:
+    for kind in ("sdxl", "klein"):
+        with pytest.raises(ModelError, match="an edit model, which is run as it is: neither fine-tuned nor exported"):
+            load_pipeline(str(edit_model(kind)))
 
 
 def test_all_parts_of_an_edit_model_are_fetched_and_no_more(

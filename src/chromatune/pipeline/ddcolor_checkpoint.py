@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,18 +116,15 @@ def _build(weights: Weights) -> nn.Module:
     """
     _check_sizes(weights)
     try:
-        from spandrel_extra_arches.architectures.DDColor import DDColorArch
-
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the library itself takes of torch
+            from spandrel_extra_arches.architectures.DDColor import DDColorArch
         known = DDColorArch()
-        if not known.detect(weights):
-            raise ValueError(
-                "has weights of another network than DDColor, and only that one is built from a checkpoint"
-            )
-        network = known.load(weights).model
-    except ValueError:
-        raise
+        network = known.load(weights).model if known.detect(weights) else None
     except Exception as error:  # what the library raises on weights that do not fit is of any kind
         raise ValueError(f"cannot be opened as DDColor ({reason_of(error)})") from error
+    if network is None:
+        raise ValueError("has weights of another network than DDColor, and only that one is built from a checkpoint")
     if network.num_output_channels != 2:
         raise ValueError(f"gives {network.num_output_channels} channels, and a colorizer's are a and b")
     return network

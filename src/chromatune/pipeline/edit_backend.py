@@ -76,8 +76,8 @@ class EditBackend:
             with self._turn, torch.inference_mode(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the libraries' own
                 (drawn,) = self._pipeline(image=picture, **self._arguments(gray, options)).images
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            if "memory" in str(error).lower():  # nothing is wrong with the model
+        except Exception as error:  # what the libraries raise on a part that does not fit the others is of any kind
+            if isinstance(error, MemoryError) or "memory" in str(error).lower():  # nothing is wrong with the model
                 raise
             raise ModelError(f"{self.info.name} cannot be used ({reason_of(error)}); give another model") from error
         rgb = np.asarray(drawn, np.float32)
@@ -145,8 +145,8 @@ def load_edit_backend(files: EditFiles, *, device: str | None = None) -> EditBac
             warnings.simplefilter("ignore")
             pipeline = getattr(diffusers, files.pipeline_class)(**parts, **settings)
             _place(pipeline, files, chosen)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if "memory" in str(error).lower():
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
             raise
         raise ModelError(f"{files.name}: it cannot be opened ({reason_of(error)}); give another") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -305,6 +305,8 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
             raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
         raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
     index = _read_json(name, path, INDEX_FILE)
+    if edit_class_of(index):
+        raise ModelError(f"{name} is an edit model, which is run as it is: neither fine-tuned nor exported")
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
     if missing:
         raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")
