@@ -1,6 +1,8 @@
 """Models of others beside `mini` in one run, in turns: a photo of 1 MP, and the recomposition of one of 12 MP.
 
-    python benchmarks/colorizers.py ddcolor_paper_tiny.pth ddcolor.onnx [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/colorizers.py ddcolor_paper_tiny.pth ddcolor.onnx [--rounds 5]
+
+One thread, as on a busy machine several of torch's mostly wait for each other.
 
 Each model runs at 512 px, and `mini` also as it comes. Weights do not change how long a network takes. What is said of
 each is the median over the rounds of its seconds over `mini`'s in the same round.
