@@ -226,6 +226,18 @@ def graph(inputs: dict[str, list], outputs: dict[str, list], nodes: list, weight
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
 
 
+@pytest.fixture(scope="session")
+def colorizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of anyone's colorizer, violet.onnx: RGB 0..1 of any size ⇒ the same a and b everywhere, violet."""
+    from onnx import helper
+
+    path = tmp_path_factory.mktemp("models") / "violet.onnx"
+    weights = {"weights": np.zeros((2, 3, 1, 1), np.float32), "bias": np.array([24, -30], np.float32)}
+    node = helper.make_node("Conv", ["input", "weights", "bias"], ["output"])
+    path.write_bytes(graph({"input": [1, 3, "h", "w"]}, {"output": [1, 2, "h", "w"]}, [node], weights))
+    return str(path)
+
+
 def stored_beside(folder: Path, key: str) -> Any:
     """A float32 tensor that points into the safetensors file of a part's folder."""
     from onnx import TensorProto

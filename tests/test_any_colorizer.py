@@ -12,7 +12,6 @@ import av
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from chromatune import color
@@ -20,28 +19,6 @@ from chromatune.cli import main
 from chromatune.serving.app import create_app
 from chromatune.serving.local import LocalPredictor
 from chromatune.serving.settings import make_serve_settings
-
-A, B = 24.0, -30.0  # what the drawn colorizer gives everywhere: violet
-
-
-@pytest.fixture(scope="module")
-def colorizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The file of a graph that takes RGB 0..1 of any size, and gives the same a and b everywhere."""
-    path = tmp_path_factory.mktemp("models") / "violet.onnx"
-    weights = [
-        numpy_helper.from_array(np.zeros((2, 3, 1, 1), np.float32), "weights"),
-        numpy_helper.from_array(np.array([A, B], np.float32), "bias"),
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["input", "weights", "bias"], ["output"])],
-        "violet",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "h", "w"])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 2, "h", "w"])],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return str(path)
 
 
 def gray_picture(seed: int = 0) -> np.ndarray:

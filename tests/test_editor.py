@@ -13,11 +13,12 @@ from PIL import Image
 from chromatune import color
 from chromatune.cli import main
 from chromatune.colorizer import Colorizer, ModelOutput, Request
-from chromatune.editor import LEAST_DIFFERENCE, Editor, chroma_at, distinct_colors
+from chromatune.editor import LEAST_DIFFERENCE, VARIANTS, Editor, chroma_at, distinct_colors
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import Hints
 from chromatune.hints.correction import HintedChroma
 from chromatune.options import ColorizeOptions, make_options
+from chromatune.prompts import NAMED_HUES
 
 
 def square(name: str) -> np.ndarray:
@@ -148,6 +149,16 @@ def test_a_palette_costs_its_passes_once(engine):
     assert editor.suggest(50, 30) == found and len(engine.calls) == passes
     prompts = [options.prompt for call in engine.calls for options in call]
     assert prompts.count("colorize") == 4 and "colorize, mostly blue" in prompts
+
+
+@pytest.mark.parametrize(("follows", "passes"), [((), 0), (("prompt",), len(NAMED_HUES)), (("seed",), VARIANTS)])
+def test_a_palette_asks_for_what_the_model_follows(engine, follows, passes):
+    engine.info = dataclasses.replace(engine.info, follows=frozenset(follows))
+    colorizer = Colorizer(engine)
+    editor = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    engine.calls.clear()
+    assert editor.suggest(10, 10)[0] == editor.suggest(50, 30)[0]
+    assert sum(map(len, engine.calls)) == passes
 
 
 def test_candidates_that_do_not_fit_are_brought_into_the_gamut_and_alike_ones_told_once():

@@ -35,8 +35,8 @@ def commands(program: str) -> list[str]:
 
 
 @pytest.fixture
-def album(tmp_path: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with the photos that the README speaks of, and a tiny model called mini and mini-base."""
+def album(tmp_path: Path, tiny_pipeline_dir: Path, colorizer: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with the photos that the README speaks of, a colorizer, and a tiny model as mini and mini-base."""
     models = tmp_path / "models"
     models.mkdir()
     for name in ("mini", "mini-base"):
@@ -52,6 +52,7 @@ def album(tmp_path: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPat
     layer[10:14, 5:20] = (160, 48, 32, 255)
     Image.fromarray(layer).save(folder / "strokes.png")
     _write_video(folder / "film.mp4", gray)
+    (folder / "ddcolor.onnx").write_bytes(Path(colorizer).read_bytes())
     (folder / "holidays").mkdir()
     rng = np.random.default_rng(0)
     for index in range(6):

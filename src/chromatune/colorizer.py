@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 from weakref import WeakKeyDictionary
@@ -15,17 +18,19 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
+import chromatune
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
-from chromatune.images import Photo, encode_photo, inverted, read_photo, to_pil, write_photo
+from chromatune.images import Photo, Provenance, encode_photo, inverted, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
-from chromatune.pipeline import Backend, Features, ModelInfo, load_backend
+from chromatune.pipeline import Backend, Features, ModelInfo, hash_if_quick, load_backend, short_name
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PhotoSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Image.Image", np.ndarray, Photo]
+HINTS_DIGITS = 16  # of their hash
 MAX_ASPECT = 4.0  # longer strips are squeezed for the model's pass; their luminance is not touched
 
 
@@ -46,6 +51,7 @@ class ColorizeResult:
     warnings: tuple[str, ...] = ()  # a line for each option that the model did not follow in full
     notes: tuple[str, ...] = ()  # what was done with this photo beside coloring it, a line each
     restored: tuple[str, ...] = ()  # what was repaired in the copy that the model was shown, a few words each
+    provenance: Provenance | None = None  # what its file says of how it was made
 
     @property
     def image(self) -> Image.Image:
@@ -58,7 +64,7 @@ class ColorizeResult:
         Raises:
             PhotoError: the format cannot be written.
         """
-        return encode_photo(self.rgb, self.photo, format)
+        return encode_photo(self.rgb, self.photo, format, self.provenance)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the result; the suffix decides the format, and nothing half-written is ever left.
@@ -66,7 +72,7 @@ class ColorizeResult:
         Raises:
             PhotoError: the file exists and `overwrite` is off, or it cannot be written.
         """
-        write_photo(path, self.rgb, self.photo, overwrite=overwrite)
+        write_photo(path, self.rgb, self.photo, provenance=self.provenance, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,18 @@ class Colorizer:
             warnings=self.backend.warnings_of(resolved),
             notes=notes_of(photo, resolved),
             restored=output.view.notes,
+            provenance=self.provenance(output, resolved) if resolved.provenance else None,
         )
+
+    def provenance(self, output: ModelOutput, options: ResolvedOptions) -> Provenance:
+        """Return how a result is made, for its file."""
+        sources = [*(["reference"] if output.references else []), *(["hints"] if output.hints else [])]
+        hints = output.hints.to_json() if output.hints else ""
+        return provenance_of_pass(self.info, options, self._model_hash, sources, hints)
+
+    @cached_property
+    def _model_hash(self) -> str:
+        return hash_if_quick(self.info)
 
     def chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> np.ndarray:
         """Return the color that is put onto the photo: (h, w, 2) float32 (Cb, Cr), at the size of the model's pass.
@@ -431,6 +448,7 @@ class _OpenRequest:
             own_color="replace",
             hint_reach=1.0,
             hint_strength=1.0,
+            provenance=True,
         )
         return id(self.photo), of_pass, self.levels
 
@@ -456,6 +474,30 @@ def _view(gray: np.ndarray, size: tuple[int, int], view: str, levels: color.Leve
     if view == "plain":
         return color.View(color.shrink(gray, size))
     return color.restored_view(gray, size, levels)
+
+
+def provenance_of_pass(
+    info: ModelInfo, options: ResolvedOptions, model_hash: str, sources: Sequence[str] = (), hints: str = ""
+) -> Provenance:
+    """Return how the results of a pass are made, for their files.
+
+    Args:
+        info: of the model.
+        options: of the pass.
+        model_hash: see `Provenance`.
+        sources: where colors are from beside the model.
+        hints: all hints as text; their hash is told.
+    """
+    return Provenance(
+        software=f"ChromaTune {chromatune.__version__}",
+        colors_from=", ".join(["model", *sources]),
+        model=short_name(info),
+        model_hash=model_hash,
+        prompt=options.prompt,
+        seed=str(options.seed),
+        options=json.dumps(dataclasses.asdict(options)),
+        hints=hashlib.sha256(hints.encode()).hexdigest()[:HINTS_DIGITS] if hints else "",
+    )
 
 
 def notes_of(photo: Photo, options: ResolvedOptions) -> tuple[str, ...]:

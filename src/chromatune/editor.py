@@ -128,7 +128,7 @@ class Editor:
         Raises:
             PhotoError: the hints do not fit the photo.
         """
-        output = dataclasses.replace(self.output, options=options or self.output.options)
+        output = dataclasses.replace(self.output, options=options or self.output.options, hints=hints)
         return self.colorizer.finish(output, chroma=self.chroma(hints, output.options))
 
     def suggest(self, x: float, y: float, *, count: int = SUGGESTIONS) -> tuple[Color, ...]:
@@ -165,15 +165,17 @@ class Editor:
         """Chroma of the output, of other versions, the likeliest first, and of hue words."""
         resolved = self.output.options
         own = {"negative_prompt": resolved.negative_prompt, "size_px": resolved.size_px, "own_color": "replace"}
-        others = [number for number in range(1, VARIANTS + 2) if number != resolved.variant][:VARIANTS]
+        follows = self.colorizer.backend.info.follows  # what it does not follow would give its own colors again
+        count = VARIANTS if "seed" in follows else 0
+        others = [number for number in range(1, VARIANTS + 2) if number != resolved.variant][:count]
         variants = [make_options(**own, prompt=resolved.prompt, seed=resolved.seed, variant=each) for each in others]
-        prompts = [with_attribute(resolved.prompt, HUE_FORMS[0], hue) for hue in NAMED_HUES]
+        prompts = [with_attribute(resolved.prompt, HUE_FORMS[0], hue) for hue in NAMED_HUES if "prompt" in follows]
         words = [make_options(**own, prompt=prompt, seed=resolved.seed) for prompt in prompts]
         requests = (Request(self.output.photo, options) for options in [*variants, *words])
         found = [each for each in self.colorizer.model_outputs(requests) if not isinstance(each, PhotoError)]
-        likeliest = sorted(found[:VARIANTS], key=lambda output: output.departure)
-        chromas = [self.colorizer.chroma(output) for output in (*likeliest, *found[VARIANTS:])]
-        return self.colorizer.chroma(self.output), chromas[:VARIANTS], chromas[VARIANTS:]
+        likeliest = sorted(found[:count], key=lambda output: output.departure)
+        chromas = [self.colorizer.chroma(output) for output in (*likeliest, *found[count:])]
+        return self.colorizer.chroma(self.output), chromas[:count], chromas[count:]
 
     def _gray(self, max_pixels: int) -> np.ndarray:
         photo = self.output.photo

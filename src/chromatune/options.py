@@ -90,6 +90,7 @@ class ColorizeOptions(BaseModel):
     )
     invert: bool = Field(False, description="Make a positive of a negative first; the result has its luminance.")
     recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
+    provenance: bool = Field(True, description="Write into results how they were made, as XMP.")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class ResolvedOptions:
     own_color: OwnColorChoice
     invert: bool
     recompose: bool
+    provenance: bool
 
 
 def make_options(**settings: Any) -> ColorizeOptions:

@@ -1,9 +1,11 @@
-"""An app with a predictor that only counts, one over the arithmetic model, and a server on a port of its own."""
+"""An app with a predictor that only counts, one over the arithmetic model, a server on a port, and its page."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import shutil
 import socket
 import threading
 import time
@@ -25,6 +27,18 @@ from chromatune.serving.predictor import ColorizeRequest, EditRequest, EncodedIm
 from chromatune.serving.settings import ServeSettings, make_serve_settings
 
 BASE = "http://127.0.0.1:8321"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM_ARGUMENTS = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+]  # fmt: skip
+PIXELS_OF_PICTURE = """(which) => {
+    const image = document.getElementById(which), canvas = document.createElement("canvas");
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL("image/png");
+}"""
 
 
 def make_picture(level: int = 100, size: tuple[int, int] = (8, 6), format: str = "PNG") -> bytes:
@@ -88,6 +102,9 @@ class Scripted:
         self.seconds = 0.0
         self.cancelled = 0
         self.stopped = False
+
+    def describe(self, model: str) -> None:
+        """Nothing is known of any."""
 
     def start(self) -> None:
         """Nothing to load."""
@@ -290,3 +307,105 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page, its requests, and what was wrong with it."""
+
+    def __init__(self, browser, port: int, **options) -> None:
+        self.address = f"http://127.0.0.1:{port}/"
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._note)
+        self.page.goto(self.address)
+
+    def _note(self, message) -> None:
+        if "Content Security" in message.text:
+            self.errors.append(message.text)
+
+    def until(self, script: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(script):
+            assert time.monotonic() < end, script
+            self.page.wait_for_timeout(30)
+
+    @property
+    def changes(self) -> int:
+        return int(self.page.evaluate("document.getElementById('stage').dataset.changes ?? 0"))
+
+    def after_change(self, before: int) -> None:
+        self.until(f"Number(document.getElementById('stage').dataset.changes ?? 0) > {before}")
+
+    def add(self, *paths: Path) -> None:
+        self.page.wait_for_selector("body[data-ready]")
+        before = self.changes
+        self.page.set_input_files("#files", list(paths))
+        self.after_change(before)
+
+    def shown(self, which: str = "after") -> np.ndarray:
+        """The picture in color, or the one before, as it is on the page, (h, w, 3)."""
+        data = self.page.evaluate(PIXELS_OF_PICTURE, which).partition(",")[2]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+    def download(self, button: str) -> tuple[str, bytes]:
+        with self.page.expect_download() as started:
+            self.page.click(button)
+        return started.value.suggested_filename, Path(started.value.path()).read_bytes()
+
+    def paint(self, points: list[tuple[float, float]]) -> None:
+        """A stroke through points, in shares of the picture."""
+        box = self.page.locator("#picture").bounding_box()
+        before = self.changes
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*at[0])
+        self.page.mouse.down()
+        for point in at[1:]:
+            self.page.mouse.move(*point, steps=4)
+        self.page.mouse.up()
+        self.after_change(before)
+
+    def choose_color(self, color: str) -> None:
+        self.set_field("color", color)
+
+    def set_field(self, name: str, value: str) -> None:
+        """Give a color or a slider a value, as if by hand."""
+        self.page.evaluate(
+            "([name, value]) => { const field = document.getElementById(name); field.value = value;"
+            " field.dispatchEvent(new Event('input')); }",
+            [name, value],
+        )
+
+    def close(self) -> None:
+        """Nothing was asked of elsewhere, and nothing went wrong."""
+        elsewhere = [url for url in self.requests if not url.startswith((self.address, "blob:", "data:"))]
+        self.context.close()
+        assert (elsewhere, self.errors) == ([], [])
+
+
+@pytest.fixture
+def visit(chromium, port_of):
+    opened: list[Visit] = []
+
+    def make(settings: dict | None = None, **options) -> Visit:
+        given = settings or {}
+        predictor = LocalPredictor(make_serve_settings(**given))
+        opened.append(Visit(chromium, port_of(predictor, **given), **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()

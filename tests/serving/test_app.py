@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import shutil
 from typing import IO
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 from chromatune.errors import MissingExtraError, ModelError, NotAPictureError, OptionsError, PhotoError
 from chromatune.hints.hints import Layer, Stroke
 from chromatune.options import make_options
+from chromatune.pipeline import MODELS_DIR
 from chromatune.serving import responses
 from chromatune.serving.local import read_hints
 from chromatune.serving.predictor import QueueFull
+from chromatune.serving.settings import make_serve_settings
 
 
 def test_a_photo_comes_back_in_color_with_facts_in_headers(client, scripted, photo):
@@ -60,6 +63,42 @@ def test_models_on_offer_and_no_paths(client_of, scripted, tmp_path):
     folder.mkdir()
     client = client_of(scripted, model=(str(folder), "mini", "someone/model"))
     assert client.get("/v1/models").json()["models"] == ["portraits", "mini", "someone/model"]
+
+
+def test_models_are_described_with_what_they_follow(engine, local_of, tmp_path, monkeypatch, colorizer):
+    """Nothing is fetched to describe a model, and one that is broken is left out."""
+    monkeypatch.setattr("chromatune.pipeline.model_files._fetch", lambda name: pytest.fail("it is fetched"))
+    folder = tmp_path / "my models" / "portraits"
+    folder.mkdir(parents=True)
+    shutil.copytree(MODELS_DIR / "mini-base" / "unet", folder / "unet", ignore=shutil.ignore_patterns("*.onnx", "*.s*"))
+    shutil.copy(MODELS_DIR / "mini-base" / "model_index.json", folder)
+    (tmp_path / "broken").mkdir()
+    other = [colorizer, f"mini+{colorizer}:0.3", "someone/model", "someone/model+mini:0.5", str(tmp_path / "broken")]
+    client, _ = local_of(model=("mini", str(folder), "mini-base", *other))
+    answer = client.get("/v1/models").json()
+    details = {each["name"]: each for each in answer["details"]}
+    assert list(details) == ["mini", "portraits", "mini-base", "violet.onnx", "mini+violet.onnx:0.3"]
+    assert details["portraits"]["description"] == "portraits"
+    assert "what mini was before" in details["mini-base"]["description"]
+    assert (details["mini-base"]["family"], details["mini-base"]["license"]) == ("InstructPix2Pix", "Apache-2.0")
+    assert details.pop("violet.onnx")["follows"] == []
+    assert all({"prompt", "seed", "steps"} <= set(each["follows"]) for each in details.values())
+    assert str(tmp_path.parent) not in str(answer)
+    assert answer["compared"] == answer["models"]
+
+
+def test_only_models_that_were_asked_for_are_compared(client):
+    answer = client.get("/v1/models").json()
+    assert (answer["models"], answer["compared"]) == (["mini", "mini-base"], ["mini"])
+
+
+def test_a_file_is_offered_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "portraits.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    settings = make_serve_settings(model=("models/portraits.onnx", "mini"))
+    assert settings.models == ("portraits.onnx", "mini")
+    assert settings.source_of("portraits.onnx") == "models/portraits.onnx"
 
 
 def test_limits_of_edits_are_those_of_the_options(client):

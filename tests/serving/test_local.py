@@ -57,6 +57,29 @@ def test_a_model_that_is_not_on_offer_is_not_opened(engine, local_of, photo):
     assert [name for name, _ in engine.loads] == ["mini"]
 
 
+def test_each_route_takes_any_model_offered_and_loads_it_once(engine, local_of, photo, until):
+    client, predictor = local_of(model=("mini", "mini-base"))
+    with ThreadPoolExecutor(4) as clients:
+        form = {"data": {"model": "mini-base"}, "files": photo}
+        answers = list(clients.map(lambda path: client.post(path, **form), ["/v1/colorize", "/v1/sessions"] * 2))
+    assert [answer.status_code for answer in answers] == [200, 201] * 2
+    session = f"/v1/sessions/{answers[1].json()['id']}"
+    given = [{}, {"model": "mini-base"}]
+    versions = [client.post(f"{session}/versions", json=each).json() for each in given]
+    assert [each["facts"]["model"] for each in versions] == ["mini", "mini-base"]
+    batch = client.post("/v1/batches", files=[("photos", photo["photo"])], data={"model": "mini-base"}).json()["id"]
+    until(lambda: client.get(f"/v1/batches/{batch}").json()["state"] == "done")
+    assert client.get(f"/v1/batches/{batch}/photos/1").headers["x-chromatune-model"] == "mini-base"
+    assert [name for name, _ in engine.loads] == ["mini", "mini-base"]
+    line = "model='other': not offered; accepted: mini, mini-base"
+    unknown = [
+        client.post("/v1/sessions", files=photo, data={"model": "other"}),
+        client.post(f"{session}/versions", json={"model": "other"}),
+        client.post("/v1/batches", files=[("photos", photo["photo"])], data={"model": "other"}),
+    ]
+    assert [(each.status_code, each.json()["detail"]) for each in unknown] == [(422, line)] * 3
+
+
 def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
     client_of, engine, monkeypatch, photo, tmp_path, until
 ):
@@ -79,6 +102,28 @@ def test_a_model_that_cannot_be_loaded_says_why_and_shows_no_paths(
     assert answer.json()["detail"] == "portraits: unet/config.json is missing in portraits/unet; mend it, or see x.txt"
     assert str(folder) in warnings[0]  # who runs the server is told all
     assert client.post("/v1/colorize", files=photo).status_code == 200
+
+
+def test_what_a_colorizer_leaves_out_is_said_without_its_path(local_of, picture, colorizer):
+    client, _ = local_of(model=(colorizer,))
+    photo = {"photo": ("x.png", picture(size=(64, 48)))}
+    session = client.post("/v1/sessions", files=photo, data={"options": '{"prompt": "warm colors"}'}).json()
+    line = "violet.onnx colors every photo in its own way: prompt left out; hints and --strength act"
+    assert line in session["facts"]["warnings"]
+    refused = client.post(f"/v1/sessions/{session['id']}/versions", json={"options": {"variant": 2}})
+    assert refused.json()["detail"].startswith("violet.onnx has one version of a photo")
+
+
+def test_a_blend_goes_by_its_models_names_and_is_the_command_lines_file(local_of, picture, colorizer, tmp_path):
+    from chromatune.cli import main
+
+    blend, source, target = f"mini+{colorizer}:0.3", tmp_path / "x.png", tmp_path / "out.png"
+    source.write_bytes(picture(size=(64, 48)))
+    assert main(["colorize", str(source), "-o", str(target), "--model", blend]) == 0
+    client, _ = local_of(model=(blend,), device="cpu")
+    answer = client.post("/v1/colorize", files={"photo": ("x.png", source.read_bytes())})
+    assert answer.headers["x-chromatune-model"] == "mini+violet.onnx:0.3"
+    assert answer.content == target.read_bytes()
 
 
 def test_where_the_default_model_cannot_be_loaded_the_server_says_so(client_of, photo, until, tmp_path):

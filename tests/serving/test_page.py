@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
-import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +13,8 @@ import pytest
 from PIL import Image
 
 from chromatune.color import luma_drift
-from chromatune.serving.local import LocalPredictor
-from chromatune.serving.settings import make_serve_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-]  # fmt: skip
-PIXELS_OF_PICTURE = """(which) => {
-    const image = document.getElementById(which), canvas = document.createElement("canvas");
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
-    canvas.getContext("2d").drawImage(image, 0, 0);
-    return canvas.toDataURL("image/png");
-}"""
 TOO_SMALL = """[...document.querySelectorAll("button")].filter((each) => each.offsetWidth
     && (each.offsetHeight < 32 || each.offsetWidth < 30)).map((each) => each.id)"""
 UNLABELED = """[...document.querySelectorAll("button, input, select, [role], img, canvas")].filter((each) =>
@@ -56,104 +41,6 @@ def files(gray, tmp_path_factory) -> list[Path]:
     Image.fromarray(gray[:300]).save(folder / "two.tif")
     (folder / "three.jpg").write_bytes(b"no picture")
     return [folder / "one.png", folder / "two.tif", folder / "three.jpg"]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, chromium_sandbox=False)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page, its requests, and what was wrong with it."""
-
-    def __init__(self, browser, port: int, **options) -> None:
-        self.address = f"http://127.0.0.1:{port}/"
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self._note)
-        self.page.goto(self.address)
-
-    def _note(self, message) -> None:
-        if "Content Security" in message.text:
-            self.errors.append(message.text)
-
-    def until(self, script: str, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not self.page.evaluate(script):
-            assert time.monotonic() < end, script
-            self.page.wait_for_timeout(30)
-
-    @property
-    def changes(self) -> int:
-        return int(self.page.evaluate("document.getElementById('stage').dataset.changes ?? 0"))
-
-    def after_change(self, before: int) -> None:
-        self.until(f"Number(document.getElementById('stage').dataset.changes ?? 0) > {before}")
-
-    def add(self, *paths: Path) -> None:
-        self.page.wait_for_selector("body[data-ready]")
-        before = self.changes
-        self.page.set_input_files("#files", list(paths))
-        self.after_change(before)
-
-    def shown(self, which: str = "after") -> np.ndarray:
-        """The picture in color, or the one before, as it is on the page, (h, w, 3)."""
-        data = self.page.evaluate(PIXELS_OF_PICTURE, which).partition(",")[2]
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
-
-    def download(self, button: str) -> tuple[str, bytes]:
-        with self.page.expect_download() as started:
-            self.page.click(button)
-        return started.value.suggested_filename, Path(started.value.path()).read_bytes()
-
-    def paint(self, points: list[tuple[float, float]]) -> None:
-        """A stroke through points, in shares of the picture."""
-        box = self.page.locator("#picture").bounding_box()
-        before = self.changes
-        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-        self.page.mouse.move(*at[0])
-        self.page.mouse.down()
-        for point in at[1:]:
-            self.page.mouse.move(*point, steps=4)
-        self.page.mouse.up()
-        self.after_change(before)
-
-    def choose_color(self, color: str) -> None:
-        self.page.evaluate(
-            "(color) => { const field = document.getElementById('color'); field.value = color;"
-            " field.dispatchEvent(new Event('input')); }",
-            color,
-        )
-
-    def close(self) -> None:
-        """Nothing was asked of elsewhere, and nothing went wrong."""
-        elsewhere = [url for url in self.requests if not url.startswith((self.address, "blob:", "data:"))]
-        self.context.close()
-        assert (elsewhere, self.errors) == ([], [])
-
-
-@pytest.fixture
-def visit(chromium, port_of):
-    opened: list[Visit] = []
-
-    def make(settings: dict | None = None, **options) -> Visit:
-        given = settings or {}
-        predictor = LocalPredictor(make_serve_settings(**given))
-        opened.append(Visit(chromium, port_of(predictor, **given), **options))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
 
 
 def test_from_a_photo_to_the_finished_file(visit, files, gray):
@@ -257,6 +144,130 @@ def test_words_versions_and_strength(visit, files):
     page.until("document.getElementById('busy').hidden")
     assert np.ptp(page.shown(), axis=2).mean() < 2  # gray
     assert sum(url.endswith("/versions") for url in page.requests) == passes
+
+
+def version_labels(page) -> list[str]:
+    return page.page.eval_on_selector_all("#versions span", "spans => spans.map((span) => span.textContent)")
+
+
+def test_a_brush_takes_the_colors_of_another_version(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    before, count = page.shown(), page.changes
+    keys = page.page.keyboard
+    keys.press("v")
+    assert "one version so far" in page.page.inner_text("#sources")
+    page.page.click("text=Blue")
+    page.after_change(count)
+    blue, count = page.shown(), page.changes
+    page.page.click("#versions button >> nth=0")
+    page.after_change(count)
+    page.page.wait_for_selector("#sources img")
+    assert page.page.get_attribute("#sources button", "aria-label") == "colorize the photo, mostly blue, seed 0, mini"
+    page.set_field("size", "6")
+    page.paint([(0.3, 0.8), (0.4, 0.82)])
+    painted, there = page.shown(), np.s_[410:425, 165:195]  # in the middle of the stroke
+    assert np.abs(blue - before)[there].mean() > 8
+    assert np.abs(painted - blue)[there].mean() < 0.25 * np.abs(blue - before)[there].mean()
+    np.testing.assert_allclose(painted.mean(axis=2)[:60, :60], before.mean(axis=2)[:60, :60], atol=3)
+
+    name, data = page.download("#download")
+    result = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(result - painted)[there].mean() < 3
+    count = page.changes
+    keys.press("Control+z")
+    page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), before)
+    page.page.locator("#stage").focus()
+    keys.press("ArrowDown")
+    keys.press("Enter")
+    page.after_change(count + 1)
+    assert np.abs(page.shown() - before).max() > 10
+    count = page.changes
+    page.page.click("[data-tool=erase]")
+    page.paint([(0.5, 0.52), (0.5, 0.53)])
+    np.testing.assert_array_equal(page.shown(), before)
+    assert not any("suggestions" in url for url in page.requests)  # pointing costs no pass
+
+
+def test_strokes_from_versions_keep_their_order_among_others(visit, gray, tmp_path):
+    """They are one layer, as layers are limited, and opaque also where the photo is not."""
+    Image.fromarray(np.dstack([gray, np.full_like(gray, 90)]), "LA").save(tmp_path / "faint.png")
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(tmp_path / "faint.png")
+    count = page.changes
+    page.page.click("text=Blue")
+    page.after_change(count)
+    page.set_field("size", "6")
+    sent: list = []
+    page.page.on("request", lambda request: sent.extend([request.post_data_json] * request.url.endswith("/preview")))
+    for _ in range(3):
+        page.page.click("[data-tool=version]")
+        page.paint([(0.3, 0.8), (0.4, 0.82)])
+        page.page.click("[data-tool=brush]")
+        page.choose_color("#20a040")
+        page.paint([(0.3, 0.8), (0.4, 0.82)])
+    last = sent[-1]["hints"]["marks"]
+    assert [sorted(mark) for mark in last] == [
+        ["height_px", "name", "png", "width_px"],
+        ["color", "points", "radius_px"],
+    ]
+    alone = next(marks for each in sent if len(marks := each["hints"]["marks"]) == 1)  # before there was another one
+    layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(alone[0]["png"]))))
+    assert layer.shape == (512, 512, 4) and layer[415, 180, 3] == 255 and layer[:200, :, 3].max() == 0
+    shown = page.shown()[415, 180]
+    assert shown[1] > shown[0] + 10  # the last one was green
+    assert page.page.inner_text("#status") == ""
+
+
+def test_results_of_several_models_stand_side_by_side(visit, files):
+    page = visit({"model": ("mini", "mini-base")}, viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.until("document.querySelectorAll('#versions img').length === 2")
+    assert version_labels(page) == ["mini", "mini-base"]
+    before, count = page.shown(), page.changes
+    page.page.click("#versions button >> nth=1")
+    page.after_change(count)
+    assert np.abs(page.shown() - before).mean() > 1 and "mini-base" in page.page.inner_text("#facts")
+    passes = sum(url.endswith("/versions") for url in page.requests)
+    count = page.changes
+    page.page.select_option("#model", "mini")  # it is there already
+    page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), before)
+    assert sum(url.endswith("/versions") for url in page.requests) == passes == 1
+    assert page.page.evaluate(UNLABELED) == []
+
+
+def test_one_model_has_nothing_to_compare(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})  # mini-base is offered, and was not asked for
+    page.add(files[0])
+    page.until("document.querySelectorAll('#versions img').length === 1 && document.getElementById('busy').hidden")
+    page.page.wait_for_timeout(300)
+    assert version_labels(page) == ["seed 0"] and not page.page.is_visible("#follows")
+
+
+def test_a_model_that_follows_no_instructions(visit, files, colorizer):
+    page = visit({"model": ("mini", colorizer)}, viewport={"width": 1280, "height": 800})
+    page.set_field("seed", "7")
+    asked: list = []
+    page.page.on("request", lambda request: asked.extend([request.post_data_json] * request.url.endswith("/versions")))
+    page.add(files[0])
+    page.until("document.querySelectorAll('#versions img').length === 2")
+    assert asked == [{"model": "violet.onnx", "options": {}}]
+    assert version_labels(page) == ["mini, seed 7", "violet.onnx"]
+    count = page.changes
+    page.page.click("#versions button >> nth=1")
+    page.after_change(count)
+    red, green, blue = page.shown().mean(axis=(0, 1))
+    assert blue > red > green
+    assert page.page.inner_text("#follows") == "violet.onnx follows no instructions, and gives one result."
+    assert page.page.inner_text("#facts").endswith("violet.onnx")
+    hidden = ["words", "choices", "seed", "again", "more"]
+    assert [each for each in hidden if page.page.is_visible(f"#{each}")] == []
+    page.page.select_option("#model", "mini")
+    page.after_change(count + 1)
+    assert [each for each in hidden if not page.page.is_visible(f"#{each}")] == []
+    assert page.page.evaluate(UNLABELED) == []
 
 
 def test_what_is_left_out_of_an_instruction_is_named_below_it(visit, files):

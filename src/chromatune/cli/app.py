@@ -18,6 +18,7 @@ from chromatune.cli.data import data_app
 from chromatune.cli.evaluate import evaluate_command
 from chromatune.cli.export import export_command
 from chromatune.cli.finetune import finetune_command
+from chromatune.cli.info import info_command
 from chromatune.cli.models import models_app
 from chromatune.cli.serve import serve_command
 from chromatune.cli.terminal import complain, open_closed_streams
@@ -65,6 +66,7 @@ app.add_typer(data_app, name="data")
 app.command("colorize")(colorize_command)
 app.command("batch")(batch_command)
 app.command("video")(video_command)
+app.command("info")(info_command)
 app.add_typer(models_app, name="models")
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)

@@ -126,8 +126,11 @@ MaxMegapixels = Annotated[
 def colorize_command(
     *,
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTO", help="Photos to colorize; - reads one from standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PHOTO", help="Photos to colorize; - reads one from standard input.", show_default=False
+        ),
+    ] = None,
     out: Out = None,
     model: Model = "mini",
     blend: Blend = None,
@@ -145,6 +148,18 @@ def colorize_command(
     page: Page = None,
     strict: Strict = False,
     keep_times: KeepTimes = False,
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Write RESULT.json beside each result, with all that made it.")
+    ] = False,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDECAR",
+            help="Make the same result again, with the model, options and hints that its sidecar says; PHOTO is only "
+            "needed if the photo was moved.",
+            show_default="none",
+        ),
+    ] = None,
     max_megapixels: MaxMegapixels = 150.0,
     quiet: Quiet = False,
 ) -> int:
@@ -156,6 +171,13 @@ def colorize_command(
     each = _of_variants(options, variants)
     if overwrite and skip_existing:
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
+    photos = photos or []
+    if again is not None:
+        if options != ColorizeOptions() or model != "mini" or hints or hint or hints_dir or like or blend:
+            raise OptionsError("--again takes model, options and hints from the sidecar; leave out all others")
+        return _again(again, photos, out, max_pixels=round(max_megapixels * 1e6), overwrite=overwrite, quiet=quiet)
+    if not photos:
+        raise OptionsError("no photo is given; see chromatune colorize --help")
 
     # Not at the top: they load OpenCV, which `--help` does not need
     from chromatune.images import find_own_results
@@ -165,6 +187,8 @@ def colorize_command(
         photos = [photo for photo in photos if photo not in set(results)]
         complain(f"skipped {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
     jobs = plan_jobs(photos, out, variants, _pages(photos, page))
+    if sidecar and (_reads_standard_input(jobs) or _writes_standard_output(jobs)):
+        raise OptionsError("--sidecar is for photos and results that are files; leave it out, or give names")
     _refuse_terminals(jobs)
     hints_of = _hints(jobs, hints, hint or (), hints_dir, options)
     events = colorize_photos(
@@ -182,8 +206,36 @@ def colorize_command(
         standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
         hints_of=hints_of,
         like=read_references(like or (), options),
+        sidecars=sidecar,
     )
     return _print_events(events, len(jobs), quiet, skip_existing)
+
+
+def _again(path: str, photos: Sequence[str], out: str | None, *, max_pixels: int, overwrite: bool, quiet: bool) -> int:
+    """Make the result of a sidecar again."""
+    from chromatune.hints import Hints
+    from chromatune.jobs import check_weights, colorize_photos, found_file, plan_jobs, read_sidecar
+
+    if len(photos) > 1:
+        raise OptionsError("--again is for one photo; give it alone")
+    sidecar = read_sidecar(path)
+    photo = found_file(sidecar.photo, path, photos[0] if photos else None)
+    like = [found_file(each, path) for each in sidecar.like]
+    check_weights(sidecar)
+    hints = Hints() if sidecar.hints is None else Hints.from_json(sidecar.hints)
+    jobs = plan_jobs([photo], out, 1, {} if sidecar.page is None else {photo: (sidecar.page,)})
+    events = colorize_photos(
+        jobs,
+        [sidecar.options],
+        sidecar.model,
+        runtime=sidecar.runtime,
+        overwrite=overwrite,
+        max_pixels=max_pixels,
+        standard_output=sys.stdout.buffer if _writes_standard_output(jobs) else None,
+        hints_of=lambda source: hints,
+        like=read_references(like, sidecar.options),
+    )
+    return _print_events(events, len(jobs), quiet, skip_existing=False)
 
 
 def blended(model: str, blend: str | None) -> str:

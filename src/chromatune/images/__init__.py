@@ -8,6 +8,7 @@ decoding.py     file ⇒ decoded picture, with the libraries silenced; 16-bit co
 tiff.py         pages of a TIFF, and samples that Pillow cannot hold
 pixels.py       modes, ranges, arrays and profiles (ICC, gamma, inks, Lab) ⇒ sRGB samples and alpha
 metadata.py     orientation, EXIF, resolution; captions: XMP, IPTC, comments and text
+provenance.py   how a result was made, as XMP
 writing.py      a result ⇒ a file, written completely or not at all; its bytes; a Pillow image
 """
 

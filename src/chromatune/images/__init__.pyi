@@ -8,6 +8,10 @@ from .photo_files import format_for as format_for
 from .photo_files import is_hidden_folder as is_hidden_folder
 from .photo_files import list_folder as list_folder
 from .pixels import to_depth as to_depth
+from .provenance import COMPOSITE as COMPOSITE
+from .provenance import Provenance as Provenance
+from .provenance import provenance_of as provenance_of
+from .provenance import with_provenance as with_provenance
 from .reading import MAX_PIXELS as MAX_PIXELS
 from .reading import Photo as Photo
 from .reading import count_pages as count_pages

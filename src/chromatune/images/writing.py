@@ -7,6 +7,7 @@ directory made by Pillow.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
@@ -24,6 +25,7 @@ from chromatune.images import decoding, metadata
 from chromatune.images.headers import PNG_SIGNATURE
 from chromatune.images.photo_files import FORMAT_OF_SUFFIX, format_for, shown
 from chromatune.images.pixels import to_depth
+from chromatune.images.provenance import Provenance, with_provenance
 from chromatune.images.reading import Photo
 
 FORMATS_WITH_16_BITS = frozenset({"PNG", "TIFF"})
@@ -46,7 +48,13 @@ WEBP_OPTIONS = {"lossless": True, "exact": True, "quality": 20, "method": 1}
 
 
 def write_photo(
-    path: str | os.PathLike, rgb: np.ndarray, photo: Photo, *, overwrite: bool = False, follow_link: bool = True
+    path: str | os.PathLike,
+    rgb: np.ndarray,
+    photo: Photo,
+    *,
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    follow_link: bool = True,
 ) -> None:
     """Write a result; the file appears under its name only once it is complete and on the disk.
 
@@ -54,6 +62,7 @@ def write_photo(
         path: where to; the suffix decides the format (see `suffix_for`).
         rgb: (H, W, 3) uint8 or uint16, sRGB-coded, of the photo's size.
         photo: the source of the result.
+        provenance: how it was made, to be written into it.
         overwrite: replace an existing file; if not, of two writers of one name one fails.
         follow_link: replace what a link points at; if not, the link.
 
@@ -71,7 +80,7 @@ def write_photo(
             raise PhotoError("its folder does not exist; make it first")
         if not overwrite and os.path.lexists(target):
             raise FileExistsError
-        data = encode_photo(rgb, photo, format_name)
+        data = encode_photo(rgb, photo, format_name, provenance)
         atomic_write(target, data, overwrite=overwrite, follow_link=follow_link)
     except PhotoError as error:
         raise PhotoError(f"{label}: {error}") from error.__cause__
@@ -104,7 +113,7 @@ def suffix_for(suffix: str | None, photo: Photo) -> str:
     return wanted if holds else ".png"
 
 
-def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
+def encode_photo(rgb: np.ndarray, photo: Photo, format: str, provenance: Provenance | None = None) -> bytes:
     """Encode a result: the samples with the photo's transparency, profile, EXIF, resolution and captions.
 
     JPEG is of quality 95 without chroma subsampling, and lossy all the same: its gray is the photo's within a few
@@ -115,6 +124,7 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
         rgb: (H, W, 3) uint8 or uint16, sRGB-coded, of the photo's size.
         photo: the source of the result.
         format: "JPEG", "PNG", "TIFF", "WEBP" or "BMP", in any case.
+        provenance: how it was made; not written into a BMP, and not into a JPEG whose own XMP fills its segment.
 
     Raises:
         PhotoError: the format is unknown or cannot hold the photo's transparency or size, or the samples do not fit.
@@ -124,6 +134,10 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str) -> bytes:
         raise PhotoError(
             f"results cannot be written as {printable(format[:20])}; accepted: {', '.join(WRITABLE_FORMATS)}"
         )
+    if provenance is not None:
+        xmp = with_provenance(photo.captions.xmp, provenance)
+        if name != "JPEG" or len(xmp) <= metadata.LONGEST_JPEG_XMP:
+            photo = dataclasses.replace(photo, captions=dataclasses.replace(photo.captions, xmp=xmp))
     alpha = photo.alpha
     if alpha is not None and name not in FORMATS_WITH_ALPHA:
         if alpha.min() < np.iinfo(alpha.dtype).max:

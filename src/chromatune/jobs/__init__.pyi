@@ -20,5 +20,9 @@ from .photos import colorize_photos as colorize_photos
 from .photos import hints_from_folder as hints_from_folder
 from .photos import no_hints as no_hints
 from .photos import plan_jobs as plan_jobs
+from .sidecars import Sidecar as Sidecar
+from .sidecars import check_weights as check_weights
+from .sidecars import found_file as found_file
+from .sidecars import read_sidecar as read_sidecar
 from .stores import Store as Store
 from .stores import open_store as open_store

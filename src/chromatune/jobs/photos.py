@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby, product
 from pathlib import Path
@@ -32,6 +32,7 @@ from chromatune.images import (
     write_photo,
 )
 from chromatune.jobs.engine import Task, run_tasks
+from chromatune.jobs.sidecars import MadeOf, write_sidecar
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 
@@ -230,6 +231,7 @@ def colorize_photos(
     standard_output: BinaryIO | None = None,
     hints_of: HintLookup = no_hints,
     like: Sequence[Photo] = (),
+    sidecars: bool = False,
 ) -> Iterator[Event]:
     """Make the results and yield an event for each: first what names alone rule out, then in the order of the jobs.
 
@@ -252,6 +254,7 @@ def colorize_photos(
         standard_output: takes the results of jobs without a name; needed for those alone.
         hints_of: returns the hints of a source's photo, or raises a `PhotoError`.
         like: photos in color whose colors are used where they show the same.
+        sidecars: write a JSON file beside each result, from which it can be made again; references are then files.
 
     Raises:
         OptionsError: there are references, and the model has no photo encoder; or the model makes no variants.
@@ -284,7 +287,8 @@ def colorize_photos(
         for each in options:  # before the first variant is written
             colorizer.info.resolve(each)
         references = tuple(colorizer.reference(photo) for photo in like)
-        writer = Writer(colorizer, options, references, overwrite, standard_output, keep_times)
+        made_of = MadeOf("", None, model, tuple(photo.name for photo in like)) if sidecars else None
+        writer = Writer(colorizer, options, references, overwrite, standard_output, keep_times, made_of)
         workers = 0 if alone else workers
         together = max(1, batch_size) if colorizer.backend.batches else 1
         tasks = _tasks(chain([first], entries), writer, together)
@@ -385,6 +389,7 @@ class Writer:
         overwrite: replace results that exist.
         standard_output: takes the results of jobs without a name.
         keep_times: a result gets its photo's time of last change.
+        made_of: for sidecars: the model and the references; None for none.
     """
 
     colorizer: Colorizer
@@ -393,6 +398,7 @@ class Writer:
     overwrite: bool = False
     standard_output: BinaryIO | None = None
     keep_times: bool = False
+    made_of: MadeOf | None = None
 
     def write(self, photos: Sequence[DecodedPhoto]) -> list[Event]:
         """Colorize photos in one pass, write their results, and return an event for each."""
@@ -407,7 +413,16 @@ class Writer:
             if decoded.path is not None:
                 # A link is the user's own where that very file was named; in a folder anybody may have put it there
                 named = decoded.job.exact
-                write_photo(decoded.path, result.rgb, result.photo, overwrite=self.overwrite, follow_link=named)
+                write_photo(
+                    decoded.path,
+                    result.rgb,
+                    result.photo,
+                    provenance=result.provenance,
+                    overwrite=self.overwrite,
+                    follow_link=named,
+                )
+                if self.made_of is not None:
+                    self._write_sidecar(self.made_of, decoded, decoded.path, result)
                 if self.keep_times and decoded.job.source != STANDARD_STREAM:
                     _keep_time(decoded.job.source, decoded.path)
             elif self.standard_output is not None:
@@ -416,6 +431,11 @@ class Writer:
         except PhotoError as error:
             return Failed(decoded.job.source, str(error))
         return Done(decoded.job, decoded.path, result)
+
+    def _write_sidecar(self, made_of: MadeOf, decoded: DecodedPhoto, path: Path, result: ColorizeResult) -> None:
+        made_of = replace(made_of, photo=decoded.job.source, page=decoded.job.page)
+        options = self.options[decoded.job.variant]
+        write_sidecar(path, made_of, options, decoded.hints, result.runtime, overwrite=self.overwrite)
 
 
 def _keep_time(source: str, result: Path) -> None:

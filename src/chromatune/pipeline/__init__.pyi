@@ -31,7 +31,10 @@ from .model_files import is_embedded as is_embedded
 from .model_files import read_pipeline_info as read_pipeline_info
 from .model_kinds import available_models as available_models
 from .model_kinds import find_model as find_model
+from .model_kinds import hash_if_quick as hash_if_quick
+from .model_kinds import is_local as is_local
 from .model_kinds import model_info as model_info
+from .model_kinds import short_name as short_name
 from .model_kinds import users_folder as users_folder
 from .model_kinds import users_models as users_models
 from .model_kinds import weights_hash as weights_hash

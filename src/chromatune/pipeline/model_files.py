@@ -77,6 +77,7 @@ class ModelInfo:
     follows: frozenset[str] = frozenset(INSTRUCTIONS)  # names of `INSTRUCTIONS`
     family: str = ""  # such as "InstructPix2Pix" or "DDColor"
     license: Annotated[str, Field(max_length=200)] = ""  # of the weights, as far as its files say
+    source: str = ""  # what `find_model` takes, where it goes by another name
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """Return the options with this model's own values for those that are None.
@@ -192,7 +193,7 @@ def read_pipeline_info(files: ModelFiles) -> ModelInfo:
         ModelError: the settings cannot be read, or a default makes no sense.
     """
     unet = _read_json(files.name, files.pipeline_folder, "unet/config.json")
-    taken = ModelInfo.__dataclass_fields__.keys() - {"follows", "family"}
+    taken = ModelInfo.__dataclass_fields__.keys() - {"follows", "family", "source"}
     known = {key: value for key, value in files.defaults.items() if key in taken}
     native = unet.get("sample_size") or 64
     native_px = 8 * native if isinstance(native, int) else native

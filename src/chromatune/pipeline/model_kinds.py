@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from chromatune.pipeline.colorizer_files import (
 )
 from chromatune.pipeline.edit_files import EditFiles, find_edit_model, read_edit_info
 from chromatune.pipeline.model_files import (
+    HUB_NAME,
     INDEX_FILE,
     LORA_FILE,
     ModelFiles,
@@ -34,6 +36,7 @@ from chromatune.pipeline.model_files import (
 
 MODELS_VARIABLE = "CHROMATUNE_MODELS"  # a folder of the user's own models
 CHECKPOINT_SIZE_PX = 512  # DDColor was trained at 256 and 512; it is sharper at 512
+QUICK_BYTES = 2 << 30  # of a model's files, whose hash takes seconds
 MOST_LISTED = 1000  # entries of the user's folder
 
 BLEND = re.compile(
@@ -153,13 +156,39 @@ def model_info(name: str) -> ModelInfo:
     return read_info(find_model(name))
 
 
+def is_local(name: str) -> bool:
+    """Return whether `find_model` fetches nothing to find the model `name`."""
+    if Path(name).expanduser().exists():
+        return True
+    if blend := BLEND.fullmatch(name):
+        return is_local(blend["first"]) and is_local(blend["second"])
+    return HUB_NAME.fullmatch(name) is None
+
+
 def weights_hash(name: str) -> str:
     """Return 16 hexadecimal digits of the SHA-256 over all files that decide a model's pixels, its LoRAs' included.
 
     Raises:
         ModelError: the model is unknown, or one of its files cannot be read.
     """
-    return files_digest(_parts(find_model(name)), name)
+    return _digest(find_model(name))
+
+
+def short_name(info: ModelInfo) -> str:
+    """Return a model's name without folders of this machine."""
+    parts = info.name.split("+")
+    return "+".join(Path(part).name if Path(part.rpartition(":")[0] or part).exists() else part for part in parts)
+
+
+def hash_if_quick(info: ModelInfo) -> str:
+    """Return a known model's `weights_hash`; empty where reading its files takes long, or they are gone."""
+    given = info.source or info.name
+    name = given if BLEND.fullmatch(given) else str(info.path)
+    try:
+        files = find_model(name)
+        return _digest(files) if sum(path.stat().st_size for path in _parts(files)) <= QUICK_BYTES else ""
+    except (ModelError, OSError):
+        return ""
 
 
 def available_models() -> list[ModelInfo]:
@@ -215,9 +244,16 @@ def _in_users_folder(name: str) -> Path | None:
     return None
 
 
+def _digest(files: Files) -> str:
+    if isinstance(files, BlendFiles):
+        both = f"{_digest(files.first)}+{_digest(files.second)}:{files.share}"
+        return hashlib.sha256(both.encode()).hexdigest()[:16]
+    return files_digest(_parts(files), files.name)
+
+
 def _parts(files: Files) -> Iterator[Path]:
     """Yield the files that decide a model's pixels."""
-    if isinstance(files, BlendFiles):  # the share is in the name
+    if isinstance(files, BlendFiles):
         yield from _parts(files.first)
         yield from _parts(files.second)
         return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from chromatune.pipeline.backend import Features
-from chromatune.pipeline.model_files import MODELS_DIR, PHOTO_ENCODER
+from chromatune.pipeline.model_files import PHOTO_ENCODER
 from chromatune.pipeline.onnx_backend import (
     FEATURES,
     Graph,
@@ -19,7 +20,7 @@ from chromatune.pipeline.onnx_backend import (
 )
 from chromatune.pipeline.onnx_checks import GRAPH_FILE
 
-ENCODER_FILE = MODELS_DIR / "mini" / PHOTO_ENCODER / GRAPH_FILE
+ENCODER_FILE = Path(__file__).parents[1] / "models" / "mini" / PHOTO_ENCODER / GRAPH_FILE
 ENCODER_MULTIPLE_PX = 32  # of the sides of its photos
 
 

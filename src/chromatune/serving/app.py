@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 import chromatune
+from chromatune.errors import ChromaTuneError
 from chromatune.options import ColorizeOptions
 from chromatune.serving.batches import add_batch_routes
 from chromatune.serving.bodies import stored
+from chromatune.serving.local import without_paths
 from chromatune.serving.middleware import Guard, Metrics
 from chromatune.serving.predictor import EDITABLE, ColorizeRequest, Predictor
 from chromatune.serving.responses import (
@@ -52,10 +55,22 @@ class Limits(BaseModel):
     maximum: float
 
 
+class ModelDetails(BaseModel):
+    """What a model is, and what it follows."""
+
+    name: str
+    family: str = Field(description="Such as InstructPix2Pix or DDColor.")
+    description: str
+    license: str = Field(description="Of its weights, as far as its files say.")
+    follows: list[str] = Field(description="Options that instruct it; others, such as `strength`, work with all.")
+
+
 class Models(BaseModel):
     """Models offered, and limits of options."""
 
     models: list[str] = Field(description="Names, the default first.")
+    details: list[ModelDetails] = Field(description="Of those whose files are on the server's machine.")
+    compared: list[str] = Field(description="Models whose results the page shows side by side.")
     limits: dict[str, Limits] = Field(description="Of the numbers among the options that edits of a session change.")
 
 
@@ -123,7 +138,8 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
 
     @app.get("/v1/models", summary="Models offered, and limits of options", responses=failures())
     async def models() -> Models:
-        return Models(models=list(settings.models), limits=limits)
+        details = await asyncio.to_thread(_details_of, predictor, settings)
+        return Models(models=list(settings.models), details=details, compared=list(settings.compared), limits=limits)
 
     pictures = {"content": {**PICTURES["content"], "application/json": {}}}
 
@@ -168,6 +184,21 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         return await image_response(image)
 
     app.include_router(router)
+
+
+def _details_of(predictor: Predictor, settings: ServeSettings) -> list[ModelDetails]:
+    """Return what is known of the models offered; one that cannot be used is left out, and using it says why."""
+    details = []
+    for name in settings.models:
+        with contextlib.suppress(ChromaTuneError):
+            if info := predictor.describe(name):
+                details.append(
+                    ModelDetails(
+                        name=name, family=info.family, license=info.license, follows=sorted(info.follows),
+                        description=without_paths(info.description.replace(str(info.path), name)),
+                    )
+                )  # fmt: skip
+    return details
 
 
 def _limits_of(option: str) -> Limits | None:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from chromatune.hints import Hints, Reference
 from chromatune.images import Photo, count_pixels, format_for, read_photo, suffix_for, to_depth
 from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
-from chromatune.pipeline import threads
+from chromatune.pipeline import ModelInfo, is_local, model_info, threads
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
 from chromatune.serving.predictor import ColorizeRequest, Content, EditRequest, EncodedImage, Facts, Session, State
@@ -131,11 +132,20 @@ class LocalPredictor:
                     raise ModelError(without_paths(str(error).replace(self.settings.source_of(name), name))) from None
             return self._models[name]
 
+    def describe(self, model: str) -> ModelInfo | None:
+        source = self.settings.source_of(model)
+        if model in self._models:
+            return self._models[model].backend.info
+        return model_info(source) if is_local(source) else None
+
     def _load_colorizer(self, name: str) -> Colorizer:
         settings = self.settings
         loaded = Colorizer.load(
             settings.source_of(name), device=settings.device, runtime=settings.runtime, workers=self._workers
         )
+        # Clients see the name that is offered, and no path
+        backend: Any = loaded.backend
+        backend.info = dataclasses.replace(backend.info, name=name, source=settings.source_of(name))
         return Colorizer(DynamicBatcher(loaded.backend)) if loaded.backend.batches else loaded
 
     def note_prepared(self, editor: Editor) -> None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from chromatune.errors import ChromaTuneError
 from chromatune.hints import Hints
 from chromatune.options import ColorizeOptions, OwnColorChoice, ResolvedOptions
+from chromatune.pipeline import ModelInfo
 
 Facts: TypeAlias = dict[str, str | int | float | list[str]]
 Content: TypeAlias = bytes | Path  # of an upload: its bytes, or the file that has them
@@ -195,6 +196,13 @@ class Predictor(Protocol):
     @property
     def slots(self) -> int:
         """Number of photos that may be in progress or wait; more are refused."""
+
+    def describe(self, model: str) -> ModelInfo | None:
+        """Return what is known of a model offered, None where its files are not on this machine; called in a thread.
+
+        Raises:
+            ModelError: they are no model.
+        """
 
     def start(self) -> None:
         """Begin to load the models; returns at once."""

@@ -106,7 +106,7 @@ class ServeSettings(BaseModel):
     @model_validator(mode="after")
     def _has_distinct_names(self) -> ServeSettings:
         if len(set(self.models)) < len(self._sources):
-            raise ValueError(f"two models have the same name: {', '.join(self.models)}; rename a folder")
+            raise ValueError(f"two models have the same name: {', '.join(self.models)}; rename one")
         return self
 
     @property
@@ -115,8 +115,13 @@ class ServeSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models offered, the default first; of a folder its last part, as clients see no paths."""
+        """Names of the models offered, the default first; of a path its last part, as clients see no paths."""
         return tuple(_offered_as(source) for source in self._sources)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of the models whose results the page shows side by side: those that were asked for."""
+        return self.models if self.model else self.models[:1]
 
     @property
     def max_pixels(self) -> int:
@@ -133,13 +138,15 @@ class ServeSettings(BaseModel):
             raise OptionsError(f"model={shown(model)}: not offered; accepted: {', '.join(self.models)}", "model")
 
     def source_of(self, model: str) -> str:
-        """Return the name or folder to load for a model offered."""
+        """Return the name, folder or file to load for a model offered."""
         return self._sources[self.models.index(model)]
 
 
 def _offered_as(source: str) -> str:
     path = Path(source).expanduser()
-    return (path.resolve().name or source) if path.is_dir() or path.is_absolute() else source
+    if "+" in source and not path.exists():  # a blend of two
+        return "+".join(map(_offered_as, source.split("+")))
+    return (path.resolve().name or source) if path.exists() or path.is_absolute() else source
 
 
 def make_serve_settings(**given: Any) -> ServeSettings:

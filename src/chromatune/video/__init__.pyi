@@ -20,4 +20,5 @@ from .shots import write_starts as write_starts
 from .video import Frame as Frame
 from .video import Video as Video
 from .video import VideoInfo as VideoInfo
+from .writing import video_provenance as video_provenance
 from .yuv import gray_of as gray_of

@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import chromatune
-from chromatune.colorizer import Colorizer
+from chromatune.colorizer import Colorizer, provenance_of_pass
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
 from chromatune.files import open_regular, prefetch, read_regular
 from chromatune.hints import Hints, check_reference
-from chromatune.images import Photo
+from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
-from chromatune.pipeline import model_info, usual_workers, weights_hash
+from chromatune.pipeline import hash_if_quick, model_info, usual_workers, weights_hash
 from chromatune.video.options import VideoOptions
 from chromatune.video.reading import HeldFrames
 from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
@@ -101,6 +101,7 @@ def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartSta
         overwrite=options.overwrite,
         record_folder=run.cache.folder,
         convert_sound=options.convert_sound,
+        provenance=run.provenance,
     ) as writer:
         run.colorize_shots()
         run.write_frames(writer)
@@ -305,6 +306,18 @@ class VideoRun:
         self.cache.write_bytes(self._shots_path(), "".join(f"{line}\n" for line in [*lines, _checksum(lines)]).encode())
         return starts, count
 
+    @property
+    def provenance(self) -> Provenance | None:
+        """How the result is made, for its file."""
+        options = self.options
+        info = model_info(options.model)
+        resolved = info.resolve(options.colorize_options)
+        if not resolved.provenance:
+            return None
+        hints = "".join(f"{number} {each.to_json()}\n" for number, each in sorted(options.hints.items()))
+        sources = [*(["reference"] if options.like else []), *(["hints"] if hints else [])]
+        return provenance_of_pass(info, resolved, hash_if_quick(info), sources, hints)
+
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
         """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
         options = self.options
@@ -314,7 +327,7 @@ class VideoRun:
             "version": chromatune.__version__,
             "video": self._fingerprint,
             "model": [options.model, weights_hash(options.model), options.runtime],
-            "options": asdict(read) | {"strength": 1},  # it acts when frames are written
+            "options": asdict(read) | {"strength": 1, "provenance": True},  # they act when frames are written
             "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
         }
         for shot in self.shots:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import cv2
 import numpy as np
 
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
-from chromatune.files import LineFile, atomic_file, atomic_write
-from chromatune.images import Photo, encode_photo, format_for, suffix_for
+from chromatune.files import LineFile, atomic_file, atomic_write, open_regular
+from chromatune.images import (
+    COMPOSITE,
+    Photo,
+    Provenance,
+    encode_photo,
+    format_for,
+    provenance_of,
+    suffix_for,
+    with_provenance,
+)
 from chromatune.video.opening import ffmpeg_path, require_av
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE
 from chromatune.video.sound import Sound, SoundWriter
@@ -30,6 +41,11 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+BOX_SUFFIXES = (".mp4", ".m4v", ".mov")  # made of boxes
+MOST_BOXES = 10_000  # outermost ones
+LONGEST_XMP_BYTES = 1 << 20
+TAG_PREFIX = "CHROMATUNE_"
+XMP_UUID = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
 REC601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace; AVColorPrimaries and AVColorTransferCharacteristic
 
 DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOENT", "EMFILE")
@@ -135,6 +151,7 @@ def open_writer(
     overwrite: bool = False,
     record_folder: Path | None = None,
     convert_sound: bool = False,
+    provenance: Provenance | None = None,
 ) -> Iterator[FrameWriter]:
     """Open the writer of a path: of a video's file where it has a suffix, else of a folder of frames.
 
@@ -146,13 +163,15 @@ def open_writer(
         overwrite: replace what exists.
         record_folder: where the frames of a folder are recorded that are written; None for `out`.
         convert_sound: convert sound that the file cannot hold to AAC.
+        provenance: how the result is made, to be written into a file; frames of a folder say it each.
 
     Raises:
         OptionsError: a codec is given for a folder, or see `choose_codec`.
         VideoError: it cannot be written.
     """
     if out.suffix:
-        with _open_file(out, choose_codec(out, codec), info, strength, overwrite, convert_sound) as writer:
+        chosen = choose_codec(out, codec)
+        with _open_file(out, chosen, info, strength, overwrite, convert_sound, provenance) as writer:
             yield writer
         return
     if codec is not None:
@@ -162,7 +181,7 @@ def open_writer(
         out.mkdir(parents=True, exist_ok=True)
         record_folder.mkdir(parents=True, exist_ok=True)
         with LineFile(record_folder / WRITTEN_FILE, ("turn", "frame", "chroma")) as written:
-            yield FolderWriter(out, info, strength, written, overwrite)
+            yield FolderWriter(out, info, strength, written, overwrite, provenance)
     except OSError as error:
         name = printable(str(error.filename or out))
         raise VideoError(f"{name}: cannot be written ({error.strerror}); check disk and path") from error
@@ -215,7 +234,16 @@ class VideoWriter:
 class FolderWriter:
     """A folder of frames; it is recorded which chroma each was made with, so that it is made again with another."""
 
-    def __init__(self, out: Path, info: VideoInfo, strength: float, written: LineFile, overwrite: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        info: VideoInfo,
+        strength: float,
+        written: LineFile,
+        overwrite: bool,
+        provenance: Provenance | None = None,
+    ) -> None:
+        self._provenance = provenance
         self._out, self._info, self._strength = out, info, strength
         self._written, self._overwrite = written, overwrite
         records = written.read()
@@ -235,7 +263,7 @@ class FolderWriter:
         photo, path = self._photo(frame), self._path(frame)
         rgb = color.recompose(photo.gray, chroma, strength=self._strength)
         try:
-            return encode_photo(rgb, photo, format_for(path.suffix))
+            return encode_photo(rgb, photo, format_for(path.suffix), self._provenance)
         except PhotoError as error:
             raise VideoError(f"{printable(str(path))}: {error}") from error
 
@@ -270,7 +298,13 @@ class FolderWriter:
 
 @contextmanager
 def _open_file(
-    out: Path, codec: Codec, info: VideoInfo, strength: float, overwrite: bool, convert_sound: bool
+    out: Path,
+    codec: Codec,
+    info: VideoInfo,
+    strength: float,
+    overwrite: bool,
+    convert_sound: bool,
+    provenance: Provenance | None = None,
 ) -> Iterator[VideoWriter]:
     require_av()
     import av
@@ -285,8 +319,14 @@ def _open_file(
             container = av.open(ffmpeg_path(part), "w", format=CONTAINERS[out.suffix.lower()])
             try:
                 sound_writer = SoundWriter(container, sound, name, convert_sound)
+                boxes = out.suffix.lower() in BOX_SUFFIXES
+                if provenance is not None and not boxes:
+                    container.metadata.update(_tags_of(provenance))
                 yield VideoWriter(container, codec, info, sound_writer, strength)
                 container.close()
+                if provenance is not None and boxes:
+                    with open(part, "ab") as file:
+                        file.write(xmp_box(with_provenance(None, provenance)))
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):
                     container.close()
@@ -310,6 +350,60 @@ def _open_file(
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise VideoError(f"{name}: cannot be written ({printable(reason)}); check disk and path") from error
+
+
+def video_provenance(path: Path) -> Provenance | None:
+    """Return what a video's file says of how it was made; None where it says nothing.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    name = printable(str(path))
+    try:
+        if path.suffix.lower() in BOX_SUFFIXES:
+            with open_regular(path) as file:
+                return provenance_of(_xmp_of_boxes(file))
+        require_av()
+        import av
+
+        with open_regular(path), av.open(ffmpeg_path(path)) as container:
+            tags = {key.upper(): value for key, value in container.metadata.items()}
+    except OSError as error:  # FFmpeg's are of this kind, too
+        raise VideoError(f"{name}: cannot be read ({error.strerror})") from None
+    found = {each.name: tags.get(TAG_PREFIX + each.name.upper(), "") for each in fields(Provenance)}
+    return Provenance(**found) if any(found.values()) else None
+
+
+def _xmp_of_boxes(file: BinaryIO) -> bytes | None:
+    """Return the XMP packet among the outermost boxes of an MP4 or MOV (ISO 14496-12, 4.2)."""
+    for _ in range(MOST_BOXES):
+        start, header = file.tell(), file.read(16)
+        if len(header) < 8:
+            return None
+        size, kind = struct.unpack(">I4s", header[:8])
+        long = size == 1 and len(header) == 16
+        if long:
+            (size,) = struct.unpack(">Q", header[8:])
+        if kind == b"uuid" and 24 <= size <= LONGEST_XMP_BYTES:
+            file.seek(start + 8)
+            content = file.read(size - 8)
+            if content.startswith(XMP_UUID):
+                return content.removeprefix(XMP_UUID)
+        if size < (16 if long else 8):  # 0 is one up to the end
+            return None
+        file.seek(start + size)
+    return None
+
+
+def xmp_box(packet: bytes) -> bytes:
+    """Return the box that holds an XMP packet at the end of an MP4 or MOV (XMP specification, part 3, 1.2.7)."""
+    return struct.pack(">I4s", 24 + len(packet), b"uuid") + XMP_UUID + packet
+
+
+def _tags_of(provenance: Provenance) -> dict[str, str]:
+    """Return a provenance as Matroska's tags."""
+    tags = {TAG_PREFIX + name.upper(): value for name, value in asdict(provenance).items() if value}
+    return {"DIGITAL_SOURCE_TYPE": COMPOSITE, **tags}
 
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:

@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { Hand } from "./hand.js";
+import { Models } from "./models.js";
 import { Photo, Queue } from "./photos.js";
 import { save } from "./save.js";
 import { Stage } from "./stage.js";
@@ -21,6 +22,7 @@ class Page {
     this.photos = [];
     this.current = null;
     this.queue = new Queue();
+    this.models = new Models();
     this.stage = new Stage();
     this.words = new Words(this);
     this.hand = new Hand(this);
@@ -90,7 +92,7 @@ class Page {
       this.stage.show("after", photo.after || photo.thumb);
       this.stage.show("before", photo.before);
       await this.render();
-      this.try(() => photo.drawVersions());
+      this.try(() => photo.drawVersions()).then(() => photo === this.current && this.words.compare(photo));
     } else {
       this.stage.show("after", "");
       this.stage.show("before", "");
@@ -139,8 +141,8 @@ class Page {
     this.words.draw(photo);
     if (!photo) return;
     const { model, seed, steps } = photo.active.facts;
-    $("facts").textContent = `${photo.name} · ${photo.width} × ${photo.height} · ${model}, seed ${seed}, ${steps} ` +
-      (steps === 1 ? "step" : "steps");
+    $("facts").textContent = `${photo.name} · ${photo.width} × ${photo.height} · ${model}` +
+      (this.models.follows(model, "seed") ? `, seed ${seed}, ${steps} ${steps === 1 ? "step" : "steps"}` : "");
   }
 
   async _download() {
@@ -208,8 +210,9 @@ class Page {
 
 const page = new Page();
 page.try(async () => {
-  const { models, limits } = await (await call("/v1/models")).json();
-  page.words.setModels(models);
-  page.hand.setLimits(limits);
+  const offered = await (await call("/v1/models")).json();
+  page.models = new Models(offered);
+  page.words.setModels(page.models);
+  page.hand.setLimits(offered.limits);
   document.body.dataset.ready = "yes";
 });

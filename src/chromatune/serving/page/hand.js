@@ -1,10 +1,12 @@
-// Color by hand: tools, suggested colors, undo, a reference photo to take colors from, layers.
+// Color by hand: tools, suggested colors, undo, versions and a reference photo to take colors from, layers.
 
 import { layerOf, markOf } from "./layers.js";
 import { save } from "./save.js";
+import { drawVersions, inOrder } from "./versions.js";
 
-const KEYS = { h: "move", b: "brush", g: "gray", i: "pick", e: "erase" };
+const KEYS = { h: "move", b: "brush", g: "gray", v: "version", i: "pick", e: "erase" };
 const REFERENCE_PX = 600;
+const ONE_VERSION = "There is one version so far; make another below to paint with its colors";
 
 const $ = (id) => document.getElementById(id);
 
@@ -31,6 +33,9 @@ export class Hand {
       button.tabIndex = button.dataset.tool === tool ? 0 : -1;
     }
     this.page.stage.setTool(tool);
+    $("sources").hidden = tool !== "version";
+    $("suggestions").hidden = tool === "version";
+    this._drawSources(this.page.current?.state === "done" ? this.page.current : null);
     if (tool === "brush" && !this.colors.length) $("suggestions").textContent = "Point at the photo for suggestions";
   }
 
@@ -48,6 +53,7 @@ export class Hand {
     $("redo").disabled = !photo || photo.step === photo.history.length - 1;
     $("layer-save").disabled = !photo?.marks.length;
     $("reference-use").checked = Boolean(photo && this.reference && photo.reference === this.reference);
+    this._drawSources(photo);
     if (!photo || photo === this.photo) return;
     this.photo = photo;
     $("strength").value = Math.round(100 * photo.strength);
@@ -63,6 +69,47 @@ export class Hand {
   _showVivid(photo) {
     $("vivid").value = photo.vivid ?? 1;
     $("vivid-shown").textContent = photo.vivid === null ? "auto" : photo.vivid.toFixed(1);
+  }
+
+  /** Versions to take colors from: all but the one that is shown. */
+  _sources(photo) {
+    return photo ? inOrder(photo.versions).filter((version) => version !== photo.active) : [];
+  }
+
+  /** The version that strokes take their colors from, null where there is no other one. */
+  _sourceOf(photo) {
+    const all = this._sources(photo);
+    return all.includes(photo?.source) ? photo.source : all[0] ?? null;
+  }
+
+  _drawSources(photo) {
+    if (this.page.stage.tool !== "version") return;
+    const version = this._sourceOf(photo);
+    if (version) {
+      drawVersions($("sources"), photo, this._sources(photo), version, this.page.models, (chosen) => {
+        photo.source = chosen;
+        this._drawSources(photo);
+      });
+    } else $("sources").textContent = ONE_VERSION;
+    if (version !== this.readied) this._ready(photo, version);
+  }
+
+  /** Reads a source's colors before they are painted with, so that a stroke shows them. */
+  async _ready(photo, version) {
+    this.readied = version;
+    this.page.stage.source = null;
+    if (!version) return;
+    const source = await this.page.try(() => photo.sourceOf(version));
+    if (version === this.readied) this.page.stage.source = source ?? null;
+  }
+
+  async _paintFromVersion(stroke) {
+    const photo = this.page.current, version = this._sourceOf(photo);
+    if (!version) return this.page.say(ONE_VERSION);
+    const source = await this.page.try(() => photo.sourceOf(version)); // as it looks now
+    if (!source) return;
+    photo.setMarks([...photo.marks, { ...stroke, source }]);
+    if (photo === this.page.current) await this.page.render();
   }
 
   undo(by) {
@@ -147,7 +194,9 @@ export class Hand {
     const photo = this.page.current;
     if (photo?.state !== "done") return;
     await this.page.try(() => photo.takeColorsOf($("reference-use").checked ? this.reference : null));
-    if (photo === this.page.current) await this.page.render();
+    if (photo !== this.page.current) return;
+    await this.page.render();
+    await this.page.words.compare(photo);
   }
 
   _listen() {
@@ -162,7 +211,10 @@ export class Hand {
       event.preventDefault();
     });
     this.setTool("move");
-    stage.addEventListener("stroke", ({ detail }) => this._setMarks([...this.page.current.marks, detail]));
+    stage.addEventListener("stroke", ({ detail }) => {
+      if ("source" in detail) this._paintFromVersion(detail);
+      else this._setMarks([...this.page.current.marks, detail]);
+    });
     stage.addEventListener("rest", ({ detail }) => this._suggestFor(detail));
     stage.addEventListener("pick", ({ detail }) => this._pick(detail));
     stage.addEventListener("erase", ({ detail }) => {

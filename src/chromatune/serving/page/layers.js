@@ -10,13 +10,21 @@ function canvasOf(width, height) {
   return canvas;
 }
 
-/** Draws strokes: later ones cover earlier ones. */
+/** What a stroke is drawn with: its color, or of its source what lies there; gray until there is a source. */
+function styleOf(context, { color, source }, scale) {
+  if (!source) return color ?? "#808080";
+  const { canvas, width, height } = source, pattern = context.createPattern(canvas, "no-repeat");
+  pattern.setTransform(new DOMMatrix().scale((scale * width) / canvas.width, (scale * height) / canvas.height));
+  return pattern;
+}
+
+/** Draws strokes of a color, or of a source: a picture of the whole photo. Later ones cover earlier ones. */
 export function drawMarks(context, marks, scale, alpha = 1) {
   context.lineCap = context.lineJoin = "round";
   context.globalAlpha = alpha;
   for (const mark of marks) {
     if (!mark.points) continue;
-    context.strokeStyle = mark.color;
+    context.strokeStyle = styleOf(context, mark, scale);
     context.lineWidth = Math.max(1, 2 * mark.radius_px * scale);
     context.beginPath();
     for (const [x, y] of mark.points) context.lineTo(x * scale, y * scale);
@@ -27,14 +35,53 @@ export function drawMarks(context, marks, scale, alpha = 1) {
   context.globalAlpha = 1;
 }
 
-/** The marks as a transparent PNG of the photo's aspect. */
-export async function layerOf(marks, width, height) {
+async function canvasWith(marks, width, height) {
   const canvas = canvasOf(width, height), context = canvas.getContext("2d");
   for (const mark of marks) {
     if (mark.png) context.drawImage(await pictureOf(mark), 0, 0, canvas.width, canvas.height);
     else drawMarks(context, [mark], canvas.width / width);
   }
+  return canvas;
+}
+
+/** The marks as a transparent PNG of the photo's aspect. */
+export async function layerOf(marks, width, height) {
+  const canvas = await canvasWith(marks, width, height);
   return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+const sent = new WeakMap(); // marks ⇒ what the server gets of them
+
+/** The marks as the server takes them: from the first to the last stroke of a source they are one layer. */
+export function toSend(marks, width, height) {
+  if (!sent.has(marks)) sent.set(marks, withLayer(marks, width, height));
+  return sent.get(marks);
+}
+
+async function withLayer(marks, width, height) {
+  const first = marks.findIndex((mark) => mark.source), end = marks.findLastIndex((mark) => mark.source) + 1;
+  if (first < 0) return marks;
+  const canvas = await canvasWith(marks.slice(first, end), width, height);
+  return [...marks.slice(0, first), layerMark(canvas, width, height, "strokes from a version"), ...marks.slice(end)];
+}
+
+function layerMark(canvas, width, height, name) {
+  return { png: canvas.toDataURL("image/png").split(",")[1], width_px: width, height_px: height, name };
+}
+
+/** A picture by its address, on a canvas; nothing of it is transparent. */
+export async function pictureAt(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let at = 3; at < pixels.data.length; at += 4) pixels.data[at] = 255;
+  context.putImageData(pixels, 0, 0);
+  return canvas;
 }
 
 async function pictureOf(mark) {
@@ -47,6 +94,5 @@ export async function markOf(file) {
   const picture = await createImageBitmap(file);
   const canvas = canvasOf(picture.width, picture.height);
   canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-  const png = canvas.toDataURL("image/png").split(",")[1];
-  return { png, width_px: picture.width, height_px: picture.height, name: file.name.slice(0, 400) };
+  return layerMark(canvas, picture.width, picture.height, file.name.slice(0, 400));
 }

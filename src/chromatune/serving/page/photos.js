@@ -1,10 +1,11 @@
 // The photos on the page: each with its file, its session on the server, versions and strokes.
 
 import { Refusal, call, close, nameOf, open, send } from "./api.js";
+import { pictureAt, toSend } from "./layers.js";
 
 const AT_ONCE = 2; // photos that are opened at the same time
 const THUMB_PIXELS = 30_000;
-const BEFORE_PIXELS = 1_000_000;
+const SCREEN_PIXELS = 1_000_000; // of the photo as it was, and of versions that strokes take their colors from
 
 let numbers = 0;
 
@@ -20,6 +21,7 @@ export class Photo extends EventTarget {
     this.reference = null; // a file whose colors are used where it shows the same things
     this.versions = []; // {number, model, options, facts, thumb}
     this.active = null;
+    this.source = null; // version that strokes take their colors from
     this.strength = 1;
     this.vivid = null; // as the model's own
     this.ownColor = null; // what of the photo's own color stays, as the version was asked for
@@ -69,10 +71,11 @@ export class Photo extends EventTarget {
     const version = { number: session.version, ...this.options, facts: session.facts, thumb: "" };
     this.versions = [version];
     this.active = version;
+    this.compared = false; // whether versions of the other models were asked for
   }
 
   async _readBefore() {
-    const answer = await this._withSession(() => call(`/v1/sessions/${this.id}/original?max_pixels=${BEFORE_PIXELS}`));
+    const answer = await this._withSession(() => call(`/v1/sessions/${this.id}/original?max_pixels=${SCREEN_PIXELS}`));
     this.before = URL.createObjectURL(await answer.blob());
   }
 
@@ -108,17 +111,18 @@ export class Photo extends EventTarget {
   }
 
   /** How the photo is wanted, as the server's EditRequest. */
-  edit(more = {}) {
+  async edit(more = {}) {
     return {
       version: this.active.number, strength: this.strength, vivid: this.vivid, hint_reach: this.reach,
       own_color: this.ownColor,
-      hints: { marks: this.marks }, ...more,
+      hints: { marks: await toSend(this.marks, this.width, this.height) }, ...more,
     };
   }
 
   async _preview(more, maxPixels, signal) {
     const answer = await this._withSession(() =>
-      send(`/v1/sessions/${this.id}/preview`, { ...this.edit(more), max_pixels: Math.round(maxPixels) }, signal));
+      this.edit({ ...more, max_pixels: Math.round(maxPixels) }).then((edit) =>
+        send(`/v1/sessions/${this.id}/preview`, edit, signal)));
     return URL.createObjectURL(await answer.blob());
   }
 
@@ -167,6 +171,29 @@ export class Photo extends EventTarget {
     }
   }
 
+  /** The source of strokes from a version: its own colors now, without strokes, wherever it is painted. */
+  sourceOf(version) {
+    const look = JSON.stringify([this.vivid, this.ownColor]);
+    if (version.look !== look) {
+      version.look = look;
+      version.picture = this._readSource(version).catch((error) => {
+        version.look = null;
+        throw error;
+      });
+    }
+    return version.picture;
+  }
+
+  async _readSource(version) {
+    const own = { version: version.number, strength: 1, hints: { marks: [] } };
+    const url = await this._preview(own, SCREEN_PIXELS);
+    try {
+      return { canvas: await pictureAt(url), width: this.width, height: this.height };
+    } finally {
+      URL.revokeObjectURL(url);
+    }
+  }
+
   setMarks(marks) {
     this.history = [...this.history.slice(0, this.step + 1), marks];
     this.step++;
@@ -186,7 +213,7 @@ export class Photo extends EventTarget {
 
   /** The finished file and its name. */
   async result() {
-    const answer = await this._withSession(() => send(`/v1/sessions/${this.id}/result`, this.edit()));
+    const answer = await this._withSession(() => this.edit().then((edit) => send(`/v1/sessions/${this.id}/result`, edit)));
     return { name: nameOf(answer), blob: await answer.blob() };
   }
 

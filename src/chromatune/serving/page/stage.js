@@ -3,7 +3,7 @@
 import { drawMarks } from "./layers.js";
 
 const MOST_ZOOM = 16; // screen pixels for one of the photo
-const PAINTS = new Set(["brush", "gray", "erase"]);
+const PAINTS = new Set(["brush", "gray", "version", "erase"]);
 const REST_MS = 220; // the pointer rests: colors are suggested for the point under it
 
 const $ = (id) => document.getElementById(id);
@@ -19,6 +19,7 @@ export class Stage extends EventTarget {
     this.tool = "move";
     this.marks = [];
     this.color = "#a0523c";
+    this.source = null; // of strokes from a version, see `drawMarks`
     this.radius = 10; // of the brush, in the photo's pixels
     this.showMarks = false;
     this.cross = null; // of the keyboard, in the photo's pixels
@@ -217,8 +218,8 @@ export class Stage extends EventTarget {
   }
 
   _begin(point) {
-    const color = this.tool === "gray" ? "#808080" : this.color;
-    this.stroke = { points: [this.clamp(point)], radius_px: Math.max(0.5, Math.round(this.radius * 10) / 10), color };
+    const paint = this.tool === "version" ? { source: this.source } : { color: this.tool === "gray" ? "#808080" : this.color };
+    this.stroke = { points: [this.clamp(point)], radius_px: Math.max(0.5, Math.round(this.radius * 10) / 10), ...paint };
     if (this.tool === "erase") this._tell("erase", { point, radius: this.radius });
     this.draw();
   }
@@ -286,7 +287,7 @@ export class Stage extends EventTarget {
     const { width, height } = this.size, step = share * Math.min(width, height);
     const [from, to] = this.cross ?? [width / 2, height / 2];
     this.cross = this.clamp([from + x * step, to + y * step]);
-    this._tell("rest", this.cross);
+    if (this.tool === "brush") this._tell("rest", this.cross);
     this.draw();
   }
 

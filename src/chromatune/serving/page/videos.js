@@ -45,9 +45,9 @@ class Video {
   async colorize(shown, photos) {
     const { model, options } = shown.active, hints = {};
     for (const photo of photos) {
-      if (photo.video === this && photo.marks.length) hints[photo.frame] = { marks: photo.marks };
+      if (photo.video === this && photo.marks.length) hints[photo.frame] = (await photo.edit()).hints;
     }
-    const { strength, vivid, hint_reach } = shown.edit();
+    const { strength, vivid, hint_reach } = await shown.edit();
     const wanted = { ...options, strength, hint_reach, ...(vivid === null ? {} : { vivid }) };
     await send(`/v1/videos/${this.id}/colorize`, { model, options: wanted, hints });
     await this._follow();

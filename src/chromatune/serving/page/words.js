@@ -1,5 +1,7 @@
 // In words: suggested instructions, an instruction, a model, a seed; and the versions made with them.
 
+import { drawVersions, inOrder, keyOf } from "./versions.js";
+
 const CHOICES = {
   Warm: ", warm colors", Cool: ", cool colors", Vivid: ", vivid colors", Muted: ", muted colors",
   Green: ", mostly green", Blue: ", mostly blue", Red: ", mostly red", Orange: ", mostly orange",
@@ -8,21 +10,10 @@ const MORE = 4; // versions at a time
 
 const $ = (id) => document.getElementById(id);
 
-/** What variants of each other have in common. */
-const keyOf = (model, options) => JSON.stringify([model, Object.entries({ ...options, variant: 1 }).sort()]);
-
-/** Versions as they were made, but variants of each other side by side, the likeliest first. */
-function inOrder(versions) {
-  const keys = new Map(versions.map((version) => [version, keyOf(version.facts.model, version.options)]));
-  const groups = [...new Set(keys.values())];
-  const place = (version) => groups.indexOf(keys.get(version));
-  return [...versions].sort((one, other) => place(one) - place(other) || one.facts.departure - other.facts.departure);
-}
-
 export class Words {
   constructor(page) {
     this.page = page;
-    this.chosen = new Set();
+    this.standards = new Set(); // instructions that models have where none is given
     $("choices").replaceChildren(...Object.keys(CHOICES).map((name) => this._choice(name)));
     $("words").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("words").addEventListener("input", () => { this.typed = true; });
@@ -33,17 +24,18 @@ export class Words {
     $("more").addEventListener("click", () => this._more());
   }
 
-  setModels(names) {
+  setModels({ names }) {
     $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    this._drawFollowed();
   }
 
   /** Model and options as the panel has them. */
   asked() {
     const options = { seed: Math.max(0, Math.floor(Number($("seed").value) || 0)) };
-    const words = $("words").value.trim();
-    if (words && words !== this.standard) options.prompt = words;
+    const model = $("model").value || null, words = $("words").value.trim();
+    if (words && !this.standards.has(words)) options.prompt = words;
     if ($("invert").checked) options.invert = true;
-    return { model: $("model").value || null, options };
+    return { model, options: this.page.models.followed(model, options) };
   }
 
   draw(photo) {
@@ -51,15 +43,28 @@ export class Words {
     const { facts } = photo.active;
     if (photo.active !== this.active) {
       this.active = photo.active;
-      this.standard ??= facts.prompt;
+      if (!photo.active.options.prompt) this.standards.add(facts.prompt);
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
       $("model").value = facts.model;
       $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
+      this._drawFollowed();
     }
     this._drawNotes(photo);
     this._drawVersions(photo);
+  }
+
+  /** Shows the fields that the chosen model follows, and says where it follows none. */
+  _drawFollowed() {
+    const { models } = this.page, model = $("model").value;
+    const words = models.follows(model, "prompt"), seed = models.follows(model, "seed");
+    $("choices").hidden = $("words").hidden = !words;
+    $("seed").hidden = $("seed").labels[0].hidden = !seed;
+    $("again").hidden = !words && !seed;
+    $("more").hidden = !seed;
+    $("follows").hidden = words;
+    $("follows").textContent = `${model} follows no instructions${seed ? "" : ", and gives one result"}.`;
   }
 
   // What was said of the version that is chosen; its notes hold until the edit that they speak of is made
@@ -95,9 +100,11 @@ export class Words {
     const photo = this.page.current;
     if (photo?.state !== "done") return;
     this._noteChoices();
-    const { model, options } = this.asked();
-    const added = await this.page.try(() => photo.add(model, options));
-    if (!added || photo !== this.page.current) return;
+    const { model, options } = this.asked(), key = keyOf(model, options);
+    const made = photo.versions.find((version) =>
+      (version.options.variant ?? 1) === 1 && keyOf(version.facts.model, version.options) === key);
+    if (made) photo.active = made;
+    else if (!await this.page.try(() => photo.add(model, options)) || photo !== this.page.current) return;
     await this.page.render();
     await this.page.try(() => photo.drawVersions());
   }
@@ -119,33 +126,28 @@ export class Words {
     $("more").disabled = false;
   }
 
-  _drawVersions(photo) {
-    const buttons = inOrder(photo.versions).map((version) => {
-      const button = document.createElement("button"), { seed, variant, prompt, model } = version.facts;
-      const short = variant > 1 ? `variant ${variant}` : `seed ${seed}`;
-      const said = `${prompt}, seed ${seed}${variant > 1 ? `, ${short}` : ""}, ${model}`;
-      button.type = "button";
-      button.setAttribute("role", "radio");
-      button.setAttribute("aria-checked", version === photo.active);
-      button.setAttribute("aria-label", said);
-      button.title = said;
-      if (version.thumb) {
-        const image = new Image();
-        image.src = version.thumb;
-        image.alt = "";
-        button.append(image);
+  /** Takes a photo through the models whose results stand side by side, once, as long as it is the one that is shown. */
+  async compare(photo) {
+    if (photo.compared) return;
+    photo.compared = true;
+    const { models } = this.page, { variant, ...options } = photo.active.options;
+    for (const model of models.compared) {
+      if (photo !== this.page.current) {
+        photo.compared = false;
+        return;
       }
-      const label = document.createElement("span");
-      label.textContent = short;
-      button.append(label);
-      button.addEventListener("click", () => {
-        photo.active = version;
-        this.page.render();
+      if (photo.versions.some((version) => version.facts.model === model)) continue;
+      await this.page.try(async () => {
+        await photo.add(model, models.followed(model, options), false);
+        await photo.drawVersions();
       });
-      return button;
+    }
+  }
+
+  _drawVersions(photo) {
+    drawVersions($("versions"), photo, inOrder(photo.versions), photo.active, this.page.models, (version) => {
+      photo.active = version;
+      this.page.render();
     });
-    const focused = [...$("versions").children].indexOf(document.activeElement);
-    $("versions").replaceChildren(...buttons);
-    buttons[focused]?.focus();
   }
 }

@@ -1,0 +1,23 @@
+// The models that the server offers, and which options each of them follows.
+
+export class Models {
+  /** From the server's /v1/models. */
+  constructor({ models = [], details = [], compared = [] } = {}) {
+    this.names = models;
+    this.compared = compared; // whose results stand side by side
+    this.follow = new Map(details.map(({ name, follows }) => [name, new Set(follows)]));
+  }
+
+  /** Whether an option changes a model's colors; a model that the server has not opened yet may follow all. */
+  follows(model, option) {
+    return this.follow.get(model)?.has(option) ?? true;
+  }
+
+  /** Options without those that a model does not follow. */
+  followed(model, options) {
+    const left = { ...options };
+    if (!this.follows(model, "prompt")) delete left.prompt;
+    if (!this.follows(model, "seed")) delete left.seed;
+    return left;
+  }
+}
