@@ -14,6 +14,11 @@ onnx_backend.py   graphs ⇒ a backend by ONNX Runtime
 colorizer_files.py    anyone's colorizer: its network's file, and the description beside it
 colorizer_graph.py    its ONNX graph ⇒ what it takes and gives, in which units
 colorizer_backend.py  its network ⇒ a backend
+ddcolor_checkpoint.py the same of DDColor's weights, by torch
+edit_classes.py   edit models: which diffusers pipelines are known, what each takes, and which classes they consist of
+edit_files.py     an edit model's folder ⇒ what is known of it
+edit_backend.py   the same ⇒ a backend by torch: the picture redrawn, and only its colors used
+shared_encoder.py the photo encoder of `mini`, for backends without one
 blend.py          two backends as one
 runtimes.py       which library runs a model, and the backend that it opens
 loading.py        files ⇒ parts ⇒ Pipeline, the one frozen object that the rest of the package uses

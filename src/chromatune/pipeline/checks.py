@@ -281,8 +281,13 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
     return library, given[1]
 
 
-def check_files(name: str, folder: Path) -> None:
+def check_files(name: str, folder: Path, most_bytes: int = LARGEST_TOKENIZER_BYTES) -> None:
     """Check that a part's folder holds files and folders alone, as libraries open what they find in it.
+
+    Args:
+        name: the model, for messages.
+        folder: of the part.
+        most_bytes: of a text in it.
 
     Raises:
         ModelError: something in it is a pipe, a socket or a device, or a text larger than any model has.
@@ -293,8 +298,8 @@ def check_files(name: str, folder: Path) -> None:
                 found = entry.stat()
                 if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
                     raise ValueError("is a pipe, socket or device, not a file")
-                if entry.suffix in TEXT_FILES and found.st_size > LARGEST_TOKENIZER_BYTES:
-                    raise ValueError(f"is larger than {LARGEST_TOKENIZER_BYTES >> 20} MB")
+                if entry.suffix in TEXT_FILES and found.st_size > most_bytes:
+                    raise ValueError(f"is larger than {most_bytes >> 20} MB")
     except OSError as error:
         raise ModelError(f"{name}: {folder.name} cannot be read ({error.strerror}); {AGAIN}") from None
     except ValueError as error:
@@ -325,7 +330,7 @@ def check_part(name: str, folder: Path, part: str, class_name: str) -> None:
             _check_vocabulary(folder, file)
         elif part != "scheduler":
             file = "the folder"
-            for weights in _weight_files(folder):
+            for weights in weight_files(folder):
                 file = weights.name
                 read_header(weights)
     except ValidationError as error:
@@ -391,7 +396,7 @@ def stored_numbers(folder: Path) -> int:
     Raises:
         ValueError: they cannot be read, or say too little.
     """
-    entries = [entry for file in _weight_files(folder) for key, entry in read_header(file).items() if key[0:2] != "__"]
+    entries = [entry for file in weight_files(folder) for key, entry in read_header(file).items() if key[0:2] != "__"]
     try:
         return sum(math.prod(entry["shape"]) for entry in entries)
     except (KeyError, TypeError):
@@ -410,7 +415,7 @@ def _opened(path: Path) -> BinaryIO:
         raise ValueError(f"cannot be read ({error.strerror})") from None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a part; an index may name none but those in the folder.
 
     Raises:

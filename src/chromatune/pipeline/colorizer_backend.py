@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,24 +22,14 @@ from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.checks import reason_of
 from chromatune.pipeline.colorizer_files import ColorizerFiles
 from chromatune.pipeline.colorizer_graph import Convention, TensorUse, pass_shapes, read_graph
-from chromatune.pipeline.model_files import PHOTO_ENCODER, ModelInfo
+from chromatune.pipeline.model_files import ModelInfo
 from chromatune.pipeline.model_kinds import read_info
-from chromatune.pipeline.onnx_backend import (
-    FEATURES,
-    Graph,
-    features_of,
-    open_session,
-    provider_of,
-    rgb_pixels,
-    threads,
-)
-from chromatune.pipeline.onnx_checks import GRAPH_FILE
+from chromatune.pipeline.onnx_backend import Graph, open_session, provider_of, threads
+from chromatune.pipeline.shared_encoder import ENCODER_MULTIPLE_PX, shared_features
 
 Network: TypeAlias = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name ⇒ the output with colors
 Work: TypeAlias = tuple[int | None, int | None]  # parameters; operations, two for a multiplication and its addition
 
-ENCODER_FILE = Path(__file__).parents[1] / "models" / "mini" / PHOTO_ENCODER / GRAPH_FILE
-ENCODER_MULTIPLE_PX = 32
 RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, as networks take and give them
 TRIAL_FILE = Path(__file__).with_name("trial.jpg")
 TRIAL_PX = 256  # side at which a range is tried out, where the network takes any
@@ -96,15 +85,9 @@ class ColorizerBackend:
         """Return parameters and operations of a pass for a photo of that size; None where they are unknown."""
         return self._work(*(self.convention.fixed_px or (height_px, width_px)))
 
-    @cached_property
-    def _encoder(self) -> Graph:
-        return Graph(open_session(ENCODER_FILE, provider_of("cpu"), threads()))
-
     def features(self, grays: np.ndarray) -> Features | None:
         """Return the features of `mini`'s photo encoder; see `Backend.features`."""
-        names = [name for name in self._encoder.outputs if name.startswith(FEATURES.format(""))]
-        found = self._encoder.run({self._encoder.inputs[0]: rgb_pixels(grays)}, names)
-        return features_of(dict(zip(names, found, strict=True)))
+        return shared_features(grays)
 
     def __call__(
         self, grays: np.ndarray, options: Sequence[ResolvedOptions], with_features: bool = False

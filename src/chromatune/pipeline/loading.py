@@ -81,7 +81,7 @@ def load_pipeline(name: str = "mini", *, device: str | None = None) -> Pipeline:
         raise MissingExtraError(f"opening {name} by torch", "torch")
     import torch
 
-    chosen = _device(device)
+    chosen = torch_device(device)
     # bfloat16 is slower than float32 on most CPUs, and float16 is not exact enough there either.
     parts = load_parts(files, torch.float16 if chosen.type == "cuda" else torch.float32)
     if parts["unet"].config.in_channels != 8:
@@ -134,7 +134,12 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
     return parts
 
 
-def _device(device: str | None) -> torch.device:
+def torch_device(device: str | None) -> torch.device:
+    """Return a device of torch; None stands for the best there is.
+
+    Raises:
+        ModelError: it is not there.
+    """
     import torch
 
     if device is None:
@@ -168,12 +173,28 @@ def _merge_lora(name: str, unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
-    name, chosen = files.name, _part_class(files, part)
-    checks.check_part(name, files.pipeline_folder / part, part, chosen.__name__)
+    chosen = _part_class(files, part)
+    checks.check_part(files.name, files.pipeline_folder / part, part, chosen.__name__)
+    return open_part(files.name, files.pipeline_folder, part, chosen, dtype)
+
+
+def open_part(name: str, folder: Path, part: str, chosen: Any, dtype: torch.dtype | None) -> Any:
+    """Open a part of a pipeline that was checked.
+
+    Args:
+        name: the model, for messages.
+        folder: of the pipeline.
+        part: its name.
+        chosen: the class that it becomes, of diffusers or transformers.
+        dtype: of its weights; None for a part without any.
+
+    Raises:
+        ModelError: it cannot be loaded, or lacks weights.
+    """
     options: dict[str, Any] = {}
     if dtype is not None:
         key = "dtype" if chosen.__module__.startswith("transformers.") else "torch_dtype"
-        options = {key: dtype, "use_safetensors": True, "variant": _variant(files.pipeline_folder / part)}
+        options = {key: dtype, "use_safetensors": True, "variant": _variant(folder / part)}
         options["output_loading_info"] = True
     if chosen.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
@@ -181,8 +202,8 @@ def _load_part(files: ModelFiles, part: str, dtype: torch.dtype | None) -> Any:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that are not the class's own: they are not used
             if dtype is not None:
-                _check_size(chosen, files.pipeline_folder / part)
-            loaded = chosen.from_pretrained(files.pipeline_folder, subfolder=part, local_files_only=True, **options)
+                _check_size(chosen, folder / part)
+            loaded = chosen.from_pretrained(folder, subfolder=part, local_files_only=True, **options)
         if dtype is None:
             return loaded
         loaded, report = loaded

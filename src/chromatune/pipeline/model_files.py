@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, first_line, shown
 from chromatune.options import SEEDS, ColorizeOptions, ResolvedOptions, first_problem
 from chromatune.pipeline.checks import AGAIN, read_json
+from chromatune.pipeline.edit_classes import edit_class_of
 from chromatune.pipeline.instructions import read_instruction
 from chromatune.prompts import DEFAULT_PROMPT
 
@@ -114,6 +115,8 @@ class ModelInfo:
         if not given:
             return ()
         listed = " and ".join(filter(None, (", ".join(given[:-1]), given[-1])))
+        if "prompt" in self.follows:
+            return (f"{self.name} does not follow {listed}",)
         return (f"{self.name} colors every photo in its own way: {listed} left out; hints and --strength act",)
 
     def sampled(self, options: ResolvedOptions) -> ResolvedOptions:
@@ -152,27 +155,31 @@ class ModelFiles:
     defaults: dict[str, Any]  # chromatune.json; a LoRA's settings over its base's
 
 
-def find_pipeline(name: str) -> ModelFiles:
+def find_pipeline(name: str, folder: Path | None = None) -> ModelFiles:
     """Return the files of the model `name` (see `load_pipeline`), fetched from the hub if need be; no weights are read.
+
+    Args:
+        name: the model's.
+        folder: of it, where that is known.
 
     Raises:
         ModelError: the name is unknown, the folder incomplete, or it is a LoRA whose base cannot be found.
         MissingExtraError: it is on the hub, and takes torch, which is not installed.
     """
-    folders = [_find(name)]
+    folders = [folder or find_folder(name)]
     defaults = _read_defaults(name, folders[0])
     while "base" in defaults and not (folders[-1] / INDEX_FILE).exists() and (folders[-1] / LORA_FILE).is_file():
         base = defaults["base"]
         try:
-            folder = _find(str(base))
+            base_folder = find_folder(str(base))
         except ModelError as error:
             raise ModelError(f"{name} is a LoRA and its base model cannot be found: {error}") from None
-        if folder in folders:
+        if base_folder in folders:
             raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
-        folders.append(folder)
+        folders.append(base_folder)
         # What the base was taught says nothing of a LoRA that was trained with any words
         own = {"words": None} | {key: value for key, value in defaults.items() if key != "base"}
-        defaults = _read_defaults(str(base), folder) | own
+        defaults = _read_defaults(str(base), base_folder) | own
     pipeline = folders[-1]
     defaults.pop("base", None)
     index = _read_index(name, pipeline)
@@ -241,8 +248,13 @@ def embedded() -> dict[str, Path]:
     return {path.name: path for path in sorted(MODELS_DIR.glob("*/")) if (path / DEFAULTS_FILE).is_file()}
 
 
-def _find(name: str) -> Path:
-    """Return the folder of the model `name`, fetched from the hub if need be."""
+def find_folder(name: str) -> Path:
+    """Return the folder of the model `name`, fetched from the hub if need be.
+
+    Raises:
+        ModelError: it is unknown, or cannot be fetched.
+        MissingExtraError: it is on the hub, and takes torch, which is not installed.
+    """
     shipped = embedded()
     if name in shipped:
         return shipped[name]
@@ -262,12 +274,15 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
-    parts = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder", PHOTO_ENCODER)]
-    settings = ["*.json", "*.txt"]
+    settings = ["*.json", "*.txt", "*.jinja"]
     try:
+        folder = Path(snapshot_download(name, allow_patterns=settings))
+        # Single-file checkpoints, fp16 doubles and the safety checker are gigabytes that nothing here reads.
+        edit = edit_class_of(read_json(folder / INDEX_FILE)) if (folder / INDEX_FILE).is_file() else None
+        names = ("unet", "vae", "text_encoder", PHOTO_ENCODER) if edit is None else edit.parts
+        parts = [f"{part}/*.safetensors" for part in names]
         # Graphs of other tools come with gigabytes of weights of their own
-        graphs = (Path(snapshot_download(name, allow_patterns=settings)) / DEFAULTS_FILE).is_file()
+        graphs = edit is None and (folder / DEFAULTS_FILE).is_file()
         if not graphs and not has_torch():  # before anything large is fetched
             raise MissingExtraError(f"{name} has no ONNX parts that are read here, and running it", "torch")
         wanted = [*settings, LORA_FILE, *parts, *(["*/model.onnx"] if graphs else [])]
@@ -291,6 +306,8 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
             raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
         raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
     index = _read_json(name, path, INDEX_FILE)
+    if edit_class_of(index):
+        raise ModelError(f"{name} is an edit model, which is run as it is: neither fine-tuned nor exported")
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
     if missing:
         raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")

@@ -20,6 +20,7 @@ from chromatune.pipeline.colorizer_files import (
     find_colorizer,
     networks_in,
 )
+from chromatune.pipeline.edit_files import EditFiles, find_edit_model, read_edit_info
 from chromatune.pipeline.model_files import (
     HUB_NAME,
     INDEX_FILE,
@@ -28,6 +29,7 @@ from chromatune.pipeline.model_files import (
     ModelInfo,
     deciding_files,
     embedded,
+    find_folder,
     find_pipeline,
     read_pipeline_info,
 )
@@ -47,21 +49,21 @@ class BlendFiles:
     """Where two models are whose colors are mixed."""
 
     name: str
-    first: ModelFiles | ColorizerFiles
-    second: ModelFiles | ColorizerFiles
+    first: ModelFiles | ColorizerFiles | EditFiles
+    second: ModelFiles | ColorizerFiles | EditFiles
     share: float  # of the second, 0..1
 
 
-Files: TypeAlias = ModelFiles | ColorizerFiles | BlendFiles
+Files: TypeAlias = ModelFiles | ColorizerFiles | EditFiles | BlendFiles
 
 
 def find_model(name: str) -> Files:
     """Return the files of the model `name`, fetched from the hub if need be; no weights are read.
 
     Args:
-        name: a model that ships with the package, a pipeline's folder or a LoRA's, a colorizer's file or its folder,
-            one in the user's own folder of models, or a name on the hub. A+B:0.3 is the model A with three tenths of
-            B's colors.
+        name: a model that ships with the package, a pipeline's folder or a LoRA's, an edit model's folder, a
+            colorizer's file or its folder, one in the user's own folder of models, or a name on the hub. A+B:0.3 is
+            the model A with three tenths of B's colors.
 
     Raises:
         ModelError: the name is unknown, or the model incomplete.
@@ -86,8 +88,10 @@ def find_model(name: str) -> Files:
     if path.is_dir():
         if _is_colorizer(path):
             return find_colorizer(name, path)
-        return find_pipeline(str(path) if path == _in_users_folder(name) else name)
-    return find_pipeline(name)
+        name = str(path) if path == _in_users_folder(name) else name
+    else:
+        path = find_folder(name)
+    return find_edit_model(name, path) or find_pipeline(name, path)
 
 
 def read_info(files: Files) -> ModelInfo:
@@ -98,6 +102,8 @@ def read_info(files: Files) -> ModelInfo:
     """
     if isinstance(files, ModelFiles):
         return read_pipeline_info(files)
+    if isinstance(files, EditFiles):
+        return read_edit_info(files)
     if isinstance(files, BlendFiles):
         return blended_info(files.name, read_info(files.first), read_info(files.second))
     declared = files.declared
@@ -254,6 +260,9 @@ def _parts(files: Files) -> Iterator[Path]:
     if isinstance(files, ModelFiles):
         for folder in (files.pipeline_folder, *files.loras):
             yield from deciding_files(folder)
+        return
+    if isinstance(files, EditFiles):
+        yield from files.deciding()
         return
     yield files.network
     if not files.is_checkpoint:

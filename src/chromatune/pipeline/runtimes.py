@@ -11,6 +11,7 @@ from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
 from chromatune.pipeline import checks
 from chromatune.pipeline.backend import Backend
 from chromatune.pipeline.colorizer_files import ColorizerFiles
+from chromatune.pipeline.edit_files import EditFiles
 from chromatune.pipeline.model_files import ModelFiles, has_torch
 from chromatune.pipeline.model_kinds import BlendFiles, Files, find_model
 from chromatune.pipeline.onnx_backend import PROVIDERS, OnnxBackend, graphs_of, load_onnx_pipeline, threads
@@ -23,7 +24,7 @@ MOST_WORKERS = 8
 
 
 def load_backend(model: str, *, device: str | None = None, runtime: str | None = None, workers: int = 1) -> Backend:
-    """Load the backend of a model: a pipeline, a LoRA, or anyone's colorizer.
+    """Load the backend of a model: a pipeline, a LoRA, an edit model, or anyone's colorizer.
 
     Args:
         model: see `model_kinds.find_model`.
@@ -49,6 +50,8 @@ def _load(files: Files, device: str | None, runtime: str | None, workers: int) -
         return BlendedBackend(files.name, first, second, files.share)
     if isinstance(files, ColorizerFiles):
         return _load_colorizer(files, device, runtime, workers)
+    if isinstance(files, EditFiles):
+        return _load_edit_model(files, device, runtime)
     if choose_runtime(files, device, runtime) == "onnx":
         return OnnxBackend(load_onnx_pipeline(files, device=device or "cpu", workers=workers))
     from chromatune.pipeline.loading import load_pipeline
@@ -61,12 +64,26 @@ def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | No
     if runtime not in (None, *get_args(Runtime)):
         raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
     if files.is_checkpoint:
-        raise ModelError(f"{files.name}: checkpoints are not read yet; give an ONNX file")
+        if runtime == "onnx":
+            raise OptionsError(f"{files.name} is a checkpoint, which torch alone runs; leave out --runtime", "runtime")
+        from chromatune.pipeline.ddcolor_checkpoint import load_checkpoint_backend
+
+        return load_checkpoint_backend(files, device=device)
     if runtime == "torch":
         raise OptionsError(f"{files.name} is an ONNX graph, which torch does not run; leave out --runtime", "runtime")
     from chromatune.pipeline.colorizer_backend import load_graph_backend
 
     return load_graph_backend(files, device=device or "cpu", workers=workers)
+
+
+def _load_edit_model(files: EditFiles, device: str | None, runtime: str | None) -> Backend:
+    if runtime not in (None, *get_args(Runtime)):
+        raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
+    if runtime == "onnx":
+        raise OptionsError(f"{files.name} is an edit model, which torch alone runs; leave out --runtime", "runtime")
+    from chromatune.pipeline.edit_backend import load_edit_backend
+
+    return load_edit_backend(files, device=device)
 
 
 def usual_workers() -> int:
