@@ -18,7 +18,7 @@ from functools import partial
 from speed import photo_of, seconds_of
 
 from chromatune import Colorizer, make_options
-from chromatune.colorizer import ModelOutput
+from chromatune.results import ModelOutput
 
 SIZE_PX = 512
 SMALL_MP, LARGE_MP = 1, 12
