@@ -7,8 +7,8 @@ import threading
 import cv2
 import numpy as np
 
-CONFIDENT_PX = 0.5  # error of the flow there and back, at which confidence is exp(-1/2); grows with the flow's length
-CONFIDENT_SHARE = 0.05
+CONFIDENT_PX = 0.5
+CONFIDENT_SHARE = 0.05  # of the flow's length, by which the error may be larger
 SMALLEST_PX = 16  # pictures with a shorter side have no flow
 
 _thread = threading.local()
@@ -47,19 +47,20 @@ def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def flow_confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+def flow_confidence(forward: np.ndarray, backward: np.ndarray, error_px: float = CONFIDENT_PX) -> np.ndarray:
     """Return the confidence of a flow, (h, w) float32 0..1: high where the backward flow returns, inside the picture.
 
     Args:
         forward: from the first picture to the second.
         backward: from the second to the first.
+        error_px: of the flow there and back, at which confidence is exp(-1/2); more where the flow is long.
     """
     height, width = forward.shape[:2]
     columns, rows = _endpoints(forward)
     returned = forward + cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     error = cv2.magnitude(returned[..., 0], returned[..., 1])
     length = cv2.magnitude(forward[..., 0], forward[..., 1])
-    found = np.exp(-((error / (CONFIDENT_PX + CONFIDENT_SHARE * length)) ** 2) / 2)
+    found = np.exp(-((error / (error_px + CONFIDENT_SHARE * length)) ** 2) / 2)
     for position, side in ((columns, width), (rows, height)):
         outside = np.maximum(-position, position - np.float32(side - 1))
         found *= np.clip(1 - outside, 0, 1)
