@@ -5,7 +5,7 @@
 FILE lists the photos, one path below FOLDER a line. Each is the truth; its luma is the photo, and each edit of `EDITS`
 makes a finished picture of it. Prints the mean distance in CIELAB's (a, b) between the result and the truth, for the
 gray photo, the picture's chroma when it is simply stretched over the photo, the same if the picture fitted exactly
-(only tones, sharpness and size were changed), that with chroma scaled by the ratio of the lumas, and for `take_colors`; then
+(only tones, sharpness and size changed), that with chroma scaled by the ratio of the lumas, and for `take_colors`; then
 how many of the pictures were refused, and how many unrelated ones: each photo with another one of the list.
 """
 
@@ -66,8 +66,9 @@ def reframe(truth: np.ndarray, other: np.ndarray, rng: np.random.Generator, move
         return truth
     rgb = _resized(truth, 1.15, 1) if rng.random() < 0.5 else _resized(truth, 1, 1.15)
     height, width = rgb.shape[:2]
-    margins = [round(rng.uniform(0.04, 0.12) * side) for side in (height, height, width, width)]
-    return cv2.copyMakeBorder(rgb, *margins, cv2.BORDER_CONSTANT, value=PAPERS[int(rng.integers(len(PAPERS)))])
+    top, bottom, left, right = (round(rng.uniform(0.04, 0.12) * side) for side in (height, height, width, width))
+    paper = PAPERS[int(rng.integers(len(PAPERS)))]
+    return cv2.copyMakeBorder(rgb, top, bottom, left, right, cv2.BORDER_CONSTANT, value=paper)
 
 
 def redraw(truth: np.ndarray, other: np.ndarray, rng: np.random.Generator, moved: bool) -> np.ndarray:
@@ -95,7 +96,7 @@ def compress(truth: np.ndarray, other: np.ndarray, rng: np.random.Generator, mov
     """Half the size, as a JPEG of quality 60."""
     levels = np.rint(_resized(truth, 0.5, 0.5) * 255).astype(np.uint8)
     _, file = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
-    return cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.float32)[..., ::-1] / 255
 
 
 EDITS: dict[str, Edit] = {

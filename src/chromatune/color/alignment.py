@@ -238,7 +238,7 @@ def _homography(
     start = np.array([points[match.queryIdx].pt for match in clear], np.float32)
     end = np.array([other_points[match.trainIdx].pt for match in clear], np.float32)
     matrix, agree = cv2.findHomography(start, end, cv2.USAC_MAGSAC, MATCH_PX, maxIters=2000, confidence=0.999)
-    count = 0 if matrix is None else int(agree.sum())
+    count = 0 if matrix is None else int(agree.sum())  # type: ignore[redundant-expr]  # OpenCV's stubs are wrong
     return (matrix, count) if count >= LEAST_MATCHES else (None, 0)
 
 
@@ -262,10 +262,10 @@ def _by_correlation(photo: np.ndarray, picture: np.ndarray, mirror: np.ndarray) 
     size = _size_of(picture.shape, FEATURE_PX // 2)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_STEPS, ECC_CHANGE)
     for mirrored, view in ((False, picture), (True, mirror)):
-        other = resize(view, *size)
+        other, whole = resize(view, *size), np.ones(size, np.uint8)
         start = _scaling(small.shape, size)[:2].astype(np.float32)
         try:
-            _, found = cv2.findTransformECC(small, other, start, cv2.MOTION_AFFINE, criteria, None, ECC_BLUR_PX)
+            _, found = cv2.findTransformECC(small, other, start, cv2.MOTION_AFFINE, criteria, whole, ECC_BLUR_PX)
         except cv2.error:  # it does not converge
             continue
         matrix = np.concatenate([found.astype(np.float64), [[0, 0, 1]]])
