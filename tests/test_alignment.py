@@ -86,15 +86,14 @@ def test_bent_pictures_are_followed() -> None:
 
 
 def test_a_picture_with_few_features_is_aligned_by_correlation() -> None:
-    soft = cv2.GaussianBlur(draw_scene(3), (0, 0), 11)
-    finished = turned(soft, 4)[12:-12, 16:-16]
-    error, _ = error_of(soft, finished)
-    assert error < 0.2
+    soft = cv2.GaussianBlur(draw_scene(3), (0, 0), 16)
+    error, _ = error_of(soft, turned(soft, 6)[18:-18, 24:-24])
+    assert error < 0.4
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_another_picture_is_refused_in_one_line(seed: int) -> None:
-    with pytest.raises(PhotoError, match=r"^b\.png does not show this photo: they agree by \d+%, and 30% is needed; "):
+    with pytest.raises(PhotoError, match=r"^b\.png does not show this photo: they agree by \d+%, and 15% is needed; "):
         take_colors(luma(draw_scene(seed)), draw_scene(seed + 10), "b.png")
 
 

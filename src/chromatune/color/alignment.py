@@ -51,7 +51,7 @@ RETURN_PX = 1.0  # error of the flow there and back: chroma is softer than luma
 LIKENESS_SHARES = (0.02, 0.06)  # radii of the windows that both are compared in, as shares of the short side
 LIKENESS_NOISE = 0.3  # of normalized luma: where both vary less, they are alike
 UNLIKE, ALIKE = 0.3, 0.75  # local correlation at which nothing is taken, and all
-LEAST_SCORE = 0.3  # of 0..1: unrelated photos reach 0.2, retouched ones keep 0.45
+LEAST_SCORE = 0.15  # of 0..1: unrelated photos reach 0.04, edited ones keep 0.76, and 0.27 below strong grain
 LEAST_STRUCTURE = 0.02  # mean deviation of normalized luma: less is a blank picture, which agrees with nothing
 TONE_SIGMA = 0.2  # difference of luma, 0..1, beyond the change of tones: it is another thing
 
@@ -75,7 +75,7 @@ class Aligned:
     Attributes:
         chroma: (h, w, 2) float32, (Cb, Cr), for the photo's luma; h and w are a working size of the photo's aspect.
         confidence: (h, w) float32, 0..1: where the picture shows what the photo shows.
-        score: 0..1, mean confidence where the picture covers the photo, by how much structure the photo has there;
+        score: 0..1, mean confidence where the picture covers the photo, by how much structure both have there;
             what has less than `LEAST_SCORE` is another picture.
         mirrored: the picture is the photo's mirror image.
     """
@@ -134,12 +134,12 @@ def align(gray: np.ndarray, finished_rgb: np.ndarray) -> Aligned:
     flow = flow_between(_as_levels(normal), _as_levels(other), fine=True)
     back = flow_between(_as_levels(other), _as_levels(normal), fine=True)
     rgb, other, seen = (warp(plane, flow) for plane in (rgb, other, seen))
-    likeness, structure = _likeness(normal, other)
+    likeness, structure, shared = _likeness(normal, other)
     alike = np.clip((likeness - UNLIKE) / (ALIKE - UNLIKE), 0, 1)
     sure = flow_confidence(flow, back, RETURN_PX) * alike * (seen > 0.99)
     sure = sure * _steadiness(flow, sure)
-    structure = structure * seen
-    score = float((sure * structure).sum() / max(float(structure.sum()), LEAST_STRUCTURE * photo.size))
+    most = max(float((structure * seen).sum()), LEAST_STRUCTURE * photo.size)
+    score = float((sure * shared).sum()) / most
     chroma, toned = _at_tones_of(photo, rgb, sure)
     sure = sure * np.exp(-0.5 * ((cv2.GaussianBlur(photo - toned, (0, 0), 1.5)) / TONE_SIGMA) ** 2)
     sure = sure * np.clip((_mean(sure, REGION_SHARE) - LONELY) / (SUPPORTED - LONELY), 0, 1)
@@ -290,12 +290,13 @@ def _transformed(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, ...])
     return moved, cv2.warpPerspective(whole, matrix, size[::-1], flags=flags)
 
 
-def _likeness(photo: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Local correlation of normalized lumas, the lowest of all windows, and the photo's deviation in the last: (h, w).
+def _likeness(photo: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Local correlation of normalized lumas, the lowest of all windows; deviation of the photo; the lower one of both.
 
-    Where neither varies they are alike; where one does, they are not.
+    (h, w) each; the deviations are those of the last window. Where neither varies they are alike; where one does, not.
     """
-    likeness, variance = np.ones(photo.shape, np.float32), np.zeros(photo.shape, np.float32)
+    likeness = np.ones(photo.shape, np.float32)
+    variance = other_variance = np.zeros(photo.shape, np.float32)
     planes = (photo, picture, photo * photo, picture * picture, photo * picture)
     noise = LIKENESS_NOISE**2
     for share in LIKENESS_SHARES:
@@ -304,7 +305,7 @@ def _likeness(photo: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, np.nd
         other_variance = np.maximum(other_square - other_mean**2, 0)
         covariance = product - mean * other_mean
         likeness = np.minimum(likeness, (covariance + noise) / np.sqrt((variance + noise) * (other_variance + noise)))
-    return likeness, np.sqrt(variance)
+    return likeness, np.sqrt(variance), np.sqrt(np.minimum(variance, other_variance))
 
 
 def _steadiness(flow: np.ndarray, confidence: np.ndarray) -> np.ndarray:
