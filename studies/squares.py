@@ -21,31 +21,40 @@ SIDE_PX = 256
 T = TypeVar("T")
 
 
-def make_parser(description: str | None, *, limit: int, sheet: str) -> argparse.ArgumentParser:
+def make_parser(
+    description: str | None, *, limit: int, sheet: str, model: str | None = "mini"
+) -> argparse.ArgumentParser:
     """A parser with FOLDER, --keys, --limit, --model and --sheet.
 
     Args:
         description: the study's docstring.
         limit: default of --limit.
         sheet: what the sheet shows, for the help.
+        model: default of --model; None for a study without one.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--keys", type=Path, required=True, help="photos, one path below FOLDER a line")
     parser.add_argument("--limit", type=int, default=limit, help="at most this many, evenly spread over the list")
-    parser.add_argument("--model", default="mini")
+    if model is not None:
+        parser.add_argument("--model", default=model)
     parser.add_argument("--sheet", type=Path, help=f"PNG: {sheet}")
     return parser
 
 
-def read_squares(arguments: argparse.Namespace) -> list[np.ndarray]:
-    """Center squares, (SIDE_PX, SIDE_PX, 3) uint8 each."""
+def read_photos(arguments: argparse.Namespace) -> list[np.ndarray]:
+    """The chosen photos as they are, (H, W, 3) uint8 each."""
     try:
         keys = arguments.keys.read_text(encoding="utf-8").splitlines()
         chosen = np.unique(np.linspace(0, len(keys) - 1, min(arguments.limit, len(keys))).astype(int))
-        return [center_square(read_rgb(arguments.folder / keys[i], keys[i]), SIDE_PX) for i in chosen]
+        return [read_rgb(arguments.folder / keys[i], keys[i]) for i in chosen]
     except (OSError, ValueError, PhotoError) as error:
         raise SystemExit(f"the photos of {arguments.keys} cannot be read: {error}") from None
+
+
+def read_squares(arguments: argparse.Namespace) -> list[np.ndarray]:
+    """Their center squares, (SIDE_PX, SIDE_PX, 3) uint8 each."""
+    return [center_square(photo, SIDE_PX) for photo in read_photos(arguments)]
 
 
 def colorized(

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from chromatune.video.flow import confidence, exposure_change, flow_between, neighbor_flows, warp
+from chromatune.color import flow_between, flow_confidence, warp
+from chromatune.video.flow import exposure_change, neighbor_flows
 from chromatune.video.shot_colorizer import ShotChroma, find_keyframes, keyframe_offsets, make_consistent
 
 
@@ -55,7 +56,7 @@ def test_exposure_is_told_from_motion(studio) -> None:
 def test_flow_leads_back_and_is_not_believed_where_nothing_was(studio) -> None:
     first, second = (frame.astype(np.uint8) for frame in studio.pan(studio.texture(3), 2, step=6))
     flow, backward = flow_between(second, first), flow_between(first, second)
-    believed = confidence(flow, backward)
+    believed = flow_confidence(flow, backward)
     assert believed[10:-10, 10:-20].mean() > 0.85
     assert believed[:, -3:].mean() < 0.3  # it came into view
     warped = warp(first.astype(np.float32), flow)

@@ -1,9 +1,15 @@
+from .alignment import Aligned as Aligned
+from .alignment import align as align
+from .alignment import take_colors as take_colors
 from .color_detection import OwnColor as OwnColor
 from .color_detection import find_own_color as find_own_color
 from .color_detection import own_chroma as own_chroma
 from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size
 from .correction_field import upsample_field as upsample_field
+from .flow import flow_between as flow_between
+from .flow import flow_confidence as flow_confidence
+from .flow import warp as warp
 from .luminance import CB_SCALE as CB_SCALE
 from .luminance import CR_SCALE as CR_SCALE
 from .luminance import LUMA_WEIGHTS as LUMA_WEIGHTS

@@ -46,15 +46,15 @@ class CorrectionField:
         """Solve for the correction at every pixel.
 
         Args:
-            correction: (h, w, 2) float, d; counts only where there is weight.
+            correction: (h, w, K) float, d; counts only where there is weight.
             weight: (h, w) float, the diagonal of M, 0..1.
             reach: how far a hint acts, 1 by default: ε is divided by its square.
 
         Returns:
-            (h, w, 2) float32.
+            (h, w, K) float32.
         """
         if not weight.any():
-            return np.zeros((*self.luma.shape, 2), np.float32)
+            return np.zeros(correction.shape, np.float32)
         weights = HINT_WEIGHT * weight.astype(np.float64).ravel()
         return self._solve(weights + LEAK / reach**2, weights, correction)
 
@@ -75,15 +75,15 @@ class CorrectionField:
         return self._solve(weights, weights, values)
 
     def _solve(self, diagonal: np.ndarray, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return x of (L + diagonal) x = weights · values: (h, w, 2) float32."""
+        """Return x of (L + diagonal) x = weights · values: (h, w, K) float32."""
         from scipy.sparse import diags_array
         from scipy.sparse.linalg import splu
 
         matrix = self._laplacian + diags_array(diagonal, format="csc")
         # Symmetric and diagonally dominant: no pivots are needed, and the ordering is that of the graph
         factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
-        found = factors.solve(weights[:, None] * values.reshape(-1, 2).astype(np.float64))
-        return np.asarray(found.reshape(*self.luma.shape, 2), np.float32)
+        found = factors.solve(weights[:, None] * values.reshape(len(weights), -1).astype(np.float64))
+        return np.asarray(found.reshape(values.shape), np.float32)
 
 
 def grid_size(height_px: int, width_px: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 import chromatune
 from chromatune import color
-from chromatune.color import resize
+from chromatune.color import flow_between, flow_confidence, resize, warp
 from chromatune.colorizer import Colorizer
 from chromatune.errors import DataError, OptionsError, PhotoError, VideoError
 from chromatune.evaluation.metrics import colorfulness, psnr
@@ -28,10 +28,7 @@ from chromatune.video import (
     Video,
     VideoOptions,
     VideoRun,
-    confidence,
-    flow_between,
     open_video,
-    warp,
 )
 
 LONGEST_FLOW_PX = 480  # short side at which flow is measured
@@ -147,7 +144,7 @@ def gray_motion(gray: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.nd
     size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
     small, small_before = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (gray, before))
     flow, backward = flow_between(small, small_before, fine=True), flow_between(small_before, small, fine=True)
-    believed = confidence(flow, backward) > LEAST_CONFIDENCE
+    believed = flow_confidence(flow, backward) > LEAST_CONFIDENCE
     if scale < 1:
         flow = cv2.resize(flow, gray.shape[::-1]) * np.float32(1 / scale)
         believed = cv2.resize(believed.astype(np.uint8), gray.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

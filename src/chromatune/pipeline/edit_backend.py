@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from chromatune.errors import MissingExtraError, ModelError
+from chromatune import color
+from chromatune.errors import MissingExtraError, ModelError, PhotoError
 from chromatune.options import ResolvedOptions
 from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.checks import reason_of, weight_files
@@ -180,8 +181,14 @@ def _place(pipeline: Any, files: EditFiles, device: torch.device) -> None:
 
 
 def _aligned(gray: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """Return a picture that was drawn anew, of any size, at the size of the gray: (h, w) -> (h, w, 3) float32."""
-    if rgb.shape[:2] == gray.shape:
-        return rgb
-    smaller = rgb.shape[0] > gray.shape[0]
-    return cv2.resize(rgb, gray.shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    """Return the colors of a picture that was drawn anew, of any size, on the gray: (h, w) -> (h, w, 3) float32.
+
+    Where it shows something else, its colors stay as they lie: they are shown, and no run of thousands ends for it.
+    """
+    levels, drawn = (np.rint(255 * np.clip(each, 0, 1)).astype(np.uint8) for each in (gray, rgb))
+    try:
+        chroma = color.take_colors(levels, drawn).chroma
+    except PhotoError:
+        smaller = rgb.shape[0] > gray.shape[0]
+        return cv2.resize(rgb, gray.shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return color.with_chroma(gray, color.resize(chroma, gray.shape[0], gray.shape[1]))

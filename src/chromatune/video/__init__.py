@@ -4,7 +4,7 @@ video.py             what a video and a frame are
 opening.py           what FFmpeg may open, and how much of it
 reading.py           a video's file, or a folder of numbered frames ⇒ frames and sound
 shots.py             where a video is cut
-flow.py              motion and exposure between two pictures, and the confidence of a flow
+flow.py              flow between keyframes, and exposure without flicker
 hint_propagation.py  hints on a frame ⇒ all keyframes of its shot
 shot_colorizer.py    a shot's keyframes ⇒ the model ⇒ chroma of all its frames, cached
 yuv.py               luma and chroma ⇒ planes of a frame

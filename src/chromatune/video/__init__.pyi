@@ -1,6 +1,3 @@
-from .flow import confidence as confidence
-from .flow import flow_between as flow_between
-from .flow import warp as warp
 from .opening import VideoLimits as VideoLimits
 from .opening import require_av as require_av
 from .options import VideoOptions as VideoOptions

@@ -1,78 +1,22 @@
-"""Motion and exposure between two gray pictures: dense flow, its confidence, and pictures warped along it."""
+"""Motion and exposure between frames: flow that ends where lumas differ, and exposure without flicker."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
-CONFIDENT_PX = 0.5  # error of the flow there and back, at which confidence is exp(-1/2); grows with the flow's length
-CONFIDENT_SHARE = 0.05
+from chromatune.color import flow_between, flow_confidence, warp
+
 LUMA_SIGMA = 0.06  # difference of warped luma, 0..1, beyond grain and exposure: it is another thing
-SMALLEST_PX = 16  # pictures with a shorter side have no flow
 DARK, BRIGHT = 0.06, 0.92  # lumas between which exposure is measured
 MOST_EXPOSURE_CHANGE = 0.35  # of log exposure from one frame to the next; more is a cut or a flash
 EXPOSURE_FRAMES = 8  # on either side, over which exposure is smoothed
 MOST_GAIN = 1.5  # log exposure between two frames
 
 NeighborFlows = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]  # (from, to) ⇒ flow, confidence
-
-_thread = threading.local()
-
-
-def flow_between(first: np.ndarray, second: np.ndarray, *, fine: bool = False) -> np.ndarray:
-    """Return where each pixel of the first picture lies in the second: (h, w, 2) float32, (x, y) steps in pixels.
-
-    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), whose patches are compared without their means, so
-    that a change of exposure is no motion.
-
-    Args:
-        first: (h, w) uint8.
-        second: the same.
-        fine: more exact, at four times the cost.
-    """
-    if min(first.shape) < SMALLEST_PX:
-        return np.zeros((*first.shape, 2), np.float32)
-    # They keep buffers, so that threads cannot share them; and a small picture lowers the scale of all later searches
-    searches: dict[tuple[int, ...], cv2.DISOpticalFlow] = _thread.__dict__.setdefault("searches", {})
-    kind = (*first.shape, int(fine))
-    if kind not in searches:
-        preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
-        searches[kind] = cv2.DISOpticalFlow.create(preset)
-    return np.asarray(searches[kind].calc(first, second, None))  # type: ignore[call-overload]
-
-
-def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Return the picture as the flow's first picture sees it: at each pixel, what lies where the flow points, bilinear.
-
-    Args:
-        picture: (h, w) or (h, w, C) float32, of the flow's second picture.
-        flow: see `flow_between`.
-    """
-    columns, rows = _endpoints(flow)
-    return cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def confidence(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """Return the confidence of a flow, (h, w) float32 0..1: high where the backward flow returns, inside the picture.
-
-    Args:
-        forward: from the first picture to the second.
-        backward: from the second to the first.
-    """
-    height, width = forward.shape[:2]
-    columns, rows = _endpoints(forward)
-    returned = forward + cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = cv2.magnitude(returned[..., 0], returned[..., 1])
-    length = cv2.magnitude(forward[..., 0], forward[..., 1])
-    found = np.exp(-((error / (CONFIDENT_PX + CONFIDENT_SHARE * length)) ** 2) / 2)
-    for position, side in ((columns, width), (rows, height)):
-        outside = np.maximum(-position, position - np.float32(side - 1))
-        found *= np.clip(1 - outside, 0, 1)
-    return np.asarray(found, np.float32)
 
 
 def matched_flow(
@@ -91,7 +35,7 @@ def matched_flow(
     # Grain apart, the two lumas are of the same thing where they differ little
     difference = cv2.GaussianBlur(luma.astype(np.float32) / 255 - np.minimum(warped, 1), (0, 0), 1.5)
     similarity = np.asarray(np.exp(-((difference / LUMA_SIGMA) ** 2) / 2))
-    combined = confidence(flow, flow_between(other, luma)) * similarity
+    combined = flow_confidence(flow, flow_between(other, luma)) * similarity
     return flow, cv2.GaussianBlur(combined, (0, 0), 1.5)
 
 
@@ -149,10 +93,3 @@ def smoothed_exposure(exposures: Sequence[float] | np.ndarray, offset: int) -> f
 def exposure_gain(exposure: float, other: float) -> np.float32:
     """Return the factor that brings what has one log exposure, `other`, to another."""
     return np.float32(np.exp(np.clip(exposure - other, -MOST_GAIN, MOST_GAIN)))
-
-
-def _endpoints(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows, in pixels of the second picture, to which the flow points: (h, w) float32 each."""
-    height, width = flow.shape[:2]
-    columns = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
-    return columns, np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]

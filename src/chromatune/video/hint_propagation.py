@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from chromatune.color import CorrectionField
+from chromatune.color import CorrectionField, warp
 from chromatune.hints import HintedChroma, HintMap, Hints, draw
 from chromatune.images import Photo
-from chromatune.video.flow import NeighborFlows, warp
+from chromatune.video.flow import NeighborFlows
 
 # Influence of a hint on a pixel: up to the first, it is not propagated from there; from the second on, in full
 NO_INFLUENCE, FULL_INFLUENCE = 0.35, 0.75

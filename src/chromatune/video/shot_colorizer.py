@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from chromatune.color import grid_size, measure_levels, resize
+from chromatune.color import flow_between, flow_confidence, grid_size, measure_levels, resize, warp
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError, VideoError, printable
 from chromatune.files import atomic_write, open_regular, prefetch
@@ -29,15 +29,12 @@ from chromatune.results import ModelOutput, Request
 from chromatune.video.flow import (
     EXPOSURE_FRAMES,
     NeighborFlows,
-    confidence,
     exposure_change,
     exposure_gain,
-    flow_between,
     matched_flow,
     neighbor_flows,
     resized_flow,
     smoothed_exposure,
-    warp,
 )
 from chromatune.video.hint_propagation import propagate_hints
 
@@ -137,7 +134,7 @@ def _stabilized(
         if index == own:
             continue
         flow = flow_between(small, other_small)
-        weight = cv2.resize(confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
+        weight = cv2.resize(flow_confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
         warped = warp(other.astype(np.float32) * (gains[index] / 255), resized_flow(flow, gray.shape))
         stack.append(full + weight * (warped - full))
     return np.rint(255 * np.clip(np.median(stack, axis=0), 0, 1)).astype(np.uint8)

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from chromatune.color import flow_between, warp
 from chromatune.errors import OptionsError, VideoError, printable, shown
 from chromatune.files import atomic_write, read_regular
 from chromatune.images import to_depth
-from chromatune.video.flow import flow_between, warp
 
 THUMBNAIL_PX = 72  # short side: grain is averaged away, things can still be told apart
 WINDOW_PX = 11  # in which structure is compared
