@@ -28,6 +28,7 @@ PUBLIC_NAMES = [
     "load_pipeline",
     "make_options",
     "read_photo",
+    "recolor",
 ]
 
 

@@ -12,6 +12,7 @@ from .images import read_photo as read_photo
 from .options import ColorizeOptions as ColorizeOptions
 from .options import make_options as make_options
 from .pipeline import load_pipeline as load_pipeline
+from .recoloring import recolor as recolor
 from .results import ColorizeResult as ColorizeResult
 from .results import Request as Request
 

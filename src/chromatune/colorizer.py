@@ -184,10 +184,11 @@ class Colorizer:
         """Return how a result is made, for its file."""
         sources = [*(["reference"] if output.references else []), *(["hints"] if output.hints else [])]
         hints = output.hints.to_json() if output.hints else ""
-        return provenance_of_pass(self.info, options, self._model_hash, sources, hints)
+        return provenance_of_pass(self.info, options, self.model_hash, sources, hints)
 
     @cached_property
-    def _model_hash(self) -> str:
+    def model_hash(self) -> str:
+        """Of the model's weights, see `chromatune.pipeline.weights_hash`; empty where that would take long."""
         return hash_if_quick(self.info)
 
     def chroma(self, output: ModelOutput, options: ResolvedOptions | None = None) -> np.ndarray:

@@ -119,14 +119,26 @@ def provenance_of_pass(
         sources: where colors are from beside the model.
         hints: all hints as text; their hash is told.
     """
-    return Provenance(
-        software=f"ChromaTune {chromatune.__version__}",
-        colors_from=", ".join(["model", *sources]),
+    made = provenance_of(
+        ["model", *sources],
+        options=dataclasses.asdict(options),
         model=short_name(info),
         model_hash=model_hash,
-        prompt=options.prompt,
-        seed=str(options.seed),
-        options=json.dumps(dataclasses.asdict(options)),
+        hints=hints,
+    )
+    return dataclasses.replace(made, prompt=options.prompt, seed=str(options.seed))
+
+
+def provenance_of(
+    sources: Sequence[str], *, options: Mapping[str, object], model: str = "", model_hash: str = "", hints: str = ""
+) -> Provenance:
+    """Return how a result is made, for its file; see `Provenance` and `provenance_of_pass`."""
+    return Provenance(
+        software=f"ChromaTune {chromatune.__version__}",
+        colors_from=", ".join(sources),
+        model=model,
+        model_hash=model_hash,
+        options=json.dumps(options),
         hints=hashlib.sha256(hints.encode()).hexdigest()[:HINTS_DIGITS] if hints else "",
     )
 

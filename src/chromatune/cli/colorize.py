@@ -17,20 +17,20 @@ from chromatune.options import MOST_VARIANTS, ColorizeOptions, check_recompose, 
 
 if TYPE_CHECKING:
     from chromatune.images import Photo
-    from chromatune.jobs import Done, Event, HintLookup, Job
+    from chromatune.jobs import Done, Event, FinishedLookup, HintLookup, Job
 
 PAGE_NUMBER = re.compile("[1-9][0-9]{0,8}")
 MOST_MEGAPIXELS = 100_000
+DEFAULT_MODEL = "mini"
 MOST_EXISTING = 3  # results that exist and get a line each
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A name that `chromatune models` lists, a colorizer's file such as ddcolor.onnx, an InstructPix2Pix "
-        "folder, or a hub name."
-    ),
-]
+MODEL_OPTION = typer.Option(
+    help="A name that `chromatune models` lists, a colorizer's file such as ddcolor.onnx, an InstructPix2Pix folder, "
+    "or a hub name.",
+    show_default=DEFAULT_MODEL,
+)
+Model = Annotated[str, MODEL_OPTION]
 Blend = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +90,19 @@ Like = Annotated[
         show_default="none",
     ),
 ]
+Colors = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PICTURE",
+        help="The photo's colors, as any tool or person made them: a finished picture of it, also cropped, turned or "
+        "redrawn in places. No model is used, but where --model names one for what the picture does not show.",
+        show_default="none",
+    ),
+]
+ColorsDir = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Finished pictures, each named like its photo.", show_default="none"),
+]
 Page = Annotated[
     str | None,
     typer.Option(
@@ -132,7 +145,9 @@ def colorize_command(
         ),
     ] = None,
     out: Out = None,
-    model: Model = "mini",
+    model: Annotated[str | None, MODEL_OPTION] = None,
+    colors: Colors = None,
+    colors_dir: ColorsDir = None,
     blend: Blend = None,
     options: ColorizeOptions,
     hints: HintLayer = None,
@@ -173,7 +188,7 @@ def colorize_command(
         raise OptionsError("--overwrite and --skip-existing contradict each other; give one of them")
     photos = photos or []
     if again is not None:
-        if options != ColorizeOptions() or model != "mini" or hints or hint or hints_dir or like or blend:
+        if options != ColorizeOptions() or model or colors or colors_dir or hints or hint or hints_dir or like or blend:
             raise OptionsError("--again takes model, options and hints from the sidecar; leave out all others")
         return _again(again, photos, out, max_pixels=round(max_megapixels * 1e6), overwrite=overwrite, quiet=quiet)
     if not photos:
@@ -191,10 +206,13 @@ def colorize_command(
         raise OptionsError("--sidecar is for photos and results that are files; leave it out, or give names")
     _refuse_terminals(jobs)
     hints_of = _hints(jobs, hints, hint or (), hints_dir, options)
+    finished_of = _finished(jobs, colors, colors_dir)
+    if finished_of is not None and (like or sidecar or variants > 1 or (blend and model is None)):
+        raise OptionsError("--colors takes a picture's; leave out --like, --sidecar, --variants and --blend")
     events = colorize_photos(
         jobs,
         each,
-        blended(model, blend),
+        None if model is None and finished_of is not None else blended(model or DEFAULT_MODEL, blend),
         device=device,
         runtime=runtime,
         batch_size=batch_size,
@@ -207,6 +225,7 @@ def colorize_command(
         hints_of=hints_of,
         like=read_references(like or (), options),
         sidecars=sidecar,
+        finished_of=finished_of,
     )
     return _print_events(events, len(jobs), quiet, skip_existing)
 
@@ -236,6 +255,21 @@ def _again(path: str, photos: Sequence[str], out: str | None, *, max_pixels: int
         like=read_references(like, sidecar.options),
     )
     return _print_events(events, len(jobs), quiet, skip_existing=False)
+
+
+def _finished(jobs: Sequence[Job], picture: str | None, folder: str | None) -> FinishedLookup | None:
+    """Return the photos' finished pictures: of one photo a picture, of several a folder."""
+    from chromatune.jobs import finished_from_folder
+
+    if folder is not None:
+        if picture is not None:
+            raise OptionsError("--colors-dir has the pictures of all photos; leave out --colors")
+        return finished_from_folder(folder)
+    if picture is None:
+        return None
+    if len({job.source for job in jobs}) > 1:
+        raise OptionsError("--colors is for one photo; give it alone, or pictures for all with --colors-dir")
+    return lambda source: picture
 
 
 def blended(model: str, blend: str | None) -> str:

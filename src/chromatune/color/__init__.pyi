@@ -1,3 +1,4 @@
+from .alignment import LEAST_WEIGHT as LEAST_WEIGHT
 from .alignment import Aligned as Aligned
 from .alignment import align as align
 from .alignment import take_colors as take_colors

@@ -91,7 +91,12 @@ class Aligned:
         return self.score >= LEAST_SCORE
 
 
-def take_colors(gray: np.ndarray, finished_rgb: np.ndarray, name: str = "the finished picture") -> Aligned:
+def take_colors(
+    gray: np.ndarray,
+    finished_rgb: np.ndarray,
+    name: str = "the finished picture",
+    elsewhere: np.ndarray | None = None,
+) -> Aligned:
     """Return the colors of a finished picture on a photo, for `recompose`: for all of it.
 
     Where confidence is low, colors spread from where it is high along the photo's luma.
@@ -100,6 +105,8 @@ def take_colors(gray: np.ndarray, finished_rgb: np.ndarray, name: str = "the fin
         gray: see `align`.
         finished_rgb: see `align`.
         name: of the picture, for the error.
+        elsewhere: (h, w, 2) float32, (Cb, Cr), such as a model's: the colors where the picture gives none. Near what it
+            gives, they follow it.
 
     Raises:
         PhotoError: the picture shows something else.
@@ -112,7 +119,7 @@ def take_colors(gray: np.ndarray, finished_rgb: np.ndarray, name: str = "the fin
             "needed; give a picture that was made from it"
         )
     photo = _shrunk(gray, _size_of(gray.shape, WORK_PX))
-    return replace(aligned, chroma=_filled(aligned.chroma, aligned.confidence, photo))
+    return replace(aligned, chroma=_filled(aligned.chroma, aligned.confidence, photo, elsewhere))
 
 
 def align(gray: np.ndarray, finished_rgb: np.ndarray) -> Aligned:
@@ -387,13 +394,23 @@ def _fit_curve(design: np.ndarray, wanted: np.ndarray, weight: np.ndarray) -> tu
     return np.maximum.accumulate(np.clip(curve, 0, 1)), mean_error
 
 
-def _filled(chroma: np.ndarray, confidence: np.ndarray, photo: np.ndarray) -> np.ndarray:
-    """Chroma, (h, w, 2), where confidence, (h, w), is high, and elsewhere that of there, spread along equal luma."""
+def _filled(
+    chroma: np.ndarray, confidence: np.ndarray, photo: np.ndarray, elsewhere: np.ndarray | None = None
+) -> np.ndarray:
+    """Chroma, (h, w, 2), where confidence, (h, w), is high, and elsewhere that of there, spread along equal luma.
+
+    With chroma that is known elsewhere, what spreads is the difference, which fades with the distance.
+    """
     size = _size_of(photo.shape, GRID_PX)
     grid, weight = resize(photo, *size), resize(confidence, *size)
     mean = resize(chroma * confidence[..., None], *size) / np.maximum(weight, 1e-6)[..., None]
-    # Divided by what ones become: a mean that does not fade with the distance
     weight = np.clip((weight - LEAST_WEIGHT) / (1 - LEAST_WEIGHT), 0, 1)
+    if elsewhere is not None:
+        known = resize(np.ascontiguousarray(elsewhere, np.float32), *size)
+        difference = CorrectionField(grid).solve(mean - known, weight)
+        fill = resize(elsewhere, *photo.shape) + upsample_field(difference, grid, photo)
+        return np.asarray(fill + confidence[..., None] * (chroma - fill), np.float32)
+    # Divided by what ones become: a mean that does not fade with the distance
     values = np.concatenate([mean, np.ones((*size, 1), np.float32)], axis=-1)
     spread = CorrectionField(grid).solve(values, weight)
     spread = spread[..., :2] / np.maximum(spread[..., 2:], 1e-6)

@@ -14,9 +14,11 @@ from .photos import Done as Done
 from .photos import Event as Event
 from .photos import Exists as Exists
 from .photos import Failed as Failed
+from .photos import FinishedLookup as FinishedLookup
 from .photos import HintLookup as HintLookup
 from .photos import Job as Job
 from .photos import colorize_photos as colorize_photos
+from .photos import finished_from_folder as finished_from_folder
 from .photos import hints_from_folder as hints_from_folder
 from .photos import no_hints as no_hints
 from .photos import plan_jobs as plan_jobs

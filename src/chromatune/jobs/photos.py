@@ -35,6 +35,7 @@ from chromatune.jobs.engine import Task, run_tasks
 from chromatune.jobs.sidecars import MadeOf, write_sidecar
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
+from chromatune.recoloring import recolor
 from chromatune.results import ColorizeResult, Request
 
 STANDARD_STREAM = "-"
@@ -42,6 +43,7 @@ ORDINARY_PHOTO = Photo(np.zeros((1, 1), np.uint8))  # 8 bits, opaque: what is ex
 READ_AHEAD = 2  # photos that are read before the model asks for them
 
 HintLookup: TypeAlias = Callable[[str], Hints]  # from a photo's path, or "-"
+FinishedLookup: TypeAlias = Callable[[str], str]  # a photo's path ⇒ that of its finished picture
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Exists:
 
 
 Event: TypeAlias = Done | Failed | Exists
+ResultsOf: TypeAlias = Callable[[Sequence["DecodedPhoto"]], Iterable[ColorizeResult | PhotoError]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +196,30 @@ def no_hints(source: str) -> Hints:
     return Hints()
 
 
+def finished_from_folder(folder: str) -> FinishedLookup:
+    """Find a photo's finished picture by its name: of `a/b.jpg`, a picture in FOLDER called `b` or `b.color`.
+
+    Raises:
+        OptionsError: there is no such folder, or no picture in it.
+    """
+    pictures: dict[str, list[Path]] = {}
+    with suppress(OSError):
+        for path in sorted(Path(folder).iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                pictures.setdefault(path.stem.removesuffix(RESULT_MARK), []).append(path)
+    if not pictures:
+        raise OptionsError(f"{folder}: no picture in it; give a folder of finished pictures, named like the photos")
+
+    def finished_of(source: str) -> str:
+        found = pictures.get(Path(source).stem, [])
+        if len(found) != 1:
+            named = f"{found[0]} and {found[1].name} could both be it; keep one" if found else f"none in {folder}"
+            raise PhotoError(f"{source}: has no finished picture of its name ({named})")
+        return str(found[0])
+
+    return finished_of
+
+
 def hints_from_folder(folder: str) -> HintLookup:
     """Find a photo's hints by its name: of `a/b.jpg`, the layer `FOLDER/b.png`, `.tif`, `.tiff` or `.webp`.
 
@@ -219,7 +246,7 @@ def hints_from_folder(folder: str) -> HintLookup:
 def colorize_photos(
     jobs: Sequence[Job],
     options: Sequence[ColorizeOptions],
-    model: str,
+    model: str | None,
     *,
     device: str | None = None,
     runtime: str | None = None,
@@ -233,6 +260,7 @@ def colorize_photos(
     hints_of: HintLookup = no_hints,
     like: Sequence[Photo] = (),
     sidecars: bool = False,
+    finished_of: FinishedLookup | None = None,
 ) -> Iterator[Event]:
     """Make the results and yield an event for each: first what names alone rule out, then in the order of the jobs.
 
@@ -243,7 +271,7 @@ def colorize_photos(
     Args:
         jobs: what to make, see `plan_jobs`; the jobs of a photo follow each other.
         options: of each variant.
-        model: see `Colorizer.load`.
+        model: see `Colorizer.load`; with `finished_of` None for none.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
         batch_size: photos that share a pass where the model gains by it.
@@ -256,6 +284,8 @@ def colorize_photos(
         hints_of: returns the hints of a source's photo, or raises a `PhotoError`.
         like: photos in color whose colors are used where they show the same.
         sidecars: write a JSON file beside each result, from which it can be made again; references are then files.
+        finished_of: returns the finished picture of a source's photo, whose colors it gets, or raises a `PhotoError`;
+            the model then gives colors where the picture has none.
 
     Raises:
         OptionsError: there are references, and the model has no photo encoder; or the model makes no variants.
@@ -284,14 +314,22 @@ def colorize_photos(
         else:
             return
         _make_folder(first.path)  # before time is spent on what goes there
-        colorizer, workers = _load(model, device, runtime, len(possible))
+        colorizer, workers = (None, usual_workers()) if model is None else _load(model, device, runtime, len(possible))
         for each in options:  # before the first variant is written
-            colorizer.info.resolve(each)
-        references = tuple(colorizer.reference(photo) for photo in like)
-        made_of = MadeOf("", None, model, tuple(photo.name for photo in like)) if sidecars else None
-        writer = Writer(colorizer, options, references, overwrite, standard_output, keep_times, made_of)
+            if colorizer is not None:
+                colorizer.info.resolve(each)
+        if finished_of is not None:
+            results_of: ResultsOf = partial(_recolored, colorizer, options, finished_of)
+        elif colorizer is not None:
+            references = tuple(colorizer.reference(photo) for photo in like)
+            results_of = partial(_colorized, colorizer, options, references)
+        else:
+            raise OptionsError("give a model, or finished pictures", "model")
+        made_of = MadeOf("", None, model, tuple(photo.name for photo in like)) if sidecars and model else None
+        writer = Writer(results_of, options, overwrite, standard_output, keep_times, made_of)
         workers = 0 if alone else workers
-        together = max(1, batch_size) if colorizer.backend.batches else 1
+        batches = finished_of is None and colorizer is not None and colorizer.backend.batches
+        together = max(1, batch_size) if batches else 1
         tasks = _tasks(chain([first], entries), writer, together)
         yield from _events(run_tasks(tasks, workers=workers, most_tasks=workers + 1, in_order=True))
     finally:
@@ -379,23 +417,48 @@ def _load(model: str, device: str | None, runtime: str | None, results: int) -> 
     return colorizer, workers
 
 
+def _colorized(
+    colorizer: Colorizer,
+    options: Sequence[ColorizeOptions],
+    references: tuple[Reference, ...],
+    photos: Sequence[DecodedPhoto],
+) -> Iterable[ColorizeResult | PhotoError]:
+    """Colorize photos by a model."""
+    requests = [Request(each.photo, options[each.job.variant], each.hints, references) for each in photos]
+    return colorizer.colorize_many(requests, batch_size=len(photos))
+
+
+def _recolored(
+    colorizer: Colorizer | None,
+    options: Sequence[ColorizeOptions],
+    finished_of: FinishedLookup,
+    photos: Sequence[DecodedPhoto],
+) -> Iterator[ColorizeResult | PhotoError]:
+    """Give photos the colors of their finished pictures."""
+    for each in photos:
+        try:
+            path = finished_of(each.job.source)
+            picture = read_photo(path, name=path)
+            yield recolor(each.photo, picture, options[each.job.variant], hints=each.hints, colorizer=colorizer)
+        except PhotoError as error:
+            yield error
+
+
 @dataclass(frozen=True)
 class Writer:
     """Takes photos through the model to their files.
 
     Attributes:
-        colorizer: the model.
+        results_of: colorizes photos, together where the model gains by it.
         options: of each variant.
-        references: of all photos.
         overwrite: replace results that exist.
         standard_output: takes the results of jobs without a name.
         keep_times: a result gets its photo's time of last change.
         made_of: for sidecars: the model and the references; None for none.
     """
 
-    colorizer: Colorizer
+    results_of: ResultsOf
     options: Sequence[ColorizeOptions]
-    references: tuple[Reference, ...] = ()
     overwrite: bool = False
     standard_output: BinaryIO | None = None
     keep_times: bool = False
@@ -403,9 +466,7 @@ class Writer:
 
     def write(self, photos: Sequence[DecodedPhoto]) -> list[Event]:
         """Colorize photos in one pass, write their results, and return an event for each."""
-        requests = [Request(each.photo, self.options[each.job.variant], each.hints, self.references) for each in photos]
-        results = self.colorizer.colorize_many(requests, batch_size=len(photos))
-        return [self._write(each, result) for each, result in zip(photos, results, strict=True)]
+        return [self._write(each, result) for each, result in zip(photos, self.results_of(photos), strict=True)]
 
     def _write(self, decoded: DecodedPhoto, result: ColorizeResult | PhotoError) -> Event:
         try:

@@ -21,6 +21,7 @@ from .loading import load_parts as load_parts
 from .loading import load_pipeline as load_pipeline
 from .loading import quiet_libraries as quiet_libraries
 from .model_files import HUB_NAME as HUB_NAME
+from .model_files import INSTRUCTIONS as INSTRUCTIONS
 from .model_files import MODELS_DIR as MODELS_DIR
 from .model_files import PHOTO_ENCODER as PHOTO_ENCODER
 from .model_files import ModelFiles as ModelFiles

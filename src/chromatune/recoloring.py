@@ -1,0 +1,124 @@
+"""Colors of a finished picture on the photo that it was made from: `recolor("scan.tif", "finished.png")`.
+
+No model is needed. One may give colors where the picture has none to give.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from chromatune import color
+from chromatune.colorizer import Colorizer
+from chromatune.errors import PhotoError
+from chromatune.hints import HintedChroma, Hints
+from chromatune.images import Photo, Provenance, inverted, read_photo
+from chromatune.options import ColorizeOptions, check_recompose
+from chromatune.pipeline import INSTRUCTIONS, short_name
+from chromatune.results import ColorizeResult, ModelOutput, PhotoSource, Request, provenance_of
+
+NO_MODEL = "finished picture"  # in place of a model's name
+LEFT_OUT = 0.005  # share of the photo below which nothing is said of what gets no color of the picture
+
+
+def recolor(
+    photo: PhotoSource,
+    finished: PhotoSource,
+    options: ColorizeOptions | None = None,
+    *,
+    hints: Hints | None = None,
+    colorizer: Colorizer | None = None,
+) -> ColorizeResult:
+    """Return a photo with the colors of a finished picture of it, and its own luminance.
+
+    The picture may be cropped, turned by about 10°, mirrored, framed, of another size, re-toned, and redrawn in places:
+    what it redrew gives no color.
+
+    Args:
+        photo: the photo, see `images.read_photo`.
+        finished: the same in color, as any tool or person made it.
+        options: `strength`, `hint_reach`, `hint_strength`, `invert` and `provenance` act; all with a colorizer.
+        hints: colors that are known at some of the photo's pixels; they count more than the picture.
+        colorizer: gives colors where the picture has none.
+
+    Raises:
+        PhotoError: one of them cannot be read, the finished picture is gray or shows something else, or hints do not
+            fit the photo.
+        OptionsError: `recompose` is off.
+    """
+    options = options or ColorizeOptions()
+    check_recompose(options, "the colors of a finished picture need")
+    start = time.perf_counter()
+    opened = _opened(photo)
+    opened = inverted(opened) if options.invert else opened
+    picture = _opened(finished)
+    if picture.rgb is None or not picture.in_color:
+        raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
+    found = aligned_colors(opened, picture, options, colorizer)
+    chroma = found.chroma
+    if hints:
+        hinted = HintedChroma(opened, chroma)
+        chroma = hinted.with_hints(hints, reach=options.hint_reach, strength=options.hint_strength)
+    return ColorizeResult(
+        rgb=color.recompose(opened.gray, chroma, strength=options.strength),
+        photo=opened,
+        prompt="",
+        negative_prompt="",
+        seed=options.seed,
+        steps=0,
+        seconds=time.perf_counter() - start,
+        model=NO_MODEL if colorizer is None else colorizer.info.name,
+        runtime="" if colorizer is None else colorizer.backend.runtime,
+        warnings=() if colorizer is not None else _left_out(options),
+        notes=_notes(found, colorizer is not None),
+        provenance=_provenance(options, hints, colorizer) if options.provenance else None,
+    )
+
+
+def aligned_colors(
+    photo: Photo, finished: Photo, options: ColorizeOptions, colorizer: Colorizer | None = None
+) -> color.Aligned:
+    """Return the colors of a finished picture on a photo, and how far each is to be believed.
+
+    Raises:
+        PhotoError: the picture shows something else.
+    """
+    elsewhere = None
+    if colorizer is not None:
+        (output,) = colorizer.model_outputs([Request(photo, options)], batch_size=1)
+        if not isinstance(output, ModelOutput):
+            raise output
+        elsewhere = colorizer.chroma(output)
+    assert finished.rgb is not None
+    return color.take_colors(photo.gray, finished.rgb, finished.name, elsewhere)
+
+
+def _left_out(options: ColorizeOptions) -> tuple[str, ...]:
+    """Return a line on options that only a model follows; usually none."""
+    given = [text for name, text in INSTRUCTIONS.items() if name in options.model_fields_set and getattr(options, name)]
+    return (f"no model is used, so {', '.join(given)} is left out; --model names one",) if given else ()
+
+
+def _provenance(options: ColorizeOptions, hints: Hints | None, colorizer: Colorizer | None) -> Provenance:
+    sources = ["finished picture", *(["model"] if colorizer is not None else []), *(["hints"] if hints else [])]
+    return provenance_of(
+        sources,
+        options=options.model_dump(exclude_defaults=True),
+        model="" if colorizer is None else short_name(colorizer.info),
+        model_hash="" if colorizer is None else colorizer.model_hash,
+        hints=hints.to_json() if hints else "",
+    )
+
+
+def _notes(found: color.Aligned, with_model: bool) -> tuple[str, ...]:
+    """Return a line on what of the photo gets no color of the picture."""
+    missing = float(np.mean(found.confidence < color.LEAST_WEIGHT))
+    if missing < LEFT_OUT:
+        return ()
+    source = "the model" if with_model else "what lies around"
+    return (f"{missing:.0%} of it is not in the finished picture, or was redrawn there, and is colored by {source}",)
+
+
+def _opened(source: PhotoSource) -> Photo:
+    return source if isinstance(source, Photo) else read_photo(source)
