@@ -175,14 +175,18 @@ class Colorizer:
             runtime=self.backend.runtime,
             variant=resolved.variant,
             warnings=self.backend.warnings_of(resolved),
-            notes=notes_of(photo, resolved),
+            notes=(*notes_of(photo, resolved), *output.notes),
             restored=output.view.notes,
             provenance=self.provenance(output, resolved) if resolved.provenance else None,
         )
 
     def provenance(self, output: ModelOutput, options: ResolvedOptions) -> Provenance:
         """Return how a result is made, for its file."""
-        sources = [*(["reference"] if output.references else []), *(["hints"] if output.hints else [])]
+        sources = [
+            output.colors_from,
+            *(["reference"] if output.references else []),
+            *(["hints"] if output.hints else []),
+        ]
         hints = output.hints.to_json() if output.hints else ""
         return provenance_of_pass(self.info, options, self.model_hash, sources, hints)
 

@@ -52,9 +52,7 @@ def recolor(
     start = time.perf_counter()
     opened = _opened(photo)
     opened = inverted(opened) if options.invert else opened
-    picture = _opened(finished)
-    if picture.rgb is None or not picture.in_color:
-        raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
+    picture = _checked(finished)
     found = aligned_colors(opened, picture, options, colorizer)
     chroma = found.chroma
     if hints:
@@ -73,6 +71,34 @@ def recolor(
         warnings=() if colorizer is not None else _left_out(options),
         notes=_notes(found, colorizer is not None),
         provenance=_provenance(options, hints, colorizer) if options.provenance else None,
+    )
+
+
+def finished_output(colorizer: Colorizer, photo: Photo, finished: PhotoSource, options: ColorizeOptions) -> ModelOutput:
+    """Return the colors of a finished picture in place of a model's output, for edits: hints, strength, vividness.
+
+    Args:
+        colorizer: whose photo encoder compares places for hints; it gives no colors.
+        photo: as it was read.
+        finished: see `recolor`.
+        options: see `recolor`.
+
+    Raises:
+        PhotoError: see `recolor`.
+    """
+    start = time.perf_counter()
+    picture = _checked(finished)
+    found = aligned_colors(photo, picture, options)
+    view = color.View(color.shrink(photo.gray, (found.chroma.shape[0], found.chroma.shape[1])))
+    own = options.model_copy(update={"vivid": 0.0, "smooth": 0.0, "own_color": "replace", "variant": 1})
+    return ModelOutput(
+        photo,
+        color.with_chroma(view.gray, found.chroma),
+        colorizer.info.resolve(own),
+        time.perf_counter() - start,
+        view,
+        colors_from=NO_MODEL,
+        notes=_notes(found, with_model=False),
     )
 
 
@@ -118,6 +144,13 @@ def _notes(found: color.Aligned, with_model: bool) -> tuple[str, ...]:
         return ()
     source = "the model" if with_model else "what lies around"
     return (f"{missing:.0%} of it is not in the finished picture, or was redrawn there, and is colored by {source}",)
+
+
+def _checked(finished: PhotoSource) -> Photo:
+    picture = _opened(finished)
+    if picture.rgb is None or not picture.in_color:
+        raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
+    return picture
 
 
 def _opened(source: PhotoSource) -> Photo:

@@ -81,6 +81,8 @@ class ModelOutput:
     references: tuple[Reference, ...] = ()  # of the request
     features: Mapping[int, np.ndarray] | None = None  # of the photo encoder in that pass, where hints need them
     shift: np.ndarray | None = None  # (h, w, 2) float32: what a variant adds to the chroma of `rgb`
+    colors_from: str = "model"  # or "finished picture"
+    notes: tuple[str, ...] = ()  # on where its colors are from, a line each
 
     @property
     def departure(self) -> float:
@@ -108,7 +110,7 @@ class Request:
 
 
 def provenance_of_pass(
-    info: ModelInfo, options: ResolvedOptions, model_hash: str, sources: Sequence[str] = (), hints: str = ""
+    info: ModelInfo, options: ResolvedOptions, model_hash: str, sources: Sequence[str] = ("model",), hints: str = ""
 ) -> Provenance:
     """Return how the results of a pass are made, for their files.
 
@@ -116,11 +118,11 @@ def provenance_of_pass(
         info: of the model.
         options: of the pass.
         model_hash: see `Provenance`.
-        sources: where colors are from beside the model.
+        sources: where colors are from, "model" and the like.
         hints: all hints as text; their hash is told.
     """
     made = provenance_of(
-        ["model", *sources],
+        sources,
         options=dataclasses.asdict(options),
         model=short_name(info),
         model_hash=model_hash,

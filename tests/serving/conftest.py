@@ -145,6 +145,9 @@ class ScriptedSession:
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return 2, {"seed": options.seed}
 
+    async def add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
+        return 3, {"name": name}
+
     async def original(self, max_pixels: int) -> EncodedImage:
         return EncodedImage(b"as it was", ".jpg")
 

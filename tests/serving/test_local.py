@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from chromatune import color
 from chromatune.errors import ModelError
+from chromatune.images import provenance_of, read_photo
 from chromatune.serving.batcher import DynamicBatcher
 from chromatune.serving.local import LocalPredictor, without_paths
 from chromatune.serving.predictor import ColorizeRequest
@@ -221,3 +225,38 @@ def test_only_so_many_pixels_are_decoded_at_the_same_time(picture):
             assert not began.wait(0.1)
         assert began.wait(60)
     thread.join()
+
+
+def test_a_finished_picture_gives_its_colors(local_of, picture):
+    """Alone, and as a version of an open photo."""
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+    client, _ = local_of(model=("mini",))
+
+    def png(pixels: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    gray = color.luma(truth)
+    files = {"photo": ("scan.png", png(gray)), "finished": ("done.png", png(truth))}
+    answer = client.post("/v1/recolor", files=files)
+    assert answer.status_code == 200, answer.text
+    alone = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert color.luma_drift(alone, gray)[0] <= 1
+    assert np.abs(alone.astype(int) - truth).mean() < 12
+    facts = client.post("/v1/recolor", files=files, headers={"accept": "application/json"}).json()
+    assert facts["model"] == "finished picture"
+    session = client.post("/v1/sessions", files={"photo": files["photo"]}).json()["id"]
+    added = client.post(f"/v1/sessions/{session}/finished", files={"picture": files["finished"]})
+    assert added.status_code == 201, added.text
+    version = added.json()["version"]
+    result = client.post(f"/v1/sessions/{session}/result", json={"version": version})
+    pixels = np.asarray(Image.open(io.BytesIO(result.content)))
+    assert np.abs(pixels.astype(int) - alone).max() <= 2  # by another way to the same
+    made = provenance_of(read_photo(result.content).captions.xmp)
+    assert made is not None and made.colors_from == "finished picture"
+    other = np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+    for name, data in (("gray.png", png(gray)), ("other.png", png(other))):
+        refused = client.post(f"/v1/sessions/{session}/finished", files={"picture": (name, data)})
+        assert refused.status_code == 400 and name in refused.text

@@ -455,3 +455,27 @@ def test_a_photo_whose_session_has_ended_is_sent_again(visit, files):
     page.after_change(count)
     name, data = page.download("#download")
     assert (name, data[:4]) == ("one.color.png", b"\x89PNG")
+
+
+def test_the_colors_of_a_finished_picture_are_a_version(visit, files, gray, tmp_path):
+    from skimage import data
+
+    Image.fromarray(data.astronaut()[20:490, 10:500]).resize((400, 384)).save(tmp_path / "finished.jpg")
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    count = page.changes
+    page.page.set_input_files("#finished-file", tmp_path / "finished.jpg")
+    page.after_change(count)
+    page.until("document.querySelectorAll('#versions img').length === 2")
+    assert version_labels(page)[1] == "finished picture"
+    truth, shown = data.astronaut(), page.shown()
+    suit = np.s_[400:440, 150:200]  # orange
+    side = shown.shape[0] / 512
+    red, green, blue = shown[round(400 * side) : round(440 * side), round(150 * side) : round(200 * side)].mean((0, 1))
+    assert red > green + 20 > blue and truth[suit][..., 0].mean() > truth[suit][..., 2].mean() + 20
+    _, result = page.download("#download")
+    written = np.asarray(Image.open(io.BytesIO(result)).convert("RGB"))
+    assert luma_drift(written, gray)[0] <= 1
+    page.page.set_input_files("#finished-file", files[1])  # gray
+    page.until("document.getElementById('status').textContent.includes('gives no colors')")
+    assert page.page.evaluate(UNLABELED) == []

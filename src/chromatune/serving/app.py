@@ -26,6 +26,8 @@ from chromatune.serving.responses import (
     PHOTO_FORM,
     PICTURES,
     UPLOADS,
+    HintsField,
+    LayerField,
     ModelField,
     OptionsField,
     PhotoField,
@@ -157,10 +159,8 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         photo: PhotoField,
         options: OptionsField = "{}",
         model: ModelField = None,
-        hints: Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")] = "",
-        hints_layer: Annotated[
-            UploadFile | None, File(description="Hints painted on a transparent image of the photo's aspect ratio.")
-        ] = None,
+        hints: HintsField = "",
+        hints_layer: LayerField = None,
         reference: ReferenceField = None,
     ) -> Response:
         """The colored photo, in the photo's own format where it holds color, with facts in headers.
@@ -178,6 +178,44 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             max_pixels=settings.max_pixels,
         )
         image = await in_time(request, predictor.colorize(to_colorize), settings.timeout_s)
+        metrics.photos.inc()
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(image.facts)
+        return await image_response(image)
+
+    @router.post(
+        "/v1/recolor",
+        summary="Give a photo the colors of a finished picture",
+        response_class=Response,
+        form_limits=PHOTO_FORM,
+        responses={200: pictures, **failures(*UPLOADS)},
+    )
+    async def recolor(
+        request: Request,
+        photo: PhotoField,
+        finished: Annotated[UploadFile, File(description="The same photo in color, as any tool or person made it.")],
+        options: OptionsField = "{}",
+        model: Annotated[
+            str | None, Form(description="A model offered, for what the picture does not show; none by default.")
+        ] = None,
+        hints: HintsField = "",
+        hints_layer: LayerField = None,
+    ) -> Response:
+        """The photo with its own luminance and the picture's colors, in the photo's own format where it holds color.
+
+        With `Accept: application/json`, the facts alone.
+        """
+        to_recolor = ColorizeRequest(
+            photo=stored(photo).content,
+            name=file_name(photo.filename),
+            model=model or "",
+            options=parsed_options(options),
+            hints=hints,
+            hints_layer=named_files([hints_layer])[0] if hints_layer else None,
+            finished=(file_name(finished.filename), stored(finished).content),
+            max_pixels=settings.max_pixels,
+        )
+        image = await in_time(request, predictor.colorize(to_recolor), settings.timeout_s)
         metrics.photos.inc()
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse(image.facts)

@@ -26,6 +26,7 @@ from chromatune.images import Photo, count_pixels, format_for, read_photo, suffi
 from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import ModelInfo, is_local, model_info, threads
+from chromatune.recoloring import NO_MODEL, finished_output, recolor
 from chromatune.results import ColorizeResult, ModelOutput, Request, notes_of
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
@@ -177,6 +178,8 @@ class LocalPredictor:
         return await self.photo_threads.run(lambda: LocalSession(self, request))
 
     def _colorize(self, request: ColorizeRequest) -> EncodedImage:
+        if request.finished is not None:
+            return self._recolor(request, *request.finished)
         colorizer = self.model(request.model)
         with self.memory(request):
             photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
@@ -189,6 +192,16 @@ class LocalPredictor:
             check_cancelled()
             return encoded(result, request.model)
 
+    def _recolor(self, request: ColorizeRequest, name: str, finished: Content) -> EncodedImage:
+        colorizer = self.model(request.model) if request.model else None
+        with self.memory(request):
+            photo = read_photo(request.photo, name=request.name, max_pixels=request.max_pixels)
+            picture = read_photo(finished, name=name, max_pixels=request.max_pixels)
+            check_cancelled()
+            result = recolor(photo, picture, request.options, hints=read_hints(request), colorizer=colorizer)
+            check_cancelled()
+            return encoded(result, result.model)
+
     @contextmanager
     def memory(self, request: ColorizeRequest) -> Iterator[None]:
         """Wait until a request's pictures fit beside those that other threads have decoded.
@@ -196,7 +209,11 @@ class LocalPredictor:
         Raises:
             PhotoError: one of them is no picture, or too large.
         """
-        files = [(request.name, request.photo), *request.references, *filter(None, [request.hints_layer])]
+        files = [
+            (request.name, request.photo),
+            *request.references,
+            *filter(None, [request.hints_layer, request.finished]),
+        ]
         most = request.max_pixels
         pixels = sum(count_pixels(content, name=name, max_pixels=most) for name, content in files)
         with self.limiter.memory(pixels):
@@ -268,6 +285,9 @@ class LocalSession:
     async def add_version(self, model: str, options: ColorizeOptions) -> tuple[int, Facts]:
         return await self._predictor.photo_threads.run(lambda: self._add_version(model, options))
 
+    async def add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
+        return await self._predictor.photo_threads.run(lambda: self._add_finished(name, picture))
+
     async def original(self, max_pixels: int) -> EncodedImage:
         return await self._predictor.edit_threads.run(lambda: self._original(max_pixels))
 
@@ -293,6 +313,19 @@ class LocalSession:
         if model not in self._references:
             self._references[model] = self._predictor.read_references(colorizer, self._files)
         output = output_of(colorizer, Request(self._photo, options, like=self._references[model]))
+        return self._keep(model, colorizer, output)
+
+    def _add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
+        colorizer = self._predictor.model(self._predictor.settings.models[0])
+        most = self._predictor.settings.max_pixels
+        with self._predictor.limiter.memory(count_pixels(picture, name=name, max_pixels=most)):
+            finished = read_photo(picture, name=name, max_pixels=most)
+            check_cancelled()
+            output = finished_output(colorizer, self._photo, finished, ColorizeOptions())
+        return self._keep(NO_MODEL, colorizer, output)
+
+    def _keep(self, model: str, colorizer: Colorizer, output: ModelOutput) -> tuple[int, Facts]:
+        """Keep an output as a version; return its number and facts."""
         version = _Version(model, Editor(colorizer, output))
         with self._versions_lock:
             number = next(self._numbers)
@@ -300,7 +333,7 @@ class LocalSession:
             while len(self._versions) > MAX_VERSIONS:
                 del self._versions[min(self._versions)]
         resolved = output.options
-        notes = notes_of(output.photo, resolved)
+        notes = (*notes_of(output.photo, resolved), *output.notes)
         facts: Facts = {
             **photo_facts(self._photo), "model": model, "prompt": resolved.prompt, "seed": resolved.seed,
             "variant": resolved.variant, "departure": round(output.departure, 5), "steps": resolved.steps,

@@ -31,6 +31,7 @@ class ColorizeRequest:
         hints: known colors as JSON, see `Hints.from_json`; they lie above the layer.
         hints_layer: name and file of hints painted on a transparent picture.
         references: name and file of photos in color that show the same things.
+        finished: name and file of a finished picture of the photo, whose colors it gets; an empty `model` is then none.
         max_pixels: larger photos are refused.
     """
 
@@ -41,24 +42,27 @@ class ColorizeRequest:
     hints: str = ""
     hints_layer: tuple[str, Content] | None = None
     references: tuple[tuple[str, Content], ...] = ()
+    finished: tuple[str, Content] | None = None
     max_pixels: int = 60_000_000
 
     def in_memory(self) -> ColorizeRequest:
         """Return the request with its files' bytes, for another machine."""
-        layer = self.hints_layer
+        layer, finished = self.hints_layer, self.finished
         return dataclasses.replace(
             self,
-            photo=_bytes_of(self.photo),
-            hints_layer=None if layer is None else (layer[0], _bytes_of(layer[1])),
+            photo=bytes_of(self.photo),
+            hints_layer=None if layer is None else (layer[0], bytes_of(layer[1])),
+            finished=None if finished is None else (finished[0], bytes_of(finished[1])),
             references=self.references_in_memory(),
         )
 
     def references_in_memory(self) -> tuple[tuple[str, bytes], ...]:
         """Return name and bytes of each reference."""
-        return tuple((name, _bytes_of(content)) for name, content in self.references)
+        return tuple((name, bytes_of(content)) for name, content in self.references)
 
 
-def _bytes_of(content: Content) -> bytes:
+def bytes_of(content: Content) -> bytes:
+    """Return the bytes of an upload."""
     return content.read_bytes() if isinstance(content, Path) else content
 
 
@@ -145,6 +149,21 @@ class Session(Protocol):
 
         Raises:
             ModelError: the model cannot be used.
+            QueueFull: too many photos wait.
+        """
+
+    async def add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
+        """Take the colors of a finished picture of the photo as a version, see `chromatune.recolor`.
+
+        Args:
+            name: of the picture, for messages.
+            picture: its file.
+
+        Returns:
+            Number and facts of the new version.
+
+        Raises:
+            PhotoError: it cannot be read, is gray, or shows something else.
             QueueFull: too many photos wait.
         """
 

@@ -32,6 +32,10 @@ from chromatune.serving.settings import ServeSettings
 PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any supported format.")]
 OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
 ModelField: TypeAlias = Annotated[str | None, Form(description="A model offered; the first by default.")]
+HintsField: TypeAlias = Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")]
+LayerField: TypeAlias = Annotated[
+    UploadFile | None, File(description="Hints painted on a transparent image of the photo's aspect ratio.")
+]
 ReferenceField: TypeAlias = Annotated[
     list[UploadFile] | None, File(description="Photos in color that show the same things.")
 ]

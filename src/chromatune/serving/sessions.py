@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Body, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, File, Path, Query, Request, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from chromatune.options import ColorizeOptions, check_recompose
 from chromatune.serving.bodies import MAX_JSON_MB, bounded_route, stored
 from chromatune.serving.middleware import Metrics
-from chromatune.serving.predictor import ColorizeRequest, EditRequest, Facts, Predictor, Session
+from chromatune.serving.predictor import ColorizeRequest, EditRequest, Facts, Predictor, Session, bytes_of
 from chromatune.serving.responses import (
     EDITS,
     PHOTO_FORM,
@@ -132,6 +133,22 @@ def _add_versions(
         adding = store.get(key).add_version(wanted.model or settings.models[0], wanted.options)
         number, facts = await in_time(request, adding, settings.timeout_s)
         metrics.photos.inc()
+        return VersionResponse(version=number, facts=facts)
+
+    @photos.post(
+        "/v1/sessions/{key}/finished",
+        status_code=201,
+        summary="Take the colors of a finished picture",
+        responses=failures(404, *UPLOADS),
+        form_limits=PHOTO_FORM,
+    )
+    async def add_finished(
+        request: Request, key: Key, picture: Annotated[UploadFile, File(description="The same photo in color.")]
+    ) -> VersionResponse:
+        """Another version, whose colors are those of a picture that was made from the photo by any tool."""
+        session, content = store.get(key), await asyncio.to_thread(bytes_of, stored(picture).content)
+        adding = session.add_finished(file_name(picture.filename), content)
+        number, facts = await in_time(request, adding, settings.timeout_s)
         return VersionResponse(version=number, facts=facts)
 
     @app.delete(

@@ -316,7 +316,7 @@ class VideoRun:
         if not resolved.provenance:
             return None
         hints = "".join(f"{number} {each.to_json()}\n" for number, each in sorted(options.hints.items()))
-        sources = [*(["reference"] if options.like else []), *(["hints"] if hints else [])]
+        sources = ["model", *(["reference"] if options.like else []), *(["hints"] if hints else [])]
         return provenance_of_pass(info, resolved, hash_if_quick(info), sources, hints)
 
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:

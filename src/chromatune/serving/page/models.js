@@ -1,11 +1,14 @@
 // The models that the server offers, and which options each of them follows.
 
+const FINISHED = "finished picture"; // what the server calls the model of such a version
+
 export class Models {
   /** From the server's /v1/models. */
   constructor({ models = [], details = [], compared = [] } = {}) {
     this.names = models;
     this.compared = compared; // whose results stand side by side
     this.follow = new Map(details.map(({ name, follows }) => [name, new Set(follows)]));
+    this.follow.set(FINISHED, new Set());
   }
 
   /** Whether an option changes a model's colors; a model that the server has not opened yet may follow all. */

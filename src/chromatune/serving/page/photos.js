@@ -9,6 +9,9 @@ const SCREEN_PIXELS = 1_000_000; // of the photo as it was, and of versions that
 
 let numbers = 0;
 
+/** What a version was asked for; one with the colors of a finished picture is added to the default model's. */
+const askedOf = ({ model, options, finished }) => ({ model: finished ? null : model, options });
+
 export class Photo extends EventTarget {
   constructor(file, options) {
     super();
@@ -85,9 +88,10 @@ export class Photo extends EventTarget {
       return await request();
     } catch (error) {
       if (!(error instanceof Refusal) || error.status !== 404) throw error;
-      const { model, options } = this.active;
-      this.options = { model, options };
+      const { finished } = this.active;
+      this.options = askedOf(this.active);
       await this._open();
+      if (finished) await this._addFinished(finished);
       this.changed();
       return request();
     }
@@ -95,9 +99,9 @@ export class Photo extends EventTarget {
 
   /** Opens the session again, with a reference photo or without; where that fails, all is as before. */
   async takeColorsOf(reference) {
-    const before = this.reference, { model, options } = this.active, { id } = this;
+    const before = this.reference, { id } = this;
     this.reference = reference;
-    this.options = { model, options };
+    this.options = askedOf(this.active);
     try {
       await this._open();
     } catch (error) {
@@ -155,6 +159,21 @@ export class Photo extends EventTarget {
     if (show) this.active = version;
     this.changed();
     return version;
+  }
+
+  /** A version with the colors of a finished picture of the photo, which is shown from now on. */
+  async addFinished(file) {
+    await this._withSession(() => this._addFinished(file));
+    this.changed();
+  }
+
+  async _addFinished(file) {
+    const form = new FormData();
+    form.append("picture", file, file.name);
+    const answer = await call(`/v1/sessions/${this.id}/finished`, { method: "POST", body: form });
+    const { version: number, facts } = await answer.json();
+    this.active = { number, model: facts.model, options: {}, facts, thumb: "", finished: file };
+    this.versions.push(this.active);
   }
 
   /** Draws small pictures of versions that have none; versions that the server has dropped are removed. */

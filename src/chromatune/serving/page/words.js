@@ -22,6 +22,11 @@ export class Words {
     $("invert").addEventListener("change", () => this._colorize());
     $("seed").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("more").addEventListener("click", () => this._more());
+    $("finished-open").addEventListener("click", () => $("finished-file").click());
+    $("finished-file").addEventListener("change", ({ target }) => {
+      this._addFinished(target.files[0]);
+      target.value = ""; // the same file may be chosen again
+    });
   }
 
   setModels({ names }) {
@@ -124,6 +129,20 @@ export class Words {
       }
     });
     $("more").disabled = false;
+  }
+
+  async _addFinished(file) {
+    const photo = this.page.current;
+    if (photo?.state !== "done" || !file) return;
+    $("finished-open").disabled = true;
+    const done = await this.page.try(async () => {
+      await photo.addFinished(file);
+      return true;
+    });
+    $("finished-open").disabled = false;
+    if (!done || photo !== this.page.current) return;
+    await this.page.render();
+    await this.page.try(() => photo.drawVersions());
   }
 
   /** Takes a photo through the models whose results stand side by side, once, as long as it is the one that is shown. */
