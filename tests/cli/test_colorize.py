@@ -278,7 +278,7 @@ def test_terminals_take_and_give_no_pictures(engine, put: Put, capsys: Capture, 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("colorize", "Missing argument"),
+        ("colorize", "no photo is given"),
         ("colorize a.png --steps 0", "--steps 0: "),
         ("colorize a.png --steps many", "--steps"),
         ("colorize a.png --strength 1.5", "--strength 1.5: "),
