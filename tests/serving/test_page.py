@@ -468,6 +468,7 @@ def test_the_colors_of_a_finished_picture_are_a_version(visit, files, gray, tmp_
     page.after_change(count)
     page.until("document.querySelectorAll('#versions img').length === 2")
     assert version_labels(page)[1] == "finished picture"
+    assert page.page.input_value("#model") == "mini"  # what is asked for next
     truth, shown = data.astronaut(), page.shown()
     suit = np.s_[400:440, 150:200]  # orange
     side = shown.shape[0] / 512

@@ -51,7 +51,7 @@ export class Words {
       if (!photo.active.options.prompt) this.standards.add(facts.prompt);
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
-      $("model").value = facts.model;
+      if (this.page.models.names.includes(facts.model)) $("model").value = facts.model; // or it is a finished picture
       $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
       this._drawFollowed();
