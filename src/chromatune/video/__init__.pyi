@@ -1,3 +1,4 @@
+from .containers import video_provenance as video_provenance
 from .flow import confidence as confidence
 from .flow import flow_between as flow_between
 from .flow import warp as warp
@@ -20,5 +21,4 @@ from .shots import write_starts as write_starts
 from .video import Frame as Frame
 from .video import Video as Video
 from .video import VideoInfo as VideoInfo
-from .writing import video_provenance as video_provenance
 from .yuv import gray_of as gray_of

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from chromatune.video.opening import (
     check_size,
     errors_as_lines,
     open_container,
+    packets_in_time,
     require_av,
     video_stream,
 )
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
-FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}  # AVFieldOrder: TT, BB, TB, BT
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
+LOOKED_AT_FRAMES = 5  # at a video's start, for its kind
 MAX_BITS = 16  # of a sample
 NO_LIMITS = VideoLimits()
 MAX_DAMAGED_PACKETS = 10_000  # one after another, after which the rest of a video is not tried
@@ -144,7 +146,7 @@ def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> 
     """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
     import av
 
-    packets = container.demux(video)
+    packets = packets_in_time(container, [video])
     damaged_in_a_row = 0
     while damaged_in_a_row < MAX_DAMAGED_PACKETS:
         packet, is_damaged = None, True
@@ -169,7 +171,8 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     import av
 
     name = printable(str(path))
-    first = next(_decoded(container, video, _Damage()), None)
+    start = list(islice(_decoded(container, video, _Damage()), LOOKED_AT_FRAMES))
+    first = next(iter(start), None)
     if first is None:
         context = video.codec_context
         check_size(context.width, context.height, name, limits)  # as the decoder found it
@@ -199,11 +202,35 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
         time_base=time_base,
         rate=rate,
         aspect=1 / aspect if aspect and _turns(first) % 2 else aspect,
-        field_order=FIELD_ORDERS.get(video.codec_context.field_order, "tff") if first.interlaced_frame else "",
+        field_order="" if _turns(first) else _field_order(start),
         primaries=int(first.color_primaries),
         transfer=int(first.color_trc),
         expected_frames=video.frames or (round(seconds * rate) if seconds else None),
     )
+
+
+def _field_order(frames: Sequence[VideoFrame]) -> str:
+    """Which field of the first interlaced frame comes first, "tff" or "bff"; "" where there is none."""
+    import av
+    from av.filter import Graph
+
+    frame = next((frame for frame in frames if frame.interlaced_frame), None)
+    if frame is None:
+        return ""
+    graph = Graph()  # of the two flags, PyAV has one
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
+    )
+    select, sink = graph.add("select", r"eq(interlace_type\,TOPFIRST)"), graph.add("buffersink")
+    source.link_to(select)
+    select.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    try:
+        graph.vpull()
+    except av.error.BlockingIOError:
+        return "bff"
+    return "tff"
 
 
 def _bits_of(frame: VideoFrame) -> int:
