@@ -80,7 +80,7 @@ def film_with_all(path: Path, sounds: Sequence[str] = ("flac", "aac"), rate: int
         if is_matroska:
             out.add_attachment("font.ttf", "application/x-truetype-font", b"a font" * 50)
             out.add_attachment(
-                "cover.png", "image/png", cv2.imencode(".png", np.zeros((30, 40), np.uint8))[1].tobytes()
+                "cover.png", "image/png", cv2.imencode(".png", np.zeros((300, 400), np.uint8))[1].tobytes()
             )
         for index, frame in enumerate(pictures()):
             out.mux(film.encode(frame))
@@ -126,6 +126,7 @@ def samples(path: Path, number: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
 def test_all_of_a_film_comes_along(tmp_path: Path, suffix: str) -> None:
     source, out = film_with_all(tmp_path / f"in{suffix}", ("aac", "aac")), tmp_path / f"out{suffix}"
+    assert open_video(source).info.width_px == 96  # and not that of the cover
     assert rewritten(source, out) == ()
     with av.open(str(out)) as made:
         assert {key: value for key, value in made.metadata.items() if key.lower() in TAGS} == {
@@ -251,3 +252,67 @@ def test_dv_has_its_lower_field_first(tmp_path: Path) -> None:
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     assert open_video(video).info.field_order == "bff"
+
+
+def part_of_a_film(path: Path, seed: int, count: int = COUNT) -> bytes:
+    """A recording of 25 frames of MPEG-2 with sound."""
+    with av.open(str(path), "w", format="mpegts" if path.suffix == ".ts" else "vob") as out:
+        film = out.add_stream("mpeg2video", rate=RATE, width=96, height=64)
+        sound = cast("av.AudioStream", out.add_stream("mp2", rate=48_000))
+        sound.codec_context.layout = "mono"
+        for index, frame in enumerate(pictures(count, seed=seed)):
+            out.mux(film.encode(frame))
+            out.mux(sound.encode(tone(index, 48_000)))
+        for stream in (film, sound):
+            out.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".vob"])
+def test_parts_whose_times_begin_again_follow_each_other(tmp_path: Path, suffix: str) -> None:
+    parts = [part_of_a_film(tmp_path / f"{seed}{suffix}", seed, 2 * COUNT) for seed in (1, 2, 3)]
+    joined = tmp_path / f"film{suffix}"
+    joined.write_bytes(b"".join(parts))
+    frames = list(open_video(joined).read())
+    steps = np.diff([frame.seconds for frame in frames])
+    assert len(frames) >= 148 and frames[-1].seconds - frames[0].seconds == pytest.approx(6, abs=0.3)
+    assert np.count_nonzero(abs(steps - 1 / RATE) > 0.001) <= 2 and steps.max() < 0.2
+    rewritten(joined, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as made:
+        times = [float(packet.pts * packet.time_base) for packet in made.demux(audio=0) if packet.pts is not None]
+    assert times[-1] - times[0] == pytest.approx(6, abs=0.3) and np.diff(times).max() < 0.2
+    assert abs(times[0] - next(iter(open_video(tmp_path / "out.mkv").read())).seconds) < 0.1
+
+
+def test_an_ordinary_film_has_its_own_times(tmp_path: Path) -> None:
+    part_of_a_film(tmp_path / "film.ts", 1)
+    with av.open(str(tmp_path / "film.ts")) as container:
+        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.pts)
+    assert [frame.seconds for frame in open_video(tmp_path / "film.ts").read()] == pytest.approx(times)
+
+
+@pytest.mark.parametrize(
+    ("dispositions", "width"),
+    [
+        ((Disposition(0), Disposition(0)), 192),
+        ((Disposition.default, Disposition(0)), 96),
+        ((Disposition.default, Disposition.default), 192),
+    ],
+)
+def test_which_stream_is_the_film(tmp_path: Path, dispositions: tuple[Disposition, Disposition], width: int) -> None:
+    """The default one, else the largest."""
+    path, widths = tmp_path / "film.mkv", (96, 192)
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("mpeg4", rate=RATE, width=each, height=64) for each in widths]
+        for stream, disposition in zip(streams, dispositions, strict=True):
+            stream.disposition = disposition
+        for frames in zip(*(pictures(3, (64, each)) for each in widths), strict=True):
+            for stream, frame in zip(streams, frames, strict=True):
+                out.mux(stream.encode(frame))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    assert open_video(path).info.width_px == width
+    assert {frame.luma.shape for frame in open_video(path).read()} == {(64, width)}
+    if width == 192:
+        (line,) = rewritten(path, tmp_path / "out.mkv")
+        assert "left out" in line and "picture 1 (mpeg4)" in line
