@@ -236,3 +236,57 @@ def test_frames_that_fit_into_memory_are_decoded_once(video: Path, monkeypatch: 
     frames = HeldFrames(opened)
     assert [len(list(frames)) for _ in range(2)] == [20, 20] and readings == 3
     assert len(list(HeldFrames(opened, seconds=0.1))) == 3  # and no more than fit are held
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["a{:04d}_1080p", "{:04d}_2k", "reel2-{:03d} v2", "f{}", "scan.{:05d}", "{:03d}-0", "2024-01-02_{:06d}_x4"],
+)
+def test_the_number_that_varies_is_the_frame_s(tmp_path: Path, pattern: str) -> None:
+    for number in range(8, 13):
+        cv2.imwrite(str(tmp_path / f"{pattern.format(number)}.png"), np.full((8, 8), 10 * number, np.uint8))
+    frames = list(open_video(tmp_path).read())
+    assert [frame.number for frame in frames] == list(range(8, 13))
+    assert [int(frame.luma[0, 0]) for frame in frames] == [80, 90, 100, 110, 120]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "seconds", "said"),
+    [
+        (
+            [1, 2, 5, 6],
+            [0, 1, 4, 5],
+            "2 numbers are missing, the first after 2; the frame before is shown in their time",
+        ),
+        ([10, 20, 30, 50], [0, 1, 2, 4], "1 number is missing, the first after 30"),
+        ([7], [0], ""),
+        ([1, 2, 5000, 5001], [0, 1, 2, 3], "gaps of more than 250 frames are closed"),
+    ],
+)
+def test_numbers_that_are_missing_keep_their_time_and_have_a_line(tmp_path: Path, numbers, seconds, said: str) -> None:
+    for number in numbers:
+        cv2.imwrite(str(tmp_path / f"{number:06d}.png"), np.full((8, 8), 99, np.uint8))
+    video = open_video(tmp_path, rate=Fraction(1))
+    assert [frame.seconds for frame in video.read()] == seconds
+    assert [frame.number for frame in video.read()] == numbers
+    assert len(video.warnings) == bool(said) and all(said in line for line in video.warnings)
+
+
+@pytest.mark.parametrize("suffix", ["dpx", "exr"])
+def test_frames_of_film_scanners_are_named_with_the_way(tmp_path: Path, suffix: str) -> None:
+    for number in range(3):
+        (tmp_path / f"{number:06d}.{suffix}").write_bytes(b"SDPX")
+    with pytest.raises(VideoError, match=f"3 {suffix.upper()} frames, .* convert them to PNG of 16 bits first"):
+        open_video(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", ".mp4"), ("h265", ".mp4"), ("h265", ".mkv"), ("prores", ".mov")]
+)
+def test_ten_bits_go_in_and_come_out(studio, tmp_path: Path, codec: str, suffix: str) -> None:
+    ramp = np.tile(np.linspace(0, 65535, 96).astype(np.uint16), (64, 1))
+    video = studio.write(tmp_path / "film.mkv", [ramp] * 3, codec="ffv1", fmt="yuv422p10le")
+    back = open_video(rewritten(video, tmp_path / f"out{suffix}", codec))
+    assert back.info.bits == 10
+    one, other = (next(iter(each.read())).luma.astype(int) for each in (open_video(video), back))
+    assert abs(one - other).mean() < 4  # of 1023: less than a step of 8 bits

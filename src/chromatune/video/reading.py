@@ -40,7 +40,9 @@ MAX_BITS = 16  # of a sample
 NO_LIMITS = VideoLimits()
 MAX_DAMAGED_PACKETS = 10_000  # one after another, after which the rest of a video is not tried
 LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is said to be cut short
-NUMBER = re.compile(r"(\d+)\D*$")  # the last one in a name
+NUMBER = re.compile(r"\d+")  # in a name
+LONGEST_GAP_FRAMES = 250  # between numbers, that is kept; a longer one is that between reels
+SCAN_SUFFIXES = (".dpx", ".cin", ".exr")  # of film scanners and compositors: logarithmic or linear light
 MOST_HELD_BYTES = 200_000_000  # of decoded frames: some 25 s at 640 × 480
 
 
@@ -287,9 +289,11 @@ def _upright(picture: np.ndarray, turns: int) -> np.ndarray:
 
 
 class FrameFolder:
-    """A folder of numbered frames, as scanners and editors exchange it; see `Video`."""
+    """A folder of numbered frames, as scanners and editors exchange it; see `Video`.
 
-    warnings: tuple[str, ...] = ()  # a frame that cannot be read is an error
+    Frames keep the time of their numbers, however they count (1, 2 … or 10, 20 …): where some are missing, the one before
+    is shown longer.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """List the frames, and read the first.
@@ -299,6 +303,7 @@ class FrameFolder:
         """
         self.paths = _numbered(path)
         self.rate = rate
+        self._ticks, self.warnings = _times_of_numbers(list(self.paths), printable(str(path)))
         first = self._photo(next(iter(self.paths.values())))
         self.info = VideoInfo(
             path,
@@ -323,7 +328,7 @@ class FrameFolder:
             VideoError: one cannot be read, or has another size or depth than the first.
         """
         info = self.info
-        for ticks, (number, path) in enumerate(self.paths.items()):
+        for ticks, (number, path) in zip(self._ticks, self.paths.items(), strict=True):
             photo = self._photo(path)
             size, bits = (photo.width_px, photo.height_px), 8 if photo.max_value == 255 else 16
             if size != (info.width_px, info.height_px) or bits != info.bits:
@@ -343,14 +348,40 @@ class FrameFolder:
             raise VideoError(str(error)) from error
 
 
+def _times_of_numbers(numbers: Sequence[int], name: str) -> tuple[list[int], tuple[str, ...]]:
+    """Return when frames with growing numbers are shown, in frames, and lines on those that are missing."""
+    steps = np.diff(numbers)
+    usual = int(np.gcd.reduce(steps)) if len(steps) else 1
+    lengths = steps // usual
+    gaps = [(number, int(length)) for number, length in zip(numbers, lengths, strict=False) if length > 1]
+    kept = np.where(lengths > LONGEST_GAP_FRAMES, 1, lengths)
+    ticks = [0, *np.cumsum(kept).tolist()]
+    if not gaps:
+        return ticks, ()
+    (number, length), missing = gaps[0], sum(length - 1 for _, length in gaps)
+    line = f"{name}: {count_of(missing, 'number is', 'numbers are')} missing, the first after {number}"
+    if max(lengths) > LONGEST_GAP_FRAMES:
+        return ticks, (
+            f"{line}; gaps of more than {LONGEST_GAP_FRAMES} frames are closed, so the film is shorter there",
+        )
+    return ticks, (f"{line}; the frame before is shown in their time",)
+
+
 def _numbered(folder: Path) -> dict[int, Path]:
     """The frames in a folder by number, in the order of their numbers."""
     name = printable(str(folder))
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(folder.iterdir())
     except OSError as error:
         raise VideoError(f"{name}: cannot be read ({error.strerror}); check the path") from None
-    found = by_number(paths, name, VideoError)
+    found = by_number([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES], name, VideoError)
+    scans = [path for path in files if path.suffix.lower() in SCAN_SUFFIXES]
+    if not found and scans:
+        kind = scans[0].suffix[1:].upper()
+        raise VideoError(
+            f"{name}: {count_of(len(scans), f'{kind} frame')}, which are not read, as no program but yours knows their "
+            "transfer curve; convert them to PNG of 16 bits first, such as with oiiotool or ffmpeg -pix_fmt rgb48be"
+        )
     if not found:
         raise VideoError(f"{name}: no numbered picture in it; give frames such as 000001.png, or a video")
     return dict(sorted(found.items()))
@@ -359,17 +390,20 @@ def _numbered(folder: Path) -> dict[int, Path]:
 def by_number(paths: Iterable[Path], folder: str, error: type[ChromaTuneError]) -> dict[int, Path]:
     """Return files by the number in their names, without those that have none.
 
+    Of several numbers in a name, it is the last one by which all names differ: 7 in "a0007_1080p.png".
+
     Args:
         paths: of the files.
         folder: what messages call the folder that they are in.
         error: what is raised where two have one number.
     """
+    numbered = [(path, [int(digits) for digits in NUMBER.findall(path.stem)]) for path in paths]
+    numbered = [(path, numbers) for path, numbers in numbered if numbers]
+    places = range(1, 1 + min((len(numbers) for _, numbers in numbered), default=0))  # counted from the end
+    place = next((each for each in places if len({numbers[-each] for _, numbers in numbered}) == len(numbered)), 1)
     found: dict[int, Path] = {}
-    for path in paths:
-        match = NUMBER.search(path.stem)
-        if match is None:
-            continue
-        if (number := int(match[1])) in found:
+    for path, numbers in numbered:
+        if (number := numbers[-place]) in found:
             raise error(f"{folder}: {found[number].name} and {path.name} have one number; keep one of them")
         found[number] = path
     return found

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 SAMPLE_RATES = (8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000)  # of AAC, to the next of which sound is converted
 LEAST_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 8  # of sound that is converted
 DEEP_FORMATS = {"flac": "s32", "alac": "s32p"}  # of samples, in FFmpeg's words
-MAX_LOSSLESS_RATE = 192_000  # of FLAC, where every decoder takes it
 AAC_BITS_A_CHANNEL = 96_000  # a second
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 LOSSLESS_ENCODERS, LOSSY_ENCODERS = ("flac", "alac", "aac"), ("aac",)  # in the order in which they are tried
@@ -178,8 +177,9 @@ def _way(form: str, track: Track) -> tuple[bool, str | None]:
         if not (0 < channels <= MAX_CHANNELS and LEAST_RATE <= rate <= MAX_RATE):
             return False, None
         context.open(strict=False)  # only then is it known how many bits its samples have
-        is_lossless = (context.codec.lossless or context.name.startswith("pcm_")) and rate <= MAX_LOSSLESS_RATE
-        encoders = LOSSLESS_ENCODERS if is_lossless else LOSSY_ENCODERS
+        is_lossless = context.codec.lossless or context.name.startswith("pcm_")
+        # Matroska gets what is lossless in any case: nothing is lost twice, and its AAC would begin before its picture
+        encoders = LOSSLESS_ENCODERS if is_lossless or form == MATROSKA else LOSSY_ENCODERS
     encoder = next((each for each in encoders if _is_held(form, Track(stream, each))), None)
     return encoder is not None, encoder
 
