@@ -152,7 +152,7 @@ def test_all_of_a_film_comes_along(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("suffix", "becomes"),
     [
-        (".mp4", "sound 1 (pcm_u8, fra) to flac, subtitles 1 (srt, ita) to mov_text"),
+        (".mp4", "sound 1 (pcm_u8, fra) to aac, subtitles 1 (srt, ita) to mov_text"),
         (".mov", "sound 2 (flac, eng) to alac"),
     ],
 )
@@ -160,17 +160,20 @@ def test_what_a_container_does_not_hold_is_converted_or_named(tmp_path: Path, su
     source, out = film_with_all(tmp_path / "in.mkv", ("pcm_u8", "flac")), tmp_path / f"out{suffix}"
     converted, lost = rewritten(source, out)
     assert f"in.mkv: converted, as {suffix} does not hold it: " in converted and becomes in converted
-    assert "attachment 1 (font.ttf)" in lost and lost.endswith("; a name ending in .mkv may keep more")
+    assert f"left out, as {suffix} does not hold it, though .mkv may: " in lost and "attachment 1 (font.ttf)" in lost
     assert texts(out) == [("Intertitle", 0.2, 0.5)]
     for number in (0, 1):
         one, other = samples(source, number), samples(out, number)
-        assert np.array_equal(one, other[: len(one)])
+        if suffix == ".mov" or number == 1:  # the other one is AAC
+            assert np.array_equal(one, other[: len(one)])
+        else:
+            assert len(one) == pytest.approx(len(other), abs=2048) and one.std() == pytest.approx(other.std(), rel=0.05)
 
 
 def test_no_suffix_is_advised_that_was_given(tmp_path: Path) -> None:
     source = film_with_all(tmp_path / "in.mov", ("pcm_mulaw",), rate=8000)
     (line,) = rewritten(source, tmp_path / "out.mkv")
-    assert "converted, as .mkv does not hold it: sound 1 (pcm_mulaw" in line and "name ending" not in line
+    assert "converted, as .mkv does not hold it: sound 1 (pcm_mulaw" in line and "though .mkv" not in line
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])

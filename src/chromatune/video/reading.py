@@ -291,8 +291,8 @@ def _upright(picture: np.ndarray, turns: int) -> np.ndarray:
 class FrameFolder:
     """A folder of numbered frames, as scanners and editors exchange it; see `Video`.
 
-    Frames keep the time of their numbers, however they count (1, 2 … or 10, 20 …): where some are missing, the one before
-    is shown longer.
+    Frames keep the time of their numbers, however they count (1, 2 … or 10, 20 …): where some are missing, the one
+    before is shown longer.
     """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
@@ -358,12 +358,10 @@ def _times_of_numbers(numbers: Sequence[int], name: str) -> tuple[list[int], tup
     ticks = [0, *np.cumsum(kept).tolist()]
     if not gaps:
         return ticks, ()
-    (number, length), missing = gaps[0], sum(length - 1 for _, length in gaps)
-    line = f"{name}: {count_of(missing, 'number is', 'numbers are')} missing, the first after {number}"
+    missing = sum(length - 1 for _, length in gaps)
+    line = f"{name}: {count_of(missing, 'number is', 'numbers are')} missing, the first after {gaps[0][0]}"
     if max(lengths) > LONGEST_GAP_FRAMES:
-        return ticks, (
-            f"{line}; gaps of more than {LONGEST_GAP_FRAMES} frames are closed, so the film is shorter there",
-        )
+        return ticks, (f"{line}; gaps of more than {LONGEST_GAP_FRAMES} frames are closed",)
     return ticks, (f"{line}; the frame before is shown in their time",)
 
 

@@ -1,7 +1,7 @@
 """All that comes along with a video's frames: sound, subtitles, covers, attachments, timecode, chapters and tags.
 
 Packets are copied where the new file can hold them, which FFmpeg is asked by writing the first ones into memory. Other
-sound is converted to FLAC or AAC, other subtitles of text to those that fit; what is left is named before any work.
+sound is converted to FLAC, ALAC or AAC, other text to subtitles that fit; what is left is named before any work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ LEAST_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 8  # of sound that is conver
 DEEP_FORMATS = {"flac": "s32", "alac": "s32p"}  # of samples, in FFmpeg's words
 AAC_BITS_A_CHANNEL = 96_000  # a second
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-LOSSLESS_ENCODERS, LOSSY_ENCODERS = ("flac", "alac", "aac"), ("aac",)  # in the order in which they are tried
+LOSSY_ENCODER = "aac"  # for sound: each container holds it, and each player plays it
+LOSSLESS_ENCODERS = {"matroska": "flac", "mov": "alac"}
 TEXT_ENCODERS = ("subrip", "mov_text")
 QUICKTIME_LANGUAGES = {  # of ISO 639-2's two codes the one that MOV's list has
     "cze": "ces", "deu": "ger", "ell": "gre", "fre": "fra", "isl": "ice", "nld": "dut", "rum": "ron", "slo": "slk",
@@ -90,8 +91,8 @@ class TrackPlan:
         if self.converted:
             lines.append(f"{name}: converted, as {suffix} does not hold it: {', '.join(self.converted)}")
         if self.lost:
-            way = "" if suffix == MATROSKA_SUFFIX else f"; a name ending in {MATROSKA_SUFFIX} may keep more"
-            lines.append(f"{name}: left out, as {suffix} does not hold it: {', '.join(self.lost)}{way}")
+            other = "" if suffix == MATROSKA_SUFFIX else f", though {MATROSKA_SUFFIX} may"
+            lines.append(f"{name}: left out, as {suffix} does not hold it{other}: {', '.join(self.lost)}")
         return tuple(lines)
 
 
@@ -171,7 +172,7 @@ def _way(form: str, track: Track) -> tuple[bool, str | None]:
     if context is None or stream.type not in ("audio", "subtitle"):
         return False, None
     if stream.type == "subtitle":
-        encoders = TEXT_ENCODERS if context.codec.text_sub else ()
+        encoders = list(TEXT_ENCODERS) if context.codec.text_sub else []
     else:
         rate, channels = context.sample_rate, context.layout.nb_channels
         if not (0 < channels <= MAX_CHANNELS and LEAST_RATE <= rate <= MAX_RATE):
@@ -179,7 +180,8 @@ def _way(form: str, track: Track) -> tuple[bool, str | None]:
         context.open(strict=False)  # only then is it known how many bits its samples have
         is_lossless = context.codec.lossless or context.name.startswith("pcm_")
         # Matroska gets what is lossless in any case: nothing is lost twice, and its AAC would begin before its picture
-        encoders = LOSSLESS_ENCODERS if is_lossless or form == MATROSKA else LOSSY_ENCODERS
+        encoders = [LOSSLESS_ENCODERS[form]] if form == MATROSKA or (is_lossless and form in LOSSLESS_ENCODERS) else []
+        encoders.append(LOSSY_ENCODER)
     encoder = next((each for each in encoders if _is_held(form, Track(stream, each))), None)
     return encoder is not None, encoder
 
@@ -321,11 +323,11 @@ def _add_encoder(container: OutputContainer, source: Stream, encoder: str) -> St
         return stream
     context = cast("AudioStream", source).codec_context
     rate, channels = context.sample_rate, context.layout.nb_channels
-    if encoder in LOSSY_ENCODERS:
+    if encoder == LOSSY_ENCODER:
         rate = min(SAMPLE_RATES, key=lambda usual: (usual < rate, abs(usual - rate)))
     sound = cast("AudioStream", container.add_stream(encoder, rate=rate))
     sound.codec_context.layout = USUAL_LAYOUTS[channels]
-    if encoder in LOSSY_ENCODERS:
+    if encoder == LOSSY_ENCODER:
         sound.codec_context.bit_rate = AAC_BITS_A_CHANNEL * channels
     elif context.format is not None and context.format.bytes > 2:
         sound.codec_context.format = DEEP_FORMATS[encoder]  # of which both keep 24 bits
