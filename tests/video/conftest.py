@@ -70,7 +70,7 @@ def with_fields(frame: av.VideoFrame, order: str) -> av.VideoFrame:
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
     graph.push(frame)
-    return cast("av.VideoFrame", graph.vpull())
+    return graph.vpull()
 
 
 def tone(index: int) -> av.AudioFrame:

@@ -39,14 +39,15 @@ TABLE_SOUNDS = {
     "µ-law": "avi pcm_mulaw", "ADPCM": "avi adpcm_ms", "WMA": "asf wmav2",
 }  # fmt: skip
 FRAMES, RATE = 6, 25
+RATES = {"libopus": 48_000, "pcm_mulaw": 8000}  # of sound, where it takes no other
 GREEN = np.full((4, 6, 2), -0.08, np.float32)
 PAGE = Path(__file__).parents[2] / "docs" / "video.md"
 
 
 def made_film(folder: Path, container: str, picture: str, sound: str) -> Path | None:
-    """A film of six frames; None where FFmpeg does not put these together."""
+    """A film of six frames; None where FFmpeg does not put these together, or does not read them again."""
     path = folder / f"{container}-{picture}-{sound}.{CONTAINERS[container]}"
-    rng, sound_rate = np.random.default_rng(0), 48_000 if sound == "libopus" else 44_100
+    rng, sound_rate = np.random.default_rng(0), RATES.get(sound, 44_100)
     try:
         with av.open(str(path), "w", format=container) as out:
             film = cast("av.VideoStream", out.add_stream(picture, rate=RATE, width=96, height=64))
@@ -59,7 +60,7 @@ def made_film(folder: Path, container: str, picture: str, sound: str) -> Path | 
             if sound in ("wmav2", "mp2", "ac3"):
                 track.codec_context.bit_rate = 64_000
             for index in range(FRAMES):
-                view = np.kron(rng.integers(40, 200, (8, 12)).astype(np.uint8), np.ones((8, 8), np.uint8))
+                view = rng.integers(40, 200, (8, 12), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
                 frame = av.VideoFrame.from_ndarray(view, format="gray").reformat(format=film.pix_fmt)
                 frame.pts, frame.time_base = index, Fraction(1, RATE)
                 out.mux(film.encode(frame))
@@ -70,9 +71,11 @@ def made_film(folder: Path, container: str, picture: str, sound: str) -> Path | 
                 out.mux(track.encode(tone))
             for stream in (film, track):
                 out.mux(stream.encode(None))
-    except (ValueError, av.error.FFmpegError):
+        with av.open(str(path)) as back:  # some containers take what they cannot name
+            frames, sounds = list(back.decode(video=0)), sound_packets(path)
+    except (AttributeError, IndexError, ValueError, av.error.FFmpegError):
         return None
-    return path
+    return path if frames and sounds else None
 
 
 def sound_packets(path: Path) -> list[bytes]:
@@ -146,7 +149,7 @@ def test_each_film_is_written_right_or_refused(tmp_path: Path, container: str) -
             done += len(found)
             refused += [each for each in found if each.startswith("refused")]
     print(f"{container}: {done} results, {len(refused)} refused", *sorted(set(refused)), sep="\n")
-    assert done >= 9 and len(refused) <= done / 10
+    assert done >= 9 and not refused
 
 
 def what_becomes(source: Path, folder: Path) -> list[str]:

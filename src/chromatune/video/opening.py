@@ -215,6 +215,11 @@ def _announced(file: BinaryIO, end: int, left: list[int], track: dict[bytes, boo
     return total
 
 
+def is_known(stream: Stream) -> bool:
+    """Return whether FFmpeg knows what a stream is coded with; PyAV's types say that it always does."""
+    return getattr(stream, "codec_context", None) is not None
+
+
 def film_stream(container: InputContainer) -> VideoStream | None:
     """Return the stream that is the film: no cover, and of several the default one, else that of the largest frames."""
     from av.stream import Disposition
@@ -224,8 +229,7 @@ def film_stream(container: InputContainer) -> VideoStream | None:
     films = [stream for stream in films if stream.disposition & Disposition.default] or films
 
     def pixels(stream: VideoStream) -> int:
-        context = stream.codec_context
-        return context.width * context.height if context is not None else -1
+        return stream.codec_context.width * stream.codec_context.height if is_known(stream) else -1
 
     return max(films, key=pixels, default=None)
 
@@ -305,7 +309,7 @@ def packets_in_time(container: InputContainer, streams: Sequence[Stream]) -> Ite
 
     may_jump = bool(Flags.ts_discont & Flags(container.format.flags))
     wanted, parts = {stream.index for stream in streams}, _Parts()
-    played = [each for each in (*container.streams.video, *container.streams.audio) if each.codec_context is not None]
+    played = [each for each in (*container.streams.video, *container.streams.audio) if is_known(each)]
     timed = {stream.index for stream in played}
     for packet in container.demux([*played, *(stream for stream in streams if stream.index not in timed)]):
         index, ticks = packet.stream.index, packet.pts if packet.dts is None else packet.dts

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from chromatune.errors import PhotoError, printable
 from chromatune.images import read_photo
-from chromatune.video.opening import errors_as_lines, film_stream, open_container, packets_in_time
+from chromatune.video.opening import errors_as_lines, film_stream, is_known, open_container, packets_in_time
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -168,12 +169,12 @@ def _way(form: str, track: Track) -> tuple[bool, str | None]:
     stream = track.stream
     if _is_held(form, track):
         return True, None
-    context = stream.codec_context
-    if context is None or stream.type not in ("audio", "subtitle"):
+    if not is_known(stream) or stream.type not in ("audio", "subtitle"):
         return False, None
     if stream.type == "subtitle":
-        encoders = list(TEXT_ENCODERS) if context.codec.text_sub else []
+        encoders = list(TEXT_ENCODERS) if stream.codec_context.codec.text_sub else []
     else:
+        context = cast("AudioStream", stream).codec_context
         rate, channels = context.sample_rate, context.layout.nb_channels
         if not (0 < channels <= MAX_CHANNELS and LEAST_RATE <= rate <= MAX_RATE):
             return False, None
@@ -221,7 +222,7 @@ def _first_packets(path: Path) -> dict[int, list[Packet]]:
     import av
 
     with errors_as_lines(path), open_container(path, None) as container:
-        streams = [each for each in container.streams if each.codec_context is not None or each.type == "data"]
+        streams = [each for each in container.streams if is_known(each) or each.type == "data"]
         found: dict[int, list[Packet]] = {each.index: [] for each in container.streams}
         with suppress(av.error.FFmpegError):
             for _, packet in zip(range(TRIED_PACKETS), container.demux(streams), strict=False):
@@ -297,7 +298,7 @@ def add_to(container: OutputContainer, track: Track) -> Stream:
 def _add_copy(container: OutputContainer, track: Track) -> Stream:
     """Add a stream whose packets are copied."""
     stream = track.stream
-    if stream.type in ("audio", "video", "subtitle") and stream.codec_context is None:
+    if stream.type in ("audio", "video", "subtitle") and not is_known(stream):
         raise ValueError("of an unknown kind")
     copy = container.add_stream_from_template(stream, opaque=True)
     if track.is_cover:
@@ -317,7 +318,7 @@ def _add_encoder(container: OutputContainer, source: Stream, encoder: str) -> St
     source.codec_context.open(strict=False)
     if source.type == "subtitle":
         stream = container.add_stream(encoder)
-        stream.time_base = stream.codec_context.time_base = source.time_base
+        stream.time_base = stream.codec_context.time_base = source.time_base or Fraction(1, 1000)
         header = cast("SubtitleStream", source).codec_context.subtitle_header
         cast("SubtitleStream", stream).codec_context.subtitle_header = header
         return stream
@@ -329,6 +330,6 @@ def _add_encoder(container: OutputContainer, source: Stream, encoder: str) -> St
     sound.codec_context.layout = USUAL_LAYOUTS[channels]
     if encoder == LOSSY_ENCODER:
         sound.codec_context.bit_rate = AAC_BITS_A_CHANNEL * channels
-    elif context.format is not None and context.format.bytes > 2:
+    elif getattr(context.format, "bytes", 0) > 2:
         sound.codec_context.format = DEEP_FORMATS[encoder]  # of which both keep 24 bits
     return sound

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -70,6 +69,10 @@ class Codec:
     def depth_for(self, bits: int) -> int:
         """Return bits of a sample of the result, for a video with `bits`."""
         return next((depth for depth in self.depths if depth >= bits), max(self.depths))
+
+    def side_px(self, side_px: int) -> int:
+        """Return the side of the result, for a video with one of `side_px`."""
+        return side_px + (side_px % 2 if self.even else 0)
 
 
 CODECS = {
@@ -336,7 +339,7 @@ def _open_file(
                     writer = VideoWriter(container, codec, info, tracks, strength)
                 yield writer
                 container.close()
-                _complete(part, suffix, info, provenance)
+                _complete(part, suffix, codec.side_px(info.width_px), info.aspect, provenance)
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):
                     container.close()
@@ -362,14 +365,14 @@ def _open_file(
         raise VideoError(f"{name}: cannot be written ({printable(reason)}); check disk and path") from error
 
 
-def _complete(part: Path, suffix: str, info: VideoInfo, provenance: Provenance | None) -> None:
+def _complete(part: Path, suffix: str, width_px: int, aspect: Fraction | None, provenance: Provenance | None) -> None:
     """Write into a finished file what FFmpeg does not."""
     if suffix in BOX_SUFFIXES and provenance is not None:
         with open(part, "ab") as file:
             file.write(xmp_box(with_provenance(None, provenance)))
-    if suffix not in BOX_SUFFIXES and info.aspect not in (None, 1):
+    if suffix not in BOX_SUFFIXES and aspect is not None and aspect != 1:
         with open(part, "r+b") as file:
-            write_matroska_shape(file, info.width_px, cast(Fraction, info.aspect))
+            write_matroska_shape(file, width_px, aspect)
 
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:
@@ -377,8 +380,7 @@ def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, dep
     if codec.encoder == "libx264" and -(-info.width_px // 16) % TREE_MACROBLOCKS:
         options["x264-params"] = "mbtree=0"
     stream = cast("VideoStream", container.add_stream(codec.encoder, rate=info.rate, options=options))
-    even = 2 if codec.even else 1
-    stream.width, stream.height = (-(-side // even) * even for side in (info.width_px, info.height_px))
+    stream.width, stream.height = codec.side_px(info.width_px), codec.side_px(info.height_px)
     stream.pix_fmt = codec.depths[depth]
     stream.time_base = stream.codec_context.time_base = info.time_base
     if info.aspect is not None:
