@@ -21,6 +21,8 @@ from chromatune.video.tracks import (
 )
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.container.core import Chapter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_SOUND_AFTER_SECONDS = 60  # the last frame, where it is converted
+MAX_SILENCE_SECONDS = 1  # before converted sound, in the place of what its decoder swallows
 COVER_SUFFIXES = {"mjpeg": "jpg", "png": "png"}
 
 
@@ -71,6 +74,7 @@ class TrackWriter:
         self._streams: dict[int, Stream] = {}
         self._covers: list[Packet] = []
         self._packets = reader.packets([each.stream for each in self._played.values()]) if reader else iter(())
+        self._converters: dict[int, SoundConverter] = {}
         self._next_packet: Packet | None = None
 
     def add_streams(self, film: VideoStream) -> None:
@@ -86,7 +90,9 @@ class TrackWriter:
         if timecode := next((each for each in timecodes if each), None):
             film.metadata.setdefault("timecode", timecode)
         for index, track in self._played.items():
-            self._streams[index] = add_to(self._container, track)
+            stream = self._streams[index] = add_to(self._container, track)
+            if track.encoder is not None and stream.type == "audio":
+                self._converters[index] = SoundConverter(cast("AudioStream", track.stream), cast("AudioStream", stream))
         for track in self._attached:
             self._attach(track)
         self._container.set_chapters(self._chapters(source))
@@ -146,9 +152,8 @@ class TrackWriter:
             OSError: it cannot be written.
         """
         self._write_until(self._end_seconds, is_end=True)
-        for index, stream in self._streams.items():
-            if self._played[index].encoder is not None and stream.type == "audio":
-                self._container.mux(cast("AudioStream", stream).encode(None))
+        for converter in self._converters.values():
+            self._container.mux(converter.finish())
 
     def _write_until(self, seconds: float, *, is_end: bool = False) -> None:
         import av
@@ -178,16 +183,75 @@ class TrackWriter:
             packet.stream = stream
             self._container.mux(packet)
             return
-        made: list[Packet] = []
         try:
             if stream.type == "subtitle":
-                made += _text_of(packet, cast("SubtitleStream", track.stream), cast("SubtitleStream", stream))
+                made = _text_of(packet, cast("SubtitleStream", track.stream), cast("SubtitleStream", stream))
             else:
-                for frame in cast("AudioStream", track.stream).decode(packet):
-                    made += cast("AudioStream", stream).encode(frame)
-        except av.error.FFmpegError:
+                made = self._converters[packet.stream.index].packets_of(packet)
+        except (av.error.FFmpegError, ValueError):
             return  # a damaged one
         self._container.mux(made)
+
+
+class SoundConverter:
+    """Sound that is decoded and encoded; its rate and channels may change on the way."""
+
+    def __init__(self, source: AudioStream, stream: AudioStream) -> None:
+        """Convert nothing yet; both streams are open.
+
+        Args:
+            source: of the packets.
+            stream: of the new file.
+        """
+        self._source, self._stream = source, stream
+        self._kind: tuple[str, str, int] | None = None  # of the frames decoded last
+        self._resampler: AudioResampler | None = None
+        self._start: int | None = None
+
+    def packets_of(self, packet: Packet) -> list[Packet]:
+        """Return the packets of the new file that a packet gives.
+
+        Raises:
+            av.error.FFmpegError, ValueError: it is damaged.
+        """
+        if self._start is None:
+            self._start = packet.pts
+        found: list[Packet] = []
+        for frame in self._source.decode(packet):
+            for each in (*self._silence_before(frame), frame):
+                found += [made for sound in self._resampled(each) for made in self._stream.encode(sound)]
+        return found
+
+    def finish(self) -> list[Packet]:
+        """Return the last packets."""
+        left = self._resampler.resample(None) if self._resampler is not None else []
+        return [made for frame in (*left, None) for made in self._stream.encode(frame)]
+
+    def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
+        from av import AudioResampler
+
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        found: list[AudioFrame] = []
+        if kind != self._kind:
+            found += self._resampler.resample(None) if self._resampler is not None else []
+            context, self._kind = self._stream.codec_context, kind
+            self._resampler = AudioResampler(context.format, context.layout, context.sample_rate)
+        return found + cast("AudioResampler", self._resampler).resample(frame)
+
+    def _silence_before(self, frame: AudioFrame) -> list[AudioFrame]:
+        """A frame of silence in the place of the first packets, of which some decoders give nothing."""
+        from av import AudioFrame
+
+        if self._kind is not None or self._start is None or frame.pts is None or frame.time_base is None:
+            return []
+        samples = round((frame.pts - self._start) * frame.time_base * frame.sample_rate)
+        if not 0 < samples <= MAX_SILENCE_SECONDS * frame.sample_rate:
+            return []
+        silence = AudioFrame(frame.format, frame.layout, samples)
+        for plane in silence.planes:
+            plane.update(bytes(plane.buffer_size))
+        silence.sample_rate, silence.pts, silence.time_base = frame.sample_rate, self._start, frame.time_base
+        return [silence]
 
 
 def _text_of(packet: Packet, source: SubtitleStream, stream: SubtitleStream) -> list[Packet]:

@@ -39,7 +39,7 @@ QUICKTIME_LANGUAGES = {  # of ISO 639-2's two codes the one that MOV's list has
     "cze": "ces", "deu": "ger", "ell": "gre", "fre": "fra", "isl": "ice", "nld": "dut", "rum": "ron", "slo": "slk",
     "sqi": "alb", "zho": "chi",
 }  # fmt: skip
-TRIED_PACKETS = 500  # of a file, from which those are taken that a container is tried with
+MAX_TRIED_BYTES = 16 << 20  # at a file's start, from which the packets are taken that a container is tried with
 KIND_NAMES = {"audio": "sound", "video": "picture", "subtitle": "subtitles", "data": "data", "attachment": "attachment"}
 MATROSKA, MATROSKA_SUFFIX = "matroska", ".mkv"
 # Tags that say how a file is made, or what its packets take, and not what it shows
@@ -218,17 +218,21 @@ def copy_of(packet: Packet, stream: Stream) -> Packet:
 
 
 def _first_packets(path: Path) -> dict[int, list[Packet]]:
-    """A packet or none of each stream."""
+    """A packet or none of each stream, from the file's start."""
     import av
 
     with errors_as_lines(path), open_container(path, None) as container:
         streams = [each for each in container.streams if is_known(each) or each.type == "data"]
         found: dict[int, list[Packet]] = {each.index: [] for each in container.streams}
+        read_bytes = 0
         with suppress(av.error.FFmpegError):
-            for _, packet in zip(range(TRIED_PACKETS), container.demux(streams), strict=False):
+            for packet in container.demux(streams):
                 packets = found[packet.stream.index]
                 if not packets and packet.size:
                     packets.append(packet)
+                read_bytes += packet.size
+                if read_bytes > MAX_TRIED_BYTES or all(found[each.index] for each in streams):
+                    break
         return found
 
 
