@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 from chromatune.errors import VideoError, first_line, printable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_SOUND_AFTER_SECONDS = 60  # the last frame, where it is converted
+MAX_JITTER_SECONDS = Fraction(1, 10)  # of the times of decoded sound, which is not heard
 MAX_SILENCE_SECONDS = 1  # before converted sound, in the place of what its decoder swallows
 COVER_SUFFIXES = {"mjpeg": "jpg", "png": "png"}
 
@@ -206,7 +208,8 @@ class SoundConverter:
         self._source, self._stream = source, stream
         self._kind: tuple[str, str, int] | None = None  # of the frames decoded last
         self._resampler: AudioResampler | None = None
-        self._start: int | None = None
+        self._start: Fraction | None = None  # seconds, of the first packet
+        self._next_seconds: Fraction | None = None
 
     def packets_of(self, packet: Packet) -> list[Packet]:
         """Return the packets of the new file that a packet gives.
@@ -214,13 +217,34 @@ class SoundConverter:
         Raises:
             av.error.FFmpegError, ValueError: it is damaged.
         """
-        if self._start is None:
-            self._start = packet.pts
+        if self._start is None and packet.pts is not None:
+            self._start = packet.pts * packet.time_base
         found: list[Packet] = []
         for frame in self._source.decode(packet):
-            for each in (*self._silence_before(frame), frame):
+            for each in self._in_time(frame):
                 found += [made for sound in self._resampled(each) for made in self._stream.encode(sound)]
         return found
+
+    def _in_time(self, frame: AudioFrame) -> list[AudioFrame]:
+        """The frame at a time that follows the last one's, after silence where the first packets gave nothing.
+
+        Times of a container's own clock are not exact; encoders want them to be.
+        """
+        start, frames = self._start or Fraction(), [frame]
+        seconds = start if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+        if self._next_seconds is None and 0 < seconds - start <= MAX_SILENCE_SECONDS:
+            frames.insert(0, _silence_like(frame, round((seconds - start) * frame.sample_rate)))
+            seconds = start
+        if self._next_seconds is not None:
+            if seconds < self._next_seconds - MAX_JITTER_SECONDS:
+                return []
+            if seconds < self._next_seconds + MAX_JITTER_SECONDS:
+                seconds = self._next_seconds
+        for each in frames:
+            each.pts, each.time_base = round(seconds * each.sample_rate), Fraction(1, each.sample_rate)
+            seconds += Fraction(each.samples, each.sample_rate)
+        self._next_seconds = seconds
+        return frames
 
     def finish(self) -> list[Packet]:
         """Return the last packets."""
@@ -238,20 +262,16 @@ class SoundConverter:
             self._resampler = AudioResampler(context.format, context.layout, context.sample_rate)
         return found + cast("AudioResampler", self._resampler).resample(frame)
 
-    def _silence_before(self, frame: AudioFrame) -> list[AudioFrame]:
-        """A frame of silence in the place of the first packets, of which some decoders give nothing."""
-        from av import AudioFrame
 
-        if self._kind is not None or self._start is None or frame.pts is None or frame.time_base is None:
-            return []
-        samples = round((frame.pts - self._start) * frame.time_base * frame.sample_rate)
-        if not 0 < samples <= MAX_SILENCE_SECONDS * frame.sample_rate:
-            return []
-        silence = AudioFrame(frame.format, frame.layout, samples)
-        for plane in silence.planes:
-            plane.update(bytes(plane.buffer_size))
-        silence.sample_rate, silence.pts, silence.time_base = frame.sample_rate, self._start, frame.time_base
-        return [silence]
+def _silence_like(frame: AudioFrame, samples: int) -> AudioFrame:
+    """As many silent samples, of the frame's kind."""
+    from av import AudioFrame
+
+    silence = AudioFrame(frame.format, frame.layout, max(1, samples))
+    silence.sample_rate = frame.sample_rate
+    for plane in silence.planes:
+        plane.update(bytes([128 if frame.format.name.startswith("u8") else 0]) * plane.buffer_size)
+    return silence
 
 
 def _text_of(packet: Packet, source: SubtitleStream, stream: SubtitleStream) -> list[Packet]:

@@ -116,13 +116,17 @@ class TrackReader:
         """Yield packets of streams, each with a time, which grows in each stream."""
         import av
 
-        latest: dict[int, int] = {}
+        read: dict[int, int] = {}  # time of each stream's last packet
+        yielded: dict[int, int] = {}
         with suppress(av.error.FFmpegError):  # the warnings of its frames say that the file is cut short
             for packet in packets_in_time(self.container, streams) if streams else ():
                 index = packet.stream.index
-                if packet.dts is None or packet.dts < latest.get(index, packet.dts):
+                if packet.dts is None or packet.dts < read.get(index, packet.dts):
                     continue  # an empty one stands at the end; times that run back fit into no file
-                latest[index] = packet.dts
+                read[index] = packet.dts
+                packet.dts = max(packet.dts, yielded.get(index, packet.dts - 1) + 1)  # several may have one time
+                packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+                yielded[index] = packet.dts
                 yield packet
 
     def close(self) -> None:
