@@ -29,7 +29,7 @@ SAMPLE = [
     line.split()
     for line in (
         "mp4 libx264 aac", "mov prores_ks pcm_s16le", "matroska ffv1 flac", "avi mjpeg pcm_u8", "mpegts mpeg2video aac",
-        "vob mpeg2video ac3", "asf wmv2 wmav2", "flv flv libmp3lame",
+        "vob mpeg2video ac3", "asf wmv2 wmav2", "flv flv libmp3lame", "avi mpeg4 wmav2", "asf mpeg4 flac",
     )
 ]  # fmt: skip
 TABLE_SOUNDS = {
