@@ -86,6 +86,20 @@ def test_a_video_is_measured_frame_by_frame_and_through_time(
     assert Path("report/video.jpg").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--steps 999", "--prompt x", "--limit 4", "--hints 3", "--size 128", "--results other=there", "--batch-size 2"],
+)
+def test_options_of_photos_are_refused_for_a_video(
+    words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("film.mkv").write_bytes(b"not read")
+    assert main(["evaluate", "film.mkv", "--model", "mini", *words.split()]) == 2
+    flag = words.split()[0]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(f"error: {flag} ") and "film.mkv is a video; leave it out" in said
+
+
 def test_a_video_needs_a_model_and_color(engine, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="give at least one by --model"):
         videos.evaluate_video("film.mkv", [], tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -47,8 +48,9 @@ def of_one_shot(container: str, codec: str) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=25, width=96, height=64)
+        noise = np.random.default_rng(0).integers(60, 190, (96, 96), np.uint8)
         for _ in range(16):
-            out.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="yuv420p")))
         out.mux(stream.encode())
     return file.getvalue()
 

@@ -45,10 +45,10 @@ def write_video(
             from av.codec.context import Flags
 
             stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
-            stream.options = {**options, "x264-params": f"{fields}=1"}
         audio = cast("av.AudioStream", container.add_stream(sound, rate=48_000)) if sound else None
         for index, frame in enumerate(frames):
-            container.mux(stream.encode(picture(frame, fmt, index if ticks is None else ticks[index])))
+            made = picture(frame, fmt, index if ticks is None else ticks[index])
+            container.mux(stream.encode(with_fields(made, fields) if fields else made))
             if audio is not None:
                 container.mux(audio.encode(tone(index)))
         container.mux(stream.encode(None))
@@ -62,6 +62,15 @@ def picture(frame: np.ndarray, fmt: str, ticks: int) -> av.VideoFrame:
     found = av.VideoFrame.from_ndarray(frame, format=kinds[frame.ndim, str(frame.dtype)]).reformat(format=fmt)
     found.pts, found.time_base = ticks, Fraction(1, RATE)
     return found
+
+
+def with_fields(frame: av.VideoFrame, order: str) -> av.VideoFrame:
+    """The frame, marked as one of two fields, "tff" or "bff"."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.vpull()
 
 
 def tone(index: int) -> av.AudioFrame:

@@ -127,7 +127,7 @@ def read_video(path: Path) -> None:
 
     opened, out = open_video(path, limits=VideoLimits(1_000_000, 1000, 3600)), path.with_suffix(".result.mp4")
     chroma = np.full((6, 8, 2), -0.08, np.float32)
-    with open_writer(out, opened.info, overwrite=True, convert_sound=True) as writer:
+    with open_writer(out, opened.info, overwrite=True) as writer:
         for frame in opened.read():
             writer.write(frame, "", writer.make(frame, chroma))
         writer.finish()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from chromatune.errors import VideoError
-from chromatune.video import VideoLimits, open_video
+from chromatune.video import VideoLimits, open_video, video_provenance
 from chromatune.video.opening import MAX_INDEX_ENTRIES, MAX_STREAMS
 
 SMALL = VideoLimits(100_000)
@@ -38,6 +38,16 @@ def test_names_of_protocols_are_names_of_files(video: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(video.read_bytes())
     assert len(list(open_video(name).read())) == 20
+
+
+@pytest.mark.parametrize("name", ["http:x.mkv", "concat:a|b.mkv"])
+def test_names_of_protocols_are_names_where_provenance_is_read(tmp_path: Path, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError, match="no such file"):
+        video_provenance(Path(name))
+    Path("list.mkv").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfilm.mp4\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoError, match="no video"):
+        video_provenance(Path("list.mkv"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.fields import command_line_of, takes_fields
+from chromatune.cli.fields import command_line_of, flags_in_errors, takes_fields
 from chromatune.cli.terminal import complain, note_own_results, print_line, stages
 from chromatune.errors import count_of
 from chromatune.evaluation import EvaluationSettings, is_video_source, make_settings
@@ -65,9 +65,11 @@ def report_evaluation(evaluation: Evaluation, table: Sequence[Sequence[str]]) ->
 
 def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
     """Measure models on a video in color; print a table, and the paths of what is written."""
-    from chromatune.evaluation import STRIP_FILE, VIDEO_SUMMARY_FILE, evaluate_video, video_table
+    from chromatune.evaluation import STRIP_FILE, VIDEO_SUMMARY_FILE, check_video_settings, evaluate_video, video_table
     from chromatune.reports import markdown_table
 
+    with flags_in_errors(EvaluationSettings):
+        check_video_settings(settings)
     with stages() as start_stage:
         evaluation = evaluate_video(
             settings.source,

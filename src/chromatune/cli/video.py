@@ -45,7 +45,7 @@ Preview = Annotated[
 ]
 CodecName = Annotated[
     str | None,
-    typer.Option(metavar="h264|ffv1|prores", help="How a video file is encoded.", show_default="h264"),
+    typer.Option(metavar="h264|h265|ffv1|prores", help="How a video file is encoded.", show_default="h264"),
 ]
 Cache = Annotated[
     str | None,
@@ -109,11 +109,11 @@ def video_command(
         runtime=runtime,
     )
     with stages(shown=not quiet) as start_stage:
-        result = colorize_video(opened, video_options, start_stage=start_stage)
+        result = colorize_video(
+            opened, video_options, start_stage=start_stage, warn=lambda line: complain(line, "warning")
+        )
     if shots is not None and video_options.starts is None:
         write_starts(Path(shots), result.shots)
-    for warning in result.warnings:
-        complain(warning, "warning")
     if not quiet:
         cached = len(result.shots) - result.colored_shots
         counts = f"{count_of(result.frames, 'frame')} in {count_of(len(result.shots), 'shot')}"

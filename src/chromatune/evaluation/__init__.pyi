@@ -23,6 +23,7 @@ from .protocol import select as select
 from .settings import BenchmarkSettings as BenchmarkSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .settings import NamedFolder as NamedFolder
+from .settings import check_video_settings as check_video_settings
 from .settings import is_video_source as is_video_source
 from .settings import make_benchmark_settings as make_benchmark_settings
 from .settings import make_settings as make_settings

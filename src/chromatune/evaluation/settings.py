@@ -15,6 +15,7 @@ FID_BACKENDS = ("tf-inception", "torchvision-inception", "ddcolor-inception")
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
 VIDEO_PREFIX = "video:"  # before a folder of frames, which could be one of photos
+VIDEO_FIELDS = ("source", "models", "seed", "device")  # that the evaluation of a video follows
 _OLD_VIDEO_PREFIX = "film:"  # until 0.2
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -236,6 +237,18 @@ def is_video_source(source: str) -> bool:
     return source.startswith((VIDEO_PREFIX, _OLD_VIDEO_PREFIX)) or (
         Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
     )
+
+
+def check_video_settings(settings: EvaluationSettings) -> None:
+    """Check that nothing is set that the evaluation of a video does not follow.
+
+    Raises:
+        OptionsError: something is.
+    """
+    for name, info in EvaluationSettings.model_fields.items():
+        value = getattr(settings, name)
+        if name not in VIDEO_FIELDS and value != info.default:
+            raise OptionsError(f"{name}={value!r}: for photos, and {settings.source} is a video; leave it out", name)
 
 
 def named_path(option: str, text: str, accepted: tuple[str, ...]) -> tuple[str, Path]:

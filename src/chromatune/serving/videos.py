@@ -219,7 +219,7 @@ class Videos:
         check_recompose(options, "a video needs")
         video_options = VideoOptions(
             job.result, settings.source_of(model), options, hints, cache=job.folder / "chroma", overwrite=True,
-            device=settings.device, runtime=settings.runtime, convert_sound=True,
+            device=settings.device, runtime=settings.runtime,
         )  # fmt: skip
         job.state, job.line = "colorizing", ""
         job.short_pixels = math.inf if job.frames * job.pixels <= SHORT_VIDEO_PIXELS else -1  # its length is known

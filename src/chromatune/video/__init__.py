@@ -1,15 +1,17 @@
 """Videos: gray frames in, colored frames out, without flicker.
 
 video.py             what a video and a frame are
-opening.py           what FFmpeg may open, and how much of it
-reading.py           a video's file, or a folder of numbered frames ⇒ frames and sound
+opening.py           what FFmpeg may open, and how much of it; which stream is the film; one time for joined parts
+reading.py           a video's file, or a folder of numbered frames ⇒ frames
 shots.py             where a video is cut
 flow.py              flow between keyframes, and exposure without flicker
 hint_propagation.py  hints on a frame ⇒ all keyframes of its shot
 shot_colorizer.py    a shot's keyframes ⇒ the model ⇒ chroma of all its frames, cached
 yuv.py               luma and chroma ⇒ planes of a frame
-sound.py             sound, copied or converted
-writing.py           colored frames and sound ⇒ a video's file, or a folder
+tracks.py            what comes along with the frames, and how it goes into a container: copied, converted, or named
+track_writing.py     the same into the new file, in time with its frames
+containers.py        what FFmpeg does not write into containers
+writing.py           colored frames and what comes along ⇒ a video's file, or a folder
 options.py           options of a video, and hints by frame
 run.py               all of it, in order
 """

@@ -1,3 +1,4 @@
+from .containers import video_provenance as video_provenance
 from .opening import VideoLimits as VideoLimits
 from .opening import require_av as require_av
 from .options import VideoOptions as VideoOptions
@@ -17,5 +18,4 @@ from .shots import write_starts as write_starts
 from .video import Frame as Frame
 from .video import Video as Video
 from .video import VideoInfo as VideoInfo
-from .writing import video_provenance as video_provenance
 from .yuv import gray_of as gray_of

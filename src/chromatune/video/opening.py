@@ -8,9 +8,10 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,6 +21,8 @@ from chromatune.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 MAX_STREAMS = 64  # pictures, sound, subtitles, attachments
@@ -34,6 +37,8 @@ SOUND_CHUNK = 1024  # samples that share an entry, where they are counted one by
 PROBE_BYTES = 5_000_000  # read to find out what the streams are, FFmpeg's own default
 DECODER_THREADS_BYTES = 400_000_000  # of frames that the threads of a decoder work on together
 MAX_DECODER_THREADS = 16  # FFmpeg's own limit
+LEAST_STEP_BACK = Fraction(1, 2)  # seconds in which the packets of a stream run back where a file's times begin again
+LEAST_STEP_AHEAD = 10  # seconds of the same, only in formats whose times may do so (FFmpeg's dts_delta_threshold)
 
 # Formats of cameras, scanners, editors, broadcasters and the web. None that names other files (concat, HLS, DASH,
 # image2), opens devices, or is a single picture.
@@ -210,20 +215,35 @@ def _announced(file: BinaryIO, end: int, left: list[int], track: dict[bytes, boo
     return total
 
 
+def is_known(stream: Stream) -> bool:
+    """Return whether FFmpeg knows what a stream is coded with; PyAV's types say that it always does."""
+    return getattr(stream, "codec_context", None) is not None
+
+
+def film_stream(container: InputContainer) -> VideoStream | None:
+    """Return the stream that is the film: no cover, and of several the default one, else that of the largest frames."""
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    films = [stream for stream in container.streams.video if not stream.disposition & stills]
+    films = [stream for stream in films if stream.disposition & Disposition.default] or films
+
+    def pixels(stream: VideoStream) -> int:
+        return stream.codec_context.width * stream.codec_context.height if is_known(stream) else -1
+
+    return max(films, key=pixels, default=None)
+
+
 def video_stream(container: InputContainer, path: Path, limits: VideoLimits) -> VideoStream:
     """Return the stream of a file's frames, ready to be decoded within limits.
 
     Raises:
         VideoError: there is none, or its frames are too large.
     """
-    import av
-
-    name, covers = printable(str(path)), av.stream.Disposition.attached_pic  # of a song
-    found = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not found:
+    name, stream = printable(str(path)), film_stream(container)
+    if stream is None:
         kind = "sound alone" if container.streams.audio else "no picture"
         raise VideoError(f"{name}: {kind}, no frames; give a video")
-    stream = found[0]
     context = stream.codec_context
     if context is None:
         raise VideoError(f"{name}: its picture is of a kind that FFmpeg does not decode; convert it")
@@ -232,6 +252,77 @@ def video_stream(container: InputContainer, path: Path, limits: VideoLimits) -> 
     stream.thread_type = "AUTO"
     context.thread_count = _decoder_threads(context.width * context.height)
     return stream
+
+
+@dataclass
+class _Parts:
+    """The parts of a file, in each of which the times begin again, as in joined recordings.
+
+    Attributes:
+        shifts: seconds to add in each part; those of a part are one number for all its streams.
+        part: in which each stream is, by its index.
+        latest: time of each stream's last packet, as the file has it.
+        end: where the last packet ends, by the time of the result.
+    """
+
+    shifts: list[Fraction] = field(default_factory=lambda: [Fraction()])
+    part: dict[int, int] = field(default_factory=dict)
+    latest: dict[int, Fraction] = field(default_factory=dict)
+    end: Fraction = Fraction()
+
+    def shift(self, index: int, seconds: Fraction, length: Fraction, may_jump: bool) -> Fraction:
+        """Return the seconds to add to a packet's time.
+
+        Args:
+            index: of its stream.
+            seconds: its time.
+            length: how long it lasts.
+            may_jump: a jump ahead begins a part, too.
+        """
+        part = self.part.setdefault(index, len(self.shifts) - 1)
+        step = seconds - self.latest.get(index, seconds)
+        if step < -LEAST_STEP_BACK or (may_jump and step > LEAST_STEP_AHEAD):
+            part = self._part_after(part, self.latest[index] + self.shifts[part], seconds)
+        self.part[index], self.latest[index] = part, seconds
+        self.end = max(self.end, seconds + self.shifts[part] + length)
+        return self.shifts[part]
+
+    def _part_after(self, part: int, last: Fraction, seconds: Fraction) -> int:
+        """The later part in which a stream goes on where it was; a new one if there is none."""
+        distances = {later: abs(seconds + self.shifts[later] - last) for later in range(part + 1, len(self.shifts))}
+        nearest = min(distances, key=distances.__getitem__, default=None)
+        if nearest is not None and distances[nearest] < LEAST_STEP_AHEAD:
+            return nearest
+        self.shifts.append(self.end - seconds)
+        return len(self.shifts) - 1
+
+
+def packets_in_time(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
+    """Yield the packets of streams in the file's order; where the times of the file begin again, theirs go on.
+
+    Two readers of one file shift its parts alike, whichever streams they want, so that sound stays with its picture.
+
+    Raises:
+        av.error.FFmpegError: the file is cut short or damaged.
+    """
+    from av.format import Flags
+
+    may_jump = bool(Flags.ts_discont & Flags(container.format.flags))
+    wanted, parts = {stream.index for stream in streams}, _Parts()
+    played = [each for each in (*container.streams.video, *container.streams.audio) if is_known(each)]
+    timed = {stream.index for stream in played}
+    for packet in container.demux([*played, *(stream for stream in streams if stream.index not in timed)]):
+        index, ticks = packet.stream.index, packet.pts if packet.dts is None else packet.dts
+        if ticks is not None:
+            shift = parts.shifts[-1]  # that of subtitles is what they come between
+            if index in timed:
+                length = (packet.duration or 0) * packet.time_base
+                shift = parts.shift(index, ticks * packet.time_base, length, may_jump)
+            shift_ticks = round(shift / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + shift_ticks
+            packet.dts = None if packet.dts is None else packet.dts + shift_ticks
+        if index in wanted:
+            yield packet
 
 
 def _decoder_threads(pixels: int) -> int:

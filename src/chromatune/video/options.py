@@ -25,12 +25,11 @@ class VideoOptions:
         colorize_options: of all frames.
         hints: number of a frame ⇒ its hints.
         like: photos in color that show the same things.
-        codec: "h264", "ffv1" or "prores"; None for H.264.
+        codec: "h264", "h265", "ffv1" or "prores"; None for H.264.
         starts: first frames of shots; None to find them.
         preview_seconds: length to colorize from the start; None for all.
         cache: folder for chroma; None for OUT.chroma.
         overwrite: replace what exists.
-        convert_sound: convert sound that a file cannot hold to AAC; an error otherwise.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
     """
@@ -45,7 +44,6 @@ class VideoOptions:
     preview_seconds: float | None = None
     cache: Path | None = None
     overwrite: bool = False
-    convert_sound: bool = False
     device: str | None = None
     runtime: str | None = None
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from chromatune.video.opening import (
     check_size,
     errors_as_lines,
     open_container,
+    packets_in_time,
     require_av,
     video_stream,
 )
@@ -31,14 +33,16 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
-FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}  # AVFieldOrder: TT, BB, TB, BT
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
+LOOKED_AT_FRAMES = 5  # at a video's start, for its kind
 MAX_BITS = 16  # of a sample
 NO_LIMITS = VideoLimits()
 MAX_DAMAGED_PACKETS = 10_000  # one after another, after which the rest of a video is not tried
 LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is said to be cut short
-NUMBER = re.compile(r"(\d+)\D*$")  # the last one in a name
+NUMBER = re.compile(r"\d+")  # in a name
+LONGEST_GAP_FRAMES = 250  # between numbers, that is kept; a longer one is that between reels
+SCAN_SUFFIXES = (".dpx", ".cin", ".exr")  # of film scanners and compositors: logarithmic or linear light
 MOST_HELD_BYTES = 200_000_000  # of decoded frames: some 25 s at 640 × 480
 
 
@@ -144,7 +148,7 @@ def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> 
     """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
     import av
 
-    packets = container.demux(video)
+    packets = packets_in_time(container, [video])
     damaged_in_a_row = 0
     while damaged_in_a_row < MAX_DAMAGED_PACKETS:
         packet, is_damaged = None, True
@@ -169,7 +173,8 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     import av
 
     name = printable(str(path))
-    first = next(_decoded(container, video, _Damage()), None)
+    start = list(islice(_decoded(container, video, _Damage()), LOOKED_AT_FRAMES))
+    first = next(iter(start), None)
     if first is None:
         context = video.codec_context
         check_size(context.width, context.height, name, limits)  # as the decoder found it
@@ -199,11 +204,35 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
         time_base=time_base,
         rate=rate,
         aspect=1 / aspect if aspect and _turns(first) % 2 else aspect,
-        field_order=FIELD_ORDERS.get(video.codec_context.field_order, "tff") if first.interlaced_frame else "",
+        field_order="" if _turns(first) else _field_order(start),
         primaries=int(first.color_primaries),
         transfer=int(first.color_trc),
         expected_frames=video.frames or (round(seconds * rate) if seconds else None),
     )
+
+
+def _field_order(frames: Sequence[VideoFrame]) -> str:
+    """Which field of the first interlaced frame comes first, "tff" or "bff"; "" where there is none."""
+    import av
+    from av.filter import Graph
+
+    frame = next((frame for frame in frames if frame.interlaced_frame), None)
+    if frame is None:
+        return ""
+    graph = Graph()  # of the two flags, PyAV has one
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
+    )
+    select, sink = graph.add("select", r"eq(interlace_type\,TOPFIRST)"), graph.add("buffersink")
+    source.link_to(select)
+    select.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    try:
+        graph.vpull()
+    except av.error.BlockingIOError:
+        return "bff"
+    return "tff"
 
 
 def _bits_of(frame: VideoFrame) -> int:
@@ -260,9 +289,11 @@ def _upright(picture: np.ndarray, turns: int) -> np.ndarray:
 
 
 class FrameFolder:
-    """A folder of numbered frames, as scanners and editors exchange it; see `Video`."""
+    """A folder of numbered frames, as scanners and editors exchange it; see `Video`.
 
-    warnings: tuple[str, ...] = ()  # a frame that cannot be read is an error
+    Frames keep the time of their numbers, however they count (1, 2 … or 10, 20 …): where some are missing, the one
+    before is shown longer.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """List the frames, and read the first.
@@ -272,6 +303,7 @@ class FrameFolder:
         """
         self.paths = _numbered(path)
         self.rate = rate
+        self._ticks, self.warnings = _times_of_numbers(list(self.paths), printable(str(path)))
         first = self._photo(next(iter(self.paths.values())))
         self.info = VideoInfo(
             path,
@@ -296,7 +328,7 @@ class FrameFolder:
             VideoError: one cannot be read, or has another size or depth than the first.
         """
         info = self.info
-        for ticks, (number, path) in enumerate(self.paths.items()):
+        for ticks, (number, path) in zip(self._ticks, self.paths.items(), strict=True):
             photo = self._photo(path)
             size, bits = (photo.width_px, photo.height_px), 8 if photo.max_value == 255 else 16
             if size != (info.width_px, info.height_px) or bits != info.bits:
@@ -316,14 +348,38 @@ class FrameFolder:
             raise VideoError(str(error)) from error
 
 
+def _times_of_numbers(numbers: Sequence[int], name: str) -> tuple[list[int], tuple[str, ...]]:
+    """Return when frames with growing numbers are shown, in frames, and lines on those that are missing."""
+    steps = np.diff(numbers)
+    usual = int(np.gcd.reduce(steps)) if len(steps) else 1
+    lengths = steps // usual
+    gaps = [(number, int(length)) for number, length in zip(numbers, lengths, strict=False) if length > 1]
+    kept = np.where(lengths > LONGEST_GAP_FRAMES, 1, lengths)
+    ticks = [0, *np.cumsum(kept).tolist()]
+    if not gaps:
+        return ticks, ()
+    missing = sum(length - 1 for _, length in gaps)
+    line = f"{name}: {count_of(missing, 'number is', 'numbers are')} missing, the first after {gaps[0][0]}"
+    if max(lengths) > LONGEST_GAP_FRAMES:
+        return ticks, (f"{line}; gaps of more than {LONGEST_GAP_FRAMES} frames are closed",)
+    return ticks, (f"{line}; the frame before is shown in their time",)
+
+
 def _numbered(folder: Path) -> dict[int, Path]:
     """The frames in a folder by number, in the order of their numbers."""
     name = printable(str(folder))
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(folder.iterdir())
     except OSError as error:
         raise VideoError(f"{name}: cannot be read ({error.strerror}); check the path") from None
-    found = by_number(paths, name, VideoError)
+    found = by_number([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES], name, VideoError)
+    scans = [path for path in files if path.suffix.lower() in SCAN_SUFFIXES]
+    if not found and scans:
+        kind = scans[0].suffix[1:].upper()
+        raise VideoError(
+            f"{name}: {count_of(len(scans), f'{kind} frame')}, which are not read, as no program but yours knows their "
+            "transfer curve; convert them to PNG of 16 bits first, such as with oiiotool or ffmpeg -pix_fmt rgb48be"
+        )
     if not found:
         raise VideoError(f"{name}: no numbered picture in it; give frames such as 000001.png, or a video")
     return dict(sorted(found.items()))
@@ -332,17 +388,20 @@ def _numbered(folder: Path) -> dict[int, Path]:
 def by_number(paths: Iterable[Path], folder: str, error: type[ChromaTuneError]) -> dict[int, Path]:
     """Return files by the number in their names, without those that have none.
 
+    Of several numbers in a name, it is the last one by which all names differ: 7 in "a0007_1080p.png".
+
     Args:
         paths: of the files.
         folder: what messages call the folder that they are in.
         error: what is raised where two have one number.
     """
+    numbered = [(path, [int(digits) for digits in NUMBER.findall(path.stem)]) for path in paths]
+    numbered = [(path, numbers) for path, numbers in numbered if numbers]
+    places = range(1, 1 + min((len(numbers) for _, numbers in numbered), default=0))  # counted from the end
+    place = next((each for each in places if len({numbers[-each] for _, numbers in numbered}) == len(numbered)), 1)
     found: dict[int, Path] = {}
-    for path in paths:
-        match = NUMBER.search(path.stem)
-        if match is None:
-            continue
-        if (number := int(match[1])) in found:
+    for path, numbers in numbered:
+        if (number := numbers[-place]) in found:
             raise error(f"{folder}: {found[number].name} and {path.name} have one number; keep one of them")
         found[number] = path
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -78,13 +78,20 @@ class VideoResult:
     warnings: tuple[str, ...]
 
 
-def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> VideoResult:
+def colorize_video(
+    video: Video,
+    options: VideoOptions,
+    *,
+    start_stage: StartStage = silent,
+    warn: Callable[[str], None] = lambda line: None,
+) -> VideoResult:
     """Colorize a video; a run after an interruption resumes, and ends with the same frames.
 
     Args:
         video: see `open_video`.
         options: model, hints and result.
         start_stage: opens the progress of each stage.
+        warn: gets each of the result's warnings as soon as it is known: what the result cannot hold, before any work.
 
     Raises:
         VideoError: the video cannot be read, or the result not be written.
@@ -101,12 +108,17 @@ def colorize_video(video: Video, options: VideoOptions, *, start_stage: StartSta
         strength=options.colorize_options.strength,
         overwrite=options.overwrite,
         record_folder=run.cache.folder,
-        convert_sound=options.convert_sound,
+        preview_seconds=options.preview_seconds,
         provenance=run.provenance,
     ) as writer:
+        for line in writer.warnings:
+            warn(line)
         run.colorize_shots()
         run.write_frames(writer)
-    return VideoResult(options.out, run.shots, run.frames, run.colored_shots, (*video.warnings, *run.warnings))
+    later = (*video.warnings, *run.warnings)
+    for line in later:
+        warn(line)
+    return VideoResult(options.out, run.shots, run.frames, run.colored_shots, (*writer.warnings, *later))
 
 
 def shots_of(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
@@ -235,7 +247,7 @@ class VideoRun:
                 advance()
         if next(frames, None) is not None:  # if not, the reading is complete, and knows its warnings
             raise self._other_count()
-        writer.finish(self.options.preview_seconds)
+        writer.finish()
 
     def _exactly(self, frames: Iterator[Frame], count: int) -> Iterator[Frame]:
         """The next frames, of which there must be that many."""

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import cv2
 import numpy as np
 
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError, VideoError, first_line, printable, shown
-from chromatune.files import LineFile, atomic_file, atomic_write, open_regular
-from chromatune.images import (
-    COMPOSITE,
-    Photo,
-    Provenance,
-    encode_photo,
-    format_for,
-    provenance_of,
-    suffix_for,
-    with_provenance,
-)
-from chromatune.video.opening import ffmpeg_path, require_av
+from chromatune.files import LineFile, atomic_file, atomic_write
+from chromatune.images import Photo, Provenance, encode_photo, format_for, suffix_for, with_provenance
+from chromatune.video.containers import BOX_SUFFIXES, SHAPE_TAGS, tags_of, write_matroska_shape, xmp_box
+from chromatune.video.opening import errors_as_lines, ffmpeg_path, require_av
 from chromatune.video.reading import FULL_RANGE, LIMITED_RANGE
-from chromatune.video.sound import Sound, SoundWriter
+from chromatune.video.track_writing import TrackWriter
+from chromatune.video.tracks import MATROSKA, TrackReader
 from chromatune.video.video import Frame, VideoInfo
 from chromatune.video.yuv import Planes, gray_of, to_planes
 
@@ -40,12 +32,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-BOX_SUFFIXES = (".mp4", ".m4v", ".mov")  # made of boxes
-MOST_BOXES = 10_000  # outermost ones
-LONGEST_XMP_BYTES = 1 << 20
-TAG_PREFIX = "CHROMATUNE_"
-XMP_UUID = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": MATROSKA}
+FIELD_ORDERS = {"": 1, "tff": 2, "bff": 3}  # AVFieldOrder: progressive, TT, BB
 REC601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace; AVColorPrimaries and AVColorTransferCharacteristic
 
 DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOENT", "EMFILE")
@@ -67,7 +55,8 @@ class Codec:
         halved: whether chroma has half the height, and half the width.
         even: sides must be even; the last row or column is then given twice.
         options: of the encoder.
-        containers: suffixes of files that may hold it.
+        containers: suffixes of files that may hold it ⇒ FFmpeg's name of the container.
+        fields: whether it holds pictures of two fields.
     """
 
     encoder: str
@@ -75,11 +64,16 @@ class Codec:
     halved: tuple[bool, bool]
     even: bool
     options: Mapping[str, str]
-    containers: tuple[str, ...]
+    containers: Mapping[str, str]
+    fields: bool = True
 
     def depth_for(self, bits: int) -> int:
         """Return bits of a sample of the result, for a video with `bits`."""
         return next((depth for depth in self.depths if depth >= bits), max(self.depths))
+
+    def side_px(self, side_px: int) -> int:
+        """Return the side of the result, for a video with one of `side_px`."""
+        return side_px + (side_px % 2 if self.even else 0)
 
 
 CODECS = {
@@ -89,7 +83,16 @@ CODECS = {
         (True, True),
         True,
         {"crf": "18", "preset": "veryfast"},
-        (".mp4", ".m4v", ".mov", ".mkv"),
+        CONTAINERS,
+    ),
+    "h265": Codec(
+        "libx265",
+        {8: "yuv420p", 10: "yuv420p10le", 12: "yuv420p12le"},
+        (True, True),
+        True,
+        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
+        CONTAINERS,
+        fields=False,
     ),
     "ffv1": Codec(
         "ffv1",
@@ -97,9 +100,11 @@ CODECS = {
         (False, False),
         False,
         {"level": "3", "slicecrc": "1", "slices": "4"},
-        (".mkv", ".mov"),
+        {".mkv": MATROSKA, ".mov": "mp4"},  # FFmpeg's writer of MOV takes none, that of MP4, of the same boxes, does
     ),
-    "prores": Codec("prores_ks", {10: "yuv422p10le"}, (False, True), True, {"profile": "hq"}, (".mov", ".mkv")),
+    "prores": Codec(
+        "prores_ks", {10: "yuv422p10le"}, (False, True), True, {"profile": "hq"}, {".mov": "mov", ".mkv": MATROSKA}
+    ),
 }
 
 
@@ -123,6 +128,10 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
 class FrameWriter(Protocol):
     """A writer of the colored frames of a video, in their order."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the source is converted or left out, a line each; known before anything is written."""
+
     def has(self, frame: Frame, key: str) -> bool:
         """Return whether a frame with the chroma of that key was written by an earlier run."""
 
@@ -137,8 +146,8 @@ class FrameWriter(Protocol):
     def write(self, frame: Frame, key: str, made: Any) -> None:
         """Write the next frame; `key` is that of its chroma."""
 
-    def finish(self, seconds: float | None = None) -> None:
-        """Write what is held back, and the sound up to a time; None for all of it."""
+    def finish(self) -> None:
+        """Write what is held back."""
 
 
 @contextmanager
@@ -150,28 +159,33 @@ def open_writer(
     strength: float = 1.0,
     overwrite: bool = False,
     record_folder: Path | None = None,
-    convert_sound: bool = False,
+    preview_seconds: float | None = None,
     provenance: Provenance | None = None,
 ) -> Iterator[FrameWriter]:
     """Open the writer of a path: of a video's file where it has a suffix, else of a folder of frames.
 
     Args:
         out: file or folder. A file appears under its name at the end; on an error nothing is left.
-        info: of the video that is colored, whose sound is copied where it is a file.
+        info: of the video that is colored, from which all but the frames comes along where both are files.
         codec: see `choose_codec`.
         strength: factor on chroma.
         overwrite: replace what exists.
         record_folder: where the frames of a folder are recorded that are written; None for `out`.
-        convert_sound: convert sound that the file cannot hold to AAC.
+        preview_seconds: length of the frames, and so of what comes along; None for all.
         provenance: how the result is made, to be written into a file; frames of a folder say it each.
 
     Raises:
-        OptionsError: a codec is given for a folder, or see `choose_codec`.
+        OptionsError: a codec is given for a folder or does not hold the video's fields, or see `choose_codec`.
         VideoError: it cannot be written.
     """
     if out.suffix:
         chosen = choose_codec(out, codec)
-        with _open_file(out, chosen, info, strength, overwrite, convert_sound, provenance) as writer:
+        if info.field_order and not chosen.fields:
+            able = ", ".join(name for name, each in CODECS.items() if each.fields)
+            raise OptionsError(
+                f"{codec} does not hold the two fields of this video's frames; give one of {able}", "codec"
+            )
+        with _open_file(out, chosen, info, strength, overwrite, preview_seconds, provenance) as writer:
             yield writer
         return
     if codec is not None:
@@ -191,14 +205,14 @@ class VideoWriter:
     """A video's file, which is written anew."""
 
     def __init__(
-        self, container: OutputContainer, codec: Codec, info: VideoInfo, sound: SoundWriter, strength: float
+        self, container: OutputContainer, codec: Codec, info: VideoInfo, tracks: TrackWriter, strength: float
     ) -> None:
         self._container, self._codec, self._info, self._strength = container, codec, info, strength
-        self._depth, self._sound = codec.depth_for(info.bits), sound
+        self._depth, self._tracks, self.warnings = codec.depth_for(info.bits), tracks, tracks.warnings
         self._stream = _video_stream(container, codec, info, self._depth)
-        sound.add_streams()  # after that of the picture
-        self._field_marker = _field_marker(self._stream, info) if info.field_order else None
-        self._last_seconds = 0.0
+        tracks.add_streams(self._stream)
+        has_marks = info.field_order or info.aspect not in (None, 1)
+        self._marker = _marker(self._stream, info) if has_marks else None
         container.start_encoding()
 
     def has(self, frame: Frame, key: str) -> bool:
@@ -217,22 +231,23 @@ class VideoWriter:
         )
 
     def write(self, frame: Frame, key: str, made: Planes) -> None:
-        self._sound.write(frame.seconds)
-        self._last_seconds = frame.seconds
+        self._tracks.write(frame.seconds)
         picture = _picture(made, self._stream)
         picture.pts, picture.time_base = frame.ticks, self._info.time_base
-        if self._field_marker is not None:
-            self._field_marker.push(picture)
-            picture = self._field_marker.vpull()
+        if self._marker is not None:
+            self._marker.push(picture)
+            picture = self._marker.vpull()
         self._container.mux(self._stream.encode(picture))
 
-    def finish(self, seconds: float | None = None) -> None:
-        self._sound.write(seconds, end_seconds=self._last_seconds)
+    def finish(self) -> None:
+        self._tracks.finish()
         self._container.mux(self._stream.encode(None))
 
 
 class FolderWriter:
     """A folder of frames; it is recorded which chroma each was made with, so that it is made again with another."""
+
+    warnings = ()
 
     def __init__(
         self,
@@ -273,7 +288,7 @@ class FolderWriter:
         atomic_write(path, made)
         self._record(path, self._version(key))
 
-    def finish(self, seconds: float | None = None) -> None:
+    def finish(self) -> None:
         pass  # there is no sound, and nothing is held back
 
     def _version(self, key: str) -> str:
@@ -303,30 +318,29 @@ def _open_file(
     info: VideoInfo,
     strength: float,
     overwrite: bool,
-    convert_sound: bool,
-    provenance: Provenance | None = None,
+    preview_seconds: float | None,
+    provenance: Provenance | None,
 ) -> Iterator[VideoWriter]:
     require_av()
     import av
 
-    name = printable(str(out))
+    name, suffix = printable(str(out)), out.suffix.lower()
     try:
         with ExitStack() as stack:
             part = stack.enter_context(atomic_file(out, overwrite=overwrite, follow_link=True))
-            sound = Sound(info.path) if info.path.is_file() else None
-            if sound is not None:
-                stack.callback(sound.close)
-            container = av.open(ffmpeg_path(part), "w", format=CONTAINERS[out.suffix.lower()])
+            reader = TrackReader(info.path) if info.path.is_file() else None
+            if reader is not None:
+                stack.callback(reader.close)
+            container = av.open(ffmpeg_path(part), "w", format=codec.containers[suffix])
             try:
-                sound_writer = SoundWriter(container, sound, name, convert_sound)
-                boxes = out.suffix.lower() in BOX_SUFFIXES
-                if provenance is not None and not boxes:
-                    container.metadata.update(_tags_of(provenance))
-                yield VideoWriter(container, codec, info, sound_writer, strength)
+                with errors_as_lines(info.path, f"written as {suffix}"):
+                    tracks = TrackWriter(container, reader, name, suffix, preview_seconds)
+                    if provenance is not None and suffix not in BOX_SUFFIXES:
+                        tracks.tags.update(tags_of(provenance))
+                    writer = VideoWriter(container, codec, info, tracks, strength)
+                yield writer
                 container.close()
-                if provenance is not None and boxes:
-                    with open(part, "ab") as file:
-                        file.write(xmp_box(with_provenance(None, provenance)))
+                _complete(part, suffix, codec.side_px(info.width_px), info.aspect, provenance)
             except av.error.FFmpegError as error:  # its file name cannot be set
                 with suppress(av.error.FFmpegError):
                     container.close()
@@ -352,58 +366,14 @@ def _open_file(
         raise VideoError(f"{name}: cannot be written ({printable(reason)}); check disk and path") from error
 
 
-def video_provenance(path: Path) -> Provenance | None:
-    """Return what a video's file says of how it was made; None where it says nothing.
-
-    Raises:
-        VideoError: it cannot be read.
-    """
-    name = printable(str(path))
-    try:
-        if path.suffix.lower() in BOX_SUFFIXES:
-            with open_regular(path) as file:
-                return provenance_of(_xmp_of_boxes(file))
-        require_av()
-        import av
-
-        with open_regular(path), av.open(ffmpeg_path(path)) as container:
-            tags = {key.upper(): value for key, value in container.metadata.items()}
-    except OSError as error:  # FFmpeg's are of this kind, too
-        raise VideoError(f"{name}: cannot be read ({error.strerror})") from None
-    found = {each.name: tags.get(TAG_PREFIX + each.name.upper(), "") for each in fields(Provenance)}
-    return Provenance(**found) if any(found.values()) else None
-
-
-def _xmp_of_boxes(file: BinaryIO) -> bytes | None:
-    """Return the XMP packet among the outermost boxes of an MP4 or MOV (ISO 14496-12, 4.2)."""
-    for _ in range(MOST_BOXES):
-        start, header = file.tell(), file.read(16)
-        if len(header) < 8:
-            return None
-        size, kind = struct.unpack(">I4s", header[:8])
-        long = size == 1 and len(header) == 16
-        if long:
-            (size,) = struct.unpack(">Q", header[8:])
-        if kind == b"uuid" and 24 <= size <= LONGEST_XMP_BYTES:
-            file.seek(start + 8)
-            content = file.read(size - 8)
-            if content.startswith(XMP_UUID):
-                return content.removeprefix(XMP_UUID)
-        if size < (16 if long else 8):  # 0 is one up to the end
-            return None
-        file.seek(start + size)
-    return None
-
-
-def xmp_box(packet: bytes) -> bytes:
-    """Return the box that holds an XMP packet at the end of an MP4 or MOV (XMP specification, part 3, 1.2.7)."""
-    return struct.pack(">I4s", 24 + len(packet), b"uuid") + XMP_UUID + packet
-
-
-def _tags_of(provenance: Provenance) -> dict[str, str]:
-    """Return a provenance as Matroska's tags."""
-    tags = {TAG_PREFIX + name.upper(): value for name, value in asdict(provenance).items() if value}
-    return {"DIGITAL_SOURCE_TYPE": COMPOSITE, **tags}
+def _complete(part: Path, suffix: str, width_px: int, aspect: Fraction | None, provenance: Provenance | None) -> None:
+    """Write into a finished file what FFmpeg does not."""
+    if suffix in BOX_SUFFIXES and provenance is not None:
+        with open(part, "ab") as file:
+            file.write(xmp_box(with_provenance(None, provenance)))
+    if suffix not in BOX_SUFFIXES and aspect is not None and aspect != 1:
+        with open(part, "r+b") as file:
+            write_matroska_shape(file, width_px, aspect)
 
 
 def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, depth: int) -> VideoStream:
@@ -411,8 +381,7 @@ def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, dep
     if codec.encoder == "libx264" and -(-info.width_px // 16) % TREE_MACROBLOCKS:
         options["x264-params"] = "mbtree=0"
     stream = cast("VideoStream", container.add_stream(codec.encoder, rate=info.rate, options=options))
-    even = 2 if codec.even else 1
-    stream.width, stream.height = (-(-side // even) * even for side in (info.width_px, info.height_px))
+    stream.width, stream.height = codec.side_px(info.width_px), codec.side_px(info.height_px)
     stream.pix_fmt = codec.depths[depth]
     stream.time_base = stream.codec_context.time_base = info.time_base
     if info.aspect is not None:
@@ -426,18 +395,25 @@ def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, dep
         from av.codec.context import Flags
 
         context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+    context.field_order = FIELD_ORDERS[info.field_order]
+    if codec.encoder == "libx265" and container.format.name != MATROSKA:
+        context.codec_tag = "hvc1"  # that some players insist on
+    if info.aspect not in (None, 1) and container.format.name == MATROSKA:
+        stream.metadata.update(SHAPE_TAGS)
     return stream
 
 
-def _field_marker(stream: VideoStream, info: VideoInfo) -> Graph:
-    """A filter that marks frames as interlaced: what encoders look at."""
+def _marker(stream: VideoStream, info: VideoInfo) -> Graph:
+    """A filter that marks each frame with the order of its fields and the shape of its pixels, which encoders read."""
     from av.filter import Graph
 
     graph = Graph()
     source = graph.add_buffer(width=stream.width, height=stream.height, format=stream.format, time_base=info.time_base)
-    marker, sink = graph.add("setfield", info.field_order), graph.add("buffersink")
-    source.link_to(marker)
-    marker.link_to(sink)
+    shape = str(info.aspect or 1)
+    marks = [graph.add("setfield", info.field_order or "prog"), graph.add("setsar", shape), graph.add("buffersink")]
+    for mark in marks:
+        source.link_to(mark)
+        source = mark
     graph.configure()
     return graph
 
