@@ -154,7 +154,7 @@ def test_a_and_b_are_put_onto_the_gray(kind: str, tmp_path: Path) -> None:
         ab = ab_of(gray / 255)
     else:
         ab = ab_of(rgb2lab(np.repeat(gray[..., None], 3, axis=-1) / 255)[..., 0] / 100)
-    assert np.abs(result.rgb - expected_of_ab(gray, ab)).max() <= 1.6
+    assert np.abs(result.rgb - np.rint(expected_of_ab(gray, ab))).max() <= 1
     assert color.luma_drift(result.rgb, gray)[0] <= 1
 
 
@@ -179,7 +179,7 @@ def test_the_range_of_a_picture_is_found(kind: str, tmp_path: Path) -> None:
     result = colorizer.colorize(gray, PLAIN)
     rgb = np.clip(gray[..., None] / 255 + TINT, 0, 1)
     expected = gray[..., None] + 255 * (rgb - (rgb @ [0.299, 0.587, 0.114])[..., None])
-    assert np.abs(result.rgb - expected).max() <= 1.6
+    assert np.abs(result.rgb - np.rint(expected)).max() <= 1
     assert color.luma_drift(result.rgb, gray)[0] <= 1
 
 
