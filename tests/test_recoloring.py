@@ -58,9 +58,12 @@ def test_colors_come_over_and_luminance_stays() -> None:
 def test_hints_lie_on_top() -> None:
     truth = scene()
     gray = color.luma(truth)
-    result = recolor(gray, truth, hints=Hints().point(60, 90, "#10c010", radius=12))
-    red, green, blue = result.rgb[90, 60].astype(int)
-    assert green > red and green > blue
+    plain = recolor(gray, truth)
+    red, green, _ = plain.rgb[90, 60].astype(int)
+    wanted = "#c01010" if green > red else "#10c010"
+    result = recolor(gray, truth, hints=Hints().point(60, 90, wanted, radius=12))
+    more_red, more_green, _ = result.rgb[90, 60].astype(int)
+    assert (more_red > more_green + 10) if green > red else (more_green > more_red + 10)
     assert result.provenance is not None and result.provenance.colors_from == "finished picture, hints"
 
 
@@ -83,6 +86,9 @@ def test_what_is_given_wrong_is_one_line() -> None:
         recolor(gray, scene(5))
     with pytest.raises(PhotoError, match="is gray"):
         recolor(gray, gray)
+    toned = np.clip(gray[..., None] * np.array([1.0, 0.9, 0.75]), 0, 255).astype(np.uint8)
+    with pytest.raises(PhotoError, match="is gray"):
+        recolor(gray, toned)
     with pytest.raises(OptionsError, match="own luminance"):
         recolor(gray, truth, ColorizeOptions(recompose=False))
     (line,) = recolor(gray, truth, ColorizeOptions(prompt="warm colors", seed=3)).warnings
