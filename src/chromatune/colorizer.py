@@ -17,7 +17,7 @@ import numpy as np
 from chromatune import color
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import HintedChroma, Hints, Reference, can_compare, check_reference, make_reference
-from chromatune.images import Photo, Provenance, inverted, read_photo
+from chromatune.images import Photo, Provenance, inverted
 from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose
 from chromatune.pipeline import Backend, Features, ModelInfo, hash_if_quick, load_backend
 from chromatune.results import (
@@ -28,6 +28,7 @@ from chromatune.results import (
     enlarge_raw,
     notes_of,
     provenance_of_pass,
+    read_source,
 )
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Colorizer:
             PhotoError: it cannot be read, or is gray.
             OptionsError: the model has no photo encoder.
         """
-        read = _read(photo)
+        read = read_source(photo)
         check_reference(read)
         view = color.restored_view(read.gray, self.small_size(read.height_px, read.width_px)).gray
         views = self._features([view, np.ascontiguousarray(view[:, ::-1])])
@@ -275,7 +276,7 @@ class Colorizer:
         if request.hints or request.like:
             check_recompose(options)
         try:
-            photo = _read(request.photo)
+            photo = read_source(request.photo)
             request.hints.check(photo)  # before the model works on it
         except PhotoError as error:
             return error
@@ -406,7 +407,3 @@ def _view(gray: np.ndarray, size: tuple[int, int], view: str, levels: color.Leve
 def _row(features: Features, index: int) -> dict[int, np.ndarray]:
     """Return the features of one photo of several: stride ⇒ (C, h, w)."""
     return {stride: each[index] for stride, each in features.items()}
-
-
-def _read(source: PhotoSource) -> Photo:
-    return source if isinstance(source, Photo) else read_photo(source)

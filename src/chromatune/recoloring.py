@@ -13,10 +13,10 @@ from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.hints import HintedChroma, Hints
-from chromatune.images import Photo, Provenance, inverted, read_photo
+from chromatune.images import Photo, Provenance, inverted
 from chromatune.options import ColorizeOptions, check_recompose
 from chromatune.pipeline import INSTRUCTIONS, short_name
-from chromatune.results import ColorizeResult, ModelOutput, PhotoSource, Request, provenance_of
+from chromatune.results import ColorizeResult, ModelOutput, PhotoSource, Request, provenance_of, read_source
 
 NO_MODEL = "finished picture"  # in place of a model's name
 LEFT_OUT = 0.005  # share of the photo below which nothing is said of what gets no color of the picture
@@ -50,7 +50,7 @@ def recolor(
     options = options or ColorizeOptions()
     check_recompose(options, "the colors of a finished picture need")
     start = time.perf_counter()
-    opened = _opened(photo)
+    opened = read_source(photo)
     opened = inverted(opened) if options.invert else opened
     picture = _checked(finished)
     found = aligned_colors(opened, picture, options, colorizer)
@@ -147,11 +147,7 @@ def _notes(found: color.Aligned, with_model: bool) -> tuple[str, ...]:
 
 
 def _checked(finished: PhotoSource) -> Photo:
-    picture = _opened(finished)
+    picture = read_source(finished)
     if picture.rgb is None or not picture.in_color:
         raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
     return picture
-
-
-def _opened(source: PhotoSource) -> Photo:
-    return source if isinstance(source, Photo) else read_photo(source)

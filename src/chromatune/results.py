@@ -16,7 +16,7 @@ import numpy as np
 import chromatune
 from chromatune import color
 from chromatune.hints import Hints, Reference
-from chromatune.images import Photo, Provenance, encode_photo, to_pil, write_photo
+from chromatune.images import Photo, Provenance, encode_photo, read_photo, to_pil, write_photo
 from chromatune.options import ColorizeOptions, ResolvedOptions
 from chromatune.pipeline import ModelInfo, short_name
 
@@ -107,6 +107,11 @@ class Request:
     hints: Hints = Hints()
     like: tuple[Reference, ...] = ()
     levels: color.Levels | None = None
+
+
+def read_source(source: PhotoSource) -> Photo:
+    """Return a photo that may have been read already; raises as `read_photo`."""
+    return source if isinstance(source, Photo) else read_photo(source)
 
 
 def provenance_of_pass(

@@ -34,7 +34,7 @@ from chromatune.images import (
 from chromatune.jobs.engine import Task, run_tasks
 from chromatune.jobs.sidecars import MadeOf, write_sidecar
 from chromatune.options import ColorizeOptions
-from chromatune.pipeline import usual_workers
+from chromatune.pipeline import usual_workers, weights_hash
 from chromatune.recoloring import recolor
 from chromatune.results import ColorizeResult, Request
 
@@ -325,7 +325,9 @@ def colorize_photos(
             results_of = partial(_colorized, colorizer, options, references)
         else:
             raise OptionsError("give a model, or finished pictures", "model")
-        made_of = MadeOf("", None, model, tuple(photo.name for photo in like)) if sidecars and model else None
+        made_of = None
+        if sidecars and model is not None:
+            made_of = MadeOf("", None, model, weights_hash(model), tuple(photo.name for photo in like))
         writer = Writer(results_of, options, overwrite, standard_output, keep_times, made_of)
         workers = 0 if alone else workers
         batches = finished_of is None and colorizer is not None and colorizer.backend.batches

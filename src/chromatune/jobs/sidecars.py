@@ -61,12 +61,14 @@ class MadeOf:
         photo: its path.
         page: of a file with several pictures.
         model: its name.
+        weights: their hash, see `weights_hash`.
         like: paths of the references.
     """
 
     photo: str
     page: int | None
     model: str
+    weights: str
     like: tuple[str, ...] = ()
 
 
@@ -102,7 +104,7 @@ def write_sidecar(
         photo=_file(made_of.photo, path.parent),
         page=made_of.page,
         model=made_of.model,
-        weights=weights_hash(made_of.model),
+        weights=made_of.weights,
         runtime=runtime,
         options=options,
         hints=json.loads(hints.to_json()) if hints else None,

@@ -35,7 +35,7 @@ from chromatune.pipeline.model_files import (
 )
 
 MODELS_VARIABLE = "CHROMATUNE_MODELS"  # a folder of the user's own models
-CHECKPOINT_SIZE_PX = 512  # DDColor was trained at 256 and 512; it is sharper at 512
+CHECKPOINT_SIZE_PX = 512  # as most of DDColor's graphs have it
 QUICK_BYTES = 2 << 30  # of a model's files, whose hash takes seconds
 MOST_LISTED = 1000  # entries of the user's folder
 

@@ -147,6 +147,13 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
 
     router = APIRouter(route_class=photo_route(predictor, settings))
 
+    async def answer(request: Request, wanted: ColorizeRequest) -> Response:
+        image = await in_time(request, predictor.colorize(wanted), settings.timeout_s)
+        metrics.photos.inc()
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(image.facts)
+        return await image_response(image)
+
     @router.post(
         "/v1/colorize",
         summary="Colorize a photo",
@@ -177,11 +184,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             references=named_files(reference),
             max_pixels=settings.max_pixels,
         )
-        image = await in_time(request, predictor.colorize(to_colorize), settings.timeout_s)
-        metrics.photos.inc()
-        if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(image.facts)
-        return await image_response(image)
+        return await answer(request, to_colorize)
 
     @router.post(
         "/v1/recolor",
@@ -215,11 +218,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
             finished=(file_name(finished.filename), stored(finished).content),
             max_pixels=settings.max_pixels,
         )
-        image = await in_time(request, predictor.colorize(to_recolor), settings.timeout_s)
-        metrics.photos.inc()
-        if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(image.facts)
-        return await image_response(image)
+        return await answer(request, to_recolor)
 
     app.include_router(router)
 
