@@ -28,7 +28,7 @@ from chromatune.evaluation import delta_e_2000, lab_of
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
-from chromatune.video import ShotColorizer, find_shots, thumbnail
+from chromatune.video import ModelColors, ShotColorizer, find_shots, thumbnail
 
 Frames = list[np.ndarray]
 
@@ -151,13 +151,15 @@ def count_cuts(videos: int) -> None:
 def follow_hints() -> None:
     """CIEDE2000 between a hinted thing and the hint at the thing's own luma, where a pan of 3 s ends."""
     colorizer = Colorizer.load("mini")
-    shot_colorizer = ShotColorizer(colorizer, ColorizeOptions(), (), Photo(np.zeros(SIZE, np.uint8)), 1)
-    for name, (photo, scale, start, step, point, color) in HINTS.items():
-        picture = enlarged(getattr(data, photo)(), scale)
+    photo = Photo(np.zeros(SIZE, np.uint8))
+    colors = ModelColors(colorizer, ColorizeOptions(), (), photo, 1)
+    shot_colorizer = ShotColorizer(colors, photo)
+    for name, (photo_name, scale, start, step, point, color) in HINTS.items():
+        picture = enlarged(getattr(data, photo_name)(), scale)
         places = [(start[0] + index * step[0], start[1] + index * step[1]) for index in range(3 * RATE)]
         frames = aged([view(picture, place, SIZE) for place in places], np.random.default_rng(0), 6, 0.05)
         grays = [luma(frame) for frame in frames]
-        small = [cv2.resize(gray, shot_colorizer.size[::-1], interpolation=cv2.INTER_AREA) for gray in grays]
+        small = [cv2.resize(gray, colors.size[::-1], interpolation=cv2.INTER_AREA) for gray in grays]
         hint = Hints().point(point[0] - start[0], point[1] - start[1], color)
         shot = shot_colorizer.colorize_shot(small, len(small), {0: hint})
         rgb = np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)]) / 255

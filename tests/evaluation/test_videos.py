@@ -88,7 +88,7 @@ def test_a_video_is_measured_frame_by_frame_and_through_time(
 
 @pytest.mark.parametrize(
     "words",
-    ["--steps 999", "--prompt x", "--limit 4", "--hints 3", "--size 128", "--results other=there", "--batch-size 2"],
+    ["--steps 999", "--prompt x", "--limit 4", "--hints 3", "--size 128", "--batch-size 2"],
 )
 def test_options_of_photos_are_refused_for_a_video(
     words: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -101,5 +101,5 @@ def test_options_of_photos_are_refused_for_a_video(
 
 
 def test_a_video_needs_a_model_and_color(engine, tmp_path: Path) -> None:
-    with pytest.raises(OptionsError, match="give at least one by --model"):
+    with pytest.raises(OptionsError, match="give --model, or a finished film"):
         videos.evaluate_video("film.mkv", [], tmp_path)

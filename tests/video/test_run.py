@@ -85,11 +85,11 @@ def test_interrupted_and_gone_on_with_ends_the_same(
     colorize_shot = ShotColorizer.colorize_shot
     counts: list[int] = []
 
-    def interrupted(self, grays, count, hints, before=None):
+    def interrupted(self, grays, count, *given, **options):
         counts.append(count)
         if len(counts) == 2:
             raise KeyboardInterrupt
-        return colorize_shot(self, grays, count, hints, before)
+        return colorize_shot(self, grays, count, *given, **options)
 
     monkeypatch.setattr(ShotColorizer, "colorize_shot", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -75,6 +75,7 @@ def _video(settings: EvaluationSettings, out: Path, command: str) -> int:
             settings.source,
             settings.models,
             out,
+            finished=settings.results,
             device=settings.device,
             seed=settings.seed,
             command=command,

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chromatune.cli.colorize import Blend, Device, Library, Like, Model, Quiet, blended, read_references
+from chromatune.cli.colorize import (
+    DEFAULT_MODEL,
+    MODEL_OPTION,
+    Blend,
+    Device,
+    Library,
+    Like,
+    Quiet,
+    blended,
+    read_references,
+)
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, print_line, stages
-from chromatune.errors import count_of
+from chromatune.errors import OptionsError, count_of
 from chromatune.options import ColorizeOptions, check_recompose, make_options
 
 if TYPE_CHECKING:
@@ -30,6 +40,26 @@ FrameHints = Annotated[
 HintsDir = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Painted layers of frames, named by their numbers: 120.png.", show_default="none"),
+]
+FinishedFilm = Annotated[
+    str | None,
+    typer.Option(
+        "--colors",
+        metavar="FILM",
+        help="The video's colors, as any tool or person made them: a finished film of it, or a folder of frames, also "
+        "re-timed, cropped, flickering, or with gaps. No model is used, but where --model names one for what it lacks.",
+        show_default="none",
+    ),
+]
+StillsDir = Annotated[
+    str | None,
+    typer.Option(
+        "--stills",
+        metavar="DIR",
+        help="Frames that any tool or person finished, named by number or timecode (120.png, 00-01-23-12.png): their "
+        "colors are propagated through their shots, and to others of the same scene; the model colors the rest.",
+        show_default="none",
+    ),
 ]
 Shots = Annotated[
     str | None,
@@ -67,7 +97,9 @@ def video_command(
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="A file such as x.mp4, x.mov or x.mkv, or a folder for frames.")
     ],
-    model: Model = "mini",
+    model: Annotated[str | None, MODEL_OPTION] = None,
+    colors: FinishedFilm = None,
+    stills: StillsDir = None,
     blend: Blend = None,
     options: ColorizeOptions,
     hint: FrameHints = None,
@@ -90,15 +122,21 @@ def video_command(
     """
     from fractions import Fraction
 
-    from chromatune.video import VideoOptions, colorize_video, open_video, read_starts, write_starts
+    from chromatune.video import VideoOptions, colorize_video, open_video, read_starts, read_stills, write_starts
 
     check_recompose(options, "a video needs")
-    opened = open_video(video, rate=None if rate is None else Fraction(rate).limit_denominator(1001))
+    without_model = colors is not None and model is None
+    if without_model and (like or stills or blend):
+        raise OptionsError("--like, --stills and --blend need a model beside --colors; name one with --model")
+    frames_rate = None if rate is None else Fraction(rate).limit_denominator(1001)
+    opened = open_video(video, rate=frames_rate)
     video_options = VideoOptions(
         out=Path(out),
-        model=blended(model, blend),
+        model=None if without_model else blended(model or DEFAULT_MODEL, blend),
         colorize_options=options,
         hints=_hints(hint or (), hints_dir),
+        colors=None if colors is None else open_video(colors, rate=frames_rate),
+        stills={} if stills is None else read_stills(Path(stills)),
         like=read_references(like, options) if like else (),
         codec=codec,
         starts=read_starts(Path(shots)) if shots is not None and Path(shots).exists() else None,

@@ -1,6 +1,7 @@
 from .alignment import LEAST_WEIGHT as LEAST_WEIGHT
 from .alignment import Aligned as Aligned
 from .alignment import align as align
+from .alignment import fill_colors as fill_colors
 from .alignment import take_colors as take_colors
 from .color_detection import OwnColor as OwnColor
 from .color_detection import find_own_color as find_own_color

@@ -118,8 +118,19 @@ def take_colors(
             f"{name} does not show this photo: they agree by {aligned.score:.0%}, and {LEAST_SCORE:.0%} is "
             "needed; give a picture that was made from it"
         )
+    return replace(aligned, chroma=fill_colors(aligned, gray, elsewhere))
+
+
+def fill_colors(aligned: Aligned, gray: np.ndarray, elsewhere: np.ndarray | None = None) -> np.ndarray:
+    """Return a finished picture's chroma where confidence is high, and spread from there: (h, w, 2) float32.
+
+    Args:
+        aligned: see `align`.
+        gray: the photo that it was laid on.
+        elsewhere: see `take_colors`.
+    """
     photo = _shrunk(gray, _size_of(gray.shape, WORK_PX))
-    return replace(aligned, chroma=_filled(aligned.chroma, aligned.confidence, photo, elsewhere))
+    return _filled(aligned.chroma, aligned.confidence, photo, elsewhere)
 
 
 def align(gray: np.ndarray, finished_rgb: np.ndarray) -> Aligned:

@@ -15,7 +15,7 @@ FID_BACKENDS = ("tf-inception", "torchvision-inception", "ddcolor-inception")
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mxf", ".ts")
 VIDEO_PREFIX = "video:"  # before a folder of frames, which could be one of photos
-VIDEO_FIELDS = ("source", "models", "seed", "device")  # that the evaluation of a video follows
+VIDEO_FIELDS = ("source", "models", "results", "seed", "device")  # that the evaluation of a video follows
 _OLD_VIDEO_PREFIX = "film:"  # until 0.2
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -30,7 +30,7 @@ def _name_and_folder(given: object) -> object:
         return given
     name, _, folder = given.partition("=")
     if not (name and folder):
-        raise ValueError("accepted is NAME=DIR, such as ddcolor=results/ddcolor")
+        raise ValueError("accepted is NAME=DIR, such as ddcolor=results/ddcolor, or NAME=FILM")
     return name, folder
 
 
@@ -61,8 +61,8 @@ Results = Annotated[
     tuple[NamedFolder, ...],
     Flag(metavar="NAME=DIR", unset="none"),
     Field(
-        description="Another tool's results, named like the photos, at the size of the photos or of the squares; may "
-        "be given again."
+        description="Another tool's results, named like the photos, at the size of the photos or of the squares; of "
+        "a video, its finished film; may be given again."
     ),
 ]
 BestOf = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.reports import markdown_table
 from chromatune.video import (
     Frame,
+    FramesInOrder,
     Video,
     VideoOptions,
     VideoRun,
@@ -35,7 +36,8 @@ LONGEST_FLOW_PX = 480  # short side at which flow is measured
 LEAST_CONFIDENCE = 0.5  # of flow; where it is less, there is an occlusion
 CDC_STEPS = (1, 2, 4)
 STRIP_FRAMES, STRIP_WIDTH_PX = 6, 240
-TRUTH, GRAY, FRAME_BY_FRAME, THROUGH_TIME = "truth", "gray", "frame by frame", "through time"
+TRUTH, GRAY = "truth", "gray"
+FRAME_BY_FRAME, THROUGH_TIME, ON_THE_VIDEO = "frame by frame", "through time", "on the video"
 SCORES = ("psnr", "cf", "warp", "flicker", "cdc")  # of `TimeScore.means`
 VIDEO_SUMMARY_FILE, VIDEO_TABLE_FILE, STRIP_FILE = "video.json", "video.md", "video.jpg"
 
@@ -156,6 +158,7 @@ def evaluate_video(
     models: Sequence[str],
     out: Path,
     *,
+    finished: Sequence[tuple[str, str]] = (),
     device: str | None = None,
     seed: int = 0,
     command: str = "",
@@ -163,38 +166,47 @@ def evaluate_video(
 ) -> dict[str, Any]:
     """Measure models on a video in color, and write the figures, a table and a strip of frames.
 
-    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. Further rows
-    are the gray video, and the truth, whose own change along the motion comes of grain, exposure and wrong flow.
+    Each model has two rows: its frames one by one, and the video as `chromatune video` colors it. So has each finished
+    film: the frames of it that show what the video's show, and its colors on the video. Further rows are the gray
+    video, and the truth, whose own change along the motion comes of grain, exposure and wrong flow.
 
     Args:
         source: see `is_video_source`.
-        models: at least one.
+        models: names of them.
         out: folder.
+        finished: name and path of finished films of the video.
         device: where to compute.
         seed: of the sampling.
         command: is recorded in the summary.
         start_stage: opens the progress of each stage.
 
     Raises:
-        VideoError: the video cannot be read.
-        OptionsError: there is no model.
+        VideoError: the video, or a finished film, cannot be read, or that is one of another video.
+        OptionsError: there is nothing to measure.
         DataError: the results cannot be written, or the video has no color.
     """
-    if not models:
-        raise OptionsError("a video is measured with models: give at least one by --model", "models")
+    if not models and not finished:
+        raise OptionsError("nothing to measure: give --model, or a finished film by --results NAME=FILM", "models")
     video = open_video(source.removeprefix(VIDEO_PREFIX))
     colorizings: dict[str, Colorizing] = {}
-    cuts: set[int] = set()
-    count = 0
+    runs: list[VideoRun] = []
+    options = VideoOptions(out / "video", None, ColorizeOptions(seed=seed), cache=out / "chroma", device=device)
+
+    def through_time(changed: VideoOptions) -> VideoRun:
+        runs.append(VideoRun(video, changed, start_stage=start_stage))
+        runs[-1].colorize_shots()
+        return runs[-1]
+
     for model in models:
         colorizer = Colorizer.load(model, device=device)
-        options = ColorizeOptions(seed=seed)
-        colorizings[f"{model}, {FRAME_BY_FRAME}"] = partial(_frame_by_frame, colorizer, options)
-        video_options = VideoOptions(out / "video", model, options, cache=out / "chroma", device=device)
-        run = VideoRun(video, video_options, start_stage=start_stage)
-        run.colorize_shots()
-        cuts, count = {shot.start for shot in run.shots}, run.frames
-        colorizings[f"{model}, {THROUGH_TIME}"] = _through_time(run)
+        colorizings[f"{model}, {FRAME_BY_FRAME}"] = partial(_frame_by_frame, colorizer, options.colorize_options)
+        colorizings[f"{model}, {THROUGH_TIME}"] = _through_time(through_time(replace(options, model=model)))
+    for name, path in finished:
+        film = open_video(path)
+        run = through_time(replace(options, colors=film))
+        colorizings[name] = _as_finished(film, run.matches, (video.info.height_px, video.info.width_px))
+        colorizings[f"{name}, {ON_THE_VIDEO}"] = _through_time(run)
+    cuts, count = {shot.start for shot in runs[0].shots}, runs[0].frames
     rows = {GRAY: TimeScore()} | {name: TimeScore() for name in colorizings}
     truth_row, strips = TimeScore(), _Strips(count, [GRAY, *colorizings, TRUTH])
     advance = start_stage("measuring frames", count)
@@ -259,6 +271,23 @@ def video_table(summary: dict[str, Any]) -> list[list[str]]:
 
 def _frame_by_frame(colorizer: Colorizer, options: ColorizeOptions, index: int, frame: Frame) -> np.ndarray:
     return to_depth(colorizer.colorize(Photo(frame.luma), options).rgb, np.uint8)
+
+
+def _as_finished(film: Video, matches: np.ndarray, size: tuple[int, int]) -> Colorizing:
+    """Return a function that gives the frames of a finished film that show what a video's show, stretched to its size.
+
+    Where there is none, it is the frame before, or the gray one.
+    """
+    pictures = FramesInOrder(film, size)
+    last: list[np.ndarray] = []
+
+    def colorize(index: int, frame: Frame) -> np.ndarray:
+        match = int(matches[index])
+        if match >= 0:
+            last[:] = pictures.take(match, match)
+        return last[0] if last else np.repeat(frame.luma[..., None], 3, axis=2)
+
+    return colorize
 
 
 def _through_time(run: VideoRun) -> Colorizing:

@@ -1,3 +1,5 @@
+from .color_sources import FramesInOrder as FramesInOrder
+from .color_sources import ModelColors as ModelColors
 from .containers import video_provenance as video_provenance
 from .opening import VideoLimits as VideoLimits
 from .opening import require_av as require_av
@@ -15,6 +17,9 @@ from .shots import find_shots as find_shots
 from .shots import read_starts as read_starts
 from .shots import thumbnail as thumbnail
 from .shots import write_starts as write_starts
+from .stills import Still as Still
+from .stills import Timecode as Timecode
+from .stills import read_stills as read_stills
 from .video import Frame as Frame
 from .video import Video as Video
 from .video import VideoInfo as VideoInfo

@@ -60,6 +60,23 @@ def resized_flow(flow: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) * scale
 
 
+def median_along_flow(pictures: Sequence[np.ndarray], lumas: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the median of pictures that are warped to the first of them, float32; where flow fails, the first counts.
+
+    Args:
+        pictures: (H, W) or (H, W, C) float32.
+        lumas: (h, w) uint8 of each, at which flow is found.
+    """
+    own = pictures[0]
+    stack = [own]
+    for picture, luma in zip(pictures[1:], lumas[1:], strict=True):
+        flow = flow_between(lumas[0], luma)
+        weight = cv2.resize(flow_confidence(flow, flow_between(luma, lumas[0])), own.shape[1::-1])
+        weight = weight if own.ndim == 2 else weight[..., None]
+        stack.append(own + weight * (warp(picture, resized_flow(flow, own.shape)) - own))
+    return np.asarray(np.median(stack, axis=0))
+
+
 def exposure_change(before: np.ndarray, after: np.ndarray) -> float:
     """Return the change of log exposure from one frame to the next, along the motion, -0.35..0.35.
 

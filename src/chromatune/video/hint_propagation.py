@@ -16,6 +16,9 @@ NO_INFLUENCE, FULL_INFLUENCE = 0.35, 0.75
 DECAY = 0.9  # share of a hint's weight that is left after each keyframe
 
 
+NOTHING_KNOWN: Mapping[int, HintMap] = {}
+
+
 def propagate_hints(
     chromas: Sequence[np.ndarray],
     lumas: Sequence[np.ndarray],
@@ -26,6 +29,7 @@ def propagate_hints(
     *,
     reach: float,
     strength: float,
+    known: Mapping[int, HintMap] = NOTHING_KNOWN,
 ) -> list[np.ndarray]:
     """Return the keyframes' chromas with hints: (h, w, 2) float32 each.
 
@@ -42,6 +46,7 @@ def propagate_hints(
         hinted_chroma: index of a keyframe and its chroma ⇒ its correction field.
         reach: see `ColorizeOptions`.
         strength: the same.
+        known: index of a keyframe ⇒ colors of much of it, at the grid, such as a still's; hints are on top.
     """
     ready = [hinted_chroma(index, chroma) for index, chroma in enumerate(chromas)]
     drawn = {index: draw(each, photo, ready[index].grid) for index, each in hints.items()}
@@ -49,6 +54,10 @@ def propagate_hints(
         index: _decided(each, np.asarray(chromas[index]), lumas[index], ready[index], reach)
         for index, each in drawn.items()
     }
+    for index, below in known.items():
+        decided[index] = _stacked(decided[index], below) if index in decided else below
+    if not decided:
+        return list(chromas)
     everywhere = _warp_to_all(decided, len(ready), flows)
     found = []
     for index, hinted in enumerate(ready):

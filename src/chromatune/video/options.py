@@ -11,6 +11,8 @@ from chromatune.hints import LAYER_SUFFIXES, Hints, list_layers, parse_point
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
 from chromatune.video.reading import by_number
+from chromatune.video.stills import Still, StillPlace
+from chromatune.video.video import Video
 
 MAX_DIGITS = 20  # of a frame's number
 
@@ -21,9 +23,11 @@ class VideoOptions:
 
     Attributes:
         out: a video's file, or a folder of frames.
-        model: see `Colorizer.load`.
+        model: see `Colorizer.load`; None for none, where `colors` gives all.
         colorize_options: of all frames.
         hints: number of a frame ⇒ its hints.
+        colors: a finished film, made of the video in any way: its colors are taken, a model's only where it has none.
+        stills: finished frames by number or timecode; their colors are propagated through their shots.
         like: photos in color that show the same things.
         codec: "h264", "h265", "ffv1" or "prores"; None for H.264.
         starts: first frames of shots; None to find them.
@@ -35,9 +39,11 @@ class VideoOptions:
     """
 
     out: Path
-    model: str = "mini"
+    model: str | None = "mini"
     colorize_options: ColorizeOptions = ColorizeOptions()
     hints: Mapping[int, Hints] = field(default_factory=dict)
+    colors: Video | None = None
+    stills: Mapping[StillPlace, Still] = field(default_factory=dict)
     like: Sequence[Photo] = ()
     codec: str | None = None
     starts: Sequence[int] | None = None

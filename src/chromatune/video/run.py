@@ -22,19 +22,21 @@ from chromatune.files import open_regular, prefetch, read_regular
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
-from chromatune.pipeline import hash_if_quick, model_info, usual_workers, weights_hash
-from chromatune.results import provenance_of_pass
+from chromatune.pipeline import ModelInfo, hash_if_quick, model_info, usual_workers, weights_hash
+from chromatune.results import provenance_of, provenance_of_pass
+from chromatune.video.color_sources import FinishedColors, KeyframeColors, ModelColors
+from chromatune.video.frame_matching import match_films, not_this_video
 from chromatune.video.options import VideoOptions
 from chromatune.video.reading import HeldFrames
 from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
-from chromatune.video.shots import Shot, find_shots, shots_from, thumbnail
+from chromatune.video.shots import SHOTS_SIZE, Shot, find_shots, shots_from, thumbnail
+from chromatune.video.stills import ShotStills, Still, stills_by_index, stills_of
 from chromatune.video.video import Frame, Video
 from chromatune.video.writing import FrameWriter, open_writer
 from chromatune.video.yuv import small_gray
 
 CACHE_SUFFIX = ".chroma"
 SHOTS_FILE = "shots-{}.txt"
-SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
 MOST_SEGMENT_FRAMES = 3000  # longer shots are colored in segments: memory stays bounded
 MAX_SHOTS_BYTES = 16 << 20  # a million shots
 MOST_KNOWN_FRAMES = 100_000_000  # that such a file may speak of: weeks
@@ -51,12 +53,14 @@ class Segment:
         cache_key: of its chroma.
         hints: by the offset of their frame.
         continues: whether it continues the shot of the segment before.
+        stills: finished frames that give colors to it.
     """
 
     shot: Shot
     cache_key: str
     hints: Mapping[int, Hints]
     continues: bool
+    stills: ShotStills
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ class VideoRun:
         self.warnings: tuple[str, ...] = ()
         self._start_stage = start_stage
         self._frames = HeldFrames(video, options.preview_seconds)
-        self._shot_colorizer: ShotColorizer | None = None
+        self._colors: ModelColors | None = None
+        self._stills: dict[int, Still] = {}
         self._photo = Photo(np.zeros((video.info.height_px, video.info.width_px), np.uint8))  # hints are in its pixels
 
     @property
@@ -197,22 +202,34 @@ class VideoRun:
     def colorize_shots(self) -> None:
         """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`."""
         hints = self._hints_by_index()
-        check_recompose(model_info(self.options.model).resolve(self.options.colorize_options), "a video needs")
-        if self.options.colorize_options.invert:
-            raise OptionsError("a video cannot be inverted; leave out --invert (invert=False)", "invert")
-        if self.options.colorize_options.variant > 1:
-            raise OptionsError("a video has no variants; leave out --variant (variant=1)", "variant")
-        if self._cached_shots() is None:
-            self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
+        self._check_options()
+        if self._cached_shots() is None and self.options.model is not None:
+            self._model_colors()  # a model that cannot be loaded is reported before the video is read
         self.find_shots()
-        late = [index for index in hints if index >= self.frames]
-        if late:
-            raise OptionsError(f"a hint is on frame {late[0]}, and there are {self.frames} frames, from 0 on", "hint")
+        self._stills = stills_by_index(self.options.stills, self.video, self._frames)
+        for what, indices in (("hint", hints), ("still", self._stills)):
+            late = [index for index in indices if index >= self.frames]
+            if late:
+                raise OptionsError(
+                    f"a {what} is on frame {late[0]}, and there are {self.frames} frames, from 0 on", what
+                )
         self.segments = tuple(self._split(hints))
         missing = [segment for segment in self.segments if segment.cache_key not in self.cache]
         if missing:
-            self._colorize_missing()
+            self._colorize(missing)
         self.colored_shots = sum(not segment.continues for segment in missing)
+
+    def _check_options(self) -> None:
+        options = self.options.colorize_options
+        check_recompose(options if self._info is None else self._info.resolve(options), "a video needs")
+        if options.invert:
+            raise OptionsError("a video cannot be inverted; leave out --invert (invert=False)", "invert")
+        if options.variant > 1:
+            raise OptionsError("a video has no variants; leave out --variant (variant=1)", "variant")
+        if self._info is None and self.options.colors is None:
+            raise OptionsError("a video needs a model, or a finished film for its colors", "model")
+        if self._info is None and (self.options.like or self.options.stills):
+            raise OptionsError("references and stills need a model; name one with --model", "model")
 
     def write_frames(self, writer: FrameWriter) -> None:
         """Color every frame with its shot's chroma, several at the same time, and write them in their order."""
@@ -322,25 +339,46 @@ class VideoRun:
     @property
     def provenance(self) -> Provenance | None:
         """How the result is made, for its file."""
-        options = self.options
-        info = model_info(options.model)
-        resolved = info.resolve(options.colorize_options)
-        if not resolved.provenance:
+        options, info = self.options, self._info
+        if not options.colorize_options.provenance:
             return None
         hints = "".join(f"{number} {each.to_json()}\n" for number, each in sorted(options.hints.items()))
-        sources = ["model", *(["reference"] if options.like else []), *(["hints"] if hints else [])]
-        return provenance_of_pass(info, resolved, hash_if_quick(info), sources, hints)
+        given = {
+            "finished film": options.colors is not None,
+            "model": info is not None,
+            "finished stills": bool(options.stills),
+            "reference": bool(options.like),
+            "hints": bool(hints),
+        }
+        sources = [source for source, is_given in given.items() if is_given]
+        if info is None:
+            return provenance_of(
+                sources, options=options.colorize_options.model_dump(exclude_defaults=True), hints=hints
+            )
+        return provenance_of_pass(info, info.resolve(options.colorize_options), hash_if_quick(info), sources, hints)
+
+    @cached_property
+    def matches(self) -> np.ndarray:
+        """The frame of the finished film that shows what each of the video's shows: see `match_frames`.
+
+        Raises:
+            VideoError: it cannot be read, or is one of another video.
+        """
+        assert self.options.colors is not None
+        return match_films(self.video, self._frames, self.options.colors, self.shots, self._start_stage)
+
+    @cached_property
+    def _info(self) -> ModelInfo | None:
+        return None if self.options.model is None else model_info(self.options.model)
 
     def _split(self, hints: Mapping[int, Hints]) -> Iterator[Segment]:
         """The shots in segments; a cache key is of all that decides a chroma, also of the segment that it continues."""
         options = self.options
-        info = model_info(options.model)
-        read, _ = info.read(info.resolve(options.colorize_options))  # what the model gets, not how it was said
         facts = {
             "version": chromatune.__version__,
             "video": self._fingerprint,
-            "model": [options.model, weights_hash(options.model), options.runtime],
-            "options": asdict(read) | {"strength": 1, "provenance": True},  # they act when frames are written
+            **self._model_facts(),
+            "colors": None if options.colors is None else fingerprint(options.colors.info.path),
             "like": [hashlib.sha256(check_reference(photo).tobytes()).hexdigest() for photo in options.like],
         }
         for shot in self.shots:
@@ -349,16 +387,34 @@ class VideoRun:
                 span = Shot(start, min(shot.stop, start + MOST_SEGMENT_FRAMES))
                 own = {index - start: each for index, each in hints.items() if start <= index < span.stop}
                 hint_facts = {str(offset): each.to_json() for offset, each in sorted(own.items())}
-                key = self.cache.key(facts | {"shot": [span.start, span.stop], "hints": hint_facts, "before": before})
-                yield Segment(span, key, own, start > shot.start)
+                stills = stills_of(span, self._stills)
+                own_facts = {"shot": [span.start, span.stop], "hints": hint_facts, "stills": stills.facts()}
+                key = self.cache.key(facts | own_facts | {"before": before})
+                yield Segment(span, key, own, start > shot.start, stills)
                 before = key
 
-    def _colorize_missing(self) -> None:
-        """Take the segments through the model whose chroma is not in the cache."""
-        shot_colorizer = self._open_shot_colorizer()
-        last = max(index for index, segment in enumerate(self.segments) if segment.cache_key not in self.cache)
+    def _model_facts(self) -> dict[str, Any]:
+        """What of the model and its options decides a chroma; strength and provenance act when frames are written."""
+        options, info = self.options, self._info
+        if info is None or options.model is None:
+            acting = options.colorize_options
+            return {"model": None, "options": {"reach": acting.hint_reach, "strength": acting.hint_strength}}
+        read, _ = info.read(info.resolve(options.colorize_options))  # what the model gets, not how it was said
+        return {
+            "model": [options.model, weights_hash(options.model), options.runtime],
+            "options": asdict(read) | {"strength": 1, "provenance": True},
+        }
+
+    def _colorize(self, missing: Sequence[Segment]) -> None:
+        """Color the segments whose chroma is not in the cache."""
+        colors = self._keyframe_colors()
+        options = self.options.colorize_options
+        acting = options if self._info is None else self._info.resolve(options)
+        shot_colorizer = ShotColorizer(colors, self._photo, acting.hint_reach, acting.hint_strength)
+        last = self.segments.index(missing[-1])
         advance = self._start_stage(f"colorizing, {count_of(len(self.shots), 'shot')}", self.segments[last].shot.stop)
-        frames, info, size = iter(self._frames), self.video.info, shot_colorizer.size
+        frames, info, size = iter(self._frames), self.video.info, colors.size
+        wrong: list[str] = []
 
         def grays(count: int) -> Iterator[np.ndarray]:
             for frame in self._exactly(frames, count):
@@ -372,24 +428,60 @@ class VideoRun:
                 for _ in self._exactly(frames, length):
                     advance()
             else:
-                previous = self.cache.read(*before) if segment.continues and before is not None else None
-                self.cache.write(key, shot_colorizer.colorize_shot(grays(length), length, segment.hints, previous))
+                chroma = shot_colorizer.colorize_shot(
+                    grays(length),
+                    length,
+                    segment.hints,
+                    self.cache.read(*before) if segment.continues and before is not None else None,
+                    start=segment.shot.start,
+                    stills=self._with_references(segment.stills),
+                    warn=wrong.append,
+                )
+                self.cache.write(key, chroma)
             before = key, length
         next(frames, None)  # after the last segment the reading is then complete, and its frames are held
-        model = shot_colorizer.colorizer
-        self.warnings = model.backend.warnings_of(model.info.resolve(self.options.colorize_options))
+        if isinstance(colors, FinishedColors) and not colors.used and len(missing) == len(self.segments):
+            for segment in missing:
+                self.cache.discard(segment.cache_key)
+            raise not_this_video(colors.film)
+        self.warnings = (*self._warnings_of(colors), *wrong)
 
-    def _open_shot_colorizer(self) -> ShotColorizer:
+    def _warnings_of(self, colors: KeyframeColors) -> tuple[str, ...]:
+        """Lines of the model, and on what the finished film does not have."""
+        found: tuple[str, ...] = ()
+        if self._colors is not None:
+            model = self._colors.colorizer
+            found = model.backend.warnings_of(model.info.resolve(self.options.colorize_options))
+        if isinstance(colors, FinishedColors):
+            found += colors.warnings
+        return found
+
+    def _keyframe_colors(self) -> KeyframeColors:
+        """What colors keyframes: the finished film, laid on the video, or the model."""
+        model = None if self.options.model is None else self._model_colors()
+        film = self.options.colors
+        if film is None:
+            assert model is not None
+            return model
+        return FinishedColors(film, self.matches, self._photo, usual_workers(), model)
+
+    def _model_colors(self) -> ModelColors:
         """The model, which is loaded once."""
-        if self._shot_colorizer is not None:
-            return self._shot_colorizer
         options, workers = self.options, usual_workers()
-        colorizer = Colorizer.load(options.model, device=options.device, runtime=options.runtime, workers=workers)
-        if not colorizer.backend.concurrent:
-            workers = 1
-        references = tuple(colorizer.reference(photo) for photo in options.like)
-        self._shot_colorizer = ShotColorizer(colorizer, options.colorize_options, references, self._photo, workers)
-        return self._shot_colorizer
+        if self._colors is None:
+            assert options.model is not None
+            colorizer = Colorizer.load(options.model, device=options.device, runtime=options.runtime, workers=workers)
+            if not colorizer.backend.concurrent:
+                workers = 1
+            references = tuple(colorizer.reference(photo) for photo in options.like)
+            self._colors = ModelColors(colorizer, options.colorize_options, references, self._photo, workers)
+        return self._colors
+
+    def _with_references(self, stills: ShotStills) -> ShotStills:
+        """Stills of other shots, as references, too, where the model can compare photos."""
+        if not stills.others or self._colors is None:
+            return stills
+        return stills.with_references(self._colors.colorizer)
 
 
 def _checksum(lines: Sequence[str]) -> str:

@@ -6,45 +6,34 @@ import hashlib
 import io
 import json
 import zipfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from chromatune.color import flow_between, flow_confidence, grid_size, measure_levels, resize, warp
-from chromatune.colorizer import Colorizer
-from chromatune.errors import PhotoError, VideoError, printable
-from chromatune.files import atomic_write, open_regular, prefetch
-from chromatune.hints import HintedChroma, Hints, Reference
+from chromatune.color import grid_size, resize, warp
+from chromatune.errors import VideoError, printable
+from chromatune.files import atomic_write, open_regular
+from chromatune.hints import Hints
 from chromatune.images import Photo
-from chromatune.options import ColorizeOptions
-from chromatune.results import ModelOutput, Request
+from chromatune.video.color_sources import KeyframeColors
 from chromatune.video.flow import (
-    EXPOSURE_FRAMES,
     NeighborFlows,
-    exposure_change,
     exposure_gain,
     matched_flow,
     neighbor_flows,
-    resized_flow,
     smoothed_exposure,
 )
 from chromatune.video.hint_propagation import propagate_hints
-
-KEYFRAME_STEP = 14  # frames from one keyframe to the next, at most
-STABILIZING_FRAMES = 2  # on either side of a keyframe
-WAITING = 2  # keyframes for each worker that wait for the model
-LEVELS_KEYFRAMES = 8  # the first of a shot, whose tones give the levels of all
+from chromatune.video.keyframes import Keyframe, find_keyframes, keyframe_offsets
+from chromatune.video.stills import NO_STILLS, ShotStills
 
 ROUNDS, ROUNDS_WITH_HINTS = 8, 2  # of keyframes taking their neighbors' chroma
 NEIGHBOR_WEIGHT = 0.5  # of either neighbor, over a keyframe's own
+LEAST_BELIEF = 0.02  # in a keyframe's own chroma: where no neighbor has any, it stays
 MOST_REVIVAL = 1.3  # of the mean strength that is lost by that
 
 LEAST_WEIGHT = 1e-9
@@ -62,180 +51,87 @@ CACHED_ARRAYS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Keyframe:
-    """A frame that goes through the model.
-
-    Attributes:
-        offset: its position in the shot.
-        stabilized: (H, W) uint8 at the model's size: without grain, dirt and flicker.
-        luma: (h, w) uint8, the same at the grid, for flow.
-        exposure: smoothed log exposure that it was brought to.
-    """
-
-    offset: int
-    stabilized: np.ndarray
-    luma: np.ndarray
-    exposure: float
-
-
-def keyframe_offsets(count: int, hinted: Iterable[int] = ()) -> list[int]:
-    """Return offsets of the keyframes of a shot of `count` frames: the middles of equal parts, and hinted frames."""
-    parts = -(-count // KEYFRAME_STEP)
-    evenly = {(2 * part + 1) * count // (2 * parts) for part in range(parts)}
-    return sorted(evenly | set(hinted))
-
-
-def find_keyframes(
-    grays: Iterable[np.ndarray], offsets: Sequence[int], grid: tuple[int, int], exposures: list[float]
-) -> Iterator[Keyframe]:
-    """Yield the keyframes of a shot while its frames are read.
-
-    Args:
-        grays: of the shot's frames, (H, W) uint8 at the model's size; about twenty are held at a time.
-        offsets: see `keyframe_offsets`.
-        grid: height and width.
-        exposures: gets a log exposure for each frame, the sum of `exposure_change` from 0 on.
-    """
-    held: deque[tuple[np.ndarray, np.ndarray]] = deque()  # grays at the model's size, and at the grid
-    first, waiting = 0, deque(offsets)
-
-    def make() -> Keyframe:
-        offset = waiting.popleft()
-        near = range(max(first, offset - STABILIZING_FRAMES), min(first + len(held), offset + STABILIZING_FRAMES + 1))
-        exposure = smoothed_exposure(exposures, offset)
-        stabilized = _stabilized(
-            [held[index - first] for index in near], near.index(offset), exposures[near.start : near.stop], exposure
-        )
-        return Keyframe(offset, stabilized, resize(stabilized, *grid), exposure)
-
-    for index, gray in enumerate(grays):
-        small = resize(gray, *grid)
-        change = exposure_change(held[-1][1], small) if held else 0.0
-        exposures.append(exposures[-1] + change if exposures else 0.0)
-        held.append((gray, small))
-        while waiting and index >= waiting[0] + EXPOSURE_FRAMES:
-            yield make()
-        while held and (not waiting or first < waiting[0] - STABILIZING_FRAMES) and len(held) > 1:
-            held.popleft()
-            first += 1
-    while waiting and exposures:
-        yield make()
-
-
-def _stabilized(
-    frames: Sequence[tuple[np.ndarray, np.ndarray]], own: int, exposures: Sequence[float], exposure: float
-) -> np.ndarray:
-    """The median of a frame and its neighbors, warped to it and brought to one exposure."""
-    gains = [float(np.exp(np.clip(exposure - each, -1, 1))) for each in exposures]
-    gray, small = frames[own]
-    full = gray.astype(np.float32) * (gains[own] / 255)
-    stack = [full]
-    for index, (other, other_small) in enumerate(frames):
-        if index == own:
-            continue
-        flow = flow_between(small, other_small)
-        weight = cv2.resize(flow_confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
-        warped = warp(other.astype(np.float32) * (gains[index] / 255), resized_flow(flow, gray.shape))
-        stack.append(full + weight * (warped - full))
-    return np.rint(255 * np.clip(np.median(stack, axis=0), 0, 1)).astype(np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
 class ShotColorizer:
-    """A model that colors shots.
+    """Colors shots.
 
     Attributes:
-        colorizer: the model.
-        options: of all frames.
-        references: photos in color that show the same things.
+        colors: of keyframes.
         photo: of the video's size and without content: hints are in its pixels.
-        workers: passes at the same time.
+        hint_reach: see `ColorizeOptions`.
+        hint_strength: the same.
     """
 
-    colorizer: Colorizer
-    options: ColorizeOptions
-    references: tuple[Reference, ...]
+    colors: KeyframeColors
     photo: Photo
-    workers: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the model's pass, in pixels: what grays are given at."""
-        return self.colorizer.small_size(self.photo.height_px, self.photo.width_px, self.options.size_px)
+    hint_reach: float = 1.0
+    hint_strength: float = 1.0
 
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the grid of chroma and flow, which is that of hints."""
-        return grid_size(*self.size)
+        return grid_size(*self.colors.size)
 
     def colorize_shot(
-        self, grays: Iterable[np.ndarray], count: int, hints: Mapping[int, Hints], before: ShotChroma | None = None
+        self,
+        grays: Iterable[np.ndarray],
+        count: int,
+        hints: Mapping[int, Hints],
+        before: ShotChroma | None = None,
+        *,
+        start: int = 0,
+        stills: ShotStills = NO_STILLS,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> ShotChroma:
         """Return the chroma of a shot.
 
         Args:
-            grays: of its frames, (H, W) uint8 of `size`.
+            grays: of its frames, (H, W) uint8 of the colors' size.
             count: of frames.
             hints: offset of a frame in the shot ⇒ its hints.
             before: of the frames just before, where the shot is the next segment of one that is very long.
+            start: the shot's first frame.
+            stills: finished frames of this shot, or of others.
+            warn: gets a line for each still that shows something else than its frame.
         """
         exposures: list[float] = []
-        offsets = keyframe_offsets(count, hints)
+        offsets = keyframe_offsets(count, [*hints, *stills.own])
         keyframes: list[Keyframe] = []
         chromas: list[np.ndarray] = []
-        for keyframe, output in self._outputs(find_keyframes(grays, offsets, self.grid, exposures)):
-            chroma = self.colorizer.chroma(output)
-            if self.references:
-                chroma = self._hinted(keyframe.stabilized, chroma, self.references).with_hints(Hints())
-            chromas.append(resize(chroma, *self.grid))
-            # Only hints look at the stabilized picture again
+        weights: list[np.ndarray] = []
+        corrected = bool(hints or stills)
+        found = find_keyframes(grays, offsets, self.grid, exposures)
+        for keyframe, given in self.colors.of_shot(found, start, stills.references):
+            chromas.append(resize(given.chroma, *self.grid))
+            weights.append(np.ones(self.grid, np.float32) if given.weight is None else resize(given.weight, *self.grid))
+            # Only hints and stills look at the stabilized picture again
             small = Keyframe(keyframe.offset, keyframe.luma, keyframe.luma, keyframe.exposure)
-            keyframes.append(keyframe if hints else small)
+            keyframes.append(keyframe if corrected else small)
         lumas, keyframe_exposures = [each.luma for each in keyframes], [each.exposure for each in keyframes]
         flows = neighbor_flows(lumas, keyframe_exposures)
         if before is not None:
-            chromas[0] = _continued(before, keyframes[0], chromas[0])
-        consistent = make_consistent(chromas, keyframe_exposures, flows, fixed=0 if before is None else 1)
-        if hints:
-            resolved = self.colorizer.info.resolve(self.options)
+            chromas[0], weights[0] = _continued(before, keyframes[0], chromas[0]), np.ones(self.grid, np.float32)
+        consistent = make_consistent(
+            chromas, keyframe_exposures, flows, fixed=0 if before is None else 1, weights=weights
+        )
+        if corrected:
+            maps, wrong = stills.maps(keyframes)
+            for line in wrong:
+                warn(line)
             hinted = propagate_hints(
                 list(consistent),
                 lumas,
                 flows,
                 {offsets.index(offset): each for offset, each in hints.items()},
                 self.photo,
-                lambda index, chroma: self._hinted(keyframes[index].stabilized, chroma),
-                reach=resolved.hint_reach,
-                strength=resolved.hint_strength,
+                lambda index, chroma: self.colors.hinted(keyframes[index].stabilized, chroma),
+                reach=self.hint_reach,
+                strength=self.hint_strength,
+                known=maps,
             )
             consistent = make_consistent(hinted, keyframe_exposures, flows, rounds=ROUNDS_WITH_HINTS)
         return ShotChroma(
             np.array(offsets), np.stack(lumas), consistent, np.array(keyframe_exposures), np.array(exposures)
         )
-
-    def _hinted(self, gray: np.ndarray, chroma: np.ndarray, references: tuple[Reference, ...] = ()) -> HintedChroma:
-        return self.colorizer.hinted(Photo(gray), chroma, self.options, references)
-
-    def _outputs(self, keyframes: Iterator[Keyframe]) -> Iterator[tuple[Keyframe, ModelOutput]]:
-        """The keyframes and what the model gives for them, in their order; further ones are found meanwhile.
-
-        All of them are shown to the model with the levels of the first ones: else colors would change with the view.
-        """
-        first = list(islice(keyframes, LEVELS_KEYFRAMES))
-        levels = measure_levels([each.stabilized.astype(np.float32) / 255 for each in first]) if first else None
-
-        def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
-            request = Request(Photo(keyframe.stabilized), self.options, levels=levels)
-            (output,) = self.colorizer.model_outputs([request])
-            if isinstance(output, PhotoError):
-                raise output
-            return keyframe, output
-
-        with (
-            ThreadPoolExecutor(self.workers, "keyframes") as pool,
-            closing(prefetch(pool, run, chain(first, keyframes), WAITING * self.workers)) as outputs,
-        ):
-            yield from outputs
 
 
 def _continued(before: ShotChroma, keyframe: Keyframe, own: np.ndarray) -> np.ndarray:
@@ -251,6 +147,7 @@ def make_consistent(
     *,
     rounds: int = ROUNDS,
     fixed: int = 0,
+    weights: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return the keyframes' chromas, each a mean of its own and its warped neighbors', again and again.
 
@@ -263,25 +160,38 @@ def make_consistent(
         flows: see `neighbor_flows`.
         rounds: how often.
         fixed: number of keyframes, from the first on, that stay as they are.
+        weights: (h, w) float32 of each, 0..1, how far its own chroma is to be believed; None for 1.
 
     Returns:
         (K, h, w, 2) float32.
     """
     found = [np.asarray(chroma, np.float32) for chroma in chromas]
+    shares = [np.ones(chroma.shape[:2], np.float32) for chroma in found]
+    if weights is not None:
+        shares = [np.maximum(weight, LEAST_BELIEF) for weight in weights]
     before = _mean_strength(found)
     for _ in range(rounds):
-        found = [own if here < fixed else _mean(found, here, exposures, flows) for here, own in enumerate(found)]
+        found = [
+            chroma if here < fixed else _mean(found, here, exposures, flows, shares)
+            for here, chroma in enumerate(found)
+        ]
     revival = np.float32(np.clip(before / max(_mean_strength(found), 1e-6), 1, MOST_REVIVAL))
     return np.stack([chroma * (1 if here < fixed else revival) for here, chroma in enumerate(found)])
 
 
-def _mean(chromas: Sequence[np.ndarray], here: int, exposures: Sequence[float], flows: NeighborFlows) -> np.ndarray:
-    own = chromas[here]
-    total, summed = np.ones(own.shape[:2], np.float32), own.copy()
+def _mean(
+    chromas: Sequence[np.ndarray],
+    here: int,
+    exposures: Sequence[float],
+    flows: NeighborFlows,
+    shares: Sequence[np.ndarray],
+) -> np.ndarray:
+    total = shares[here].copy()
+    summed = total[..., None] * chromas[here]
     for other in (here - 1, here + 1):
         if (here, other) in flows:
             flow, flow_confidence = flows[here, other]
-            weight = NEIGHBOR_WEIGHT * flow_confidence
+            weight = NEIGHBOR_WEIGHT * flow_confidence * warp(shares[other], flow)
             total += weight
             summed += weight[..., None] * warp(chromas[other], flow) * exposure_gain(exposures[here], exposures[other])
     return summed / total[..., None]
@@ -368,6 +278,10 @@ class ChromaCache:
 
     def __contains__(self, key: str) -> bool:
         return self.path(key).is_file()
+
+    def discard(self, key: str) -> None:
+        """Delete the file of a shot, if it is there."""
+        self.path(key).unlink(missing_ok=True)
 
     def write(self, key: str, chroma: ShotChroma) -> None:
         """Write a shot's chroma, whole or not at all.

@@ -16,6 +16,7 @@ from chromatune.errors import OptionsError, VideoError, printable, shown
 from chromatune.files import atomic_write, read_regular
 from chromatune.images import to_depth
 
+SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
 THUMBNAIL_PX = 72  # short side: grain is averaged away, things can still be told apart
 WINDOW_PX = 11  # in which structure is compared
 GRAIN_VARIANCE = 9.0  # of a thumbnail's levels: below it there is no structure to compare
