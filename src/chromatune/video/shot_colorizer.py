@@ -7,18 +7,18 @@ import io
 import json
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from chromatune.color import flow_between, flow_confidence, grid_size, measure_levels, resize, warp
+from chromatune.color import grid_size, measure_levels, resize, warp
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError, VideoError, printable
 from chromatune.files import atomic_write, open_regular, prefetch
@@ -29,17 +29,19 @@ from chromatune.results import ModelOutput, Request
 from chromatune.video.flow import (
     EXPOSURE_FRAMES,
     NeighborFlows,
+    Sized,
     exposure_change,
     exposure_gain,
     matched_flow,
     neighbor_flows,
-    resized_flow,
     smoothed_exposure,
+    stabilize,
 )
 from chromatune.video.hint_propagation import propagate_hints
 
 KEYFRAME_STEP = 14  # frames from one keyframe to the next, at most
 STABILIZING_FRAMES = 2  # on either side of a keyframe
+MEASURED_AHEAD = 8  # frames whose exposure is measured at the same time
 WAITING = 2  # keyframes for each worker that wait for the model
 LEVELS_KEYFRAMES = 8  # the first of a shot, whose tones give the levels of all
 
@@ -86,58 +88,45 @@ def keyframe_offsets(count: int, hinted: Iterable[int] = ()) -> list[int]:
 
 
 def find_keyframes(
-    grays: Iterable[np.ndarray], offsets: Sequence[int], grid: tuple[int, int], exposures: list[float]
-) -> Iterator[Keyframe]:
+    grays: Iterable[np.ndarray], offsets: Sequence[int], grid: tuple[int, int], exposures: list[float], pool: Executor
+) -> Generator[Keyframe]:
     """Yield the keyframes of a shot while its frames are read.
 
     Args:
-        grays: of the shot's frames, (H, W) uint8 at the model's size; about twenty are held at a time.
+        grays: of the shot's frames, (H, W) uint8 at the model's size; about thirty are held at a time.
         offsets: see `keyframe_offsets`.
         grid: height and width.
         exposures: gets a log exposure for each frame, the sum of `exposure_change` from 0 on.
+        pool: measures flow; its threads do nothing else, so that it never waits for the model.
     """
-    held: deque[tuple[np.ndarray, np.ndarray]] = deque()  # grays at the model's size, and at the grid
+    held: deque[Sized] = deque()
     first, waiting = 0, deque(offsets)
 
     def make() -> Keyframe:
         offset = waiting.popleft()
         near = range(max(first, offset - STABILIZING_FRAMES), min(first + len(held), offset + STABILIZING_FRAMES + 1))
         exposure = smoothed_exposure(exposures, offset)
-        stabilized = _stabilized(
-            [held[index - first] for index in near], near.index(offset), exposures[near.start : near.stop], exposure
-        )
+        frames = [held[index - first] for index in near]
+        stabilized = stabilize(frames, near.index(offset), exposures[near.start : near.stop], exposure, pool)
         return Keyframe(offset, stabilized, resize(stabilized, *grid), exposure)
 
-    for index, gray in enumerate(grays):
-        small = resize(gray, *grid)
-        change = exposure_change(held[-1][1], small) if held else 0.0
-        exposures.append(exposures[-1] + change if exposures else 0.0)
-        held.append((gray, small))
-        while waiting and index >= waiting[0] + EXPOSURE_FRAMES:
-            yield make()
-        while held and (not waiting or first < waiting[0] - STABILIZING_FRAMES) and len(held) > 1:
-            held.popleft()
-            first += 1
+    def measured(pair: tuple[Sized | None, Sized]) -> tuple[Sized, float]:
+        """A frame, and its change of exposure from the one before."""
+        before, frame = pair
+        return frame, 0.0 if before is None else exposure_change(before[1], frame[1])
+
+    sized = ((gray, resize(gray, *grid)) for gray in grays)
+    with closing(prefetch(pool, measured, pairwise(chain([None], sized)), MEASURED_AHEAD)) as frames:
+        for index, (frame, change) in enumerate(frames):
+            exposures.append(exposures[-1] + change if exposures else 0.0)
+            held.append(frame)
+            while waiting and index >= waiting[0] + EXPOSURE_FRAMES:
+                yield make()
+            while held and (not waiting or first < waiting[0] - STABILIZING_FRAMES) and len(held) > 1:
+                held.popleft()
+                first += 1
     while waiting and exposures:
         yield make()
-
-
-def _stabilized(
-    frames: Sequence[tuple[np.ndarray, np.ndarray]], own: int, exposures: Sequence[float], exposure: float
-) -> np.ndarray:
-    """The median of a frame and its neighbors, warped to it and brought to one exposure."""
-    gains = [float(np.exp(np.clip(exposure - each, -1, 1))) for each in exposures]
-    gray, small = frames[own]
-    full = gray.astype(np.float32) * (gains[own] / 255)
-    stack = [full]
-    for index, (other, other_small) in enumerate(frames):
-        if index == own:
-            continue
-        flow = flow_between(small, other_small)
-        weight = cv2.resize(flow_confidence(flow, flow_between(other_small, small)), gray.shape[::-1])
-        warped = warp(other.astype(np.float32) * (gains[index] / 255), resized_flow(flow, gray.shape))
-        stack.append(full + weight * (warped - full))
-    return np.rint(255 * np.clip(np.median(stack, axis=0), 0, 1)).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +172,7 @@ class ShotColorizer:
         offsets = keyframe_offsets(count, hints)
         keyframes: list[Keyframe] = []
         chromas: list[np.ndarray] = []
-        for keyframe, output in self._outputs(find_keyframes(grays, offsets, self.grid, exposures)):
+        for keyframe, output in self._outputs(grays, offsets, exposures):
             chroma = self.colorizer.chroma(output)
             if self.references:
                 chroma = self._hinted(keyframe.stabilized, chroma, self.references).with_hints(Hints())
@@ -216,13 +205,14 @@ class ShotColorizer:
     def _hinted(self, gray: np.ndarray, chroma: np.ndarray, references: tuple[Reference, ...] = ()) -> HintedChroma:
         return self.colorizer.hinted(Photo(gray), chroma, self.options, references)
 
-    def _outputs(self, keyframes: Iterator[Keyframe]) -> Iterator[tuple[Keyframe, ModelOutput]]:
+    def _outputs(
+        self, grays: Iterable[np.ndarray], offsets: Sequence[int], exposures: list[float]
+    ) -> Iterator[tuple[Keyframe, ModelOutput]]:
         """The keyframes and what the model gives for them, in their order; further ones are found meanwhile.
 
         All of them are shown to the model with the levels of the first ones: else colors would change with the view.
+        See `find_keyframes` for the arguments.
         """
-        first = list(islice(keyframes, LEVELS_KEYFRAMES))
-        levels = measure_levels([each.stabilized.astype(np.float32) / 255 for each in first]) if first else None
 
         def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
             request = Request(Photo(keyframe.stabilized), self.options, levels=levels)
@@ -232,10 +222,14 @@ class ShotColorizer:
             return keyframe, output
 
         with (
+            ThreadPoolExecutor(self.workers, "flow") as flow_pool,
             ThreadPoolExecutor(self.workers, "keyframes") as pool,
-            closing(prefetch(pool, run, chain(first, keyframes), WAITING * self.workers)) as outputs,
+            closing(find_keyframes(grays, offsets, self.grid, exposures, flow_pool)) as keyframes,
         ):
-            yield from outputs
+            first = list(islice(keyframes, LEVELS_KEYFRAMES))
+            levels = measure_levels([each.stabilized.astype(np.float32) / 255 for each in first]) if first else None
+            with closing(prefetch(pool, run, chain(first, keyframes), WAITING * self.workers)) as outputs:
+                yield from outputs
 
 
 def _continued(before: ShotChroma, keyframe: Keyframe, own: np.ndarray) -> np.ndarray:
@@ -333,21 +327,23 @@ class ShotChroma:
             own_exposure = float(self.keyframe_exposures[index])
             flow, flow_confidence = matched_flow(luma, exposure, self.lumas[index], own_exposure)
             warped = warp(self.chromas[index], flow) * exposure_gain(smoothed, own_exposure)
-            total += weight * flow_confidence
-            summed += (weight * flow_confidence)[..., None] * warped
+            weights = np.float32(weight) * flow_confidence
+            total += weights
+            summed += cv2.merge([weights, weights]) * warped
         return _filled(summed, total)
 
 
 def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weighted sums over their weights; where those are small, what lies around, smoothly and from ever farther off."""
-    found = summed / np.maximum(weight, LEAST_WEIGHT)[..., None]
+    divisor = np.maximum(weight, LEAST_WEIGHT)
+    found = summed / cv2.merge([divisor, divisor])
     share = np.clip(weight / FULL_WEIGHT, 0, 1)
     if share.min() == 1 or min(weight.shape) < 4:
         return found
     size = (-(-weight.shape[1] // 2), -(-weight.shape[0] // 2))
     small = cv2.resize(np.dstack([summed, weight]), size, interpolation=cv2.INTER_AREA)
     around = cv2.resize(_filled(small[..., :2], small[..., 2]), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return around + share[..., None] * (found - around)
+    return around + cv2.merge([share, share]) * (found - around)
 
 
 class ChromaCache:
@@ -377,7 +373,7 @@ class ChromaCache:
         """
         file = io.BytesIO()
         arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)  # half-precision chroma hardly compresses
         self.write_bytes(self.path(key), file.getvalue())
 
     def write_bytes(self, path: Path, data: bytes) -> None:
