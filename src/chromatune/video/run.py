@@ -24,8 +24,8 @@ from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import hash_if_quick, model_info, usual_workers, weights_hash
 from chromatune.results import provenance_of_pass
+from chromatune.video.held_frames import HeldFrames
 from chromatune.video.options import VideoOptions
-from chromatune.video.reading import HeldFrames
 from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
 from chromatune.video.shots import Shot, find_shots, shots_from, thumbnail
 from chromatune.video.video import Frame, Video
@@ -157,7 +157,7 @@ class VideoRun:
         self.colored_shots = 0
         self.warnings: tuple[str, ...] = ()
         self._start_stage = start_stage
-        self._frames = HeldFrames(video, options.preview_seconds)
+        self._frames = HeldFrames(video, options.preview_seconds, self.cache.folder)
         self._shot_colorizer: ShotColorizer | None = None
         self._photo = Photo(np.zeros((video.info.height_px, video.info.width_px), np.uint8))  # hints are in its pixels
 
@@ -203,7 +203,8 @@ class VideoRun:
         if self.options.colorize_options.variant > 1:
             raise OptionsError("a video has no variants; leave out --variant (variant=1)", "variant")
         if self._cached_shots() is None:
-            self._open_shot_colorizer()  # a model that cannot be loaded is reported before the video is read
+            shot_colorizer = self._open_shot_colorizer()  # where it cannot be loaded, the video need not be read
+            self._frames.keep_small(*shot_colorizer.size)
         self.find_shots()
         late = [index for index in hints if index >= self.frames]
         if late:
@@ -358,7 +359,7 @@ class VideoRun:
         shot_colorizer = self._open_shot_colorizer()
         last = max(index for index, segment in enumerate(self.segments) if segment.cache_key not in self.cache)
         advance = self._start_stage(f"colorizing, {count_of(len(self.shots), 'shot')}", self.segments[last].shot.stop)
-        frames, info, size = iter(self._frames), self.video.info, shot_colorizer.size
+        frames, info, size = self._frames.small(), self.video.info, shot_colorizer.size
 
         def grays(count: int) -> Iterator[np.ndarray]:
             for frame in self._exactly(frames, count):
