@@ -209,6 +209,29 @@ def test_sixteen_bits_take_the_same_chroma():
     assert np.abs(wide - color.upsample_chroma(chroma, gray)).max() < 0.01  # the 8-bit guide is rounded
 
 
+@DTYPES
+def test_a_picture_of_the_filters_own_size_is_not_resampled(dtype, monkeypatch):
+    gray, chroma = _random_gray((60, 80), dtype), _smooth_chroma((32, 44), amplitude=0.2)
+    straight = color.upsample_chroma(chroma, gray)
+    model = recomposition._local_linear_model(chroma, gray)
+    model[[0, 2]] /= WHITE[dtype]
+    rows = recomposition._model_rows(model, 0, 60, 60, 80)
+    resampled = [rows[:, 2 * channel] * gray + rows[:, 2 * channel + 1] for channel in (0, 1)]
+    assert np.array_equal(straight, np.stack(resampled, axis=-1))
+    monkeypatch.setattr(recomposition, "_model_rows", None)
+    assert np.array_equal(color.upsample_chroma(chroma, gray), straight)
+
+
+def test_no_blur_is_measured_beyond_the_chromas_own():
+    guide = color.luma(_photo("coffee"))[:96, :96]
+    for sigma in (0.5, 1.0, 2.0, 4.0):
+        chroma = cv2.GaussianBlur(np.dstack([guide, 1 - guide]), (0, 0), sigma)
+        shares = [recomposition._fine_share(cv2.GaussianBlur(guide, (0, 0), each)) for each in recomposition.BLURS_PX]
+        wanted, falling = recomposition._fine_share(chroma), np.minimum.accumulate(shares)
+        of_all = np.exp(np.interp(-np.log(wanted), -np.log(falling), np.log(recomposition.BLURS_PX)))
+        assert recomposition._blur_of(chroma, guide) == of_all
+
+
 def test_an_error_in_a_strip_is_raised(monkeypatch):
     def out_of_memory(*_):
         raise MemoryError("no room for a strip")

@@ -12,7 +12,7 @@ import pytest
 
 from chromatune.errors import OptionsError, VideoError
 from chromatune.video import open_video
-from chromatune.video.reading import HeldFrames
+from chromatune.video.held_frames import HeldFrames
 from chromatune.video.writing import choose_codec, open_writer
 
 GREEN = np.full((6, 8, 2), -0.08, np.float32)
@@ -232,7 +232,7 @@ def test_frames_that_fit_into_memory_are_decoded_once(video: Path, monkeypatch: 
     frames = HeldFrames(opened)
     once, again = ([frame.luma for frame in frames] for _ in range(2))
     assert readings == 1 and len(once) == 20 and all(one is other for one, other in zip(once, again, strict=True))
-    monkeypatch.setattr("chromatune.video.reading.MOST_HELD_BYTES", 3 * once[0].nbytes)
+    monkeypatch.setattr("chromatune.video.held_frames.MOST_HELD_BYTES", 3 * once[0].nbytes)
     frames = HeldFrames(opened)
     assert [len(list(frames)) for _ in range(2)] == [20, 20] and readings == 3
     assert len(list(HeldFrames(opened, seconds=0.1))) == 3  # and no more than fit are held

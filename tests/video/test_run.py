@@ -96,9 +96,36 @@ def test_interrupted_and_gone_on_with_ends_the_same(
         color(video, out=tmp_path / "twice.mkv", codec="ffv1")
     assert [path.name for path in tmp_path.iterdir()] == ["twice.mkv.chroma"]
     # What did not fit into memory is read again, to the same end
-    monkeypatch.setattr("chromatune.video.reading.MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr("chromatune.video.held_frames.MOST_HELD_BYTES", 1000)
     assert color(video, out=tmp_path / "twice.mkv", codec="ffv1").colored_shots == 1
     assert are_equal(rgb_of(plain.out), rgb_of(tmp_path / "twice.mkv"))
+
+
+@pytest.mark.parametrize(
+    ("room", "expected", "readings"),
+    [(10**6, 20, 2), (20_000, 20, 3), (20_000, None, 3)],
+    ids=["kept", "no room", "no room for all"],
+)
+def test_a_long_video_is_decoded_twice_where_small_frames_fit_on_the_disk(
+    plain: VideoResult, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room, expected, readings
+) -> None:
+    opened, counted = open_video(video), list[None]()
+    monkeypatch.setattr(opened, "info", replace(opened.info, expected_frames=expected))
+    read = type(opened).read
+
+    def counting(self, **colors):
+        counted.append(None)
+        return read(self, **colors)
+
+    monkeypatch.setattr(type(opened), "read", counting)
+    monkeypatch.setattr("chromatune.video.held_frames.MOST_HELD_BYTES", 30_000)
+    monkeypatch.setattr("chromatune.video.held_frames.MOST_SMALL_BYTES", room)
+    options = VideoOptions(tmp_path / "long.mkv", colorize_options=BLUE, codec="ffv1")
+    result = colorize_video(opened, options)
+    assert len(counted) == readings
+    assert {path.suffix for path in (tmp_path / "long.mkv.chroma").iterdir()} == {".npz", ".txt"}
+    monkeypatch.undo()
+    assert are_equal(rgb_of(plain.out), rgb_of(result.out))
 
 
 def damaged_caches() -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
 
 from chromatune.color import flow_between, flow_confidence, warp
-from chromatune.video.flow import exposure_change, neighbor_flows
-from chromatune.video.shot_colorizer import ShotChroma, find_keyframes, keyframe_offsets, make_consistent
+from chromatune.video.flow import exposure_change, median, neighbor_flows
+from chromatune.video.keyframes import find_keyframes, keyframe_offsets
+from chromatune.video.shot_colorizer import ShotChroma, make_consistent
 
 
 def colored(luma: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -20,7 +23,8 @@ def colored(luma: np.ndarray, seed: int = 0) -> np.ndarray:
 def shot_of(frames: list[np.ndarray], noise: bool = False) -> ShotChroma:
     exposures: list[float] = []
     height, width = frames[0].shape
-    keyframes = list(find_keyframes(frames, keyframe_offsets(len(frames)), (height, width), exposures))
+    with ThreadPoolExecutor(2) as pool:
+        keyframes = list(find_keyframes(frames, keyframe_offsets(len(frames)), (height, width), exposures, pool))
     lumas, keyframe_exposures = [each.luma for each in keyframes], [each.exposure for each in keyframes]
     chromas = [colored(luma, index if noise else 0) for index, luma in enumerate(lumas)]
     found = make_consistent(chromas, keyframe_exposures, neighbor_flows(lumas, keyframe_exposures))
@@ -39,12 +43,19 @@ def test_a_keyframe_is_stabilized(studio) -> None:
     frames = studio.aged(clean, 0, grain=12, flicker=0)
     frames[4] = frames[4].copy()
     frames[4][30:36, 40:46] = 255  # a speck of dust
-    (keyframe,) = find_keyframes(frames, [4], frames[0].shape, [])
+    with ThreadPoolExecutor(2) as pool:
+        (keyframe,) = find_keyframes(frames, [4], frames[0].shape, [], pool)
     inside = np.s_[8:-8, 8:-8]
     own = np.abs(frames[4][inside] - clean[4][inside]).mean()
     stabilized = np.abs(keyframe.stabilized[inside].astype(float) - clean[4][inside]).mean()
     assert stabilized < 0.7 * own
     assert np.abs(keyframe.stabilized[31:35, 41:45].astype(float) - clean[4][31:35, 41:45]).mean() < 25
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_the_median_of_a_few_pictures_is_that_of_numpy(count: int) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 9, (6, 7)).astype(np.float32) for seed in range(count)]
+    np.testing.assert_array_equal(median(pictures), np.median(pictures, axis=0))
 
 
 def test_exposure_is_told_from_motion(studio) -> None:

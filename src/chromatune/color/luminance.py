@@ -180,8 +180,11 @@ def fit_gamut(chroma: np.ndarray, luma: np.ndarray) -> np.ndarray:
     green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
-    factor = np.minimum((1 - luma) / np.maximum(highest, _TINY), luma / np.maximum(-lowest, _TINY))
-    return (chroma * np.clip(factor, 0, 1)[..., None]).astype(chroma.dtype)
+    factor = np.clip(np.minimum((1 - luma) / np.maximum(highest, _TINY), luma / np.maximum(-lowest, _TINY)), 0, 1)
+    found = np.empty_like(chroma)
+    for channel in (0, 1):  # several times as fast as both at once
+        found[..., channel] = chroma[..., channel] * factor
+    return found
 
 
 def relative_chroma(rgb: np.ndarray) -> np.ndarray:

@@ -62,6 +62,8 @@ def upsample_chroma(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
     height_px, width_px = gray.shape
     model = _local_linear_model(chroma, gray)
     model[[0, 2]] /= WHITE_LEVEL[gray.dtype]  # slope per gray level, offset in 0..1
+    if model.shape[1:] == gray.shape:  # nothing lies between two of its pixels
+        return cv2.merge([model[0] * gray + model[1], model[2] * gray + model[3]])
     full = np.empty((height_px, width_px, 2), np.float32)
 
     def fill(start: int, stop: int) -> None:
@@ -199,8 +201,12 @@ def _local_linear_model(chroma: np.ndarray, gray: np.ndarray) -> np.ndarray:
         np.clip(_box(covariance, window), -SLOPE_LIMIT, SLOPE_LIMIT, out=slope)  # eq. 5, averaged as in eq. 8
         np.subtract(plane, np.multiply(slope, soft, out=offset), out=offset)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(fit, (0, 1)))
+    if mid_height * mid_width <= STRIP_PX:
+        fit(0)
+        fit(1)
+    else:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fit, (0, 1)))
     return model
 
 
@@ -211,9 +217,13 @@ def _blur_of(chroma: np.ndarray, guide: np.ndarray) -> float:
     chroma's is the chroma's resolution.
     """
     wanted = _fine_share(chroma)
-    shares = [_fine_share(cv2.GaussianBlur(guide, (0, 0), sigma)) for sigma in BLURS_PX]
+    shares = list[float]()
+    for sigma in BLURS_PX:
+        shares.append(_fine_share(cv2.GaussianBlur(guide, (0, 0), sigma)))
+        if shares[-1] < wanted:  # it lies between the last two
+            break
     falling = np.minimum.accumulate(shares)
-    return float(np.exp(np.interp(-np.log(wanted), -np.log(falling), np.log(BLURS_PX))))
+    return float(np.exp(np.interp(-np.log(wanted), -np.log(falling), np.log(BLURS_PX[: len(shares)]))))
 
 
 def _fine_share(image: np.ndarray) -> float:

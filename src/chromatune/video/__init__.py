@@ -3,6 +3,7 @@
 video.py             what a video and a frame are
 opening.py           what FFmpeg may open, and how much of it; which stream is the film; one time for joined parts
 reading.py           a video's file, or a folder of numbered frames ⇒ frames
+held_frames.py       frames for one pass after another, decoded as seldom as memory and disk allow
 shots.py             where a video is cut
 flow.py              flow between keyframes, and exposure without flicker
 hint_propagation.py  hints on a frame ⇒ all keyframes of its shot

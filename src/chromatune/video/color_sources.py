@@ -52,6 +52,10 @@ class KeyframeColors(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width, in pixels, of the keyframes that it takes."""
 
+    @property
+    def workers(self) -> int:
+        """How many keyframes it works on at the same time."""
+
     def of_shot(
         self, keyframes: Iterator[Keyframe], start: int, references: Sequence[Reference] = ()
     ) -> Iterator[tuple[Keyframe, KeyframeChroma]]:
@@ -158,7 +162,7 @@ class FinishedColors:
 
     @property
     def size(self) -> tuple[int, int]:
-        return _finished_size(self.photo.height_px, self.photo.width_px) if self.model is None else self.model.size
+        return keyframe_size(self.photo, self.model)
 
     def of_shot(
         self, keyframes: Iterator[Keyframe], start: int, references: Sequence[Reference] = ()
@@ -232,6 +236,11 @@ class FramesInOrder:
                 self._first = self._next + 1
             self._next += 1
         return list(islice(self._held, last - first + 1))
+
+
+def keyframe_size(photo: Photo, model: ModelColors | None) -> tuple[int, int]:
+    """Return height and width of keyframes: those of the model's pass, or of the comparison with a finished film."""
+    return _finished_size(photo.height_px, photo.width_px) if model is None else model.size
 
 
 def _finished_size(height_px: int, width_px: int) -> tuple[int, int]:

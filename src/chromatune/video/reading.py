@@ -43,7 +43,6 @@ LEAST_SHARE = 0.98  # of the frames that a file promises, under which it is said
 NUMBER = re.compile(r"\d+")  # in a name
 LONGEST_GAP_FRAMES = 250  # between numbers, that is kept; a longer one is that between reels
 SCAN_SUFFIXES = (".dpx", ".cin", ".exr")  # of film scanners and compositors: logarithmic or linear light
-MOST_HELD_BYTES = 200_000_000  # of decoded frames: some 25 s at 640 × 480
 
 
 def open_video(path: str | Path, *, rate: Fraction | None = None, limits: VideoLimits = NO_LIMITS) -> Video:
@@ -405,50 +404,3 @@ def by_number(paths: Iterable[Path], folder: str, error: type[ChromaTuneError]) 
             raise error(f"{folder}: {found[number].name} and {path.name} have one number; keep one of them")
         found[number] = path
     return found
-
-
-class HeldFrames:
-    """The frames of a video for one pass after another, decoded once where they fit into `MOST_HELD_BYTES`."""
-
-    def __init__(self, video: Video, seconds: float | None = None) -> None:
-        """Read nothing yet.
-
-        Args:
-            video: whose frames.
-            seconds: length to read from the start; None for all.
-        """
-        self._video, self._seconds = video, seconds
-        self._held: list[Frame] | None = None
-        self._fits = True
-
-    def __iter__(self) -> Iterator[Frame]:
-        if self._held is not None:
-            yield from self._held
-            return
-        held: list[Frame] = []
-        size = 0
-        for frame in self._decoded():
-            size += frame.luma.nbytes
-            if frame.photo is not None:  # its gray is the luma
-                size += sum(extra.nbytes for extra in (frame.photo.rgb, frame.photo.alpha) if extra is not None)
-            if size > MOST_HELD_BYTES:
-                self._fits = False
-                held.clear()
-            if self._fits:
-                held.append(frame)
-            yield frame
-        if self._fits:
-            self._held = held
-
-    def _decoded(self) -> Iterator[Frame]:
-        frames = self._video.read()
-        if self._seconds is None:
-            yield from frames
-            return
-        start: float | None = None
-        for frame in frames:
-            if start is None:
-                start = frame.seconds
-            elif frame.seconds - start >= self._seconds:
-                return
-            yield frame

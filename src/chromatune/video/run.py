@@ -24,10 +24,10 @@ from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import ModelInfo, hash_if_quick, model_info, usual_workers, weights_hash
 from chromatune.results import provenance_of, provenance_of_pass
-from chromatune.video.color_sources import FinishedColors, KeyframeColors, ModelColors
+from chromatune.video.color_sources import FinishedColors, KeyframeColors, ModelColors, keyframe_size
 from chromatune.video.frame_matching import match_films, not_this_video
+from chromatune.video.held_frames import HeldFrames
 from chromatune.video.options import VideoOptions
-from chromatune.video.reading import HeldFrames
 from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
 from chromatune.video.shots import SHOTS_SIZE, Shot, find_shots, shots_from, thumbnail
 from chromatune.video.stills import ShotStills, Still, stills_by_index, stills_of
@@ -161,7 +161,7 @@ class VideoRun:
         self.colored_shots = 0
         self.warnings: tuple[str, ...] = ()
         self._start_stage = start_stage
-        self._frames = HeldFrames(video, options.preview_seconds)
+        self._frames = HeldFrames(video, options.preview_seconds, self.cache.folder)
         self._colors: ModelColors | None = None
         self._stills: dict[int, Still] = {}
         self._photo = Photo(np.zeros((video.info.height_px, video.info.width_px), np.uint8))  # hints are in its pixels
@@ -203,8 +203,10 @@ class VideoRun:
         """Take those shots through the model whose chroma is not in the cache; nothing is written to `options.out`."""
         hints = self._hints_by_index()
         self._check_options()
-        if self._cached_shots() is None and self.options.model is not None:
-            self._model_colors()  # a model that cannot be loaded is reported before the video is read
+        if self._cached_shots() is None:
+            if self.options.model is not None:
+                self._model_colors()  # where it cannot be loaded, the video need not be read
+            self._frames.keep_small(*keyframe_size(self._photo, self._colors))
         self.find_shots()
         self._stills = stills_by_index(self.options.stills, self.video, self._frames)
         for what, indices in (("hint", hints), ("still", self._stills)):
@@ -413,7 +415,7 @@ class VideoRun:
         shot_colorizer = ShotColorizer(colors, self._photo, acting.hint_reach, acting.hint_strength)
         last = self.segments.index(missing[-1])
         advance = self._start_stage(f"colorizing, {count_of(len(self.shots), 'shot')}", self.segments[last].shot.stop)
-        frames, info, size = iter(self._frames), self.video.info, colors.size
+        frames, info, size = self._frames.small(), self.video.info, colors.size
         wrong: list[str] = []
 
         def grays(count: int) -> Iterator[np.ndarray]:

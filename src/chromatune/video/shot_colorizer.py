@@ -7,6 +7,8 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,13 +101,17 @@ class ShotColorizer:
         chromas: list[np.ndarray] = []
         weights: list[np.ndarray] = []
         corrected = bool(hints or stills)
-        found = find_keyframes(grays, offsets, self.grid, exposures)
-        for keyframe, given in self.colors.of_shot(found, start, stills.references):
-            chromas.append(resize(given.chroma, *self.grid))
-            weights.append(np.ones(self.grid, np.float32) if given.weight is None else resize(given.weight, *self.grid))
-            # Only hints and stills look at the stabilized picture again
-            small = Keyframe(keyframe.offset, keyframe.luma, keyframe.luma, keyframe.exposure)
-            keyframes.append(keyframe if corrected else small)
+        with (
+            ThreadPoolExecutor(self.colors.workers, "flow") as pool,
+            closing(find_keyframes(grays, offsets, self.grid, exposures, pool)) as found,
+        ):
+            for keyframe, given in self.colors.of_shot(found, start, stills.references):
+                weight = np.ones(self.grid, np.float32) if given.weight is None else resize(given.weight, *self.grid)
+                chromas.append(resize(given.chroma, *self.grid))
+                weights.append(weight)
+                # Only hints and stills look at the stabilized picture again
+                small = Keyframe(keyframe.offset, keyframe.luma, keyframe.luma, keyframe.exposure)
+                keyframes.append(keyframe if corrected else small)
         lumas, keyframe_exposures = [each.luma for each in keyframes], [each.exposure for each in keyframes]
         flows = neighbor_flows(lumas, keyframe_exposures)
         if before is not None:
@@ -243,21 +249,23 @@ class ShotChroma:
             own_exposure = float(self.keyframe_exposures[index])
             flow, flow_confidence = matched_flow(luma, exposure, self.lumas[index], own_exposure)
             warped = warp(self.chromas[index], flow) * exposure_gain(smoothed, own_exposure)
-            total += weight * flow_confidence
-            summed += (weight * flow_confidence)[..., None] * warped
+            weights = np.float32(weight) * flow_confidence
+            total += weights
+            summed += cv2.merge([weights, weights]) * warped
         return _filled(summed, total)
 
 
 def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weighted sums over their weights; where those are small, what lies around, smoothly and from ever farther off."""
-    found = summed / np.maximum(weight, LEAST_WEIGHT)[..., None]
+    divisor = np.maximum(weight, LEAST_WEIGHT)
+    found = summed / cv2.merge([divisor, divisor])
     share = np.clip(weight / FULL_WEIGHT, 0, 1)
     if share.min() == 1 or min(weight.shape) < 4:
         return found
     size = (-(-weight.shape[1] // 2), -(-weight.shape[0] // 2))
     small = cv2.resize(np.dstack([summed, weight]), size, interpolation=cv2.INTER_AREA)
     around = cv2.resize(_filled(small[..., :2], small[..., 2]), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return around + share[..., None] * (found - around)
+    return around + cv2.merge([share, share]) * (found - around)
 
 
 class ChromaCache:
@@ -291,7 +299,7 @@ class ChromaCache:
         """
         file = io.BytesIO()
         arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)  # half-precision chroma hardly compresses
         self.write_bytes(self.path(key), file.getvalue())
 
     def write_bytes(self, path: Path, data: bytes) -> None:

@@ -387,6 +387,8 @@ def _video_stream(container: OutputContainer, codec: Codec, info: VideoInfo, dep
     if info.aspect is not None:
         stream.codec_context.sample_aspect_ratio = info.aspect
     context = stream.codec_context
+    if codec.encoder == "libx264":
+        context.thread_type = "FRAME"  # threads that share a frame wait for each other, and for the next one
     context.color_range = FULL_RANGE if info.full_range else LIMITED_RANGE
     context.colorspace = REC601
     context.color_primaries = BT709 if info.primaries == UNKNOWN else info.primaries
