@@ -136,7 +136,7 @@ def read_video(path: Path) -> None:
 
 def read_cache(path: Path) -> None:
     """Read the chroma of a shot of twelve frames, and what it gives to each."""
-    from chromatune.video.shot_colorizer import ChromaCache
+    from chromatune.video.chroma_cache import ChromaCache
 
     chroma = ChromaCache(path.parent).read(path.stem.removeprefix("shot-"), 12)
     for offset in range(12):

@@ -167,7 +167,7 @@ def test_a_cache_that_is_damaged_is_reported(plain_cache: Path, video: Path, tmp
 
 
 def test_a_cache_of_gigabytes_of_nothing_is_not_unpacked(plain_cache: Path, video: Path, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("chromatune.video.shot_colorizer.MAX_CACHED_BYTES", 10_000)
+    monkeypatch.setattr("chromatune.video.chroma_cache.MAX_CACHED_BYTES", 10_000)
     monkeypatch.setattr("numpy.load", None)
     with pytest.raises(VideoError, match="is damaged; delete it, and run again"):
         color(video, out=tmp_path / "a.mp4", cache=plain_cache)

@@ -11,7 +11,8 @@ keyframes.py         a shot ⇒ its keyframes, without grain, dirt and flicker
 color_sources.py     what colors keyframes: a model, or a finished film
 frame_matching.py    which frame of a finished film shows what a frame shows
 stills.py            finished frames ⇒ colors of keyframes in their shots, and in others of the same scene
-shot_colorizer.py    a shot's keyframes ⇒ their colors, made consistent ⇒ chroma of all its frames, cached
+shot_colorizer.py    a shot's keyframes ⇒ their colors, made consistent ⇒ chroma of all its frames
+chroma_cache.py      the folder that keeps shots and their chroma
 yuv.py               luma and chroma ⇒ planes of a frame
 tracks.py            what comes along with the frames, and how it goes into a container: copied, converted, or named
 track_writing.py     the same into the new file, in time with its frames

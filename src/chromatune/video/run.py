@@ -11,24 +11,25 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import chromatune
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
-from chromatune.files import open_regular, prefetch, read_regular
+from chromatune.files import prefetch
 from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import ModelInfo, hash_if_quick, model_info, usual_workers, weights_hash
 from chromatune.results import provenance_of, provenance_of_pass
+from chromatune.video.chroma_cache import ChromaCache, KnownShots, fingerprint
 from chromatune.video.color_sources import FinishedColors, KeyframeColors, ModelColors, keyframe_size
 from chromatune.video.frame_matching import match_films, not_this_video
 from chromatune.video.held_frames import HeldFrames
 from chromatune.video.options import VideoOptions
-from chromatune.video.shot_colorizer import ChromaCache, ShotChroma, ShotColorizer
+from chromatune.video.shot_colorizer import ShotChroma, ShotColorizer
 from chromatune.video.shots import SHOTS_SIZE, Shot, find_shots, shots_from, thumbnail
 from chromatune.video.stills import ShotStills, Still, stills_by_index, stills_of
 from chromatune.video.video import Frame, Video
@@ -36,12 +37,7 @@ from chromatune.video.writing import FrameWriter, open_writer
 from chromatune.video.yuv import small_gray
 
 CACHE_SUFFIX = ".chroma"
-SHOTS_FILE = "shots-{}.txt"
 MOST_SEGMENT_FRAMES = 3000  # longer shots are colored in segments: memory stays bounded
-MAX_SHOTS_BYTES = 16 << 20  # a million shots
-MOST_KNOWN_FRAMES = 100_000_000  # that such a file may speak of: weeks
-SAMPLE_BYTES = 1 << 20  # at either end of a video's file
-KnownShots: TypeAlias = tuple[list[int], int]  # first frames of shots, and the number of frames
 
 
 @dataclass(frozen=True)
@@ -302,24 +298,13 @@ class VideoRun:
             found[index] = hints
         return found
 
-    def _shots_path(self) -> Path:
+    @cached_property
+    def _shots_key(self) -> str:
         facts = {"video": self._fingerprint, "preview": self.options.preview_seconds, "version": chromatune.__version__}
-        return self.cache.folder / SHOTS_FILE.format(self.cache.key(facts))
+        return self.cache.key(facts)
 
     def _cached_shots(self) -> KnownShots | None:
-        """Shots of an earlier run; None where there are none, or their file is damaged."""
-        try:
-            *lines, checksum = read_regular(self._shots_path(), MAX_SHOTS_BYTES).decode("ascii").splitlines()
-            *starts, end = (int(line.removeprefix("end ")) for line in lines)
-        except (OSError, ValueError):
-            return None
-        is_sound = (
-            checksum == _checksum(lines)
-            and starts[:1] == [0]
-            and starts == sorted({*starts})
-            and starts[-1] < end <= MOST_KNOWN_FRAMES
-        )
-        return (starts, end) if is_sound else None
+        return self.cache.read_shots(self._shots_key)
 
     def _detect_shots(self) -> KnownShots:
         """Find the shots by a reading of the whole video, and cache them."""
@@ -334,8 +319,7 @@ class VideoRun:
 
         shots = find_shots(thumbnails())
         starts, count = [shot.start for shot in shots], shots[-1].stop
-        lines = [*map(str, starts), f"end {count}"]
-        self.cache.write_bytes(self._shots_path(), "".join(f"{line}\n" for line in [*lines, _checksum(lines)]).encode())
+        self.cache.write_shots(self._shots_key, starts, count)
         return starts, count
 
     @property
@@ -484,32 +468,3 @@ class VideoRun:
         if not stills.others or self._colors is None:
             return stills
         return stills.with_references(self._colors.colorizer)
-
-
-def _checksum(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def fingerprint(path: Path) -> str:
-    """Return a hash of a file's size, time and ends, or of the names, sizes and times of a folder's files.
-
-    Raises:
-        VideoError: it cannot be read.
-    """
-    found = hashlib.sha256()
-    try:
-        if path.is_dir():
-            for file in sorted(each for each in path.iterdir() if not each.is_dir()):  # the result may be one in it
-                status = file.stat()
-                found.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        else:
-            status = path.stat()
-            size = status.st_size
-            found.update(f"{size}\0{status.st_mtime_ns}".encode())
-            with open_regular(path) as opened:
-                found.update(opened.read(SAMPLE_BYTES))
-                opened.seek(max(0, size - SAMPLE_BYTES))
-                found.update(opened.read())
-    except OSError as error:
-        raise VideoError(f"{printable(str(path))}: cannot be read ({error.strerror}); check the path") from None
-    return found.hexdigest()

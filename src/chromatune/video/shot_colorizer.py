@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from chromatune.color import grid_size, resize, warp
-from chromatune.errors import VideoError, printable
-from chromatune.files import atomic_write, open_regular
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.video.color_sources import KeyframeColors
@@ -40,16 +32,6 @@ MOST_REVIVAL = 1.3  # of the mean strength that is lost by that
 
 LEAST_WEIGHT = 1e-9
 FULL_WEIGHT = 0.3  # of confident flow, from which on nothing is filled in from around
-
-NAME_LENGTH = 20
-MAX_CACHED_BYTES = 1 << 29  # of the arrays of a shot, or of a segment of one
-CACHED_ARRAYS = {
-    "offsets": np.dtype(np.int64),
-    "lumas": np.dtype(np.uint8),
-    "chromas": np.dtype(np.float16),
-    "keyframe_exposures": np.dtype(np.float64),
-    "exposures": np.dtype(np.float64),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,94 +248,3 @@ def _filled(summed: np.ndarray, weight: np.ndarray) -> np.ndarray:
     small = cv2.resize(np.dstack([summed, weight]), size, interpolation=cv2.INTER_AREA)
     around = cv2.resize(_filled(small[..., :2], small[..., 2]), weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return around + cv2.merge([share, share]) * (found - around)
-
-
-class ChromaCache:
-    """A folder with the chroma of shots, each file named by a hash of its inputs: interrupted runs resume."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder  # made when something is written
-
-    @staticmethod
-    def key(facts: Mapping[str, Any]) -> str:
-        """Return a name of its own for each collection of facts: 20 hexadecimal digits."""
-        text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
-
-    def path(self, key: str) -> Path:
-        """Return the file of a shot."""
-        return self.folder / f"shot-{key}.npz"
-
-    def __contains__(self, key: str) -> bool:
-        return self.path(key).is_file()
-
-    def discard(self, key: str) -> None:
-        """Delete the file of a shot, if it is there."""
-        self.path(key).unlink(missing_ok=True)
-
-    def write(self, key: str, chroma: ShotChroma) -> None:
-        """Write a shot's chroma, whole or not at all.
-
-        Raises:
-            VideoError: it cannot be written.
-        """
-        file = io.BytesIO()
-        arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
-        np.savez(file, **arrays)  # half-precision chroma hardly compresses
-        self.write_bytes(self.path(key), file.getvalue())
-
-    def write_bytes(self, path: Path, data: bytes) -> None:
-        """Write a file of the cache.
-
-        Raises:
-            VideoError: it cannot be written.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, data)
-        except OSError as error:
-            name = printable(str(path))
-            raise VideoError(f"{name}: cannot be written ({error.strerror}); make room, or give --cache DIR") from error
-
-    def read(self, key: str, count: int) -> ShotChroma:
-        """Return the chroma of a shot of `count` frames.
-
-        Raises:
-            VideoError: its file is damaged, or holds something else.
-        """
-        path = self.path(key)
-        try:
-            with open_regular(path) as file, zipfile.ZipFile(file) as members:
-                if sum(each.file_size for each in members.infolist()) > MAX_CACHED_BYTES:
-                    raise ValueError("more than a shot can have")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    found = {name: arrays[name] for name in CACHED_ARRAYS}
-            _check_cached(found, count)
-            return ShotChroma(**found | {"chromas": found["chromas"].astype(np.float32)})
-        except Exception as error:  # zipfile, zlib and numpy raise some fifteen types
-            raise VideoError(f"{printable(str(path))} is damaged; delete it, and run again") from error
-
-
-def _check_cached(arrays: Mapping[str, np.ndarray], count: int) -> None:
-    """Check types, shapes and ranges of the arrays of a shot of `count` frames.
-
-    Raises:
-        ValueError: they are no shot's.
-    """
-    offsets, lumas, chromas = arrays["offsets"], arrays["lumas"], arrays["chromas"]
-    dtypes = {name: array.dtype for name, array in arrays.items()}
-    is_sound = (
-        dtypes == CACHED_ARRAYS
-        and offsets.ndim == 1
-        and 0 < len(offsets) <= count
-        and bool((np.diff(offsets, prepend=-1, append=count) > 0).all())
-        and lumas.ndim == 3
-        and min(lumas.shape) > 0
-        and chromas.shape == (*lumas.shape, 2)
-        and arrays["keyframe_exposures"].shape == offsets.shape == lumas.shape[:1]
-        and arrays["exposures"].shape == (count,)
-        and all(bool(np.isfinite(arrays[name]).all()) for name in ("chromas", "keyframe_exposures", "exposures"))
-    )
-    if not is_sound:
-        raise ValueError("not the arrays of a shot")
