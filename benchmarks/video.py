@@ -3,6 +3,7 @@
 python benchmarks/video.py videos OUT    10 s at 640 × 480: views that move over photos, with grain, flicker and cuts
 python benchmarks/video.py cuts [N]      N videos of eight shots with flashes, jumps of exposure and fades as well
 python benchmarks/video.py hints         a hint on the first frame of a pan of 3 s
+python benchmarks/video.py finished OUT  what `videos` wrote, colored by a jittered film, and by five stills
 python benchmarks/video.py speed OUT     `chromatune video` and `chromatune colorize` in turns, on what `videos` wrote
 
 What `videos` wrote is measured by `chromatune evaluate OUT/truth-1.mkv --model mini`.
@@ -22,13 +23,13 @@ import cv2
 import numpy as np
 from skimage import data
 
-from chromatune.color import LUMA_WEIGHTS, fit_gamut, luma, recompose, relative_chroma
+from chromatune.color import LUMA_WEIGHTS, chroma_of, fit_gamut, luma, recompose, relative_chroma
 from chromatune.colorizer import Colorizer
 from chromatune.evaluation import delta_e_2000, lab_of
 from chromatune.hints import Hints
 from chromatune.images import Photo
 from chromatune.options import ColorizeOptions
-from chromatune.video import ModelColors, ShotColorizer, find_shots, thumbnail
+from chromatune.video import ModelColors, ShotColorizer, find_shots, open_video, thumbnail
 
 Frames = list[np.ndarray]
 
@@ -182,6 +183,49 @@ def distance(patch: np.ndarray, rgb: np.ndarray) -> float:
     return float(delta_e_2000(one, other).mean())
 
 
+def color_from_finished(out: Path) -> None:
+    """Colors of a film by `mini` frame by frame with jitter, re-timed; and of one still a shot, retoned and smaller.
+
+    Writes OUT/jittered-N.mp4, which `chromatune evaluate OUT/truth-N.mkv --results jittered=OUT/jittered-N.mp4`
+    measures, and prints CIEDE2000 to the truth for `mini` and for the stills.
+    """
+    colorizer = Colorizer.load("mini")
+    for seed in (1, 2):
+        truth = [frame.rgb for frame in open_video(out / f"truth-{seed}.mkv").read(colors=True)]
+        frames = [frame for frame in truth if frame is not None]
+        rng = np.random.default_rng(seed)
+        jittered = [jitter(colorizer.colorize(Photo(luma(frame))).rgb, rng) for frame in frames]
+        kept = [index for index in range(RATE // 2, len(frames)) if rng.random() > 0.04]
+        order = sorted([*kept, *rng.choice(kept, 8)])
+        h264 = {"crf": "18", "preset": "veryfast"}
+        write(out / f"jittered-{seed}.mp4", [jittered[index] for index in order], "libx264", "yuv420p", h264)
+        length = len(frames) // 5
+        stills = out / f"stills-{seed}"
+        stills.mkdir(exist_ok=True)
+        for middle in range(length // 2, len(frames), length):
+            retoned = 255 * (0.05 + 0.9 * (frames[middle] / 255) ** 0.85)
+            small = cv2.resize(np.rint(retoned).astype(np.uint8), None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(stills / f"{middle:04d}.jpg"), small[..., ::-1])
+        video = str(out / f"gray-{seed}.mp4")
+        rows = {"mini": [], "stills": ["--stills", str(stills)]}
+        for name, words in rows.items():
+            result = out / f"{name}-{seed}.mkv"
+            command = ["video", video, str(result), "--codec", "ffv1", "-q", "--overwrite", *words]
+            subprocess.run([sys.executable, "-m", "chromatune", *command], check=True)
+            found = [frame.rgb for frame in open_video(result).read(colors=True)][::5]
+            distances = [
+                delta_e_2000(lab_of(np.asarray(one)), lab_of(other)).mean()
+                for one, other in zip(found, frames[::5], strict=True)
+            ]
+            print(f"video {seed}, {name}: CIEDE2000 {np.mean(distances):.2f} to the truth", flush=True)
+
+
+def jitter(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Chroma stronger or weaker and off by a little, as if each frame were colored alone."""
+    chroma = chroma_of(rgb / np.float32(255)) * (1 + 0.15 * rng.standard_normal()) + rng.normal(0, 0.012, 2)
+    return recompose(luma(rgb), chroma.astype(np.float32))
+
+
 def compare_speed(out: Path) -> None:
     """Frames a second of both, in turns; each process's start is in it."""
     frames = sorted((out / "frames-1").glob("*.png"))
@@ -206,6 +250,8 @@ if __name__ == "__main__":
             count_cuts(int(count[0]) if count else 30)
         case ["hints"]:
             follow_hints()
+        case ["finished", folder]:
+            color_from_finished(Path(folder))
         case ["speed", folder]:
             compare_speed(Path(folder))
         case _:

@@ -89,6 +89,12 @@ def test_what_is_given_wrong_is_one_line() -> None:
     toned = np.clip(gray[..., None] * np.array([1.0, 0.9, 0.75]), 0, 255).astype(np.uint8)
     with pytest.raises(PhotoError, match="is gray"):
         recolor(gray, toned)
+    night = scene()  # nearly all of it is of one hue
+    night[..., 2] = color.luma(truth) * 0.8 + 50
+    night[..., 0] = night[..., 1] = color.luma(truth) * 0.8
+    night[60:80, 100:130, 2] = 60  # but for a lamp
+    assert not read_photo(night).in_color
+    assert recolor(color.luma(night), night).notes == ()
     with pytest.raises(OptionsError, match="own luminance"):
         recolor(gray, truth, ColorizeOptions(recompose=False))
     (line,) = recolor(gray, truth, ColorizeOptions(prompt="warm colors", seed=3)).warnings

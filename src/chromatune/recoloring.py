@@ -99,6 +99,7 @@ def finished_output(colorizer: Colorizer, photo: Photo, finished: PhotoSource, o
         view,
         colors_from=NO_MODEL,
         notes=_notes(found, with_model=False),
+        confidence=found.confidence,
     )
 
 
@@ -139,15 +140,20 @@ def _provenance(options: ColorizeOptions, hints: Hints | None, colorizer: Colori
 
 def _notes(found: color.Aligned, with_model: bool) -> tuple[str, ...]:
     """Return a line on what of the photo gets no color of the picture."""
-    missing = float(np.mean(found.confidence < color.LEAST_WEIGHT))
+    missing = missing_share(found.confidence)
     if missing < LEFT_OUT:
         return ()
     source = "the model" if with_model else "what lies around"
     return (f"{missing:.0%} of it is not in the finished picture, or was redrawn there, and is colored by {source}",)
 
 
+def missing_share(confidence: np.ndarray) -> float:
+    """Return the share of a photo, 0..1, that gets no color of the finished picture: see `color.Aligned`."""
+    return float(np.mean(confidence < color.LEAST_WEIGHT))
+
+
 def _checked(finished: PhotoSource) -> Photo:
     picture = read_source(finished)
-    if picture.rgb is None or not picture.in_color:
+    if picture.rgb is None or color.is_toned(picture.rgb):
         raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
     return picture

@@ -83,6 +83,7 @@ class ModelOutput:
     shift: np.ndarray | None = None  # (h, w, 2) float32: what a variant adds to the chroma of `rgb`
     colors_from: str = "model"  # or "finished picture"
     notes: tuple[str, ...] = ()  # on where its colors are from, a line each
+    confidence: np.ndarray | None = None  # (h, w) float32 0..1: where a finished picture gives its colors
 
     @property
     def departure(self) -> float:

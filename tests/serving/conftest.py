@@ -148,6 +148,9 @@ class ScriptedSession:
     async def add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
         return 3, {"name": name}
 
+    async def confidence(self, version: int | None) -> EncodedImage:
+        return EncodedImage(b"veil", ".png")
+
     async def original(self, max_pixels: int) -> EncodedImage:
         return EncodedImage(b"as it was", ".jpg")
 

@@ -257,6 +257,15 @@ def test_a_finished_picture_gives_its_colors(local_of, picture):
     made = provenance_of(read_photo(result.content).captions.xmp)
     assert made is not None and made.colors_from == "finished picture"
     other = np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+    redrawn = truth.copy()
+    redrawn[:, :72] = other[:, :72]
+    added = client.post(f"/v1/sessions/{session}/finished", files={"picture": ("redrawn.png", png(redrawn))}).json()
+    assert 0.25 < added["facts"]["missing"] < 0.6
+    answer = client.get(f"/v1/sessions/{session}/confidence", params={"version": added["version"]})
+    veil = np.asarray(Image.open(io.BytesIO(answer.content)).resize((192, 144)))[..., 3]
+    assert veil[:, 10:60].mean() > 200 and veil[:, 100:].mean() < 60
+    refused = client.get(f"/v1/sessions/{session}/confidence", params={"version": 1})
+    assert refused.status_code == 422 and "its colors are a model's" in refused.text
     for name, data in (("gray.png", png(gray)), ("other.png", png(other))):
         refused = client.post(f"/v1/sessions/{session}/finished", files={"picture": (name, data)})
         assert refused.status_code == 400 and name in refused.text

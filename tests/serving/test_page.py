@@ -464,6 +464,7 @@ def test_the_colors_of_a_finished_picture_are_a_version(visit, files, gray, tmp_
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])
     count = page.changes
+    assert page.page.is_hidden("#veil-show-box")
     page.page.set_input_files("#finished-file", tmp_path / "finished.jpg")
     page.after_change(count)
     page.until("document.querySelectorAll('#versions img').length === 2")
@@ -477,6 +478,15 @@ def test_the_colors_of_a_finished_picture_are_a_version(visit, files, gray, tmp_
     _, result = page.download("#download")
     written = np.asarray(Image.open(io.BytesIO(result)).convert("RGB"))
     assert luma_drift(written, gray)[0] <= 1
+    redrawn = data.astronaut()[20:490, 10:500].copy()
+    redrawn[:, :240] = data.coffee()[:400, :240].repeat(2, axis=0)[:470]
+    Image.fromarray(redrawn).save(tmp_path / "redrawn.png")
+    page.page.set_input_files("#finished-file", tmp_path / "redrawn.png")
+    page.until("document.querySelectorAll('#versions img').length === 3")
+    page.page.check("#veil-show")
+    page.until("document.getElementById('veil').style.maskImage.includes('blob:')")
+    page.page.uncheck("#veil-show")
+    page.until("document.getElementById('veil').hidden")
     page.page.set_input_files("#finished-file", files[1])  # gray
     page.until("document.getElementById('status').textContent.includes('gives no colors')")
     assert page.page.evaluate(UNLABELED) == []

@@ -5,6 +5,7 @@ from .alignment import fill_colors as fill_colors
 from .alignment import take_colors as take_colors
 from .color_detection import OwnColor as OwnColor
 from .color_detection import find_own_color as find_own_color
+from .color_detection import is_toned as is_toned
 from .color_detection import own_chroma as own_chroma
 from .correction_field import CorrectionField as CorrectionField
 from .correction_field import grid_size as grid_size

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SMALL_SIDE_PX = 64  # grain and a JPEG's chroma noise are averaged away before chroma is measured
 LEAST_IN_COLOR = 6.0  # CIELAB units, see `OwnColor.in_color`
+LEAST_OF_OWN = 1.0  # the same, mean distance from the tint, see `is_toned`
 
 LONG_SIDE_PX = 512  # at which local color is looked for: pencil lines still have most of their chroma
 BLUR_PX = 1.0  # sigma: takes a scanner's color noise below `FAINT`
@@ -208,3 +209,15 @@ def _sure(amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _ramp(amount: np.ndarray) -> np.ndarray:
     """Return 0 up to `FAINT` and 1 from `CLEAR` on."""
     return np.asarray(np.clip((amount - FAINT) / (CLEAR - FAINT), 0, 1), np.float32)
+
+
+def is_toned(rgb: np.ndarray) -> bool:
+    """Return whether a picture is gray, or of one tint as a print: with no colors to take over.
+
+    Of 400 color photos one counts as toned; of dull ones and those of mostly one hue, which `OwnColor.in_color` leaves
+    out, none.
+
+    Args:
+        rgb: (H, W, 3) uint8 or uint16 sRGB.
+    """
+    return float(own_chroma(rgb)[1].mean()) < LEAST_OF_OWN

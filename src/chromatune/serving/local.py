@@ -26,7 +26,7 @@ from chromatune.images import Photo, count_pixels, format_for, read_photo, suffi
 from chromatune.jobs import ResourceLimiter
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import ModelInfo, is_local, model_info, threads
-from chromatune.recoloring import NO_MODEL, finished_output, recolor
+from chromatune.recoloring import NO_MODEL, finished_output, missing_share, recolor
 from chromatune.results import ColorizeResult, ModelOutput, Request, notes_of
 from chromatune.serving.batcher import MAX_BATCH, DynamicBatcher
 from chromatune.serving.bounded_pool import BoundedPool
@@ -288,6 +288,9 @@ class LocalSession:
     async def add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
         return await self._predictor.photo_threads.run(lambda: self._add_finished(name, picture))
 
+    async def confidence(self, version: int | None) -> EncodedImage:
+        return await self._predictor.edit_threads.run(lambda: self._confidence(version))
+
     async def original(self, max_pixels: int) -> EncodedImage:
         return await self._predictor.edit_threads.run(lambda: self._original(max_pixels))
 
@@ -342,6 +345,8 @@ class LocalSession:
             "warnings": [*self._photo.warnings, *colorizer.backend.warnings_of(resolved), *notes], "notes": list(notes),
             "restored": list(output.view.notes),
         }  # fmt: skip
+        if output.confidence is not None:
+            facts["missing"] = round(missing_share(output.confidence), 4)
         return number, facts
 
     def _version(self, number: int | None) -> _Version:
@@ -364,6 +369,16 @@ class LocalSession:
         size = smaller_size(photo.height_px, photo.width_px, max_pixels)
         small = to_depth(cv2.resize(full, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         return _screen_image(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB) if small.ndim == 2 else small, photo)
+
+    def _confidence(self, version: int | None) -> EncodedImage:
+        confidence = self._version(version).editor.output.confidence
+        if confidence is None:
+            raise OptionsError("version: its colors are a model's; name one of a finished picture", "version")
+        veil = np.zeros((*confidence.shape, 4), np.uint8)
+        veil[..., 3] = np.rint(255 * (1 - confidence))
+        done, data = cv2.imencode(".png", veil)
+        assert done
+        return EncodedImage(data.tobytes(), ".png")
 
     def _preview(self, edit: EditRequest, max_pixels: int) -> EncodedImage:
         editor = self._edited_version(edit).editor

@@ -167,6 +167,14 @@ class Session(Protocol):
             QueueFull: too many photos wait.
         """
 
+    async def confidence(self, version: int | None) -> EncodedImage:
+        """Return a PNG that is transparent where a finished picture gives the colors of a version, black elsewhere.
+
+        Raises:
+            OptionsError: there is no such version, or its colors are a model's.
+            QueueFull: too many wait.
+        """
+
     async def original(self, max_pixels: int) -> EncodedImage:
         """Return the photo as it was, with its own colors, for a screen; size and format as `preview`.
 

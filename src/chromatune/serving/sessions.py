@@ -207,6 +207,21 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         return await image_response(await in_time(request, working, settings.timeout_s))
 
     @app.get(
+        "/v1/sessions/{key}/confidence",
+        summary="Where a finished picture gives its colors",
+        response_class=Response,
+        responses={200: PICTURES, **failures(400, 404, 422, 429, 503, 504)},
+    )
+    async def confidence(
+        request: Request,
+        key: Key,
+        version: Annotated[int | None, Query(description="Of a finished picture; by default the last one.")] = None,
+    ) -> Response:
+        """PNG of the photo's aspect: transparent where the picture's colors are taken, black where it has none."""
+        working = store.get(key).confidence(version)
+        return await image_response(await in_time(request, working, settings.timeout_s))
+
+    @app.get(
         "/v1/sessions/{key}/suggestions",
         summary="Colors for a point",
         responses=failures(400, 404, 422, 429, 503, 504),

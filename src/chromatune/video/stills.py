@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from chromatune.color import Aligned, align, fill_colors, luma, resize
+from chromatune.color import Aligned, align, fill_colors, is_toned, luma, resize
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, printable
 from chromatune.hints import HintMap, Reference
@@ -211,7 +211,7 @@ def _timecode(match: re.Match[str]) -> Timecode:
 
 def _still(path: Path) -> Still:
     photo = read_photo(path, name=str(path))
-    if photo.rgb is None or not photo.in_color:
+    if photo.rgb is None or is_toned(photo.rgb):
         raise PhotoError(f"{photo.name}: is gray and gives no colors; give a picture in color")
     scale = min(1.0, STILL_PX / min(photo.height_px, photo.width_px))
     size = (max(1, round(photo.height_px * scale)), max(1, round(photo.width_px * scale)))

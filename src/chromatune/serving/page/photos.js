@@ -176,6 +176,14 @@ export class Photo extends EventTarget {
     this.versions.push(this.active);
   }
 
+  /** Address of a picture that is opaque where a finished picture gives no color; "" for versions of a model. */
+  async veilOf(version) {
+    if (version.facts.missing === undefined) return "";
+    version.veil ??= await call(`/v1/sessions/${this.id}/confidence?version=${version.number}`)
+      .then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
+    return version.veil;
+  }
+
   /** Draws small pictures of versions that have none; versions that the server has dropped are removed. */
   async drawVersions() {
     for (const version of [...this.versions]) {

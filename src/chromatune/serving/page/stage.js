@@ -4,6 +4,7 @@ import { drawMarks } from "./layers.js";
 
 const MOST_ZOOM = 16; // screen pixels for one of the photo
 const PAINTS = new Set(["brush", "gray", "version", "erase"]);
+const VEIL_PX = 8; // from one line of the veil to the next, on the screen
 const REST_MS = 220; // the pointer rests: colors are suggested for the point under it
 
 const $ = (id) => document.getElementById(id);
@@ -54,6 +55,13 @@ export class Stage extends EventTarget {
     await image.decode().catch(() => {});
   }
 
+  /** Hatches the picture where an image, by its address, is opaque; not at all without one. */
+  setVeil(url) {
+    const veil = $("veil");
+    veil.hidden = !url;
+    veil.style.maskImage = veil.style.webkitMaskImage = url ? `url("${url}")` : "";
+  }
+
   setTool(tool) {
     this.tool = tool;
     this.box.dataset.tool = tool;
@@ -101,6 +109,7 @@ export class Stage extends EventTarget {
     this.left = Math.min(this.box.clientWidth - keep, Math.max(keep - width, this.left));
     this.top = Math.min(this.box.clientHeight - keep, Math.max(keep - height, this.top));
     $("picture").style.transform = `translate(${this.left}px, ${this.top}px) scale(${this.scale})`;
+    $("veil").style.setProperty("--line-px", `${VEIL_PX / this.scale}px`);
     $("picture").style.imageRendering = this.scale >= 4 ? "pixelated" : "auto";
     this.divide();
     this.draw();

@@ -22,6 +22,7 @@ export class Words {
     $("invert").addEventListener("change", () => this._colorize());
     $("seed").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("more").addEventListener("click", () => this._more());
+    $("veil-show").addEventListener("change", () => this._drawVeil(this.page.current));
     $("finished-open").addEventListener("click", () => $("finished-file").click());
     $("finished-file").addEventListener("change", ({ target }) => {
       this._addFinished(target.files[0]);
@@ -58,6 +59,15 @@ export class Words {
     }
     this._drawNotes(photo);
     this._drawVersions(photo);
+    this._drawVeil(photo);
+  }
+
+  /** Hatches what a finished picture does not give, where that is asked for. */
+  async _drawVeil(photo) {
+    const version = photo?.active, missing = version?.facts.missing ?? 0;
+    $("veil-show-box").hidden = !missing;
+    const url = missing && $("veil-show").checked ? await this.page.try(() => photo.veilOf(version)) : "";
+    if (photo?.active === version) this.page.stage.setVeil(url || "");
   }
 
   /** Shows the fields that the chosen model follows, and says where it follows none. */
