@@ -115,6 +115,12 @@ def test_another_film_is_refused(gray: Path, tmp_path: Path, studio) -> None:
     assert not (tmp_path / "out.mkv").exists()
 
 
+def test_a_gray_film_is_refused(gray: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"gray\.mkv is gray, or of one tint, and gives no colors"):
+        color(gray, tmp_path / "out.mkv", colors=open_video(gray))
+    assert not list((tmp_path / "out.mkv.chroma").glob("*.npz"))
+
+
 def test_what_the_film_lacks_is_said_and_left_to_a_model(
     engine, gray: Path, truth: list[np.ndarray], tmp_path: Path, studio
 ) -> None:

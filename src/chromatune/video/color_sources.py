@@ -137,6 +137,7 @@ class FinishedColors:
         model: gives colors where the film has none; None for none.
         used: number of keyframes that got colors of the film.
         missing: the other ones' frames.
+        in_color: whether a frame was seen that is in color.
     """
 
     film: Video
@@ -146,6 +147,7 @@ class FinishedColors:
     model: ModelColors | None = None
     used: int = 0
     missing: list[int] = field(default_factory=list)
+    in_color: bool = False
 
     def __post_init__(self) -> None:
         self._frames = FramesInOrder(self.film, _finished_size(self.film.info.height_px, self.film.info.width_px))
@@ -201,6 +203,7 @@ class FinishedColors:
         if not pictures:
             return []
         own = min(own - first, len(pictures) - 1)
+        self.in_color = self.in_color or not color.is_toned(pictures[own])
         return [pictures[own], *pictures[:own], *pictures[own + 1 :]]
 
 

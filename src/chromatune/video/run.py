@@ -426,11 +426,20 @@ class VideoRun:
                 self.cache.write(key, chroma)
             before = key, length
         next(frames, None)  # after the last segment the reading is then complete, and its frames are held
-        if isinstance(colors, FinishedColors) and not colors.used and len(missing) == len(self.segments):
-            for segment in missing:
-                self.cache.discard(segment.cache_key)
-            raise not_this_video(colors.film)
+        if isinstance(colors, FinishedColors) and len(missing) == len(self.segments):
+            self._check_finished(colors)
         self.warnings = (*self._warnings_of(colors), *wrong)
+
+    def _check_finished(self, colors: FinishedColors) -> None:
+        """Check that a finished film had colors for the video; if not, forget what was found of it."""
+        if colors.used and colors.in_color:
+            return
+        for segment in self.segments:
+            self.cache.discard(segment.cache_key)
+        if not colors.used:
+            raise not_this_video(colors.film)
+        name = printable(str(colors.film.info.path))
+        raise VideoError(f"{name} is gray, or of one tint, and gives no colors; give a film in color")
 
     def _warnings_of(self, colors: KeyframeColors) -> tuple[str, ...]:
         """Lines of the model, and on what the finished film does not have."""
