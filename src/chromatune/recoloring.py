@@ -68,7 +68,7 @@ def recolor(
         seconds=time.perf_counter() - start,
         model=NO_MODEL if colorizer is None else colorizer.info.name,
         runtime="" if colorizer is None else colorizer.backend.runtime,
-        warnings=() if colorizer is not None else _left_out(options),
+        warnings=() if colorizer is not None else left_out(options),
         notes=_notes(found, colorizer is not None),
         provenance=_provenance(options, hints, colorizer) if options.provenance else None,
     )
@@ -121,8 +121,8 @@ def aligned_colors(
     return color.take_colors(photo.gray, finished.rgb, finished.name, elsewhere)
 
 
-def _left_out(options: ColorizeOptions) -> tuple[str, ...]:
-    """Return a line on options that only a model follows; usually none."""
+def left_out(options: ColorizeOptions) -> tuple[str, ...]:
+    """Return a line on options that only a model follows, where there is none; usually no line."""
     given = [text for name, text in INSTRUCTIONS.items() if name in options.model_fields_set and getattr(options, name)]
     return (f"no model is used, so {', '.join(given)} is left out; --model names one",) if given else ()
 

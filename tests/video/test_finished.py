@@ -115,6 +115,12 @@ def test_another_film_is_refused(gray: Path, tmp_path: Path, studio) -> None:
     assert not (tmp_path / "out.mkv").exists()
 
 
+def test_words_without_a_model_are_said_to_be_left_out(gray: Path, flickering: Path, tmp_path: Path) -> None:
+    options = make_options(prompt="warm colors")
+    (line,) = color(gray, tmp_path / "a.mkv", colors=open_video(flickering), colorize_options=options).warnings
+    assert "no model is used, so" in line and "--model names one" in line
+
+
 def test_a_gray_film_is_refused(gray: Path, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"gray\.mkv is gray, or of one tint, and gives no colors"):
         color(gray, tmp_path / "out.mkv", colors=open_video(gray))

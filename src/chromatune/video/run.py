@@ -23,6 +23,7 @@ from chromatune.hints import Hints, check_reference
 from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import ModelInfo, hash_if_quick, model_info, usual_workers, weights_hash
+from chromatune.recoloring import left_out
 from chromatune.results import provenance_of, provenance_of_pass
 from chromatune.video.chroma_cache import ChromaCache, KnownShots, fingerprint
 from chromatune.video.color_sources import FinishedColors, KeyframeColors, ModelColors, keyframe_size
@@ -111,14 +112,15 @@ def colorize_video(
         preview_seconds=options.preview_seconds,
         provenance=run.provenance,
     ) as writer:
-        for line in writer.warnings:
+        early = (*writer.warnings, *(left_out(options.colorize_options) if options.model is None else ()))
+        for line in early:
             warn(line)
         run.colorize_shots()
         run.write_frames(writer)
     later = (*video.warnings, *run.warnings)
     for line in later:
         warn(line)
-    return VideoResult(options.out, run.shots, run.frames, run.colored_shots, (*writer.warnings, *later))
+    return VideoResult(options.out, run.shots, run.frames, run.colored_shots, (*early, *later))
 
 
 def shots_of(video: Video, options: VideoOptions, *, start_stage: StartStage = silent) -> tuple[Shot, ...]:
