@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
+MOST_RATE = 1000  # frames a second: more is a guess of FFmpeg's from a few times, such as of a DVD's still picture
 LOOKED_AT_FRAMES = 5  # at a video's start, for its kind
 MAX_BITS = 16  # of a sample
 NO_LIMITS = VideoLimits()
@@ -187,7 +188,8 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     check_size(width_px, height_px, name, limits)
     # Of many kinds of files, only the decoder knows it
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or None
-    rate = video.average_rate or video.guessed_rate or USUAL_RATE
+    rates = (video.average_rate, video.guessed_rate, video.codec_context.framerate)
+    rate = next((each for each in rates if each and each <= MOST_RATE), USUAL_RATE)
     time_base = video.time_base or 1 / rate
     seconds: float | None = None
     if video.duration:
