@@ -19,6 +19,7 @@ from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
 from chromatune.video.opening import (
     VideoLimits,
     check_size,
+    encrypted,
     errors_as_lines,
     open_container,
     packets_in_time,
@@ -95,7 +96,7 @@ class VideoFile:
         with errors_as_lines(self._path), open_container(self._path, self._limits) as container:
             video = video_stream(container, self._path, self._limits)
             step = max(1, round(1 / (info.rate * info.time_base)))
-            for decoded in _decoded(container, video, damage):
+            for decoded in _decoded(container, video, self._path, damage):
                 ticks = decoded.pts
                 if last_ticks is not None and (ticks is None or ticks <= last_ticks):
                     ticks = last_ticks + (step if ticks is None else 1)  # times that stand still or run back
@@ -144,8 +145,12 @@ class _Damage:
     packets: int = 0
 
 
-def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> Iterator[VideoFrame]:
-    """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
+def _decoded(container: InputContainer, video: VideoStream, path: Path, damage: _Damage) -> Iterator[VideoFrame]:
+    """Decoded frames; packets that cannot be decoded are counted, and the others go on.
+
+    Raises:
+        VideoError: they are encrypted.
+    """
     import av
 
     packets = packets_in_time(container, [video])
@@ -154,6 +159,8 @@ def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> 
         packet, is_damaged = None, True
         with suppress(av.error.FFmpegError):  # of a file that is cut short: it ends there
             packet, is_damaged = next(packets, None), False
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise encrypted(path)
         try:
             for frame in video.codec_context.decode(packet):  # None flushes what is held back
                 damaged_in_a_row = 0
@@ -173,7 +180,7 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     import av
 
     name = printable(str(path))
-    start = list(islice(_decoded(container, video, _Damage()), LOOKED_AT_FRAMES))
+    start = list(islice(_decoded(container, video, path, _Damage()), LOOKED_AT_FRAMES))
     first = next(iter(start), None)
     if first is None:
         context = video.codec_context
