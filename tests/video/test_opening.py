@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -173,3 +174,22 @@ def test_whatever_a_library_raises_is_one_line(video: Path, monkeypatch, error: 
     with pytest.raises(VideoError) as caught:
         open_video(video)
     assert str(caught.value).startswith(str(video)) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".wmv", ".mp4"])
+def test_encrypted_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+    key = "0123456789abcdef" * 2
+    scheme = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    options = {} if suffix == ".wmv" else scheme
+    with av.open(str(tmp_path / f"film{suffix}"), "w", options=options) as out:
+        if suffix == ".wmv":
+            out.metadata["ASF_Protection_Type"] = "DRM"
+        film = out.add_stream("wmv2" if suffix == ".wmv" else "libx264", rate=25, width=96, height=64)
+        film.pix_fmt = "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 96), 90 + index, np.uint8), format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(film.encode(frame))
+        out.mux(film.encode(None))
+    with pytest.raises(VideoError, match=rf"film\{suffix}: its pictures are encrypted \(DRM\); give a copy without"):
+        open_video(tmp_path / f"film{suffix}")

@@ -219,6 +219,19 @@ def test_a_folder_is_read_by_its_numbers(frame_folder: Path) -> None:
         list(open_video(frame_folder).read())
 
 
+def test_a_rate_that_no_film_has_is_not_believed(studio, tmp_path: Path) -> None:
+    frame = studio.aged(studio.pan(studio.texture(1), 1), 0)
+    still = studio.write(tmp_path / "still.mkv", frame, codec="mpeg2video")
+    film = tmp_path / "still.vob"  # as on a DVD: FFmpeg guesses 90,000 frames a second
+    with av.open(str(still)) as source, av.open(str(film), "w", format="vob") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert open_video(film).info.rate == 25 and len(list(open_video(film).read())) == 1
+
+
 def test_frames_that_fit_into_memory_are_decoded_once(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, readings = open_video(video), 0
     read = type(opened).read

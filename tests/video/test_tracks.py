@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from chromatune.video import open_video
+from chromatune.video import open_video, tracks
 from chromatune.video.writing import CODECS, open_writer
 
 GREEN = np.full((6, 8, 2), -0.08, np.float32)
@@ -319,3 +319,33 @@ def test_which_stream_is_the_film(tmp_path: Path, dispositions: tuple[Dispositio
     if width == 192:
         (line,) = rewritten(path, tmp_path / "out.mkv")
         assert "left out" in line and "picture 1 (mpeg4)" in line
+
+
+def test_sound_whose_times_stand_still_is_copied(tmp_path: Path) -> None:
+    video, previous = tmp_path / "video.ts", 0
+    with av.open(str(video), "w") as out:
+        film = out.add_stream("mpeg2video", rate=RATE, width=96, height=64)
+        sound = cast("av.AudioStream", out.add_stream("mp2", rate=48_000))
+        sound.codec_context.layout = "mono"
+        for index, frame in enumerate(pictures()):
+            out.mux(film.encode(frame))
+            for packet in sound.encode(tone(index, 48_000)):
+                # A few at one time, as in a recording that lost some: less than a sample between them
+                previous = max(index // 5 * 5 * 3600, previous + 1)
+                packet.time_base, packet.dts, packet.pts = Fraction(1, 90_000), previous, previous
+                out.mux(packet)
+        out.mux(film.encode(None))
+    rewritten(video, tmp_path / "out.mp4")
+    assert len(hashes(video, 1)) > 20 and hashes(tmp_path / "out.mp4", 1) == hashes(video, 1)
+
+
+def test_sound_that_ffmpeg_does_not_copy_yet_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(container, track):
+        if track.encoder is None:
+            raise av.error.PatchWelcomeError(1163346256, "Not yet implemented in FFmpeg, patches welcome")
+        return add_to(container, track)
+
+    add_to = tracks.add_to
+    monkeypatch.setattr(tracks, "add_to", refusing)
+    video = film_with_all(tmp_path / "given.mov", ("aac",))
+    assert any("sound 1 (aac, fra) to flac" in each for each in rewritten(video, tmp_path / "out.mkv"))

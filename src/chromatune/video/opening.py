@@ -40,6 +40,8 @@ MAX_DECODER_THREADS = 16  # FFmpeg's own limit
 LEAST_STEP_BACK = Fraction(1, 2)  # seconds in which the packets of a stream run back where a file's times begin again
 LEAST_STEP_AHEAD = 10  # seconds of the same, only in formats whose times may do so (FFmpeg's dts_delta_threshold)
 
+PROTECTED_TAG = "ASF_Protection_Type"  # of Windows Media
+
 # Formats of cameras, scanners, editors, broadcasters and the web. None that names other files (concat, HLS, DASH,
 # image2), opens devices, or is a single picture.
 DEMUXERS = (
@@ -244,6 +246,8 @@ def video_stream(container: InputContainer, path: Path, limits: VideoLimits) -> 
     if stream is None:
         kind = "sound alone" if container.streams.audio else "no picture"
         raise VideoError(f"{name}: {kind}, no frames; give a video")
+    if PROTECTED_TAG in container.metadata:
+        raise encrypted(path)
     context = stream.codec_context
     if context is None:
         raise VideoError(f"{name}: its picture is of a kind that FFmpeg does not decode; convert it")
@@ -252,6 +256,11 @@ def video_stream(container: InputContainer, path: Path, limits: VideoLimits) -> 
     stream.thread_type = "AUTO"
     context.thread_count = _decoder_threads(context.width * context.height)
     return stream
+
+
+def encrypted(path: Path) -> VideoError:
+    """Return the error of a file whose pictures can be decoded with a key alone: without, they are noise, or none."""
+    return VideoError(f"{printable(str(path))}: its pictures are encrypted (DRM); give a copy without protection")
 
 
 @dataclass

@@ -19,6 +19,7 @@ from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo
 from chromatune.video.opening import (
     VideoLimits,
     check_size,
+    encrypted,
     errors_as_lines,
     open_container,
     packets_in_time,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FULL_RANGE, LIMITED_RANGE = 2, 1  # AVColorRange
 PLANAR = re.compile(r"(yuvj?|yuva)\d{3}p(\d+le)?|gray(\d+le)?")  # plane 0 is luma, samples of native order
 USUAL_RATE = Fraction(25)
+MOST_RATE = 1000  # frames a second: more is a guess of FFmpeg's from a few times, such as of a DVD's still picture
 LOOKED_AT_FRAMES = 5  # at a video's start, for its kind
 MAX_BITS = 16  # of a sample
 NO_LIMITS = VideoLimits()
@@ -94,7 +96,7 @@ class VideoFile:
         with errors_as_lines(self._path), open_container(self._path, self._limits) as container:
             video = video_stream(container, self._path, self._limits)
             step = max(1, round(1 / (info.rate * info.time_base)))
-            for decoded in _decoded(container, video, damage):
+            for decoded in _decoded(container, video, self._path, damage):
                 ticks = decoded.pts
                 if last_ticks is not None and (ticks is None or ticks <= last_ticks):
                     ticks = last_ticks + (step if ticks is None else 1)  # times that stand still or run back
@@ -143,8 +145,12 @@ class _Damage:
     packets: int = 0
 
 
-def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> Iterator[VideoFrame]:
-    """Decoded frames; packets that cannot be decoded are counted, and the others go on."""
+def _decoded(container: InputContainer, video: VideoStream, path: Path, damage: _Damage) -> Iterator[VideoFrame]:
+    """Decoded frames; packets that cannot be decoded are counted, and the others go on.
+
+    Raises:
+        VideoError: they are encrypted.
+    """
     import av
 
     packets = packets_in_time(container, [video])
@@ -153,6 +159,8 @@ def _decoded(container: InputContainer, video: VideoStream, damage: _Damage) -> 
         packet, is_damaged = None, True
         with suppress(av.error.FFmpegError):  # of a file that is cut short: it ends there
             packet, is_damaged = next(packets, None), False
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise encrypted(path)
         try:
             for frame in video.codec_context.decode(packet):  # None flushes what is held back
                 damaged_in_a_row = 0
@@ -172,7 +180,7 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     import av
 
     name = printable(str(path))
-    start = list(islice(_decoded(container, video, _Damage()), LOOKED_AT_FRAMES))
+    start = list(islice(_decoded(container, video, path, _Damage()), LOOKED_AT_FRAMES))
     first = next(iter(start), None)
     if first is None:
         context = video.codec_context
@@ -187,7 +195,8 @@ def _info_of(container: InputContainer, video: VideoStream, path: Path, limits: 
     check_size(width_px, height_px, name, limits)
     # Of many kinds of files, only the decoder knows it
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or None
-    rate = video.average_rate or video.guessed_rate or USUAL_RATE
+    rates = (video.average_rate, video.guessed_rate, video.codec_context.framerate)
+    rate = next((each for each in rates if each and each <= MOST_RATE), USUAL_RATE)
     time_base = video.time_base or 1 / rate
     seconds: float | None = None
     if video.duration:

@@ -74,6 +74,7 @@ class TrackWriter:
         self._attached = attached
         self._played = {each.stream.index: each for each in plan.tracks if each not in attached}
         self._streams: dict[int, Stream] = {}
+        self._latest: dict[int, int] = {}  # times of the last packets that were copied, in ticks of the new file
         self._covers: list[Packet] = []
         self._packets = reader.packets([each.stream for each in self._played.values()]) if reader else iter(())
         self._converters: dict[int, SoundConverter] = {}
@@ -182,6 +183,8 @@ class TrackWriter:
 
         stream = self._streams[packet.stream.index]
         if track.encoder is None:
+            if stream.type == "audio":
+                self._let_time_grow(packet, stream)
             packet.stream = stream
             self._container.mux(packet)
             return
@@ -193,6 +196,19 @@ class TrackWriter:
         except (av.error.FFmpegError, ValueError):
             return  # a damaged one
         self._container.mux(made)
+
+    def _let_time_grow(self, packet: Packet, stream: Stream) -> None:
+        """Move a packet of sound that begins no later than the one before, as in damaged recordings, just behind it."""
+        if packet.dts is None or not stream.time_base:
+            return
+        index, ticks = packet.stream.index, round(packet.dts * packet.time_base / stream.time_base)
+        latest = self._latest.get(index)
+        if latest is not None and ticks <= latest:
+            duration = round((packet.duration or 0) * packet.time_base / stream.time_base)
+            ticks = latest + 1
+            packet.pts = packet.dts = ticks
+            packet.duration, packet.time_base = duration, stream.time_base
+        self._latest[index] = ticks
 
 
 class SoundConverter:

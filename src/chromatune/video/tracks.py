@@ -205,7 +205,9 @@ def _is_held(form: str, track: Track) -> bool:
         if track.is_cover:  # which some containers leave out without a word
             with av.open(io.BytesIO(file.getvalue())) as read:
                 return bool(read.streams.video)
-    except (PhotoError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (
+        PhotoError, av.error.FFmpegError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError
+    ):  # fmt: skip
         return False
     return True
 
