@@ -5,6 +5,7 @@ sources.py      a path ⇒ Source; folders of photos, LFW, FFHQ
 tables.py       tables with the photos' paths and instructions; Hugging Face data sets
 imdb_wiki.py    IMDB-WIKI by its .mat files, which a process of its own reads
 prompt_sets.py  instructions by name, from a file, or the photos' own
+buckets.py      the sizes that photos of any aspect ratio are trained at
 pairs.py        crop, flip, color and gray half of a pair; how a color scene becomes a gray photo
 splits.py       which photos can be trained with; train and validation halves that share no person
 inspection.py   what a source holds, and a contact sheet of it

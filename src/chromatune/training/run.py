@@ -16,7 +16,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.data import SkippedPhoto, Source, Split, instructions_of, smallest_side_px, split_usable
+from chromatune.data import (
+    PhotoItem,
+    SkippedPhoto,
+    Source,
+    Split,
+    bucket_shapes,
+    instructions_of,
+    smallest_side_px,
+    split_usable,
+)
 from chromatune.errors import ChromaTuneError, OptionsError
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
@@ -31,7 +40,8 @@ from chromatune.pipeline import (
     zero_terminal_snr_config,
 )
 from chromatune.training.checkpoints import TrainState, disk_errors
-from chromatune.training.dataset import BatchSampler, open_cache
+from chromatune.training.dataset import BatchSampler
+from chromatune.training.encoding import LatentCache, open_cache, open_text_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
@@ -216,6 +226,28 @@ def _update_facts(path: Path) -> None:
         return  # missing, damaged or not to be written: locking the folder says so
 
 
+def open_photos(
+    accelerator: Accelerator, items: Sequence[PhotoItem], prompts: Sequence[str] | Mapping[str, str],
+    pipeline: Pipeline, settings: TrainSettings, cache_dir: Path, start_stage: StartStage,
+) -> tuple[LatentCache, BatchSampler]:  # fmt: skip
+    """Encode what is missing of the photos and prompts, each process its share, and return what draws batches of them.
+
+    No process waits at a barrier for another one's encoding, which may take hours.
+    """
+    size_px, vae, with_grays = pipeline.info.size_px, pipeline.vae, pipeline.photo_encoder is not None
+    share = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
+    shapes = bucket_shapes(size_px, pipeline.multiple_px) if settings.aspect == "buckets" else None
+    cache = open_cache(cache_dir, items, vae, size_px, settings, start_stage, with_grays, shapes=shapes, **share)
+    sampler = BatchSampler(
+        cache, prompts, pipeline.tokenizer, vae.config.scaling_factor, len(pipeline.scheduler.alphas_cumprod), settings,
+        vae=vae, vae_factor=pipeline.vae_factor, with_grays=with_grays,
+    )  # fmt: skip
+    frozen = not any(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
+    if frozen and settings.cache == "on":
+        sampler.texts = open_text_cache(cache_dir, sampler.tokens, pipeline.text_encoder, **share)
+    return cache, sampler
+
+
 def _build(
     accelerator: Accelerator, start: Start, settings: TrainSettings, out: Path, cache_dir: Path, start_stage: StartStage
 ) -> Run:
@@ -227,18 +259,15 @@ def _build(
         for module in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
             module.to(memory_format=torch.channels_last)
     learner.to(device)
-    with accelerator.main_process_first():
-        with_grays = learner.photo_encoder is not None
-        cache = open_cache(cache_dir, start.split.train, learner.vae, size_px, settings, start_stage, with_grays)
+    train = start.split.train
+    cache, sampler = open_photos(accelerator, train, start.prompts, pipeline, settings, cache_dir, start_stage)
     if accelerator.is_main_process:
         skipped = [{"key": photo.key, "reason": photo.reason} for photo in start.skipped]
         skipped += [{"key": key, "reason": reason} for reason, keys in cache.skipped.items() for key in keys]
         with disk_errors(out / SKIPPED_FILE):
             atomic_write(out / SKIPPED_FILE, "".join(json.dumps(row) + "\n" for row in skipped).encode())
-    scaling, timesteps = learner.vae.config.scaling_factor, len(learner.alphas_cumprod)
-    sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
-    training = read_validation_set(cache.items, len(held_out.latents), size_px, learner.vae)
+    training = read_validation_set(train, len(held_out.latents), size_px, learner.vae)
     weights = learner.trainable()
     wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None

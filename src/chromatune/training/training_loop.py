@@ -29,7 +29,8 @@ from chromatune.pipeline import (
     unet_arguments,
 )
 from chromatune.training.checkpoints import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
-from chromatune.training.dataset import Batch, BatchSampler, LatentCache
+from chromatune.training.dataset import Batch, BatchSampler
+from chromatune.training.encoding import LatentCache
 from chromatune.training.initial_model import select_trainable
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
@@ -160,7 +161,8 @@ class Learner(nn.Module):
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the U-Net's prediction, (B, 4, h, w), with the condition as channels 4 to 7."""
-        embeds = self._embedder.embed(batch.tokens)[batch.prompt_of]
+        embeds = self._embedder.embed(batch.tokens) if batch.embeds is None else batch.embeds
+        embeds = embeds[batch.prompt_of]
         residuals: Residuals | None = None
         if self.photo_encoder is not None:  # frozen
             if batch.grays is None:
