@@ -19,6 +19,7 @@ from .pairs import make_pair as make_pair
 from .pairs import random_gray as random_gray
 from .prompt_sets import AUTO as AUTO
 from .prompt_sets import DEFAULT_SET as DEFAULT_SET
+from .prompt_sets import OWN as OWN
 from .prompt_sets import instructions_of as instructions_of
 from .prompt_sets import prompt_set as prompt_set
 from .sources import OWN_RESULT as OWN_RESULT
@@ -35,3 +36,8 @@ from .splits import read_usable as read_usable
 from .splits import smallest_side_px as smallest_side_px
 from .splits import split_source as split_source
 from .splits import split_usable as split_usable
+from .streams import Stream as Stream
+from .streams import StreamRecord as StreamRecord
+from .streams import is_stream as is_stream
+from .streams import open_stream as open_stream
+from .streams import stream_of as stream_of

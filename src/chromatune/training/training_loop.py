@@ -34,6 +34,7 @@ from chromatune.training.encoding import LatentCache
 from chromatune.training.initial_model import select_trainable
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
+from chromatune.training.streaming import StreamedPhotos, StreamSampler
 from chromatune.training.validation import (
     Score,
     ValidationSet,
@@ -299,8 +300,8 @@ class Run:
     out: Path
     split: Split
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
-    cache: LatentCache
-    sampler: BatchSampler
+    cache: LatentCache | StreamedPhotos
+    sampler: BatchSampler | StreamSampler
     held_out: ValidationSet
     training: ValidationSet  # as many of the training photos
     learner: Learner
@@ -319,7 +320,7 @@ class TrainResult:
     best_step: int
     split: Split
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
-    cache: LatentCache
+    cache: LatentCache | StreamedPhotos
     own_prompts: bool  # whether each photo was trained with an instruction of its own
     is_main: bool  # of several processes, the one that writes
 

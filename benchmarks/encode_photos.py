@@ -1,0 +1,82 @@
+"""How fast photos become latents, with two versions of the package in turn: photos per second of each, and the ratio.
+
+    python benchmarks/encode_photos.py FOLDER --photos 2000 --against OTHER/src
+
+Blocks of the photos are encoded by one version, then by the other, in an order that is reversed after each block, so
+that other work on the machine meets both. Each block is a process of its own, and a cache of its own; the time is that
+of the encoding alone, without imports and the model's loading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+CHILD = """
+import json, sys, tempfile, time
+from pathlib import Path
+import torch
+from chromatune.data import open_source
+from chromatune.training import load_initial_model, resolve_settings
+try:
+    from chromatune.training.encoding import open_cache
+except ModuleNotFoundError:  # before there was such a file
+    from chromatune.training.dataset import open_cache
+folder, model, first, last, size_px = json.loads(sys.argv[1])
+items = open_source(folder).items[first:last]
+pipeline = load_initial_model(model).pipeline
+vae = pipeline.vae.requires_grad_(False).to(memory_format=torch.channels_last)
+size_px = size_px or pipeline.info.size_px
+with tempfile.TemporaryDirectory() as work:
+    began = time.perf_counter()
+    open_cache(Path(work), items, vae, size_px, resolve_settings("quick"))
+    print(json.dumps(time.perf_counter() - began))
+"""
+
+
+def seconds_of(source: Path, request: list[object]) -> float:
+    """Seconds for some photos, with the package whose `src` is given."""
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, json.dumps(request)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Parses the command line, encodes, prints the rates."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="color photos")
+    parser.add_argument("--against", type=Path, required=True, help="the other version's src")
+    parser.add_argument("--this", type=Path, default=Path(__file__).resolve().parents[1] / "src", help="this one's")
+    parser.add_argument("--model", default="mini-base")
+    parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--block", type=int, default=250, help="photos of one process")
+    parser.add_argument("--size", type=int, default=None, help="pixels; by default the model's")
+    arguments = parser.parse_args()
+    versions = {"this": arguments.this, "other": arguments.against}
+    times: dict[str, list[float]] = {name: [] for name in versions}
+    with tempfile.TemporaryDirectory():
+        for number, first in enumerate(range(0, arguments.photos, arguments.block)):
+            last = min(first + arguments.block, arguments.photos)
+            request = [arguments.folder, arguments.model, first, last, arguments.size]
+            for name in list(versions)[:: 1 if number % 2 == 0 else -1]:
+                times[name].append(seconds_of(versions[name], request))
+            rates = {name: round((last - first) / seconds[-1], 2) for name, seconds in times.items()}
+            print(f"photos {first} to {last}, photos/s: {rates}", flush=True)
+    totals = {name: arguments.photos / sum(seconds) for name, seconds in times.items()}
+    ratios = np.array(times["other"]) / np.array(times["this"])
+    print(f"photos/s: {json.dumps({name: round(rate, 2) for name, rate in totals.items()})}")
+    print(f"ratio {totals['this'] / totals['other']:.2f}; of the blocks {ratios.min():.2f} to {ratios.max():.2f}")
+
+
+if __name__ == "__main__":
+    main()
