@@ -14,6 +14,7 @@ from chromatune.errors import DataError
 from chromatune.training.dataset import BatchSampler, PhotoOrder
 from chromatune.training.encoding import open_cache
 from chromatune.training.initial_model import load_initial_model
+from chromatune.training.machines import Share
 from chromatune.training.settings import TrainSettings
 
 # Width to height of what people have: panoramas, films, screens, prints, squares, and the same upright
@@ -224,3 +225,23 @@ def test_latents_encoded_on_the_fly_are_those_of_the_cache(pipeline, drawn_photo
         assert torch.equal(getattr(one, name), getattr(other, name))
     for name in ("latents", "condition"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=2e-2, rtol=2e-2)
+
+
+def test_machines_without_a_common_disk_have_photos_of_their_own(tiny_pipeline, drawn_photos, tmp_path):
+    """Each encodes its share; together they train with each photo once an epoch, and none with the other's noise."""
+    pipeline = load_initial_model(str(tiny_pipeline())).pipeline
+    settings = SETTINGS.model_copy(update={"lab_weight": 0.0, "batch": 1})
+    items, keys, noises = open_source(drawn_photos).items, [], set()
+    for rank in range(4):  # two processes on each of two machines
+        share = Share(rank % 2, 2, rank // 2, 2)
+        root = tmp_path / f"machine{share.machine}"
+        cache = open_cache(root, share.photos(items), pipeline.vae, 32, settings)
+        sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
+        sampler.share = share.within
+        for number in range(3):
+            batch = sampler.batch(number, rank, 4)
+            noises.add(batch.noise.numpy().tobytes())
+            photo, epoch = sampler.order.batch(number, 1, *share.within)[0]
+            assert epoch == 0
+            keys.append(cache.items[photo].key)
+    assert len(set(keys)) == 12 and len(noises) == 12

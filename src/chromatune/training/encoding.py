@@ -77,17 +77,18 @@ class LatentCache:
     skipped: dict[str, list[str]]  # reason -> keys
     with_grays: bool = False
     with_latents: bool = True
+    elsewhere: tuple[str, ...] = ()  # content hashes of photos that other machines encode, and train with
     _files: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)  # those opened already
 
     @property
     def count(self) -> int:
-        """The number of usable photos."""
-        return len(self.items)
+        """The number of usable photos, on all machines."""
+        return len(self.items) + len(self.elsewhere)
 
     @property
     def seen(self) -> list[str]:
         """The content hash of each usable photo, cut to its first digits."""
-        return [row.tobytes().hex() for row in self.contents]
+        return [*(row.tobytes().hex() for row in self.contents), *self.elsewhere]
 
     def read(self, photo: int, variant: int) -> dict[str, np.ndarray]:
         """Return the arrays of a photo's variant by name.

@@ -8,12 +8,13 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.data import (
@@ -47,6 +48,7 @@ from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler
 from chromatune.training.encoding import LatentCache, open_cache, open_text_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
+from chromatune.training.machines import find_share, gather_photos
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
 from chromatune.training.streaming import StreamedPhotos, StreamSampler, split_stream
@@ -54,6 +56,8 @@ from chromatune.training.training_loop import Learner, Run, TrainResult, make_op
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
+# Of processes for each other: one validates or writes gigabytes to a slow disk, and the others wait
+LONGEST_WAIT = timedelta(hours=2)
 STREAM_FOLDER = "stream"  # where a run is in a stream of photos
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
@@ -88,6 +92,7 @@ def train(
     """
     accelerator = Accelerator(
         mixed_precision=settings.precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         gradient_accumulation_steps=settings.accumulation,
         cpu=not torch.cuda.is_available(),
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
@@ -263,7 +268,7 @@ def open_photos(
     """
     pipeline, prompts = start.pipeline, start.prompts
     size_px, vae, with_grays = pipeline.info.size_px, pipeline.vae, pipeline.photo_encoder is not None
-    share = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
+    share = find_share(accelerator, cache_dir)
     shapes = bucket_shapes(size_px, pipeline.multiple_px) if settings.aspect == "buckets" else ((size_px, size_px),)
     timesteps = len(pipeline.scheduler.alphas_cumprod)
     on_the_fly = {"vae": vae, "vae_factor": pipeline.vae_factor, "with_grays": with_grays}
@@ -276,13 +281,21 @@ def open_photos(
             size_px=size_px, shapes=shapes, num_train_timesteps=timesteps, photos=photos, **on_the_fly,
         )  # fmt: skip
     else:
-        items = start.split.train
-        photos = open_cache(cache_dir, items, vae, size_px, settings, start_stage, with_grays, shapes=shapes, **share)
+        photos = open_cache(
+            cache_dir, share.photos(start.split.train), vae, size_px, settings, start_stage, with_grays,
+            shapes=shapes, rank=share.rank, ranks=share.ranks,
+        )  # fmt: skip
+        if share.machines > 1:
+            elsewhere, skipped = gather_photos(share, photos.seen, photos.skipped)
+            skipped = {reason: [*keys, *skipped[reason]] for reason, keys in photos.skipped.items()}
+            photos = dataclasses.replace(photos, elsewhere=tuple(elsewhere), skipped=skipped)
         scaling = vae.config.scaling_factor
         sampler = BatchSampler(photos, prompts, pipeline.tokenizer, scaling, timesteps, settings, **on_the_fly)
+        sampler.share = share.within
     frozen = not any(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
     if frozen and settings.cache == "on":
-        sampler.texts = open_text_cache(cache_dir, sampler.tokens, pipeline.text_encoder, **share)
+        tokens, encoder = sampler.tokens, pipeline.text_encoder
+        sampler.texts = open_text_cache(cache_dir, tokens, encoder, rank=share.rank, ranks=share.ranks)
     return photos, sampler
 
 
