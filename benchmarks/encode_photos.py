@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +34,21 @@ pipeline = load_initial_model(model).pipeline
 vae = pipeline.vae.requires_grad_(False).to(memory_format=torch.channels_last)
 size_px = size_px or pipeline.info.size_px
 with tempfile.TemporaryDirectory() as work:
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     open_cache(Path(work), items, vae, size_px, resolve_settings("quick"))
-    print(json.dumps(time.perf_counter() - began))
+    print(json.dumps([time.perf_counter() - began[0], time.process_time() - began[1]]))
 """
 
 
-def seconds_of(source: Path, request: list[object]) -> float:
-    """Seconds for some photos, with the package whose `src` is given."""
+def seconds_of(source: Path, request: list[object]) -> tuple[float, float]:
+    """Seconds for some photos, with the package whose `src` is given; and those of all cores together."""
     environment = os.environ | {"PYTHONPATH": str(source)}
     command = [sys.executable, "-W", "ignore", "-c", CHILD, json.dumps(request)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return float(done.stdout.splitlines()[-1])
+    wall, cores = json.loads(done.stdout.splitlines()[-1])
+    return wall, cores
 
 
 def main() -> None:
@@ -63,19 +63,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None, help="pixels; by default the model's")
     arguments = parser.parse_args()
     versions = {"this": arguments.this, "other": arguments.against}
-    times: dict[str, list[float]] = {name: [] for name in versions}
-    with tempfile.TemporaryDirectory():
-        for number, first in enumerate(range(0, arguments.photos, arguments.block)):
-            last = min(first + arguments.block, arguments.photos)
-            request = [arguments.folder, arguments.model, first, last, arguments.size]
-            for name in list(versions)[:: 1 if number % 2 == 0 else -1]:
-                times[name].append(seconds_of(versions[name], request))
-            rates = {name: round((last - first) / seconds[-1], 2) for name, seconds in times.items()}
-            print(f"photos {first} to {last}, photos/s: {rates}", flush=True)
-    totals = {name: arguments.photos / sum(seconds) for name, seconds in times.items()}
-    ratios = np.array(times["other"]) / np.array(times["this"])
-    print(f"photos/s: {json.dumps({name: round(rate, 2) for name, rate in totals.items()})}")
-    print(f"ratio {totals['this'] / totals['other']:.2f}; of the blocks {ratios.min():.2f} to {ratios.max():.2f}")
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in versions}
+    for number, first in enumerate(range(0, arguments.photos, arguments.block)):
+        last = min(first + arguments.block, arguments.photos)
+        request = [arguments.folder, arguments.model, first, last, arguments.size]
+        for name in list(versions)[:: 1 if number % 2 == 0 else -1]:
+            times[name].append(seconds_of(versions[name], request))
+        rates = {name: round((last - first) / seconds[-1][0], 2) for name, seconds in times.items()}
+        this, other = (np.array(times[name]).sum(axis=0) for name in versions)
+        print(
+            f"photos {first} to {last}, photos/s: {rates}; so far {last / this[0]:.2f} and {last / other[0]:.2f}, "
+            f"ratio {other[0] / this[0]:.2f}; seconds of all cores together, ratio {other[1] / this[1]:.2f}",
+            flush=True,
+        )
+    ratios = np.array(times["other"])[:, 0] / np.array(times["this"])[:, 0]
+    print(f"ratio of single blocks: {ratios.min():.2f} to {ratios.max():.2f}, median {np.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

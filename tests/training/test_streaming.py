@@ -163,6 +163,19 @@ def test_several_processes_share_the_stream_and_no_noise(make, tmp_path):
     assert len(seen.seen) == 36 <= len(usable), "none twice"
 
 
+def test_on_another_number_of_processes_a_new_epoch_begins(make, tmp_path):
+    """Nothing says which photos of the epoch that was broken off are still to come; reading anew would take hours."""
+    one = make()
+    for number in range(18):  # into the second epoch
+        one.batch(number)
+    sampler = make()
+    first = sampler.batch(9, 0, 2)
+    assert sampler._place.epoch == 2
+    again = make()
+    assert pixels_of(again.batch(9, 0, 2)) == pixels_of(first)
+    assert pixels_of(again.batch(10, 0, 2)) == pixels_of(sampler.batch(10, 0, 2))
+
+
 def test_photos_of_a_stream_keep_their_prompts(make):
     sampler = make(SETTINGS.model_copy(update={"dropout": 0.2}))
     texts = []

@@ -36,7 +36,6 @@ MOST_READERS = 8  # threads that decode photos ahead of training
 BATCHES_PER_PLACE = 8  # between two places that are written down: as many are read again where a run goes on
 MOST_SKIPPED_KEPT = 1000  # keys of skipped photos, of each reason
 MOST_LOOKED_AT = 100_000  # photos, for those to validate on
-PLACES_HEAD = "places"
 
 
 class Ref(NamedTuple):
@@ -284,6 +283,9 @@ class StreamSampler:
         known = self._known_places(rank, ranks)
         start = max((each for each in known if each <= number), default=0)
         self._place = known.get(start, START)
+        if number > 0 and not known and (epochs := self._epochs_of_others()):  # the run was of other processes
+            start, self._place = number, START._replace(epoch=max(epochs) + 1)
+            self._note(number, rank, ranks)
         reader = StreamReader(self.stream, self.settings, rank, ranks)
         self._batches = self._generate(reader, self._place)
         for _ in range(number - start):
@@ -328,7 +330,7 @@ class StreamSampler:
     # Places on disk
 
     def _places_path(self, rank: int, ranks: int) -> Path:
-        return self._photos.folder / f"{PLACES_HEAD}-{rank}-of-{ranks}.jsonl"
+        return self._photos.folder / f"places-{rank}-of-{ranks}.jsonl"
 
     def _note(self, number: int, rank: int, ranks: int) -> None:
         with self._places_path(rank, ranks).open("a", encoding="ascii") as file:
@@ -336,11 +338,19 @@ class StreamSampler:
 
     def _known_places(self, rank: int, ranks: int) -> dict[int, Place]:
         """Read the places that were written down; a damaged line is left out."""
-        try:
-            lines = self._places_path(rank, ranks).read_text(encoding="ascii", errors="replace").splitlines()
-        except OSError:
-            return {}
-        return dict(filter(None, map(_parse_place, lines)))
+        return dict(filter(None, map(_parse_place, _lines_of(self._places_path(rank, ranks)))))
+
+    def _epochs_of_others(self) -> list[int]:
+        """Return the epochs that processes of this run have written places of."""
+        lines = [line for path in self._photos.folder.glob("places-*") for line in _lines_of(path)]
+        return [found[1].epoch for found in map(_parse_place, lines) if found is not None]
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _parse_place(line: str) -> tuple[int, Place] | None:
