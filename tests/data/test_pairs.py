@@ -34,24 +34,29 @@ def rng(seed: int = 0) -> np.random.Generator:
 )
 def test_crops_are_squares_inside_the_photo(height, width, size_px, zoom, seed) -> None:
     crop = draw_crop(height, width, size_px, rng(seed), zoom)
-    assert 0 <= crop.top <= height - crop.side
-    assert 0 <= crop.left <= width - crop.side
-    assert min(height, width, max(size_px, round(zoom * min(height, width)))) <= crop.side <= min(height, width)
+    assert 0 <= crop.top <= height - crop.height
+    assert 0 <= crop.left <= width - crop.width
+    assert (
+        min(height, width, max(size_px, round(zoom * min(height, width))))
+        <= crop.height
+        == crop.width
+        <= min(height, width)
+    )
 
 
 def test_the_aspect_ratio_is_kept() -> None:
     """The official script squashes a wide photo: a circle must stay a circle."""
     photo = np.zeros((200, 400, 3), np.uint8)
     cv2.circle(photo, (200, 100), 80, (255, 255, 255), -1)
-    for crop in (center_crop(200, 400), Crop(0, 100, 200, flip=True)):
+    for crop in (center_crop(200, 400), Crop(0, 100, 200, 200, flip=True)):
         rows, columns = np.nonzero(apply_crop(photo, crop, 100)[..., 0] > 127)
         assert abs(np.ptp(rows) - np.ptp(columns)) <= 1
         assert np.ptp(rows) == pytest.approx(80, abs=2)
 
 
 def test_the_center() -> None:
-    assert center_crop(100, 160) == Crop(0, 30, 100)
-    assert center_crop(161, 100) == Crop(30, 0, 100)
+    assert center_crop(100, 160) == Crop(0, 30, 100, 100)
+    assert center_crop(161, 100) == Crop(30, 0, 100, 100)
 
 
 def test_crops_and_flips_are_drawn_for_each_photo() -> None:
@@ -68,7 +73,7 @@ def test_settings_do_not_shift_what_is_drawn_next() -> None:
     for options in ({}, {"flip": False}):
         generator = rng()
         crop = draw_crop(100, 160, 32, generator, zoom=0.5, **options)
-        states.add((generator.random(), crop.top, crop.left, crop.side))
+        states.add((generator.random(), crop.top, crop.left, crop.height))
     assert len(states) == 1
     assert not any(draw_crop(9, 9, 9, rng(seed), flip=False).flip for seed in range(20))
 
@@ -79,7 +84,7 @@ def test_no_crop_is_possible(size: tuple[int, int], zoom: float) -> None:
         draw_crop(*size, 4, rng(), zoom)
 
 
-@pytest.mark.parametrize("crop", [Crop(1, 0, 40), Crop(0, 21, 40), Crop(-1, 0, 10), Crop(0, 0, 0)])
+@pytest.mark.parametrize("crop", [Crop(1, 0, 40, 40), Crop(0, 21, 40, 40), Crop(-1, 0, 10, 10), Crop(0, 0, 0, 0)])
 def test_a_crop_for_another_photo_is_refused(draw, crop: Crop) -> None:
     with pytest.raises(OptionsError, match="reaches beyond the photo of 40 x 60"):
         apply_crop(draw(40, 60), crop, 16)
@@ -87,14 +92,14 @@ def test_a_crop_for_another_photo_is_refused(draw, crop: Crop) -> None:
 
 @pytest.mark.parametrize("size_px", [16, 30, 64])
 def test_a_flip_mirrors_the_same_square(draw, size_px: int) -> None:
-    plain, mirrored = (apply_crop(draw(40, 60), Crop(2, 9, 30, flip), size_px) for flip in (False, True))
+    plain, mirrored = (apply_crop(draw(40, 60), Crop(2, 9, 30, 30, flip), size_px) for flip in (False, True))
     assert plain.shape == (size_px, size_px, 3) and plain.dtype == np.uint8
     assert mirrored.flags.c_contiguous
     np.testing.assert_array_equal(mirrored, plain[:, ::-1])
 
 
 def test_a_square_of_the_right_size_is_cut_and_nothing_else(draw) -> None:
-    np.testing.assert_array_equal(apply_crop(draw(40, 60), Crop(3, 5, 30), 30), draw(40, 60)[3:33, 5:35])
+    np.testing.assert_array_equal(apply_crop(draw(40, 60), Crop(3, 5, 30, 30), 30), draw(40, 60)[3:33, 5:35])
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -1,27 +1,24 @@
-"""The latent cache and the order of training, with the official script's bugs as tests."""
+"""The order of training and its batches, with the official script's bugs as tests."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
-import os
-import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from chromatune.data import content_of, open_source
+from chromatune.data import bucket_shapes, open_source
 from chromatune.errors import DataError
-from chromatune.pipeline import PHOTO_DIGITS
-from chromatune.pipeline.latents import encode_moments, to_pixels
-from chromatune.training import dataset
-from chromatune.training.dataset import BatchSampler, cache_key, draw_pair, open_cache
+from chromatune.training.dataset import BatchSampler, PhotoOrder
+from chromatune.training.encoding import open_cache
 from chromatune.training.initial_model import load_initial_model
+from chromatune.training.machines import Share
 from chromatune.training.settings import TrainSettings
 
+# Width to height of what people have: panoramas, films, screens, prints, squares, and the same upright
+ELEVEN = ((4, 1), (3, 1), (21, 9), (16, 9), (3, 2), (1, 1), (4, 5), (3, 4), (2, 3), (9, 16), (1, 4))
 SETTINGS = TrainSettings(batch=3, cache_variants=3, seed=5, lab_weight=1.0, lab_photos=2, last_share=0.3)
 
 
@@ -33,216 +30,6 @@ def pipeline(request, tiny_pipeline):
 def make_sampler(pipeline, drawn_photos, root, settings=SETTINGS):
     cache = open_cache(root, open_source(drawn_photos).items, pipeline.vae, 32, settings)
     return BatchSampler(cache, ["colorize", "add color"], pipeline.tokenizer, 1.0, 1000, settings)
-
-
-def test_cached_latents_are_those_of_the_drawn_pair(pipeline, drawn_photos, tmp_path):
-    """Same crop and flip for both halves (the official script's pairs came apart), drawn for each photo alone."""
-    sampler = make_sampler(pipeline, drawn_photos, tmp_path)
-    cache = sampler.cache
-    for photo in (0, 5):
-        for variant in range(3):
-            gray, color = draw_pair(cache.items[photo].read(), cache.items[photo].key, variant, 32, SETTINGS)
-            row = cache.rows[photo] + variant
-            with torch.no_grad():
-                expected = encode_moments(pipeline.vae, to_pixels(np.stack([gray, color])))
-            np.testing.assert_allclose(cache.condition[row], expected[0, :4], atol=5e-3)
-            np.testing.assert_allclose(cache.moments[row], expected[1], atol=2e-2)
-
-
-def test_broken_and_gray_photos_are_named_not_fatal(pipeline, drawn_photos, tmp_path):
-    cache = make_sampler(pipeline, drawn_photos, tmp_path).cache
-    assert len(cache.items) == 12
-    assert cache.skipped == {"broken": ["broken.jpg"], "too small": [], "gray or sepia": ["gray.png"]}
-
-
-def test_a_photo_is_enlarged_to_twice_its_size_and_no_more(pipeline, tmp_path):
-    """As in an evaluation: a model trained at 64 px takes a photo of 32 px, and leaves one of 31."""
-    rng = np.random.default_rng(0)
-    for side in (31, 32, 80):
-        colors = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / f"{side}.png"), cv2.resize(colors, (90, side), interpolation=cv2.INTER_NEAREST))
-    cache = open_cache(tmp_path / "cache", open_source(tmp_path).items, pipeline.vae, 64, SETTINGS)
-    assert [item.key for item in cache.items] == ["32.png", "80.png"] and cache.skipped["too small"] == ["31.png"]
-
-
-def count_encodings(monkeypatch):
-    """A list that has one more item with every call of the VAE's encoder."""
-    calls: list[int] = []
-
-    def encode(*args):
-        calls.append(1)
-        return encode_moments(*args)
-
-    monkeypatch.setattr(dataset, "encode_moments", encode)
-    return calls
-
-
-def test_encoders_run_once(pipeline, drawn_photos, tmp_path, monkeypatch):
-    """The official script encodes both photos, and the empty prompt, again at every step."""
-    calls = count_encodings(monkeypatch)
-    sampler = make_sampler(pipeline, drawn_photos, tmp_path)
-    first = len(calls)
-    assert first == 2 * 12
-    for number in range(4):
-        sampler.batch(number)
-    make_sampler(pipeline, drawn_photos, tmp_path).batch(0)
-    assert len(calls) == first
-
-
-def test_a_stale_cache_is_never_used(pipeline, drawn_photos, tmp_path):
-    folder = tmp_path / "photos"
-    shutil.copytree(drawn_photos, folder)
-    items = open_source(folder).items
-    key = cache_key(items, "vae", 32, SETTINGS)
-    changed = [
-        cache_key(items, "other vae", 32, SETTINGS),
-        cache_key(items, "vae", 64, SETTINGS),
-        cache_key(items[1:], "vae", 32, SETTINGS),
-        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"gray": "rec709"})),
-        cache_key(items, "vae", 32, SETTINGS.model_copy(update={"flip": False})),
-        cache_key(items, "vae", 32, SETTINGS, with_grays=True),
-    ]
-    os.utime(folder / "00.png", (1, 1))  # the photo was replaced under the same name
-    changed.append(cache_key(open_source(folder).items, "vae", 32, SETTINGS))
-    assert len({key, *changed}) == 8
-    assert cache_key(items, "vae", 32, SETTINGS.model_copy(update={"lr": 0.5})) == changed[-1]
-
-
-def test_an_interrupted_cache_is_completed(pipeline, drawn_photos, tmp_path, monkeypatch):
-    whole = make_sampler(pipeline, drawn_photos, tmp_path / "whole").cache
-    monkeypatch.setattr(dataset, "PHOTOS_PER_NOTE", 4)
-
-    done = []
-
-    def start_stage(name, length):
-        done.append(0)
-        assert (name, length) == ("encoding photos", 14)
-
-        def advance():
-            done[-1] += 1
-            if len(done) == 1 and done[0] == 10:
-                raise KeyboardInterrupt
-
-        return advance
-
-    items = open_source(drawn_photos).items
-    with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, start_stage)
-    calls = count_encodings(monkeypatch)
-    cut = open_cache(tmp_path / "cut", items, pipeline.vae, 32, SETTINGS, start_stage)
-    assert done == [10, 14]
-    assert len(calls) == 2 * (12 - 8), "photos up to the last note are not encoded again"
-    np.testing.assert_array_equal(whole.condition, cut.condition)
-    np.testing.assert_array_equal(whole.moments, cut.moments)
-    assert whole.skipped == cut.skipped
-    assert whole.seen == cut.seen == [content_of(item.read())[:PHOTO_DIGITS] for item in whole.items]
-
-
-def cut(name, keep):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
-
-
-def written(name, data):
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-NOTHING_SKIPPED: dict[str, list[str]] = {"broken": [], "too small": [], "gray or sepia": []}
-DAMAGES = [
-    cut("condition.npy", -100), cut("moments.npy", 60), cut("condition.npy", 0),
-    written("moments.npy", b"\x93NUMPY" * 9),
-    written("index.json", b"[]"), written("index.json", b""), written("index.json", b"[" * 200_000),
-    written("index.json", json.dumps({"variants": 3, "done": 99, "skipped": NOTHING_SKIPPED}).encode()),
-    written("index.json", b'{"variants": 3, "done": 14, "skipped": {"broken": 7}}'),
-    lambda folder: (folder / "moments.npy").unlink(),
-    lambda folder: np.save(folder / "condition.npy", np.array([object()]), allow_pickle=True),
-    lambda folder: np.save(folder / "moments.npy", np.load(folder / "moments.npy")[:, :5]),
-    lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy")[..., :2]),
-    lambda folder: np.save(folder / "condition.npy", np.load(folder / "condition.npy").astype(np.uint8)),
-    lambda folder: np.save(folder / "contents.npy", np.load(folder / "contents.npy")[:, :5]),
-    lambda folder: (folder / "contents.npy").unlink(),
-    lambda folder: np.save(folder / "condition.npy", np.asfortranarray(np.load(folder / "condition.npy"))),
-]  # fmt: skip
-
-
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    ("finished", "spoil"),
-    [  # the fast ones: a finished cache with every other damage, one in the making with some of the others
-        pytest.param(finished, spoil, marks=[] if number % step == first else [SLOW])
-        for finished, step, first in ((True, 2, 0), (False, 4, 1))
-        for number, spoil in enumerate(DAMAGES)
-    ],
-)
-def test_a_damaged_cache_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, monkeypatch, spoil, finished):
-    """It comes from the photos alone; half a file lengthened with zeros would be trained on without a word."""
-    vae, items = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos).items
-    whole = open_cache(tmp_path, items, vae, 32, SETTINGS)
-    condition, moments, seen = whole.condition.copy(), whole.moments.copy(), whole.seen
-    folder = whole.folder if finished else whole.folder.rename(whole.folder.with_name(whole.folder.name + ".partial"))
-    spoil(folder)
-    again = open_cache(tmp_path, items, vae, 32, SETTINGS)
-    np.testing.assert_array_equal(again.condition, condition)
-    np.testing.assert_array_equal(again.moments, moments)
-    assert again.skipped == whole.skipped and again.seen == seen
-    assert [path.name for path in tmp_path.iterdir()] == [again.folder.name]
-
-
-@pytest.mark.parametrize("left", [b"", *(pytest.param(data, marks=SLOW) for data in (b"\x93NUMPY", b"x" * 4000))])
-def test_what_a_full_disk_left_before_the_first_usable_photo_is_made_anew(drawn_photos, tiny_pipeline, tmp_path, left):
-    vae, source = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos)
-    items = sorted(source.items, key=lambda item: item.key != "gray.png")  # the gray one first
-    whole = open_cache(tmp_path / "whole", items, vae, 32, SETTINGS)
-    partial = tmp_path / "cut" / (whole.folder.name + ".partial")
-    partial.mkdir(parents=True)
-    note = {"variants": SETTINGS.cache_variants, "done": 1, "skipped": {"broken": [], "gray": ["gray.png"]}}
-    (partial / "index.json").write_text(json.dumps(note))
-    (partial / "condition.npy").write_bytes(left)
-    again = open_cache(tmp_path / "cut", items, vae, 32, SETTINGS)
-    np.testing.assert_array_equal(again.condition, whole.condition)
-    np.testing.assert_array_equal(again.moments, whole.moments)
-
-
-def test_room_is_taken_before_latents_are_written(drawn_photos, tiny_pipeline, tmp_path, monkeypatch):
-    """A file with holes on a full disk would end the process by a signal, without a word."""
-    vae, items = load_initial_model(str(tiny_pipeline())).pipeline.vae, open_source(drawn_photos).items
-    reserve, taken = os.posix_fallocate, []
-
-    def full(file, offset, length):
-        taken.append(length)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DataError, match="the latent cache cannot be written .No space left on device.; make room"):
-        open_cache(tmp_path, items, vae, 32, SETTINGS)
-    monkeypatch.setattr(os, "posix_fallocate", reserve)
-    cache = open_cache(tmp_path, items, vae, 32, SETTINGS)
-    assert taken == [(cache.folder / "condition.npy").stat().st_size]
-    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in cache.folder.glob("*.npy"))
-
-
-def test_grays_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos, tmp_path):
-    items, settings = open_source(drawn_photos).items, SETTINGS.model_copy(update={"dropout": 0.2})
-    assert open_cache(tmp_path, items, pipeline.vae, 32, settings).grays is None
-    cache = open_cache(tmp_path, items, pipeline.vae, 32, settings, with_grays=True)
-    assert cache.grays is not None
-    for photo, variant in ((0, 0), (5, 2)):
-        gray, _ = draw_pair(cache.items[photo].read(), cache.items[photo].key, variant, 32, settings)
-        np.testing.assert_array_equal(cache.grays[cache.rows[photo] + variant], gray[..., 0])
-    sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
-    batches = [sampler.batch(number) for number in range(8)]
-    has_photo = torch.cat([batch.has_photo for batch in batches])
-    there = torch.cat([batch.condition.abs().amax(dim=(1, 2, 3)) > 0 for batch in batches])
-    assert torch.equal(has_photo, there) and 0 < has_photo.sum() < len(has_photo)
-    grays = batches[0].grays
-    assert grays is not None and grays.shape == (3, 32, 32) and grays.dtype == torch.uint8
-
-
-def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
-    items = [item for item in open_source(drawn_photos).items if item.key in ("gray.png", "broken.jpg")]
-    with pytest.raises(DataError, match="no usable photo among 2: 1 broken, 1 gray or sepia"):
-        open_cache(tmp_path, items, pipeline.vae, 32, SETTINGS)
 
 
 def equal(first, second):
@@ -276,14 +63,14 @@ def test_two_processes_draw_what_one_would_with_twice_the_batch(pipeline, drawn_
 
 def test_each_photo_once_an_epoch_in_another_order(pipeline, drawn_photos, tmp_path):
     sampler = make_sampler(pipeline, drawn_photos, tmp_path)
-    first, second = ([sampler.photo_at(epoch * 12 + i) for i in range(12)] for epoch in (0, 1))
+    first, second = ([sampler.order.batch(epoch * 12 + i, 1)[0][0] for i in range(12)] for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(12)) and first != second
 
 
 def test_prompts_are_drawn_per_step_and_dropout_is_one_draw(pipeline, drawn_photos, tmp_path):
     settings = SETTINGS.model_copy(update={"dropout": 0.2, "lab_weight": 0.0})
     sampler = make_sampler(pipeline, drawn_photos, tmp_path, settings)
-    draws = [sampler.draw(position) for position in range(4000)]
+    draws = [sampler.draw(position, position % 12) for position in range(4000)]
     no_text = np.array([prompt == 2 for _, _, prompt, *_ in draws])
     no_image = np.array([image for *_, image, _ in draws])
     assert no_text.mean() == pytest.approx(0.4, abs=0.03) and no_image.mean() == pytest.approx(0.4, abs=0.03)
@@ -316,5 +103,145 @@ def test_photos_keep_their_own_prompts_where_asked(pipeline, drawn_photos, tmp_p
     settings = SETTINGS.model_copy(update={"dropout": 0.0})
     sampler = BatchSampler(cache, own, pipeline.tokenizer, 1.0, 1000, settings)
     for position in range(30):
-        photo, _, prompt, *_ = sampler.draw(position)
+        photo, _, prompt, *_ = sampler.draw(position, position % 12)
         assert sorted(own.values())[prompt] == own[cache.items[photo].key]
+
+
+GROUPS = [np.arange(0, 7), np.arange(7, 8), np.empty(0, np.int64), np.arange(8, 40)]
+
+
+def group_of(photo):
+    return next(index for index, group in enumerate(GROUPS) if photo in group)
+
+
+def test_a_batch_is_of_one_bucket_and_photos_come_equally_often():
+    """Whatever the buckets' sizes: in 40 batches of 4 of 40 photos, each comes four times."""
+    order = PhotoOrder(GROUPS, seed=3)
+    batches = [order.batch(number, 4) for number in range(80)]
+    assert all(len({group_of(photo) for photo, _ in batch}) == 1 for batch in batches)
+    for turn in (batches[:40], batches[40:]):
+        counts = np.bincount([photo for batch in turn for photo, _ in batch], minlength=40)
+        assert (counts == 4).all()
+    for group in (0, 3):  # within a bucket, each photo once an epoch, in another order each time
+        row = [pair for batch in batches for pair in batch if group_of(pair[0]) == group]
+        epochs = [[photo for photo, number in row if number == epoch] for epoch in range(2)]
+        assert [sorted(epoch) for epoch in epochs] == [GROUPS[group].tolist()] * 2 and epochs[0] != epochs[1]
+
+
+def test_no_bucket_runs_ahead():
+    order = PhotoOrder(GROUPS, seed=3)
+    counts = np.zeros(4)
+    for number in range(40):
+        counts[group_of(order.batch(number, 4)[0][0])] += 1
+        expected = (number + 1) * np.array([7, 1, 0, 32]) / 40
+        assert (np.abs(counts - expected) <= 1.5).all()
+
+
+def test_batches_of_buckets_are_exact_under_resume_and_several_processes():
+    whole = [PhotoOrder(GROUPS, seed=3).batch(number, 4) for number in range(60)]
+    resumed = PhotoOrder(GROUPS, seed=3)
+    assert [resumed.batch(number, 4) for number in (37, 59, 5)] == [whole[number] for number in (37, 59, 5)]
+    two = PhotoOrder(GROUPS, seed=3)
+    assert [two.batch(n, 2, 0, 2) + two.batch(n, 2, 1, 2) for n in range(60)] == whole
+
+
+@pytest.fixture(scope="module")
+def photos_of_all_shapes(tmp_path_factory):
+    """A folder of 22 colored photos, two of each of eleven aspect ratios, and one too long."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(1)
+    for number, (across, down) in enumerate([*ELEVEN, *ELEVEN, (9, 1)]):
+        width, height = round(120 * (across / down) ** 0.5), round(120 * (down / across) ** 0.5)
+        colors = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        photo = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / f"{number:02d}-{across}-{down}.png"), photo)
+    return folder
+
+
+@pytest.mark.parametrize("cache_setting", ["on", "off"])
+def test_photos_of_eleven_aspect_ratios_make_batches_of_their_own_shapes(
+    tiny_pipeline, photos_of_all_shapes, tmp_path, cache_setting
+):
+    pipeline = load_initial_model(str(tiny_pipeline())).pipeline
+    settings = SETTINGS.model_copy(
+        update={"aspect": "buckets", "cache": cache_setting, "batch": 2, "cache_variants": 1}
+    )
+    shapes = bucket_shapes(64, 8)
+    items = open_source(photos_of_all_shapes).items
+    cache = open_cache(tmp_path, items, pipeline.vae, 64, settings, shapes=shapes, with_grays=True)
+    assert cache.count == 22 and cache.skipped["too long"] == ["22-9-1.png"]
+
+    def make():
+        return BatchSampler(
+            cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings, vae=pipeline.vae, with_grays=True
+        )
+
+    sampler, keys, device = make(), [], torch.device("cpu")
+    for number in range(22):
+        batch = sampler.batch(number).to(device)
+        photos = [photo for photo, _ in sampler.order.batch(number, 2)]
+        height, width = shapes[cache.buckets[photos[0]]]
+        assert batch.grays is not None and batch.truth is not None
+        assert batch.grays.shape == (2, height, width) and batch.truth.shape == (2, 3, height, width)
+        assert batch.latents.shape == batch.noise.shape == batch.condition.shape == (2, 4, height // 8, width // 8)
+        keys += [cache.items[photo].key for photo in photos]
+    assert sorted(keys) == sorted([item.key for item in cache.items] * 2)
+    assert len({cache.buckets[photo] for photo in range(22)}) >= 9
+    assert equal(make().batch(17).to(device), sampler.batch(17).to(device)), "exact under resume"
+
+
+def test_without_a_cache_each_epoch_has_crops_and_grays_of_its_own(tiny_pipeline, drawn_photos, tmp_path):
+    """Four crops a photo is all that a run of any length saw."""
+    pipeline = load_initial_model(str(tiny_pipeline())).pipeline
+    settings = SETTINGS.model_copy(update={"cache": "off", "batch": 12})
+    items = open_source(drawn_photos).items
+    cache = open_cache(tmp_path, items, pipeline.vae, 32, settings)
+    assert all(path.stat().st_size < 4000 for path in cache.folder.iterdir()), "no latents are kept"
+
+    def make():
+        return BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings, vae=pipeline.vae)
+
+    sampler, crops = make(), {}
+    for epoch in range(6):
+        batch = sampler.batch(epoch)
+        for (photo, number), color in zip(sampler.order.batch(epoch, 12), batch.color_u8, strict=True):
+            assert number == epoch
+            crops.setdefault(photo, set()).add(color.tobytes())
+    assert all(len(different) == 6 for different in crops.values())
+    device = torch.device("cpu")
+    assert equal(make().batch(5).to(device), sampler.batch(5).to(device)), "exact under resume"
+
+
+def test_latents_encoded_on_the_fly_are_those_of_the_cache(pipeline, drawn_photos, tmp_path):
+    """The first epoch without a cache has the first variants of one."""
+    changes = {"cache_variants": 1, "batch": 12, "dropout": 0.1}
+    kept = make_sampler(pipeline, drawn_photos, tmp_path, SETTINGS.model_copy(update=changes))
+    settings = SETTINGS.model_copy(update=changes | {"cache": "off"})
+    cache = open_cache(tmp_path, open_source(drawn_photos).items, pipeline.vae, 32, settings)
+    texts = ["colorize", "add color"]
+    sampler = BatchSampler(cache, texts, pipeline.tokenizer, 1.0, 1000, settings, vae=pipeline.vae)
+    one, other = (each.batch(0).to(torch.device("cpu")) for each in (kept, sampler))
+    for name in ("noise", "timesteps", "has_photo", "prompt_of", "truth"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+    for name in ("latents", "condition"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=2e-2, rtol=2e-2)
+
+
+def test_machines_without_a_common_disk_have_photos_of_their_own(tiny_pipeline, drawn_photos, tmp_path):
+    """Each encodes its share; together they train with each photo once an epoch, and none with the other's noise."""
+    pipeline = load_initial_model(str(tiny_pipeline())).pipeline
+    settings = SETTINGS.model_copy(update={"lab_weight": 0.0, "batch": 1})
+    items, keys, noises = open_source(drawn_photos).items, [], set()
+    for rank in range(4):  # two processes on each of two machines
+        share = Share(rank % 2, 2, rank // 2, 2)
+        root = tmp_path / f"machine{share.machine}"
+        cache = open_cache(root, share.photos(items), pipeline.vae, 32, settings)
+        sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
+        sampler.share = share.within
+        for number in range(3):
+            batch = sampler.batch(number, rank, 4)
+            noises.add(batch.noise.numpy().tobytes())
+            photo, epoch = sampler.order.batch(number, 1, *share.within)[0]
+            assert epoch == 0
+            keys.append(cache.items[photo].key)
+    assert len(set(keys)) == 12 and len(noises) == 12

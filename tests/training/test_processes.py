@@ -28,9 +28,13 @@ def launch(processes, photos, model, out, settings):
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_with_twice_the_batch(drawn_photos, tiny_pipeline, tiny_settings, tmp_path, start):
+@pytest.mark.parametrize("aspect", ["square", "buckets"])
+def test_two_processes_train_like_one_with_twice_the_batch(
+    drawn_photos, tiny_pipeline, tiny_settings, tmp_path, start, aspect
+):
     """The draws are the same ones, so the curves differ by rounding alone."""
-    changes = {"validate_every": 6, "log_every": 1, "lab_weight": 0}
+    changes = {"validate_every": 6, "log_every": 1, "lab_weight": 0, "aspect": aspect}
+    changes |= {"size_px": 64} if aspect == "buckets" else {}
     two, facts = launch(2, drawn_photos, tiny_pipeline(), tmp_path / "two", tiny_settings | changes | {"batch": 2})
     _, rows = start("one", **(presets()["quick"] | tiny_settings | changes | {"batch": 4}))
     one = [row for row in rows if row["kind"] == "train"]

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chromatune.data import inspect_source, open_source, split_source
@@ -228,3 +229,28 @@ def test_auto_takes_the_photos_own_prompts_where_there_are_any(drawn_photos, tin
         assert isinstance(prompts, dict)
         assert prompts["00.png"] == "paint it red" and set(prompts) == {item.key for item in source.items}
         assert all(prompt in COLORIZE_PROMPTS for key, prompt in prompts.items() if key != "00.png")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aspect": "buckets", "size_px": 64},
+        {"cache": "off"},
+        pytest.param({"aspect": "buckets", "size_px": 64, "cache": "off", "lab_weight": 0.5}, marks=pytest.mark.slow),
+    ],
+)
+def test_runs_with_buckets_and_without_a_cache_resume_bit_for_bit(start, changes):
+    """Stopped between two checkpoints, at update 4 of 6."""
+
+    def stop(row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    changes = changes | {"validate_every": 6}
+    whole, _ = start("whole", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        start("cut", on_row=stop, **changes)
+    cut, rows = start("cut", **changes)
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [4, 6]
+    for name, weight in whole.pipeline.unet.state_dict().items():
+        assert torch.equal(weight, cut.pipeline.unet.state_dict()[name])

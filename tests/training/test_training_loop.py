@@ -554,6 +554,6 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
     blind = tmp_path / "blind"
     shutil.copytree(encoder_pipeline, blind, ignore=shutil.ignore_patterns("photo_encoder"))
     without, _ = start("without", model=blind, parts=parts, max_steps=2, validate_every=2, dropout=0.3)
-    assert without.pipeline.photo_encoder is None and without.cache.grays is None
+    assert without.pipeline.photo_encoder is None and not without.cache.with_grays
     ours, theirs = (run.pipeline.unet.state_dict() for run in (result, without))
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -120,12 +120,13 @@ def _train(
     source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool
 ) -> Path | None:
     """Train, and return the folder of the trained model; None in all but one of several processes."""
-    from chromatune.data import OWN_RESULT, check_outside, open_source
+    from chromatune.data import OWN_RESULT, Source, check_outside, is_stream, open_source, open_stream
     from chromatune.pipeline import check_replaceable
 
-    check_outside(out, source)
-    photos = open_source(source)
-    if not quiet:
+    if not is_stream(source):
+        check_outside(out, source)
+    photos = open_stream(source) if is_stream(source) else open_source(source)
+    if not quiet and isinstance(photos, Source):
         note_own_results(photos.skipped.get(OWN_RESULT, 0))
 
     from chromatune.evaluation import score_result  # this late, as they load OpenCV and torch

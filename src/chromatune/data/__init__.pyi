@@ -1,3 +1,6 @@
+from .buckets import Shape as Shape
+from .buckets import bucket_of as bucket_of
+from .buckets import bucket_shapes as bucket_shapes
 from .imdb_wiki import ImdbWikiFilter as ImdbWikiFilter
 from .inspection import Inspection as Inspection
 from .inspection import inspect_source as inspect_source
@@ -8,6 +11,7 @@ from .items import content_of as content_of
 from .items import read_rgb as read_rgb
 from .pairs import apply_crop as apply_crop
 from .pairs import center_crop as center_crop
+from .pairs import draw_bucket_crop as draw_bucket_crop
 from .pairs import draw_crop as draw_crop
 from .pairs import is_monochrome as is_monochrome
 from .pairs import make_gray as make_gray
@@ -15,6 +19,7 @@ from .pairs import make_pair as make_pair
 from .pairs import random_gray as random_gray
 from .prompt_sets import AUTO as AUTO
 from .prompt_sets import DEFAULT_SET as DEFAULT_SET
+from .prompt_sets import OWN as OWN
 from .prompt_sets import instructions_of as instructions_of
 from .prompt_sets import prompt_set as prompt_set
 from .sources import OWN_RESULT as OWN_RESULT
@@ -23,6 +28,7 @@ from .sources import open_source as open_source
 from .sources import with_columns as with_columns
 from .splits import BROKEN as BROKEN
 from .splits import MONOCHROME as MONOCHROME
+from .splits import TOO_LONG as TOO_LONG
 from .splits import TOO_SMALL as TOO_SMALL
 from .splits import SkippedPhoto as SkippedPhoto
 from .splits import Split as Split
@@ -30,3 +36,8 @@ from .splits import read_usable as read_usable
 from .splits import smallest_side_px as smallest_side_px
 from .splits import split_source as split_source
 from .splits import split_usable as split_usable
+from .streams import Stream as Stream
+from .streams import StreamRecord as StreamRecord
+from .streams import is_stream as is_stream
+from .streams import open_stream as open_stream
+from .streams import stream_of as stream_of

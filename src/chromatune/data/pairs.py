@@ -1,10 +1,11 @@
-"""Pairs for training, made from color photos: a square of one, and a gray one.
+"""Pairs for training, made from color photos: a square or another rectangle of one, and a gray one.
 
 The gray half is what a camera, a film and the years could have made of the color scene.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from chromatune.color import own_chroma
+from chromatune.data.buckets import MOST_LOST, Shape, largest_window
 from chromatune.errors import OptionsError
 
 GrayMethod = Literal["rec601", "rec709", "average", "orthochromatic", "red-filter", "random"]
@@ -33,18 +35,20 @@ MIN_OWN_COLOR = 2.0  # CIELAB units that lightness does not explain: below them 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a photo, and whether it is mirrored.
+    """A rectangle of a photo, and whether it is mirrored.
 
     Attributes:
         top: first row, pixels.
         left: first column, pixels.
-        side: of the square, pixels of the photo.
+        height: pixels of the photo.
+        width: pixels of the photo.
         flip: left and right change places.
     """
 
     top: int
     left: int
-    side: int
+    height: int
+    width: int
     flip: bool = False
 
 
@@ -74,48 +78,77 @@ def draw_crop(
     side = int(rng.integers(smallest, short_px + 1))
     top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
     mirrored = bool(rng.random() < 0.5)
-    return Crop(top, left, side, flip and mirrored)
+    return Crop(top, left, side, side, flip and mirrored)
+
+
+def draw_bucket_crop(
+    height: int, width: int, shape: Shape, rng: np.random.Generator, zoom: float = 1.0, flip: bool = True
+) -> Crop:
+    """Draw a random rectangle with the aspect ratio of a bucket, which keeps nine tenths of the photo at least.
+
+    Args:
+        height: of the photo, pixels.
+        width: of the photo, pixels.
+        shape: height and width of the bucket that `bucket_of` chose for the photo.
+        rng: a generator for this pair.
+        zoom: smallest share of the largest rectangle's sides, in 0..1, as far as a tenth of the photo allows.
+        flip: mirror half of the rectangles.
+
+    Raises:
+        OptionsError: `zoom` is not in 0..1.
+    """
+    if not 0 < zoom <= 1:
+        raise OptionsError(f"no crop with zoom={zoom}; accepted: 0 < zoom <= 1")
+    rows, columns = largest_window(height, width, shape)
+    kept = ((1 - MOST_LOST) * height * width / (rows * columns)) ** 0.5
+    smallest = min(1.0, max(zoom, kept, shape[0] / rows))  # the last: a smaller rectangle would be enlarged
+    scale = smallest + (1 - smallest) * rng.random()
+    rows, columns = min(rows, math.ceil(rows * scale)), min(columns, math.ceil(columns * scale))
+    top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+    mirrored = bool(rng.random() < 0.5)
+    return Crop(top, left, rows, columns, flip and mirrored)
 
 
 def center_crop(height: int, width: int) -> Crop:
     """Return the largest square in the middle of a photo of that many pixels, not mirrored: for validation."""
     side = min(height, width)
-    return Crop((height - side) // 2, (width - side) // 2, side)
+    return Crop((height - side) // 2, (width - side) // 2, side, side)
 
 
-def apply_crop(rgb_u8: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
-    """Cut the square out of a photo, (size_px, size_px, 3) uint8 sRGB.
+def apply_crop(rgb_u8: np.ndarray, crop: Crop, size: int | Shape) -> np.ndarray:
+    """Cut a rectangle out of a photo and resize it, (H, W, 3) uint8 sRGB.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
         crop: drawn for this photo's size.
-        size_px: side of the result.
+        size: height and width of the result, or the side of a square.
 
     Raises:
         OptionsError: the crop reaches beyond the photo; a slice would be cut short and then squashed.
     """
     height, width = rgb_u8.shape[:2]
-    bottom, right = crop.top + crop.side, crop.left + crop.side
-    if crop.side < 1 or min(crop.top, crop.left) < 0 or bottom > height or right > width:
+    shape = (size, size) if isinstance(size, int) else size
+    bottom, right = crop.top + crop.height, crop.left + crop.width
+    if min(crop.height, crop.width) < 1 or min(crop.top, crop.left) < 0 or bottom > height or right > width:
         raise OptionsError(f"{crop} reaches beyond the photo of {height} x {width} pixels; draw it for that size")
-    square = rgb_u8[crop.top : bottom, crop.left : right]
-    if crop.side != size_px:
-        interpolation = cv2.INTER_AREA if crop.side > size_px else cv2.INTER_CUBIC
-        square = cv2.resize(square, (size_px, size_px), interpolation=interpolation)
-    return np.ascontiguousarray(square[:, ::-1] if crop.flip else square)
+    part = rgb_u8[crop.top : bottom, crop.left : right]
+    if part.shape[:2] != shape:
+        interpolation = cv2.INTER_AREA if crop.height > shape[0] else cv2.INTER_CUBIC
+        part = cv2.resize(part, shape[::-1], interpolation=interpolation)
+    return np.ascontiguousarray(part[:, ::-1] if crop.flip else part)
 
 
 def make_pair(
-    rgb_u8: np.ndarray, crop: Crop, size_px: int, rng: np.random.Generator, gray: str = VARIED
+    rgb_u8: np.ndarray, crop: Crop, size: int | Shape, rng: np.random.Generator, gray: str = VARIED
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return gray and color half, each (size_px, size_px, 3) uint8 sRGB, the gray one with three equal channels.
+    """Return gray and color half, each (H, W, 3) uint8 sRGB, the gray one with three equal channels.
 
     The gray half is made from the cropped color half: no flip or crop can come between them.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB.
         crop: drawn for this photo's size.
-        size_px: side of both halves.
+        size: height and width of both halves, or the side of a square.
         rng: for the gray: weights, grain, fading.
         gray: "varied" for another kind each time, or a method of `GRAY_METHODS`.
 
@@ -124,10 +157,10 @@ def make_pair(
     """
     if gray != VARIED and gray not in GRAY_METHODS:
         raise OptionsError(f"gray method {gray!r}; accepted: {', '.join((VARIED, *GRAY_METHODS))}")
-    color = apply_crop(rgb_u8, crop, size_px)
+    color = apply_crop(rgb_u8, crop, size)
     rgb = color.astype(np.float32) / 255
     levels = random_gray(rgb, rng) if gray == VARIED else make_gray(rgb, cast(GrayMethod, gray), rng)
-    gray_u8 = np.rint(levels * 255).astype(np.uint8)  # (S, S)
+    gray_u8 = np.rint(levels * 255).astype(np.uint8)  # (H, W)
     return np.repeat(gray_u8[..., None], 3, axis=2), color
 
 

@@ -20,6 +20,7 @@ from chromatune.errors import DataError, OptionsError, printable, shown
 from chromatune.images import IMAGE_SUFFIXES, Listing, list_folder
 
 KINDS = ("folder", "imdb-wiki", "ffhq", "lfw", "hf", "table")
+STREAM_KINDS = ("tar", "stream")  # of shards, which `open_stream` opens
 COLUMNS = ("image", "prompt")
 ESCAPED = str.maketrans({"%": "%25", "&": "%26", "#": "%23"})
 ACCEPTED = "a folder of photos, or KIND:PATH with KIND one of " + ", ".join(KINDS)
@@ -58,8 +59,10 @@ def open_source(
         MissingExtraError: the source needs a library that is not installed.
     """
     kind, place = _kind_and_place(os.fsdecode(spec))
-    where, named = _columns_of(place)
+    where, named = split_columns(place)
     named |= _checked(columns or {}, where)
+    if kind in STREAM_KINDS or "://" in where or where.endswith(".tar"):
+        raise DataError(f"{_label(where)}: is a stream of photos, which chromatune finetune alone takes; unpack it")
     if named and kind not in (None, "hf", "table"):
         raise DataError(f"{_label(where)}: a source of kind {kind} has no columns; give hf:PATH or table:PATH")
     if kind == "hf":
@@ -100,7 +103,7 @@ def with_columns(spec: str, columns: Sequence[str]) -> str:
     if not given:
         return spec
     kind, place = _kind_and_place(spec)
-    where, named = _columns_of(place)
+    where, named = split_columns(place)
     # A column ends at &, and the first begins after #
     pairs = (f"{name}={value.translate(ESCAPED)}" for name, value in (named | given).items())
     return f"{'' if kind is None else f'{kind}:'}{where}#{'&'.join(pairs)}"
@@ -117,7 +120,7 @@ def check_outside(out: Path, spec: str) -> None:
         OptionsError: it is that folder: results would be read as photos, and the work could not be resumed.
     """
     kind, place = _kind_and_place(spec)
-    where, _ = _columns_of(place)
+    where, _ = split_columns(place)
     if kind != "hf" and where and os.path.realpath(out) == os.path.realpath(Path(where).expanduser()):
         raise OptionsError(
             f"{printable(str(out))} holds the photos themselves, and results there would be read as photos; "
@@ -177,8 +180,8 @@ def _metadata(listing: Listing) -> list[Path]:
     return [listing.root / name for name in listing.others if os.path.basename(name) in tables.METADATA_NAMES]
 
 
-def _columns_of(place: str) -> tuple[str, dict[str, str]]:
-    """`path#image=a&prompt=b` in its path and columns; a path that is there as it stands has none."""
+def split_columns(place: str) -> tuple[str, dict[str, str]]:
+    """Return the path and the columns of `path#image=a&prompt=b`; a path that is there as it stands has none."""
     where, mark, text = place.rpartition("#")
     if not mark or "=" not in text or os.path.exists(os.path.expanduser(place)):
         return place, {}
@@ -197,8 +200,10 @@ def _checked(columns: Mapping[str, str], where: str) -> dict[str, str]:
 def _kind_and_place(spec: str) -> tuple[str | None, str]:
     """`kind:place` in its two parts; the kind is None where the text is a path alone."""
     kind, colon, place = spec.partition(":")
-    if colon and kind in KINDS:
+    if colon and kind in (*KINDS, *STREAM_KINDS):
         return kind, place
+    if place.startswith("//"):  # an address
+        return None, spec
     if colon and not os.path.exists(spec) and os.sep not in kind and len(kind) > 1:  # one letter is a Windows drive
         raise DataError(f"{_label(spec)}: unknown kind {shown(kind)}; accepted: {ACCEPTED}")
     return None, spec

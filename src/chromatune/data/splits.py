@@ -17,6 +17,7 @@ DIGEST_LENGTH = 16  # hexadecimal digits
 ACCEPTED = "a share between 0 and 1, or a whole number of photos from 1"
 
 BROKEN, TOO_SMALL, MONOCHROME = "broken", "too small", "gray or sepia"  # reasons
+TOO_LONG = "too long"  # for any aspect bucket
 MIN_SIDE_PX = 16  # two cells of an autoencoder's latents: whatever is smaller is an icon or a tracking pixel
 LARGEST_ENLARGEMENT = 2  # of a photo: beyond it, a model would learn interpolation, or be compared with it
 
@@ -27,7 +28,7 @@ class SkippedPhoto:
 
     Attributes:
         key: of the photo in its source.
-        reason: in training one of `BROKEN`, `TOO_SMALL`, `MONOCHROME`.
+        reason: in training one of `BROKEN`, `TOO_SMALL`, `MONOCHROME`, `TOO_LONG`.
         detail: one line with more to say than the reason; "" where there is none.
         size_px: its height and width; None where it cannot be read.
     """

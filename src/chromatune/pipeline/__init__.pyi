@@ -62,6 +62,7 @@ from .schedules import prediction_target as prediction_target
 from .schedules import zero_terminal_snr_config as zero_terminal_snr_config
 from .text import TextEmbedder as TextEmbedder
 from .text import Tokens as Tokens
+from .text import embed_tokens as embed_tokens
 from .text import tokenize as tokenize
 from .torch_backend import TorchBackend as TorchBackend
 from .torch_backend import sample as sample

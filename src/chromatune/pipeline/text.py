@@ -53,7 +53,7 @@ class TextEmbedder:
     def embed(self, tokens: Tokens) -> torch.Tensor:
         """Return (U, 77, C) embeddings, with gradients where the text encoder is trained."""
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
-            return _read(self.text_encoder, tokens)
+            return embed_tokens(self.text_encoder, tokens)
         rows = zip(tokens.ids.tolist(), tokens.mask.tolist(), strict=True)
         return torch.cat([self._known(tuple(ids), tuple(mask)) for ids, mask in rows])
 
@@ -61,10 +61,11 @@ class TextEmbedder:
 @torch.no_grad()
 def _embedding(text_encoder: CLIPTextModel, ids: tuple[int, ...], mask: tuple[int, ...]) -> torch.Tensor:
     """Return the (1, 77, C) embedding of one prompt's tokens."""
-    return _read(text_encoder, Tokens(torch.tensor([ids]), torch.tensor([mask])))
+    return embed_tokens(text_encoder, Tokens(torch.tensor([ids]), torch.tensor([mask])))
 
 
-def _read(text_encoder: CLIPTextModel, tokens: Tokens) -> torch.Tensor:
+def embed_tokens(text_encoder: CLIPTextModel, tokens: Tokens) -> torch.Tensor:
+    """Return (U, 77, C) embeddings of prompts, on the text encoder's device."""
     device = text_encoder.device
     # Only a text encoder that says so was trained with a mask over the padding.
     masked = getattr(text_encoder.config, "use_attention_mask", False)

@@ -4,7 +4,10 @@
 - `initial_model`: the model that a run starts from, and which of its weights are trained.
 - `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
 - `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
-- `dataset`: photos as cached latents, and the batches drawn from them.
+- `encoding`: photos as latents and prompts as embeddings on disk, which processes make together; `machines`: without a
+  common disk too.
+- `dataset`: which pair is at each position of a run, and the batches made of them.
+- `streaming`: the same for a stream of photos, of which nothing is listed or kept.
 - `validation`: losses and results on held-out photos.
 - `checkpoints`: what an update changes, on disk.
 - `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.

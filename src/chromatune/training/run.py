@@ -8,16 +8,30 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from diffusers.training_utils import EMAModel
 
-from chromatune.data import SkippedPhoto, Source, Split, instructions_of, smallest_side_px, split_usable
-from chromatune.errors import ChromaTuneError, OptionsError
+from chromatune.data import (
+    AUTO,
+    DEFAULT_SET,
+    OWN,
+    SkippedPhoto,
+    Source,
+    Split,
+    Stream,
+    bucket_shapes,
+    instructions_of,
+    prompt_set,
+    smallest_side_px,
+    split_usable,
+)
+from chromatune.errors import ChromaTuneError, OptionsError, printable
 from chromatune.files import atomic_write, discard_run_folder, lock_run_folder, write_json
 from chromatune.options import StartStage, silent
 from chromatune.pipeline import (
@@ -31,28 +45,35 @@ from chromatune.pipeline import (
     zero_terminal_snr_config,
 )
 from chromatune.training.checkpoints import TrainState, disk_errors
-from chromatune.training.dataset import BatchSampler, open_cache
+from chromatune.training.dataset import BatchSampler
+from chromatune.training.encoding import LatentCache, open_cache, open_text_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
+from chromatune.training.machines import find_share, gather_photos
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
+from chromatune.training.streaming import StreamedPhotos, StreamSampler, split_stream
 from chromatune.training.training_loop import Learner, Run, TrainResult, make_optimizer, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
+# Of processes for each other: one validates or writes gigabytes to a slow disk, and the others wait
+LONGEST_WAIT = timedelta(hours=2)
+STREAM_FOLDER = "stream"  # where a run is in a stream of photos
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
 OnWarning: TypeAlias = Callable[[str], None]  # called with one line about instructions that are cut off
 
 
 def train(
-    source: Source, model: str, settings: TrainSettings, out: Path, *,
+    source: Source | Stream, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
     on_warning: OnWarning = lambda line: None, cache_dir: Path | None = None,
 ) -> TrainResult:  # fmt: skip
     """Fine-tune `model` on the photos of `source`; the same call continues a run that was stopped.
 
     Args:
-        source: the photos; a share of them (whole persons, where known) is held out.
+        source: the photos; a share of them (whole persons, where known) is held out. Of a stream, nothing is listed or
+            kept.
         model: what `load_initial_model` takes.
         settings: see `resolve_settings`.
         out: folder of the run: metrics, grids, checkpoints. It is this process's alone while the call lasts.
@@ -71,6 +92,7 @@ def train(
     """
     accelerator = Accelerator(
         mixed_precision=settings.precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         gradient_accumulation_steps=settings.accumulation,
         cpu=not torch.cuda.is_available(),
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
@@ -114,27 +136,47 @@ class Start(NamedTuple):
     skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
     pipeline: Pipeline  # the initial model, with the run's schedule and defaults
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
+    stream: Stream | None = None  # what is trained with; the split has but a few of its photos
 
 
-def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
+def plan_run(source: Source | Stream, model: str, settings: TrainSettings) -> Start:
     """Choose the photos and open the model that a run starts from.
 
     Raises:
         OptionsError: the settings do not go with the model or the photos.
         ModelError: the model cannot be opened, or its list of the photos that it has seen is damaged.
     """
+    if isinstance(source, Stream):
+        return _plan_stream(source, model, settings)
     prompts = instructions_of(source, settings.prompts)
     items = source.items
     if settings.photos is not None and settings.photos < len(items):  # the same ones, whatever their order
         drawn = lambda item: hashlib.sha256(f"{settings.seed}/{item.key}".encode()).digest()  # noqa: E731
         items = tuple(sorted(items, key=drawn)[: settings.photos])
-    initial, seen = load_initial_model(model), read_training_data(model)
+    pipeline = _initial_pipeline(model, settings, prompts)
+    split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(pipeline.info.size_px))
+    return Start(prompts, split, skipped, pipeline, read_training_data(model))
+
+
+def _plan_stream(stream: Stream, model: str, settings: TrainSettings) -> Start:
+    if settings.photos is not None:
+        raise OptionsError("photos: of a stream, no number of photos can be chosen; give fewer shards")
+    own = settings.prompts == OWN or (settings.prompts == AUTO and stream.has_prompts)
+    if own and not stream.has_prompts:
+        raise OptionsError(f"{printable(stream.name)} has no prompts of its own; give prompts=thirty, or a text file")
+    given = () if own else prompt_set(DEFAULT_SET if settings.prompts == AUTO else settings.prompts)
+    pipeline = _initial_pipeline(model, settings, given)
+    split, of_photos = split_stream(stream, settings, smallest_side_px(pipeline.info.size_px))
+    return Start(of_photos if own else given, split, (), pipeline, read_training_data(model), stream)
+
+
+def _initial_pipeline(model: str, settings: TrainSettings, prompts: Sequence[str] | Mapping[str, str]) -> Pipeline:
+    """Open the initial model, with the run's schedule and defaults."""
+    initial = load_initial_model(model)
     if settings.parts == "lora" and initial.widened:
         raise OptionsError(f"{model} takes no photo yet (4 channels), and a LoRA cannot teach it to: use parts=unet")
     scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings, prompts)
-    split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
-    pipeline = dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler)
-    return Start(prompts, split, skipped, pipeline, seen)
+    return dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler)
 
 
 def run_info(
@@ -216,6 +258,47 @@ def _update_facts(path: Path) -> None:
         return  # missing, damaged or not to be written: locking the folder says so
 
 
+def open_photos(
+    accelerator: Accelerator, start: Start, settings: TrainSettings, out: Path, cache_dir: Path,
+    start_stage: StartStage,
+) -> tuple[LatentCache, BatchSampler] | tuple[StreamedPhotos, StreamSampler]:  # fmt: skip
+    """Encode what is missing of the photos and prompts, each process its share, and return what draws batches of them.
+
+    No process waits at a barrier for another one's encoding, which may take hours.
+    """
+    pipeline, prompts = start.pipeline, start.prompts
+    size_px, vae, with_grays = pipeline.info.size_px, pipeline.vae, pipeline.photo_encoder is not None
+    share = find_share(accelerator, cache_dir)
+    shapes = bucket_shapes(size_px, pipeline.multiple_px) if settings.aspect == "buckets" else ((size_px, size_px),)
+    timesteps = len(pipeline.scheduler.alphas_cumprod)
+    on_the_fly = {"vae": vae, "vae_factor": pipeline.vae_factor, "with_grays": with_grays}
+    photos: LatentCache | StreamedPhotos
+    sampler: BatchSampler | StreamSampler
+    if start.stream is not None:
+        photos = StreamedPhotos(out / STREAM_FOLDER)
+        sampler = StreamSampler(
+            start.stream, prompts, pipeline.tokenizer, settings,
+            size_px=size_px, shapes=shapes, num_train_timesteps=timesteps, photos=photos, **on_the_fly,
+        )  # fmt: skip
+    else:
+        photos = open_cache(
+            cache_dir, share.photos(start.split.train), vae, size_px, settings, start_stage, with_grays,
+            shapes=shapes, rank=share.rank, ranks=share.ranks,
+        )  # fmt: skip
+        if share.machines > 1:
+            elsewhere, skipped = gather_photos(share, photos.seen, photos.skipped)
+            skipped = {reason: [*keys, *skipped[reason]] for reason, keys in photos.skipped.items()}
+            photos = dataclasses.replace(photos, elsewhere=tuple(elsewhere), skipped=skipped)
+        scaling = vae.config.scaling_factor
+        sampler = BatchSampler(photos, prompts, pipeline.tokenizer, scaling, timesteps, settings, **on_the_fly)
+        sampler.share = share.within
+    frozen = not any(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
+    if frozen and settings.cache == "on":
+        tokens, encoder = sampler.tokens, pipeline.text_encoder
+        sampler.texts = open_text_cache(cache_dir, tokens, encoder, rank=share.rank, ranks=share.ranks)
+    return photos, sampler
+
+
 def _build(
     accelerator: Accelerator, start: Start, settings: TrainSettings, out: Path, cache_dir: Path, start_stage: StartStage
 ) -> Run:
@@ -227,18 +310,14 @@ def _build(
         for module in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
             module.to(memory_format=torch.channels_last)
     learner.to(device)
-    with accelerator.main_process_first():
-        with_grays = learner.photo_encoder is not None
-        cache = open_cache(cache_dir, start.split.train, learner.vae, size_px, settings, start_stage, with_grays)
+    cache, sampler = open_photos(accelerator, start, settings, out, cache_dir, start_stage)
     if accelerator.is_main_process:
         skipped = [{"key": photo.key, "reason": photo.reason} for photo in start.skipped]
         skipped += [{"key": key, "reason": reason} for reason, keys in cache.skipped.items() for key in keys]
         with disk_errors(out / SKIPPED_FILE):
             atomic_write(out / SKIPPED_FILE, "".join(json.dumps(row) + "\n" for row in skipped).encode())
-    scaling, timesteps = learner.vae.config.scaling_factor, len(learner.alphas_cumprod)
-    sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
-    training = read_validation_set(cache.items, len(held_out.latents), size_px, learner.vae)
+    training = read_validation_set(start.split.train, len(held_out.latents), size_px, learner.vae)
     weights = learner.trainable()
     wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None

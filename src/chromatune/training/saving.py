@@ -125,7 +125,7 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
     rows = [row for row in read_metrics(result.out / METRICS_FILE) if row["kind"] == "validation"]
     figures = {row["step"]: {k: v for k, v in row.items() if k not in ("step", "kind")} for row in rows}
     skipped = {f"{reason}, skipped": len(keys) for reason, keys in result.cache.skipped.items() if keys}
-    counts = {"train": len(result.cache.items), "validation": len(result.split.validation)} | skipped
+    counts = {"train": result.cache.count, "validation": len(result.split.validation)} | skipped
     drawn = DEFAULT_SET if settings.prompts == AUTO else Path(settings.prompts).name
     instructions = "the photos' own" if result.own_prompts else drawn
     data = {"source": _set_name(source), "instructions": instructions, "counts": counts}

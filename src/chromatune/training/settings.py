@@ -22,6 +22,7 @@ FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one
 ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
     **dict.fromkeys(("scheduler", "sampling_steps", "guidance_scale", "image_guidance_scale"), lambda settings: True),
+    **dict.fromkeys(("aspect", "cache", "shuffle_buffer"), lambda settings: True),
 }
 
 
@@ -44,9 +45,18 @@ class TrainSettings(BaseModel):
         "text file, one prompt a line.",
     )
     gray: str = Field("varied", description="varied, or a gray method such as rec601.")
+    aspect: Literal["square", "buckets"] = Field(
+        "square",
+        description="square, or buckets: the nearest of some aspect ratios from 1:4 to 4:1, so that a tenth of a photo "
+        "is cut at most; each batch is of one.",
+    )
     zoom: float = Field(0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
     flip: bool = True
     cache_variants: int = Field(4, ge=1, le=64, description="Crops, flips and grays of each photo kept as latents.")
+    cache: Literal["on", "off"] = Field(
+        "on", description="off: nothing is kept; another crop and gray each time, encoded during training."
+    )
+    shuffle_buffer: int = Field(1000, ge=1, le=1_000_000, description="Photos of a stream that are shuffled together.")
     # Optimization
     batch: int = Field(8, ge=1, description="Pairs in one process at one pass.")
     accumulation: int = Field(1, ge=1, description="Passes that make up one update.")

@@ -29,10 +29,12 @@ from chromatune.pipeline import (
     unet_arguments,
 )
 from chromatune.training.checkpoints import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
-from chromatune.training.dataset import Batch, BatchSampler, LatentCache
+from chromatune.training.dataset import Batch, BatchSampler
+from chromatune.training.encoding import LatentCache
 from chromatune.training.initial_model import select_trainable
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
+from chromatune.training.streaming import StreamedPhotos, StreamSampler
 from chromatune.training.validation import (
     Score,
     ValidationSet,
@@ -160,7 +162,8 @@ class Learner(nn.Module):
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the U-Net's prediction, (B, 4, h, w), with the condition as channels 4 to 7."""
-        embeds = self._embedder.embed(batch.tokens)[batch.prompt_of]
+        embeds = self._embedder.embed(batch.tokens) if batch.embeds is None else batch.embeds
+        embeds = embeds[batch.prompt_of]
         residuals: Residuals | None = None
         if self.photo_encoder is not None:  # frozen
             if batch.grays is None:
@@ -297,8 +300,8 @@ class Run:
     out: Path
     split: Split
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
-    cache: LatentCache
-    sampler: BatchSampler
+    cache: LatentCache | StreamedPhotos
+    sampler: BatchSampler | StreamSampler
     held_out: ValidationSet
     training: ValidationSet  # as many of the training photos
     learner: Learner
@@ -317,7 +320,7 @@ class TrainResult:
     best_step: int
     split: Split
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
-    cache: LatentCache
+    cache: LatentCache | StreamedPhotos
     own_prompts: bool  # whether each photo was trained with an instruction of its own
     is_main: bool  # of several processes, the one that writes
 
