@@ -195,6 +195,11 @@ def test_seed_decides_and_is_reported(colorizer):
     assert first.seconds > 0
 
 
+def test_a_result_says_in_one_short_line_what_it_is(colorizer):
+    result = colorizer.colorize(np.zeros((40, 60), np.uint8), make_options(prompt="warm colors", seed=7))
+    assert str(result) == f"<ColorizeResult photo, 60 × 40 px, {colorizer.info.name}, 'warm colors', seed 7>"
+
+
 def test_result_is_frozen_and_saves(colorizer, tmp_path):
     result = colorizer.colorize(photo())
     with pytest.raises(dataclasses.FrozenInstanceError):

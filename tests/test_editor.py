@@ -17,9 +17,9 @@ from chromatune.editor import LEAST_DIFFERENCE, VARIANTS, Editor, chroma_at, dis
 from chromatune.errors import OptionsError, PhotoError
 from chromatune.hints import Hints
 from chromatune.hints.correction import HintedChroma
-from chromatune.options import ColorizeOptions, make_options
+from chromatune.options import make_options
 from chromatune.prompts import NAMED_HUES
-from chromatune.results import ModelOutput, Request
+from chromatune.results import Request
 
 
 def square(name: str) -> np.ndarray:
@@ -36,12 +36,6 @@ def view_of(rgb: np.ndarray) -> np.ndarray:
 
 def error(rgb: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean((rgb.astype(float) - truth) ** 2))
-
-
-def output_of(colorizer: Colorizer, photo: np.ndarray, options: ColorizeOptions | None = None) -> ModelOutput:
-    (output,) = colorizer.model_outputs([photo], options)
-    assert isinstance(output, ModelOutput)
-    return output
 
 
 @pytest.mark.parametrize(
@@ -123,7 +117,7 @@ def test_a_reference_on_the_command_line(folder, mini):
 
 def test_suggestions_are_distinct_in_gamut_and_begin_with_the_models_own(mini):
     gray = cv2.resize(color.luma(square("coffee")), (128, 128), interpolation=cv2.INTER_AREA)
-    output = output_of(mini, gray, make_options(size_px=128))
+    output = mini.model_output(gray, make_options(size_px=128))
     editor = Editor(mini, output)
     result = mini.finish(output).rgb
     for x, y in ((10, 10), (64, 70), (128, 128)):
@@ -144,7 +138,7 @@ def test_suggestions_are_distinct_in_gamut_and_begin_with_the_models_own(mini):
 
 def test_a_palette_costs_its_passes_once(engine):
     colorizer = Colorizer(engine)
-    editor = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    editor = Editor(colorizer, colorizer.model_output(np.full((40, 60), 120, np.uint8)))
     found = editor.suggest(10, 10)
     passes = len(engine.calls)
     assert editor.suggest(50, 30) == found and len(engine.calls) == passes
@@ -156,7 +150,7 @@ def test_a_palette_costs_its_passes_once(engine):
 def test_a_palette_asks_for_what_the_model_follows(engine, follows, passes):
     engine.info = dataclasses.replace(engine.info, follows=frozenset(follows))
     colorizer = Colorizer(engine)
-    editor = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    editor = Editor(colorizer, colorizer.model_output(np.full((40, 60), 120, np.uint8)))
     engine.calls.clear()
     assert editor.suggest(10, 10)[0] == editor.suggest(50, 30)[0]
     assert sum(map(len, engine.calls)) == passes
@@ -182,7 +176,7 @@ def test_a_point_next_to_an_edge_is_of_its_own_side():
 
 def test_words_come_after_seeds_the_nearest_to_the_models_own_first(engine):
     colorizer = Colorizer(engine)
-    editor = Editor(colorizer, output_of(colorizer, np.full((40, 60), 120, np.uint8)))
+    editor = Editor(colorizer, colorizer.model_output(np.full((40, 60), 120, np.uint8)))
     own, seed, near, far = (np.full((32, 48, 2), (0.0, red), np.float32) for red in (0.0, 0.2, -0.08, 0.3))
     editor.__dict__["_candidates"] = own, [seed], [far, near]
     reds = [red for red, _, _ in editor.suggest(30, 20)]
@@ -199,7 +193,7 @@ def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
         return solve(self, hints, reach=reach, strength=strength)
 
     monkeypatch.setattr(HintedChroma, "with_hints", counted)
-    output = output_of(mini, color.luma(square("coffee")))
+    output = mini.model_output(color.luma(square("coffee")))
     editor, hints = Editor(mini, output), Hints().point(60, 60, "#a03020")
     editor.preview(hints)
     result = editor.finish(Hints.from_json(hints.to_json()))  # the same hints, as a page sends them again
@@ -214,7 +208,7 @@ def test_a_result_after_its_preview_takes_no_further_solve(mini, monkeypatch):
 @pytest.mark.parametrize("hints", [pytest.param(Hints(), marks=pytest.mark.slow), Hints().point(60, 60, "#a03020")])
 def test_vividness_changes_without_a_pass_and_as_colorize_has_it(mini, hints):
     gray = color.luma(square("coffee"))
-    editor = Editor(mini, output_of(mini, gray))
+    editor = Editor(mini, mini.model_output(gray))
     for amount in (2.0, 0.0):
         asked = dataclasses.replace(editor.output.options, vivid=amount)
         expected = mini.colorize(gray, make_options(vivid=amount), hints=hints).rgb

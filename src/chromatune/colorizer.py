@@ -136,6 +136,18 @@ class Colorizer:
         while window := list(islice(requests, together)):
             yield from self._window_outputs([self._open(each) for each in window])
 
+    def model_output(self, photo: PhotoSource | Request, options: ColorizeOptions | None = None) -> ModelOutput:
+        """Return the model's half of `colorize`.
+
+        Raises:
+            PhotoError: the photo cannot be read, or its hints do not fit it.
+            ModelError: the model gives values that are not numbers.
+        """
+        (output,) = self.model_outputs([photo], options, batch_size=1)
+        if isinstance(output, PhotoError):
+            raise output
+        return output
+
     def finish(
         self, output: ModelOutput, options: ColorizeOptions | None = None, *, chroma: np.ndarray | None = None
     ) -> ColorizeResult:

@@ -14,9 +14,9 @@ from chromatune import color
 from chromatune.colorizer import Colorizer
 from chromatune.errors import PhotoError
 from chromatune.hints import Color, HintedChroma, Hints
-from chromatune.options import ResolvedOptions, check_recompose, make_options
+from chromatune.options import ColorizeOptions, ResolvedOptions, check_recompose, make_options
 from chromatune.prompts import HUE_FORMS, NAMED_HUES, with_attribute
-from chromatune.results import ColorizeResult, ModelOutput, Request
+from chromatune.results import ColorizeResult, ModelOutput, PhotoSource, Request
 
 PREVIEW_PIXELS = 1_000_000
 VARIANTS = 3  # further ones that a palette has colors of
@@ -32,7 +32,7 @@ _Ground: TypeAlias = tuple[float, str]  # vividness, and what of the photo's own
 class Editor:
     """A photo that has been through the model, for hints that change: each change costs no pass.
 
-    editor = Editor(colorizer, output)
+    editor = Editor.open(colorizer, "portrait.jpg")
     editor.preview(hints)  # again and again
     editor.finish(hints).save("result.png")
     """
@@ -52,6 +52,21 @@ class Editor:
         self._hinted: tuple[_Ground, HintedChroma] | None = None
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
         self._latest: tuple[Hints, tuple[_Ground, float, float], np.ndarray] | None = None  # hints, settings, chroma
+
+    @classmethod
+    def open(cls, colorizer: Colorizer, photo: PhotoSource, options: ColorizeOptions | None = None) -> Editor:
+        """Return a photo that is ready for hints, after one pass of the model.
+
+        Args:
+            colorizer: the model.
+            photo: see `images.read_photo`.
+            options: as for `Colorizer.colorize`.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            OptionsError: `recompose` is off.
+        """
+        return cls(colorizer, colorizer.model_output(photo, options))
 
     def chroma(self, hints: Hints, options: ResolvedOptions | None = None) -> np.ndarray:
         """Return the chroma with the hints: (h, w, 2) float32 (Cb, Cr), at about the size of the model's pass.

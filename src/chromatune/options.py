@@ -52,45 +52,61 @@ class ColorizeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: Annotated[str | None, MODELS_OWN] = Field(
-        None, max_length=1000, description="Instruction to the model, in plain words."
+        default=None, max_length=1000, description="Instruction to the model, in plain words."
     )
-    negative_prompt: str = Field("", max_length=1000, description="What the result should move away from.")
+    negative_prompt: str = Field(default="", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(
-        None, ge=1, le=1000, description="Sampling steps; the model's default also sets its vividness."
+        default=None, ge=1, le=1000, description="Sampling steps; the model's default also sets its vividness."
     )
-    seed: int = Field(0, ge=0, lt=SEEDS, description="Same seed, variant, photo and model: same pixels.")
+    seed: int = Field(default=0, ge=0, lt=SEEDS, description="Same seed, variant, photo and model: same pixels.")
     variant: int = Field(
-        1, ge=1, le=MOST_VARIANTS, description="1 is the model's own; each other number gives regions other colors."
+        default=1,
+        ge=1,
+        le=MOST_VARIANTS,
+        description="1 is the model's own; each other number gives regions other colors.",
     )
     guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
-        None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
+        default=None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
     )
     image_guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
-        None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
+        default=None, ge=0.0, le=50.0, description="Weight of the photo; 1 turns image guidance off."
     )
-    strength: float = Field(1.0, ge=0.0, le=1.0, description="Amount of color: 0 is gray, 1 as the model gives it.")
+    strength: float = Field(
+        default=1.0, ge=0.0, le=1.0, description="Amount of color: 0 is gray, 1 as the model gives it."
+    )
     vivid: Annotated[float | None, MODELS_OWN] = Field(
-        None, ge=0.0, le=2.0, description="How much to boost colors that the model is unsure of, from 0 (none) to 2."
+        default=None,
+        ge=0.0,
+        le=2.0,
+        description="How much to boost colors that the model is unsure of, from 0 (none) to 2.",
     )
-    smooth: float = Field(1.0, ge=0.0, le=1.0, description="How much blotches of color are evened out, 0 to 1.")
+    smooth: float = Field(default=1.0, ge=0.0, le=1.0, description="How much blotches of color are evened out, 0 to 1.")
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
-        None, ge=32, le=2048, description="Short side, in pixels, at which the model runs (the result keeps full size)."
+        default=None,
+        ge=32,
+        le=2048,
+        description="Short side, in pixels, at which the model runs (the result keeps full size).",
     )
     view: Literal["restored", "plain"] = Field(
-        "restored", description="Show the model a copy with its tones stretched and scratches filled in, or as it is."
+        default="restored",
+        description="Show the model a copy with its tones stretched and scratches filled in, or as it is.",
     )
     hint_reach: Annotated[float, Flag("--reach")] = Field(
-        1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
+        default=1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
     )
-    hint_strength: float = Field(1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
+    hint_strength: float = Field(default=1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
     own_color: OwnColorChoice = Field(
-        "auto",
+        default="auto",
         description="The photo's own color: auto keeps stamps, pencil and hand-tinted spots on a gray or toned print; "
         "replace keeps none; keep keeps all local color; blend mixes it with the model's.",
     )
-    invert: bool = Field(False, description="Make a positive of a negative first; the result has its luminance.")
-    recompose: bool = Field(True, description="Keep the photo's own luminance exactly; off shows the raw model.")
-    provenance: bool = Field(True, description="Write into results how they were made, as XMP.")
+    invert: bool = Field(
+        default=False, description="Make a positive of a negative first; the result has its luminance."
+    )
+    recompose: bool = Field(
+        default=True, description="Keep the photo's own luminance exactly; off shows the raw model."
+    )
+    provenance: bool = Field(default=True, description="Write into results how they were made, as XMP.")
 
 
 @dataclass(frozen=True)

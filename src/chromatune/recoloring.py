@@ -113,10 +113,7 @@ def aligned_colors(
     """
     elsewhere = None
     if colorizer is not None:
-        (output,) = colorizer.model_outputs([Request(photo, options)], batch_size=1)
-        if not isinstance(output, ModelOutput):
-            raise output
-        elsewhere = colorizer.chroma(output)
+        elsewhere = colorizer.chroma(colorizer.model_output(Request(photo, options)))
     assert finished.rgb is not None
     return color.take_colors(photo.gray, finished.rgb, finished.name, elsewhere)
 

@@ -27,7 +27,7 @@ PhotoSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Image.
 HINTS_DIGITS = 16  # of their hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColorizeResult:
     """A colorized photo, and all that is needed to make it again."""
 
@@ -45,6 +45,12 @@ class ColorizeResult:
     notes: tuple[str, ...] = ()  # what was done with this photo beside coloring it, a line each
     restored: tuple[str, ...] = ()  # what was repaired in the copy that the model was shown, a few words each
     provenance: Provenance | None = None  # what its file says of how it was made
+
+    def __repr__(self) -> str:
+        height, width, _ = self.rgb.shape
+        how = [self.model, *([repr(self.prompt)] if self.prompt else []), f"seed {self.seed}"]
+        how += [f"variant {self.variant}"] if self.variant > 1 else []
+        return f"<ColorizeResult {self.photo.name}, {width} × {height} px, {', '.join(how)}>"
 
     @property
     def image(self) -> Image.Image:

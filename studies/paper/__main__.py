@@ -40,26 +40,28 @@ class RunSettings(BaseModel):
 
     name: str = Field(description="One of `list`.")
     data: Annotated[tuple[str, ...], Flag(metavar="[ROLE=]SOURCE", unset="none")] = Field(
-        (),
+        default=(),
         description="Photos for a role, a folder or KIND:PATH; without ROLE for the only one; repeatable. With none, "
         "budget quick takes pieces of the photos that scikit-image ships.",
     )
     model: Annotated[str | None, Flag(unset="the experiment's, mini-base")] = Field(
-        None, description="Model that is fine-tuned."
+        default=None, description="Model that is fine-tuned."
     )
     preset: Annotated[str | None, Flag(unset="quick for mini-base and mini, paper for others")] = Field(
-        None, description="Preset of the training, to whose rate and updates the experiment's are relative."
+        default=None, description="Preset of the training, to whose rate and updates the experiment's are relative."
     )
     settings: Annotated[tuple[str, ...], Flag("--set", metavar="NAME=VALUE", unset="none")] = Field(
-        (), description="One setting of the training or of the budget, overrides all others; repeatable."
+        default=(), description="One setting of the training or of the budget, overrides all others; repeatable."
     )
     budget: Annotated[Literal["quick", "full"], Flag(always=True)] = Field(
-        "quick", description="quick: minutes, to see that it runs; full: hours, to answer."
+        default="quick", description="quick: minutes, to see that it runs; full: hours, to answer."
     )
     results: Annotated[tuple[NamedFolder, ...], Flag(metavar="NAME=DIR", unset="none")] = Field(
-        (), description="Another tool's results, included in every test."
+        default=(), description="Another tool's results, included in every test."
     )
-    size_px: Annotated[int, Flag("--size")] = Field(256, ge=32, description="Side, in pixels, of the squares compared.")
+    size_px: Annotated[int, Flag("--size")] = Field(
+        default=256, ge=32, description="Side, in pixels, of the squares compared."
+    )
 
 
 def make_run_settings(**fields: Any) -> RunSettings:

@@ -58,7 +58,7 @@ class Budget(_Frozen):
     train_photos: int = Field(ge=2, description="At most, of a role's training half.")
     test_photos: int = Field(ge=2, description="At most, of a role's test half.")
     seeds: int = Field(ge=1, description="Runs of each arm; verdicts take their spread into account.")
-    updates: float = Field(1.0, gt=0, description="Share of the preset's updates, and of its warm-up.")
+    updates: float = Field(default=1.0, gt=0, description="Share of the preset's updates, and of its warm-up.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the arm's own.")
 
 
@@ -66,11 +66,15 @@ class Arm(_Frozen):
     """One way to come to a colorizer."""
 
     name: str
-    train: str | None = Field(None, description="Role of the photos to fine-tune on; several joined by +.")
-    rate: float = Field(1.0, gt=0, description="Learning rate, in units of the preset's.")
+    train: str | None = Field(default=None, description="Role of the photos to fine-tune on; several joined by +.")
+    rate: float = Field(default=1.0, gt=0, description="Learning rate, in units of the preset's.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings over the preset's.")
-    untrained: bool = Field(False, description="The model that the others are fine-tuned from, as it is: the control.")
-    model: str | None = Field(None, description="A named model measured as it is, whatever the others start from.")
+    untrained: bool = Field(
+        default=False, description="The model that the others are fine-tuned from, as it is: the control."
+    )
+    model: str | None = Field(
+        default=None, description="A named model measured as it is, whatever the others start from."
+    )
     baseline: Literal["mean-chroma", "regression"] | None = None
 
     @property
@@ -89,9 +93,11 @@ class DeclaredTest(_Frozen):
 
     name: str
     on: str = Field(description="Role of the photos.")
-    half: Literal["test", "train"] = Field("test", description="`train` measures on what was trained on.")
-    prompts: str | tuple[str, ...] = Field("model", description="`model`: its own; a prompt set; or instructions.")
-    arms: tuple[str, ...] = Field((), description="Measured here; none means all.")
+    half: Literal["test", "train"] = Field(default="test", description="`train` measures on what was trained on.")
+    prompts: str | tuple[str, ...] = Field(
+        default="model", description="`model`: its own; a prompt set; or instructions."
+    )
+    arms: tuple[str, ...] = Field(default=(), description="Measured here; none means all.")
     kind: Literal["protocol", "ambiguity"] = "protocol"
 
     @property
@@ -112,7 +118,7 @@ class Claim(_Frozen):
     )
     expect: Literal["above", "below"] = "above"
     margin: float = 0.0
-    source: str = Field("", description="Whose claim it is, where it is the paper's.")
+    source: str = Field(default="", description="Whose claim it is, where it is the paper's.")
 
 
 class Experiment(_Frozen):

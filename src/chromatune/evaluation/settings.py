@@ -114,45 +114,46 @@ class EvaluationSettings(BaseModel):
     models: Models = ()
     results: Results = ()
     size_px: Annotated[int, Flag("--size", always=True)] = Field(
-        256, ge=32, le=2048, description="Side, in pixels, of the squares compared."
+        default=256, ge=32, le=2048, description="Side, in pixels, of the squares compared."
     )
     square: Literal["center", "center-bilinear", "stretched"] = Field(
-        "center",
+        default="center",
         description="How a photo becomes a square: its center by area means, its center by Pillow's bilinear filter, "
         "or all of it, stretched.",
     )
     every_photo: bool = Field(
-        False, description="Also photos that are gray, very small or the same as another, as published protocols have."
+        default=False,
+        description="Also photos that are gray, very small or the same as another, as published protocols have.",
     )
     limit: Annotated[int | None, Flag(metavar="N", unset="all")] = Field(
-        None, ge=1, description="At most N photos: lowest content hash first."
+        default=None, ge=1, description="At most N photos: lowest content hash first."
     )
     steps: Annotated[tuple[Steps, ...], Flag(metavar="N", unset="model's own")] = Field(
-        (), description="Sampling steps; may be given again: a row each."
+        default=(), description="Sampling steps; may be given again: a row each."
     )
     prompts: Annotated[tuple[Prompt, ...], Flag("--prompt", unset="model's own")] = Field(
-        (), description="Instruction; may be given again: a row each."
+        default=(), description="Instruction; may be given again: a row each."
     )
     hints: Annotated[tuple[HintCount, ...], Flag(metavar="N", unset="none")] = Field(
-        (),
+        default=(),
         description="Also with N hints of the true colors, at the same positions for all; may be given again: a row "
         "each, and one of hints without a model.",
     )
     best_of: BestOf = 1
-    one_per_person: bool = Field(False, description="One photo of each person.")
+    one_per_person: bool = Field(default=False, description="One photo of each person.")
     split: Literal["all", "train", "validation"] = Field(
-        "all",
+        default="all",
         description="What is measured: all photos, or one half of the split that fine-tuning makes.",
     )
     validation: Annotated[int | float, BeforeValidator(_share_or_number), Flag(metavar="SHARE|N")] = Field(
-        0.1, gt=0, description="Size of the validation half: a share under 1, or photos."
+        default=0.1, gt=0, description="Size of the validation half: a share under 1, or photos."
     )
-    split_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
+    split_seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the split.")
     keys: Annotated[str | None, Flag(metavar="FILE", unset="all")] = Field(
-        None, description="Only photos whose keys this file lists, one a line."
+        default=None, description="Only photos whose keys this file lists, one a line."
     )
     seen: Annotated[str | None, Flag(metavar="SOURCE", unset="none")] = Field(
-        None,
+        default=None,
         description="Photos that were trained on, to tell how much better the models do there; with --split "
         "validation, its other half is taken.",
     )
@@ -181,10 +182,13 @@ class BenchmarkSettings(BaseModel):
     models: Models = ()
     results: Results = ()
     names: Annotated[str | None, Flag("--list", "FILE", unset="none")] = Field(
-        None, description="Only photos or videos that this file lists, one a line, with or without path and suffix."
+        default=None,
+        description="Only photos or videos that this file lists, one a line, with or without path and suffix.",
     )
     limit: Annotated[int | None, Flag(metavar="N", unset="all")] = Field(
-        None, ge=1, description="At most N, for a try: photos of the lowest content hashes, or the first videos."
+        default=None,
+        ge=1,
+        description="At most N, for a try: photos of the lowest content hashes, or the first videos.",
     )
     best_of: BestOf = 1
     lpips: Lpips = None

@@ -82,7 +82,7 @@ class Stroke(BaseModel):
     points: Annotated[
         tuple[tuple[Coordinate, Coordinate], ...], FailFast(), Field(min_length=1, max_length=MOST_POINTS)
     ]
-    radius_px: float | None = Field(None, gt=0, le=100_000, allow_inf_nan=False)
+    radius_px: float | None = Field(default=None, gt=0, le=100_000, allow_inf_nan=False)
     color: Annotated[tuple[Level, Level, Level], BeforeValidator(_color)] = Field(
         validation_alias=AliasChoices("color", "colour")  # the second until 0.3
     )
@@ -103,7 +103,7 @@ class Layer(BaseModel):
     png: Base64Bytes
     width_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
     height_px: int = Field(ge=1, le=LONGEST_SIDE_PX)
-    name: str = Field("the layer", max_length=400)
+    name: str = Field(default="the layer", max_length=400)
 
     def __eq__(self, other: object) -> bool:
         """Return whether both are the same picture by the same name."""

@@ -41,12 +41,12 @@ class InputDescription(_Part):
 
     name: Name | None = None
     kind: Literal["rgb", "gray", "lightness"] | None = Field(
-        None, description="The gray three times, the gray once, or CIELAB's L once."
+        default=None, description="The gray three times, the gray once, or CIELAB's L once."
     )
-    black: Level | None = Field(None, description="The number that stands for black.")
-    white: Level | None = Field(None, description="The number that stands for white.")
-    mean: Levels3 = Field((0, 0, 0), description="Taken off each channel, after black and white.")
-    std: Levels3 = Field((1, 1, 1), description="What each channel is divided by, after that.")
+    black: Level | None = Field(default=None, description="The number that stands for black.")
+    white: Level | None = Field(default=None, description="The number that stands for white.")
+    mean: Levels3 = Field(default=(0, 0, 0), description="Taken off each channel, after black and white.")
+    std: Levels3 = Field(default=(1, 1, 1), description="What each channel is divided by, after that.")
     layout: Layout | None = None
 
     @model_validator(mode="after")
@@ -64,11 +64,11 @@ class OutputDescription(_Part):
     """What a network gives. `None` is read from the network, or tried out."""
 
     name: Name | None = None
-    kind: Literal["rgb", "ab"] | None = Field(None, description="A picture in color, or CIELAB's a and b.")
-    black: Level | None = Field(None, description="Of rgb: the number that stands for black.")
-    white: Level | None = Field(None, description="Of rgb: the number that stands for white.")
+    kind: Literal["rgb", "ab"] | None = Field(default=None, description="A picture in color, or CIELAB's a and b.")
+    black: Level | None = Field(default=None, description="Of rgb: the number that stands for black.")
+    white: Level | None = Field(default=None, description="Of rgb: the number that stands for white.")
     unit: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="Of ab: what 1 stands for in CIELAB units: 1, or such as 110 where they are -1 to 1."
+        default=None, description="Of ab: what 1 stands for in CIELAB units: 1, or such as 110 where they are -1 to 1."
     )
     layout: Layout | None = None
 
@@ -84,13 +84,17 @@ class ColorizerDescription(_Part):
 
     format: Literal[1] = 1
     network: Annotated[str | None, Field(max_length=200)] = Field(
-        None, description="The network's file in this folder, where there are several."
+        default=None, description="The network's file in this folder, where there are several."
     )
-    family: Annotated[str, Field(max_length=60)] = Field("", description="Such as DDColor.")
+    family: Annotated[str, Field(max_length=60)] = Field(default="", description="Such as DDColor.")
     description: Annotated[str, Field(max_length=1000)] = ""
-    license: Annotated[str, Field(max_length=200)] = Field("", description="Of the weights, such as Apache-2.0.")
-    size_px: Side | None = Field(None, description="Short side of its pass, for a network that takes any size.")
-    multiple_px: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="Sides are multiples of it.")
+    license: Annotated[str, Field(max_length=200)] = Field(
+        default="", description="Of the weights, such as Apache-2.0."
+    )
+    size_px: Side | None = Field(default=None, description="Short side of its pass, for a network that takes any size.")
+    multiple_px: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="Sides are multiples of it."
+    )
     input: InputDescription = InputDescription()
     output: OutputDescription = OutputDescription()
 

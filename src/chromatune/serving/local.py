@@ -186,7 +186,7 @@ class LocalPredictor:
             check_cancelled()
             hints = read_hints(request)
             references = self.read_references(colorizer, request.references)
-            output = output_of(colorizer, Request(photo, request.options, hints, references))
+            output = colorizer.model_output(Request(photo, request.options, hints, references))
             check_cancelled()
             result = colorizer.finish(output)
             check_cancelled()
@@ -315,7 +315,7 @@ class LocalSession:
         colorizer = self._predictor.model(model)
         if model not in self._references:
             self._references[model] = self._predictor.read_references(colorizer, self._files)
-        output = output_of(colorizer, Request(self._photo, options, like=self._references[model]))
+        output = colorizer.model_output(Request(self._photo, options, like=self._references[model]))
         return self._keep(model, colorizer, output)
 
     def _add_finished(self, name: str, picture: bytes) -> tuple[int, Facts]:
@@ -423,19 +423,6 @@ def read_hints(request: ColorizeRequest) -> Hints:
         return marks
     name, content = request.hints_layer
     return Hints.from_layer(content, name=name, max_pixels=request.max_pixels) + marks
-
-
-def output_of(colorizer: Colorizer, request: Request) -> ModelOutput:
-    """Return a model's output for one photo.
-
-    Raises:
-        PhotoError: the photo cannot be read, or its hints do not fit it.
-        ModelError: the model gives values that are not numbers.
-    """
-    (output,) = colorizer.model_outputs([request], batch_size=1)
-    if isinstance(output, PhotoError):
-        raise output
-    return output
 
 
 def encoded(result: ColorizeResult, model: str) -> EncodedImage:

@@ -94,8 +94,8 @@ class EditRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int | None = Field(None, description="Which version; the last one by default.")
-    hints: Hints = Field(Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
+    version: int | None = Field(default=None, description="Which version; the last one by default.")
+    hints: Hints = Field(default=Hints(), description="Strokes, points and layers; see `Hints.to_json`.")
     strength: float | None = _optional("strength")
     vivid: float | None = _optional("vivid")
     own_color: OwnColorChoice | None = _optional("own_color")

@@ -57,14 +57,14 @@ class VersionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
+    model: str | None = Field(default=None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
 
 
 class PreviewRequest(EditRequest):
     """An edit, and the largest size of its preview."""
 
-    max_pixels: int = Field(1_000_000, ge=1000, description="Larger previews are scaled down to it.")
+    max_pixels: int = Field(default=1_000_000, ge=1000, description="Larger previews are scaled down to it.")
 
 
 class SuggestionsResponse(BaseModel):

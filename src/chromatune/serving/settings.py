@@ -26,68 +26,92 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on; an address that others can reach needs --token."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; an address that others can reach needs --token.",
     )
-    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    port: int = Field(default=8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     token: Annotated[str | None, Flag(metavar="TEXT", unset="none on this machine")] = Field(
-        None,
+        default=None,
         min_length=SHORTEST_TOKEN,
         description="Token that clients send as `Authorization: Bearer TEXT`; better given as CHROMATUNE_TOKEN in the "
         "environment.",
     )
-    without_token: bool = Field(False, description="Let others connect without a token.")
+    without_token: bool = Field(default=False, description="Let others connect without a token.")
     allow_host: Annotated[tuple[str, ...], Flag(metavar="NAME", unset="")] = Field(
-        (), description="A host name of this server, such as behind a proxy; repeatable."
+        default=(), description="A host name of this server, such as behind a proxy; repeatable."
     )
     model: Annotated[tuple[str, ...], Flag(metavar="MODEL", unset="mini, mini-base")] = Field(
-        (), description="A model to offer, the first is the default; repeatable."
+        default=(), description="A model to offer, the first is the default; repeatable."
     )
-    device: Annotated[str | None, Flag(unset="the best there is")] = Field(None, description="Where to compute.")
+    device: Annotated[str | None, Flag(unset="the best there is")] = Field(
+        default=None, description="Where to compute."
+    )
     runtime: Annotated[str | None, Flag(metavar="onnx|torch", unset="the faster")] = Field(
-        None, description="Runtime: ONNX Runtime or torch."
+        default=None, description="Runtime: ONNX Runtime or torch."
     )
     workers: Annotated[int | None, Flag(unset="one per core")] = Field(
-        None, ge=1, le=64, description="Photos processed at the same time, with --engine ray in each replica."
+        default=None, ge=1, le=64, description="Photos processed at the same time, with --engine ray in each replica."
     )
     engine: Literal["local", "ray"] = Field(
-        "local", description="Engine: this process, or replicas of Ray Serve (extra ray)."
+        default="local", description="Engine: this process, or replicas of Ray Serve (extra ray)."
     )
-    replicas: int = Field(1, ge=1, le=1000, description="Replicas of Ray Serve, with --engine ray.")
+    replicas: int = Field(default=1, ge=1, le=1000, description="Replicas of Ray Serve, with --engine ray.")
     ray_address: Annotated[str | None, Flag(metavar="HOST:PORT", unset="one started here")] = Field(
-        None, description="Ray cluster to use, with --engine ray."
+        default=None, description="Ray cluster to use, with --engine ray."
     )
     queue: int = Field(
-        32, ge=0, le=10_000, description="Photos that are uploaded or wait for a worker; more are refused (429)."
+        default=32,
+        ge=0,
+        le=10_000,
+        description="Photos that are uploaded or wait for a worker; more are refused (429).",
     )
     connections: int = Field(
-        256, ge=8, le=10_000, description="Open connections; at most half of the descriptors that the system allows."
+        default=256,
+        ge=8,
+        le=10_000,
+        description="Open connections; at most half of the descriptors that the system allows.",
     )
-    max_upload_mb: float = Field(100.0, gt=0, le=4096, description="Larger requests are refused (413).")
-    max_megapixels: float = Field(60.0, gt=0, le=1000, description="Larger photos are refused (400).")
+    max_upload_mb: float = Field(default=100.0, gt=0, le=4096, description="Larger requests are refused (413).")
+    max_megapixels: float = Field(default=60.0, gt=0, le=1000, description="Larger photos are refused (400).")
     timeout_s: float = Field(
-        120.0, gt=0, le=3600, description="Longest pause of an upload, and longest time for a response."
+        default=120.0, gt=0, le=3600, description="Longest pause of an upload, and longest time for a response."
     )
     sessions: int = Field(
-        16, ge=1, le=1000, description="Photos open for edits; if there are more, the least recently used is closed."
+        default=16,
+        ge=1,
+        le=1000,
+        description="Photos open for edits; if there are more, the least recently used is closed.",
     )
     max_sessions_mb: float = Field(
-        1000.0, gt=0, le=1_000_000, description="Memory of open photos; beyond it the least recently used are closed."
+        default=1000.0,
+        gt=0,
+        le=1_000_000,
+        description="Memory of open photos; beyond it the least recently used are closed.",
     )
     session_minutes: float = Field(
-        30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."
+        default=30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."
     )
-    batches: int = Field(8, ge=1, le=1000, description="Batches stored; more replace those done, or are refused (429).")
-    batch_minutes: float = Field(60.0, gt=0, le=1440, description="Minutes that a batch is kept after its last use.")
-    max_batch_mb: float = Field(1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
+    batches: int = Field(
+        default=8, ge=1, le=1000, description="Batches stored; more replace those done, or are refused (429)."
+    )
+    batch_minutes: float = Field(
+        default=60.0, gt=0, le=1440, description="Minutes that a batch is kept after its last use."
+    )
+    max_batch_mb: float = Field(default=1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
     videos: int = Field(
-        4, ge=1, le=1000, description="Videos stored; more replace those not in progress, or are refused (429)."
+        default=4, ge=1, le=1000, description="Videos stored; more replace those not in progress, or are refused (429)."
     )
-    video_minutes: float = Field(120.0, gt=0, le=1440, description="Minutes that a video is kept after its last use.")
-    max_video_mb: float = Field(4000.0, gt=0, le=1_000_000, description="Larger videos are refused (413).")
-    max_video_megapixels: float = Field(9.0, gt=0, le=1000, description="Videos with larger frames are refused.")
-    max_video_frames: int = Field(500_000, ge=1, description="Videos of more frames are refused.")
-    max_video_minutes: float = Field(240.0, gt=0, le=100_000, description="Longer videos are refused.")
+    video_minutes: float = Field(
+        default=120.0, gt=0, le=1440, description="Minutes that a video is kept after its last use."
+    )
+    max_video_mb: float = Field(default=4000.0, gt=0, le=1_000_000, description="Larger videos are refused (413).")
+    max_video_megapixels: float = Field(
+        default=9.0, gt=0, le=1000, description="Videos with larger frames are refused."
+    )
+    max_video_frames: int = Field(default=500_000, ge=1, description="Videos of more frames are refused.")
+    max_video_minutes: float = Field(default=240.0, gt=0, le=100_000, description="Longer videos are refused.")
 
     @model_validator(mode="after")
     def _is_guarded(self) -> ServeSettings:

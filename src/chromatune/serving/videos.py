@@ -367,10 +367,10 @@ class ColorizeVideoRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, max_length=1000, description="A model offered; the first by default.")
+    model: str | None = Field(default=None, max_length=1000, description="A model offered; the first by default.")
     options: ColorizeOptions = ColorizeOptions()
     hints: dict[int, SkipValidation[Hints]] = Field(  # `read_hints` validates them, in a thread: they may be many
-        {}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame."
+        default={}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame."
     )
 
     def read_hints(self) -> dict[int, Hints]:

@@ -106,10 +106,7 @@ class ModelColors:
 
         def run(keyframe: Keyframe) -> tuple[Keyframe, ModelOutput]:
             request = Request(Photo(keyframe.stabilized), self.options, levels=levels)
-            (output,) = self.colorizer.model_outputs([request])
-            if isinstance(output, PhotoError):
-                raise output
-            return keyframe, output
+            return keyframe, self.colorizer.model_output(request)
 
         for keyframe, output in _in_order(self.workers, run, chain(first, keyframes)):
             chroma = self.colorizer.chroma(output)
