@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,14 @@ def find_keyframes(
         before, frame = pair
         return frame, 0.0 if before is None else exposure_change(before[1], frame[1])
 
-    sized = ((gray, resize(gray, *grid)) for gray in grays)
-    with closing(prefetch(pool, measured, pairwise(chain([None], sized)), MEASURED_AHEAD)) as frames:
+    def pairs() -> Iterator[tuple[Sized | None, Sized]]:
+        before = None
+        for gray in grays:
+            frame = gray, resize(gray, *grid)
+            yield before, frame
+            before = frame
+
+    with closing(prefetch(pool, measured, pairs(), MEASURED_AHEAD)) as frames:
         for index, (frame, change) in enumerate(frames):
             exposures.append(exposures[-1] + change if exposures else 0.0)
             held.append(frame)
@@ -373,7 +379,7 @@ class ChromaCache:
         """
         file = io.BytesIO()
         arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
-        np.savez(file, **arrays)  # half-precision chroma hardly compresses
+        np.savez_compressed(file, **arrays)
         self.write_bytes(self.path(key), file.getvalue())
 
     def write_bytes(self, path: Path, data: bytes) -> None:
