@@ -11,6 +11,7 @@ What `videos` wrote is measured by `chromatune evaluate OUT/truth-1.mkv --model 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -235,6 +236,7 @@ def compare_speed(out: Path) -> None:
             "video": ["video", str(out / "gray-1.mp4"), str(out / f"speed-{turn}.mp4")],
             "colorize": ["colorize", *map(str, frames), "-o", str(out / f"speed-{turn}")],
         }.items():
+            shutil.rmtree(out / f"speed-{turn}.mp4.chroma", ignore_errors=True)  # of an earlier run
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", "chromatune", *words, "-q", "--overwrite"], check=True)
             rates[name] = len(frames) / (time.perf_counter() - start)

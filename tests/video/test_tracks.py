@@ -325,7 +325,7 @@ def test_sound_whose_times_stand_still_is_copied(tmp_path: Path) -> None:
     video, previous = tmp_path / "video.ts", 0
     with av.open(str(video), "w") as out:
         film = out.add_stream("mpeg2video", rate=RATE, width=96, height=64)
-        sound = cast("av.AudioStream", out.add_stream("mp2", rate=48_000))
+        sound = out.add_stream("mp2", rate=48_000)
         sound.codec_context.layout = "mono"
         for index, frame in enumerate(pictures()):
             out.mux(film.encode(frame))

@@ -63,7 +63,7 @@ class ChromaCache:
         """
         file = io.BytesIO()
         arrays = {name: getattr(chroma, name).astype(dtype) for name, dtype in CACHED_ARRAYS.items()}
-        np.savez(file, **arrays)  # half-precision chroma hardly compresses
+        np.savez_compressed(file, **arrays)
         self._write_bytes(self.path(key), file.getvalue())
 
     def read_shots(self, key: str) -> KnownShots | None:

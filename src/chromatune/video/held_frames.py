@@ -15,7 +15,7 @@ from chromatune.color import resize
 from chromatune.video.video import Frame, Video
 
 MOST_HELD_BYTES = 200_000_000  # of decoded frames in memory: some 25 s at 640 × 480
-MOST_SMALL_BYTES = 10_000_000_000  # of small frames on disk: some 70 minutes at the size of `mini`
+MOST_SMALL_BYTES = 12_000_000_000  # of small frames on disk: more than an hour at the size of `mini`
 MOST_DISK_SHARE = 0.5  # of what is free, that they may take
 
 
