@@ -122,3 +122,15 @@ def test_where_no_flow_is_believed_color_comes_from_around() -> None:
     chroma = np.full((1, 64, 80, 2), 0.1, np.float32)
     shot = ShotChroma(np.array([0]), luma[None], chroma, np.zeros(1), np.zeros(2))
     assert np.allclose(shot.at(1, other), 0.1, atol=0.01)
+
+
+def test_flow_is_the_same_however_many_came_before(studio) -> None:
+    """Also of small pictures, and in each thread: else a result would depend on which thread worked on what."""
+    first, second = (frame[:32, :42].astype(np.uint8) for frame in studio.pan(studio.texture(4), 2))
+
+    def flows() -> list[np.ndarray]:
+        return [flow_between(first, second) for _ in range(3)]
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        found = [*one.submit(flows).result(), *other.submit(flows).result()]
+    assert all(np.array_equal(flow, found[0]) for flow in found)

@@ -33,6 +33,9 @@ def flow_between(first: np.ndarray, second: np.ndarray, *, fine: bool = False) -
     if kind not in searches:
         preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
         searches[kind] = cv2.DISOpticalFlow.create(preset)
+        # Of small pictures the first search differs a little from all later ones, which would make it count which
+        # thread has come first
+        searches[kind].calc(first, second, None)  # type: ignore[call-overload]
     return np.asarray(searches[kind].calc(first, second, None))  # type: ignore[call-overload]
 
 
