@@ -86,19 +86,18 @@ def test_instructions_from_json_and_columns_by_name(tmp_path):
 
 
 def test_a_hugging_face_data_set_as_a_stream(tmp_path):
-    rows = {
-        "image": [{"bytes": png(n), "path": None} for n in range(9)],
-        "edit_prompt": [f"color {n}" for n in range(9)],
-    }
+    photos = [{"bytes": png(n), "path": None} for n in range(9)]
+    prompts = [f"color {n}" for n in range(9)]
     for part in range(3):
-        some = {name: values[part * 3 : part * 3 + 3] for name, values in rows.items()}
+        chosen = slice(part * 3, part * 3 + 3)
+        some = {"image": photos[chosen], "edit_prompt": prompts[chosen]}
         features = datasets.Features(image=datasets.Image(), edit_prompt=datasets.Value("string"))
         datasets.Dataset.from_dict(some, features=features).to_parquet(tmp_path / f"part-{part}.parquet")
     stream = open_stream(f"stream:{tmp_path}/part-{{0..2}}.parquet")
     assert (stream.shards, stream.kind, stream.name, stream.has_prompts) == (3, "stream", "part", True)
     records = [record for shard in range(3) for record in stream.records(shard)]
     assert [record.item.key for record in records] == [f"{n // 3:05d}/{n % 3:07d}" for n in range(9)]
-    assert [record.prompt for record in records] == rows["edit_prompt"]
+    assert [record.prompt for record in records] == prompts
     assert records[4].item.read().shape == (30, 40, 3)
 
 
@@ -111,8 +110,8 @@ def test_photos_drawn_on_the_fly():
     dataset = datasets.IterableDataset.from_generator(draw, gen_kwargs={"shards": [0, 1]})
     stream = stream_of(dataset)
     assert stream.shards == 2 and not stream.has_prompts
-    again = [[record.item.read() for record in stream.records(1)] for _ in range(2)]
-    np.testing.assert_array_equal(*again)
+    once, again = ([record.item.read() for record in stream.records(1)] for _ in range(2))
+    np.testing.assert_array_equal(once, again)
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):

@@ -201,7 +201,8 @@ def test_without_a_cache_each_epoch_has_crops_and_grays_of_its_own(tiny_pipeline
     def make():
         return BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings, vae=pipeline.vae)
 
-    sampler, crops = make(), {}
+    sampler = make()
+    crops: dict[int, set[bytes]] = {}
     for epoch in range(6):
         batch = sampler.batch(epoch)
         for (photo, number), color in zip(sampler.order.batch(epoch, 12), batch.color_u8, strict=True):
@@ -239,8 +240,9 @@ def test_machines_without_a_common_disk_have_photos_of_their_own(tiny_pipeline, 
         sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
         sampler.share = share.within
         for number in range(3):
-            batch = sampler.batch(number, rank, 4)
+            batch = sampler.batch(number, rank, 4).to(torch.device("cpu"))
             noises.add(batch.noise.numpy().tobytes())
+            assert share.within is not None
             photo, epoch = sampler.order.batch(number, 1, *share.within)[0]
             assert epoch == 0
             keys.append(cache.items[photo].key)

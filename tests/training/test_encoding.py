@@ -18,9 +18,10 @@ from chromatune.data import content_of, open_source
 from chromatune.errors import DataError
 from chromatune.pipeline import PHOTO_DIGITS, embed_tokens, tokenize
 from chromatune.pipeline.latents import encode_moments, to_pixels
-from chromatune.training import encoding
+from chromatune.training import embeddings, encoding, latent_cache
 from chromatune.training.dataset import BatchSampler
-from chromatune.training.encoding import cache_key, draw_pair, open_cache, open_text_cache
+from chromatune.training.embeddings import open_text_cache
+from chromatune.training.encoding import cache_key, draw_pair, open_cache
 from chromatune.training.initial_model import load_initial_model
 from chromatune.training.settings import TrainSettings
 
@@ -40,8 +41,8 @@ def vae(tiny_pipeline):
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     """Four parts of the fourteen drawn photos."""
-    monkeypatch.setattr(encoding, "PHOTOS_PER_PART", 4)
-    monkeypatch.setattr(encoding, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(latent_cache, "PHOTOS_PER_PART", 4)
+    monkeypatch.setattr(latent_cache, "POLL_SECONDS", 0.01)
 
 
 def make_cache(pipeline, drawn_photos, root, settings=SETTINGS):
@@ -200,7 +201,7 @@ def test_processes_share_the_encoding_and_need_no_barrier(vae, drawn_photos, tmp
 
 
 def test_what_another_process_never_makes_is_taken_over(vae, drawn_photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(latent_cache, "PATIENCE_SECONDS", 0.02)
     items = open_source(drawn_photos).items
     whole = open_cache(tmp_path / "one", items, vae, 32, SETTINGS)
     assert_same_latents(whole, open_cache(tmp_path / "two", items, vae, 32, SETTINGS, rank=1, ranks=3))
@@ -275,7 +276,7 @@ def test_grays_are_kept_where_a_photo_encoder_needs_them(pipeline, drawn_photos,
         gray, _ = draw_pair(cache.items[photo].read(), cache.items[photo].key, variant, 32, settings)
         np.testing.assert_array_equal(cache.read(photo, variant)["grays"], gray[..., 0])
     sampler = BatchSampler(cache, ["colorize"], pipeline.tokenizer, 1.0, 1000, settings)
-    batches = [sampler.batch(number) for number in range(8)]
+    batches = [sampler.batch(number).to(torch.device("cpu")) for number in range(8)]
     has_photo = torch.cat([batch.has_photo for batch in batches])
     there = torch.cat([batch.condition.abs().amax(dim=(1, 2, 3)) > 0 for batch in batches])
     assert torch.equal(has_photo, there) and 0 < has_photo.sum() < len(has_photo)
@@ -291,7 +292,7 @@ def test_no_usable_photo_is_an_error(pipeline, drawn_photos, tmp_path):
 
 def test_prompts_are_read_once(pipeline, tmp_path, monkeypatch):
     """The text encoder is asked once for each prompt, whatever the run's length, and never in the next run."""
-    monkeypatch.setattr(encoding, "PROMPTS_PER_PART", 2)
+    monkeypatch.setattr(embeddings, "PROMPTS_PER_PART", 2)
     tokens = tokenize(pipeline.tokenizer, ["colorize", "add color", "make it red", "", "a photo"])
     with torch.no_grad():
         expected = embed_tokens(pipeline.text_encoder, tokens)
@@ -301,7 +302,7 @@ def test_prompts_are_read_once(pipeline, tmp_path, monkeypatch):
         asked.append(len(some.ids))
         return embed_tokens(text_encoder, some)
 
-    monkeypatch.setattr(encoding, "embed_tokens", embed)
+    monkeypatch.setattr(embeddings, "embed_tokens", embed)
 
     def work(rank):
         return open_text_cache(tmp_path, tokens, pipeline.text_encoder, rank=rank, ranks=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -42,8 +43,7 @@ def drawn_stream(shards: int = 3, photos: int = 20, broken: tuple[int, ...] = ()
     def records(shard):
         for index in range(photos):
             number = shard * photos + index
-            data = b"broken" if number in broken else None
-            read = (lambda: read_rgb(b"broken", "broken")) if data else (lambda number=number: drawn(number))
+            read = partial(read_rgb, b"broken", "broken") if number in broken else partial(drawn, number)
             yield StreamRecord(PhotoItem(f"{shard}/{number}", None, read), f"color {number}")
 
     return Stream("drawn", "stream", shards, records, True, f"{shards} {photos}")

@@ -4,8 +4,8 @@
 - `initial_model`: the model that a run starts from, and which of its weights are trained.
 - `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
 - `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
-- `encoding`: photos as latents and prompts as embeddings on disk, which processes make together; `machines`: without a
-  common disk too.
+- `encoding`: photos as latents, kept on disk (`latent_cache`), as prompts' embeddings are (`embeddings`); all processes
+  make them together, on machines without a common disk too (`machines`).
 - `dataset`: which pair is at each position of a run, and the batches made of them.
 - `streaming`: the same for a stream of photos, of which nothing is listed or kept.
 - `validation`: losses and results on held-out photos.

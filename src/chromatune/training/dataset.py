@@ -18,7 +18,9 @@ import torch
 
 from chromatune.errors import DataError, PhotoError
 from chromatune.pipeline import Tokens, draw_latents, mode_of, to_pixels, tokenize
-from chromatune.training.encoding import LatentCache, TextCache, draw_pair, encode_pixels
+from chromatune.training.embeddings import TextCache
+from chromatune.training.encoding import draw_pair, encode_pixels
+from chromatune.training.latent_cache import LatentCache
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -1,34 +1,26 @@
-"""Photos as latents and prompts as embeddings, computed once and kept on disk: the caches that a run trains from.
+"""Photos as latents, computed once and kept on disk, by all processes of a run together.
 
-A cache is a folder of parts, one safetensors file for each 64 photos, complete or absent. So a cache that was
-interrupted is completed, several processes and machines make different parts at the same time, and none of them holds
-a lock or waits at a barrier: a process that has made its own parts looks which are missing still. The folder's name is
-a hash of all that its numbers depend on (photos, VAE, sizes, crops, grays, seed), so another run finds it or makes its
-own, and a stale one is never read. It holds posterior moments, not samples.
+The cache's folder is named by a hash of all that its numbers depend on (photos, VAE, sizes, crops, grays, seed), so
+another run finds it or makes its own, and a stale one is never read. It holds posterior moments, not samples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from chromatune.data import (
-    BROKEN,
-    MONOCHROME,
     TOO_LONG,
-    TOO_SMALL,
     PhotoItem,
     Shape,
     SkippedPhoto,
@@ -43,67 +35,25 @@ from chromatune.data import (
 from chromatune.errors import DataError, printable
 from chromatune.files import atomic_write, prefetch
 from chromatune.options import StartStage, silent
-from chromatune.pipeline import PHOTO_DIGITS, Tokens, embed_tokens, encode_moments, mode_of, to_pixels
+from chromatune.pipeline import PHOTO_DIGITS, encode_moments, mode_of, to_pixels
 from chromatune.training.initial_model import weights_digest
+from chromatune.training.latent_cache import (
+    SKIP_REASONS,
+    LatentCache,
+    Plan,
+    assemble,
+    open_part,
+    part_path,
+    share_parts,
+    suffix_of,
+)
 from chromatune.training.settings import TrainSettings
 
 FORMAT = 5  # raised when the layout, the choice of photos or the drawing of pairs changes
-SKIP_REASONS = (BROKEN, TOO_SMALL, MONOCHROME, TOO_LONG)
-PHOTOS_PER_PART = 64
-PROMPTS_PER_PART, PROMPTS_PER_CALL = 1024, 32
 PIXELS_PER_CALL = 1 << 20  # of the autoencoder on a CPU: four photos of 512 px
 PIXELS_PER_CALL_GPU = 1 << 22
 MOST_READERS = 8  # threads that read photos ahead of a GPU
-POLL_SECONDS = 0.5  # between two looks for the parts of other processes
 MOST_TRIES = 4  # at a cache, where parts are damaged or another process deletes damaged ones
-PATIENCE_SECONDS = 120.0  # without a new part, until a process takes one over that another should have made
-
-
-@dataclass(frozen=True)
-class LatentCache:
-    """A complete cache. Photo i lies in file `parts[i]`, in row `rows[i]` of the arrays of its shape.
-
-    Without latents (`cache=off`), it says which photos are usable, and in which bucket each is.
-    """
-
-    folder: Path
-    items: tuple[PhotoItem, ...]  # the usable photos
-    variants: int
-    shapes: tuple[Shape, ...]  # of the pairs, pixels: the square, or the aspect buckets
-    buckets: np.ndarray  # (N,) int64, index of each photo's shape
-    parts: np.ndarray  # (N,) int64
-    rows: np.ndarray  # (N,) int64
-    contents: np.ndarray  # (N, 6) uint8, the first bytes of each photo's content hash
-    skipped: dict[str, list[str]]  # reason -> keys
-    with_grays: bool = False
-    with_latents: bool = True
-    elsewhere: tuple[str, ...] = ()  # content hashes of photos that other machines encode, and train with
-    _files: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)  # those opened already
-
-    @property
-    def count(self) -> int:
-        """The number of usable photos, on all machines."""
-        return len(self.items) + len(self.elsewhere)
-
-    @property
-    def seen(self) -> list[str]:
-        """The content hash of each usable photo, cut to its first digits."""
-        return [*(row.tobytes().hex() for row in self.contents), *self.elsewhere]
-
-    def read(self, photo: int, variant: int) -> dict[str, np.ndarray]:
-        """Return the arrays of a photo's variant by name.
-
-        Returns:
-            `condition`, (4, h, w) float16, mode of the gray photo, unscaled; `moments`, (8 or 4, h, w) float16,
-            posterior of the color photo; for a photo encoder `grays`, (H, W) uint8, the gray photo itself.
-        """
-        part = int(self.parts[photo])
-        if part not in self._files:
-            self._files[part] = safe_open(_part_path(self.folder, part), "numpy")
-        row = int(self.rows[photo]) * self.variants + variant
-        suffix = _suffix(self.shapes[self.buckets[photo]])
-        names = ("condition", "moments", *(["grays"] if self.with_grays else []))
-        return {name: self._files[part].get_slice(f"{name}.{suffix}")[row] for name in names}
 
 
 def draw_pair(
@@ -154,29 +104,6 @@ def cache_key(
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 
-class _Plan(NamedTuple):
-    """What a cache is made from, and where."""
-
-    folder: Path
-    items: Sequence[PhotoItem]
-    size_px: int
-    shapes: tuple[Shape, ...]
-    settings: TrainSettings
-    with_grays: bool
-
-    @property
-    def part_count(self) -> int:
-        return -(-len(self.items) // PHOTOS_PER_PART)
-
-    @property
-    def with_latents(self) -> bool:
-        return self.settings.cache == "on"
-
-    def photos_of(self, part: int) -> range:
-        first = part * PHOTOS_PER_PART
-        return range(first, min(first + PHOTOS_PER_PART, len(self.items)))
-
-
 def open_cache(
     root: Path, items: Sequence[PhotoItem], vae: Any, size_px: int, settings: TrainSettings,
     start_stage: StartStage = silent, with_grays: bool = False, *,
@@ -204,162 +131,22 @@ def open_cache(
     """
     shapes = tuple(shapes or [(size_px, size_px)])
     folder = root / cache_key(items, weights_digest(vae), shapes, settings, with_grays)
-    plan = _Plan(folder, items, size_px, shapes, settings, with_grays)
+    plan = Plan(folder, items, size_px, shapes, settings, with_grays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(MOST_TRIES):
-            parts = {part: _open_part(plan, part) for part in range(plan.part_count)}
+            parts = {part: open_part(plan, part) for part in range(plan.part_count)}
             damaged = [part for part, found in parts.items() if found is None]
             if not damaged:
-                return _assemble(plan, [found for found in parts.values() if found is not None])
+                return assemble(plan, [found for found in parts.values() if found is not None])
             for part in damaged:  # it comes from the photos again
-                _part_path(folder, part).unlink(missing_ok=True)
+                part_path(folder, part).unlink(missing_ok=True)
             _make(plan, vae, start_stage, rank, ranks)
         raise OSError("its files are damaged again and again")
     except OSError as error:
         raise DataError(
             f"{folder}: the latent cache cannot be written ({error.strerror or error}); make room and run again"
         ) from None
-
-
-def share_parts(
-    count: int, exists: Callable[[int], bool], make: Callable[[Sequence[int]], None], rank: int, ranks: int
-) -> None:
-    """Make the parts of this process, and wait until the other processes have made theirs.
-
-    Where no part appears for a while, this process makes one that another one should have made: it may have ended, or
-    be far slower. A part that two processes make is the same from both.
-    """
-    make([part for part in range(rank, count, ranks) if not exists(part)])
-    before, since = count + 1, time.monotonic()
-    while missing := [part for part in range(count) if not exists(part)]:
-        if len(missing) < before:
-            before, since = len(missing), time.monotonic()
-        elif time.monotonic() - since > PATIENCE_SECONDS:
-            make([missing[-1 - rank % len(missing)]])
-            continue
-        time.sleep(POLL_SECONDS)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parts
-
-
-class _PartIndex(NamedTuple):
-    photos: np.ndarray  # (n,) int64 into the plan's items, in the order of shapes and rows
-    buckets: np.ndarray  # (n,) int64
-    rows: np.ndarray  # (n,) int64
-    contents: np.ndarray  # (n, 6) uint8
-    skipped: dict[str, list[str]]
-
-
-def _part_path(folder: Path, part: int) -> Path:
-    return folder / f"part-{part:05d}.safetensors"
-
-
-def _suffix(shape: Shape) -> str:
-    return f"{shape[0]}x{shape[1]}"
-
-
-def _open_part(plan: _Plan, part: int) -> _PartIndex | None:
-    """Read which photos are in a part; None where it is missing, damaged, or of other photos."""
-    path = _part_path(plan.folder, part)
-    if not path.is_file():  # a pipe would be waited for
-        return None
-    try:
-        with safe_open(path, "numpy") as file:
-            return _checked_index(plan, part, file)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _checked_index(plan: _Plan, part: int, file: Any) -> _PartIndex:
-    """Read a part's index.
-
-    Raises:
-        ValueError: the arrays are not those of this part; KeyError and TypeError where its notes are senseless.
-    """
-    skipped = json.loads(file.metadata()["skipped"])
-    keys = {plan.items[index].key for index in plan.photos_of(part)}
-    if not isinstance(skipped, dict) or skipped.keys() != set(SKIP_REASONS):
-        raise ValueError("other notes")
-    if not keys.issuperset(key for each in skipped.values() for key in each):
-        raise ValueError("other photos")
-    names = set(file.keys())
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("photos", "buckets", "rows", "contents")}
-    for bucket, shape in enumerate(plan.shapes):
-        suffix = _suffix(shape)
-        if f"photos.{suffix}" not in names:
-            continue
-        photos = file.get_tensor(f"photos.{suffix}")
-        contents = file.get_tensor(f"contents.{suffix}")
-        count = len(photos)
-        if photos.dtype != np.int64 or contents.shape != (count, PHOTO_DIGITS // 2) or contents.dtype != np.uint8:
-            raise ValueError("other hashes")
-        _check_arrays(plan, file, shape, count)
-        for name, values in (("photos", photos), ("contents", contents), ("rows", np.arange(count))):
-            found[name].append(values)
-        found["buckets"].append(np.full(count, bucket))
-    arrays = [np.concatenate(found[name]) if found[name] else np.empty(0, np.int64) for name in _PartIndex._fields[:3]]
-    contents = np.concatenate([*found["contents"], np.empty((0, PHOTO_DIGITS // 2), np.uint8)])
-    unusable = {key for each in skipped.values() for key in each}
-    if sorted(arrays[0].tolist()) != [i for i in plan.photos_of(part) if plan.items[i].key not in unusable]:
-        raise ValueError("other photos")
-    return _PartIndex(*arrays, contents, skipped)
-
-
-def _check_arrays(plan: _Plan, file: Any, shape: Shape, count: int) -> None:
-    """Check that a shape's latents are there as announced, by the file's header alone.
-
-    Raises:
-        ValueError: they are not; SafetensorError where one is missing.
-    """
-    if not plan.with_latents:
-        return
-    rows, suffix = count * plan.settings.cache_variants, _suffix(shape)
-    condition, moments = (file.get_slice(f"{name}.{suffix}") for name in ("condition", "moments"))
-    latent = condition.get_shape()[2:]
-    fits = condition.get_shape() == [rows, 4, *latent] and all(side > 0 for side in latent) and len(latent) == 2
-    channels = (4, 8)  # a small autoencoder has no posterior
-    fits = fits and moments.get_shape() in ([rows, each, *latent] for each in channels)
-    if not fits or {condition.get_dtype(), moments.get_dtype()} != {"F16"}:
-        raise ValueError("other latents")
-    if plan.with_grays:
-        grays = file.get_slice(f"grays.{suffix}")
-        if grays.get_shape() != [rows, *shape] or grays.get_dtype() != "U8":
-            raise ValueError("other grays")
-
-
-def _assemble(plan: _Plan, parts: Sequence[_PartIndex]) -> LatentCache:
-    """Return the cache whose parts these are.
-
-    Raises:
-        DataError: no photo is usable.
-    """
-    skipped = {reason: [key for part in parts for key in part.skipped[reason]] for reason in SKIP_REASONS}
-    photos = np.concatenate([part.photos for part in parts])
-    if not len(photos):
-        reasons = ", ".join(f"{len(keys)} {reason}" for reason, keys in skipped.items() if keys)
-        raise DataError(f"no usable photo among {len(plan.items)}: {reasons}")
-    order = np.argsort(photos)
-    numbers = np.concatenate([np.full(len(part.photos), number) for number, part in enumerate(parts)])
-    return LatentCache(
-        folder=plan.folder,
-        items=tuple(plan.items[index] for index in photos[order]),
-        variants=plan.settings.cache_variants,
-        shapes=plan.shapes,
-        buckets=np.concatenate([part.buckets for part in parts])[order],
-        parts=numbers[order],
-        rows=np.concatenate([part.rows for part in parts])[order],
-        contents=np.concatenate([part.contents for part in parts])[order],
-        skipped=skipped,
-        with_grays=plan.with_grays and plan.with_latents,
-        with_latents=plan.with_latents,
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Encoding
 
 
 @dataclass
@@ -373,7 +160,7 @@ class _Drawn:
     encoded: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def _make(plan: _Plan, vae: Any, start_stage: StartStage, rank: int, ranks: int) -> None:
+def _make(plan: Plan, vae: Any, start_stage: StartStage, rank: int, ranks: int) -> None:
     """Make the parts that are missing, this process its own first."""
     advance = start_stage("encoding photos", len(plan.items))
     device = next(vae.parameters()).device
@@ -387,7 +174,7 @@ def _make(plan: _Plan, vae: Any, start_stage: StartStage, rank: int, ranks: int)
         shown = max(shown, photos)
 
     def exists(part: int) -> bool:
-        return _part_path(plan.folder, part).is_file()
+        return part_path(plan.folder, part).is_file()
 
     def draw(index: int) -> _Drawn | SkippedPhoto:
         drawn = _draw(plan, index)
@@ -436,7 +223,7 @@ def _encoding_threads(on_cpu: bool) -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _draw(plan: _Plan, index: int) -> _Drawn | SkippedPhoto:
+def _draw(plan: Plan, index: int) -> _Drawn | SkippedPhoto:
     """Read a photo and draw its variants."""
     item, settings = plan.items[index], plan.settings
     found = read_for_training(item, plan.size_px, plan.shapes, settings)
@@ -492,7 +279,7 @@ def encode_pixels(vae: Any, photos_u8: np.ndarray) -> torch.Tensor:
     return torch.cat([encode_moments(vae, to_pixels(chunk).to(device, memory_format=layout)) for chunk in chunks])
 
 
-def _write_part(plan: _Plan, part: int, drawn: dict[int, _Drawn | SkippedPhoto]) -> None:
+def _write_part(plan: Plan, part: int, drawn: dict[int, _Drawn | SkippedPhoto]) -> None:
     """Write a part, completely or not at all."""
     skipped: dict[str, list[str]] = {reason: [] for reason in SKIP_REASONS}
     groups: dict[int, list[int]] = {}  # photos by shape
@@ -507,74 +294,5 @@ def _write_part(plan: _Plan, part: int, drawn: dict[int, _Drawn | SkippedPhoto])
         photos = [photo for index in indices if isinstance(photo := drawn[index], _Drawn)]
         arrays = {name: np.concatenate([photo.encoded[name] for photo in photos]) for name in names}
         arrays |= {"photos": np.array(indices, np.int64), "contents": np.stack([photo.content for photo in photos])}
-        tensors |= {f"{name}.{_suffix(plan.shapes[bucket])}": array for name, array in arrays.items()}
-    atomic_write(_part_path(plan.folder, part), save(tensors, {"skipped": json.dumps(skipped)}))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Prompts
-
-
-@dataclass(frozen=True)
-class TextCache:
-    """The embeddings of prompts by a frozen text encoder, on disk."""
-
-    folder: Path
-    _files: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)  # those opened already
-
-    def rows(self, prompts: Iterable[int]) -> torch.Tensor:
-        """Return the embeddings of prompts by their numbers, (U, 77, C) float32."""
-        return torch.from_numpy(np.stack([self._row(int(prompt)) for prompt in prompts])).float()
-
-    def _row(self, prompt: int) -> np.ndarray:
-        part, row = divmod(prompt, PROMPTS_PER_PART)
-        if part not in self._files:
-            self._files[part] = safe_open(_part_path(self.folder, part), "numpy")
-        return self._files[part].get_slice("embeds")[row]
-
-
-def open_text_cache(root: Path, tokens: Tokens, text_encoder: Any, rank: int = 0, ranks: int = 1) -> TextCache:
-    """Return the embeddings of prompts, read from a cache below `root`; make what is missing of it first.
-
-    Args:
-        root: folder of all caches.
-        tokens: of all prompts.
-        text_encoder: frozen, on the device it is to run on.
-        rank: number of this process among those that share `root`.
-        ranks: how many these are.
-
-    Raises:
-        DataError: the disk is full.
-    """
-    digest = hashlib.sha256(f"{FORMAT}/{weights_digest(text_encoder)}".encode())
-    digest.update(tokens.ids.numpy().tobytes() + tokens.mask.numpy().tobytes())
-    folder, count = root / f"text-{digest.hexdigest()[:20]}", len(tokens.ids)
-    width = tokens.ids.shape[1]
-
-    def prompts_of(part: int) -> range:
-        return range(part * PROMPTS_PER_PART, min((part + 1) * PROMPTS_PER_PART, count))
-
-    def is_sound(part: int) -> bool:
-        try:
-            with safe_open(_part_path(folder, part), "numpy") as file:
-                embeds = file.get_slice("embeds")
-                return embeds.get_shape()[:2] == [len(prompts_of(part)), width] and embeds.get_dtype() == "F16"
-        except (SafetensorError, OSError):
-            return False
-
-    def make(parts: Sequence[int]) -> None:
-        for part in parts:
-            prompts = torch.tensor(prompts_of(part)).split(PROMPTS_PER_CALL)
-            read = [embed_tokens(text_encoder, tokens.rows(some)).cpu() for some in prompts]
-            embeds = torch.cat(read).numpy().astype(np.float16)
-            atomic_write(_part_path(folder, part), save({"embeds": embeds}))
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad():
-            share_parts(-(-count // PROMPTS_PER_PART), is_sound, make, rank, ranks)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the text cache cannot be written ({error.strerror or error}); make room and run again"
-        ) from None
-    return TextCache(folder)
+        tensors |= {f"{name}.{suffix_of(plan.shapes[bucket])}": array for name, array in arrays.items()}
+    atomic_write(part_path(plan.folder, part), save(tensors, {"skipped": json.dumps(skipped)}))

@@ -46,8 +46,10 @@ from chromatune.pipeline import (
 )
 from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler
-from chromatune.training.encoding import LatentCache, open_cache, open_text_cache
+from chromatune.training.embeddings import open_text_cache
+from chromatune.training.encoding import open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
+from chromatune.training.latent_cache import LatentCache
 from chromatune.training.machines import find_share, gather_photos
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
@@ -261,7 +263,7 @@ def _update_facts(path: Path) -> None:
 def open_photos(
     accelerator: Accelerator, start: Start, settings: TrainSettings, out: Path, cache_dir: Path,
     start_stage: StartStage,
-) -> tuple[LatentCache, BatchSampler] | tuple[StreamedPhotos, StreamSampler]:  # fmt: skip
+) -> tuple[LatentCache | StreamedPhotos, BatchSampler | StreamSampler]:  # fmt: skip
     """Encode what is missing of the photos and prompts, each process its share, and return what draws batches of them.
 
     No process waits at a barrier for another one's encoding, which may take hours.
@@ -293,7 +295,8 @@ def open_photos(
         sampler = BatchSampler(photos, prompts, pipeline.tokenizer, scaling, timesteps, settings, **on_the_fly)
         sampler.share = share.within
     frozen = not any(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
-    if frozen and settings.cache == "on":
+    known = start.stream is None or sampler.own_prompt is None  # all prompts, before the stream is read
+    if frozen and known and settings.cache == "on":
         tokens, encoder = sampler.tokens, pipeline.text_encoder
         sampler.texts = open_text_cache(cache_dir, tokens, encoder, rank=share.rank, ranks=share.ranks)
     return photos, sampler

@@ -26,7 +26,9 @@ from chromatune.errors import DataError, printable
 from chromatune.files import prefetch
 from chromatune.pipeline import PHOTO_DIGITS, tokenize
 from chromatune.training.dataset import Draw, PixelBatch, draw_at, pixel_batch
-from chromatune.training.encoding import SKIP_REASONS, TextCache, draw_pair, read_for_training
+from chromatune.training.embeddings import TextCache
+from chromatune.training.encoding import draw_pair, read_for_training
+from chromatune.training.latent_cache import SKIP_REASONS
 from chromatune.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Ref(NamedTuple):
     """A photo of the stream: number of its shard, its number there, and the epoch that it is read in."""
 
     shard: int
-    index: int
+    number: int
     epoch: int
 
 
@@ -51,7 +53,7 @@ class Place(NamedTuple):
 
     epoch: int
     turn: int  # of the shard among this process's in that epoch
-    index: int  # of the photo in that shard
+    photo: int  # its number in that shard
     taken: int  # photos of the block, shuffled, that batches before have taken
     waiting: tuple[Ref, ...]  # read already, in buckets whose batch is not full
 
@@ -180,7 +182,7 @@ class StreamReader:
         """Return single photos, in the order given; their shards are read up to them."""
         found: dict[tuple[int, int], StreamRecord] = {}
         for shard in sorted({ref.shard for ref in refs}):
-            wanted = {ref.index for ref in refs if ref.shard == shard}
+            wanted = {ref.number for ref in refs if ref.shard == shard}
             for index, record in enumerate(itertools.islice(self.stream.records(shard), max(wanted) + 1)):
                 if index in wanted:
                     found[shard, index] = record
@@ -247,10 +249,10 @@ class StreamSampler:
 
     def _words(self, ready: Sequence[_Ready], draws: Sequence[Draw]) -> dict[str, Any]:
         if self.own_prompt is None:
-            prompts, prompt_of = np.unique([draw.prompt for draw in draws], return_inverse=True)
+            prompts, places = np.unique([draw.prompt for draw in draws], return_inverse=True)
             tokens = self.tokens.rows(torch.from_numpy(prompts))
             embeds = None if self.texts is None else self.texts.rows(prompts)
-            return {"tokens": tokens, "prompt_of": torch.from_numpy(prompt_of), "embeds": embeds}
+            return {"tokens": tokens, "prompt_of": torch.from_numpy(places), "embeds": embeds}
         texts = ["" if draw.prompt == 1 else each.prompt for each, draw in zip(ready, draws, strict=True)]
         different = sorted(set(texts))
         prompt_of = torch.tensor([different.index(text) for text in texts])
@@ -356,9 +358,9 @@ def _lines_of(path: Path) -> list[str]:
 def _parse_place(line: str) -> tuple[int, Place] | None:
     try:
         row = json.loads(line)
-        *numbers, waiting = row["place"]
-        place = Place(*numbers, tuple(Ref(*ref) for ref in waiting))
-        flat = [row["batch"], *numbers, *itertools.chain.from_iterable(place.waiting)]
+        epoch, turn, photo, taken, waiting = numbers = row["place"]
+        place = Place(epoch, turn, photo, taken, tuple(Ref(*ref) for ref in waiting))
+        flat = [row["batch"], *numbers[:-1], *itertools.chain.from_iterable(place.waiting)]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return (row["batch"], place) if all(type(each) is int and each >= 0 for each in flat) else None

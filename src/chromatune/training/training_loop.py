@@ -30,8 +30,8 @@ from chromatune.pipeline import (
 )
 from chromatune.training.checkpoints import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
 from chromatune.training.dataset import Batch, BatchSampler
-from chromatune.training.encoding import LatentCache
 from chromatune.training.initial_model import select_trainable
+from chromatune.training.latent_cache import LatentCache
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
 from chromatune.training.streaming import StreamedPhotos, StreamSampler
