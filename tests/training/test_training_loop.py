@@ -233,9 +233,9 @@ def whole(train_tiny, settings_of_whole, tmp_path_factory):
 def test_resumed_equals_uninterrupted(whole, settings_of_whole, start, tmp_path, monkeypatch, moment):
     finish = checkpoints.finish_checkpoint
 
-    def die_in_finish(temporary, final):
+    def die_in_finish(temporary, final, keep):
         if moment == "after the checkpoint":
-            finish(temporary, final)
+            finish(temporary, final, keep)
         raise Killed
 
     with monkeypatch.context() as patched:

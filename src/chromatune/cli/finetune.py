@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,21 @@ import typer
 
 from chromatune.cli.data import Columns
 from chromatune.cli.environment import require_torch, shared_cache
-from chromatune.cli.terminal import complain, line_stages, make_bar, note_own_results, print_line, print_status, stages
+from chromatune.cli.terminal import (
+    complain,
+    format_duration,
+    line_stages,
+    make_bar,
+    note_own_results,
+    print_line,
+    print_status,
+    stages,
+)
 from chromatune.errors import OptionsError
 
 if TYPE_CHECKING:
     from chromatune.options import Advance, StartStage
-    from chromatune.training import TrainSettings
+    from chromatune.training import Start, TrainSettings
 
 SHOWN_METRICS = ("noise_loss", "train_noise_loss", "psnr", "psnr_gray", "ab_mse", "delta_cf")
 
@@ -46,7 +56,11 @@ def finetune_command(
         typer.Option(help="Initial model: mini-base, mini, a Stable Diffusion or InstructPix2Pix folder, a hub name."),
     ] = "mini-base",
     preset: Annotated[
-        str | None, typer.Option(help="paper, quick, best or lora.", show_default="quick, or the one --config names")
+        str | None,
+        typer.Option(
+            help="paper, quick, best or lora; each has values of its own for U-Nets of more than 100 M parameters.",
+            show_default="the one --config names, else quick, or best for such a U-Net",
+        ),
     ] = None,
     out: Out = None,
     max_steps: MaxSteps = None,
@@ -69,7 +83,8 @@ def finetune_command(
     curves (report.html), sample grids, metrics.jsonl and the checkpoints.
     """
     from chromatune.data import with_columns
-    from chromatune.training import preset_of, resolve_settings
+    from chromatune.pipeline import find_pipeline, unet_parameters
+    from chromatune.training import LARGE_MODEL, preset_of, resolve_settings
 
     source = with_columns(source, columns or [])
     # A named column of instructions is used whatever the preset; --set and the other flags override it
@@ -77,8 +92,10 @@ def finetune_command(
     overrides += settings or []
     overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
     overrides += [] if prompts is None else [f"prompts={json.dumps(prompts)}"]
-    preset = preset_of(preset, config)
-    resolved = resolve_settings(preset, config, overrides)
+    parameters = unet_parameters(find_pipeline(model))
+    large = parameters > LARGE_MODEL
+    preset = preset_of(preset, config, large=large)
+    resolved = resolve_settings(preset, config, overrides, large=large)
     if dry_run:
         for name, value in resolved.model_dump().items():
             print_line(f"{name} = {json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else value}")
@@ -87,7 +104,8 @@ def finetune_command(
     require_torch("fine-tuning", "train")
     if export_onnx:
         _check_export(resolved, model, out)
-    folder = _train(source, model, preset, resolved, out, quiet, export_onnx)
+    headline = preset_line(preset, resolved, parameters)
+    folder = _train(source, model, preset, resolved, out, quiet, export_onnx, headline)
     if folder is None:
         return 0
     print_line(folder)
@@ -98,6 +116,19 @@ def finetune_command(
     if not quiet:
         complain(f"try it: chromatune colorize PHOTO --model {folder}; curves: {out / 'report.html'}", "note")
     return 0
+
+
+def preset_line(preset: str, settings: TrainSettings, parameters: int) -> str:
+    """Return which preset a run has, and what of it depends on the size of its U-Net."""
+    kept = settings.prediction_type == "model" and not settings.zero_terminal_snr
+    values = [
+        f"lr {settings.lr:g}",
+        "predicts as the model does" if kept else "predicts v",
+        {"no": "float32"}.get(settings.precision, settings.precision),
+        *(["gradient checkpointing"] if settings.gradient_checkpointing else []),
+        f"EMA {settings.ema:g}" if settings.ema else "no EMA",
+    ]
+    return f"preset {preset} for a U-Net of {parameters / 1e6:,.0f} M parameters: {', '.join(values)}"
 
 
 def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
@@ -117,8 +148,9 @@ def _check_export(settings: TrainSettings, model: str, out: Path) -> None:
 
 
 def _train(
-    source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool
-) -> Path | None:
+    source: str, model: str, preset: str, settings: TrainSettings, out: Path, quiet: bool, export_onnx: bool,
+    headline: str,
+) -> Path | None:  # fmt: skip
     """Train, and return the folder of the trained model; None in all but one of several processes."""
     from chromatune.data import OWN_RESULT, check_outside, open_source
     from chromatune.pipeline import check_replaceable
@@ -139,10 +171,15 @@ def _train(
         if not quiet:
             complain(line, "warning")
 
+    def tell(start: Start) -> None:
+        if not quiet:
+            print_status(headline)
+
     with progress_of_run(quiet) as (start_stage, on_row):
         result = train(
             photos, model, settings, out,
-            score=score_result, on_row=on_row, start_stage=start_stage, on_warning=warn, cache_dir=shared_cache(),
+            score=score_result, on_row=on_row, start_stage=start_stage, on_warning=warn, on_start=tell,
+            cache_dir=shared_cache(),
         )  # fmt: skip
     return save_result(result, source, preset, export_onnx=export_onnx) if result.is_main else None
 
@@ -155,7 +192,7 @@ def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
             yield start_stage, lambda row: None
         return
     if not sys.stderr.isatty():
-        yield line_stages, _print_row
+        yield line_stages, with_time_left(_print_row)
         return
     with make_bar(note=True, transient=False) as bar:
         task = bar.add_task("starting", total=None, note="")
@@ -175,6 +212,27 @@ def progress_of_run(quiet: bool) -> Iterator[tuple[StartStage, OnRow]]:
             bar.update(task, completed=row["step"], note=note)
 
         yield start_stage, on_row
+
+
+def with_time_left(on_row: OnRow, clock: Callable[[], float] = time.monotonic) -> OnRow:
+    """Return `on_row` with one line more, when updates were timed: how long the run will take."""
+    first: tuple[int, float] | None = None
+    told = False
+
+    def timed(row: dict[str, Any]) -> None:
+        nonlocal first, told
+        on_row(row)
+        if row["kind"] != "train":
+            first = None  # a validation lies between the updates
+        elif first is None:
+            first = row["step"], clock()
+        elif not told:
+            told = True
+            seconds = (clock() - first[1]) / (row["step"] - first[0])
+            left = format_duration(seconds * (row["of"] - row["step"]))
+            print_status(f"time: {seconds:.2g} s an update, about {left} left without validations")
+
+    return timed
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from .model_files import find_pipeline as find_pipeline
 from .model_files import has_torch as has_torch
 from .model_files import is_embedded as is_embedded
 from .model_files import read_pipeline_info as read_pipeline_info
+from .model_files import unet_parameters as unet_parameters
 from .model_kinds import available_models as available_models
 from .model_kinds import find_model as find_model
 from .model_kinds import hash_if_quick as hash_if_quick

@@ -1,6 +1,6 @@
 """What a run changes, and its checkpoints: complete or absent, whatever moment the process dies at.
 
-out/checkpoints/step-000100/   state.safetensors (trained weights, their EMA, optimizer) and state.json
+out/checkpoints/step-000100/   state.safetensors (trained weights, their EMA, optimizer) and state.json; `keep` of them
 out/checkpoints/best.safetensors   the trained weights that validated best, with their step
 """
 
@@ -12,10 +12,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -111,32 +112,70 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def save_checkpoint(out: Path, state: TrainState, step: int) -> None:
-    """Write the state after `step` updates, in place of older ones; for one process of a run to call.
+class CheckpointWriter:
+    """Writes a run's checkpoints; for one process of a run to use, as all have the same state.
 
-    It is safetensors and JSON: what is read back runs no code. Only what changes is in it. All processes have the same
-    state, and every draw of the loop has a generator of its own, so the first process's is everybody's.
-
-    Raises:
-        DataError: it cannot be written; the one before it stands.
+    In the background, the state is copied to the host's memory, and written while training goes on, one checkpoint
+    after the other. A failure is raised at the next one, or at the end.
     """
+
+    def __init__(self, out: Path, *, keep: int = 1, background: bool = False) -> None:
+        self.out, self.keep, self.background = out, keep, background
+        self._thread, self._writing = ThreadPoolExecutor(1), Future[None]()
+        self._writing.set_result(None)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self._writing.result()
+        finally:
+            self._thread.shutdown()
+
+    def save(self, state: TrainState, step: int, pairs: int) -> None:
+        """Write the state after `step` updates, which took `pairs` pairs.
+
+        It is safetensors and JSON: what is read back runs no code. Only what changes is in it. Every draw of the loop
+        has a generator of its own, so there are no others to keep.
+
+        Raises:
+            DataError: it cannot be written, or the one before could not be; earlier ones stand.
+        """
+        self._writing.result()
+        tensors, notes = _on_cpu(state.tensors()), state.notes() | {"pairs": pairs}
+        if self.background:
+            own = {name: tensor.clone() for name, tensor in tensors.items()}  # where it is computed, too
+            self._writing = self._thread.submit(_write_checkpoint, self.out, own, notes, step, self.keep)
+        else:
+            _write_checkpoint(self.out, tensors, notes, step, self.keep)
+
+
+def _write_checkpoint(
+    out: Path, tensors: dict[str, torch.Tensor], notes: Mapping[str, Any], step: int, keep: int
+) -> None:
     final = out / "checkpoints" / f"step-{step:06d}"
     temporary = final.with_suffix(".tmp")
     with disk_errors(final):
         temporary.mkdir(parents=True, exist_ok=True)
-        save_file(_on_cpu(state.tensors()), temporary / STATE_FILE)
-        write_json(temporary / NOTES_FILE, state.notes())
-    finish_checkpoint(temporary, final)
+        save_file(tensors, temporary / STATE_FILE)
+        write_json(temporary / NOTES_FILE, notes)
+    finish_checkpoint(temporary, final, keep)
 
 
-def finish_checkpoint(temporary: Path, final: Path) -> None:
-    """Give a fully written checkpoint its name, then drop older ones."""
+def finish_checkpoint(temporary: Path, final: Path, keep: int) -> None:
+    """Give a fully written checkpoint its name, then drop all but the newest `keep`."""
     with disk_errors(final):
         sync_folder(temporary)
         os.replace(temporary, final)
-    for path in final.parent.glob("step-*"):
-        if COMPLETE.fullmatch(path.name) and path != final:
-            shutil.rmtree(path, ignore_errors=True)
+    for _, path in _complete(final.parent)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _complete(folder: Path) -> list[tuple[int, Path]]:
+    """Return step and folder of each complete checkpoint, the newest last."""
+    return sorted((int(match[1]), path) for path in folder.glob("step-*") if (match := COMPLETE.fullmatch(path.name)))
 
 
 def latest_checkpoint(out: Path) -> tuple[int, Path] | None:
@@ -144,29 +183,36 @@ def latest_checkpoint(out: Path) -> tuple[int, Path] | None:
     folder = out / "checkpoints"
     for leftover in folder.glob("*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := COMPLETE.fullmatch(path.name))]
-    return max(found, default=None)
+    return max(_complete(folder), default=None)
 
 
-def load_checkpoint(out: Path, state: TrainState) -> int:
-    """Put the last complete checkpoint's state in place; return its step, 0 where there is none.
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    step: int = 0  # updates
+    pairs: int | None = 0  # that they took; None: a version before this one did not note it
+
+
+def load_checkpoint(out: Path, state: TrainState) -> Progress:
+    """Put the last complete checkpoint's state in place; return how far it is.
 
     Raises:
         DataError: the checkpoint is damaged, or of another version; nothing was put in place.
     """
     found = latest_checkpoint(out)
     if found is None:
-        return 0
+        return Progress()
     step, folder = found
     load_best(out, state)  # needed at the end: damage shows now, not after hours
     try:
         tensors, notes = _read_checkpoint(folder, state.shapes())
     except ValueError as error:
+        before = f"delete {folder} to go on from the one before, " if len(_complete(folder.parent)) > 1 else ""
         raise DataError(
-            f"{folder}: the checkpoint {error}; delete {folder.parent} to begin anew, or give another --out"
+            f"{folder}: the checkpoint {error}; {before}delete {folder.parent} to begin anew, or give another --out"
         ) from None
     state.load(tensors, notes)
-    return step
+    return Progress(step, notes.get("pairs"))
 
 
 def _read_checkpoint(
@@ -185,6 +231,8 @@ def _read_checkpoint(
     except ValueError as error:
         raise ValueError(f"is damaged: a file of it {error}") from None
     scaler, averages = notes.get("scaler"), notes.get("averages")
+    if "pairs" in notes and (type(notes["pairs"]) is not int or not 0 <= notes["pairs"] < 1 << 53):
+        raise ValueError("is damaged: its notes make no sense")
     if notes.get("format") != FORMAT or type(averages) is not int or averages < 0:
         raise ValueError("was written by another version, or its notes are damaged")
     if scaler and not _is_scaler(scaler):

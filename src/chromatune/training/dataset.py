@@ -361,6 +361,7 @@ class BatchSampler:
         settings: TrainSettings,
     ) -> None:
         self.cache, self.settings = cache, settings
+        self.offset = 0  # pairs before batch 0; not 0 where a run goes on with other batches, or on other processes
         self.scaling_factor, self.last_timestep = scaling_factor, num_train_timesteps - 1
         own = prompts if isinstance(prompts, Mapping) else None
         prompts = sorted(set(own.values())) if own is not None else list(prompts)
@@ -376,7 +377,7 @@ class BatchSampler:
             DataError: a photo that could be read when the run began cannot be read any more.
         """
         cache, settings = self.cache, self.settings
-        first = (number * ranks + rank) * settings.batch
+        first = self.offset + (number * ranks + rank) * settings.batch
         draws = [self.draw(position) for position in range(first, first + settings.batch)]
         rows = [int(cache.rows[draw.photo]) + draw.variant for draw in draws]
         shape = (8, *cache.condition.shape[2:])  # 4 of noise, 4 to sample the posterior with

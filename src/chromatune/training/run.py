@@ -34,22 +34,25 @@ from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.report import OnRow
-from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
+from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
 from chromatune.training.training_loop import Learner, Run, TrainResult, make_optimizer, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
-OnWarning: TypeAlias = Callable[[str], None]  # called with one line about instructions that are cut off
+OnWarning: TypeAlias = Callable[[str], None]  # called with one line
+OnStart: TypeAlias = Callable[["Start"], None]
 
 
 def train(
     source: Source, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
-    on_warning: OnWarning = lambda line: None, cache_dir: Path | None = None,
+    on_warning: OnWarning = lambda line: None, on_start: OnStart = lambda start: None, cache_dir: Path | None = None,
 ) -> TrainResult:  # fmt: skip
     """Fine-tune `model` on the photos of `source`; the same call continues a run that was stopped.
+
+    It may go on with other values of `MAY_CHANGE`, on another number of processes too; what is then not exact is said.
 
     Args:
         source: the photos; a share of them (whole persons, where known) is held out.
@@ -59,7 +62,9 @@ def train(
         score: metrics of a result, for validation; without it only losses are measured.
         on_row: called with each row of `metrics.jsonl`.
         start_stage: shows how far the encoding of photos is.
-        on_warning: called with a line on prompts that are cut off, before photos are encoded.
+        on_warning: called with a line on prompts that are cut off, before photos are encoded, and on each change with
+            which a run goes on.
+        on_start: called with what the run starts from, before photos are encoded.
         cache_dir: folder of the latent caches, that runs may share; `out/cache` by default.
 
     Raises:
@@ -83,15 +88,20 @@ def train(
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
     facts: dict[str, Any] = {}
+    before: dict[str, Any] = {}
     if is_main:
-        _update_facts(out / RUN_FILE)
+        before = _update_facts(out / RUN_FILE)
         facts = {"model": model, "weights": weights_digest(start.pipeline.unet), "split": start.split.digest}
         if start.pipeline.photo_encoder is not None:
             facts["photo_encoder"] = weights_digest(start.pipeline.photo_encoder)
         facts |= {"ranks": accelerator.num_processes} | settings.model_dump()
-    with lock_run_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
+    locked = lock_run_folder(out, RUN_FILE, facts, "a run", ignored=MAY_CHANGE) if is_main else nullcontext(False)
+    with locked as is_new:
         try:
             if is_main:
+                for line in describe_changes(before, facts):
+                    on_warning(line)
+                on_start(start)
                 prompts = start.prompts
                 if isinstance(prompts, Mapping):  # those of the photos that are not held out
                     prompts = [prompts[item.key] for item in start.split.train]
@@ -199,10 +209,13 @@ def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     return type(own).from_config(own.config, prediction_type=prediction_type)
 
 
-def _update_facts(path: Path) -> None:
+def _update_facts(path: Path) -> dict[str, Any]:
     """Give an older version's settings in a run's file their present names, and add newer ones that do nothing there.
 
     So that the run resumes; where a newer setting would change it, locking the folder names it.
+
+    Returns:
+        What the file says, empty without one.
     """
     try:
         facts = read_json(path)
@@ -212,8 +225,9 @@ def _update_facts(path: Path) -> None:
                 present[name] = TrainSettings.model_fields[name].default
         if present != facts:
             write_json(path, present)
+        return present
     except (ValueError, OSError):
-        return  # missing, damaged or not to be written: locking the folder says so
+        return {}  # missing, damaged or not to be written: locking the folder says so
 
 
 def _build(

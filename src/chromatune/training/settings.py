@@ -22,7 +22,12 @@ FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one
 ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
     **dict.fromkeys(("scheduler", "sampling_steps", "guidance_scale", "image_guidance_scale"), lambda settings: True),
+    **dict.fromkeys(("keep", "background_checkpoints"), lambda settings: True),
 }
+LARGE_MODEL = 100_000_000  # parameters of a U-Net; presets have values of their own for those with more
+LAYOUT = ("ranks", "batch", "accumulation")  # how many pairs make up an update, and on how many processes
+INTERVALS = ("log_every", "validate_every", "checkpoint_every", "keep", "background_checkpoints")
+MAY_CHANGE = ("max_steps", *LAYOUT, *INTERVALS, "gradient_checkpointing")  # where a run goes on
 
 
 class TrainSettings(BaseModel):
@@ -88,6 +93,10 @@ class TrainSettings(BaseModel):
     validation_photos: int = Field(64, ge=1)
     validation_steps: int | None = Field(None, ge=1, description="Sampling steps; None: the model's own.")
     checkpoint_every: int = Field(100, ge=1)
+    keep: int = Field(1, ge=1, description="Checkpoints that stay, the newest.")
+    background_checkpoints: bool = Field(
+        False, description="Write checkpoints while training goes on; the state is copied to the host's memory first."
+    )
     best_by: Literal["psnr", "ab_mse", "noise_loss"] = "ab_mse"
 
     @model_validator(mode="after")
@@ -107,29 +116,48 @@ class TrainSettings(BaseModel):
         return self
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`."""
-    return tomllib.loads(resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8"))
+def presets(*, large: bool = False) -> dict[str, dict[str, Any]]:
+    """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`.
+
+    Args:
+        large: whether the model has more than `LARGE_MODEL` parameters; a preset's table `large` holds for those.
+    """
+    text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
+    found = {}
+    for name, values in tomllib.loads(text).items():
+        of_large = values.pop("large", {})
+        found[name] = values | (of_large if large else {})
+    return found
 
 
 DEFAULT_PRESET = "quick"
+DEFAULT_PRESET_OF_LARGE = "best"
 
 
-def preset_of(preset: str | None = None, config: Path | None = None) -> str:
+def preset_of(preset: str | None = None, config: Path | None = None, *, large: bool = False) -> str:
     """Return the name of the preset to start from: the one given, else the one in the file, else the default.
+
+    Args:
+        preset: that was given.
+        config: TOML file of settings.
+        large: see `presets`; the default is another one for large models.
 
     Raises:
         OptionsError: there is no such preset, or the file cannot be read.
     """
     values = _read_config(config)
-    named = preset or str(values.get("preset", DEFAULT_PRESET))
+    named = preset or str(values.get("preset", DEFAULT_PRESET_OF_LARGE if large else DEFAULT_PRESET))
     if named not in presets():
         raise OptionsError(f"unknown preset {named!r}; accepted: {', '.join(presets())}")
     return named
 
 
 def resolve_settings(
-    preset: str | None = None, config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+    preset: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    large: bool = False,
 ) -> TrainSettings:
     """Return the preset's settings, then the file's, then the overrides, each over the one before.
 
@@ -137,13 +165,14 @@ def resolve_settings(
         preset: see `preset_of`.
         config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
+        large: see `presets`.
 
     Names of version 0.1 (`FORMER_NAMES`) are accepted too.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
-    base, values = presets()[preset_of(preset, config)], _read_config(config)
+    base, values = presets(large=large)[preset_of(preset, config, large=large)], _read_config(config)
     values.pop("preset", None)
     given = dict(overrides) if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     layers = (base, values, given)
@@ -151,6 +180,38 @@ def resolve_settings(
         return TrainSettings(**{FORMER_NAMES.get(name, name): v for layer in layers for name, v in layer.items()})
     except ValidationError as error:
         raise options_error(error, TrainSettings, "setting") from None
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each kind of change with which a run goes on: what is exact, and what is not.
+
+    Args:
+        before: what the run was: its settings, and `ranks`, the number of processes.
+        now: the same of the call that resumes it.
+    """
+    changed = [name for name in MAY_CHANGE if name in before and before[name] != now[name]]
+    lines = []
+
+    def told(names: Sequence[str]) -> str:
+        found = [f"{name}={now[name]} (was {before[name]})" for name in names if name in changed]
+        return ", ".join(found).replace("ranks=", "processes=")
+
+    if "max_steps" in changed:
+        rest = "exact: the learning rate is constant" if now["lr_schedule"] == "constant" else (
+            "the learning rate falls to its end there from here on, which a run that had it from the start would not do"
+        )  # fmt: skip
+        lines.append(f"{told(['max_steps'])}: {rest}")
+    if layout := told(LAYOUT):
+        pairs = [facts["ranks"] * facts["batch"] * facts["accumulation"] for facts in (before, now)]
+        size = f"an update is the mean of {pairs[1]} pairs, as before: the same up to rounding"
+        if pairs[0] != pairs[1]:
+            size = f"an update is the mean of {pairs[1]} pairs from here on, {pairs[0]} before: not the same run"
+        lines.append(f"{layout}: each pair still comes once an epoch; {size}")
+    if intervals := told(INTERVALS):
+        lines.append(f"{intervals}: exact, no update depends on them")
+    if memory := told(["gradient_checkpointing"]):
+        lines.append(f"{memory}: the same up to rounding")
+    return lines
 
 
 def _read_config(config: Path | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from chromatune.data import Split
-from chromatune.errors import ChromaTuneError, MissingExtraError
+from chromatune.errors import ChromaTuneError, MissingExtraError, OptionsError
 from chromatune.pipeline import (
     Pipeline,
     Residuals,
@@ -28,7 +28,7 @@ from chromatune.pipeline import (
     prediction_target,
     unet_arguments,
 )
-from chromatune.training.checkpoints import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from chromatune.training.checkpoints import CheckpointWriter, TrainState, load_best, load_checkpoint, save_best
 from chromatune.training.dataset import Batch, BatchSampler, LatentCache
 from chromatune.training.initial_model import select_trainable
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
@@ -325,8 +325,9 @@ class TrainResult:
 def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
     """Train from the last checkpoint, or the beginning, to `max_steps`; for the arguments see `train`."""
     settings, accelerator, learner, state = run.settings, run.accelerator, run.learner, run.state
-    with ThreadPoolExecutor(1) as thread, tracking(accelerator, run.out) as track:
-        step = first = load_checkpoint(run.out, state)
+    writer = CheckpointWriter(run.out, keep=settings.keep, background=settings.background_checkpoints)
+    with ThreadPoolExecutor(1) as thread, tracking(accelerator, run.out) as track, writer:
+        step = first = _resume(run)
         if step == 0:
             start_loss_weights(run)
         accelerator.wait_for_everyone()
@@ -373,7 +374,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
             # Checkpoint.
             if saves:
                 if accelerator.is_main_process:
-                    save_checkpoint(run.out, state, step)
+                    writer.save(state, step, run.sampler.offset + step * _pairs_per_update(run))
                 accelerator.wait_for_everyone()
 
             if done:
@@ -400,6 +401,26 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
                 state.ema.step(state.weights.values())
             step += 1
         return _with_best_weights(run, step)
+
+
+def _pairs_per_update(run: Run) -> int:
+    return run.accelerator.num_processes * run.settings.batch * run.settings.accumulation
+
+
+def _resume(run: Run) -> int:
+    """Put the last checkpoint in place, and the sampler behind the pairs that it took; return its step.
+
+    Raises:
+        DataError: the checkpoint is damaged.
+        OptionsError: it is further than the run is to go.
+    """
+    step, pairs = load_checkpoint(run.out, run.state)
+    if step > run.settings.max_steps:
+        raise OptionsError(
+            f"{run.out} is at update {step} already, and max_steps is {run.settings.max_steps}: give {step} or more"
+        )
+    run.sampler.offset = 0 if pairs is None else pairs - step * _pairs_per_update(run)
+    return step
 
 
 def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, float]) -> dict[str, Any]:
