@@ -48,6 +48,9 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
     )
     for line in printed:
         assert line in lines
+    table = dict(line.split("\t") for line in lines[lines.index("") + 1 :])
+    assert table["gradients"] == table["weights that are trained"] == table["EMA"] == "43 MB"
+    assert table["optimizer, adamw"] == "87 MB" and "memory in all" in table
 
 
 def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_pipeline_dir, tmp_path, monkeypatch):
@@ -155,7 +158,8 @@ def test_a_run_says_which_preset_it_has_for_a_model_of_this_size(
         str(tmp_path / "a"),
     ]
     assert main([*words, *WORDS]) == 0
-    line = capsys.readouterr().err.splitlines()[0]
+    line, cost = capsys.readouterr().err.splitlines()[:2]
+    assert cost.startswith("memory: about ") and "; disk: " in cost
     assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0005, predicts as the model does, float32")
     monkeypatch.setattr("chromatune.training.LARGE_MODEL", 1000)
     assert main([*words, "--dry-run"]) == 0

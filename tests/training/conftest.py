@@ -80,13 +80,18 @@ def train_tiny(drawn_photos, tiny_pipeline, tiny_settings, tmp_path_factory) -> 
     latents = tmp_path_factory.mktemp("latents")
 
     def run(
-        out: Path, *, model: Path | None = None, cache_dir: Path | None = latents, **changes: Any
+        out: Path,
+        *,
+        model: Path | None = None,
+        cache_dir: Path | None = latents,
+        track: list[str] | None = None,
+        **changes: Any,
     ) -> tuple[TrainResult, list[dict[str, Any]]]:
         settings = TrainSettings(**(tiny_settings | changes))
         rows: list[dict[str, Any]] = []
         result = train(
             open_source(drawn_photos), str(model or tiny_pipeline()), settings, out, score=score_result,
-            on_row=rows.append, cache_dir=cache_dir,
+            on_row=rows.append, cache_dir=cache_dir, track=track,
         )  # fmt: skip
         return result, rows
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from chromatune.errors import MissingExtraError, ModelError, OptionsError, first_line, shown
 from chromatune.options import SEEDS, ColorizeOptions, ResolvedOptions, first_problem
-from chromatune.pipeline.checks import AGAIN, read_json, stored_numbers
+from chromatune.pipeline.checks import AGAIN, read_json
 from chromatune.pipeline.edit_classes import edit_class_of
 from chromatune.pipeline.instructions import read_instruction
 from chromatune.prompts import DEFAULT_PROMPT
@@ -207,18 +207,6 @@ def read_pipeline_info(files: ModelFiles) -> ModelInfo:
         problem = first_problem(error)
         file = DEFAULTS_FILE if problem.field.split(".")[0] in known else "unet/config.json"
         raise ModelError(f"{files.name}: {file} has {problem}; mend it, or download the model again") from None
-
-
-def unet_parameters(files: ModelFiles) -> int:
-    """Return how many parameters the U-Net of a model has, by the headers of its weights.
-
-    Raises:
-        ModelError: they cannot be read.
-    """
-    try:
-        return stored_numbers(files.pipeline_folder / "unet")
-    except ValueError as error:
-        raise ModelError(f"{files.name}: unet {error}; {AGAIN}, or give another") from None
 
 
 def deciding_files(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@
 - `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
 - `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
 - `dataset`: photos as cached latents, and the batches drawn from them.
+- `memory`: what a run takes of memory and disk, before it begins.
 - `validation`: losses and results on held-out photos.
 - `checkpoints`: what an update changes, on disk.
 - `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from diffusers.training_utils import EMAModel
 
 from chromatune.data import SkippedPhoto, Source, Split, instructions_of, smallest_side_px, split_usable
@@ -35,10 +35,11 @@ from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
-from chromatune.training.training_loop import Learner, Run, TrainResult, make_optimizer, training_loop
+from chromatune.training.training_loop import HALVES, Learner, Run, TrainResult, make_optimizer, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
+LONGEST_WAIT = timedelta(hours=2)  # of a process for another, such as one that encodes more photos
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
 OnWarning: TypeAlias = Callable[[str], None]  # called with one line
@@ -49,6 +50,7 @@ def train(
     source: Source, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
     on_warning: OnWarning = lambda line: None, on_start: OnStart = lambda start: None, cache_dir: Path | None = None,
+    track: Sequence[str] | None = None,
 ) -> TrainResult:  # fmt: skip
     """Fine-tune `model` on the photos of `source`; the same call continues a run that was stopped.
 
@@ -66,6 +68,7 @@ def train(
             which a run goes on.
         on_start: called with what the run starts from, before photos are encoded.
         cache_dir: folder of the latent caches, that runs may share; `out/cache` by default.
+        track: what measurements are handed to, of `TRACKERS`; by default TensorBoard where it is installed.
 
     Raises:
         DataError: no usable photos, or the disk is full.
@@ -78,12 +81,17 @@ def train(
         mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulation,
         cpu=not torch.cuda.is_available(),
-        log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         project_dir=out,
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         kind = accelerator.distributed_type.value
-        raise OptionsError(f"accelerate is set to {kind}, whose split weights no checkpoint holds; use plain processes")
+        raise OptionsError(
+            f"accelerate is set to {kind}, whose weights no checkpoint holds; use plain processes, and sharding=fsdp "
+            "to split a model over them"
+        )
+    if settings.tf32 and accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     set_seed(settings.seed)  # only for what peft initializes: every draw of the loop has a generator of its own
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
@@ -113,12 +121,13 @@ def train(
             if is_new:  # a run that cannot begin leaves no folder behind
                 discard_run_folder(out, RUN_FILE)
             raise
-        return training_loop(run, score, on_row)
+        return training_loop(run, score, on_row, track)
 
 
 class Start(NamedTuple):
     """What a run starts from, known before its folder is touched."""
 
+    model: str  # its name
     prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
     split: Split
     skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
@@ -144,7 +153,7 @@ def plan_run(source: Source, model: str, settings: TrainSettings) -> Start:
     scheduler, info = run_scheduler(initial.pipeline, settings), run_info(initial, settings, prompts)
     split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(info.size_px))
     pipeline = dataclasses.replace(initial.pipeline, info=info, scheduler=scheduler)
-    return Start(prompts, split, skipped, pipeline, seen)
+    return Start(model, prompts, split, skipped, pipeline, seen)
 
 
 def run_info(
@@ -236,7 +245,9 @@ def _build(
     pipeline, device, size_px = start.pipeline, accelerator.device, start.pipeline.info.size_px
     learner = Learner(pipeline, settings)
     if settings.gradient_checkpointing:
-        learner.unet.enable_gradient_checkpointing()
+        learner.checkpoint_gradients()
+    if settings.compile:
+        learner.unet.compile()
     if device.type == "cpu":
         for module in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
             module.to(memory_format=torch.channels_last)
@@ -253,11 +264,18 @@ def _build(
     sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
     training = read_validation_set(cache.items, len(held_out.latents), size_px, learner.vae)
+    if settings.frozen_precision != "no":
+        learner.halve_frozen(HALVES[settings.frozen_precision])
+    wrapped: Any = learner
+    if settings.sharding == "fsdp" and accelerator.num_processes > 1:
+        learner.shard(device)
+        optimizer = accelerator.prepare(make_optimizer(learner, settings))
+    else:
+        wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     weights = learner.trainable()
-    wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None
     if ema is not None:
-        ema.to(device)
+        ema.to("cpu" if settings.ema_on_cpu else device)
     return Run(
         accelerator=accelerator,
         settings=settings,
@@ -270,5 +288,6 @@ def _build(
         training=training,
         learner=learner,
         wrapped=wrapped,
+        model=start.model,
         state=TrainState(weights, ema, optimizer, accelerator.scaler),
     )

@@ -15,6 +15,7 @@ from chromatune.files import read_regular
 from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
+Adapter = Literal["lora", "dora", "lokr"]
 PARTS: tuple[str, ...] = get_args(Parts)
 LARGEST_CONFIG_BYTES = 1 << 20
 FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one version more
@@ -22,12 +23,14 @@ FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one
 ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
     **dict.fromkeys(("scheduler", "sampling_steps", "guidance_scale", "image_guidance_scale"), lambda settings: True),
-    **dict.fromkeys(("keep", "background_checkpoints"), lambda settings: True),
+    **dict.fromkeys(("keep", "background_checkpoints", "optimizer", "ema_on_cpu"), lambda settings: True),
+    **dict.fromkeys(("frozen_precision", "tf32", "compile", "sharding", "adapter"), lambda settings: True),
 }
 LARGE_MODEL = 100_000_000  # parameters of a U-Net; presets have values of their own for those with more
 LAYOUT = ("ranks", "batch", "accumulation")  # how many pairs make up an update, and on how many processes
 INTERVALS = ("log_every", "validate_every", "checkpoint_every", "keep", "background_checkpoints")
-MAY_CHANGE = ("max_steps", *LAYOUT, *INTERVALS, "gradient_checkpointing")  # where a run goes on
+COMPUTING = ("gradient_checkpointing", "ema_on_cpu", "tf32", "compile", "sharding")  # how the same numbers are computed
+MAY_CHANGE = ("max_steps", *LAYOUT, *INTERVALS, *COMPUTING)  # where a run goes on
 
 
 class TrainSettings(BaseModel):
@@ -38,6 +41,7 @@ class TrainSettings(BaseModel):
     description: str = ""
     parts: Parts = Field("unet", description="What is trained; the rest stays bit-identical.")
     lora_rank: int = Field(8, ge=1, le=1024)
+    adapter: Adapter = Field("lora", description="Of parts=lora; dora and lokr are merged into the result.")
     # Data
     photos: int | None = Field(None, ge=2, description="Train on at most this many photos, lowest key hash first.")
     size_px: int | None = Field(None, ge=32, le=2048, description="Side of the squares; None: the model's own.")
@@ -64,8 +68,24 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 turns averaging off.")
+    # Memory and speed
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(
+        "adamw", description="adamw8bit: AdamW with moments of 8 bits; adafactor: sums of rows and columns for them."
+    )
     precision: Literal["no", "fp16", "bf16"] = "no"
-    gradient_checkpointing: bool = False
+    frozen_precision: Literal["no", "fp16", "bf16"] = Field(
+        "no",
+        description="Type of weights that are not trained, but for the encoders of photos; the result has its own.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations of the U-Net, and of the VAE's decoder, again for the backward pass."
+    )
+    ema_on_cpu: bool = Field(False, description="Keep the averaged weights in the host's memory.")
+    tf32: bool = Field(True, description="Products of float32 with 10 bits of mantissa, on GPUs that have them.")
+    sharding: Literal["no", "fsdp"] = Field(
+        "no", description="fsdp: split the U-Net, its gradients, moments and EMA over the processes (FSDP2)."
+    )
+    compile: bool = Field(False, description="Compile the U-Net by torch.compile.")
     # Diffusion
     prediction_type: Literal["model", "epsilon", "v_prediction"] = "model"
     zero_terminal_snr: bool = Field(False, description="Rescaled betas, v-prediction and trailing timesteps.")
@@ -105,6 +125,10 @@ class TrainSettings(BaseModel):
             raise ValueError("the VAE decoder learns from the LAB loss alone: give lab_weight above 0")
         if self.lab_weighting == "learned" and self.lab_weight == 0:
             raise ValueError("learned weights need two losses: give lab_weight above 0")
+        if self.frozen_precision != "no" and self.precision == "no":
+            raise ValueError("frozen weights of half precision need precision=bf16 or fp16")
+        if self.sharding == "fsdp":
+            self._check_sharding()
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero terminal SNR leaves no signal to predict noise from: use v_prediction")
         if self.zero_terminal_snr and self.scheduler != "model":
@@ -114,6 +138,21 @@ class TrainSettings(BaseModel):
         if self.parts == "lora" and (self.zero_terminal_snr or self.prediction_type != "model"):
             raise ValueError("a LoRA is sampled with its base's schedule: leave zero_terminal_snr and prediction_type")
         return self
+
+    def _check_sharding(self) -> None:
+        """Check that nothing is asked for which needs whole weights.
+
+        Raises:
+            ValueError: it is.
+        """
+        if self.parts not in ("unet", "unet-attention", "lora"):
+            raise ValueError("sharding splits the U-Net alone: use parts=unet, unet-attention or lora")
+        if self.lab_weighting == "learned":
+            raise ValueError("sharding splits the U-Net alone: use lab_weighting=fixed")
+        if self.precision == "fp16" or self.frozen_precision != "no":
+            raise ValueError("sharding takes weights of one type, and no scaled loss: use precision=bf16 or no alone")
+        if self.optimizer != "adamw":
+            raise ValueError(f"{self.optimizer} needs whole weights: with sharding, use optimizer=adamw")
 
 
 def presets(*, large: bool = False) -> dict[str, dict[str, Any]]:
@@ -209,7 +248,7 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         lines.append(f"{layout}: each pair still comes once an epoch; {size}")
     if intervals := told(INTERVALS):
         lines.append(f"{intervals}: exact, no update depends on them")
-    if memory := told(["gradient_checkpointing"]):
+    if memory := told(COMPUTING):
         lines.append(f"{memory}: the same up to rounding")
     return lines
 
