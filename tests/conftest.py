@@ -187,6 +187,33 @@ def tiny_pipeline_dir(tiny_pipeline: TinyPipeline) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random InstructPix2Pix pipeline of Stable Diffusion XL."""
+    import diffusers
+    import torch
+    from tests.conftest import make_kl, make_tokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(7)
+    tokenizer, folder = make_tokenizer(), tmp_path_factory.mktemp("sdxl")
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPTextConfig(vocab_size=len(tokenizer), projection_dim=16, **sizes, **ids)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32, attention_head_dim=(2, 4), use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 16,
+    )  # fmt: skip
+    diffusers.StableDiffusionXLInstructPix2PixPipeline(
+        vae=make_kl(), text_encoder=CLIPTextModel(config), text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer, tokenizer_2=make_tokenizer(), unet=unet,
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
 def encoder_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny pipeline with a tiny photo encoder whose projections are not zero."""
     import torch

@@ -48,6 +48,9 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
     )
     for line in printed:
         assert line in lines
+    table = dict(line.split("\t") for line in lines[lines.index("") + 1 :])
+    assert table["gradients"] == table["weights that are trained"] == table["EMA"] == "43 MB"
+    assert table["optimizer, adamw"] == "87 MB" and "memory in all" in table
 
 
 def test_a_run_bears_the_name_of_the_preset_that_the_file_names(photos, tiny_pipeline_dir, tmp_path, monkeypatch):
@@ -130,6 +133,39 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     drawn = show(capsys)
     assert said[2] in drawn and "loss 0.5000" in drawn and "1/2" in drawn
+
+
+def test_a_log_says_once_how_long_the_run_will_take(capsys):
+    seconds = iter([10.0, 100.0, 120.0])
+    timed = finetune.with_time_left(lambda row: None, lambda: next(seconds))
+    rows = [(10, "train"), (10, "validation"), (20, "train"), (30, "train"), (40, "train")]
+    for step, kind in rows:
+        timed({"kind": kind, "step": step, "of": 130})
+    assert capsys.readouterr().err == "time: 2 s an update, about 3 min left without validations\n"
+
+
+def test_a_run_says_which_preset_it_has_for_a_model_of_this_size(
+    photos, tiny_pipeline_dir, tmp_path, capsys, monkeypatch
+):
+    words = [
+        "finetune",
+        str(photos),
+        "--model",
+        str(tiny_pipeline_dir),
+        "--max-steps",
+        "1",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    assert main([*words, *WORDS]) == 0
+    line, cost = capsys.readouterr().err.splitlines()[:2]
+    assert cost.startswith("memory: about ") and "; disk: " in cost
+    assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0005, predicts as the model does, float32")
+    monkeypatch.setattr("chromatune.training.LARGE_MODEL", 1000)
+    assert main([*words, "--dry-run"]) == 0
+    assert {"lr = 1e-05", 'precision = "bf16"', "gradient_checkpointing = true"} <= set(
+        capsys.readouterr().out.splitlines()
+    )
 
 
 def test_a_run_below_its_photos_goes_on_and_one_among_them_is_refused(photos, tiny_pipeline_dir, capsys, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from chromatune.colorizer import Colorizer
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import load_pipeline, model_info
-from chromatune.pipeline.saving import check_replaceable, push_to_hub, save_lora, save_pipeline
+from chromatune.pipeline.saving import check_hub_name, check_replaceable, push_to_hub, save_lora, save_pipeline
 from chromatune.pipeline.torch_backend import TorchBackend
 from chromatune.training.initial_model import load_initial_model
 
@@ -350,6 +354,111 @@ def test_what_the_hub_refuses_is_one_line(lora_folder, monkeypatch, make):
     with pytest.raises(ModelError, match="me/model cannot be pushed") as error:
         push_to_hub(lora_folder, "me/model")
     assert "\n" not in str(error.value) and str(lora_folder) in str(error.value)
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """The hub's HTTP API, as far as an upload of a model uses it; `stored` has what was committed."""
+
+    made: ClassVar[list[dict]] = []
+    stored: ClassVar[dict[str, bytes]] = {}
+    blobs: ClassVar[dict[str, bytes]] = {}
+    full = False  # weights are not taken
+
+    def log_message(self, *arguments):
+        """Nothing is printed."""
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, value, status=200):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        self.answer({"id": "me/model", "sha": "0" * 40, "siblings": [], "name": "me", "type": "user"})
+
+    def do_PUT(self):
+        self.blobs[self.path.rsplit("/", 1)[1]] = self.body()
+        self.answer({}, 403 if self.full else 200)
+
+    def do_POST(self):
+        body, here = self.body(), f"http://{self.headers['Host']}"
+        if self.headers.get("Authorization") != "Bearer hf_of_a_test":
+            self.answer({"error": "no token"}, 401)
+        elif self.path == "/api/repos/create":
+            self.made.append(json.loads(body))
+            self.answer({"url": f"{here}/me/model"})
+        elif self.path == "/api/validate-yaml":  # of the model card
+            self.answer({"errors": [], "warnings": []})
+        elif self.path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            kinds = {file["path"]: "lfs" if file["path"].endswith(".safetensors") else "regular" for file in files}
+            self.answer({"files": [{"path": p, "uploadMode": k, "shouldIgnore": False} for p, k in kinds.items()]})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                each | {"actions": {"upload": {"href": f"{here}/blobs/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            self.answer({"transfer": "basic", "objects": objects})
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                value = entry["value"]
+                if entry["key"] == "file":
+                    self.stored[value["path"]] = base64.b64decode(value["content"])
+                elif entry["key"] == "lfsFile":
+                    self.stored[value["path"]] = self.blobs[value["oid"]]
+            self.answer({"success": True, "commitOid": "1" * 40, "commitUrl": f"{here}/me/model/commit/1"})
+        else:
+            self.answer({"error": self.path}, 404)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The address of a stand-in for the hub, which this process uploads to."""
+    import huggingface_hub.constants
+
+    for kept in (StandIn.made, StandIn.stored, StandIn.blobs):
+        kept.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    yield address
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# huggingface_hub hands its HTTP library bytes as it no longer likes them
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_model_reaches_the_hub_byte_for_byte(lora_folder, hub, monkeypatch):
+    """By the hub's own protocol: settings and card within the commit, weights beside it."""
+    assert push_to_hub(lora_folder, "me/model", private=True) == f"{hub}/me/model"
+    (made,) = StandIn.made
+    assert made["name"] == "model" and made.get("private", made.get("visibility")) in (True, "private")
+    files = {str(path.relative_to(lora_folder)): path.read_bytes() for path in lora_folder.rglob("*") if path.is_file()}
+    assert StandIn.stored == files and "pytorch_lora_weights.safetensors" in files
+    monkeypatch.setattr(StandIn, "full", True)
+    with pytest.raises(ModelError, match="me/model cannot be pushed to the hub"):
+        push_to_hub(lora_folder, "me/model")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_stranger")
+    with pytest.raises(ModelError, match="me/model cannot be pushed to the hub"):
+        push_to_hub(lora_folder, "me/model")
+
+
+@pytest.mark.parametrize("name", ["model", "me/mo del", "a/b/c", "me/-x-/"])
+def test_a_name_that_the_hub_would_not_take_shows_at_once(name):
+    with pytest.raises(ModelError, match="is no name on the hub.*give OWNER/NAME"):
+        check_hub_name(name)
+    check_hub_name("me/model-1.0_x")
 
 
 def test_only_a_model_is_pushed(tmp_path):

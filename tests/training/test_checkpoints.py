@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from chromatune.data import open_source
-from chromatune.errors import DataError
+from chromatune.errors import DataError, OptionsError
 from chromatune.training import checkpoints
+from chromatune.training.dataset import BatchSampler
 from chromatune.training.report import read_metrics
 from chromatune.training.run import train
 from chromatune.training.saving import save_result
@@ -156,6 +159,7 @@ def noted(**changes: object) -> Callable[[Path], object]:
         of_another_type,
         noted(format=99),
         noted(averages=-10),
+        noted(pairs=-1),
         noted(scaler=SCALER | {"scale": float("nan")}),
         lambda folder: save_file({"unet.a": torch.zeros(1)}, folder / "best.safetensors", metadata={"step": "3"}),
         *(
@@ -213,3 +217,104 @@ def test_strange_rows_of_measurements_are_no_best_ones(go_on, strange):
 
 def test_a_scaler_goes_on_where_it_was(go_on):
     assert go_on(noted(scaler=SCALER)).steps == 6  # on a CPU it is not used
+
+
+def trained(half_done, tmp_path, drawn_photos, model, settings, **given):
+    """Goes on with a copy of the run under other settings; its result, and what it warned of."""
+    folder, said = tmp_path / "copy", []
+    shutil.copytree(half_done, folder, dirs_exist_ok=True)
+    settings = TrainSettings(**(settings | {"log_every": 1} | given))
+    return train(open_source(drawn_photos), str(model), settings, folder, on_warning=said.append), said
+
+
+def test_a_run_goes_on_with_more_updates_and_other_intervals(
+    half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path
+):
+    more = {"max_steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 2, "keep": 2}
+    result, said = trained(half_done, tmp_path, drawn_photos, tiny_pipeline_dir, tiny_settings, **more)
+    rows = read_metrics(result.out / "metrics.jsonl")
+    assert result.steps == 8 and len(said) == 2
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [0, 3, 4, 8]
+    assert {path.name for path in (result.out / "checkpoints").glob("step-*")} == {"step-000006", "step-000008"}
+    with pytest.raises(OptionsError, match="is at update 8 already, and max_steps is 7: give 8 or more"):
+        train(
+            open_source(drawn_photos),
+            str(tiny_pipeline_dir),
+            TrainSettings(**(tiny_settings | more | {"max_steps": 7})),
+            result.out,
+        )
+
+
+@pytest.mark.parametrize("noted_pairs", [True, False])
+def test_other_batches_go_on_behind_the_pairs_that_were_drawn(
+    half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch, noted_pairs
+):
+    """Guards that no pair of an epoch comes twice, or never, when a run goes on with other batches."""
+    positions: list[int] = []
+    draw = BatchSampler.draw
+
+    def recorded(self, position, *chosen):
+        positions.append(position)
+        return draw(self, position, *chosen)
+
+    monkeypatch.setattr(BatchSampler, "draw", recorded)
+    if not noted_pairs:  # a version before
+        folder = tmp_path / "old"
+        shutil.copytree(half_done, folder)
+        notes = folder / "checkpoints" / "step-000003" / checkpoints.NOTES_FILE
+        notes.write_text(json.dumps({k: v for k, v in json.loads(notes.read_text()).items() if k != "pairs"}))
+        half_done = folder
+    result, said = trained(half_done, tmp_path, drawn_photos, tiny_pipeline_dir, tiny_settings, batch=3, accumulation=2)
+    first = 6 if noted_pairs else 18  # three updates of two pairs, or of six
+    assert sorted(set(positions))[: 3 * 6] == list(range(first, first + 3 * 6))
+    assert result.steps == 6 and "6 pairs from here on, 2 before" in said[0]
+
+
+def test_checkpoints_in_the_background_are_the_same(
+    half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch
+):
+    """They are of the moment of the checkpoint, though weights move on while they are written."""
+    written = checkpoints.save_file
+    moved = threading.Event()
+
+    def late(tensors, path, **named):
+        if path.parent.name == "step-000004.tmp":
+            assert moved.wait(60)
+        written(tensors, path, **named)
+
+    def row(row):
+        if row["step"] == 5:
+            moved.set()
+
+    monkeypatch.setattr(checkpoints, "save_file", late)
+    states = []
+    for background in (False, True):
+        moved.clear()
+        folder = tmp_path / f"{background}"
+        shutil.copytree(half_done, folder)
+        settings = TrainSettings(**(tiny_settings | {
+            "log_every": 1, "checkpoint_every": 4, "keep": 3, "background_checkpoints": background}))  # fmt: skip
+        if not background:
+            moved.set()
+        train(open_source(drawn_photos), str(tiny_pipeline_dir), settings, folder, on_row=row)
+        states.append([load_file(folder / "checkpoints" / name / checkpoints.STATE_FILE)
+                       for name in ("step-000004", "step-000006")])  # fmt: skip
+    for ours, theirs in zip(*states, strict=True):
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_a_checkpoint_that_cannot_be_written_in_the_background_ends_the_run(
+    half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch
+):
+    written = checkpoints.save_file
+
+    def full(tensors, path, **named):
+        if path.parent.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(tensors, path, **named)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(DataError, match="step-000004: cannot be written .the disk is full"):
+        trained(half_done, tmp_path, drawn_photos, tiny_pipeline_dir, tiny_settings,
+                background_checkpoints=True, checkpoint_every=4, validate_every=6)  # fmt: skip
+    assert checkpoints.latest_checkpoint(tmp_path / "copy") is not None

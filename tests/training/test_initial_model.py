@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from chromatune.errors import ModelError
 from chromatune.pipeline import load_pipeline, model_info
-from chromatune.training.initial_model import load_initial_model
+from chromatune.training.initial_model import load_initial_model, select_trainable
 
 
 def stored_unet(folder):
@@ -144,3 +144,13 @@ def test_index_without_a_unet_is_one_line(tiny_stable_diffusion, tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="names no unet"):
         load_initial_model(str(folder))
+
+
+@pytest.mark.parametrize("adapter", ["dora", "lokr"])
+def test_other_adapters_start_as_their_base_and_have_few_weights(tiny_pipeline, adapter):
+    pipeline, plain = (load_initial_model(str(tiny_pipeline())).pipeline for _ in range(2))
+    trained = select_trainable(pipeline, "lora", 2, adapter)
+    assert 0 < sum(weight.numel() for weight in trained) < 0.2 * sum(w.numel() for w in plain.unet.parameters())
+    given = torch.ones(1, 8, 8, 8), 5, torch.ones(1, 77, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(pipeline.unet(*given).sample, plain.unet(*given).sample, rtol=0, atol=1e-5)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import base64
 import errno
+import importlib.util
 import io
 import json
 import os
 import re
 import sys
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from accelerate import accelerator
+from accelerate.tracking import GeneralTracker
 from PIL import Image
 
-from chromatune.errors import DataError, MissingExtraError
+from chromatune.errors import DataError, MissingExtraError, OptionsError
 from chromatune.reports import png_of
 from chromatune.training import report, training_loop
 from chromatune.training.report import (
     PANELS,
     Curve,
     MetricsLog,
+    check_trackers,
     curve_points,
     draw_panels,
     lead_of,
@@ -335,3 +339,44 @@ def test_a_pipe_is_no_file_of_measurements(tmp_path):
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+class Notes(GeneralTracker):
+    """Stands for a tracker that is on the network."""
+
+    name = "wandb"
+    requires_logging_directory = False
+    said: ClassVar[list[Any]] = []
+
+    def __init__(self, run_name, **named):
+        super().__init__()
+        self.said.append((run_name, named["name"]))
+
+    @property
+    def tracker(self):
+        return None
+
+    def store_init_configuration(self, values):
+        self.said.append(values["lr"])
+
+    def log(self, values, step, **named):
+        self.said.append((step, sorted(values)[0]))
+
+
+def test_trackers_get_settings_and_measurements(train_tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(accelerator.LOGGER_TYPE_TO_CLASS, "wandb", Notes)
+    Notes.said.clear()
+    train_tiny(tmp_path / "mine", max_steps=1, track=["tensorboard", "wandb"])
+    assert Notes.said[:2] == [("chromatune", "mine"), 1e-3]
+    assert Notes.said[2:] == [(0, "validation/ab_mse"), (1, "train/loss"), (1, "validation/ab_mse")]
+    assert list((tmp_path / "mine" / "tensorboard").iterdir())
+    train_tiny(tmp_path / "other", max_steps=1, track=[])
+    assert not (tmp_path / "other" / "tensorboard").exists() and len(Notes.said) == 5
+
+
+def test_a_tracker_that_is_missing_is_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionsError, match="--track wandb: it is not installed; pip install wandb"):
+        check_trackers(["wandb"])
+    with pytest.raises(OptionsError, match="accepted are tensorboard, wandb, mlflow"):
+        check_trackers(["neptune"])

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from chromatune.errors import OptionsError
-from chromatune.training.settings import TrainSettings, presets, resolve_settings
+from chromatune.training.settings import TrainSettings, describe_changes, preset_of, presets, resolve_settings
 
 
 @pytest.mark.parametrize("name", ["paper", "quick", "best", "lora"])
@@ -85,3 +85,39 @@ def test_a_configuration_is_a_file_of_some_size(tmp_path):
             resolve_settings("quick", tmp_path / f"{name}.toml")
     with pytest.raises(OptionsError):
         resolve_settings("quick", overrides=["lr=" + "[" * 100_000])
+
+
+@pytest.mark.parametrize("name", ["quick", "best", "lora"])
+def test_presets_of_large_models_keep_what_they_predict(name):
+    """5e-4 and a switch from epsilon to v are for the small pair: they wreck a full-size model."""
+    small, large = resolve_settings(name), resolve_settings(name, large=True)
+    assert large.lr <= 1e-4 < small.lr and large.description != small.description
+    assert (large.prediction_type, large.zero_terminal_snr) == ("model", False)
+    assert large.precision == "bf16" and large.gradient_checkpointing and large.ema >= 0.999
+    assert resolve_settings(name, None, ["lr=0.5"], large=True).lr == 0.5
+    assert resolve_settings("paper", large=True) == resolve_settings("paper")
+
+
+def test_the_default_preset_depends_on_the_models_size(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('preset = "lora"')
+    assert (preset_of(), preset_of(large=True), preset_of(None, config, large=True)) == ("quick", "best", "lora")
+    assert resolve_settings(large=True).lr == 1e-5
+
+
+def test_a_change_says_whether_it_is_exact():
+    before = TrainSettings(batch=4).model_dump() | {"ranks": 2}
+    same, other, longer, shown = (
+        describe_changes(before, before | change)
+        for change in ({"ranks": 1, "batch": 8}, {"ranks": 4}, {"max_steps": 2000}, {"log_every": 1, "keep": 3})
+    )
+    assert same == [
+        "processes=1 (was 2), batch=8 (was 4): each pair still comes once an epoch; an update is the mean of 8 pairs, "
+        "as before: the same up to rounding"
+    ]
+    assert "16 pairs from here on, 8 before: not the same run" in other[0]
+    assert "max_steps=2000 (was 1000): the learning rate falls" in longer[0]
+    assert shown == ["log_every=1 (was 10), keep=3 (was 1): exact, no update depends on them"]
+    constant = before | {"lr_schedule": "constant"}
+    assert "exact: the learning rate is constant" in describe_changes(constant, constant | {"max_steps": 2000})[0]
+    assert describe_changes({}, before) == describe_changes(before, before) == []

@@ -233,9 +233,9 @@ def whole(train_tiny, settings_of_whole, tmp_path_factory):
 def test_resumed_equals_uninterrupted(whole, settings_of_whole, start, tmp_path, monkeypatch, moment):
     finish = checkpoints.finish_checkpoint
 
-    def die_in_finish(temporary, final):
+    def die_in_finish(temporary, final, keep):
         if moment == "after the checkpoint":
-            finish(temporary, final)
+            finish(temporary, final, keep)
         raise Killed
 
     with monkeypatch.context() as patched:
@@ -257,6 +257,64 @@ def test_resumed_equals_uninterrupted(whole, settings_of_whole, start, tmp_path,
     assert all(torch.equal(tensor, tensors_2[name]) for name, tensor in tensors_1.items())
     logs = [(out / "metrics.jsonl").read_text() for out in (expected.out, tmp_path / "cut")]
     assert logs[0] == logs[1] and expected.best_step == resumed.best_step
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw8bit"])
+def test_a_run_with_another_optimizer_resumes_bit_for_bit(start, tmp_path, monkeypatch, optimizer):
+    if optimizer == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
+    settings = {"optimizer": optimizer, "validate_every": 6}
+    expected, _ = start("whole", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(training_loop, "learning_rate", dying_after(4))
+        with pytest.raises(Killed):
+            start("cut", **settings)
+    resumed, _ = start("cut", **settings)
+    (ours, _), (theirs, _) = state(expected.out), state(resumed.out)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    strange = ours | {"optimizer.0.step": torch.zeros(1, dtype=torch.float16)}
+    save_file(strange, last_checkpoint(resumed.out)[1] / checkpoints.STATE_FILE)
+    with pytest.raises(DataError, match="damaged"):
+        start("cut", **settings)
+
+
+def test_frozen_weights_of_half_precision_come_back_whole(start, tiny_pipeline, monkeypatch):
+    """They have half the bits in training, and none is lost in the result."""
+    types: set[torch.dtype] = set()
+    forward = Learner.forward
+
+    def recorded(self, batch):
+        types.update({self.vae.decoder.conv_in.weight.dtype, self.text_encoder.dtype})
+        assert self.vae.encoder.conv_in.weight.dtype == torch.float32
+        return forward(self, batch)
+
+    monkeypatch.setattr(Learner, "forward", recorded)
+    halved = {"precision": "bf16", "frozen_precision": "bf16", "ema_on_cpu": True, "lab_weight": 1.0}
+    result, rows = start(model=tiny_pipeline("kl"), max_steps=1, **halved)
+    initial = load_initial_model(str(tiny_pipeline("kl"))).pipeline
+    assert types == {torch.bfloat16} and all(math.isfinite(row.get("loss", 0)) for row in rows)
+    for part in ("vae", "text_encoder"):
+        after = getattr(result.pipeline, part).state_dict()
+        assert all(torch.equal(tensor, after[name]) for name, tensor in getattr(initial, part).state_dict().items())
+
+
+def test_the_ema_is_that_of_its_formula(tiny_pipeline):
+    """As `EMAModel.step` of diffusers, up to rounding; and it is exchanged with the weights without a third copy."""
+    from diffusers.training_utils import EMAModel
+
+    weights = {"a": torch.nn.Parameter(torch.randn(3, 4)), "b": torch.nn.Parameter(torch.randn(5))}
+    ours, theirs = (EMAModel(list(weights.values()), decay=0.9) for _ in range(2))
+    state = checkpoints.TrainState(weights, ours, None, None)
+    for _ in range(20):
+        for weight in weights.values():
+            weight.data += torch.randn_like(weight)
+        training_loop.update_ema(state)
+        theirs.step(weights.values())
+    torch.testing.assert_close(ours.shadow_params, theirs.shadow_params)
+    assert ours.optimization_step == theirs.optimization_step
+    trained, average = weights["a"].detach().clone(), ours.shadow_params[0].clone()
+    training_loop._swap_ema(state)
+    assert torch.equal(weights["a"], average) and torch.equal(ours.shadow_params[0], trained)
 
 
 def test_a_finished_run_is_not_repeated(whole, settings_of_whole, train_tiny):
@@ -557,3 +615,55 @@ def test_a_photo_encoder_is_used_and_stays_as_it_is(start, encoder_pipeline, tmp
     assert without.pipeline.photo_encoder is None and not without.cache.with_grays
     ours, theirs = (run.pipeline.unet.state_dict() for run in (result, without))
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("adapter", ["dora", "lokr"])
+def test_other_adapters_are_merged_into_a_model_that_the_stock_pipeline_opens(start, adapter):
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    result, _ = start(parts="lora", adapter=adapter, lr=0.02, max_steps=2, validate_every=2)
+    given = torch.ones(1, 8, 4, 4), 5, torch.ones(1, 77, 16)
+    with torch.no_grad():
+        trained = result.pipeline.unet(*given).sample
+        folder = save_result(result, "photos", "lora")
+        stock = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
+        merged = stock.unet(*given).sample
+        initial = load_initial_model(str(result.pipeline.info.path)).pipeline.unet(*given).sample
+    torch.testing.assert_close(merged, trained, rtol=0, atol=1e-5)
+    assert (merged - initial).abs().max() > 1e-3
+
+
+def test_sdxl_is_trained_saved_and_sampled_as_the_stock_pipeline_does(train_tiny, tiny_sdxl, tmp_path):
+    """Two text encoders, time ids, and the empty prompt as zeros."""
+    from diffusers import StableDiffusionXLInstructPix2PixPipeline
+
+    from chromatune.pipeline import TextEmbedder, noise_generator, sample
+    from chromatune.pipeline.schedules import draw_noise
+
+    settings = {"max_steps": 20, "validate_every": 20, "checkpoint_every": 20, "size_px": 64, "dropout": 0.1}
+    result, rows = train_tiny(tmp_path / "run", model=tiny_sdxl, lr=3e-3, batch=4, **settings)
+    first, last = (row for row in rows if row["kind"] == "validation")
+    assert last["train_noise_loss"] < first["train_noise_loss"]
+    folder = save_result(result, "photos", "quick")
+    assert "import StableDiffusionXLInstructPix2PixPipeline" in (folder / "README.md").read_text()
+    stock = StableDiffusionXLInstructPix2PixPipeline.from_pretrained(folder)
+    stock.set_progress_bar_config(disable=True)
+    photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pipeline = load_initial_model(str(folder)).pipeline
+    embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
+    assert embed("").abs().max() == 0
+    for prompt, guidance, image_guidance in (("color the sky", 3.0, 1.5), ("paint it", 7.0, 1.2)):
+        noise = torch.from_numpy(draw_noise([noise_generator(3)], (4, 8, 8)))
+        with torch.no_grad():
+            theirs = stock(
+                prompt, image=photo, num_inference_steps=4, guidance_scale=guidance, height=64, width=64,
+                image_guidance_scale=image_guidance, latents=noise.clone(), output_type="latent",
+            ).images  # fmt: skip
+            ours = sample(
+                pipeline, pipeline.vae.encode(photo * 2 - 1).latent_dist.mode(), embed(prompt), embed(""), steps=4,
+                generators=[noise_generator(3)], guidance_scale=guidance, image_guidance_scale=image_guidance,
+            )  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    gray = np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))
+    colored = Colorizer.load(str(folder), device="cpu").colorize(gray, make_options(steps=1, size_px=64)).rgb
+    assert colored.shape == (64, 64, 3)

@@ -65,3 +65,17 @@ def test_a_grid_is_read_as_it_was_written(photos, tmp_path, scored):
     np.testing.assert_array_equal(grid[-2], raw if recomposed is None else recomposed)
     assert len(grid) == (3 if recomposed is None else 4)
     assert read_grid(tmp_path / "none.png", recomposed=scored) is None
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(3, 2), (64, 3), (17, 2), (2, 4), (9, 1)])
+def test_shares_of_processes_have_each_photo_once_and_as_many_passes(count, ranks):
+    """Where weights are split over processes, they wait for each other in each pass."""
+    numbers = torch.arange(count)
+    bytes_of = np.arange(count, dtype=np.uint8)
+    shares = [ValidationSet(bytes_of, bytes_of, numbers, numbers, numbers).share(rank, ranks) for rank in range(ranks)]
+    assert [n for share in shares if share.counts for n in share.latents.tolist()] == list(range(count))
+    assert len({len(share.batches()) for share in shares}) == 1
+    for share in shares:
+        assert share.first == share.latents[0]
+        rows = [n for rows in share.batches() for n in share.latents[rows].tolist()]
+        assert rows == share.latents.tolist() and all(0 < rows.stop - rows.start <= 8 for rows in share.batches())

@@ -7,6 +7,7 @@ from .colorizer_backend import ColorizerBackend as ColorizerBackend
 from .colorizer_backend import trial_photo as trial_photo
 from .colorizer_files import ColorizerFiles as ColorizerFiles
 from .colorizer_files import write_description as write_description
+from .edit_files import EditFiles as EditFiles
 from .instructions import knows as knows
 from .latents import decode as decode
 from .latents import decode_latents as decode_latents
@@ -16,10 +17,13 @@ from .latents import encode_photos as encode_photos
 from .latents import gray_pixels as gray_pixels
 from .latents import mode_of as mode_of
 from .latents import to_pixels as to_pixels
+from .loading import SDXL as SDXL
 from .loading import Pipeline as Pipeline
 from .loading import load_parts as load_parts
 from .loading import load_pipeline as load_pipeline
+from .loading import load_sdxl_parts as load_sdxl_parts
 from .loading import quiet_libraries as quiet_libraries
+from .loading import shapes_of_parts as shapes_of_parts
 from .model_files import HUB_NAME as HUB_NAME
 from .model_files import INSTRUCTIONS as INSTRUCTIONS
 from .model_files import MODELS_DIR as MODELS_DIR
@@ -32,10 +36,13 @@ from .model_files import is_embedded as is_embedded
 from .model_files import read_pipeline_info as read_pipeline_info
 from .model_kinds import available_models as available_models
 from .model_kinds import find_model as find_model
+from .model_kinds import find_trainable as find_trainable
 from .model_kinds import hash_if_quick as hash_if_quick
 from .model_kinds import is_local as is_local
 from .model_kinds import model_info as model_info
+from .model_kinds import read_info as read_info
 from .model_kinds import short_name as short_name
+from .model_kinds import unet_parameters as unet_parameters
 from .model_kinds import users_folder as users_folder
 from .model_kinds import users_models as users_models
 from .model_kinds import weights_hash as weights_hash
@@ -51,6 +58,7 @@ from .photo_encoder import unet_arguments as unet_arguments
 from .runtimes import load_backend as load_backend
 from .runtimes import scheduler_problem as scheduler_problem
 from .runtimes import usual_workers as usual_workers
+from .saving import check_hub_name as check_hub_name
 from .saving import check_replaceable as check_replaceable
 from .saving import push_to_hub as push_to_hub
 from .saving import save_lora as save_lora
@@ -60,6 +68,7 @@ from .schedules import noise_generator as noise_generator
 from .schedules import predicted_latents as predicted_latents
 from .schedules import prediction_target as prediction_target
 from .schedules import zero_terminal_snr_config as zero_terminal_snr_config
+from .sdxl import text_arguments as text_arguments
 from .text import TextEmbedder as TextEmbedder
 from .text import Tokens as Tokens
 from .text import embed_tokens as embed_tokens

@@ -23,7 +23,7 @@ from chromatune.pipeline.backend import BackendOutput, Features
 from chromatune.pipeline.checks import reason_of, weight_files
 from chromatune.pipeline.edit_classes import NETWORKS, check_edit_part
 from chromatune.pipeline.edit_files import EditFiles, read_edit_info
-from chromatune.pipeline.loading import open_part, quiet_libraries, torch_device
+from chromatune.pipeline.loading import edit_part_class, open_part, quiet_libraries, torch_device
 from chromatune.pipeline.model_files import has_torch
 from chromatune.pipeline.shared_encoder import ENCODER_MULTIPLE_PX, shared_features
 
@@ -155,14 +155,7 @@ def load_edit_backend(files: EditFiles, *, device: str | None = None) -> EditBac
 
 
 def _load_part(files: EditFiles, part: str, dtype: torch.dtype | None) -> Any:
-    import diffusers
-    import transformers
-
-    library, class_name = files.index[part]
-    chosen = getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name, None)
-    if chosen is None:
-        raise ModelError(f"{files.name}: the {library} that is installed has no {class_name}; update it")
-    return open_part(files.name, files.path, part, chosen, dtype)
+    return open_part(files.name, files.path, part, edit_part_class(files, part), dtype)
 
 
 def _place(pipeline: Any, files: EditFiles, device: torch.device) -> None:

@@ -29,6 +29,11 @@ class EditFiles:
     defaults: dict[str, Any]  # chromatune.json, where it has one
 
     @property
+    def pipeline_folder(self) -> Path:
+        """The folder of its parts, as that of a `ModelFiles`."""
+        return self.path
+
+    @property
     def pipeline_class(self) -> str:
         """The class in diffusers."""
         return str(self.index["_class_name"])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import MissingExtraError, ModelError
 from chromatune.pipeline import checks
+from chromatune.pipeline.edit_classes import NETWORKS, check_edit_part
+from chromatune.pipeline.edit_files import EditFiles
 from chromatune.pipeline.model_files import (
     LORA_FILE,
     PHOTO_ENCODER,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from chromatune.pipeline.photo_encoder import PhotoEncoder
+
+
+SDXL = "StableDiffusionXLInstructPix2PixPipeline"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class Pipeline:
     def dtype(self) -> torch.dtype:
         """Type of the weights: float32 on a CPU, float16 on a GPU."""
         return self.unet.dtype
+
+    @property
+    def class_name(self) -> str:
+        """The class of diffusers that opens its folder."""
+        return SDXL if hasattr(self.tokenizer, "second") else "StableDiffusionInstructPix2PixPipeline"
 
     @property
     def vae_factor(self) -> int:
@@ -132,6 +142,93 @@ def load_parts(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
         with quiet_libraries():  # to(dtype) warns of parts that would have to stay float32; a U-Net has none
             unet.to(dtype)
     return parts
+
+
+def shapes_of_parts(files: ModelFiles | EditFiles) -> dict[str, Any]:
+    """Build the scheduler, and the networks on torch's device "meta": shapes without numbers, nothing is read.
+
+    Raises:
+        ModelError: the settings of a part cannot be read.
+    """
+    import torch
+
+    parts: dict[str, Any] = {}
+    names, home = ["unet", "vae", "text_encoder", "scheduler"], files.pipeline_folder
+    if isinstance(files, EditFiles):
+        names.append("text_encoder_2")
+    elif (home / PHOTO_ENCODER).is_dir():
+        names.append(PHOTO_ENCODER)
+    for part in names:
+        folder = home / part
+        if isinstance(files, EditFiles):
+            check_edit_part(files.name, folder, part)
+            chosen = edit_part_class(files, part)
+        else:
+            chosen = _part_class(files, part)
+            checks.check_part(files.name, folder, part, chosen.__name__)
+        try:
+            file = "scheduler_config.json" if part == "scheduler" else "config.json"
+            config = checks.read_json(folder / file)
+            with quiet_libraries(), torch.device("cpu" if part == "scheduler" else "meta"):
+                parts[part] = _from_config(chosen, config)
+        except Exception as error:  # what a library raises on damaged settings is of any kind
+            raise ModelError(f"{files.name}: {part} cannot be built: {checks.reason_of(error)}") from error
+    if isinstance(files, EditFiles):
+        from chromatune.pipeline.sdxl import TextEncoderPair
+
+        second = parts.pop("text_encoder_2")
+        parts["text_encoder"] = TextEncoderPair(parts["text_encoder"], second, end_token=0, zeros_for_empty=False)
+    return parts
+
+
+def load_sdxl_parts(files: EditFiles, dtype: torch.dtype) -> dict[str, Any]:
+    """Load the parts of a Stable Diffusion XL InstructPix2Pix model by name, weights in `dtype` on the CPU.
+
+    Its two tokenizers and text encoders are one each, see `sdxl`.
+
+    Raises:
+        ModelError: a part cannot be loaded.
+    """
+    from chromatune.pipeline.sdxl import TextEncoderPair, TokenizerPair
+
+    for part in files.kind.parts:
+        check_edit_part(files.name, files.path / part, part)
+    parts = {
+        part: open_part(files.name, files.path, part, edit_part_class(files, part), dtype if part in NETWORKS else None)
+        for part in files.kind.parts
+    }
+    if problem := _sampling_problem(parts["scheduler"]):
+        raise ModelError(f"{files.name}: {problem}; {checks.AGAIN}, or give another")
+    parts["tokenizer"] = TokenizerPair(parts["tokenizer"], parts.pop("tokenizer_2"))
+    parts["text_encoder"] = TextEncoderPair(
+        parts["text_encoder"],
+        parts.pop("text_encoder_2"),
+        end_token=parts["tokenizer"].eos_token_id,
+        zeros_for_empty=files.index.get("force_zeros_for_empty_prompt", True) is not False,
+    )
+    return parts
+
+
+def edit_part_class(files: EditFiles, part: str) -> Any:
+    """Return the class of a part of an edit model, which its index names.
+
+    Raises:
+        ModelError: the library that is installed does not have it.
+    """
+    import diffusers
+    import transformers
+
+    library, class_name = files.index[part]
+    chosen = getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name, None)
+    if chosen is None:
+        raise ModelError(f"{files.name}: the {library} that is installed has no {class_name}; update it")
+    return chosen
+
+
+def _from_config(chosen: Any, config: dict[str, Any]) -> Any:
+    return (
+        chosen.from_config(config) if hasattr(chosen, "from_config") else chosen(chosen.config_class.from_dict(config))
+    )
 
 
 def torch_device(device: str | None) -> torch.device:
@@ -226,10 +323,7 @@ def _check_size(chosen: Any, folder: Path) -> None:
 
     config = checks.read_json(folder / "config.json")
     with torch.device("meta"):  # shapes alone, without memory
-        if hasattr(chosen, "from_config"):
-            network = chosen.from_config(config)
-        else:
-            network = chosen(chosen.config_class.from_dict(config))
+        network = _from_config(chosen, config)
     wanted, stored = sum(each.numel() for each in network.parameters()), checks.stored_numbers(folder)
     if wanted > 2 * stored:
         raise ValueError(f"its config.json describes {wanted:,} weights, and {stored:,} are stored")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from chromatune.errors import ModelError
+from chromatune.pipeline.checks import AGAIN, stored_numbers
 from chromatune.pipeline.colorizer_files import (
     DESCRIPTION_FILE,
     NETWORK_SUFFIXES,
@@ -21,6 +22,7 @@ from chromatune.pipeline.colorizer_files import (
     networks_in,
 )
 from chromatune.pipeline.edit_files import EditFiles, find_edit_model, read_edit_info
+from chromatune.pipeline.loading import SDXL
 from chromatune.pipeline.model_files import (
     HUB_NAME,
     INDEX_FILE,
@@ -92,6 +94,35 @@ def find_model(name: str) -> Files:
     else:
         path = find_folder(name)
     return find_edit_model(name, path) or find_pipeline(name, path)
+
+
+def find_trainable(name: str) -> ModelFiles | EditFiles:
+    """Return the files of the model `name`, if it can be fine-tuned: an InstructPix2Pix model, or one of SDXL.
+
+    Raises:
+        ModelError: the name is unknown, the model incomplete or of another kind.
+        MissingExtraError: see `find_model`.
+    """
+    files = find_model(name)
+    if isinstance(files, ModelFiles) or isinstance(files, EditFiles) and files.pipeline_class == SDXL:
+        return files
+    family = read_info(files).family or "another kind"
+    raise ModelError(
+        f"{name}: a model of {family} cannot be fine-tuned here; give an InstructPix2Pix model, of Stable Diffusion or "
+        "Stable Diffusion XL"
+    )
+
+
+def unet_parameters(files: ModelFiles | EditFiles) -> int:
+    """Return how many parameters the U-Net of a model has, by the headers of its weights.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    try:
+        return stored_numbers(files.pipeline_folder / "unet")
+    except ValueError as error:
+        raise ModelError(f"{files.name}: unet {error}; {AGAIN}, or give another") from None
 
 
 def read_info(files: Files) -> ModelInfo:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chromatune.errors import MissingExtraError, ModelError
+from chromatune.errors import MissingExtraError, ModelError, first_line
 from chromatune.files import atomic_folder
 from chromatune.pipeline.model_files import (
     DEFAULTS_FILE,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 CARD_FILE = "README.md"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 # What a model folder holds; a folder with anything else in it is not ours to replace.
 KNOWN = {INDEX_FILE, DEFAULTS_FILE, LORA_FILE, CARD_FILE, *PARTS, PHOTO_ENCODER, "safety_checker", "feature_extractor"}
 KNOWN |= {TRAINING_DATA_FILE, "vae_encoder", "vae_decoder"}  # the last two of a model with ONNX graphs
@@ -78,23 +78,12 @@ def save_pipeline(
         ModelError: the folder holds something that is not a model, or it cannot be written.
         ValueError: the U-Net has a LoRA that is not merged; see `save_lora`.
     """
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
     if getattr(parts.unet, "peft_config", None):
         raise ValueError("the U-Net has a LoRA that is not merged: save_lora stores it, fuse_lora merges it")
     encoder = parts.text_encoder
     if any(weight.is_floating_point() and weight.element_size() < 4 for weight in encoder.parameters()):
         encoder = copy.deepcopy(encoder).float()  # a copy: float() works in place
-    pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=parts.vae,
-        text_encoder=encoder,
-        tokenizer=parts.tokenizer,
-        unet=parts.unet,
-        scheduler=parts.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = _stock_pipeline(parts, encoder)
     with _model_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         if parts.photo_encoder is not None:
@@ -103,6 +92,23 @@ def save_pipeline(
         _write_texts(new, card, defaults, seen)
         if complete is not None:
             complete(new)
+
+
+def _stock_pipeline(parts: PipelineParts, encoder: Any) -> Any:
+    """Return the parts as a pipeline of diffusers, with this text encoder."""
+    import diffusers
+
+    shared = {"vae": parts.vae, "unet": parts.unet, "scheduler": parts.scheduler}
+    if hasattr(parts.tokenizer, "second"):
+        return diffusers.StableDiffusionXLInstructPix2PixPipeline(
+            text_encoder=encoder.first, text_encoder_2=encoder.second, tokenizer=parts.tokenizer.first,
+            tokenizer_2=parts.tokenizer.second, force_zeros_for_empty_prompt=encoder.zeros_for_empty,
+            add_watermarker=False, **shared,
+        )  # fmt: skip
+    nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return diffusers.StableDiffusionInstructPix2PixPipeline(
+        text_encoder=encoder, tokenizer=parts.tokenizer, **shared, **nothing
+    )
 
 
 def save_lora(
@@ -151,6 +157,23 @@ def save_lora(
         _write_texts(new, card, {**defaults, "base": lasting}, seen)
 
 
+def check_hub_name(repo_id: str) -> None:
+    """Check a name on the hub, before hours are spent.
+
+    Raises:
+        ModelError: the hub would not accept it.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if "/" not in repo_id:
+            raise HFValidationError("it names no owner")
+    except HFValidationError as error:
+        raise ModelError(f"{repo_id!r} is no name on the hub ({first_line(error)}); give OWNER/NAME") from None
+
+
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """Upload `folder` to the hub's model `repo_id`, which is made if need be, and return its address.
 
@@ -173,7 +196,7 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
         address = api.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
         # A stored name starting with a dot is never part of a model: it is left by the system or a download.
         api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type="model", ignore_patterns=[".*"])
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:  # the last of an upload that broke off
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"{repo_id} cannot be pushed to the hub: {reason}; check the name, the network and `hf auth login`. "

@@ -247,15 +247,18 @@ def prediction_target(
 
 
 def predicted_latents(
-    kind: str, prediction: torch.Tensor, noisy: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
-) -> torch.Tensor:
+    kind: str, prediction: torch.Tensor, noisy: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor,
+    *, has_signal: bool = False,
+) -> torch.Tensor:  # fmt: skip
     """Return the estimate of z_0 that a U-Net output stands for, (B, C, h, w).
+
+    With `has_signal`, no alpha is known to be zero, and a GPU is not waited for to look.
 
     Raises:
         ValueError: `kind` is none of `PREDICTION_TYPES`, or epsilon where alpha is zero (no signal is left).
     """
     if kind == "epsilon":
-        if bool((alpha == 0).any()):
+        if not has_signal and bool((alpha == 0).any()):
             raise ValueError("an epsilon model cannot start from zero terminal SNR: use v_prediction")
         return (noisy - sigma * prediction) / alpha
     if kind == "v_prediction":

@@ -26,6 +26,7 @@ from chromatune.pipeline.schedules import (
     make_schedule,
     noise_generator,
 )
+from chromatune.pipeline.sdxl import text_arguments
 from chromatune.pipeline.text import TextEmbedder
 from chromatune.pipeline.truncation import PromptTokenizer, prompt_warnings
 
@@ -129,14 +130,16 @@ def sample(
     texts = {"text+image": prompt_embeds, "image": negative_embeds, "none": negative_embeds}
     stacked_images = _for_branches(condition, weights)  # (K B, 4, h, w)
     stacked_texts = torch.cat([texts[branch].expand(count, -1, -1) for branch in weights])  # (K B, 77, C)
-    extra = unet_arguments(None if residuals is None else [_for_branches(part, weights) for part in residuals])
+    factor = pipeline.vae_factor
+    extra = text_arguments(pipeline.unet, stacked_texts, *(factor * side for side in condition.shape[2:]))
+    extra |= unet_arguments(None if residuals is None else [_for_branches(part, weights) for part in residuals])
 
     def draw() -> torch.Tensor:
         return torch.from_numpy(draw_noise(generators, tuple(condition.shape[1:]))).to(pipeline.device)
 
     def predict(latents: torch.Tensor, timestep: float) -> torch.Tensor:
         noisy = torch.cat([latents.to(pipeline.dtype).repeat(len(weights), 1, 1, 1), stacked_images], dim=1)
-        predictions = pipeline.unet(noisy, timestep, stacked_texts, **extra, return_dict=False)[0]  # (K B, 4, h, w)
+        predictions = pipeline.unet(noisy, timestep, **extra, return_dict=False)[0]  # (K B, 4, h, w)
         return combine_guidance(weights, predictions.float().chunk(len(weights)))
 
     return denoise(schedule, draw, predict).to(pipeline.dtype)  # steps are taken in float32 whatever the model's type

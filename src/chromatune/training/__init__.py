@@ -8,6 +8,7 @@
   make them together, on machines without a common disk too (`machines`).
 - `dataset`: which pair is at each position of a run, and the batches made of them.
 - `streaming`: the same for a stream of photos, of which nothing is listed or kept.
+- `memory`: what a run takes of memory and disk, before it begins.
 - `validation`: losses and results on held-out photos.
 - `checkpoints`: what an update changes, on disk.
 - `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.

@@ -1,10 +1,15 @@
 from .initial_model import InitialModel as InitialModel
 from .initial_model import load_initial_model as load_initial_model
+from .memory import RunCost as RunCost
+from .memory import cost_of as cost_of
+from .report import check_trackers as check_trackers
+from .run import Start as Start
 from .run import run_info as run_info
 from .run import sampling_scheduler as sampling_scheduler
 from .run import train as train
 from .saving import model_folder as model_folder
 from .saving import save_result as save_result
+from .settings import LARGE_MODEL as LARGE_MODEL
 from .settings import TrainSettings as TrainSettings
 from .settings import preset_of as preset_of
 from .settings import presets as presets

@@ -187,6 +187,7 @@ class BatchSampler:
     ) -> None:
         """The last three are for a cache without latents: the autoencoder, its factor, whether there are grays."""
         self.cache, self.settings = cache, settings
+        self.offset = 0  # pairs before batch 0; not 0 where a run goes on with other batches, or on other processes
         self.scaling_factor, self.last_timestep = scaling_factor, num_train_timesteps - 1
         own = prompts if isinstance(prompts, Mapping) else None
         prompts = sorted(set(own.values())) if own is not None else list(prompts)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chromatune.errors import MissingExtraError, ModelError
-from chromatune.pipeline import Pipeline, find_pipeline, load_parts, read_pipeline_info
-from chromatune.training.settings import Parts
+from chromatune.pipeline import (
+    EditFiles,
+    ModelFiles,
+    ModelInfo,
+    Pipeline,
+    find_trainable,
+    load_parts,
+    load_sdxl_parts,
+    read_info,
+)
+from chromatune.prompts import DEFAULT_PROMPT
+from chromatune.training.settings import Adapter, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +44,9 @@ def load_initial_model(name: str) -> InitialModel:
     """Load the model `name`, ready to be trained as an InstructPix2Pix model.
 
     Args:
-        name: what `chromatune.pipeline.load_pipeline` takes, or a Stable Diffusion model with 4 input channels, whose
-            first layer is widened (see `widen_conv_in`). A LoRA is merged into its base.
+        name: what `chromatune.pipeline.load_pipeline` takes, an InstructPix2Pix model of SDXL, or a Stable Diffusion
+            model with 4 input channels, whose first layer is widened (see `widen_conv_in`). A LoRA is merged into its
+            base.
 
     Raises:
         ModelError: the name is unknown, the model incomplete, one of its defaults senseless, or its U-Net takes
@@ -43,11 +55,12 @@ def load_initial_model(name: str) -> InitialModel:
     """
     import torch
 
-    files = find_pipeline(name)
-    info = read_pipeline_info(files)  # a senseless default shows before the training, not after it
-    parts = load_parts(files, torch.float32)
+    files = find_trainable(name)
+    info = initial_info(files)  # a senseless default shows before the training, not after it
+    sdxl = isinstance(files, EditFiles)
+    parts = load_sdxl_parts(files, torch.float32) if isinstance(files, EditFiles) else load_parts(files, torch.float32)
     channels = parts["unet"].config.in_channels
-    if channels == PLAIN_CHANNELS:
+    if channels == PLAIN_CHANNELS and not sdxl:
         widen_conv_in(parts["unet"])
     elif channels != CHANNELS:
         raise ModelError(
@@ -55,6 +68,18 @@ def load_initial_model(name: str) -> InitialModel:
             f"or a plain Stable Diffusion model ({PLAIN_CHANNELS})"
         )
     return InitialModel(Pipeline(info=info, **parts), files.defaults, widened=channels == PLAIN_CHANNELS)
+
+
+def initial_info(files: ModelFiles | EditFiles) -> ModelInfo:
+    """Return what is known of a model that is fine-tuned: it will follow the instructions that it is trained with.
+
+    Raises:
+        ModelError: one of its defaults makes no sense.
+    """
+    info = read_info(files)
+    if isinstance(files, EditFiles) and "prompt" not in files.defaults:
+        info = dataclasses.replace(info, prompt=DEFAULT_PROMPT)
+    return info
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> None:
@@ -72,8 +97,10 @@ def widen_conv_in(unet: UNet2DConditionModel) -> None:
     unet.register_to_config(in_channels=CHANNELS)
 
 
-def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int) -> list[torch.nn.Parameter]:
-    """Return the parameters that `parts` names, now the only ones with `requires_grad`.
+def select_trainable(
+    pipeline: Pipeline, parts: Parts, lora_rank: int, adapter: Adapter = "lora"
+) -> list[torch.nn.Parameter]:
+    """Return the parameters that `parts` names, now the only ones with `requires_grad`; those of `lora` are added.
 
     The VAE's encoder is never among them: its latents are the targets, and a loss on targets that move has
     its minimum where they say nothing. Nor is the photo encoder.
@@ -86,13 +113,7 @@ def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int) -> list[t
         module.requires_grad_(False)
     trainable: list[torch.nn.Parameter] = []
     if parts == "lora":
-        try:
-            from peft import LoraConfig
-        except ImportError:
-            raise MissingExtraError("LoRA", "train") from None
-        unet.add_adapter(
-            LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
-        )
+        unet.add_adapter(_adapter_config(adapter, lora_rank))
         trainable += [p for p in unet.parameters() if p.requires_grad]
     elif parts == "unet-attention":
         trainable += [p for name, p in unet.named_parameters() if ".attn1." in name or ".attn2." in name]
@@ -105,6 +126,22 @@ def select_trainable(pipeline: Pipeline, parts: Parts, lora_rank: int) -> list[t
     for parameter in trainable:
         parameter.requires_grad_(True)
     return trainable
+
+
+def _adapter_config(adapter: Adapter, rank: int) -> Any:
+    """Return peft's settings of an adapter that changes nothing yet.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    try:
+        from peft import LoKrConfig, LoraConfig
+    except ImportError:
+        raise MissingExtraError("LoRA", "train") from None
+    if adapter == "lokr":
+        return LoKrConfig(r=rank, alpha=rank, target_modules=LORA_TARGETS)
+    init, dora = "gaussian", adapter == "dora"
+    return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=init, use_dora=dora, target_modules=LORA_TARGETS)
 
 
 def weights_digest(module: nn.Module) -> str:

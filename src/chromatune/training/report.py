@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import threading
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
 
-from chromatune.errors import DataError, count_of
+from chromatune.errors import DataError, OptionsError, count_of
 from chromatune.files import atomic_write, read_regular
 from chromatune.reports import (
     MISSING,
@@ -43,6 +45,8 @@ METRICS_FILE = "metrics.jsonl"
 PAGE_FILE = "report.html"
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
+TRACKERS = (TENSORBOARD_FOLDER, "wandb", "mlflow")  # names of packages too
+PROJECT = "chromatune"  # of runs, in trackers that many runs share
 LARGEST_METRICS_BYTES = 1 << 30  # a line a step
 LARGEST = 2**53  # of a whole number: beyond it, curves could not be drawn
 FORMER_NAMES = {"psnr_grey": "psnr_gray"}  # of measures, in the files of version 0.1
@@ -123,14 +127,37 @@ def _is_row(row: object) -> bool:
     return isinstance(row.get("step"), int) and row["step"] >= 0
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that the packages of trackers are installed, before hours are spent.
+
+    Raises:
+        OptionsError: one is not known, or its package is missing.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise OptionsError(f"--track {name}: accepted are {', '.join(TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise OptionsError(f"--track {name}: it is not installed; pip install {name}")
+
+
 @contextmanager
-def tracking(accelerator: Accelerator, out: Path) -> Iterator[Track]:
-    """Yield what writes measurements for TensorBoard while the block runs; without TensorBoard, nothing is written.
+def tracking(
+    accelerator: Accelerator, out: Path, names: Sequence[str] | None = None, facts: Mapping[str, Any] | None = None
+) -> Iterator[Track]:
+    """Yield what hands measurements to trackers while the block runs.
+
+    Args:
+        accelerator: of the run.
+        out: its folder, whose name the run has in trackers.
+        names: of `TRACKERS`; by default TensorBoard where it is installed.
+        facts: settings, for trackers that keep them.
 
     Raises:
         DataError: the disk is full: TensorBoard's thread keeps its failure for the next call, and would print it too.
     """
     folder, former_hook, began = out / TENSORBOARD_FOLDER, threading.excepthook, False
+    if names is None:
+        names = [TENSORBOARD_FOLDER] if importlib.util.find_spec("tensorboard") else []
 
     def report(failed: threading.ExceptHookArgs) -> None:
         if not type(failed.thread).__module__.startswith("tensorboard"):
@@ -140,7 +167,7 @@ def tracking(accelerator: Accelerator, out: Path) -> Iterator[Track]:
         nonlocal began
         with disk_errors(folder):
             if not began:  # not before: a run that is refused writes nothing
-                accelerator.init_trackers(TENSORBOARD_FOLDER)
+                _start_trackers(accelerator, out, names, facts or {})
                 began = True
             accelerator.log(dict(values), step=step)
 
@@ -151,6 +178,22 @@ def tracking(accelerator: Accelerator, out: Path) -> Iterator[Track]:
             accelerator.end_training()
     finally:
         threading.excepthook = former_hook
+
+
+def _start_trackers(accelerator: Accelerator, out: Path, names: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Start trackers by accelerate: TensorBoard in the run's folder, others as their own settings say."""
+    files = TensorBoardTracker(TENSORBOARD_FOLDER, out) if TENSORBOARD_FOLDER in names else None
+    others = [name for name in names if name != TENSORBOARD_FOLDER]
+    accelerator.log_with = [*([files] if files is not None else []), *others]
+    run_name = out.resolve().name
+    arguments: dict[str, dict[str, Any]] = {
+        "wandb": {"name": run_name, "dir": str(out)},
+        "mlflow": {"run_name": run_name},
+    }
+    accelerator.init_trackers(PROJECT, init_kwargs={name: arguments[name] for name in others})
+    for tracker in accelerator.trackers:
+        if tracker is not files:
+            tracker.store_init_configuration(dict(facts))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

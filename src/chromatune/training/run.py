@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -52,9 +51,9 @@ from chromatune.training.initial_model import InitialModel, load_initial_model, 
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.machines import find_share, gather_photos
 from chromatune.training.report import OnRow
-from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, TrainSettings
+from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
 from chromatune.training.streaming import StreamedPhotos, StreamSampler, split_stream
-from chromatune.training.training_loop import Learner, Run, TrainResult, make_optimizer, training_loop
+from chromatune.training.training_loop import HALVES, Learner, Run, TrainResult, make_optimizer, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
@@ -63,15 +62,19 @@ LONGEST_WAIT = timedelta(hours=2)
 STREAM_FOLDER = "stream"  # where a run is in a stream of photos
 RUN_FILE = "run.json"  # what the run is, so that another one is not continued by mistake
 
-OnWarning: TypeAlias = Callable[[str], None]  # called with one line about instructions that are cut off
+OnWarning: TypeAlias = Callable[[str], None]  # called with one line
+OnStart: TypeAlias = Callable[["Start"], None]
 
 
 def train(
     source: Source | Stream, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
-    on_warning: OnWarning = lambda line: None, cache_dir: Path | None = None,
+    on_warning: OnWarning = lambda line: None, on_start: OnStart = lambda start: None, cache_dir: Path | None = None,
+    track: Sequence[str] | None = None,
 ) -> TrainResult:  # fmt: skip
     """Fine-tune `model` on the photos of `source`; the same call continues a run that was stopped.
+
+    It may go on with other values of `MAY_CHANGE`, on another number of processes too; what is then not exact is said.
 
     Args:
         source: the photos; a share of them (whole persons, where known) is held out. Of a stream, nothing is listed or
@@ -82,8 +85,11 @@ def train(
         score: metrics of a result, for validation; without it only losses are measured.
         on_row: called with each row of `metrics.jsonl`.
         start_stage: shows how far the encoding of photos is.
-        on_warning: called with a line on prompts that are cut off, before photos are encoded.
+        on_warning: called with a line on prompts that are cut off, before photos are encoded, and on each change with
+            which a run goes on.
+        on_start: called with what the run starts from, before photos are encoded.
         cache_dir: folder of the latent caches, that runs may share; `out/cache` by default.
+        track: what measurements are handed to, of `TRACKERS`; by default TensorBoard where it is installed.
 
     Raises:
         DataError: no usable photos, or the disk is full.
@@ -97,25 +103,34 @@ def train(
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         gradient_accumulation_steps=settings.accumulation,
         cpu=not torch.cuda.is_available(),
-        log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
         project_dir=out,
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         kind = accelerator.distributed_type.value
-        raise OptionsError(f"accelerate is set to {kind}, whose split weights no checkpoint holds; use plain processes")
+        raise OptionsError(
+            f"accelerate is set to {kind}, whose weights no checkpoint holds; use plain processes, and sharding=fsdp "
+            "to split a model over them"
+        )
+    if settings.tf32 and accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     set_seed(settings.seed)  # only for what peft initializes: every draw of the loop has a generator of its own
     start = plan_run(source, model, settings)
     is_main = accelerator.is_main_process  # of several processes, the one that writes
     facts: dict[str, Any] = {}
+    before: dict[str, Any] = {}
     if is_main:
-        _update_facts(out / RUN_FILE)
+        before = _update_facts(out / RUN_FILE)
         facts = {"model": model, "weights": weights_digest(start.pipeline.unet), "split": start.split.digest}
         if start.pipeline.photo_encoder is not None:
             facts["photo_encoder"] = weights_digest(start.pipeline.photo_encoder)
         facts |= {"ranks": accelerator.num_processes} | settings.model_dump()
-    with lock_run_folder(out, RUN_FILE, facts, "a run") if is_main else nullcontext(False) as is_new:
+    locked = lock_run_folder(out, RUN_FILE, facts, "a run", ignored=MAY_CHANGE) if is_main else nullcontext(False)
+    with locked as is_new:
         try:
             if is_main:
+                for line in describe_changes(before, facts):
+                    on_warning(line)
+                on_start(start)
                 prompts = start.prompts
                 if isinstance(prompts, Mapping):  # those of the photos that are not held out
                     prompts = [prompts[item.key] for item in start.split.train]
@@ -127,12 +142,13 @@ def train(
             if is_new:  # a run that cannot begin leaves no folder behind
                 discard_run_folder(out, RUN_FILE)
             raise
-        return training_loop(run, score, on_row)
+        return training_loop(run, score, on_row, track)
 
 
 class Start(NamedTuple):
     """What a run starts from, known before its folder is touched."""
 
+    model: str  # its name
     prompts: Sequence[str] | Mapping[str, str]  # the instructions to draw from, or each photo's own by its key
     split: Split
     skipped: tuple[SkippedPhoto, ...]  # photos that were to be held out, and cannot be used
@@ -157,7 +173,7 @@ def plan_run(source: Source | Stream, model: str, settings: TrainSettings) -> St
         items = tuple(sorted(items, key=drawn)[: settings.photos])
     pipeline = _initial_pipeline(model, settings, prompts)
     split, skipped = split_usable(items, settings.validation, settings.seed, smallest_side_px(pipeline.info.size_px))
-    return Start(prompts, split, skipped, pipeline, read_training_data(model))
+    return Start(model, prompts, split, skipped, pipeline, read_training_data(model))
 
 
 def _plan_stream(stream: Stream, model: str, settings: TrainSettings) -> Start:
@@ -169,7 +185,7 @@ def _plan_stream(stream: Stream, model: str, settings: TrainSettings) -> Start:
     given = () if own else prompt_set(DEFAULT_SET if settings.prompts == AUTO else settings.prompts)
     pipeline = _initial_pipeline(model, settings, given)
     split, of_photos = split_stream(stream, settings, smallest_side_px(pipeline.info.size_px))
-    return Start(of_photos if own else given, split, (), pipeline, read_training_data(model), stream)
+    return Start(model, of_photos if own else given, split, (), pipeline, read_training_data(model), stream)
 
 
 def _initial_pipeline(model: str, settings: TrainSettings, prompts: Sequence[str] | Mapping[str, str]) -> Pipeline:
@@ -243,10 +259,13 @@ def run_scheduler(pipeline: Pipeline, settings: TrainSettings) -> Any:
     return type(own).from_config(own.config, prediction_type=prediction_type)
 
 
-def _update_facts(path: Path) -> None:
+def _update_facts(path: Path) -> dict[str, Any]:
     """Give an older version's settings in a run's file their present names, and add newer ones that do nothing there.
 
     So that the run resumes; where a newer setting would change it, locking the folder names it.
+
+    Returns:
+        What the file says, empty without one.
     """
     try:
         facts = read_json(path)
@@ -256,8 +275,9 @@ def _update_facts(path: Path) -> None:
                 present[name] = TrainSettings.model_fields[name].default
         if present != facts:
             write_json(path, present)
+        return present
     except (ValueError, OSError):
-        return  # missing, damaged or not to be written: locking the folder says so
+        return {}  # missing, damaged or not to be written: locking the folder says so
 
 
 def open_photos(
@@ -308,7 +328,9 @@ def _build(
     pipeline, device, size_px = start.pipeline, accelerator.device, start.pipeline.info.size_px
     learner = Learner(pipeline, settings)
     if settings.gradient_checkpointing:
-        learner.unet.enable_gradient_checkpointing()
+        learner.checkpoint_gradients()
+    if settings.compile:
+        learner.unet.compile()
     if device.type == "cpu":
         for module in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
             module.to(memory_format=torch.channels_last)
@@ -321,11 +343,18 @@ def _build(
             atomic_write(out / SKIPPED_FILE, "".join(json.dumps(row) + "\n" for row in skipped).encode())
     held_out = read_validation_set(start.split.validation, settings.validation_photos, size_px, learner.vae)
     training = read_validation_set(start.split.train, len(held_out.latents), size_px, learner.vae)
+    if settings.frozen_precision != "no":
+        learner.halve_frozen(HALVES[settings.frozen_precision])
+    wrapped: Any = learner
+    if settings.sharding == "fsdp" and accelerator.num_processes > 1:
+        learner.shard(device)
+        optimizer = accelerator.prepare(make_optimizer(learner, settings))
+    else:
+        wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     weights = learner.trainable()
-    wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
     ema = EMAModel(list(weights.values()), decay=settings.ema) if settings.ema > 0 else None
     if ema is not None:
-        ema.to(device)
+        ema.to("cpu" if settings.ema_on_cpu else device)
     return Run(
         accelerator=accelerator,
         settings=settings,
@@ -338,5 +367,6 @@ def _build(
         training=training,
         learner=learner,
         wrapped=wrapped,
+        model=start.model,
         state=TrainState(weights, ema, optimizer, accelerator.scaler),
     )

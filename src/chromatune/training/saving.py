@@ -10,6 +10,7 @@ from chromatune.data import AUTO, DEFAULT_SET
 from chromatune.errors import count_of
 from chromatune.pipeline import (
     HUB_NAME,
+    SDXL,
     TrainingSet,
     defaults_of,
     is_embedded,
@@ -23,6 +24,7 @@ from chromatune.training.report import METRICS_FILE, flatten, format_value, read
 from chromatune.training.training_loop import TrainResult
 
 PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+STOCK_CLASS = "StableDiffusionInstructPix2PixPipeline"
 NOT_RECORDED = "not recorded"
 LICENSE = "Same as base and data"
 
@@ -110,14 +112,26 @@ def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: b
     card = model_card(_facts(result, source, preset))
     seen = (*result.seen, TrainingSet.of(_set_name(source), result.cache.seen))
     with quiet_libraries():
-        if settings.parts == "lora":
+        if is_adapter(result):
             save_lora(pipeline.unet, folder, base=pipeline.info.name, card=card, defaults=defaults, seen=seen)
         else:
+            if settings.parts == "lora":
+                pipeline.unet.fuse_lora(safe_fusing=True)
+                pipeline.unet.unload_lora()
             graphs = write_graphs if export_onnx else None
             save_pipeline(pipeline, folder, card=card, defaults=defaults, seen=seen, complete=graphs)
     title = f"{pipeline.info.name}, preset {preset}, {count_of(result.steps, 'update')}"
     write_run_page(result.out, title=title, settings=settings.model_dump(), best_step=result.best_step)
     return folder
+
+
+def is_adapter(result: TrainResult) -> bool:
+    """Return whether a result is stored as an adapter beside its base: others are merged into a whole model.
+
+    The stock pipeline opens a LoRA of Stable Diffusion; LoKr it does not know, and SDXL's LoRAs are not opened here.
+    """
+    settings = result.settings
+    return settings.parts == "lora" and settings.adapter == "lora" and result.pipeline.class_name != SDXL
 
 
 def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
@@ -134,7 +148,8 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
         "name": result.out.resolve().name,
         "base_model": result.pipeline.info.name,
         "preset": preset,
-        "kind": "lora" if settings.parts == "lora" else "pipeline",
+        "kind": "lora" if is_adapter(result) else "pipeline",
+        "class": result.pipeline.class_name,
         "prompt": result.pipeline.info.prompt,
         "sampling": {
             "num_inference_steps": result.pipeline.info.steps,
@@ -160,7 +175,8 @@ def model_card(info: Mapping[str, Any]) -> str:
     Args:
         info: facts of the run; each may be missing, and is then omitted or given as not recorded:
 
-            - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str);
+            - `name` (str), `base_model` (str), `preset` (str), `kind` ("pipeline" or "lora"), `prompt` (str), `class`
+              (str, of diffusers);
             - `sampling` (mapping): what the stock pipeline is called with, such as `num_inference_steps`;
             - `steps` (int, updates of the weights), `seed` (int), `license` (str, by default that of base and data);
             - `settings` (mapping, may be nested), `versions` (mapping of package to version);
@@ -179,7 +195,7 @@ def model_card(info: Mapping[str, Any]) -> str:
         steps=count_of(info["steps"], "step") if "steps" in info else f"steps {NOT_RECORDED}",
         **{key: _line(info.get(key, NOT_RECORDED)) for key in ("preset", "seed")},
         prompt=_line(info.get("prompt") or "colorize the photo").replace('"', "'"),
-        stock=_stock_code(shown, lora),
+        stock=_stock_code(shown, lora, str(info.get("class") or STOCK_CLASS)),
         sampling="".join(f", {name}={value!r}" for name, value in (info.get("sampling") or {}).items()),
         data=_data_table(info.get("data") or {}),
         validation=_validation_table(info.get("validation") or {}),
@@ -205,13 +221,13 @@ def _front_matter(base: str, lora: bool) -> str:
     return str(data.to_yaml()).strip()
 
 
-def _stock_code(base: str, lora: bool) -> str:
-    imports = "from diffusers import StableDiffusionInstructPix2PixPipeline\n"
+def _stock_code(base: str, lora: bool, class_name: str) -> str:
+    imports = f"from diffusers import {class_name}\n"
     source = f'"{base}"' if lora else '"FOLDER"'
     if lora and is_embedded(base):
         imports = f"from chromatune.pipeline import MODELS_DIR\n{imports}"
         source = f"MODELS_DIR / {source}"
-    load = f"{imports}\npipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained({source})"
+    load = f"{imports}\npipeline = {class_name}.from_pretrained({source})"
     return f'{load}\npipeline.load_lora_weights("FOLDER")' if lora else load
 
 

@@ -15,6 +15,7 @@ from chromatune.files import read_regular
 from chromatune.options import options_error
 
 Parts = Literal["unet", "unet-attention", "lora", "unet+vae-decoder", "unet+text-encoder", "all"]
+Adapter = Literal["lora", "dora", "lokr"]
 PARTS: tuple[str, ...] = get_args(Parts)
 LARGEST_CONFIG_BYTES = 1 << 20
 FORMER_NAMES = {"grey": "gray"}  # of settings, in version 0.1; accepted for one version more
@@ -23,7 +24,14 @@ ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "loss_weights_lr": lambda settings: settings.get("lab_weighting") != "learned",
     **dict.fromkeys(("scheduler", "sampling_steps", "guidance_scale", "image_guidance_scale"), lambda settings: True),
     **dict.fromkeys(("aspect", "cache", "shuffle_buffer"), lambda settings: True),
+    **dict.fromkeys(("keep", "background_checkpoints", "optimizer", "ema_on_cpu"), lambda settings: True),
+    **dict.fromkeys(("frozen_precision", "tf32", "compile", "sharding", "adapter"), lambda settings: True),
 }
+LARGE_MODEL = 100_000_000  # parameters of a U-Net; presets have values of their own for those with more
+LAYOUT = ("ranks", "batch", "accumulation")  # how many pairs make up an update, and on how many processes
+INTERVALS = ("log_every", "validate_every", "checkpoint_every", "keep", "background_checkpoints")
+COMPUTING = ("gradient_checkpointing", "ema_on_cpu", "tf32", "compile", "sharding")  # how the same numbers are computed
+MAY_CHANGE = ("max_steps", *LAYOUT, *INTERVALS, *COMPUTING)  # where a run goes on
 
 
 class TrainSettings(BaseModel):
@@ -34,6 +42,7 @@ class TrainSettings(BaseModel):
     description: str = ""
     parts: Parts = Field("unet", description="What is trained; the rest stays bit-identical.")
     lora_rank: int = Field(8, ge=1, le=1024)
+    adapter: Adapter = Field("lora", description="Of parts=lora; dora and lokr are merged into the result.")
     # Data
     photos: int | None = Field(None, ge=2, description="Train on at most this many photos, lowest key hash first.")
     size_px: int | None = Field(None, ge=32, le=2048, description="Side of the squares; None: the model's own.")
@@ -69,8 +78,24 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 turns averaging off.")
+    # Memory and speed
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(
+        "adamw", description="adamw8bit: AdamW with moments of 8 bits; adafactor: sums of rows and columns for them."
+    )
     precision: Literal["no", "fp16", "bf16"] = "no"
-    gradient_checkpointing: bool = False
+    frozen_precision: Literal["no", "fp16", "bf16"] = Field(
+        "no",
+        description="Type of weights that are not trained, but for the encoders of photos; the result has its own.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations of the U-Net, and of the VAE's decoder, again for the backward pass."
+    )
+    ema_on_cpu: bool = Field(False, description="Keep the averaged weights in the host's memory.")
+    tf32: bool = Field(True, description="Products of float32 with 10 bits of mantissa, on GPUs that have them.")
+    sharding: Literal["no", "fsdp"] = Field(
+        "no", description="fsdp: split the U-Net, its gradients, moments and EMA over the processes (FSDP2)."
+    )
+    compile: bool = Field(False, description="Compile the U-Net by torch.compile.")
     # Diffusion
     prediction_type: Literal["model", "epsilon", "v_prediction"] = "model"
     zero_terminal_snr: bool = Field(False, description="Rescaled betas, v-prediction and trailing timesteps.")
@@ -98,6 +123,10 @@ class TrainSettings(BaseModel):
     validation_photos: int = Field(64, ge=1)
     validation_steps: int | None = Field(None, ge=1, description="Sampling steps; None: the model's own.")
     checkpoint_every: int = Field(100, ge=1)
+    keep: int = Field(1, ge=1, description="Checkpoints that stay, the newest.")
+    background_checkpoints: bool = Field(
+        False, description="Write checkpoints while training goes on; the state is copied to the host's memory first."
+    )
     best_by: Literal["psnr", "ab_mse", "noise_loss"] = "ab_mse"
 
     @model_validator(mode="after")
@@ -106,6 +135,10 @@ class TrainSettings(BaseModel):
             raise ValueError("the VAE decoder learns from the LAB loss alone: give lab_weight above 0")
         if self.lab_weighting == "learned" and self.lab_weight == 0:
             raise ValueError("learned weights need two losses: give lab_weight above 0")
+        if self.frozen_precision != "no" and self.precision == "no":
+            raise ValueError("frozen weights of half precision need precision=bf16 or fp16")
+        if self.sharding == "fsdp":
+            self._check_sharding()
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero terminal SNR leaves no signal to predict noise from: use v_prediction")
         if self.zero_terminal_snr and self.scheduler != "model":
@@ -116,30 +149,64 @@ class TrainSettings(BaseModel):
             raise ValueError("a LoRA is sampled with its base's schedule: leave zero_terminal_snr and prediction_type")
         return self
 
+    def _check_sharding(self) -> None:
+        """Check that nothing is asked for which needs whole weights.
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`."""
-    return tomllib.loads(resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8"))
+        Raises:
+            ValueError: it is.
+        """
+        if self.parts not in ("unet", "unet-attention", "lora"):
+            raise ValueError("sharding splits the U-Net alone: use parts=unet, unet-attention or lora")
+        if self.lab_weighting == "learned":
+            raise ValueError("sharding splits the U-Net alone: use lab_weighting=fixed")
+        if self.precision == "fp16" or self.frozen_precision != "no":
+            raise ValueError("sharding takes weights of one type, and no scaled loss: use precision=bf16 or no alone")
+        if self.optimizer != "adamw":
+            raise ValueError(f"{self.optimizer} needs whole weights: with sharding, use optimizer=adamw")
+
+
+def presets(*, large: bool = False) -> dict[str, dict[str, Any]]:
+    """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`.
+
+    Args:
+        large: whether the model has more than `LARGE_MODEL` parameters; a preset's table `large` holds for those.
+    """
+    text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
+    found = {}
+    for name, values in tomllib.loads(text).items():
+        of_large = values.pop("large", {})
+        found[name] = values | (of_large if large else {})
+    return found
 
 
 DEFAULT_PRESET = "quick"
+DEFAULT_PRESET_OF_LARGE = "best"
 
 
-def preset_of(preset: str | None = None, config: Path | None = None) -> str:
+def preset_of(preset: str | None = None, config: Path | None = None, *, large: bool = False) -> str:
     """Return the name of the preset to start from: the one given, else the one in the file, else the default.
+
+    Args:
+        preset: that was given.
+        config: TOML file of settings.
+        large: see `presets`; the default is another one for large models.
 
     Raises:
         OptionsError: there is no such preset, or the file cannot be read.
     """
     values = _read_config(config)
-    named = preset or str(values.get("preset", DEFAULT_PRESET))
+    named = preset or str(values.get("preset", DEFAULT_PRESET_OF_LARGE if large else DEFAULT_PRESET))
     if named not in presets():
         raise OptionsError(f"unknown preset {named!r}; accepted: {', '.join(presets())}")
     return named
 
 
 def resolve_settings(
-    preset: str | None = None, config: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+    preset: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    large: bool = False,
 ) -> TrainSettings:
     """Return the preset's settings, then the file's, then the overrides, each over the one before.
 
@@ -147,13 +214,14 @@ def resolve_settings(
         preset: see `preset_of`.
         config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
+        large: see `presets`.
 
     Names of version 0.1 (`FORMER_NAMES`) are accepted too.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
-    base, values = presets()[preset_of(preset, config)], _read_config(config)
+    base, values = presets(large=large)[preset_of(preset, config, large=large)], _read_config(config)
     values.pop("preset", None)
     given = dict(overrides) if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     layers = (base, values, given)
@@ -161,6 +229,38 @@ def resolve_settings(
         return TrainSettings(**{FORMER_NAMES.get(name, name): v for layer in layers for name, v in layer.items()})
     except ValidationError as error:
         raise options_error(error, TrainSettings, "setting") from None
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each kind of change with which a run goes on: what is exact, and what is not.
+
+    Args:
+        before: what the run was: its settings, and `ranks`, the number of processes.
+        now: the same of the call that resumes it.
+    """
+    changed = [name for name in MAY_CHANGE if name in before and before[name] != now[name]]
+    lines = []
+
+    def told(names: Sequence[str]) -> str:
+        found = [f"{name}={now[name]} (was {before[name]})" for name in names if name in changed]
+        return ", ".join(found).replace("ranks=", "processes=")
+
+    if "max_steps" in changed:
+        rest = "exact: the learning rate is constant" if now["lr_schedule"] == "constant" else (
+            "the learning rate falls to its end there from here on, which a run that had it from the start would not do"
+        )  # fmt: skip
+        lines.append(f"{told(['max_steps'])}: {rest}")
+    if layout := told(LAYOUT):
+        pairs = [facts["ranks"] * facts["batch"] * facts["accumulation"] for facts in (before, now)]
+        size = f"an update is the mean of {pairs[1]} pairs, as before: the same up to rounding"
+        if pairs[0] != pairs[1]:
+            size = f"an update is the mean of {pairs[1]} pairs from here on, {pairs[0]} before: not the same run"
+        lines.append(f"{layout}: each pair still comes once an epoch; {size}")
+    if intervals := told(INTERVALS):
+        lines.append(f"{intervals}: exact, no update depends on them")
+    if memory := told(COMPUTING):
+        lines.append(f"{memory}: the same up to rounding")
+    return lines
 
 
 def _read_config(config: Path | None) -> dict[str, Any]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from chromatune.data import Split
-from chromatune.errors import ChromaTuneError, MissingExtraError
+from chromatune.errors import ChromaTuneError, MissingExtraError, OptionsError
 from chromatune.pipeline import (
     Pipeline,
     Residuals,
@@ -26,11 +32,20 @@ from chromatune.pipeline import (
     gray_pixels,
     predicted_latents,
     prediction_target,
+    text_arguments,
     unet_arguments,
 )
-from chromatune.training.checkpoints import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from chromatune.training.checkpoints import (
+    CheckpointWriter,
+    TrainState,
+    load_best,
+    load_checkpoint,
+    put_weights,
+    save_best,
+    whole,
+)
 from chromatune.training.dataset import Batch, BatchSampler
-from chromatune.training.initial_model import select_trainable
+from chromatune.training.initial_model import load_initial_model, select_trainable
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
@@ -52,6 +67,8 @@ from chromatune.training.validation import (
 MOST_PROMPTS_KEPT = 4096  # embeddings of a frozen text encoder, so that it reads most prompts of a set once
 SCALE_BATCHES = 8  # whose mean losses learned loss weights start from
 SMALLEST_SCALE = 1e-8  # of a loss, whose logarithm is taken
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # types by the names that settings have for them
+SHARDED = ("BasicTransformerBlock", "ResnetBlock2D")  # blocks of a U-Net that are split each by itself
 LAB_SCALE = 25.0  # CIELAB errors are divided by this before they are squared: a wrong color then costs about one
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,7 +139,7 @@ class Learner(nn.Module):
         """Freeze the pipeline's networks in place, all but what `settings.parts` names."""
         super().__init__()
         self.pipeline, self.settings = pipeline, settings
-        self._trainable = select_trainable(pipeline, settings.parts, settings.lora_rank)
+        self._trainable = select_trainable(pipeline, settings.parts, settings.lora_rank, settings.adapter)
         self.unet, self.text_encoder = pipeline.unet, pipeline.text_encoder
         self.vae, self.photo_encoder = pipeline.vae, pipeline.photo_encoder
         self.prediction_type: str = pipeline.scheduler.config.prediction_type
@@ -131,7 +148,40 @@ class Learner(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(2)) if learned else None
         if self.log_variances is not None:
             self._trainable.append(self.log_variances)
-        self._embedder = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder, most_kept=MOST_PROMPTS_KEPT)
+        self.embedder = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder, most_kept=MOST_PROMPTS_KEPT)
+
+    def checkpoint_gradients(self) -> None:
+        """Have activations computed again for the backward pass: of the U-Net, and the VAE's decoder where it has one.
+
+        At 512 px the decoder's are several times the U-Net's.
+        """
+        self.unet.enable_gradient_checkpointing()
+        if self.settings.lab_weight > 0:
+            self.vae.enable_gradient_checkpointing()
+
+    @torch.no_grad()
+    def halve_frozen(self, dtype: torch.dtype) -> None:
+        """Give what is not trained another type, but for the encoders of photos, whose latents are the targets."""
+        parts = (self.unet, self.vae.decoder, getattr(self.vae, "post_quant_conv", None), self.text_encoder)
+        for part in filter(None, parts):
+            for weight in part.parameters():
+                if not weight.requires_grad:
+                    weight.data = weight.data.to(dtype)
+
+    def shard(self, device: torch.device) -> None:
+        """Split the U-Net over the processes, block by block; each is gathered for its own pass alone.
+
+        Its weights are other objects from here on.
+        """
+        names = list(self.trainable())
+        self.unet.to(memory_format=torch.contiguous_format)  # no others are split
+        mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+        for module in [each for each in self.unet.modules() if type(each).__name__ in SHARDED]:
+            fully_shard(module, mesh=mesh)
+        # Else what is left beside its blocks would stay gathered after a pass without gradients, whatever is put in it
+        fully_shard(self.unet, mesh=mesh, reshard_after_forward=True)
+        known = dict(self.named_parameters())
+        self._trainable = [known[name] for name in names]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return what is trained by its name, in the order of `select_trainable`, learned loss weights last."""
@@ -154,7 +204,8 @@ class Learner(nn.Module):
             # weighs that down. A v-prediction's estimate is bounded, and counts in full.
             safe = alpha.clamp(min=1e-3) if kind == "epsilon" else alpha
             weight = alpha.square() if kind == "epsilon" else torch.ones_like(alpha)
-            estimate = predicted_latents(kind, prediction[:count].float(), noisy[:count], safe, sigma)
+            drawn = prediction[:count].float()
+            estimate = predicted_latents(kind, drawn, noisy[:count], safe, sigma, has_signal=True)
             losses["lab_loss"] = lab_loss(decode(self.vae, estimate), truth, weight)
         lab, lab_weight = losses.get("lab_loss"), self.settings.lab_weight
         losses["loss"] = combined_loss(losses["noise_loss"], lab, lab_weight, self.log_variances)
@@ -162,7 +213,7 @@ class Learner(nn.Module):
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the U-Net's prediction, (B, 4, h, w), with the condition as channels 4 to 7."""
-        embeds = self._embedder.embed(batch.tokens) if batch.embeds is None else batch.embeds
+        embeds = self.embedder.embed(batch.tokens) if batch.embeds is None else batch.embeds
         embeds = embeds[batch.prompt_of]
         residuals: Residuals | None = None
         if self.photo_encoder is not None:  # frozen
@@ -171,7 +222,9 @@ class Learner(nn.Module):
             shown = batch.has_photo.view(-1, 1, 1, 1)  # zeros where a photo is dropped
             residuals = tuple(residual * shown for residual in self.photo_encoder(gray_pixels(batch.grays)))
         channels = torch.cat([noisy, batch.condition], dim=1)
-        return self.unet(channels, batch.timesteps, embeds, **unet_arguments(residuals)).sample
+        sides = (self.pipeline.vae_factor * side for side in noisy.shape[2:])
+        arguments = text_arguments(self.unet, embeds, *sides) | unet_arguments(residuals)
+        return self.unet(channels, batch.timesteps, **arguments).sample
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -179,10 +232,13 @@ class Learner(nn.Module):
 
 
 def make_optimizer(learner: Learner, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return AdamW over what is trained: the networks first, then learned loss weights at a rate of their own.
+    """Return an optimizer over what is trained: the networks first, then learned loss weights at a rate of their own.
 
     The networks' rate is far too low for two scalars that must move by the ratio of the losses, and weight decay would
     pull them to one. Their rate stays constant.
+
+    Raises:
+        MissingExtraError: `adamw8bit` without bitsandbytes.
     """
     trainable = learner.trainable().values()
     loss_weights = [weight for weight in trainable if weight is learner.log_variances]
@@ -190,8 +246,18 @@ def make_optimizer(learner: Learner, settings: TrainSettings) -> torch.optim.Opt
     groups: list[dict[str, Any]] = [{"params": networks, "lr": settings.lr, "weight_decay": settings.weight_decay}]
     if loss_weights:
         groups.append({"params": loss_weights, "lr": settings.loss_weights_lr, "weight_decay": 0.0})
-    fused = learner.alphas_cumprod.device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=fused)
+    betas = (settings.beta1, settings.beta2)
+    if settings.optimizer == "adafactor":  # torch's own takes its rate as a share of each weight's size
+        from transformers.optimization import Adafactor
+
+        return Adafactor(groups, lr=settings.lr, scale_parameter=False, relative_step=False)
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError:
+            raise MissingExtraError("AdamW of 8 bits", "lowmem") from None
+        return AdamW8bit(groups, betas=betas)
+    return torch.optim.AdamW(groups, betas=betas, fused=learner.alphas_cumprod.device.type in ("cpu", "cuda"))
 
 
 @torch.no_grad()
@@ -266,11 +332,25 @@ def ema_weights(learner: Learner, state: TrainState) -> Iterator[None]:
         learner.train()
 
 
+@torch.no_grad()
 def _swap_ema(state: TrainState) -> None:
-    """Exchange the trained weights and their EMA in place: a third copy of a large model is gigabytes."""
-    if state.ema is not None:
-        for parameter, average in zip(state.weights.values(), state.ema_weights, strict=True):
-            parameter.data, average.data = average.data, parameter.data
+    """Exchange the trained weights and their EMA in place, one after the other: a third copy of all is gigabytes."""
+    for parameter, average in zip(state.weights.values(), state.ema_weights, strict=False):
+        trained = parameter.detach().clone()
+        parameter.copy_(average)
+        average.copy_(trained)
+
+
+@torch.no_grad()
+def update_ema(state: TrainState) -> None:
+    """Move the EMA toward the weights after an update, as `EMAModel.step` does, but in one pass over the memory."""
+    if (ema := state.ema) is None:
+        return
+    ema.optimization_step += 1
+    share = 1 - ema.get_decay(ema.optimization_step)
+    for parameter, average in zip(state.weights.values(), state.ema_weights, strict=True):
+        average, own = (each.to_local() if isinstance(each, DTensor) else each for each in (average, parameter))
+        average.lerp_(own.detach().to(average.device), share)
 
 
 def prefetches_batches(device: torch.device) -> bool:
@@ -297,6 +377,7 @@ class Run:
 
     accelerator: Accelerator
     settings: TrainSettings
+    model: str  # name of the initial one
     out: Path
     split: Split
     seen: tuple[TrainingSet, ...]  # photos that the initial model and its ancestors were trained on
@@ -307,6 +388,11 @@ class Run:
     learner: Learner
     wrapped: Any  # the learner as accelerate wraps it: gradients are joined over processes
     state: TrainState
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the U-Net is split over processes."""
+        return self.settings.sharding == "fsdp" and self.accelerator.num_processes > 1
 
 
 @dataclass(frozen=True)
@@ -325,16 +411,19 @@ class TrainResult:
     is_main: bool  # of several processes, the one that writes
 
 
-def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
+def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequence[str] | None = None) -> TrainResult:
     """Train from the last checkpoint, or the beginning, to `max_steps`; for the arguments see `train`."""
     settings, accelerator, learner, state = run.settings, run.accelerator, run.learner, run.state
-    with ThreadPoolExecutor(1) as thread, tracking(accelerator, run.out) as track:
-        step = first = load_checkpoint(run.out, state)
+    is_main = accelerator.is_main_process
+    writer = CheckpointWriter(run.out, keep=settings.keep, background=settings.background_checkpoints, writes=is_main)
+    tracked = tracking(accelerator, run.out, trackers, settings.model_dump())
+    with ThreadPoolExecutor(1) as thread, tracked as track, writer:
+        step = first = _resume(run)
         if step == 0:
             start_loss_weights(run)
         accelerator.wait_for_everyone()
         log, best, baselines = None, -math.inf, {}
-        if accelerator.is_main_process:
+        if is_main:
             log = MetricsLog(run.out, first or -1, on_row)  # with no checkpoint the run begins anew, at its validation
             best = _best_so_far(run.out, settings)
             baselines = measure_baselines(run.held_out, score) if score and step < settings.max_steps else {}
@@ -362,12 +451,14 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
 
             # Validation, of the untouched model too.
             if step == 0 or (moved and (done or step % settings.validate_every == 0)):
+                with ema_weights(learner, state):
+                    row = validate(run, step, score, baselines)
+                    reached = selection_score(row, settings.best_by) if step > 0 and is_main else -math.inf
+                    (is_best,) = broadcast_object_list([reached > best])
+                    best = max(best, reached) if is_best else best
+                    if is_best:
+                        save_best(run.out, state, step, writes=is_main)
                 if log is not None:
-                    with ema_weights(learner, state):
-                        row = validate(run, step, score, baselines)
-                        if step > 0 and selection_score(row, settings.best_by) > best:
-                            best = selection_score(row, settings.best_by)
-                            save_best(run.out, state, step)
                     log.add(row)
                     figures = {f"validation/{name}": value for name, value in row.items() if isinstance(value, float)}
                     track(figures, step)
@@ -375,8 +466,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
 
             # Checkpoint.
             if saves:
-                if accelerator.is_main_process:
-                    save_checkpoint(run.out, state, step)
+                writer.save(state, step, run.sampler.offset + step * _pairs_per_update(run))
                 accelerator.wait_for_everyone()
 
             if done:
@@ -399,40 +489,85 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow) -> TrainResult:
                     state.optimizer.zero_grad(set_to_none=True)
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.detach()
-            if state.ema is not None:
-                state.ema.step(state.weights.values())
+            update_ema(state)
             step += 1
         return _with_best_weights(run, step)
 
 
+def _pairs_per_update(run: Run) -> int:
+    return run.accelerator.num_processes * run.settings.batch * run.settings.accumulation
+
+
+def _resume(run: Run) -> int:
+    """Put the last checkpoint in place, and the sampler behind the pairs that it took; return its step.
+
+    Raises:
+        DataError: the checkpoint is damaged.
+        OptionsError: it is further than the run is to go.
+    """
+    step, pairs = load_checkpoint(run.out, run.state)
+    if step > run.settings.max_steps:
+        raise OptionsError(
+            f"{run.out} is at update {step} already, and max_steps is {run.settings.max_steps}: give {step} or more"
+        )
+    run.sampler.offset = 0 if pairs is None else pairs - step * _pairs_per_update(run)
+    return step
+
+
 def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, float]) -> dict[str, Any]:
-    """Measure the weights as they are, after `step` updates; return a row of `metrics.jsonl`, and write the grid.
+    """Measure the weights as they are, after `step` updates, each process a share of the photos.
+
+    Returns:
+        A row of `metrics.jsonl`, in the first process, which writes the grid too; in the others it is empty.
 
     Raises:
         DataError: the disk is full.
     """
-    learner, settings, pipeline = run.learner, run.settings, run.learner.pipeline
+    settings, pipeline = run.settings, run.learner.pipeline
     row: dict[str, Any] = {"step": step, "kind": "validation"}
-    tokens, timesteps = run.sampler.tokens.rows(torch.arange(1)), len(learner.alphas_cumprod)
-    for prefix, photos in (("", run.held_out), ("train_", run.training)):
-        losses = measure_losses(learner, photos, tokens, timesteps, with_truth=settings.lab_weight > 0)
-        row |= {f"{prefix}{name}": loss for name, loss in losses.items()}
-    steps = settings.validation_steps or pipeline.info.steps
-    raw = colorize_photos(pipeline, run.held_out, steps)
+    with run.accelerator.autocast():
+        for prefix, photos in (("", run.held_out), ("train_", run.training)):
+            row |= {f"{prefix}{name}": loss for name, loss in _mean_losses(run, photos).items()}
+        raw = _colorize_together(run, pipeline, run.held_out)
+        # Guidance extrapolates from passes without prompt or photo, which a run that drops neither never trains
+        unguided = without_guidance(pipeline) if score is not None and settings.dropout == 0 else None
+        raw_unguided = _colorize_together(run, unguided, run.held_out) if unguided is not None else None
+        raw_training = _colorize_together(run, pipeline, run.training) if score is not None else None
+    if not run.accelerator.is_main_process:
+        return {}
     recomposed = None
-    if score is not None:
+    if score is not None and raw_training is not None:
         measured, recomposed = measure_results(raw, run.held_out, score, baselines)
         row |= measured
-        # Guidance extrapolates from passes without prompt or photo, which a run that drops neither never trains
-        unguided = without_guidance(pipeline) if settings.dropout == 0 else None
-        if unguided is not None:
-            raw_unguided = colorize_photos(unguided, run.held_out, steps)
+        if raw_unguided is not None:
             measured, _ = measure_results(raw_unguided, run.held_out, score, baselines)
             row |= {f"unguided_{name}": value for name, value in measured.items() if name != "psnr_gray"}
-        of_training = measure_training_photos(colorize_photos(pipeline, run.training, steps), run.training, score)
+        of_training = measure_training_photos(raw_training, run.training, score)
         row |= {f"train_{name}": value for name, value in of_training.items()}
     write_grid(grid_path(run.out, step), run.held_out, raw, recomposed)
     return row
+
+
+def _mean_losses(run: Run, photos: ValidationSet) -> dict[str, float]:
+    """Return the means of the losses on photos, of which each process measures a share."""
+    tokens, timesteps = run.sampler.tokens.rows(torch.arange(1)), len(run.learner.alphas_cumprod)
+    share = photos.share(run.accelerator.process_index, run.accelerator.num_processes)
+    losses = measure_losses(run.learner, share, tokens, timesteps, with_truth=run.settings.lab_weight > 0)
+    return {name: float(np.mean(_gathered(run, share, each.tolist()))) for name, each in losses.items()}
+
+
+def _colorize_together(run: Run, pipeline: Pipeline, photos: ValidationSet) -> np.ndarray:
+    """Return what `colorize_photos` does, of which each process samples a share."""
+    share = photos.share(run.accelerator.process_index, run.accelerator.num_processes)
+    raw = colorize_photos(pipeline, share, run.settings.validation_steps or pipeline.info.steps)
+    return np.stack(_gathered(run, share, list(raw)))
+
+
+def _gathered(run: Run, share: ValidationSet, own: list[Any]) -> list[Any]:
+    """Return what all processes have of their shares' photos, in the order of the photos."""
+    if run.accelerator.num_processes == 1:
+        return own
+    return list(gather_object(own if share.counts else []))
 
 
 def _best_so_far(out: Path, settings: TrainSettings) -> float:
@@ -456,10 +591,12 @@ def _train_row(run: Run, step: int, sums: dict[str, torch.Tensor], passes: int) 
 def _with_best_weights(run: Run, step: int) -> TrainResult:
     """Return the run's result, with the best weights in place."""
     weights, best_step = load_best(run.out, run.state) or ({}, step)
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            run.state.weights[name].copy_(tensor)
+    put_weights(run.state, weights)
     pipeline = run.learner.pipeline
+    if run.is_sharded:
+        pipeline = dataclasses.replace(pipeline, unet=_whole_unet(run))
+    if run.settings.frozen_precision != "no":
+        _restore_frozen(run)
     for module in filter(None, (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.photo_encoder)):
         module.to("cpu").eval().requires_grad_(False)
     return TrainResult(
@@ -474,3 +611,25 @@ def _with_best_weights(run: Run, step: int) -> TrainResult:
         own_prompts=run.sampler.own_prompt is not None,
         is_main=run.accelerator.is_main_process,
     )
+
+
+def _whole_unet(run: Run) -> Any:
+    """Return a U-Net of its own class with the weights that are split over processes, gathered on the CPU."""
+    gathered = {name: whole(tensor).cpu() for name, tensor in run.learner.unet.state_dict().items()}
+    initial = load_initial_model(run.model).pipeline
+    settings = run.settings
+    select_trainable(initial, settings.parts, settings.lora_rank, settings.adapter)  # a LoRA has its layers then
+    initial.unet.load_state_dict(gathered)
+    return initial.unet
+
+
+@torch.no_grad()
+def _restore_frozen(run: Run) -> None:
+    """Give the weights that were not trained the numbers of the initial model again."""
+    initial = load_initial_model(run.model).pipeline
+    for part in ("unet", "vae", "text_encoder"):
+        own = getattr(initial, part).state_dict()
+        for name, weight in getattr(run.learner, part).named_parameters():
+            known = own.get(name.replace(".base_layer.", "."))
+            if known is not None and not weight.requires_grad:
+                weight.data = known

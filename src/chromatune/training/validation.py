@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,32 @@ class ValidationSet:
     condition: torch.Tensor  # (N, 4, h, w), unscaled
     latents: torch.Tensor  # (N, 4, h, w), scaled
     noise: torch.Tensor  # (N, 4, h, w)
+    first: int = 0  # number of the first photo, where it is a share of a larger set
+    passes: int | None = None  # in which its photos are measured; None: as few as can be
+    counts: bool = True  # False: its photos stand in for a share without any
+
+    def share(self, rank: int, ranks: int) -> ValidationSet:
+        """Return the photos of one process of several.
+
+        All have as many passes, as the processes wait for each other in each where weights are split over them.
+        """
+        count = len(self.latents)
+        rows = np.array_split(np.arange(count), ranks)[rank]
+        passes = math.ceil(math.ceil(count / ranks) / BATCH)
+        shown = rows if len(rows) else np.arange(1)
+        at = torch.from_numpy(shown).to(self.latents.device)
+        tensors = (self.condition[at], self.latents[at], self.noise[at])
+        counts = len(rows) > 0
+        return ValidationSet(
+            self.truth_u8[shown], self.gray_u8[shown], *tensors, first=int(shown[0]), passes=passes, counts=counts
+        )
+
+    def batches(self) -> list[slice]:
+        """Return the rows of each pass, of about the same number."""
+        count = len(self.latents)
+        passes = self.passes or math.ceil(count / BATCH)
+        ends = [round(count * number / passes) for number in range(passes + 1)]
+        return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)]
 
 
 def read_validation_set(items: Sequence[PhotoItem], count: int, size_px: int, vae: Any) -> ValidationSet:
@@ -97,8 +124,8 @@ def measure_losses(
     num_train_timesteps: int,
     *,
     with_truth: bool,
-) -> dict[str, float]:
-    """Average the losses of a prompt's tokens over `TIMESTEP_SHARES`: noise, and LAB of the decoded estimate.
+) -> dict[str, torch.Tensor]:
+    """Return each photo's losses of a prompt's tokens, the mean over `TIMESTEP_SHARES`: noise, and LAB of the estimate.
 
     Args:
         learner: gives a batch's losses.
@@ -106,13 +133,14 @@ def measure_losses(
         tokens: of one prompt.
         num_train_timesteps: of the schedule.
         with_truth: whether there is a LAB loss, which takes the photos in color.
+
+    Returns:
+        For each loss (N,) float64 on the device of the photos; those of one pass have its mean.
     """
     device = photos.latents.device
-    sums: dict[str, float] = {}
-    total = 0
+    found: dict[str, torch.Tensor] = {}
     for share in TIMESTEP_SHARES:
-        for first in range(0, len(photos.latents), BATCH):
-            rows = slice(first, first + BATCH)
+        for rows in photos.batches():
             count = len(photos.latents[rows])
             batch = Batch(
                 latents=photos.latents[rows],
@@ -126,29 +154,29 @@ def measure_losses(
                 grays=torch.from_numpy(photos.gray_u8[rows]).to(device),
             )
             for name, value in learner(batch).items():
-                sums[name] = sums.get(name, 0.0) + value.item() * count
-            total += count
-    return {name: value / total for name, value in sums.items() if name != "loss"}
+                known = found.setdefault(name, torch.zeros(len(photos.latents), dtype=torch.float64, device=device))
+                known[rows] += value.double() / len(TIMESTEP_SHARES)
+    return {name: values for name, values in found.items() if name != "loss"}
 
 
 @torch.no_grad()
 def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int) -> np.ndarray:
-    """Sample a result for each photo, raw: (N, S, S, 3) float32 sRGB 0..1."""
+    """Sample a result for each photo, raw: (N, S, S, 3) float32 sRGB 0..1. Each has noise of its own number's seed."""
     embed = TextEmbedder(pipeline.tokenizer, pipeline.text_encoder)
     results = []
-    for index in range(len(photos.condition)):
+    for rows in photos.batches():
         latents = sample(
             pipeline,
-            photos.condition[index : index + 1],
+            photos.condition[rows],
             embed(DEFAULT_PROMPT),
             embed(""),
             steps=steps,
-            generators=[noise_generator(index)],
+            generators=[noise_generator(photos.first + index) for index in range(rows.start, rows.stop)],
             guidance_scale=pipeline.info.guidance_scale,
             image_guidance_scale=pipeline.info.image_guidance_scale,
-            residuals=encode_photos(pipeline, gray_pixels(torch.from_numpy(photos.gray_u8[index : index + 1]))),
+            residuals=encode_photos(pipeline, gray_pixels(torch.from_numpy(photos.gray_u8[rows]))),
         )
-        results.append(decode_latents(pipeline, latents)[0].permute(1, 2, 0).numpy())
+        results += [each.permute(1, 2, 0).numpy() for each in decode_latents(pipeline, latents)]
     return np.stack(results)
 
 
