@@ -115,10 +115,10 @@ def test_photos_drawn_on_the_fly():
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"none.tar: cannot be read as a stream of photos"):
+    with pytest.raises(DataError, match=r"none: shard 0 cannot be read .*No such file.*; repair it"):
         open_stream(str(tmp_path / "none.tar"))
     (tmp_path / "cut.tar").write_bytes(b"no tar" * 500)
-    with pytest.raises(DataError, match="cut.tar: cannot be read as a stream of photos"):
+    with pytest.raises(DataError, match="cut: shard 0 cannot be read"):
         open_stream(str(tmp_path / "cut.tar"))
     shards = make_shards(tmp_path)
     whole = (tmp_path / "photos-0002.tar").read_bytes()
@@ -126,6 +126,31 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "photos-0002.tar").write_bytes(whole[:3000])
     with pytest.raises(DataError, match="photos: shard 2 cannot be read .*; repair it, or leave it out"):
         list(stream.records(2))
+
+
+@pytest.mark.slow
+def test_shards_in_s3(tmp_path, monkeypatch):
+    """Over HTTP, from a server on this machine: read from their beginning to their end."""
+    s3fs, server = pytest.importorskip("s3fs"), pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    make_shards(tmp_path, txt=lambda n: f"color number {n}".encode())
+    server.start()
+    try:
+        _, port = server.get_host_and_port()
+        given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in (given | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
+            monkeypatch.setenv(name, value)
+        files = s3fs.S3FileSystem(skip_instance_cache=True)
+        files.mkdir("photos")
+        for path in tmp_path.glob("*.tar"):
+            files.put(str(path), f"photos/{path.name}")
+        stream = open_stream("s3://photos/photos-{0000..0002}.tar")
+        records = [record for shard in range(3) for record in stream.records(shard)]
+        assert [record.prompt for record in records] == [f"color number {n}" for n in range(21)]
+        assert records[20].item.read().shape == (30, 40, 3)
+        with pytest.raises(DataError, match="shard 0 cannot be read"):
+            open_stream("s3://photos/none.tar")
+    finally:
+        server.stop()
 
 
 def test_a_photo_that_is_none_is_an_error_of_its_own(tmp_path):
