@@ -3,7 +3,8 @@
 - `settings`: how to fine-tune, with `presets.toml`.
 - `initial_model`: the model that a run starts from, and which of its weights are trained.
 - `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
-- `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
+- `learner`: losses, the owner of a run's weights, the optimizer.
+- `training_loop`: the loop: status, validation, checkpoint, step.
 - `dataset`: photos as cached latents, and the batches drawn from them.
 - `memory`: what a run takes of memory and disk, before it begins.
 - `validation`: losses and results on held-out photos.

@@ -33,9 +33,10 @@ from chromatune.pipeline import (
 from chromatune.training.checkpoints import TrainState, disk_errors
 from chromatune.training.dataset import BatchSampler, open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
+from chromatune.training.learner import HALVES, Learner, make_optimizer
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
-from chromatune.training.training_loop import HALVES, Learner, Run, TrainResult, make_optimizer, training_loop
+from chromatune.training.training_loop import Run, TrainResult, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
