@@ -41,9 +41,10 @@ def updates(model: str, settings: Any, count: int) -> None:
 
     from chromatune.training import load_initial_model
     from chromatune.training.checkpoints import TrainState
+    from chromatune.training.learner import HALVES, Learner, make_optimizer
     from chromatune.training.memory import batch_of
     from chromatune.training.run import run_info, run_scheduler
-    from chromatune.training.training_loop import HALVES, Learner, make_optimizer, update_ema
+    from chromatune.training.training_loop import update_ema
 
     initial = load_initial_model(model)
     info, scheduler = run_info(initial, settings), run_scheduler(initial.pipeline, settings)

@@ -221,7 +221,8 @@ def test_a_scaler_goes_on_where_it_was(go_on):
 
 def trained(half_done, tmp_path, drawn_photos, model, settings, **given):
     """Goes on with a copy of the run under other settings; its result, and what it warned of."""
-    folder, said = tmp_path / "copy", []
+    folder = tmp_path / "copy"
+    said: list[str] = []
     shutil.copytree(half_done, folder, dirs_exist_ok=True)
     settings = TrainSettings(**(settings | {"log_every": 1} | given))
     return train(open_source(drawn_photos), str(model), settings, folder, on_warning=said.append), said
@@ -274,7 +275,7 @@ def test_checkpoints_in_the_background_are_the_same(
     half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch
 ):
     """They are of the moment of the checkpoint, though weights move on while they are written."""
-    written = checkpoints.save_file
+    written = save_file
     moved = threading.Event()
 
     def late(tensors, path, **named):
@@ -306,7 +307,7 @@ def test_checkpoints_in_the_background_are_the_same(
 def test_a_checkpoint_that_cannot_be_written_in_the_background_ends_the_run(
     half_done, drawn_photos, tiny_pipeline_dir, tiny_settings, tmp_path, monkeypatch
 ):
-    written = checkpoints.save_file
+    written = save_file
 
     def full(tensors, path, **named):
         if path.parent.suffix == ".tmp":

@@ -53,6 +53,8 @@ def test_two_processes_train_like_one_with_twice_the_batch(
     losses = [[row["noise_loss"] for row in rows] for rows in (one, two)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     assert len(set(losses[0])) == 6
+
+
 def test_processes_train_and_validate_like_one_with_twice_the_batch(
     drawn_photos, tiny_pipeline, tiny_settings, tmp_path, start
 ):

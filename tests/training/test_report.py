@@ -341,7 +341,7 @@ def test_a_pipe_is_no_file_of_measurements(tmp_path):
         read_metrics(tmp_path / "metrics.jsonl")
 
 
-class Notes(GeneralTracker):
+class Notes(GeneralTracker):  # type: ignore[misc]  # accelerate has no types
     """Stands for a tracker that is on the network."""
 
     name = "wandb"

@@ -51,6 +51,10 @@ def test_names_of_version_0_1_are_taken(tmp_path):
         (["parts=all", "lab_weight=0"], "lab_weight above 0"),
         (["lab_weighting=learned", "lab_weight=0"], "two losses"),
         (["zero_terminal_snr=true", "prediction_type=epsilon"], "v_prediction"),
+        (["frozen_precision=bf16"], "need precision=bf16 or fp16"),
+        (["sharding=fsdp", "parts=all", "lab_weight=1"], "use parts=unet"),
+        (["sharding=fsdp", "optimizer=adamw8bit"], "use optimizer=adamw"),
+        (["sharding=fsdp", "precision=fp16"], "precision=bf16 or no"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(overrides, said):

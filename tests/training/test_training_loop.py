@@ -18,21 +18,13 @@ from safetensors.torch import load_file, save_file
 from chromatune import Colorizer, make_options
 from chromatune.errors import ChromaTuneError, DataError, OptionsError
 from chromatune.pipeline import Pipeline, alpha_sigma, load_pipeline, prediction_target, tokenize
-from chromatune.training import checkpoints, training_loop
+from chromatune.training import checkpoints, learner, training_loop
 from chromatune.training.dataset import Batch, BatchSampler
 from chromatune.training.initial_model import load_initial_model
+from chromatune.training.learner import LAB_SCALE, Learner, combined_loss, lab_loss, noise_loss, snr_weight
 from chromatune.training.saving import save_result
 from chromatune.training.settings import PARTS, TrainSettings
-from chromatune.training.training_loop import (
-    LAB_SCALE,
-    FiniteLossGuard,
-    Learner,
-    combined_loss,
-    lab_loss,
-    learning_rate,
-    noise_loss,
-    snr_weight,
-)
+from chromatune.training.training_loop import FiniteLossGuard, learning_rate
 
 ALPHA = torch.tensor([0.0, 0.3, 0.6, 0.99]).view(-1, 1, 1, 1)
 SIGMA = (1 - ALPHA.square()).sqrt()
@@ -117,7 +109,7 @@ def test_learned_weights_follow_losses_of_different_scales(start, monkeypatch, c
         return loss
 
     for name in scales:
-        monkeypatch.setattr(training_loop, name, constructed(name))
+        monkeypatch.setattr(learner, name, constructed(name))
     settings = {"lab_weight": 1.0, "lab_weighting": "learned", "log_every": 1, "validate_every": 160}
     _, rows = start(max_steps=updates, checkpoint_every=160, **settings)
     logged = [row for row in rows if row["kind"] == "train"]
@@ -421,7 +413,7 @@ def test_a_bad_loss_stops_before_the_update(start, tmp_path, monkeypatch):
         return loss * float("nan") if len(passes) == 5 else loss
 
     monkeypatch.setattr("chromatune.training.run.load_initial_model", hold)
-    monkeypatch.setattr(training_loop, "combined_loss", poisoned)
+    monkeypatch.setattr(learner, "combined_loss", poisoned)
     with pytest.raises(ChromaTuneError, match="the loss is nan at step 4; nothing was updated"):
         start()
     after = held["unet"].state_dict()

@@ -164,7 +164,7 @@ def check_hub_name(repo_id: str) -> None:
         ModelError: the hub would not accept it.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is one of the face's
 
     try:
         validate_repo_id(repo_id)

@@ -3,7 +3,8 @@
 - `settings`: how to fine-tune, with `presets.toml`.
 - `initial_model`: the model that a run starts from, and which of its weights are trained.
 - `run`: `train`, from photos and a model to a better model; the folder of a run, and all that its loop works with.
-- `training_loop`: losses, the learner, and the loop: status, validation, checkpoint, step.
+- `learner`: losses, the owner of a run's weights, the optimizer.
+- `training_loop`: the loop: status, validation, checkpoint, step.
 - `encoding`: photos as latents, kept on disk (`latent_cache`), as prompts' embeddings are (`embeddings`); all processes
   make them together, on machines without a common disk too (`machines`).
 - `dataset`: which pair is at each position of a run, and the batches made of them.

@@ -86,10 +86,10 @@ class TrainState:
     def load(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
         """Put a checkpoint's tensors and notes in place."""
         of_optimizer: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, index, *rest = name.split(".", 2)
+        for key, tensor in tensors.items():
+            kind, number, *rest = key.split(".", 2)
             if kind == "optimizer":
-                of_optimizer.setdefault(int(index), {})[rest[0]] = tensor
+                of_optimizer.setdefault(int(number), {})[rest[0]] = tensor
         for index, weight in enumerate(self.weights.values()):
             weight.copy_(_laid_out(tensors[f"weights.{index}"], weight))
             saved = of_optimizer.get(index, {})

@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_map_only
 from chromatune.pipeline import EditFiles, Pipeline, Tokens, find_trainable, shapes_of_parts
 from chromatune.training.dataset import Batch
 from chromatune.training.initial_model import CHANNELS, InitialModel, initial_info, widen_conv_in
+from chromatune.training.learner import HALVES, Learner
+from chromatune.training.run import run_info, run_scheduler
 from chromatune.training.settings import TrainSettings
-from chromatune.training.training_loop import HALVES, Learner
 
 TOKENS = 77  # of a prompt
 BLOCK = 256  # values of 8 bits that share a scale of 32
@@ -119,8 +120,6 @@ class LiveBytes(TorchDispatchMode):
 
 def _learner_of(model: str, settings: TrainSettings) -> Learner:
     """Return the learner of a run, as large as it is there, with weights that are none."""
-    from chromatune.training.run import run_info, run_scheduler
-
     files = find_trainable(model)
     parts = shapes_of_parts(files)
     if parts["unet"].config.in_channels != CHANNELS:
@@ -136,7 +135,8 @@ def _learner_of(model: str, settings: TrainSettings) -> Learner:
     if not any(weight.requires_grad for weight in learner.text_encoder.parameters()):
         width = learner.unet.config.cross_attention_dim
         rows = TOKENS + isinstance(files, EditFiles)
-        learner.embedder.embed = lambda tokens: torch.zeros(len(tokens.ids), rows, width)  # read once, and kept
+        # Read once, and kept
+        setattr(learner.embedder, "embed", lambda tokens: torch.zeros(len(tokens.ids), rows, width))  # noqa: B010
     return learner
 
 

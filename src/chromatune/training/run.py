@@ -49,11 +49,12 @@ from chromatune.training.embeddings import open_text_cache
 from chromatune.training.encoding import open_cache
 from chromatune.training.initial_model import InitialModel, load_initial_model, weights_digest
 from chromatune.training.latent_cache import LatentCache
+from chromatune.training.learner import HALVES, Learner, make_optimizer
 from chromatune.training.machines import find_share, gather_photos
 from chromatune.training.report import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
 from chromatune.training.streaming import StreamedPhotos, StreamSampler, split_stream
-from chromatune.training.training_loop import HALVES, Learner, Run, TrainResult, make_optimizer, training_loop
+from chromatune.training.training_loop import Run, TrainResult, training_loop
 from chromatune.training.validation import Score, read_validation_set
 
 SKIPPED_FILE = "skipped.jsonl"  # photos that are not trained with, and why
