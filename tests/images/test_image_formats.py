@@ -219,11 +219,11 @@ def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpeg
     data = photo_jpegs[kind][:-lost]
     photo = read_photo(data)
     assert len(photo.warnings) == 1
-    assert photo.warnings[0].startswith("cut short: ")
+    assert photo.warnings[0].startswith("incomplete file: ")
     assert "copy it again" in photo.warnings[0]
     upper = slice(0, int(0.85 * 512))
     assert np.abs(photo.gray[upper].astype(int) - whole.gray[upper]).max() <= (0 if "prog" not in kind else 40)
-    with pytest.raises(PhotoError, match=r"^photo: cut short: .*--strict") as caught:
+    with pytest.raises(PhotoError, match=r"^photo: incomplete file: .*--strict") as caught:
         read_photo(data, strict=True)
     assert str(caught.value).isprintable()
 
@@ -232,7 +232,7 @@ def test_a_jpeg_that_lacks_its_end_is_read_with_a_warning(lost, kind, photo_jpeg
 @pytest.mark.parametrize("share", [0.1, pytest.param(0.3, marks=pytest.mark.slow), 0.5])
 def test_a_jpeg_that_lacks_much_is_refused(share, kind, photo_jpegs):
     data = photo_jpegs[kind]
-    with pytest.raises(PhotoError, match="^photo: (cut short|damaged)"):
+    with pytest.raises(PhotoError, match="^photo: (incomplete|damaged)"):
         read_photo(data[: int(share * len(data))])
 
 

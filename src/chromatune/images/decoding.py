@@ -133,16 +133,16 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
     data = file.read()
     missing = _missing_of_jpeg(image, data)
     if strict:
-        raise PhotoError(f"cut short: {missing or 'its end'} is missing; copy it again, or leave out --strict (strict)")
+        raise PhotoError(f"incomplete file: {missing or 'its end'} is missing; copy it again, or leave out --strict (strict)")
     if missing is None:
-        raise PhotoError("cut short: too much of it is missing; copy or download it again")
+        raise PhotoError("incomplete file, with too little left to show; copy or download it again")
     ImageFile.LOAD_TRUNCATED_IMAGES, before = True, ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         whole = open_image(io.BytesIO(data))
         whole.load()
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
-    return whole, f"cut short: {missing} is missing; copy it again if you can"
+    return whole, f"incomplete file: {missing} is missing; copy it again if you can"
 
 
 def _missing_of_jpeg(image: Any, data: bytes) -> str | None:

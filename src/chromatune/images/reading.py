@@ -364,7 +364,7 @@ def _one_line(label: str) -> Iterator[None]:
         raise PhotoError(f"{label}: not enough memory for this picture; make it smaller") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError and more on damaged files
         raise PhotoError(
-            f"{label}: damaged or cut short{_reason(error)}; copy it again, or save it anew in an image editor"
+            f"{label}: damaged or incomplete{_reason(error)}; copy it again, or save it anew in an image editor"
         ) from error
 
 
