@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -39,11 +40,30 @@ def run_until_killed(command: list[str], log: Path, rows: int, delay_seconds: fl
     return killed
 
 
+@pytest.fixture(scope="module")
+def shards(drawn_photos, tmp_path_factory) -> str:
+    """Three tar files of four drawn photos each."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(3):
+        with tarfile.open(folder / f"drawn-{shard}.tar", "w") as tar:
+            for number in range(shard * 4, shard * 4 + 4):
+                tar.add(drawn_photos / f"{number:02d}.png", f"{number:02d}.png")
+    return str(folder / "drawn-{0..2}.tar")
+
+
 @pytest.mark.slow
-def test_killed_at_random_moments_equals_uninterrupted(drawn_photos, tiny_pipeline, tiny_settings, tmp_path):
-    """SIGKILL while photos are encoded, between updates, in the middle of a checkpoint: same weights, same log."""
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_killed_at_random_moments_equals_uninterrupted(
+    drawn_photos, shards, tiny_pipeline, tiny_settings, tmp_path, kind
+):
+    """SIGKILL while photos are encoded, between updates, in the middle of a checkpoint: same weights, same log.
+
+    From a stream, each photo is trained with once an epoch, too.
+    """
     settings = tiny_settings | {"max_steps": STEPS, "log_every": 1, "validate_every": 20, "checkpoint_every": 2}
-    command = [sys.executable, "-m", "chromatune", "finetune", str(drawn_photos), "--model", str(tiny_pipeline()), "-q"]
+    settings |= {"shuffle_buffer": 5, "validation": 0.2} if kind == "shards" else {}
+    source = shards if kind == "shards" else str(drawn_photos)
+    command = [sys.executable, "-m", "chromatune", "finetune", source, "--model", str(tiny_pipeline()), "-q"]
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
 
     def finish(out: Path) -> None:
@@ -66,3 +86,12 @@ def test_killed_at_random_moments_equals_uninterrupted(drawn_photos, tiny_pipeli
     weights = "model/unet/diffusion_pytorch_model.safetensors"
     assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
     assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    if kind == "shards":
+        width, batch = 6, int(str(settings["batch"]))  # of a hash, bytes
+        seen = [(out / "stream" / "seen-0-of-1.bin").read_bytes() for out in (whole, cut)]
+        assert seen[0] == seen[1] and len(seen[0]) == width * batch * (STEPS + 1)
+        photos = [seen[0][first : first + width] for first in range(0, width * batch * STEPS, width)]
+        usable = len(set(photos))
+        assert 6 <= usable < 12, "some are held out"
+        epochs = [photos[first : first + usable] for first in range(0, len(photos) - usable, usable)]
+        assert all(len(set(epoch)) == usable for epoch in epochs)
