@@ -319,3 +319,18 @@ def test_a_checkpoint_that_cannot_be_written_in_the_background_ends_the_run(
         trained(half_done, tmp_path, drawn_photos, tiny_pipeline_dir, tiny_settings,
                 background_checkpoints=True, checkpoint_every=4, validate_every=6)  # fmt: skip
     assert checkpoints.latest_checkpoint(tmp_path / "copy") is not None
+
+
+def test_what_weights_share_in_an_optimizer_is_kept_for_each(tmp_path):
+    """As the tables of AdamW of 8 bits; safetensors holds no memory twice."""
+    weights = {name: torch.nn.Parameter(torch.ones(2)) for name in "ab"}
+    optimizer, table = torch.optim.SGD(weights.values(), lr=1.0), torch.arange(3.0)
+    for weight in weights.values():
+        optimizer.state[weight] = {"step": 4, "table": table}
+    state = checkpoints.TrainState(weights, None, optimizer, None)
+    with checkpoints.CheckpointWriter(tmp_path) as writer:
+        writer.save(state, 1, 2)
+    optimizer.state.clear()
+    assert checkpoints.load_checkpoint(tmp_path, state) == (1, 2)
+    for weight in weights.values():
+        assert optimizer.state[weight]["step"] == 4 and torch.equal(optimizer.state[weight]["table"], table)

@@ -270,24 +270,29 @@ def test_a_run_with_another_optimizer_resumes_bit_for_bit(start, tmp_path, monke
         start("cut", **settings)
 
 
-def test_frozen_weights_of_half_precision_come_back_whole(start, tiny_pipeline, monkeypatch):
+@pytest.mark.parametrize("parts", ["unet", "lora"])
+def test_frozen_weights_of_half_precision_come_back_whole(start, tiny_pipeline, monkeypatch, parts):
     """They have half the bits in training, and none is lost in the result."""
     types: set[torch.dtype] = set()
     forward = Learner.forward
 
     def recorded(self, batch):
         types.update({self.vae.decoder.conv_in.weight.dtype, self.text_encoder.dtype})
+        types.update(weight.dtype for weight in self.unet.parameters() if not weight.requires_grad)
         assert self.vae.encoder.conv_in.weight.dtype == torch.float32
         return forward(self, batch)
 
     monkeypatch.setattr(Learner, "forward", recorded)
-    halved = {"precision": "bf16", "frozen_precision": "bf16", "ema_on_cpu": True, "lab_weight": 1.0}
+    halved = {"precision": "bf16", "frozen_precision": "bf16", "ema_on_cpu": True, "lab_weight": 1.0, "parts": parts}
     result, rows = start(model=tiny_pipeline("kl"), max_steps=1, **halved)
     initial = load_initial_model(str(tiny_pipeline("kl"))).pipeline
     assert types == {torch.bfloat16} and all(math.isfinite(row.get("loss", 0)) for row in rows)
     for part in ("vae", "text_encoder"):
         after = getattr(result.pipeline, part).state_dict()
         assert all(torch.equal(tensor, after[name]) for name, tensor in getattr(initial, part).state_dict().items())
+    if parts == "lora":
+        unet = {name.replace(".base_layer", ""): weight for name, weight in result.pipeline.unet.state_dict().items()}
+        assert all(torch.equal(tensor, unet[name]) for name, tensor in initial.unet.state_dict().items())
 
 
 def test_the_ema_is_that_of_its_formula(tiny_pipeline):

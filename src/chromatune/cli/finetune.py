@@ -25,7 +25,7 @@ from chromatune.cli.terminal import (
     print_table,
     stages,
 )
-from chromatune.errors import OptionsError
+from chromatune.errors import OptionsError, first_line
 
 if TYPE_CHECKING:
     from chromatune.options import Advance, StartStage
@@ -227,7 +227,10 @@ def _train(
     def tell(start: Start) -> None:
         if not quiet:
             print_status(headline)
-            print_status(cost_line(cost_of(model, settings), len(start.split.train)))
+            try:
+                print_status(cost_line(cost_of(model, settings), len(start.split.train)))
+            except RuntimeError as error:  # of an operation that torch has no shapes for: no reason not to train
+                complain(f"what the run takes of memory is not known ({first_line(error)})", "note")
 
     with progress_of_run(quiet) as (start_stage, on_row):
         result = train(

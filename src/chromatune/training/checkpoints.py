@@ -337,7 +337,16 @@ def load_best(out: Path, state: TrainState) -> tuple[dict[str, torch.Tensor], in
 
 
 def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
+    """Return whole tensors on the CPU, no two of which share memory: safetensors holds each by itself."""
+    found: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        own = whole(tensor.detach()).cpu().contiguous()
+        if own.data_ptr() in places:  # such as the table of values that all moments of 8 bits have
+            own = own.clone()
+        places.add(own.data_ptr())
+        found[name] = own
+    return found
 
 
 @torch.no_grad()

@@ -332,7 +332,8 @@ def _build(
         learner.checkpoint_gradients()
     if settings.compile:
         learner.unet.compile()
-    if device.type == "cpu":
+    # bitsandbytes walks through memory as if all weights were contiguous, and makes them so at its first update
+    if device.type == "cpu" and settings.optimizer != "adamw8bit":
         for module in filter(None, (learner.unet, learner.vae, learner.photo_encoder)):
             module.to(memory_format=torch.channels_last)
     learner.to(device)
