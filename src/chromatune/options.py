@@ -92,7 +92,7 @@ class ColorizeOptions(BaseModel):
         description="Show the model a copy with its tones stretched and scratches filled in, or as it is.",
     )
     hint_reach: Annotated[float, Flag("--reach")] = Field(
-        default=1.0, ge=0.1, le=10.0, description="How far hints act: 2 is about twice as far."
+        default=1.0, ge=0.02, le=10.0, description="How far hints act: 2 is about twice as far."
     )
     hint_strength: float = Field(default=1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
     own_color: OwnColorChoice = Field(

@@ -272,14 +272,15 @@ def served_of(request, client_of, local_of) -> Callable[..., TestClient]:
 
 
 @contextmanager
-def listening(app: FastAPI, settings: ServeSettings) -> Iterator[int]:
-    """The app on a free port, in a thread, within the server's own bounds."""
+def listening(app: FastAPI, settings: ServeSettings, port: int = 0) -> Iterator[int]:
+    """The app on a port, by default a free one, in a thread, within the server's own bounds."""
     import uvicorn
 
     from chromatune.serving.run import server_config
 
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         free.listen()
         server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
@@ -317,6 +318,8 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -325,11 +328,33 @@ def chromium() -> Iterator[object]:
         browser.close()
 
 
+class Served:
+    """A server of photos on a port, which may be started anew there."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.port = make_serve_settings(**settings), 0
+        self._start()
+
+    def _start(self) -> None:
+        app = create_app(LocalPredictor(self.settings), self.settings)
+        self._running = listening(app, self.settings, self.port)
+        self.port = self._running.__enter__()
+
+    def stop(self) -> None:
+        self._running.__exit__(None, None, None)
+
+    def restart(self) -> None:
+        """End the server with all that it holds, and start another one on the same port."""
+        self.stop()
+        self._start()
+
+
 class Visit:
     """A page, its requests, and what was wrong with it."""
 
-    def __init__(self, browser, port: int, **options) -> None:
-        self.address = f"http://127.0.0.1:{port}/"
+    def __init__(self, browser, server: Served, **options) -> None:
+        self.server = server
+        self.address = f"http://127.0.0.1:{server.port}/"
         self.context = browser.new_context(accept_downloads=True, **options)
         self.page = self.context.new_page()
         self.requests: list[str] = []
@@ -343,7 +368,7 @@ class Visit:
         if "Content Security" in message.text:
             self.errors.append(message.text)
 
-    def until(self, script: str, seconds: float = 60) -> None:
+    def until(self, script: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not self.page.evaluate(script):
             assert time.monotonic() < end, script
@@ -360,6 +385,24 @@ class Visit:
         self.page.wait_for_selector("body[data-ready]")
         before = self.changes
         self.page.set_input_files("#files", list(paths))
+        self.after_change(before)
+
+    def reload(self) -> None:
+        """Load the page anew, once all is stored."""
+        self.until("document.body.dataset.stored === 'yes'")
+        self.page.reload()
+        self.page.wait_for_selector("body[data-ready]")
+
+    def version_labels(self) -> list[str]:
+        return self.page.eval_on_selector_all("#versions span", "spans => spans.map((span) => span.textContent)")
+
+    def open_details(self, name: str) -> None:
+        self.page.click(f"summary:text-is('{name}')")
+
+    def choose_photo(self, number: int) -> None:
+        """Show a photo of the strip, from 0."""
+        before = self.changes
+        self.page.click(f"#strip .photo >> nth={number}")
         self.after_change(before)
 
     def shown(self, which: str = "after") -> np.ndarray:
@@ -403,15 +446,33 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium, port_of):
+def visit(chromium):
     opened: list[Visit] = []
 
     def make(settings: dict | None = None, **options) -> Visit:
-        given = settings or {}
-        predictor = LocalPredictor(make_serve_settings(**given))
-        opened.append(Visit(chromium, port_of(predictor, **given), **options))
+        opened.append(Visit(chromium, Served(**(settings or {})), **options))
         return opened[-1]
 
     yield make
     for each in opened:
+        each.server.stop()
+    for each in opened:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def gray() -> np.ndarray:
+    """A portrait, (512, 512) uint8."""
+    from skimage import data
+
+    return np.asarray(Image.fromarray(data.astronaut()).convert("L"))
+
+
+@pytest.fixture(scope="session")
+def files(gray, tmp_path_factory) -> list[Path]:
+    """A photo, a second one in another format, and what is no picture."""
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(gray).save(folder / "one.png")
+    Image.fromarray(gray[:300]).save(folder / "two.tif")
+    (folder / "three.jpg").write_bytes(b"no picture")
+    return [folder / "one.png", folder / "two.tif", folder / "three.jpg"]

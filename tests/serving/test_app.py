@@ -105,7 +105,7 @@ def test_limits_of_edits_are_those_of_the_options(client):
     assert client.get("/v1/models").json()["limits"] == {
         "strength": {"minimum": 0, "maximum": 1},
         "vivid": {"minimum": 0, "maximum": 2},
-        "hint_reach": {"minimum": 0.1, "maximum": 10},
+        "hint_reach": {"minimum": 0.02, "maximum": 10},
         "hint_strength": {"minimum": 0, "maximum": 1},
     }
 

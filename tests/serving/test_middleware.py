@@ -60,6 +60,31 @@ def test_a_target_that_is_a_whole_url_is_one_of_this_host(port_of, scripted):
         assert status in answer_of(request(port, f"GET {target} HTTP/1.1"))
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("photos.example.org", "https://photos.example.org", 200),  # nginx's $host
+        ("photos.example.org", "https://photos.example.org:8443", 200),
+        ("photos.example.org:8443", "https://photos.example.org:8443", 200),  # nginx's $http_host
+        ("photos.example.org:443", "https://photos.example.org", 200),
+        ("photos.example.org:80", "http://photos.example.org", 200),
+        ("photos.example.org:8443", "https://photos.example.org", 403),
+        ("photos.example.org", "https://other.example.org", 403),
+        ("127.0.0.1", "http://127.0.0.1:3000", 403),  # another program of this machine
+    ],
+)
+def test_a_proxy_gives_the_host_with_its_port_or_without(client_of, scripted, photo, host, origin, status):
+    client = client_of(scripted, allow_host=("photos.example.org:8443",))
+    answer = client.post("/v1/colorize", files=photo, headers={"host": host, "origin": origin})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/page/app.js"])
+def test_the_head_of_pages_and_health(client, path):
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_the_own_origin_comes_in(client, photo):
     assert client.post("/v1/colorize", files=photo, headers={"origin": "http://127.0.0.1:8321"}).status_code == 200
 

@@ -83,6 +83,28 @@ def test_a_video_gets_stills_and_comes_back_in_color(client, settled, video_byte
     assert client.get(path).json()["detail"] == "this video does not exist or has expired; send it again"
 
 
+def test_a_run_is_cancelled_and_the_video_stays(client, engine, settled, video_bytes, until, monkeypatch):
+    path = sent(client, video_bytes())
+    settled(client, path)
+    entered, go, call = threading.Event(), threading.Event(), type(engine).__call__
+
+    def waits(self, *given):
+        entered.set()
+        go.wait(20)
+        return call(self, *given)
+
+    monkeypatch.setattr(type(engine), "__call__", waits)
+    assert client.post(f"{path}/colorize", json={}).status_code == 202
+    until(entered.is_set)
+    assert client.delete(f"{path}/colorize").status_code == 204
+    go.set()
+    assert settled(client, path)["state"] == "ready"
+    assert client.get(f"{path}/result").status_code == 409
+    assert client.delete(f"{path}/colorize").status_code == 204  # nothing is in progress
+    assert client.post(f"{path}/colorize", json={}).status_code == 202
+    assert settled(client, path)["state"] == "done"
+
+
 def test_what_is_no_video_has_a_line(client, settled):
     path = sent(client, b"no video at all", "x.mp4")
     status = settled(client, path)

@@ -133,7 +133,9 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
     data = file.read()
     missing = _missing_of_jpeg(image, data)
     if strict:
-        raise PhotoError(f"incomplete file: {missing or 'its end'} is missing; copy it again, or leave out --strict (strict)")
+        raise PhotoError(
+            f"incomplete file: {missing or 'its end'} is missing; copy it again, or leave out --strict (strict)"
+        )
     if missing is None:
         raise PhotoError("incomplete file, with too little left to show; copy or download it again")
     ImageFile.LOAD_TRUNCATED_IMAGES, before = True, ImageFile.LOAD_TRUNCATED_IMAGES

@@ -246,10 +246,12 @@ def _limits_of(option: str) -> Limits | None:
 
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the server is alive", responses=failures())
     async def healthz() -> Status:
         return Status(status="ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether the model is loaded", responses={503: {"model": Status}, **failures()})
     async def readyz(response: Response) -> Status:
         state = predictor.state
@@ -269,10 +271,12 @@ def _add_pages(app: FastAPI) -> None:
     app.mount("/docs/assets", StaticFiles(directory=Path(offline).parent / "static"))
     app.mount("/page", StaticFiles(directory=PAGE))
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:
         return FileResponse(PAGE / "docs.html")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")

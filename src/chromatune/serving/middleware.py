@@ -35,6 +35,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 LINGER_S = 10.0  # how long the rest of a refused request's body is read and discarded
+DEFAULT_PORTS = {"http": 80, "https": 443}
 UNKNOWN = "other"  # a metric's label for paths that are no routes and for unknown methods: clients invent them
 METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 
@@ -48,7 +49,7 @@ class Guard:
 
     def __init__(self, app: App, settings: ServeSettings, state: Callable[[], State]) -> None:
         self.app, self.settings, self.state = app, settings, state
-        self._hosts = {*LOOPBACK, "[::1]", settings.host.lower(), *(name.lower() for name in settings.allow_host)}
+        self._hosts = {*LOOPBACK, "[::1]", settings.host.lower()} | {_name_of(name) for name in settings.allow_host}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # there are no routes for them
@@ -97,7 +98,7 @@ class Guard:
         if not self._accepts_host(_name_of(host)):
             raise HTTPException(403, "unknown host name; start the server with --allow-host NAME to allow it")
         origin = headers.get("origin")
-        if origin is not None and _host_of(origin) != host.lower():
+        if origin is not None and not _is_same_site(origin, host.lower()):
             raise HTTPException(403, "requests from pages of other sites are refused")
         if self.settings.token is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDERS):
             scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -139,12 +140,25 @@ def _with_path(scope: MutableMapping[str, Any], host: str) -> MutableMapping[str
     )
 
 
-def _host_of(origin: str) -> str | None:
-    """Return the host and port of an Origin header; None where it is no URL."""
+def _is_same_site(origin: str, host: str) -> bool:
+    """Return whether an Origin header is the server's own, by the Host header.
+
+    A default port may be left out. A proxy may leave out the port in Host (nginx's `$host`): then the name counts, but
+    not where it is this machine, as other programs' pages may come from other ports of it.
+    """
     try:
-        return urlsplit(origin).netloc.lower()
+        parts = urlsplit(origin)
+        port, name = parts.port or DEFAULT_PORTS.get(parts.scheme), parts.hostname or ""
     except ValueError:
-        return None
+        return False
+    if parts.netloc.lower() == host:
+        return True
+    if ":" in name:
+        name = f"[{name}]"
+    if name != _name_of(host):
+        return False
+    given = host[len(name) :].removeprefix(":")
+    return given == str(port) if given else name not in (*LOOPBACK, "[::1]")
 
 
 async def _discard_body(receive: Receive, is_complete: Callable[[], bool]) -> None:

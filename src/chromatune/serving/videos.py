@@ -55,7 +55,7 @@ VIDEOS = file_of("video/mp4")
 
 
 class _Stopped(Exception):
-    """The video was removed while it was in progress."""
+    """The video was removed, or its run was cancelled, while it was in progress."""
 
 
 class _TooLong(Exception):
@@ -90,6 +90,7 @@ class VideoJob:
         short_pixels: how many more it may take in the thread of short videos; negative to wait for that of long ones.
         is_worked_on: whether a thread uses its files.
         stopped: set where it was removed.
+        cancelled: set where its run was cancelled, until the thread that works on it has noticed.
         lock: of both.
     """
 
@@ -108,6 +109,7 @@ class VideoJob:
     short_pixels: float = math.inf
     is_worked_on: bool = False
     stopped: threading.Event = field(default_factory=threading.Event, repr=False)
+    cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -146,7 +148,7 @@ class VideoJob:
         self.stage, self.steps, self.step = name, length, 0
 
         def advance() -> None:
-            if self.stopped.is_set():
+            if self.stopped.is_set() or self.cancelled.is_set():
                 raise _Stopped
             self.step += 1
             self.short_pixels -= self.pixels
@@ -158,6 +160,11 @@ class VideoJob:
                 )
 
         return advance
+
+    def end_run(self) -> None:
+        """Note that a run was cancelled: the video is as it was before."""
+        self.cancelled.clear()
+        self.state = "done" if self.result.exists() else "ready"
 
     def remove(self) -> None:
         """End the work on it, and delete its files: now, or once the thread that works on it has noticed."""
@@ -222,6 +229,7 @@ class Videos:
             device=settings.device, runtime=settings.runtime,
         )  # fmt: skip
         job.state, job.line = "colorizing", ""
+        job.cancelled.clear()
         job.short_pixels = math.inf if job.frames * job.pixels <= SHORT_VIDEO_PIXELS else -1  # its length is known
         self._submit(job, lambda: self._colorize(job, video_options))
 
@@ -241,6 +249,9 @@ class Videos:
     def _guarded(self, job: VideoJob, task: Callable[[], None]) -> None:
         with job.lock:
             if job.stopped.is_set():
+                return
+            if job.cancelled.is_set():
+                job.end_run()
                 return
             job.is_worked_on = True
         is_too_long = False
@@ -266,6 +277,8 @@ class Videos:
             elif is_too_long:
                 job.short_pixels = -1
                 self._submit(job, task)
+            elif job.cancelled.is_set() and job.state == "colorizing":
+                job.end_run()
 
     @property
     def _limits(self) -> VideoLimits:
@@ -485,6 +498,17 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         return VideoStarted(id=key)
 
     app.include_router(hints)
+
+    @app.delete(
+        "/v1/videos/{key}/colorize", status_code=204, summary="Cancel the run of a video", response_class=Response,
+        responses=failures(404, 422),
+    )  # fmt: skip
+    async def cancel_video(key: Key) -> Response:
+        """The video stays, and shots that are done are not computed again; its state says when the run has ended."""
+        job = videos.store.get(key)
+        if job.state == "colorizing":
+            job.cancelled.set()
+        return Response(status_code=204)
 
     @app.get("/v1/films/{key}/result", response_class=Response, include_in_schema=False)
     @app.get(

@@ -40,92 +40,109 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
-    parts: Parts = Field("unet", description="What is trained; the rest stays bit-identical.")
-    lora_rank: int = Field(8, ge=1, le=1024)
-    adapter: Adapter = Field("lora", description="Of parts=lora; dora and lokr are merged into the result.")
+    parts: Parts = Field(default="unet", description="What is trained; the rest stays bit-identical.")
+    lora_rank: int = Field(default=8, ge=1, le=1024)
+    adapter: Adapter = Field(default="lora", description="Of parts=lora; dora and lokr are merged into the result.")
     # Data
-    photos: int | None = Field(None, ge=2, description="Train on at most this many photos, lowest key hash first.")
-    size_px: int | None = Field(None, ge=32, le=2048, description="Side of the squares; None: the model's own.")
-    size_scale: float = Field(1.0, gt=0, le=1, description="Share of the model's own size, where size_px is None.")
-    validation: float = Field(0.1, gt=0, lt=1, description="Share of photos (persons, where known) held out.")
+    photos: int | None = Field(
+        default=None, ge=2, description="Train on at most this many photos, lowest key hash first."
+    )
+    size_px: int | None = Field(default=None, ge=32, le=2048, description="Side of the squares; None: the model's own.")
+    size_scale: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the model's own size, where size_px is None."
+    )
+    validation: float = Field(default=0.1, gt=0, lt=1, description="Share of photos (persons, where known) held out.")
     prompts: str = Field(
-        "auto",
+        default="auto",
         description="auto: the photos' own where they have any, else thirty; source: their own; single; held-out; or a "
         "text file, one prompt a line.",
     )
-    gray: str = Field("varied", description="varied, or a gray method such as rec601.")
+    gray: str = Field(default="varied", description="varied, or a gray method such as rec601.")
     aspect: Literal["square", "buckets"] = Field(
-        "square",
+        default="square",
         description="square, or buckets: the nearest of some aspect ratios from 1:4 to 4:1, so that a tenth of a photo "
         "is cut at most; each batch is of one.",
     )
-    zoom: float = Field(0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
+    zoom: float = Field(default=0.8, gt=0, le=1, description="Smallest crop, as a share of the short side.")
     flip: bool = True
-    cache_variants: int = Field(4, ge=1, le=64, description="Crops, flips and grays of each photo kept as latents.")
-    cache: Literal["on", "off"] = Field(
-        "on", description="off: nothing is kept; another crop and gray each time, encoded during training."
+    cache_variants: int = Field(
+        default=4, ge=1, le=64, description="Crops, flips and grays of each photo kept as latents."
     )
-    shuffle_buffer: int = Field(1000, ge=1, le=1_000_000, description="Photos of a stream that are shuffled together.")
+    cache: Literal["on", "off"] = Field(
+        default="on", description="off: nothing is kept; another crop and gray each time, encoded during training."
+    )
+    shuffle_buffer: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Photos of a stream that are shuffled together."
+    )
     # Optimization
-    batch: int = Field(8, ge=1, description="Pairs in one process at one pass.")
-    accumulation: int = Field(1, ge=1, description="Passes that make up one update.")
-    max_steps: int = Field(1000, ge=1, description="Updates of the weights.")
-    lr: float = Field(1e-4, gt=0, le=1)
+    batch: int = Field(default=8, ge=1, description="Pairs in one process at one pass.")
+    accumulation: int = Field(default=1, ge=1, description="Passes that make up one update.")
+    max_steps: int = Field(default=1000, ge=1, description="Updates of the weights.")
+    lr: float = Field(default=1e-4, gt=0, le=1)
     lr_schedule: Literal["constant", "cosine"] = "cosine"
-    warmup: int = Field(50, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 turns averaging off.")
+    warmup: int = Field(default=50, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 turns averaging off.")
     # Memory and speed
     optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(
-        "adamw", description="adamw8bit: AdamW with moments of 8 bits; adafactor: sums of rows and columns for them."
+        default="adamw",
+        description="adamw8bit: AdamW with moments of 8 bits; adafactor: sums of rows and columns for them.",
     )
     precision: Literal["no", "fp16", "bf16"] = "no"
     frozen_precision: Literal["no", "fp16", "bf16"] = Field(
-        "no",
+        default="no",
         description="Type of weights that are not trained, but for the encoders of photos; the result has its own.",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations of the U-Net, and of the VAE's decoder, again for the backward pass."
+        default=False,
+        description="Compute activations of the U-Net, and of the VAE's decoder, again for the backward pass.",
     )
-    ema_on_cpu: bool = Field(False, description="Keep the averaged weights in the host's memory.")
-    tf32: bool = Field(True, description="Products of float32 with 10 bits of mantissa, on GPUs that have them.")
+    ema_on_cpu: bool = Field(default=False, description="Keep the averaged weights in the host's memory.")
+    tf32: bool = Field(
+        default=True, description="Products of float32 with 10 bits of mantissa, on GPUs that have them."
+    )
     sharding: Literal["no", "fsdp"] = Field(
-        "no", description="fsdp: split the U-Net, its gradients, moments and EMA over the processes (FSDP2)."
+        default="no", description="fsdp: split the U-Net, its gradients, moments and EMA over the processes (FSDP2)."
     )
-    compile: bool = Field(False, description="Compile the U-Net by torch.compile.")
+    compile: bool = Field(default=False, description="Compile the U-Net by torch.compile.")
     # Diffusion
     prediction_type: Literal["model", "epsilon", "v_prediction"] = "model"
-    zero_terminal_snr: bool = Field(False, description="Rescaled betas, v-prediction and trailing timesteps.")
-    min_snr_gamma: float | None = Field(None, gt=0, description="Min-SNR loss weights (arXiv 2303.09556).")
+    zero_terminal_snr: bool = Field(default=False, description="Rescaled betas, v-prediction and trailing timesteps.")
+    min_snr_gamma: float | None = Field(default=None, gt=0, description="Min-SNR loss weights (arXiv 2303.09556).")
     last_share: float = Field(
-        0.0, ge=0, le=1, description="Share of pairs at the last timestep, where color is decided."
+        default=0.0, ge=0, le=1, description="Share of pairs at the last timestep, where color is decided."
     )
-    dropout: float = Field(0.05, ge=0, le=1 / 3, description="p: text alone, photo alone, both are dropped, p each.")
+    dropout: float = Field(
+        default=0.05, ge=0, le=1 / 3, description="p: text alone, photo alone, both are dropped, p each."
+    )
     # How the result samples, and is validated
     scheduler: Literal["model", "euler-ancestral"] = Field(
-        "model", description="model: the model's own, changed as far as the training asks for."
+        default="model", description="model: the model's own, changed as far as the training asks for."
     )
-    sampling_steps: int | None = Field(None, ge=1, le=1000, description="None: the model's own.")
-    guidance_scale: float | None = Field(None, ge=1, description="None: the model's own; 1 where dropout is 0.")
-    image_guidance_scale: float | None = Field(None, ge=1, description="None: the model's own; 1 where dropout is 0.")
+    sampling_steps: int | None = Field(default=None, ge=1, le=1000, description="None: the model's own.")
+    guidance_scale: float | None = Field(default=None, ge=1, description="None: the model's own; 1 where dropout is 0.")
+    image_guidance_scale: float | None = Field(
+        default=None, ge=1, description="None: the model's own; 1 where dropout is 0."
+    )
     # Losses
-    lab_weight: float = Field(0.0, ge=0, description="Weight of the CIELAB error of the decoded estimate.")
+    lab_weight: float = Field(default=0.0, ge=0, description="Weight of the CIELAB error of the decoded estimate.")
     lab_weighting: Literal["fixed", "learned"] = "fixed"
-    loss_weights_lr: float = Field(1e-2, gt=0, le=1, description="Constant rate of learned loss weights.")
-    lab_photos: int = Field(4, ge=1, description="Pairs of a batch that are decoded for it.")
+    loss_weights_lr: float = Field(default=1e-2, gt=0, le=1, description="Constant rate of learned loss weights.")
+    lab_photos: int = Field(default=4, ge=1, description="Pairs of a batch that are decoded for it.")
     # Running
-    seed: int = Field(0, ge=0, lt=2**31)
-    log_every: int = Field(10, ge=1)
-    validate_every: int = Field(250, ge=1)
-    validation_photos: int = Field(64, ge=1)
-    validation_steps: int | None = Field(None, ge=1, description="Sampling steps; None: the model's own.")
-    checkpoint_every: int = Field(100, ge=1)
-    keep: int = Field(1, ge=1, description="Checkpoints that stay, the newest.")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    log_every: int = Field(default=10, ge=1)
+    validate_every: int = Field(default=250, ge=1)
+    validation_photos: int = Field(default=64, ge=1)
+    validation_steps: int | None = Field(default=None, ge=1, description="Sampling steps; None: the model's own.")
+    checkpoint_every: int = Field(default=100, ge=1)
+    keep: int = Field(default=1, ge=1, description="Checkpoints that stay, the newest.")
     background_checkpoints: bool = Field(
-        False, description="Write checkpoints while training goes on; the state is copied to the host's memory first."
+        default=False,
+        description="Write checkpoints while training goes on; the state is copied to the host's memory first.",
     )
     best_by: Literal["psnr", "ab_mse", "noise_loss"] = "ab_mse"
 

@@ -17,14 +17,14 @@ export async function call(path, options = {}, tries = 0) {
   if (token) headers.set("authorization", `Bearer ${token}`);
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await (options.progress ? upload : fetch)(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "no response from the server; is it still running?");
   }
   if (response.ok) return response;
   if (response.status === 401) {
-    await askForToken();
+    if (sessionStorage.getItem(TOKEN) === token) await askForToken(Boolean(token)); // or another request has asked
     return call(path, options, tries);
   }
   const wait = Number(response.headers.get("retry-after"));
@@ -39,19 +39,40 @@ export async function call(path, options = {}, tries = 0) {
   throw new Refusal(response.status, line);
 }
 
+/** `fetch` that tells its progress, 0..1, while a body is sent. */
+function upload(path, { method, headers, body, signal, progress }) {
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open(method, path);
+    headers.forEach((value, name) => request.setRequestHeader(name, value));
+    request.responseType = "blob";
+    request.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 0);
+    request.onerror = () => fail(new TypeError("the connection failed"));
+    request.onabort = () => fail(new DOMException("cancelled", "AbortError"));
+    request.onload = () => {
+      const given = ["retry-after", "content-type"].map((name) => [name, request.getResponseHeader(name)]);
+      done(new Response(request.response, { status: request.status, headers: given.filter(([, value]) => value) }));
+    };
+    signal?.addEventListener("abort", () => request.abort());
+    request.send(body);
+  });
+}
+
 export const send = (path, body, signal) =>
   call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
 
-export async function open(file, model, options, references = []) {
+export const sendForm = (path, body, more = {}) => call(path, { method: "POST", body, ...more });
+
+export async function open(file, name, model, options, references = []) {
   const form = new FormData();
-  form.append("photo", file, file.name);
+  form.append("photo", file, name);
   for (const reference of references) form.append("reference", reference, reference.name);
   form.append("options", JSON.stringify(options));
   if (model) form.append("model", model);
-  return (await call("/v1/sessions", { method: "POST", body: form })).json();
+  return (await sendForm("v1/sessions", form)).json();
 }
 
-export const close = (id) => call(`/v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
+export const close = (id) => call(`v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
 
 /** A result's name, from the header that carries it. */
 export function nameOf(response) {
@@ -61,11 +82,13 @@ export function nameOf(response) {
 
 let asking = null;
 
-function askForToken() {
+/** Asks for a token; where one was wrong, it says so. */
+function askForToken(wasWrong) {
   asking ??= new Promise((done) => {
     const dialog = document.getElementById("token-dialog");
     const field = document.getElementById("token");
     field.value = "";
+    document.getElementById("token-wrong").hidden = !wasWrong;
     dialog.addEventListener("close", () => {
       sessionStorage.setItem(TOKEN, field.value.trim());
       asking = null;

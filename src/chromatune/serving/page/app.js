@@ -1,11 +1,16 @@
 // The page: photos come in, the chosen one is shown, and what is done to it goes to the server and back.
 
+import { Amount } from "./amount.js";
 import { call } from "./api.js";
+import { Colors } from "./colors.js";
+import { takeFiles } from "./files.js";
 import { Hand } from "./hand.js";
 import { Models } from "./models.js";
-import { Photo, Queue } from "./photos.js";
+import { Photo } from "./photo.js";
+import { Queue } from "./queue.js";
 import { save } from "./save.js";
 import { Stage } from "./stage.js";
+import { Store } from "./store.js";
 import { Strip } from "./strip.js";
 import { Videos, isVideo } from "./videos.js";
 import { Words } from "./words.js";
@@ -14,6 +19,8 @@ import { zip } from "./zip.js";
 const PREVIEW_PIXELS = 1_000_000;
 const MOST_DETAIL_PIXELS = 16_000_000;
 const DETAIL_MS = 450; // after the last change: a finer picture, where one looks closely
+const SAID_MS = 10_000;
+const UNDO_MS = 20_000; // to bring back a photo that was removed
 
 const $ = (id) => document.getElementById(id);
 
@@ -23,19 +30,36 @@ class Page {
     this.current = null;
     this.queue = new Queue();
     this.models = new Models();
+    this.store = new Store(this);
     this.stage = new Stage();
+    this.colors = new Colors(this);
     this.words = new Words(this);
+    this.amount = new Amount(this);
     this.hand = new Hand(this);
     this.strip = new Strip(this);
     this.videos = new Videos(this);
+    takeFiles(this);
     this._listen();
   }
 
-  /** Says something for some seconds, also to screen readers. */
-  say(line) {
+  /** The photo that is shown and can be changed, or null. */
+  get shownPhoto() {
+    return this.current?.state === "done" ? this.current : null;
+  }
+
+  /** Says something for some seconds, also to screen readers, with a button for what may be done about it. */
+  say(line, action = null, ms = SAID_MS) {
     $("status").textContent = line;
+    $("status-action").hidden = !action;
+    $("status-action").textContent = action?.label ?? "";
+    this.action = action;
     clearTimeout(this.saying);
-    this.saying = setTimeout(() => { $("status").textContent = ""; }, 6000);
+    this.saying = setTimeout(() => this._unsay(), ms);
+  }
+
+  _unsay() {
+    $("status").textContent = "";
+    $("status-action").hidden = true;
   }
 
   /** Runs something that may fail; its line is said. */
@@ -45,7 +69,7 @@ class Page {
     try {
       return await action();
     } catch (error) {
-      this.say(error.message);
+      if (error.name !== "AbortError") this.say(error.message);
       return undefined;
     } finally {
       this.busy--;
@@ -63,20 +87,24 @@ class Page {
     if (!added.length) return;
     document.body.classList.remove("empty");
     for (const photo of added) {
+      photo.order ??= 1 + Math.max(0, ...this.photos.map((each) => each.order));
       this.photos.push(photo);
       photo.addEventListener("change", () => this._photoChanged(photo));
-      this.queue.add(photo);
+      if (photo.state === "waiting") this.queue.add(photo);
+      if (!photo.stored) this.store.keep(photo);
     }
     this.strip.draw();
     if (!this.current || this.current.state === "failed") this.select(added[0]);
   }
 
   _photoChanged(photo) {
+    if (photo.removed) return;
+    this.store.keep(photo);
     this.strip.draw();
     this._drawOfAll();
     if (photo !== this.current) return;
     if (photo.state === "done" && this.shown !== photo) this.select(photo);
-    else this._drawPanel();
+    else this.drawPanel();
   }
 
   async select(photo) {
@@ -85,20 +113,27 @@ class Page {
     this.strip.draw();
     $("facts").textContent = photo ? photo.name : "";
     $("busy").hidden = photo?.state !== "working" && photo?.state !== "waiting";
+    this.stage.show("before", photo?.before ?? "");
     if (photo?.state === "done") {
       this.shown = photo;
       this.stage.open(photo.width, photo.height, `Photo ${photo.name}`);
       this.stage.marks = photo.marks;
       this.stage.show("after", photo.after || photo.thumb);
-      this.stage.show("before", photo.before);
       await this.render();
-      this.try(() => photo.drawVersions()).then(() => photo === this.current && this.words.compare(photo));
+      this.try(() => this._complete(photo));
     } else {
       this.stage.show("after", "");
-      this.stage.show("before", "");
-      if (photo?.state === "failed") this.say(photo.line);
     }
-    this._drawPanel();
+    this.drawPanel();
+  }
+
+  /** What a photo may lack that was stored, and versions of other models. */
+  async _complete(photo) {
+    const isNew = !photo.before;
+    await photo.readBefore();
+    if (isNew && photo === this.current) this.stage.show("before", photo.before);
+    await photo.drawVersions();
+    if (photo === this.current) this.words.compare(photo);
   }
 
   /** The current photo anew, after whatever has changed; the seconds it took are noted. */
@@ -107,10 +142,14 @@ class Page {
     clearTimeout(this.detail);
     this.stage.marks = photo.marks;
     this.stage.draw();
-    this._drawPanel();
+    this.drawPanel();
     const url = await this.try(() => photo.render(maxPixels));
     if (!url || photo !== this.current) return;
     await this.stage.show("after", url);
+    if (photo.shownState !== photo.now && photo === this.current) {
+      photo.shownState = photo.now;
+      photo.setThumb($("after"));
+    }
     photo.shownPixels = maxPixels;
     this.stage.box.dataset.changeMs = Math.round(performance.now() - start);
     this.stage.box.dataset.changes = Number(this.stage.box.dataset.changes ?? 0) + 1;
@@ -119,39 +158,62 @@ class Page {
 
   _wantDetail() {
     clearTimeout(this.detail);
-    const photo = this.current;
-    if (photo?.state !== "done") return;
+    const photo = this.shownPhoto;
+    if (!photo) return;
     const all = photo.width * photo.height, ratio = devicePixelRatio || 1;
     const wanted = Math.min(all, MOST_DETAIL_PIXELS, all * (this.stage.scale * ratio) ** 2);
     if (wanted < 1.5 * (photo.shownPixels ?? PREVIEW_PIXELS)) return;
     this.detail = setTimeout(() => photo === this.current && this.render(wanted), DETAIL_MS);
   }
 
+  undo(by) {
+    if (this.shownPhoto?.undo(by)) this.render();
+  }
+
   /** What depends on all photos, and not on the one that is shown alone. */
   _drawOfAll() {
     this.videos.draw();
-    $("download-all").hidden = this.photos.filter((each) => each.state === "done").length < 2;
+    $("download-all").hidden = this.photos.filter((each) => each.state === "done" && !each.video).length < 2;
   }
 
-  _drawPanel() {
+  drawPanel() {
     this._drawOfAll();
-    const photo = this.current?.state === "done" ? this.current : null;
-    $("download").disabled = !photo;
+    const photo = this.shownPhoto, failed = this.current?.state === "failed";
+    for (const group of document.querySelectorAll("aside .edit")) {
+      group.inert = !photo;
+      group.hidden = failed;
+    }
+    $("failed").hidden = !failed;
+    if (failed) this._drawFailed(this.current);
+    $("download").disabled = !photo || Boolean(photo.video && !photo.video.url);
+    $("download").textContent = photo?.video ? "Download video" : "Download";
+    $("undo").disabled = !photo || photo.step === 0;
+    $("redo").disabled = !photo || photo.step === photo.history.length - 1;
+    $("start-over").disabled = !photo?.canStartOver;
     this.hand.draw(photo);
+    this.colors.draw(photo);
+    this.amount.draw(photo);
     this.words.draw(photo);
-    if (!photo) return;
-    const { model, seed, steps } = photo.active.facts;
-    $("facts").textContent = `${photo.name} · ${photo.width} × ${photo.height} · ${model}` +
-      (this.models.follows(model, "seed") ? `, seed ${seed}, ${steps} ${steps === 1 ? "step" : "steps"}` : "");
+    if (photo) $("facts").textContent = `${photo.name} · ${photo.width} × ${photo.height}`;
+  }
+
+  _drawFailed(photo) {
+    $("failed-line").textContent = photo.line;
+    $("failed-help").textContent = photo.refused
+      ? "Save it as JPEG, PNG or TIFF in another program, and add it again."
+      : "It is still here; try again once the server answers.";
+    $("failed-again").hidden = photo.refused;
   }
 
   async _download() {
+    const { video } = this.current;
+    if (video) return video.save();
     const found = await this.try(() => this.current.result());
     if (found) save(found.blob, found.name);
   }
 
   async _downloadAll() {
-    const done = this.photos.filter((photo) => photo.state === "done"), files = [];
+    const done = this.photos.filter((photo) => photo.state === "done" && !photo.video), files = [];
     for (const [index, photo] of done.entries()) {
       this.say(`${index + 1} of ${done.length}: ${photo.name}`);
       const found = await this.try(() => photo.result());
@@ -160,39 +222,62 @@ class Page {
     if (files.length) save(await zip(files), "chromatune.zip");
   }
 
+  /** Removes a photo; for some seconds it can be brought back. */
   remove(photo) {
-    this.photos = this.photos.filter((each) => each !== photo);
-    photo.remove();
+    const at = this.photos.indexOf(photo);
+    if (at < 0) return;
+    photo.removed = true;
+    this.photos.splice(at, 1);
+    this.queue.remove(photo);
+    this.store.remove(photo);
     if (!this.photos.length) document.body.classList.add("empty");
-    this.videos.photoRemoved(photo);
-    if (photo === this.current) this.select(this.photos[0] ?? null);
+    if (photo === this.current) this.select(this.photos[at] ?? this.photos.at(-1) ?? null);
     this.strip.draw();
+    const end = setTimeout(() => {
+      photo.close();
+      this.videos.photoRemoved(photo);
+    }, UNDO_MS);
+    const undo = () => {
+      clearTimeout(end);
+      this._bringBack(photo, at);
+    };
+    this.say(`${photo.name} removed`, { label: "Undo", run: undo }, UNDO_MS);
+  }
+
+  _bringBack(photo, at) {
+    photo.removed = false;
+    this.photos.splice(at, 0, photo);
+    document.body.classList.remove("empty");
+    if (photo.state === "waiting") this.queue.add(photo);
+    this.store.keep(photo);
+    this.select(photo);
+  }
+
+  /** Whether leaving the page would lose something, or strokes are in no file and the browser may drop what it stores. */
+  get isUnsaved() {
+    const lost = (photo) => photo.state !== "failed" && !this.store.has(photo) && !photo.video;
+    return this.videos.all.length > 0 || this.photos.some(lost) ||
+      (!this.store.persisted && this.photos.some((photo) => photo.isUnsaved));
   }
 
   _listen() {
-    for (const id of ["choose", "add"]) $(id).addEventListener("click", () => $("files").click());
-    $("files").addEventListener("change", () => {
-      this.add($("files").files);
-      $("files").value = "";
-    });
     $("download").addEventListener("click", () => this._download());
     $("download-all").addEventListener("click", () => this._downloadAll());
-    this.stage.addEventListener("view", () => this._wantDetail());
-    for (const type of ["dragenter", "dragover"]) {
-      document.addEventListener(type, (event) => {
-        event.preventDefault();
-        document.body.classList.add("dropping");
-      });
-    }
-    document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dropping"));
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      document.body.classList.remove("dropping");
-      if (event.target.closest?.("#reference-box")) this.hand.openReference(event.dataTransfer.files[0]);
-      else this.add(event.dataTransfer.files);
+    $("undo").addEventListener("click", () => this.undo(-1));
+    $("redo").addEventListener("click", () => this.undo(1));
+    $("start-over").addEventListener("click", () => {
+      this.shownPhoto.startOver();
+      this.render();
     });
-    document.addEventListener("paste", (event) => this.add(event.clipboardData?.files ?? []));
+    $("failed-again").addEventListener("click", () => this.queue.add(this.current));
+    $("failed-remove").addEventListener("click", () => this.remove(this.current));
+    $("status-action").addEventListener("click", () => {
+      this._unsay();
+      this.action.run();
+    });
+    this.stage.addEventListener("view", () => this._wantDetail());
     document.addEventListener("keydown", (event) => this._key(event));
+    addEventListener("beforeunload", (event) => this.isUnsaved && event.preventDefault());
   }
 
   _key(event) {
@@ -200,9 +285,9 @@ class Page {
     if (typing) return;
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
       event.preventDefault();
-      this.hand.undo(event.shiftKey ? 1 : -1);
+      this.undo(event.shiftKey ? 1 : -1);
     } else if (!event.ctrlKey && !event.metaKey && !event.altKey) {
-      if (event.key.toLowerCase() === "c") this.stage.setSplit(this.stage.split < 0.5 ? 1 : 0);
+      if (event.key.toLowerCase() === "c") this.stage.compare();
       else this.hand.key(event.key);
     }
   }
@@ -210,9 +295,10 @@ class Page {
 
 const page = new Page();
 page.try(async () => {
-  const offered = await (await call("/v1/models")).json();
+  const [offered, stored] = await Promise.all([call("v1/models").then((answer) => answer.json()), page.store.open()]);
   page.models = new Models(offered);
   page.words.setModels(page.models);
-  page.hand.setLimits(offered.limits);
+  page.amount.setLimits(offered.limits);
+  page.addPhotos(stored);
   document.body.dataset.ready = "yes";
 });

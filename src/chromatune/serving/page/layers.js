@@ -10,9 +10,9 @@ function canvasOf(width, height) {
   return canvas;
 }
 
-/** What a stroke is drawn with: its color, or of its source what lies there; gray until there is a source. */
+/** What a stroke is drawn with: its color, or of its source what lies there; gray until that is there. */
 function styleOf(context, { color, source }, scale) {
-  if (!source) return color ?? "#808080";
+  if (!source?.canvas) return color ?? "#808080";
   const { canvas, width, height } = source, pattern = context.createPattern(canvas, "no-repeat");
   pattern.setTransform(new DOMMatrix().scale((scale * width) / canvas.width, (scale * height) / canvas.height));
   return pattern;

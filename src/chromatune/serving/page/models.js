@@ -5,7 +5,7 @@ const FINISHED = "finished picture"; // what the server calls the model of such 
 export class Models {
   /** From the server's /v1/models. */
   constructor({ models = [], details = [], compared = [] } = {}) {
-    this.names = models;
+    this.names = compared.length ? compared : models; // the default first; those that nobody asked for are left out
     this.compared = compared; // whose results stand side by side
     this.follow = new Map(details.map(({ name, follows }) => [name, new Set(follows)]));
     this.follow.set(FINISHED, new Set());
@@ -19,8 +19,7 @@ export class Models {
   /** Options without those that a model does not follow. */
   followed(model, options) {
     const left = { ...options };
-    if (!this.follows(model, "prompt")) delete left.prompt;
-    if (!this.follows(model, "seed")) delete left.seed;
+    for (const option of ["prompt", "seed", "steps"]) if (!this.follows(model, option)) delete left[option];
     return left;
   }
 }

@@ -1,11 +1,12 @@
-// The picture: zoom and pan, before and after, and painting on it. It knows nothing of the server.
+// The picture: zoom and pan, before and after, strokes. It knows nothing of the server.
 
 import { drawMarks } from "./layers.js";
+import { Pointing } from "./pointing.js";
 
 const MOST_ZOOM = 16; // screen pixels for one of the photo
 const PAINTS = new Set(["brush", "gray", "version", "erase"]);
 const VEIL_PX = 8; // from one line of the veil to the next, on the screen
-const REST_MS = 220; // the pointer rests: colors are suggested for the point under it
+const HANDLE_PX = 28;
 
 const $ = (id) => document.getElementById(id);
 
@@ -26,8 +27,9 @@ export class Stage extends EventTarget {
     this.cross = null; // of the keyboard, in the photo's pixels
     this.pointer = null;
     this.stroke = null;
-    this.pointers = new Map();
+    this.isColorChosen = false; // before it is, a finger asks for colors and does not paint
     this._listen();
+    new Pointing(this);
     new ResizeObserver(() => this.resize()).observe(this.box);
   }
 
@@ -121,10 +123,18 @@ export class Stage extends EventTarget {
     this.divide();
   }
 
+  /** Shows the whole photo as it was, or in color again. */
+  compare() {
+    this.setSplit(this.split < 0.5 ? 1 : 0);
+  }
+
   divide() {
     $("before").style.clipPath = `inset(0 ${100 - 100 * this.split}% 0 0)`;
-    const at = this.left + this.split * this.size.width * this.scale;
-    $("divider").style.left = `${Math.min(this.box.clientWidth, Math.max(0, at))}px`;
+    const { clientWidth: width } = this.box, at = this.left + this.split * this.size.width * this.scale;
+    const line = Math.min(width, Math.max(0, at)), handle = Math.min(width - HANDLE_PX / 2, Math.max(HANDLE_PX / 2, line));
+    $("divider").style.left = `${line}px`;
+    $("divider").style.setProperty("--shift-px", `${handle - line}px`); // so that the handle is whole at the edges
+    $("compare").setAttribute("aria-pressed", this.split >= 0.5);
     $("divider").setAttribute("aria-valuenow", Math.round(100 * this.split));
     $("divider").setAttribute("aria-valuetext", `${Math.round(100 * this.split)} % original`);
   }
@@ -169,27 +179,11 @@ export class Stage extends EventTarget {
     return [Math.min(this.size.width, Math.max(0, round(x))), Math.min(this.size.height, Math.max(0, round(y)))];
   }
 
-  _tell(type, detail) {
+  tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   _listen() {
-    const box = this.box;
-    box.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const rect = box.getBoundingClientRect();
-      this.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event.clientX - rect.left, event.clientY - rect.top);
-    }, { passive: false });
-    box.addEventListener("pointerdown", (event) => this._down(event));
-    box.addEventListener("pointermove", (event) => this._move(event));
-    for (const type of ["pointerup", "pointercancel"]) box.addEventListener(type, (event) => this._up(event));
-    box.addEventListener("pointerleave", () => {
-      this.pointer = null;
-      clearTimeout(this.resting);
-      this.draw();
-    });
-    box.addEventListener("keydown", (event) => this._key(event));
-    box.addEventListener("dblclick", () => this.tool === "move" && this.fit());
     const divider = $("divider");
     divider.addEventListener("pointerdown", (event) => {
       event.stopPropagation();
@@ -209,100 +203,6 @@ export class Stage extends EventTarget {
     $("zoom-in").addEventListener("click", () => this.zoom(1.5));
     $("zoom-out").addEventListener("click", () => this.zoom(1 / 1.5));
     $("zoom-fit").addEventListener("click", () => this.fit());
-  }
-
-  _down(event) {
-    if (event.target.closest("button, #divider")) return;
-    this.box.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
-    if (this.pointers.size === 2) { // two fingers move and zoom, whatever the tool
-      this.stroke = null;
-      return this.draw();
-    }
-    this.cross = null;
-    const point = this.at(event);
-    if (event.button !== 0 || this.tool === "move" || !this.inside(point)) return;
-    if (this.tool === "pick") return this._tell("pick", this.clamp(point));
-    this._begin(point);
-  }
-
-  _begin(point) {
-    const paint = this.tool === "version" ? { source: this.source } : { color: this.tool === "gray" ? "#808080" : this.color };
-    this.stroke = { points: [this.clamp(point)], radius_px: Math.max(0.5, Math.round(this.radius * 10) / 10), ...paint };
-    if (this.tool === "erase") this._tell("erase", { point, radius: this.radius });
-    this.draw();
-  }
-
-  _move(event) {
-    const before = this.pointers.get(event.pointerId), point = this.at(event);
-    this.pointer = event.pointerType === "touch" ? null : point;
-    if (before) {
-      this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
-      if (this.pointers.size === 2) this._pinch(event.pointerId, before);
-      else if (this.stroke) this._continue(event);
-      else if (this.tool === "move" || event.buttons & 4) this.pan(event.clientX - before[0], event.clientY - before[1]);
-    } else {
-      clearTimeout(this.resting);
-      if (this.tool === "brush" && this.inside(point)) {
-        this.resting = setTimeout(() => this._tell("rest", this.clamp(point)), REST_MS);
-      }
-    }
-    this.draw();
-  }
-
-  _continue(event) {
-    for (const each of event.getCoalescedEvents?.() ?? [event]) {
-      const point = this.at(each), [x, y] = this.stroke.points.at(-1);
-      if (Math.hypot(point[0] - x, point[1] - y) < Math.max(0.5, this.radius / 4)) continue;
-      this.stroke.points.push(this.clamp(point));
-      if (this.tool === "erase") this._tell("erase", { point, radius: this.radius });
-    }
-  }
-
-  _pinch(id, before) {
-    const [other] = [...this.pointers].filter(([key]) => key !== id).map(([, at]) => at);
-    const now = this.pointers.get(id), rect = this.box.getBoundingClientRect();
-    const distance = (a, b) => Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
-    this.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
-    this.zoom(distance(now, other) / distance(before, other), (now[0] + other[0]) / 2 - rect.left, (now[1] + other[1]) / 2 - rect.top);
-  }
-
-  _up(event) {
-    this.pointers.delete(event.pointerId);
-    if (this.stroke) this._end();
-  }
-
-  _end() {
-    const stroke = this.stroke;
-    this.stroke = null;
-    this._tell(this.tool === "erase" ? "erased" : "stroke", stroke);
-    this.draw();
-  }
-
-  _key(event) {
-    if (event.target !== this.box || event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (step && this.tool === "move") this.pan(-60 * step[0], -60 * step[1]);
-    else if (step) this._moveCross(step, event.shiftKey ? 0.002 : 0.02);
-    else if ((event.key === "Enter" || event.key === " ") && this.cross) this._useCross();
-    else if (event.key === "+" || event.key === "=") this.zoom(1.25);
-    else if (event.key === "-") this.zoom(0.8);
-    else if (event.key === "0") this.fit();
-    else return;
-    event.preventDefault();
-  }
-
-  _moveCross([x, y], share) {
-    const { width, height } = this.size, step = share * Math.min(width, height);
-    const [from, to] = this.cross ?? [width / 2, height / 2];
-    this.cross = this.clamp([from + x * step, to + y * step]);
-    if (this.tool === "brush") this._tell("rest", this.cross);
-    this.draw();
-  }
-
-  _useCross() {
-    if (this.tool === "pick") return this._tell("pick", this.cross);
-    this._begin(this.cross);
-    this._end();
+    $("compare").addEventListener("click", () => this.compare());
   }
 }

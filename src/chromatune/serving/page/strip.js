@@ -1,4 +1,4 @@
-// All photos in a strip: which one is shown, how far each is, and why one failed.
+// All photos in a strip: which one is shown, how far each is, why one failed, and a button that removes it.
 
 const STATES = { waiting: "waiting", working: "colorizing …", done: "", failed: "" };
 
@@ -7,35 +7,48 @@ const $ = (id) => document.getElementById(id);
 export class Strip {
   constructor(page) {
     this.page = page;
+    this.tiles = new Map(); // photo ⇒ its tile, which stays while the photo changes
   }
 
   draw() {
     const { photos } = this.page, box = $("strip");
-    box.hidden = photos.length < 2 && photos.every((photo) => photo.state !== "failed");
-    const focused = document.activeElement?.closest("#strip button")?.dataset.number;
-    box.replaceChildren(...photos.map((photo) => this._button(photo)));
-    box.querySelector(`[data-number="${focused}"]`)?.focus();
+    box.hidden = !photos.length;
+    for (const photo of this.tiles.keys()) if (!photos.includes(photo)) this._drop(photo);
+    for (const [index, photo] of photos.entries()) {
+      if (!this.tiles.has(photo)) this.tiles.set(photo, this._tile(photo));
+      const tile = this.tiles.get(photo);
+      if (box.children[index] !== tile) box.insertBefore(tile, box.children[index] ?? null);
+      this._update(tile, photo);
+    }
   }
 
-  _button(photo) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dataset.number = photo.number;
-    button.className = photo.state;
-    button.setAttribute("aria-current", photo === this.page.current);
-    const picture = photo.thumb ? new Image() : document.createElement("span");
-    if (photo.thumb) picture.src = photo.thumb;
-    picture.className = "blank";
-    picture.alt = "";
-    const name = document.createElement("span"), state = document.createElement("span");
-    name.className = "name";
-    name.textContent = photo.name;
-    state.className = "state";
-    state.textContent = photo.state === "failed" ? photo.line : STATES[photo.state];
-    button.append(picture, name, state);
-    button.addEventListener("click", () => this.page.select(photo));
-    button.addEventListener("keydown", (event) => event.key === "Delete" && this.page.remove(photo));
-    button.title = "Press Delete to remove it";
-    return button;
+  _drop(photo) {
+    const tile = this.tiles.get(photo), next = tile.nextSibling ?? tile.previousSibling;
+    if (tile.contains(document.activeElement)) next?.querySelector("button").focus();
+    tile.remove();
+    this.tiles.delete(photo);
+  }
+
+  _tile(photo) {
+    const tile = document.createElement("div");
+    tile.innerHTML = `<button type="button" class="photo"><img alt=""><span class="name"></span><span class="state"></span>
+      </button><button type="button" class="remove">×</button>`;
+    const [choose, remove] = tile.children;
+    choose.querySelector(".name").textContent = photo.name;
+    choose.addEventListener("click", () => this.page.select(photo));
+    remove.title = "Remove (Delete)";
+    remove.setAttribute("aria-label", `Remove ${photo.name}`);
+    remove.addEventListener("click", () => this.page.remove(photo));
+    tile.addEventListener("keydown", (event) => event.key === "Delete" && this.page.remove(photo));
+    return tile;
+  }
+
+  _update(tile, photo) {
+    const image = tile.querySelector("img"), state = photo.state === "failed" ? photo.line : STATES[photo.state];
+    tile.className = `tile ${photo.state}`;
+    tile.firstChild.setAttribute("aria-current", photo === this.page.current);
+    tile.querySelector(".state").textContent = state;
+    if (!photo.thumb) image.removeAttribute("src");
+    else if (image.getAttribute("src") !== photo.thumb) image.src = photo.thumb;
   }
 }

@@ -1,5 +1,7 @@
 // Versions of a photo: their order, what they are called, and their small pictures as buttons.
 
+const LONGEST_LABEL = 40;
+
 /** What variants of each other have in common. */
 export const keyOf = (model, options) => JSON.stringify([model, Object.entries({ ...options, variant: 1 }).sort()]);
 
@@ -11,24 +13,55 @@ export function inOrder(versions) {
   return [...versions].sort((one, other) => place(one) - place(other) || one.facts.departure - other.facts.departure);
 }
 
-/** A version's name for a small label, with its model's where there are several, and all that it was made with. */
-function namesOf({ facts: { model, prompt, seed, variant } }, models, several) {
+/** An instruction without what every instruction has: "colorize the photo, warm colors" ⇒ "warm". */
+function shortWords(words, standards) {
+  const standard = [...standards].find((each) => words.startsWith(each)) ?? "";
+  const parts = words.slice(standard.length).split(",").map((part) => part.trim().replace(/^mostly | colors$/g, ""));
+  return parts.filter(Boolean).join(", ").slice(0, LONGEST_LABEL);
+}
+
+/** What sets a version apart from a model's own: its words, seed, steps and the like. */
+function differencesOf({ options, facts: { model, prompt, seed, variant } }, models, standards) {
+  const parts = [];
+  if (options.prompt && models.follows(model, "prompt")) parts.push(shortWords(prompt, standards));
+  if (seed > 0 && models.follows(model, "seed")) parts.push(`seed ${seed}`);
+  if (options.steps) parts.push(`${options.steps} ${options.steps === 1 ? "step" : "steps"}`);
+  if (options.size_px) parts.push(`size ${options.size_px}`);
+  if (options.invert) parts.push("inverted");
+  if (variant > 1) parts.push(`variant ${variant}`);
+  return parts.filter(Boolean);
+}
+
+/** Versions' labels: what differs, in as few words as tell them apart; "default" for a model's own. */
+function labelsOf(photo, { models, words: { standards } }) {
+  const several = new Set(photo.versions.map(({ facts }) => facts.model)).size > 1;
+  const whole = new Map(), short = new Map();
+  for (const version of photo.versions) {
+    const parts = differencesOf(version, models, standards), { model, variant } = version.facts;
+    whole.set(version, several ? [model, ...parts].join(", ") : parts.join(", ") || "default");
+    short.set(version, variant > 1 ? parts.at(-1) : whole.get(version)); // a variant stands beside its model's own
+  }
+  const count = (label) => [...short.values()].filter((each) => each === label).length;
+  return new Map(photo.versions.map((version) => {
+    const label = short.get(version);
+    return [version, count(label) > 1 ? whole.get(version) : label];
+  }));
+}
+
+/** All that a version was made with, for a screen reader and a tip. */
+function descriptionOf({ facts: { model, prompt, seed, steps, variant } }, models) {
   const parts = [];
   if (models.follows(model, "prompt")) parts.push(prompt);
-  if (models.follows(model, "seed")) parts.push(`seed ${seed}`);
+  if (models.follows(model, "seed")) parts.push(`seed ${seed}`, `${steps} ${steps === 1 ? "step" : "steps"}`);
   if (variant > 1) parts.push(`variant ${variant}`);
-  const said = [...parts, model].join(", ");
-  if (variant > 1) return { label: `variant ${variant}`, said }; // it stands beside its model's own
-  if (!models.follows(model, "seed")) return { label: model, said };
-  if (!several) return { label: `seed ${seed}`, said };
-  return { label: seed === 0 ? model : `${model}, seed ${seed}`, said };
+  return [...parts, model].join(", ");
 }
 
 /** Fills a box with a button for each of a photo's versions that are given, one of them chosen; the focus stays. */
-export function drawVersions(box, photo, versions, chosen, models, choose) {
-  const several = new Set(photo.versions.map(({ facts }) => facts.model)).size > 1;
+export function drawVersions(box, photo, versions, chosen, page, choose) {
+  const labels = labelsOf(photo, page);
   const buttons = versions.map((version) => {
-    const button = document.createElement("button"), { label, said } = namesOf(version, models, several);
+    const button = document.createElement("button"), said = descriptionOf(version, page.models);
     button.type = "button";
     button.setAttribute("role", "radio");
     button.setAttribute("aria-checked", version === chosen);
@@ -41,7 +74,7 @@ export function drawVersions(box, photo, versions, chosen, models, choose) {
       button.append(image);
     }
     const shown = document.createElement("span");
-    shown.textContent = label;
+    shown.textContent = labels.get(version);
     button.append(shown);
     button.addEventListener("click", () => choose(version));
     return button;

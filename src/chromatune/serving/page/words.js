@@ -1,4 +1,4 @@
-// In words: suggested instructions, an instruction, a model, a seed; and the versions made with them.
+// Tints and instructions, a model, a seed; and the versions made with them.
 
 import { drawVersions, inOrder, keyOf } from "./versions.js";
 
@@ -18,9 +18,11 @@ export class Words {
     $("words").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
     $("words").addEventListener("input", () => { this.typed = true; });
     $("again").addEventListener("click", () => this._colorize());
-    $("model").addEventListener("change", () => this.page.current?.state === "done" && this._colorize());
+    $("model").addEventListener("change", () => this.page.shownPhoto && this._colorize());
     $("invert").addEventListener("change", () => this._colorize());
-    $("seed").addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
+    for (const id of ["seed", "steps", "size-px"]) {
+      $(id).addEventListener("keydown", (event) => event.key === "Enter" && this._colorize());
+    }
     $("more").addEventListener("click", () => this._more());
     $("veil-show").addEventListener("change", () => this._drawVeil(this.page.current));
     $("finished-open").addEventListener("click", () => $("finished-file").click());
@@ -32,6 +34,7 @@ export class Words {
 
   setModels({ names }) {
     $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    $("model").parentElement.hidden = names.length < 2;
     this._drawFollowed();
   }
 
@@ -41,17 +44,22 @@ export class Words {
     const model = $("model").value || null, words = $("words").value.trim();
     if (words && !this.standards.has(words)) options.prompt = words;
     if ($("invert").checked) options.invert = true;
+    for (const [id, name] of [["steps", "steps"], ["size-px", "size_px"]]) {
+      if ($(id).value && $(id).checkValidity()) options[name] = Number($(id).value);
+    }
     return { model, options: this.page.models.followed(model, options) };
   }
 
   draw(photo) {
     if (!photo) return;
+    for (const { options, facts } of photo.versions) if (!options.prompt) this.standards.add(facts.prompt);
     const { facts } = photo.active;
     if (photo.active !== this.active) {
       this.active = photo.active;
-      if (!photo.active.options.prompt) this.standards.add(facts.prompt);
       $("words").value = facts.prompt;
       $("seed").value = facts.seed;
+      $("steps").value = photo.active.options.steps ?? "";
+      $("size-px").value = photo.active.options.size_px ?? "";
       if (this.page.models.names.includes(facts.model)) $("model").value = facts.model; // or it is a finished picture
       $("invert").checked = Boolean(photo.active.options.invert);
       this._noteChoices();
@@ -74,16 +82,16 @@ export class Words {
   _drawFollowed() {
     const { models } = this.page, model = $("model").value;
     const words = models.follows(model, "prompt"), seed = models.follows(model, "seed");
-    $("choices").hidden = $("words").hidden = !words;
-    $("seed").hidden = $("seed").labels[0].hidden = !seed;
-    $("again").hidden = !words && !seed;
+    $("choices").hidden = $("words").hidden = $("words-help").hidden = !words;
+    $("seed").parentElement.hidden = !seed;
+    $("steps").parentElement.hidden = !models.follows(model, "steps");
     $("more").hidden = !seed;
     $("follows").hidden = words;
     $("follows").textContent = `${model} follows no instructions${seed ? "" : ", and gives one result"}.`;
   }
 
   // What was said of the version that is chosen; its notes hold until the edit that they speak of is made
-  _drawNotes({ active, ownColor }) {
+  _drawNotes({ active, now: { ownColor } }) {
     const { warnings, notes, restored } = active.facts;
     const lines = ownColor === null ? [...warnings] : warnings.filter((each) => !notes.includes(each));
     if (restored.length) lines.push(`the model saw a repaired copy: ${restored.join(", ")}`);
@@ -112,21 +120,21 @@ export class Words {
   }
 
   async _colorize() {
-    const photo = this.page.current;
-    if (photo?.state !== "done") return;
+    const photo = this.page.shownPhoto;
+    if (!photo) return;
     this._noteChoices();
     const { model, options } = this.asked(), key = keyOf(model, options);
     const made = photo.versions.find((version) =>
       (version.options.variant ?? 1) === 1 && keyOf(version.facts.model, version.options) === key);
-    if (made) photo.active = made;
+    if (made) photo.set({ version: made });
     else if (!await this.page.try(() => photo.add(model, options)) || photo !== this.page.current) return;
     await this.page.render();
     await this.page.try(() => photo.drawVersions());
   }
 
   async _more() {
-    const photo = this.page.current;
-    if (photo?.state !== "done") return;
+    const photo = this.page.shownPhoto;
+    if (!photo) return;
     const { model, options } = this.asked();
     $("more").disabled = true;
     await this.page.try(async () => {
@@ -134,7 +142,7 @@ export class Words {
       const made = photo.versions.filter((version) => keyOf(version.facts.model, version.options) === asked);
       const last = Math.max(1, ...made.map((version) => version.options.variant ?? 1));
       for (let each = 1; each <= MORE; each++) {
-        await photo.add(model, { ...options, variant: last + each }, false);
+        await photo.add(model, { ...options, variant: last + each }, { show: false });
         await photo.drawVersions();
       }
     });
@@ -142,11 +150,11 @@ export class Words {
   }
 
   async _addFinished(file) {
-    const photo = this.page.current;
-    if (photo?.state !== "done" || !file) return;
+    const photo = this.page.shownPhoto;
+    if (!photo || !file) return;
     $("finished-open").disabled = true;
     const done = await this.page.try(async () => {
-      await photo.addFinished(file);
+      await photo.add(null, {}, { finished: file });
       return true;
     });
     $("finished-open").disabled = false;
@@ -167,15 +175,15 @@ export class Words {
       }
       if (photo.versions.some((version) => version.facts.model === model)) continue;
       await this.page.try(async () => {
-        await photo.add(model, models.followed(model, options), false);
+        await photo.add(model, models.followed(model, options), { show: false });
         await photo.drawVersions();
       });
     }
   }
 
   _drawVersions(photo) {
-    drawVersions($("versions"), photo, inOrder(photo.versions), photo.active, this.page.models, (version) => {
-      photo.active = version;
+    drawVersions($("versions"), photo, inOrder(photo.versions), photo.active, this.page, (version) => {
+      photo.set({ version });
       this.page.render();
     });
   }

@@ -16,8 +16,8 @@ export async function zip(files) {
   const pieces = [], directory = [], taken = new Set();
   let offset = 0;
   for (const [index, { name: wanted, blob }] of files.entries()) {
-    const name = taken.has(wanted) ? `${index + 1}-${wanted}` : wanted;
-    taken.add(name);
+    const name = freeName(wanted, taken, index + 1);
+    taken.add(name.toLowerCase());
     const label = new TextEncoder().encode(name), bytes = new Uint8Array(await blob.arrayBuffer());
     // version, UTF-8 names, stored, 1980-01-01 00:00, CRC, sizes, length of the name, no extra
     const common = fields([20, 2], [0x800, 2], [0, 2], [0, 2], [33, 2], [crc32(bytes), 4], [bytes.length, 4],
@@ -30,6 +30,13 @@ export async function zip(files) {
   const size = directory.reduce((sum, piece) => sum + piece.length, 0);
   const end = fields([0x06054b50, 4], [0, 2], [0, 2], [files.length, 2], [files.length, 2], [size, 4], [offset, 4], [0, 2]);
   return new Blob([...pieces, ...directory, end], { type: "application/zip" });
+}
+
+/** A name that no other file has, also where capitals do not count. */
+function freeName(wanted, taken, number) {
+  let name = wanted;
+  for (let each = number; taken.has(name.toLowerCase()); each++) name = `${each}-${wanted}`;
+  return name;
 }
 
 function fields(...values) {

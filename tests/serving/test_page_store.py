@@ -1,0 +1,178 @@
+"""The page loses nothing: ended sessions, a server started anew, reloads, removed photos, undo. In a real browser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+ASKS = "!window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+NAMES = "[...document.querySelectorAll('#strip .name')].map((each) => each.textContent)"
+
+
+def edited(page, path) -> np.ndarray:
+    """A photo with another version, a stroke with that version's colors, one of the brush, and less color: as shown."""
+    page.add(path)
+    count = page.changes
+    page.page.click("text=Blue")
+    page.after_change(count)
+    page.page.click("[data-tool=version]")
+    page.set_field("size", "6")
+    page.paint([(0.3, 0.8), (0.4, 0.82)])
+    page.page.click("[data-tool=brush]")
+    page.choose_color("#20a040")
+    page.paint([(0.7, 0.8), (0.8, 0.82)])
+    count = page.changes
+    page.set_field("strength", "80")
+    page.after_change(count)
+    page.until("document.querySelectorAll('#versions img').length === 2 && document.getElementById('busy').hidden")
+    return page.shown()
+
+
+def is_as_it_was(page, shown: np.ndarray) -> None:
+    """The photo is shown with its versions, strokes and amount, and undo goes back through them."""
+    np.testing.assert_array_equal(page.shown(), shown)
+    assert page.version_labels() == ["default", "blue"]
+    assert page.page.input_value("#strength") == "80"
+    page.until("document.getElementById('before').naturalWidth > 0")
+    count = page.changes
+    page.page.keyboard.press("Control+z")
+    page.after_change(count)
+    page.page.keyboard.press("Control+z")
+    page.after_change(count + 1)
+    assert np.abs(page.shown() - shown).max() > 10  # without the stroke
+    page.page.keyboard.press("Control+Shift+z")
+    page.after_change(count + 2)
+    page.page.keyboard.press("Control+Shift+z")
+    page.after_change(count + 3)
+    np.testing.assert_array_equal(page.shown(), shown)
+    count = page.changes
+    page.page.click("#versions button >> nth=0")  # made again, where the server does not have it
+    page.after_change(count)
+    assert np.abs(page.shown() - shown).max() > 5
+    page.page.keyboard.press("Control+z")
+    page.after_change(count + 1)
+    np.testing.assert_array_equal(page.shown(), shown)
+
+
+def test_a_photo_whose_session_has_ended_opens_where_it_was(visit, files):
+    page = visit({"sessions": 1}, viewport={"width": 1280, "height": 800})
+    shown = edited(page, files[0])
+    page.page.set_input_files("#files", [files[1]])
+    page.until("document.querySelectorAll('#strip .done').length === 2")
+    page.choose_photo(1)
+    page.choose_photo(0)
+    is_as_it_was(page, shown)
+    name, data = page.download("#download")
+    assert (name, data[:4]) == ("one.color.png", b"\x89PNG")
+
+
+def test_a_server_that_was_restarted_loses_nothing(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    shown = edited(page, files[0])
+    page.server.restart()
+    is_as_it_was(page, shown)
+
+
+def test_a_reload_loses_nothing(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    shown = edited(page, files[0])
+    page.page.set_input_files("#files", [files[1]])
+    page.until("document.querySelectorAll('#strip .done').length === 2")
+    page.server.restart()
+    opened: list = []
+
+    def note(answer) -> None:
+        opened.extend([answer.url] * (answer.status == 201 and answer.url.endswith("/sessions")))
+
+    page.page.on("response", note)
+    page.reload()
+    page.after_change(0)
+    assert page.page.evaluate(NAMES) == ["one.png", "two.tif"]
+    page.until("[...document.querySelectorAll('#strip img')].every((each) => each.naturalWidth)")
+    is_as_it_was(page, shown)
+    assert len(opened) == 1  # of the one that is shown
+    page.page.click("#strip .remove >> nth=1")
+    page.until("document.querySelectorAll('#strip .photo').length === 1")
+    page.reload()
+    assert page.page.evaluate(NAMES) == ["one.png"]
+
+
+def test_leaving_asks_where_work_would_be_lost(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.until("document.body.dataset.stored === 'yes'")
+    assert not page.page.evaluate(ASKS)
+    page.page.click("[data-tool=brush]")
+    page.choose_color("#20a040")
+    page.paint([(0.7, 0.8), (0.8, 0.82)])
+    page.until("document.body.dataset.stored === 'yes'")
+    assert page.page.evaluate(ASKS)  # this browser has not promised to keep what it stores
+    page.download("#download")
+    assert not page.page.evaluate(ASKS)
+
+
+def test_without_a_store_the_page_works_and_says_so(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: null })")
+    page.page.reload()
+    page.until("document.getElementById('status').textContent.includes('keeps no photos')")
+    page.add(files[0])
+    assert page.page.evaluate(ASKS)
+
+
+def test_a_removed_photo_can_be_brought_back(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.page.set_input_files("#files", [files[1]])
+    page.until("document.querySelectorAll('#strip .done').length === 2")
+    page.page.click("[aria-label='Remove one.png']")
+    assert page.page.evaluate(NAMES) == ["two.tif"]
+    page.page.click("#status-action")
+    assert page.page.evaluate(NAMES) == ["one.png", "two.tif"]
+    page.reload()
+    assert page.page.evaluate(NAMES) == ["one.png", "two.tif"]
+    page.page.focus("#strip .photo >> nth=1")
+    page.page.keyboard.press("Delete")
+    page.page.click("[aria-label='Remove one.png']")
+    assert page.page.is_visible("#welcome")
+    page.reload()
+    assert page.page.is_visible("#welcome")
+
+
+def test_undo_covers_words_sliders_and_versions_and_all_starts_over(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    first = page.shown()
+    assert page.page.is_disabled("#start-over") and page.page.is_disabled("#undo")
+    thumb = page.page.get_attribute("#strip img", "src")
+    count = page.changes
+    page.page.click("text=Blue")
+    page.after_change(count)
+    for value in ("80", "60", "40"):  # one movement
+        count = page.changes
+        page.set_field("strength", value)
+        page.after_change(count)
+    shown = page.shown()
+    page.until(f"document.querySelector('#strip img').getAttribute('src') !== '{thumb}'")
+    count = page.changes
+    page.page.click("#undo")
+    page.after_change(count)
+    assert page.page.input_value("#strength") == "100"
+    assert page.page.input_value("#words").endswith("mostly blue")
+    page.page.click("#undo")
+    page.after_change(count + 1)
+    np.testing.assert_array_equal(page.shown(), first)
+    assert page.page.input_value("#words") == "colorize the photo"
+    for _ in range(2):
+        count = page.changes
+        page.page.click("#redo")
+        page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), shown)
+    count = page.changes
+    page.page.click("#start-over")
+    page.after_change(count)
+    np.testing.assert_array_equal(page.shown(), first)
+    page.page.click("#undo")
+    page.after_change(count + 1)
+    np.testing.assert_array_equal(page.shown(), shown)
