@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionInstructPix2PixPipeline
@@ -27,7 +27,8 @@ from chromatune.data import open_source
 from chromatune.pipeline import find_pipeline
 from chromatune.training import TrainSettings, resolve_settings, train
 from chromatune.training.checkpoints import STATE_FILE
-from chromatune.training.dataset import Batch, BatchSampler, open_cache
+from chromatune.training.dataset import Batch, BatchSampler
+from chromatune.training.encoding import open_cache
 from chromatune.training.run import plan_run
 from studies.same_bytes import write_drawings
 
@@ -134,7 +135,7 @@ def differences(
     scaling, timesteps = pipeline.vae.config.scaling_factor, len(pipeline.scheduler.alphas_cumprod)
     sampler = BatchSampler(cache, start.prompts, pipeline.tokenizer, scaling, timesteps, settings)
     passes = settings.accumulation
-    batches = [[sampler.batch(update * passes + k) for k in range(passes)] for update in range(UPDATES)]
+    batches = [[cast("Batch", sampler.batch(update * passes + k)) for k in range(passes)] for update in range(UPDATES)]
     ours = recalculate(find_pipeline(model).pipeline_folder, batches, settings)
     weights, ema = ([state[f"{name}.{i}"] for i in range(len(ours.weights))] for name in ("weights", "averages"))
     return {

@@ -25,7 +25,7 @@ def blocks(page: Path) -> list[str]:
 
 def is_whole(code: str) -> bool:
     """Whether it defines all names that it uses."""
-    known, used = {*dir(builtins)}, set()
+    known, used = {*dir(builtins)}, set[str]()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else known).add(node.id)

@@ -16,7 +16,6 @@ from chromatune.options import ResolvedOptions, make_options
 from chromatune.pipeline import BackendOutput
 from chromatune.results import Request
 from chromatune.serving.batcher import DynamicBatcher
-from chromatune.serving.local import output_of
 
 
 @pytest.fixture
@@ -106,14 +105,16 @@ def test_a_colorizer_gives_the_same_pixels(engine, together):
     assert isinstance(batched.backend, DynamicBatcher)
     grays = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(3)]
     requests = [Request(gray, make_options(seed=n)) for n, gray in enumerate(grays)]
-    outputs = together(batched.backend, *(lambda request=request: output_of(batched, request) for request in requests))
+    outputs = together(
+        batched.backend, *(lambda each=each: batched.model_output(each) for each in requests)
+    )
     assert [len(call) for call in engine.calls] == [1, 2]
     for output, request in zip(outputs, requests, strict=True):
         (wanted,) = alone.colorize_many([request])
         assert not isinstance(wanted, PhotoError)
         np.testing.assert_array_equal(batched.finish(output).rgb, wanted.rgb)
     with pytest.raises(PhotoError):
-        output_of(batched, Request(b"no picture"))
+        batched.model_output(Request(b"no picture"))
 
 
 def test_it_says_of_the_model_what_the_backend_says(engine):

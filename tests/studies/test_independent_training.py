@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chromatune.training import training_loop
+from chromatune.training import learner, training_loop
 from studies import independent_training
 from studies.independent_training import BARS, PRESETS, differences
 from studies.same_bytes import write_drawings
@@ -35,11 +35,16 @@ def test_losses_weights_and_averages_are_those_of_stock_diffusers(tiny_pipeline,
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "seen_in"),
-    [("LAB_SCALE", 25.1, "loss"), ("learning_rate", lambda step, settings: settings.lr / 2, "weights")],
+    ("module", "name", "wrong", "seen_in"),
+    [
+        (learner, "LAB_SCALE", 25.1, "loss"),
+        (training_loop, "learning_rate", lambda step, settings: settings.lr / 2, "weights"),
+    ],
 )
-def test_a_wrong_calculation_is_beyond_the_bars(tiny_pipeline, photos, tmp_path, monkeypatch, name, wrong, seen_in):
-    monkeypatch.setattr(training_loop, name, wrong)
+def test_a_wrong_calculation_is_beyond_the_bars(
+    tiny_pipeline, photos, tmp_path, monkeypatch, module, name, wrong, seen_in
+):
+    monkeypatch.setattr(module, name, wrong)
     found = differences("best", str(tiny_pipeline()), photos, tmp_path, SMALL)
     assert found[seen_in] > BARS[seen_in]
 

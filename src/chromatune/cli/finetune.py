@@ -55,7 +55,12 @@ MaxSteps = Annotated[int | None, typer.Option(min=1, help="Weight updates.", sho
 
 def finetune_command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of color photos, or KIND:PATH; see `chromatune data`.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of color photos, KIND:PATH (see `chromatune data`), tar shards such as "
+            "photos-{000..099}.tar, or stream:NAME of a Hugging Face data set.",
+        ),
     ],
     model: Annotated[
         str,

@@ -19,7 +19,7 @@ from chromatune.pipeline import Tokens, embed_tokens
 from chromatune.training.initial_model import weights_digest
 from chromatune.training.latent_cache import part_path, share_parts
 
-FORMAT = 1
+FORMAT = 2
 PROMPTS_PER_PART, PROMPTS_PER_CALL = 1024, 32
 
 
@@ -32,7 +32,7 @@ class TextCache:
 
     def rows(self, prompts: Iterable[int]) -> torch.Tensor:
         """Return the embeddings of prompts by their numbers, (U, 77, C) float32."""
-        return torch.from_numpy(np.stack([self._row(int(prompt)) for prompt in prompts])).float()
+        return torch.from_numpy(np.stack([self._row(int(prompt)) for prompt in prompts]))
 
     def _row(self, prompt: int) -> np.ndarray:
         part, row = divmod(prompt, PROMPTS_PER_PART)
@@ -66,7 +66,7 @@ def open_text_cache(root: Path, tokens: Tokens, text_encoder: Any, rank: int = 0
         try:
             with safe_open(part_path(folder, part), "numpy") as file:
                 embeds = file.get_slice("embeds")
-                return embeds.get_shape()[:2] == [len(prompts_of(part)), width] and embeds.get_dtype() == "F16"
+                return embeds.get_shape()[:2] == [len(prompts_of(part)), width] and embeds.get_dtype() == "F32"
         except (SafetensorError, OSError):
             return False
 
@@ -74,7 +74,8 @@ def open_text_cache(root: Path, tokens: Tokens, text_encoder: Any, rank: int = 0
         for part in parts:
             prompts = torch.tensor(prompts_of(part)).split(PROMPTS_PER_CALL)
             read = [embed_tokens(text_encoder, tokens.rows(some)).cpu() for some in prompts]
-            embeds = torch.cat(read).numpy().astype(np.float16)
+            # In half precision, updates would not be those of the encoder's own embeddings
+            embeds = torch.cat(read).float().numpy()
             atomic_write(part_path(folder, part), save({"embeds": embeds}))
 
     try:
