@@ -103,7 +103,6 @@ export class Store {
   }
 
   async _put(photo) {
-    photo.key ??= `${Date.now()} ${photo.number} ${Math.random()}`;
     try {
       await this._makeRoom(photo);
       await this._putOnce(photo);
