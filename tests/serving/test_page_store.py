@@ -121,6 +121,22 @@ def test_without_a_store_the_page_works_and_says_so(visit, files):
     assert page.page.evaluate(ASKS)
 
 
+def test_a_record_that_is_damaged_is_left_out(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.until("document.body.dataset.stored === 'yes'")
+    page.page.evaluate("""() => new Promise((done) => {
+        const opening = indexedDB.open(`chromatune ${location.pathname}`);
+        opening.onsuccess = () => {
+            const writing = opening.result.transaction("photos", "readwrite");
+            writing.objectStore("photos").put({ key: "damaged", order: 0 });
+            writing.oncomplete = () => { opening.result.close(); done(); };
+        };
+    })""")
+    page.reload()
+    assert page.page.evaluate(NAMES) == ["one.png"]
+
+
 def test_a_removed_photo_can_be_brought_back(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.add(files[0])

@@ -85,7 +85,7 @@ def test_pick_goes_back_to_the_brush(visit, files):
     page.add(files[0])
     page.page.click("[data-tool=pick]")
     page.page.mouse.click(*center_of(page))
-    assert page.page.get_attribute("[data-tool=brush]", "aria-checked") == "true"
+    assert page.page.get_attribute("#tools [data-tool=brush]", "aria-checked") == "true"
     page.until("document.querySelectorAll('#suggestions button').length > 1")
 
 
@@ -181,12 +181,12 @@ def test_on_a_phone_a_tap_paints_once_a_color_is_chosen(visit, files):
     page.add(files[0])
     page.page.tap("[data-tool=brush]")
     before, shown = page.changes, page.shown()
-    page.page.locator("#stage").tap(position={"x": 180, "y": 200})
+    page.page.locator("#stage").tap(position={"x": 130, "y": 300})
     page.until("document.querySelectorAll('#suggestions button').length > 1")
     np.testing.assert_array_equal(page.shown(), shown)
     assert page.changes == before
     page.page.tap("#suggestions button >> nth=2")
-    page.page.locator("#stage").tap(position={"x": 180, "y": 200})
+    page.page.locator("#stage").tap(position={"x": 130, "y": 300})
     page.after_change(before)
     assert np.abs(page.shown() - shown).max() > 10
 
@@ -224,6 +224,7 @@ def proxied():
                 upstream.request(self.command, self.path[len("/colorize") :], body, {**headers, "host": host})
                 answer = upstream.getresponse()
                 content = answer.read()
+                upstream.close()
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("connection", "content-length", "transfer-encoding", "date", "server"):

@@ -20,6 +20,7 @@ const PREVIEW_PIXELS = 1_000_000;
 const MOST_DETAIL_PIXELS = 16_000_000;
 const DETAIL_MS = 450; // after the last change: a finer picture, where one looks closely
 const SAID_MS = 10_000;
+const SHOWN = "chromatune-shown"; // which photo is, for a reload
 const UNDO_MS = 20_000; // to bring back a photo that was removed
 
 const $ = (id) => document.getElementById(id);
@@ -83,7 +84,7 @@ class Page {
     this.addPhotos(all.filter((file) => !isVideo(file)).map((file) => new Photo(file, this.words.asked())));
   }
 
-  addPhotos(added) {
+  addPhotos(added, shown = added[0]) {
     if (!added.length) return;
     document.body.classList.remove("empty");
     for (const photo of added) {
@@ -94,7 +95,7 @@ class Page {
       if (!photo.stored) this.store.keep(photo);
     }
     this.strip.draw();
-    if (!this.current || this.current.state === "failed") this.select(added[0]);
+    if (!this.current || this.current.state === "failed") this.select(shown);
   }
 
   _photoChanged(photo) {
@@ -109,6 +110,7 @@ class Page {
 
   async select(photo) {
     this.current = photo;
+    if (photo) sessionStorage.setItem(SHOWN, photo.key);
     this.shown = null;
     this.strip.draw();
     $("facts").textContent = photo ? photo.name : "";
@@ -124,6 +126,7 @@ class Page {
     } else {
       this.stage.show("after", "");
     }
+    this.stage.box.classList.toggle("blank", photo?.state !== "done");
     this.drawPanel();
   }
 
@@ -230,7 +233,7 @@ class Page {
     this.photos.splice(at, 1);
     this.queue.remove(photo);
     this.store.remove(photo);
-    if (!this.photos.length) document.body.classList.add("empty");
+    if (!this.photos.length && !this.videos.all.some((video) => video.isOpening)) document.body.classList.add("empty");
     if (photo === this.current) this.select(this.photos[at] ?? this.photos.at(-1) ?? null);
     this.strip.draw();
     const end = setTimeout(() => {
@@ -299,6 +302,6 @@ page.try(async () => {
   page.models = new Models(offered);
   page.words.setModels(page.models);
   page.amount.setLimits(offered.limits);
-  page.addPhotos(stored);
+  page.addPhotos(stored, stored.find(({ key }) => key === sessionStorage.getItem(SHOWN)));
   document.body.dataset.ready = "yes";
 });

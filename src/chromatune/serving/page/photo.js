@@ -25,7 +25,7 @@ export function setPicture(owner, name, blob) {
 export class Photo extends EventTarget {
   constructor(file, { model, options }) {
     super();
-    this.number = ++numbers;
+    this.key = `${Date.now()} ${++numbers} ${Math.random()}`; // in the browser's store
     this.file = file;
     this.name = file.name || "pasted.png";
     this.state = "waiting";

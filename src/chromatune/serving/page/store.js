@@ -47,13 +47,19 @@ export class Store {
     this.persisted = await navigator.storage?.persisted?.() ?? false;
     const reading = this.database.transaction(["photos", "files"]);
     const [records, files] = await Promise.all(["photos", "files"].map((name) => done(reading.objectStore(name).getAll())));
-    const photos = [];
-    for (const record of records.sort((one, other) => one.order - other.order)) {
-      const own = files.filter(({ photo }) => photo === record.key).map(({ blob }) => blob);
-      this.known.set(record.key, record.changed);
-      photos.push(photoOf(record, own));
+    for (const { key, changed } of records) this.known.set(key, changed ?? 0);
+    const inOrder = records.sort((one, other) => one.order - other.order);
+    return inOrder.map((record) => this._read(record, files)).filter(Boolean);
+  }
+
+  /** A stored photo; one that is not complete is deleted. */
+  _read(record, files) {
+    try {
+      return photoOf(record, files.filter(({ photo }) => photo === record.key).map(({ blob }) => blob));
+    } catch {
+      this._then(() => this._delete(record.key));
+      return null;
     }
-    return photos;
   }
 
   /** Writes a photo shortly. */
@@ -103,7 +109,6 @@ export class Store {
   }
 
   async _put(photo) {
-    photo.key ??= `${Date.now()} ${photo.number} ${Math.random()}`;
     try {
       await this._makeRoom(photo);
       await this._putOnce(photo);
