@@ -105,9 +105,7 @@ def test_a_colorizer_gives_the_same_pixels(engine, together):
     assert isinstance(batched.backend, DynamicBatcher)
     grays = [np.full((64, 64), 40 + 10 * n, np.uint8) for n in range(3)]
     requests = [Request(gray, make_options(seed=n)) for n, gray in enumerate(grays)]
-    outputs = together(
-        batched.backend, *(lambda each=each: batched.model_output(each) for each in requests)
-    )
+    outputs = together(batched.backend, *(lambda each=each: batched.model_output(each) for each in requests))
     assert [len(call) for call in engine.calls] == [1, 2]
     for output, request in zip(outputs, requests, strict=True):
         (wanted,) = alone.colorize_many([request])
