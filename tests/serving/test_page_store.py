@@ -108,6 +108,16 @@ def test_leaving_asks_where_work_would_be_lost(visit, files):
     page.paint([(0.7, 0.8), (0.8, 0.82)])
     page.until("document.body.dataset.stored === 'yes'")
     assert page.page.evaluate(ASKS)  # this browser has not promised to keep what it stores
+    asked: list[str] = []
+
+    def stay(dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.page.on("dialog", stay)
+    with pytest.raises(Exception, match="ERR_ABORTED"):
+        page.page.goto("about:blank")
+    assert asked == ["beforeunload"]
     page.download("#download")
     assert not page.page.evaluate(ASKS)
 
