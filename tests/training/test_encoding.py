@@ -316,3 +316,9 @@ def test_prompts_are_read_once(pipeline, tmp_path, monkeypatch):
     spoiled.write_bytes(b"")
     again = open_text_cache(tmp_path, tokens, pipeline.text_encoder)
     assert len(asked) == 4 and torch.equal(again.rows(range(5)), caches[1].rows(range(5)))
+
+
+def test_a_part_that_cannot_be_read_again_ends_the_run() -> None:
+    """Guards against waiting for it for good."""
+    with pytest.raises(DataError, match="just written cannot be read again"):
+        latent_cache.share_parts(2, lambda part: part == 0, lambda parts: None, 0, 1)

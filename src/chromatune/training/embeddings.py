@@ -57,7 +57,6 @@ def open_text_cache(root: Path, tokens: Tokens, text_encoder: Any, rank: int = 0
     digest = hashlib.sha256(f"{FORMAT}/{weights_digest(text_encoder)}".encode())
     digest.update(tokens.ids.numpy().tobytes() + tokens.mask.numpy().tobytes())
     folder, count = root / f"text-{digest.hexdigest()[:20]}", len(tokens.ids)
-    width = tokens.ids.shape[1]
 
     def prompts_of(part: int) -> range:
         return range(part * PROMPTS_PER_PART, min((part + 1) * PROMPTS_PER_PART, count))
@@ -66,7 +65,8 @@ def open_text_cache(root: Path, tokens: Tokens, text_encoder: Any, rank: int = 0
         try:
             with safe_open(part_path(folder, part), "numpy") as file:
                 embeds = file.get_slice("embeds")
-                return embeds.get_shape()[:2] == [len(prompts_of(part)), width] and embeds.get_dtype() == "F32"
+                shape = embeds.get_shape()  # of two text encoders as one, rows are fewer than tokens
+                return len(shape) == 3 and shape[0] == len(prompts_of(part)) and embeds.get_dtype() == "F32"
         except (SafetensorError, OSError):
             return False
 

@@ -105,8 +105,14 @@ def share_parts(
 
     Where no part appears for a while, this process makes one that another one should have made: it may have ended, or
     be far slower. A part that two processes make is the same from both.
+
+    Raises:
+        DataError: a part that this process has made cannot be read again.
     """
-    make([part for part in range(rank, count, ranks) if not exists(part)])
+    own = [part for part in range(rank, count, ranks) if not exists(part)]
+    make(own)
+    if not all(exists(part) for part in own):
+        raise DataError("a part of the cache that was just written cannot be read again; check the disk")
     before, since = count + 1, time.monotonic()
     while missing := [part for part in range(count) if not exists(part)]:
         if len(missing) < before:
