@@ -17,9 +17,8 @@ import numpy as np
 from chromatune.color import resize
 from chromatune.errors import VideoError, printable
 from chromatune.options import StartStage
-from chromatune.video.shots import SHOTS_SIZE, Shot, thumbnail
+from chromatune.video.shots import Shot, thumbnail_of
 from chromatune.video.video import Frame, Video, VideoInfo
-from chromatune.video.yuv import small_gray
 
 SIGNATURE_SIZE = (18, 24)  # height and width
 SURROUNDING_PX = 3.0  # sigma of the local mean that is taken off
@@ -88,12 +87,10 @@ def match_films(
     advance = start_stage("matching frames", expected)
 
     def signatures(info: VideoInfo, of_film: Iterable[Frame]) -> Signatures:
-        size = (min(info.height_px, SHOTS_SIZE[0]), min(info.width_px, SHOTS_SIZE[1]))
-
         def thumbnails() -> Iterator[tuple[np.ndarray, float]]:
             for frame in of_film:
                 advance()
-                yield thumbnail(small_gray(frame, info, size)), frame.seconds
+                yield thumbnail_of(frame, info), frame.seconds
 
         return signatures_of(thumbnails())
 

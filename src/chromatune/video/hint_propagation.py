@@ -56,8 +56,6 @@ def propagate_hints(
     }
     for index, below in known.items():
         decided[index] = _stacked(decided[index], below) if index in decided else below
-    if not decided:
-        return list(chromas)
     everywhere = _warp_to_all(decided, len(ready), flows)
     found = []
     for index, hinted in enumerate(ready):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import chromatune
 from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, VideoError, count_of, printable
 from chromatune.files import prefetch
-from chromatune.hints import Hints, check_reference
+from chromatune.hints import Hints, Reference, check_reference
 from chromatune.images import Photo, Provenance
 from chromatune.options import StartStage, check_recompose, silent
 from chromatune.pipeline import ModelInfo, hash_if_quick, model_info, usual_workers, weights_hash
@@ -31,8 +31,8 @@ from chromatune.video.frame_matching import match_films, not_this_video
 from chromatune.video.held_frames import HeldFrames
 from chromatune.video.options import VideoOptions
 from chromatune.video.shot_colorizer import ShotChroma, ShotColorizer
-from chromatune.video.shots import SHOTS_SIZE, Shot, find_shots, shots_from, thumbnail
-from chromatune.video.stills import ShotStills, Still, stills_by_index, stills_of
+from chromatune.video.shots import Shot, find_shots, shots_from, thumbnail_of
+from chromatune.video.stills import NEAREST, ShotStills, Still, stills_by_index, stills_of
 from chromatune.video.video import Frame, Video
 from chromatune.video.writing import FrameWriter, open_writer
 from chromatune.video.yuv import small_gray
@@ -312,12 +312,11 @@ class VideoRun:
         """Find the shots by a reading of the whole video, and cache them."""
         info = self.video.info
         advance = self._start_stage("finding shots", info.expected_frames or 0)
-        size = (min(info.height_px, SHOTS_SIZE[0]), min(info.width_px, SHOTS_SIZE[1]))
 
         def thumbnails() -> Iterator[np.ndarray]:
             for frame in self._frames:
                 advance()
-                yield thumbnail(small_gray(frame, info, size))
+                yield thumbnail_of(frame, info)
 
         shots = find_shots(thumbnails())
         starts, count = [shot.start for shot in shots], shots[-1].stop
@@ -478,4 +477,10 @@ class VideoRun:
         """Stills of other shots, as references, too, where the model can compare photos."""
         if not stills.others or self._colors is None:
             return stills
-        return stills.with_references(self._colors.colorizer)
+        return stills.with_references(self._reference)
+
+    @cached_property
+    def _reference(self) -> Callable[[Photo], Reference]:
+        """See `Colorizer.reference`; shots have most of their nearest stills in common."""
+        assert self._colors is not None
+        return lru_cache(maxsize=2 * NEAREST)(self._colors.colorizer.reference)

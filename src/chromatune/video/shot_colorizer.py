@@ -101,10 +101,10 @@ class ShotColorizer:
         consistent = make_consistent(
             chromas, keyframe_exposures, flows, fixed=0 if before is None else 1, weights=weights
         )
-        if corrected:
-            maps, wrong = stills.maps(keyframes)
-            for line in wrong:
-                warn(line)
+        maps, wrong = stills.maps(keyframes) if stills else ({}, [])
+        for line in wrong:
+            warn(line)
+        if hints or maps:
             hinted = propagate_hints(
                 list(consistent),
                 lumas,

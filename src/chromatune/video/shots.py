@@ -15,6 +15,8 @@ from chromatune.color import flow_between, warp
 from chromatune.errors import OptionsError, VideoError, printable, shown
 from chromatune.files import atomic_write, read_regular
 from chromatune.images import to_depth
+from chromatune.video.video import Frame, VideoInfo
+from chromatune.video.yuv import small_gray
 
 SHOTS_SIZE = (360, 480)  # height and width from which thumbnails are made, at most
 THUMBNAIL_PX = 72  # short side: grain is averaged away, things can still be told apart
@@ -81,6 +83,12 @@ def change(before: np.ndarray, after: np.ndarray) -> float:
     weight = np.sqrt(most_variance) + 1
     contrast = min(1.0, float(max(before.std(), after.std())) / FULL_CONTRAST)  # in the dark, grain is all there is
     return contrast * float(1 - (correlation * weight).sum() / weight.sum())
+
+
+def thumbnail_of(frame: Frame, info: VideoInfo) -> np.ndarray:
+    """Return the thumbnail of a video's frame."""
+    size = (min(info.height_px, SHOTS_SIZE[0]), min(info.width_px, SHOTS_SIZE[1]))
+    return thumbnail(small_gray(frame, info, size))
 
 
 def find_shots(thumbnails: Iterable[np.ndarray]) -> list[Shot]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from chromatune.color import Aligned, align, fill_colors, is_toned, luma, resize
-from chromatune.colorizer import Colorizer
 from chromatune.errors import OptionsError, PhotoError, printable
 from chromatune.hints import HintMap, Reference
 from chromatune.images import IMAGE_SUFFIXES, Photo, read_photo, to_depth
@@ -59,6 +59,11 @@ class Still:
         assert self.photo.rgb is not None
         return self.photo.rgb
 
+    @cached_property
+    def digest(self) -> str:
+        """A hash of its pixels."""
+        return hashlib.sha256(np.array(self.rgb.shape).tobytes() + self.rgb.tobytes()).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class ShotStills:
@@ -80,18 +85,18 @@ class ShotStills:
         """The others, as photos that may show the same things."""
         return [still.reference for still in self.others if still.reference is not None]
 
-    def with_references(self, colorizer: Colorizer) -> ShotStills:
-        """Return the same with references for a model, where it can compare photos."""
+    def with_references(self, reference: Callable[[Photo], Reference]) -> ShotStills:
+        """Return the same with references for a model, where it can compare photos: see `Colorizer.reference`."""
         try:
-            others = [replace(still, reference=colorizer.reference(still.photo)) for still in self.others]
+            others = [replace(still, reference=reference(still.photo)) for still in self.others]
         except OptionsError:  # it has no photo encoder
             return self
         return ShotStills(self.own, others)
 
     def facts(self) -> list[list[Any]]:
         """Return what decides their colors, for a cache's key."""
-        own: list[list[Any]] = [[offset, _hash(still)] for offset, still in sorted(self.own.items())]
-        return own + [["other", _hash(still)] for still in self.others]
+        own: list[list[Any]] = [[offset, still.digest] for offset, still in sorted(self.own.items())]
+        return own + [["other", still.digest] for still in self.others]
 
     def maps(self, keyframes: Sequence[Keyframe]) -> tuple[dict[int, HintMap], list[str]]:
         """Return the colors of stills, by the index of their keyframe, and lines on those that show something else."""
@@ -198,10 +203,6 @@ def _map_of(keyframe: Keyframe, aligned: Aligned) -> HintMap:
     chroma = resize(fill_colors(aligned, keyframe.stabilized), *size)
     level = np.maximum(keyframe.luma.astype(np.float32) / 255, LEAST_LUMA)
     return HintMap(chroma / level[..., None], np.clip(resize(aligned.confidence, *size), 0, 1))
-
-
-def _hash(still: Still) -> str:
-    return hashlib.sha256(np.array(still.rgb.shape).tobytes() + still.rgb.tobytes()).hexdigest()
 
 
 def _timecode(match: re.Match[str]) -> Timecode:
