@@ -22,6 +22,7 @@ from chromatune.cli.finetune import finetune_command
 from chromatune.cli.info import info_command
 from chromatune.cli.models import models_app
 from chromatune.cli.serve import serve_command
+from chromatune.cli.site import site_command
 from chromatune.cli.terminal import complain, open_closed_streams
 from chromatune.cli.video import video_command
 from chromatune.errors import ChromaTuneError, OptionsError, WorkInterrupted
@@ -74,6 +75,7 @@ app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 app.command("export")(export_command)
 app.command("serve")(serve_command)
+app.command("site")(site_command)
 
 
 @app.command("experiment", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

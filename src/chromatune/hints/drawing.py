@@ -16,8 +16,10 @@ from chromatune.images import Photo
 FINER = 4  # pixels of the canvas for one of the grid, along a side
 DEFAULT_RADIUS = 1 / 50  # of the photo's short side: what evaluation's squares have
 SUBPIXEL_BITS = 4  # OpenCV takes coordinates in sixteenths
-MOST_DRAWN_PIXELS = 100_000_000  # of one stroke, segment by segment; beyond, by the distance to its line
-NEAR_COST = 20  # times as long as a pixel of a segment takes one of that distance
+LEAST_PIECE_PX = 16.0  # a line is cut into pieces, none longer than this or its radius
+PIXELS_AT_ONCE = 1 << 20  # of pieces
+MOST_DRAWN_PIXELS = 4_000_000  # of one stroke, piece by piece; beyond, by the distance to its pixels
+NEAR_COST = 5  # times as long as a pixel of a piece takes one of that distance
 MOST_PAINTED_PIXELS = 512_000_000  # of all strokes: the canvas has half a million, and is painted some hundred times
 
 
@@ -74,39 +76,67 @@ def _paint(canvas: np.ndarray, stroke: Stroke, photo: Photo) -> int:
     height, width = canvas.shape[:2]
     scale = np.array([width / photo.width_px, height / photo.height_px])
     radius_px = stroke.radius_px or DEFAULT_RADIUS * min(photo.height_px, photo.width_px)
-    # OpenCV draws no lines thicker than 32767; one as wide as the canvas is long covers it
-    radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))
+    radius = min(max(0.5, radius_px * math.sqrt(scale.prod())), math.hypot(height, width))  # that covers the canvas
     points = np.array(stroke.points) * scale - 0.5  # from edges of pixels to their centers
     left, top = np.maximum(np.floor(points.min(axis=0) - radius - 2), 0).astype(int)
     right, bottom = np.minimum(np.ceil(points.max(axis=0) + radius + 3), (width, height)).astype(int)
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    moved = np.rint((points - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32)
+    shape = bottom - top, right - left
+    moved = points - (left, top)
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-    drawn = (length + 2 * radius * len(points)) * 2 * radius
+    pieces = len(points) + length / max(LEAST_PIECE_PX, radius)
+    drawn = pieces * (max(LEAST_PIECE_PX, radius) + 2 * radius) ** 2
     if drawn > MOST_DRAWN_PIXELS:
-        mask, drawn = _near(moved, mask.shape, radius), length + NEAR_COST * mask.size
+        alpha, drawn = _near(moved, shape, radius), length + NEAR_COST * shape[0] * shape[1]
     else:
-        _draw_line(mask, moved, radius)
-    alpha = mask.astype(np.float32)[..., None] / 255
+        alpha = _covered(moved, shape, radius)
+    alpha = alpha[..., None]
     color = relative_chroma(np.array(stroke.color, np.float32) / 255)
     part = canvas[top:bottom, left:right]
     part *= 1 - alpha
     part += alpha * np.append(color, np.float32(1))
-    return int(drawn) + mask.size
+    return int(drawn) + alpha.size
 
 
-def _draw_line(mask: np.ndarray, points: np.ndarray, radius: float) -> None:
-    ends = points if len(points) < 3 else points[[0, -1]]
-    for x, y in ends.tolist():
-        cv2.circle(mask, (x, y), round(radius * 2**SUBPIXEL_BITS), 255, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
-    if len(points) > 1:
-        thickness = max(1, round(2 * radius))
-        cv2.polylines(mask, [points[:, None]], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+def _covered(points: np.ndarray, shape: tuple[int, int], radius: float) -> np.ndarray:
+    """Return how far a line with round ends covers each pixel: by its distance from the line, (h, w) float32 0..1."""
+    starts, ends = _pieces(points, max(LEAST_PIECE_PX, radius))
+    ways = ends - starts
+    squared = np.maximum((ways**2).sum(axis=1), 1e-12)
+    side = math.ceil(float(np.abs(ways).max()) + 2 * radius) + 4
+    corners = np.floor(np.minimum(starts, ends) - radius - 1).astype(int)
+    mask = np.zeros((shape[0] + 2 * side, shape[1] + 2 * side), np.float32)  # the pieces' boxes reach beyond the shape
+    steps = np.arange(side)
+    at_once = max(1, PIXELS_AT_ONCE // side**2)
+    for first in range(0, len(starts), at_once):
+        some = slice(first, first + at_once)
+        columns, rows = (corners[some, axis, None] + steps for axis in (0, 1))  # (N, side)
+        x, y = columns - starts[some, :1], rows - starts[some, 1:]
+        dx, dy = ways[some, 0, None, None], ways[some, 1, None, None]
+        along = (x[:, None, :] * dx + y[:, :, None] * dy) / squared[some, None, None]
+        np.clip(along, 0, 1, out=along)
+        distance = np.hypot(x[:, None, :] - along * dx, y[:, :, None] - along * dy)
+        share = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
+        places = (rows + side)[:, :, None] * mask.shape[1] + (columns + side)[:, None, :]
+        np.maximum.at(mask.reshape(-1), places.ravel(), share.ravel())
+    return mask[side : side + shape[0], side : side + shape[1]]
+
+
+def _pieces(points: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a line's segments, the long ones cut: starts and ends, (N, 2) each."""
+    if len(points) == 1:
+        return points, points
+    starts, ways = points[:-1], np.diff(points, axis=0)
+    counts = np.maximum(1, np.ceil(np.abs(ways).max(axis=1) / longest)).astype(int)
+    which = np.repeat(np.arange(len(starts)), counts)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shares = (number / counts[which])[:, None], ((number + 1) / counts[which])[:, None]
+    return starts[which] + shares[0] * ways[which], starts[which] + shares[1] * ways[which]
 
 
 def _near(points: np.ndarray, shape: tuple[int, ...], radius: float) -> np.ndarray:
-    """(h, w) uint8 of what lies within the radius of a line: its time does not grow with points times radius."""
+    """Return about the same as `_covered`: its time does not grow with points times radius."""
     line = np.full(shape, 255, np.uint8)
-    cv2.polylines(line, [points[:, None]], False, 0, 1, cv2.LINE_8, SUBPIXEL_BITS)
+    whole = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
+    cv2.polylines(line, [whole[:, None]], False, 0, 1, cv2.LINE_8, SUBPIXEL_BITS)
     distance = cv2.distanceTransform(line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.rint(255 * np.clip(radius + 0.5 - distance, 0, 1)).astype(np.uint8)
+    return np.clip(radius + 0.5 - distance, 0, 1)

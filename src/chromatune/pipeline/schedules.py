@@ -120,7 +120,7 @@ class DdimSchedule:
 
     def __init__(self, config: Mapping[str, Any], steps: int) -> None:
         self.timesteps: list[float] = [float(each) for each in np.rint(_timesteps(config, steps, "leading"))]
-        self._alphas_cumprod = _alphas_cumprod(config)
+        self._alphas_cumprod = alphas_cumprod(config)
         self._last = 1.0 if config.get("set_alpha_to_one", True) else float(self._alphas_cumprod[0])
         self._stride = int(config.get("num_train_timesteps", 1000)) // steps
         self._prediction_type = config.get("prediction_type", "epsilon")
@@ -153,10 +153,10 @@ class EulerSchedule:
 
     def __init__(self, config: Mapping[str, Any], steps: int) -> None:
         timesteps = _timesteps(config, steps, "linspace").astype(np.float32)
-        alphas_cumprod = _alphas_cumprod(config)
+        bars = alphas_cumprod(config)
         if config.get("rescale_betas_zero_snr", False):
-            alphas_cumprod[-1] = ALMOST_NO_SIGNAL
-        known = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+            bars[-1] = ALMOST_NO_SIGNAL
+        known = ((1 - bars) / bars) ** 0.5
         self.timesteps: list[float] = timesteps.tolist()
         self._sigmas: list[float] = [*np.interp(timesteps, np.arange(len(known)), known).tolist(), 0.0]
         largest = max(self._sigmas)
@@ -286,7 +286,7 @@ def zero_terminal_snr_config(num_train_timesteps: int = 1000) -> dict[str, Any]:
     }
 
 
-def _alphas_cumprod(config: Mapping[str, Any]) -> np.ndarray:
+def alphas_cumprod(config: Mapping[str, Any]) -> np.ndarray:
     """Return the signal's share of the variance at each timestep of training, (T,) float64."""
     start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     count = int(config.get("num_train_timesteps", 1000))

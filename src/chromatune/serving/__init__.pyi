@@ -6,3 +6,4 @@ from .run import run_app as run_app
 from .settings import TOKEN_VARIABLE as TOKEN_VARIABLE
 from .settings import ServeSettings as ServeSettings
 from .settings import make_serve_settings as make_serve_settings
+from .site import write_site as write_site

@@ -1,0 +1,245 @@
+// Pictures of one channel as planes, resized and blurred as OpenCV does, so that both engines give the same colors.
+
+/**
+ * @typedef {object} Plane
+ * @property {number} height
+ * @property {number} width
+ * @property {Float32Array|Uint8Array|Uint16Array} data height × width, row by row
+ */
+
+/** @returns {Plane} of zeros, float32 unless `kind` says otherwise */
+export const plane = (height, width, kind = Float32Array) => ({ height, width, data: new kind(height * width) });
+
+/** A plane of the same size: `f(value, index)` at each pixel. */
+export function map(source, f) {
+  const found = plane(source.height, source.width);
+  for (let i = 0; i < found.data.length; i++) found.data[i] = f(source.data[i], i);
+  return found;
+}
+
+/** How a value is stored in an array like this: integers rounded, and within what it holds. */
+function rounder(data) {
+  if (data instanceof Float32Array) return (value) => value;
+  const most = data instanceof Uint16Array ? 65535 : 255;
+  return (value) => roundHalfEven(Math.min(most, Math.max(0, value)));
+}
+
+/** To the next integer, halves to the even one, as C's rint. */
+export function roundHalfEven(value) {
+  const floor = Math.floor(value), rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
+}
+
+/** At another size: area means where it shrinks, bicubic where it grows (`color.resize`). Integers stay integers. */
+export function resize(source, height, width) {
+  if (height === source.height && width === source.width) return source;
+  const shrinks = height <= source.height && width <= source.width;
+  return shrinks ? resizeArea(source, height, width) : resizeCubic(source, height, width);
+}
+
+/**
+ * At another size, no larger: the mean of what each pixel covers (OpenCV's INTER_AREA). Sums are float32, as OpenCV's,
+ * so that integers halfway between two are rounded to the same one.
+ */
+export function resizeArea(source, height, width) {
+  if (height === source.height && width === source.width) return source;
+  if (height > source.height || width > source.width) return resizeTaps(source, height, width, areaTapsUp, 2);
+  const down = source.height / height, across = source.width / width;
+  if (Number.isInteger(down) && Number.isInteger(across)) return wholeBlocks(source, height, width, down, across);
+  const found = plane(height, width, source.data.constructor), round = rounder(source.data);
+  const columns = areaWeights(source.width, width), rows = areaWeights(source.height, height);
+  const line = new Float32Array(width), sum = new Float32Array(width);
+  let done = -1; // row of the source that `line` holds
+  for (let y = 0; y < height; y++) {
+    sum.fill(0);
+    for (let at = rows.starts[y]; at < rows.starts[y + 1]; at++) {
+      const row = rows.indices[at], weight = rows.weights[at];
+      if (row !== done) sumColumns(source, row, columns, line);
+      done = row;
+      for (let x = 0; x < width; x++) sum[x] += Math.fround(weight * line[x]);
+    }
+    for (let x = 0; x < width; x++) found.data[y * width + x] = round(sum[x]);
+  }
+  return found;
+}
+
+function sumColumns({ data, width: full }, row, { starts, indices, weights }, line) {
+  const first = row * full;
+  for (let x = 0; x < line.length; x++) {
+    let sum = 0;
+    for (let at = starts[x]; at < starts[x + 1]; at++) {
+      sum = Math.fround(sum + Math.fround(weights[at] * data[first + indices[at]]));
+    }
+    line[x] = sum;
+  }
+}
+
+/** Which pixels of a side each of fewer ones covers, and how far; shares below a thousandth do not count. */
+function areaWeights(full, small) {
+  const starts = new Int32Array(small + 1), indices = [], weights = [], scale = full / small;
+  for (let i = 0; i < small; i++) {
+    const from = i * scale, to = from + scale, covered = Math.min(scale, full - from);
+    const last = Math.min(Math.floor(to), full - 1), first = Math.min(Math.ceil(from), last);
+    const add = (index, share) => {
+      indices.push(index);
+      weights.push(share / covered);
+    };
+    if (first - from > 1e-3) add(first - 1, first - from);
+    for (let k = first; k < last; k++) add(k, 1);
+    if (to - last > 1e-3) add(last, Math.min(to - last, 1, covered));
+    starts[i + 1] = indices.length;
+  }
+  return { starts, indices: Int32Array.from(indices), weights: Float32Array.from(weights) };
+}
+
+/** Means of blocks of down × across pixels; of four, halves are rounded up. */
+function wholeBlocks(source, height, width, down, across) {
+  const found = plane(height, width, source.data.constructor), whole = !(source.data instanceof Float32Array);
+  const scale = Math.fround(1 / (down * across)), isFour = whole && down === 2 && across === 2;
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at++) {
+      let sum = 0;
+      for (let v = y * down; v < (y + 1) * down; v++) {
+        for (let u = x * across; u < (x + 1) * across; u++) sum += source.data[v * source.width + u];
+      }
+      const mean = Math.fround(sum * scale);
+      found.data[at] = isFour ? (sum + 2) >> 2 : whole ? roundHalfEven(mean) : mean;
+    }
+  }
+  return found;
+}
+
+/** At another size, linear between the pixels' centers. */
+export const resizeLinear = (source, height, width) => resizeTaps(source, height, width, linearTaps, 2);
+
+/** At another size, by Keys's cubic with a = -0.75, as OpenCV has it. */
+export const resizeCubic = (source, height, width) => resizeTaps(source, height, width, cubicTaps, 4);
+
+/** At another size, each pixel a sum of a few along each side. */
+function resizeTaps(source, height, width, tapsOf, count) {
+  if (height === source.height && width === source.width) return source;
+  const columns = tapsOf(source.width, width), rows = tapsOf(source.height, height), round = rounder(source.data);
+  const found = plane(height, width, source.data.constructor), wide = plane(source.height, width);
+  for (let y = 0; y < source.height; y++) {
+    for (let x = 0; x < width; x++) {
+      let sum = 0;
+      for (let t = 0; t < count; t++) {
+        sum += columns.weights[x * count + t] * source.data[y * source.width + columns.indices[x * count + t]];
+      }
+      wide.data[y * width + x] = sum;
+    }
+  }
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      let sum = 0;
+      for (let t = 0; t < count; t++) {
+        sum += rows.weights[y * count + t] * wide.data[rows.indices[y * count + t] * width + x];
+      }
+      found.data[y * width + x] = round(sum);
+    }
+  }
+  return found;
+}
+
+function taps(from, to, count, weigh) {
+  const indices = new Int32Array(to * count), weights = new Float64Array(to * count);
+  for (let i = 0; i < to; i++) {
+    const center = ((i + 0.5) * from) / to - 0.5, first = Math.floor(center), shares = weigh(center - first, first, i);
+    for (let t = 0; t < count; t++) {
+      indices[i * count + t] = Math.min(from - 1, Math.max(0, first + t - (count / 2 - 1)));
+      weights[i * count + t] = shares[t];
+    }
+  }
+  return { indices, weights };
+}
+
+export const linearTaps = (from, to) => taps(from, to, 2, (off) => [1 - off, off]);
+
+function cubicTaps(from, to) {
+  const a = -0.75;
+  return taps(from, to, 4, (x) => {
+    const far = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a;
+    const near = ((a + 2) * x - (a + 3)) * x * x + 1, rest = 1 - x;
+    const next = ((a + 2) * rest - (a + 3)) * rest * rest + 1;
+    return [far, near, next, 1 - far - near - next];
+  });
+}
+
+/** What OpenCV does for INTER_AREA where a side grows: nearly the nearest pixel. */
+function areaTapsUp(from, to) {
+  const indices = new Int32Array(to * 2), weights = new Float64Array(to * 2), scale = from / to;
+  for (let i = 0; i < to; i++) {
+    const first = Math.floor(i * scale), over = i + 1 - (first + 1) / scale, share = over <= 0 ? 0 : over - Math.floor(over);
+    indices.set([first, Math.min(from - 1, first + 1)], 2 * i);
+    weights.set([1 - share, share], 2 * i);
+  }
+  return { indices, weights };
+}
+
+/** Blurred by a Gaussian of `sigma` pixels, mirrored at its edges without their pixels (BORDER_REFLECT_101). */
+export function gaussianBlur(source, sigma) {
+  const radius = (roundHalfEven(sigma * 4 * 2 + 1) | 1) >> 1;
+  const kernel = Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma * sigma)));
+  const total = kernel.reduce((sum, each) => sum + each, 0);
+  return separable(source, kernel.map((each) => each / total), radius);
+}
+
+function separable(source, kernel, radius) {
+  const { height, width } = source, found = plane(height, width), line = new Float64Array(Math.max(height, width) + 2 * radius);
+  const pass = (data, start, stride, count) => {
+    for (let i = -radius; i < count + radius; i++) line[i + radius] = data[start + stride * mirrored101(i, count)];
+    for (let i = 0; i < count; i++) {
+      let sum = kernel[radius] * line[i + radius];
+      for (let k = 1; k <= radius; k++) sum += kernel[radius + k] * (line[i + radius - k] + line[i + radius + k]);
+      found.data[start + stride * i] = sum;
+    }
+  };
+  for (let y = 0; y < height; y++) pass(source.data, y * width, 1, width);
+  for (let x = 0; x < width; x++) pass(found.data, x, width, height);
+  return found;
+}
+
+/** Means over windows of (2 rows + 1) × (2 columns + 1) pixels, mirrored at the edges with their pixels. */
+export function boxBlur(source, rows, columns = rows) {
+  const { height, width } = source, found = plane(height, width);
+  const longest = Math.max(height + 2 * rows, width + 2 * columns), line = new Float64Array(longest);
+  const pass = (data, start, stride, count, radius) => {
+    for (let i = -radius; i < count + radius; i++) line[i + radius] = data[start + stride * mirrored(i, count)];
+    let sum = 0;
+    for (let i = 0; i < 2 * radius; i++) sum += line[i];
+    for (let i = 0; i < count; i++) {
+      sum += line[i + 2 * radius];
+      found.data[start + stride * i] = sum / (2 * radius + 1);
+      sum -= line[i];
+    }
+  };
+  for (let y = 0; y < height; y++) pass(source.data, y * width, 1, width, columns);
+  for (let x = 0; x < width; x++) pass(found.data, x, width, height, rows);
+  return found;
+}
+
+function mirrored(index, count) {
+  while (index < 0 || index >= count) index = index < 0 ? -index - 1 : 2 * count - 1 - index;
+  return index;
+}
+
+function mirrored101(index, count) {
+  if (count === 1) return 0;
+  while (index < 0 || index >= count) index = index < 0 ? -index : 2 * count - 2 - index;
+  return index;
+}
+
+/** The value at `percent` of sorted values, linear between two of them. */
+export function percentile(sorted, percent) {
+  const at = ((sorted.length - 1) * percent) / 100, below = Math.floor(at);
+  return sorted[below] + (at - below) * (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]);
+}
+
+/** Linear between the points (xs rising, ys), constant beyond them, as NumPy's interp. */
+export function interpolate(x, xs, ys) {
+  if (x <= xs[0]) return ys[0];
+  for (let i = 1; i < xs.length; i++) {
+    if (x <= xs[i]) return xs[i] === xs[i - 1] ? ys[i] : ys[i - 1] + ((ys[i] - ys[i - 1]) * (x - xs[i - 1])) / (xs[i] - xs[i - 1]);
+  }
+  return ys.at(-1);
+}
