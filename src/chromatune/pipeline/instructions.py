@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from chromatune.prompts import (
     ATTRIBUTE_FORMS,
@@ -71,6 +73,27 @@ def read_instruction(instruction: str, words: Collection[str], default: str = DE
 def knows(words: Collection[str], instruction: str) -> bool:
     """Return whether all words of an instruction are among `words`."""
     return all(_all_taught(_words(part, words)) for part in BREAK.split(instruction))
+
+
+def instruction_tables() -> dict[str, Any]:
+    """Return what another implementation of `read_instruction` needs, ready for JSON: words, forms and foldings.
+
+    `folds` has the letters whose `str.casefold` is not their lower case; `prompts` come with the longest first.
+    """
+    table = _table()
+    letters = (chr(code) for code in range(sys.maxunicode + 1))
+    return {
+        "default": DEFAULT_PROMPT,
+        "prompts": sorted(COLORIZE_PROMPTS, key=len, reverse=True),
+        "attribute_forms": list(ATTRIBUTE_FORMS),
+        "hue_forms": list(HUE_FORMS),
+        "hues": list(HUE_DEGREES),
+        "looks": sorted(LOOKS),
+        "roles": {role: sorted(words) for role, words in table.roles.items()},
+        "beside_looks": sorted(table.beside_looks),
+        "meanings": table.meanings,
+        "folds": {letter: letter.casefold() for letter in letters if letter.casefold() != letter.lower()},
+    }
 
 
 @dataclass(frozen=True)
