@@ -52,8 +52,10 @@ console.log(JSON.stringify({
   attribute: withAttribute("a $& b", ", mostly {}", "$1"),
 }));
 """
-STRANGE = """ß ẞ STRASSE straße GRÜN grün gru\u0308n ﬁll ﬀ ǅ ΰ İ ı ſ K Å ΣΑΣ ΑΣ Σ. ΟΔΟΣ, ｗａｒｍ ① ² ½ Ⅷ ៸ ꭰ Ꭰ 𝐫𝐞𝐝 𝔯𝔢𝔡 🙂 👩‍🎨
-é e\u0301 e\u0301\u0323 e\u0323\u0301 ạ\u0308 rouge\u0300 red\ufe0f red\u034f 한국어 \u1112\u1161\u11ab हिन्दी สี ไทย العربية rot\u200d vert\u00ad
+STRANGE = """ß ẞ STRASSE straße GRÜN grün gru\u0308n ﬁll ﬀ ǅ ΰ İ ı ſ K Å ΣΑΣ ΑΣ Σ. ΟΔΟΣ,
+ｗａｒｍ ① ² ½ Ⅷ ៸ ꭰ Ꭰ 𝐫𝐞𝐝 𝔯𝔢𝔡 🙂 👩\u200d🎨
+é e\u0301 e\u0301\u0323 e\u0323\u0301 ạ\u0308 rouge\u0300 red\ufe0f red\u034f
+한국어 \u1112\u1161\u11ab हिन्दी สี ไทย العربية rot\u200d vert\u00ad
 pas\u2019mal l'été d’été `blue` _red_ blue-green red–blue rot—blau ... .5 a.b red. red.. red.\u2029 \u0345red""".split()
 SPACES = "\t \n \x0b \x0c \r \x1c \x1f \x85 \xa0 \u1680 \u2003 \u2028 \u202f \u3000 \ufeff \u200b \u180e".split(" ")
 
@@ -94,7 +96,13 @@ def instructions() -> list[str]:
     given += [f"warm{space}colors.{space}{space}red -{space}hat{space}" for space in SPACES]
     given += [f"{DEFAULT_PROMPT}{each}" for each in (".", "s", "²", "٣", "ß", "\u0301", "🙂", "_", " ", "。")]
     given += [f"{word} {'deep dark sea ' * 40}" for word in ("ÜÇ", "🙂🙂", "it's", "ﬁ 한국어", "<|endoftext|>")]
-    pieces = [*taught_words(), *instruction_tables()["meanings"], *STRANGE, *SPACES, *", . ; - ' and und et a in".split()]
+    pieces = [
+        *taught_words(),
+        *instruction_tables()["meanings"],
+        *STRANGE,
+        *SPACES,
+        *", . ; - ' and und et a in".split(),
+    ]
     rng = np.random.default_rng(5)
     counts = rng.integers(1, 60, 500)
     given += [" ".join(pieces[index] for index in rng.integers(len(pieces), size=count)) for count in counts]
