@@ -122,13 +122,18 @@ def tab(tmp_path_factory) -> Iterator[Tab]:
     folder = tmp_path_factory.mktemp("tab")
     packages = os.environ.get("CHROMATUNE_NODE_MODULES")
     if packages is None:
-        command = ["npm", "i", "--ignore-scripts", "--no-audit", "--prefix", folder, "esbuild@0.28.2"]
+        command = ["npm", "i", "--ignore-scripts", "--no-audit", "--prefix", folder, "esbuild@0.28.2", "fflate@0.8.3"]
         subprocess.run(command, check=True)
         packages = str(folder / "node_modules")
     (folder / "entry.js").write_text(WORKER.replace("MODULES", str(MODULES)))
     (folder / "index.html").write_text(PAGE)
     bundle = ["--bundle", "--format=esm", "--outfile=worker.js", "--log-level=error"]
-    subprocess.run([f"{packages}/.bin/esbuild", "entry.js", *bundle], cwd=folder, check=True)
+    subprocess.run(
+        [f"{packages}/.bin/esbuild", "entry.js", *bundle],
+        cwd=folder,
+        check=True,
+        env={**os.environ, "NODE_PATH": packages},
+    )
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -2,7 +2,7 @@
 // The browser decodes JPEG, WebP, AVIF, GIF and BMP; PNG and TIFF are read here, for a canvas holds 8 bits only.
 
 import * as metadata from "./metadata.js";
-import { Inflated, Planes, Refusal, checkSize, damaged } from "./planes.js";
+import { Planes, Refusal, checkSize, damaged } from "./planes.js";
 import * as png from "./png.js";
 import { convert, gammaTable, readProfile, srgbProfile } from "./profiles.js";
 import * as tiff from "./tiff.js";
@@ -38,8 +38,9 @@ export async function readPhoto(bytes, name, maxPixels) {
   try {
     return { name, ...(await read(bytes, maxPixels)) };
   } catch (error) {
-    const noRoom = error instanceof RangeError && /alloc|length/i.test(error.message);
-    const refusal = error instanceof Refusal ? error : noRoom ? new Refusal("not enough memory for this picture; make it smaller") : damaged();
+    const hasNoRoom = error instanceof RangeError && /alloc|length/i.test(error.message);
+    const other = hasNoRoom ? new Refusal("not enough memory for this picture; make it smaller") : damaged();
+    const refusal = error instanceof Refusal ? error : other;
     throw new Refusal(`${name}: ${refusal.message}`, refusal.status);
   }
 }
@@ -80,7 +81,8 @@ function formatOf(bytes) {
   others["camera's raw file"] = begins("FUJIFILMCCD-RAW", "IIRO", "IIRS", "MMOR", "IIU\0", "FOVb", "\0MRM");
   const known = Object.keys(others).find((kind) => others[kind]);
   if (!known) throw new Refusal(`not a picture in a known format; ${ACCEPTED}`, 415);
-  throw new Refusal(`a ${known} cannot be read in the browser; use the installed program, or save it as PNG or JPEG`, 415);
+  const advice = "use the installed program, or save it as PNG or JPEG";
+  throw new Refusal(`a ${known} cannot be read in the browser; ${advice}`, 415);
 }
 
 /** Returns what a file's header says; `channels` are those of the rows that come of it. */
@@ -139,8 +141,11 @@ function profileOf(head, warnings) {
   const found = components === 4 ? null : readProfile(icc, channels < 3);
   // Tables, and inks, are the browser's: relative colorimetric like Python's, but without its black point compensation
   const space = icc.length > 132 ? latin1(icc, 16, 20) : "";
-  if (!found && plain && space === (components === 4 ? "CMYK" : channels < 3 ? "GRAY" : "RGB ")) return { kind: "browser" };
-  if (!found) warnings.push("its color profile is damaged, for another kind of picture, or works by tables, and is ignored");
+  const own = components === 4 ? "CMYK" : channels < 3 ? "GRAY" : "RGB ";
+  if (!found && plain && space === own) return { kind: "browser" };
+  if (!found) {
+    warnings.push("its color profile is damaged, for another kind of picture, or works by tables, and is ignored");
+  }
   return found;
 }
 
@@ -244,7 +249,8 @@ function frameOf(bitmap) {
 
 async function pixelsOf(frame, top, rows) {
   const width = frame.codedWidth, pixels = new Uint8Array(4 * width * rows);
-  await frame.copyTo(pixels, { rect: { x: 0, y: top, width, height: rows }, layout: [{ offset: 0, stride: 4 * width }] });
+  const rect = { x: 0, y: top, width, height: rows };
+  await frame.copyTo(pixels, { rect, layout: [{ offset: 0, stride: 4 * width }] });
   if (frame.format === "BGRA") {
     for (let i = 0; i < pixels.length; i += 4) [pixels[i], pixels[i + 2]] = [pixels[i + 2], pixels[i]];
   }
@@ -282,7 +288,9 @@ export async function writePhoto(rgb, photo, provenance = "") {
       warnings.push("the browser cannot write a JPEG of this size; this is a PNG");
     }
   }
-  if (format === "TIFF" || format === "WEBP") warnings.push(`results of a ${format} are PNGs here; the installed program writes ${format}`);
+  if (format === "TIFF" || format === "WEBP") {
+    warnings.push(`results of a ${format} are PNGs here; the installed program writes ${format}`);
+  }
   return { bytes: await png.encodePng(rgb, alpha, width, height, extra), suffix: ".png", warnings };
 }
 
@@ -320,14 +328,17 @@ export async function screenImage(rgb, width, height, alpha = null) {
  *
  * @param {string} base64 an RGBA PNG.
  * @param {string} name for messages.
- * @returns {Promise<{rgba: Float32Array, width: number, height: number}>} 0..1, not premultiplied, (height x width x 4).
+ * @returns {Promise<{rgba: Float32Array, width: number, height: number}>} (height x width x 4), 0..1, not premultiplied.
  * @throws {Refusal} it is no such picture.
  */
 export async function decodeLayer(base64, name = "the layer") {
   const bytes = Uint8Array.from(atob(base64.replace(/\s/g, "")), (letter) => letter.charCodeAt(0));
   const photo = await readPhoto(bytes, name, LAYER_LONG_SIDE ** 2);
   const { width, height, gray, rgb, alpha, maxValue } = photo, rgba = new Float32Array(4 * width * height);
-  if (!alpha) throw new Refusal(`${name} has no transparency`);
+  if (!alpha) throw new Refusal(`${name} has no transparency; paint hints on a transparent layer, and save that alone`);
+  if (!alpha.some(Boolean)) {
+    throw new Refusal(`${name}: nothing is painted on it, every pixel is transparent; paint, or leave it out`);
+  }
   for (let i = 0; i < width * height; i++) {
     for (let c = 0; c < 3; c++) rgba[4 * i + c] = (rgb ? rgb[3 * i + c] : gray[i]) / maxValue;
     rgba[4 * i + 3] = alpha[i] / maxValue;

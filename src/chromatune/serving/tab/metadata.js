@@ -2,7 +2,8 @@
 // Places are checked before they are read, and nothing is copied from a file before its length is known.
 
 const TAG_ORIENTATION = 274, TAG_EXIF = 34665, TAG_GPS = 34853;
-const TAG_MAKER_NOTE = 37500, TAG_COLOR_SPACE = 40961, TAG_WIDTH = 40962, TAG_HEIGHT = 40963, TAG_INTEROPERABILITY = 40965;
+const TAG_MAKER_NOTE = 37500, TAG_COLOR_SPACE = 40961, TAG_INTEROPERABILITY = 40965;
+const TAG_WIDTH = 40962, TAG_HEIGHT = 40963;
 const TAG_X_RESOLUTION = 282, TAG_Y_RESOLUTION = 283, TAG_RESOLUTION_UNIT = 296;
 // As in images/metadata.py: all else in the first directory is about the old file's pixels, or its thumbnail
 const TAGS_FOR_RESULTS = [269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095];
@@ -134,7 +135,7 @@ export function numbersOf(entries, tag, little) {
   return one && Array.from({ length: entry.count }, (_, i) => one(i * size));
 }
 
-/** Returns {little, first, details, place}: directories of an EXIF block without its prefix; undefined if damaged. */
+/** Returns {little, first, details, gps}: directories of an EXIF block without its prefix; undefined if damaged. */
 export function readExif(block) {
   const order = latin1(block, 0, 4);
   if (order !== "II*\0" && order !== "MM\0*") return undefined;
@@ -156,7 +157,8 @@ export function exifOf(bytes, place, little) {
 /** Returns the orientation 1..8 of EXIF, or of XMP where EXIF has none. */
 export function orientationOf(exif, xmp) {
   const inXmp = xmp && latin1(xmp.subarray(0, 1 << 16)).match(/tiff:Orientation(?:="|>)([0-9])/)?.[1];
-  const value = exif?.first.has(TAG_ORIENTATION) ? numbersOf(exif.first, TAG_ORIENTATION, exif.little)?.[0] : Number(inXmp);
+  const inExif = exif && numbersOf(exif.first, TAG_ORIENTATION, exif.little)?.[0];
+  const value = exif?.first.has(TAG_ORIENTATION) ? inExif : Number(inXmp);
   return value >= 1 && value <= 8 ? value : 1;
 }
 

@@ -141,3 +141,10 @@ export function unpacked(bytes, bits, count) {
   for (let i = 0; i < count; i++) row[i] = (bytes[Math.floor(i / perByte)] >> (8 - bits * ((i % perByte) + 1))) & mask;
   return row;
 }
+
+/** Returns 16-bit samples that lie in a file. */
+export function words(view, count, little) {
+  const row = new Uint16Array(count);
+  for (let i = 0; i < count; i++) row[i] = view.getUint16(2 * i, little);
+  return row;
+}

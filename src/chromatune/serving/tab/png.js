@@ -1,15 +1,19 @@
 // PNG (third edition): read with all its color types and 16 bits, row by row, and written with what the photo carries.
 // Inflating is the browser's own, and stops where the picture is full: libraries inflate all that a file promises.
+// Deflating is a library's, at level 1: the browser's has no levels, and takes twice as long for a tenth less.
+
+import { Zlib } from "fflate";
 
 import { joined, latin1, readExif, sensible, viewOf } from "./metadata.js";
-import { Inflated, Planes, checkSize, damaged, unpacked } from "./planes.js";
+import { Inflated, Planes, checkSize, damaged, unpacked, words } from "./planes.js";
 
 export const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
 const MOST_PROFILE = 16 << 20, MOST_TEXT = 16 << 20; // bytes
 const MOST_CHUNKS = 1_000_000;
 const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }, PALETTE = 3;
 const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
-const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]]; // x, y, steps
+// First column and row, and steps
+const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 const XMP_KEYWORD = "XML:com.adobe.xmp";
 const ROWS_AT_ONCE_BYTES = 1 << 20;
 const SUB = 1; // filter of written rows
@@ -93,16 +97,27 @@ export function channelsOf({ type, transparency }) {
   return transparency && channels % 2 ? channels + 1 : channels;
 }
 
-/** Takes back a row's filter, in place; its first byte says which. */
+/** Takes back a row's filter, in place; its first byte says which. `away` bytes are a pixel. */
 function unfilter(row, before, away) {
-  const filter = row[0];
-  if (filter > 4) throw damaged("no such filter");
-  for (let i = 1; i < row.length; i++) {
-    const left = i > away ? row[i - away] : 0, above = before[i];
-    if (filter === 1) row[i] += left;
-    else if (filter === 2) row[i] += above;
-    else if (filter === 3) row[i] += (left + above) >> 1;
-    else if (filter === 4) row[i] += nearest(left, above, i > away ? before[i - away] : 0);
+  const end = row.length;
+  switch (row[0]) {
+    case 0:
+      return;
+    case 1:
+      for (let i = 1 + away; i < end; i++) row[i] += row[i - away];
+      return;
+    case 2:
+      for (let i = 1; i < end; i++) row[i] += before[i];
+      return;
+    case 3:
+      for (let i = 1; i < end; i++) row[i] += ((i > away ? row[i - away] : 0) + before[i]) >> 1;
+      return;
+    case 4:
+      for (let i = 1; i <= away && i < end; i++) row[i] += before[i];
+      for (let i = 1 + away; i < end; i++) row[i] += nearest(row[i - away], before[i], before[i - away]);
+      return;
+    default:
+      throw damaged("no such filter");
   }
 }
 
@@ -115,9 +130,10 @@ function nearest(left, above, corner) {
 /** Returns a row's samples, of 8 or 16 bits, with palette and transparent color applied. */
 function samplesOf(head, bytes, count) {
   const { bits, type, transparency } = head, channels = CHANNELS[type];
-  let row = bytes.slice(); // the next row needs it as it is
-  if (bits === 16) row = Uint16Array.from({ length: count * channels }, (_, i) => (bytes[2 * i] << 8) | bytes[2 * i + 1]);
-  else if (bits < 8) row = unpacked(bytes, bits, count);
+  let row;
+  if (bits === 16) row = words(viewOf(bytes), count * channels, false);
+  else if (bits === 8) row = bytes.slice(); // the next row needs it as it is
+  else row = unpacked(bytes, bits, count);
   if (type === PALETTE) return fromPalette(head, row);
   const keyed = transparency && channels % 2 ? withKey(row, channels, transparency, bits === 16 ? 65535 : 255) : row;
   if (bits < 8) {
@@ -138,7 +154,7 @@ function fromPalette({ palette = new Uint8Array(0), transparency }, indices) {
 
 function withKey(row, channels, transparency, white) {
   const view = viewOf(transparency), keyed = new row.constructor((row.length / channels) * (channels + 1));
-  const key = Array.from({ length: channels }, (_, c) => (2 * c + 2 <= transparency.length ? view.getUint16(2 * c) : -1));
+  const key = [0, 2, 4].map((at) => (at + 2 <= transparency.length ? view.getUint16(at) : -1));
   for (let i = 0, at = 0; i < row.length; i += channels, at += channels + 1) {
     let isKey = true;
     for (let c = 0; c < channels; c++) {
@@ -166,18 +182,12 @@ export async function encodePng(rgb, alpha, width, height, extra = {}) {
   const parts = [signature, chunk("IHDR", head), ...(await extraChunks(extra))];
   const rowBytes = 1 + width * (alpha ? 4 : 3) * rgb.BYTES_PER_ELEMENT;
   const rows = Math.max(1, Math.floor(ROWS_AT_ONCE_BYTES / rowBytes));
-  let top = 0;
-  const filtered = new ReadableStream({
-    pull(controller) {
-      if (top >= height) return controller.close();
-      const bottom = Math.min(height, top + rows), strip = new Uint8Array((bottom - top) * rowBytes);
-      for (let y = top; y < bottom; y++) filterRow(rgb, alpha, y, width, strip.subarray((y - top) * rowBytes));
-      top = bottom;
-      controller.enqueue(strip);
-    },
-  });
-  const reader = filtered.pipeThrough(new CompressionStream("deflate")).getReader();
-  for (let next; !(next = await reader.read()).done; ) parts.push(chunk("IDAT", next.value));
+  const deflate = new Zlib({ level: 1 }, (piece) => piece.length && parts.push(chunk("IDAT", piece)));
+  for (let top = 0; top < height; top += rows) {
+    const bottom = Math.min(height, top + rows), strip = new Uint8Array((bottom - top) * rowBytes);
+    for (let y = top; y < bottom; y++) filterRow(rgb, alpha, y, width, strip.subarray((y - top) * rowBytes));
+    deflate.push(strip, bottom === height);
+  }
   parts.push(chunk("IEND", new Uint8Array(0)));
   return joined(parts);
 }

@@ -1,5 +1,5 @@
 // Color profiles of curves and a matrix, or of one curve for gray (ICC.1:2022, 8.3.3), brought to sRGB; and sRGB's own.
-// Python has LittleCMS for 8-bit pictures: the two differ by a level at most. Profiles that work by tables are not read.
+// Python has LittleCMS for 8-bit pictures: the two differ by a level at most. Profiles of tables are not read.
 
 import { latin1, viewOf } from "./metadata.js";
 
@@ -78,13 +78,13 @@ export function srgbProfile() {
   const ascii = (value) => Array.from(value, (letter) => letter.charCodeAt(0));
   const fixed = (...values) => values.flatMap((value) => long(Math.round(value * 65536)));
   const words = (value) => [...ascii("mluc"), ...long(0), ...long(1), ...long(12), ...ascii("enUS"),
-    ...long(2 * value.length), ...long(28), ...text(value)]; // prettier-ignore
+    ...long(2 * value.length), ...long(28), ...text(value)];
   const xyz = (values) => [...ascii("XYZ "), ...long(0), ...fixed(...values)];
   const curve = [...ascii("para"), ...long(0), 0, 3, 0, 0, ...fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)];
   const tags = Object.entries({
     desc: words("sRGB"), cprt: words("No copyright"), wtpt: xyz(D50),
     rXYZ: xyz(COLUMNS[0]), gXYZ: xyz(COLUMNS[1]), bXYZ: xyz(COLUMNS[2]), rTRC: curve, gTRC: curve, bTRC: curve,
-  }); // prettier-ignore
+  });
   const directory = [...long(tags.length)], content = [];
   for (const [name, value] of tags) {
     directory.push(...ascii(name), ...long(132 + 12 * tags.length + content.length), ...long(value.length));
@@ -106,7 +106,8 @@ function sameOr(profile, isGray) {
   const probe = isGray ? steps : steps.flatMap((r) => steps.flatMap((g) => steps.flatMap((b) => [r, g, b])));
   const samples = Uint8Array.from(probe);
   convert(samples, isGray ? 1 : 3, profile);
-  return samples.every((value, i) => Math.abs(value - probe[i]) <= SAME_WITHIN) ? { kind: "same" } : { ...profile, table: undefined };
+  const isSame = samples.every((value, i) => Math.abs(value - probe[i]) <= SAME_WITHIN);
+  return isSame ? { kind: "same" } : { ...profile, table: undefined };
 }
 
 function tagsOf(icc) {

@@ -2,16 +2,17 @@
 // The libraries for it are large, or misread what they do not know, and inflate without end; all else is refused here.
 
 import { exifOf, latin1, numbersOf, readDirectory, viewOf } from "./metadata.js";
-import { Inflated, Planes, Refusal, checkSize, damaged, unpacked } from "./planes.js";
+import { Inflated, Planes, Refusal, checkSize, damaged, unpacked, words } from "./planes.js";
 
 const TAG = {
   subfile: 254, width: 256, height: 257, bits: 258, compression: 259, photometric: 262, strips: 273, orientation: 274,
   channels: 277, rowsPerStrip: 278, stripBytes: 279, planar: 284, predictor: 317, palette: 320, tileWidth: 322,
-  tileHeight: 323, tiles: 324, tileBytes: 325, extra: 338, format: 339, xmp: 700, icc: 34675, cfa: 33421, dng: 50706,
-}; // prettier-ignore
+  tileHeight: 323, tiles: 324, tileBytes: 325, extra: 338, format: 339, xmp: 700, icc: 34675, dng: 50706,
+};
 const MOST_PAGES = 1000;
 const NONE = 1, LZW = 5, DEFLATE = [8, 32946], PACKBITS = 32773;
 const WHITE_IS_ZERO = 0, RGB = 2, PALETTE = 3, PREMULTIPLIED = 1;
+const SENSOR_DATA = [32803, 34892];
 const MOST_TILE_PIXELS = 1 << 26; // beyond the picture itself
 
 function unreadable(what) {
@@ -30,8 +31,10 @@ export function readTiffHead(bytes) {
     seen.add(place);
     const { entries, next } = readDirectory(bytes, place, little);
     const one = (tag, usual) => numbersOf(entries, tag, little)?.[0] ?? usual;
-    if (entries.has(TAG.dng) || [32803, 34892].includes(one(TAG.photometric))) throw unreadable("with a camera's raw data");
-    if (entries.size) pages.push({ bytes, little, entries, one, place, width: one(TAG.width), height: one(TAG.height) });
+    const isRaw = entries.has(TAG.dng) || SENSOR_DATA.includes(one(TAG.photometric));
+    if (isRaw) throw unreadable("with a camera's raw data");
+    const size = { width: one(TAG.width), height: one(TAG.height) };
+    if (entries.size) pages.push({ bytes, little, entries, one, place, ...size });
     place = next;
   }
   const full = pages.filter(({ one, width, height }) => width && height && !(one(TAG.subfile, 0) & 5));
@@ -67,7 +70,7 @@ function layoutOf({ entries, little, one, width, height }) {
     blockHeight: isTiled ? one(TAG.tileHeight) : Math.min(one(TAG.rowsPerStrip, height), height),
     places: all(isTiled ? TAG.tiles : TAG.strips) ?? [],
     lengths: all(isTiled ? TAG.tileBytes : TAG.stripBytes) ?? [],
-  }; // prettier-ignore
+  };
 }
 
 /** Channels of a TIFF's rows once its palette is applied. */
@@ -113,8 +116,7 @@ async function partOf(page, number, rows) {
     for (let y = 0; y < rows; y++) samples.set(unpackedRow(y), y * perRow);
     return samples;
   }
-  const view = viewOf(found);
-  const samples = bits === 8 ? found : Uint16Array.from({ length: rows * perRow }, (_, i) => view.getUint16(2 * i, little));
+  const samples = bits === 8 ? found : words(viewOf(found), rows * perRow, little);
   if (predictor === 2) {
     for (let start = 0; start < samples.length; start += perRow) {
       for (let i = start + each; i < start + perRow; i++) samples[i] += samples[i - each];
