@@ -8,6 +8,7 @@ from .colorizer_backend import trial_photo as trial_photo
 from .colorizer_files import ColorizerFiles as ColorizerFiles
 from .colorizer_files import write_description as write_description
 from .edit_files import EditFiles as EditFiles
+from .instructions import instruction_tables as instruction_tables
 from .instructions import knows as knows
 from .latents import decode as decode
 from .latents import decode_latents as decode_latents
