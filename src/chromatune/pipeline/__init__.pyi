@@ -64,8 +64,8 @@ from .saving import check_replaceable as check_replaceable
 from .saving import push_to_hub as push_to_hub
 from .saving import save_lora as save_lora
 from .saving import save_pipeline as save_pipeline
-from .schedules import alphas_cumprod as alphas_cumprod
 from .schedules import alpha_sigma as alpha_sigma
+from .schedules import alphas_cumprod as alphas_cumprod
 from .schedules import noise_generator as noise_generator
 from .schedules import predicted_latents as predicted_latents
 from .schedules import prediction_target as prediction_target

@@ -50,6 +50,7 @@ POLICY = (  # as the server's, in the page itself: a static host sends no such h
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; img-src 'self' blob: data:; "
     "connect-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'"
 )
+LONGEST_REASON = 300  # characters of what npm says
 SITE_FILE = "site.json"  # marks a folder that may be replaced
 
 
@@ -207,10 +208,9 @@ def _write_page(folder: Path, model_bytes: int) -> None:
     policy = f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     text = _replaced(text, '<meta charset="utf-8">', policy)
     text = _replaced(text, "</head>", '<link rel="stylesheet" href="page/tab.css">\n</head>')
-    progress = (
-        f'<body data-model-bytes="{model_bytes}" class="tab empty">\n<progress id="engine-progress" hidden></progress>'
-    )
-    text = _replaced(text, '<body class="empty">', progress)
+    body = f'<body data-model-bytes="{model_bytes}" class="tab empty">'
+    progress = '<p id="engine-progress" role="status" hidden><progress max="1"></progress><span></span></p>'
+    text = _replaced(text, '<body class="empty">', f"{body}\n{progress}")
     (folder / "index.html").write_text(text, encoding="utf-8")
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from tests.serving.conftest import CHROMIUM_ARGUMENTS
 
 from chromatune.serving import write_site
-from tests.serving.conftest import CHROMIUM_ARGUMENTS
 
 NAMES = (
     "astronaut", "camera", "chelsea", "clock_motion", "coffee", "coins", "hubble_deep_field", "ihc", "moon",
@@ -138,7 +138,6 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
-
     from tests.serving.conftest import CHROMIUM
 
     if CHROMIUM is None:

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.serving.tab.conftest import NAMES, picture, png
 
 from chromatune import Colorizer, Hints, make_options
 from chromatune.color import luma
-from tests.serving.tab.conftest import NAMES, picture, png
 
 pytestmark = pytest.mark.slow
 MOST_APART = 2  # levels of 255

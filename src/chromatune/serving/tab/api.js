@@ -93,8 +93,8 @@ export function nameOf(response) {
 function showProgress(bytes) {
   const total = Number(document.body.dataset.modelBytes), line = document.getElementById("engine-progress");
   line.hidden = bytes >= total;
-  line.value = Math.min(1, bytes / total);
-  line.title = `${(bytes / MB).toFixed(0)} of ${(total / MB).toFixed(0)} MB of the model`;
+  line.querySelector("progress").value = Math.min(1, bytes / total);
+  line.querySelector("span").textContent = `Loading the model: ${(bytes / MB).toFixed(0)} of ${(total / MB).toFixed(0)} MB`;
 }
 
 function showFailure(line) {
