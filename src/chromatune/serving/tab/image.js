@@ -185,36 +185,52 @@ export function gaussianBlur(source, sigma) {
 }
 
 function separable(source, kernel, radius) {
-  const { height, width } = source, found = plane(height, width), line = new Float64Array(Math.max(height, width) + 2 * radius);
-  const pass = (data, start, stride, count) => {
-    for (let i = -radius; i < count + radius; i++) line[i + radius] = data[start + stride * mirrored101(i, count)];
-    for (let i = 0; i < count; i++) {
-      let sum = kernel[radius] * line[i + radius];
-      for (let k = 1; k <= radius; k++) sum += kernel[radius + k] * (line[i + radius - k] + line[i + radius + k]);
-      found.data[start + stride * i] = sum;
+  const { height, width } = source, found = plane(height, width), wide = plane(height, width);
+  const line = new Float64Array(width + 2 * radius), sum = new Float64Array(width);
+  for (let first = 0; first < wide.data.length; first += width) {
+    for (let i = -radius; i < width + radius; i++) line[i + radius] = source.data[first + mirrored101(i, width)];
+    for (let x = 0; x < width; x++) {
+      let total = kernel[radius] * line[x + radius];
+      for (let k = 1; k <= radius; k++) total += kernel[radius + k] * (line[x + radius - k] + line[x + radius + k]);
+      wide.data[first + x] = total;
     }
-  };
-  for (let y = 0; y < height; y++) pass(source.data, y * width, 1, width);
-  for (let x = 0; x < width; x++) pass(found.data, x, width, height);
+  }
+  for (let y = 0; y < height; y++) {
+    const own = y * width;
+    for (let x = 0; x < width; x++) sum[x] = kernel[radius] * wide.data[own + x];
+    for (let k = 1; k <= radius; k++) {
+      const above = mirrored101(y - k, height) * width, below = mirrored101(y + k, height) * width, weight = kernel[radius + k];
+      for (let x = 0; x < width; x++) sum[x] += weight * (wide.data[above + x] + wide.data[below + x]);
+    }
+    found.data.set(sum, own);
+  }
   return found;
 }
 
 /** Means over windows of (2 rows + 1) × (2 columns + 1) pixels, mirrored at the edges with their pixels. */
 export function boxBlur(source, rows, columns = rows) {
-  const { height, width } = source, found = plane(height, width);
-  const longest = Math.max(height + 2 * rows, width + 2 * columns), line = new Float64Array(longest);
-  const pass = (data, start, stride, count, radius) => {
-    for (let i = -radius; i < count + radius; i++) line[i + radius] = data[start + stride * mirrored(i, count)];
-    let sum = 0;
-    for (let i = 0; i < 2 * radius; i++) sum += line[i];
-    for (let i = 0; i < count; i++) {
-      sum += line[i + 2 * radius];
-      found.data[start + stride * i] = sum / (2 * radius + 1);
-      sum -= line[i];
+  const { height, width } = source, found = plane(height, width), wide = plane(height, width);
+  const line = new Float64Array(width + 2 * columns), sum = new Float64Array(width);
+  for (let first = 0; first < wide.data.length; first += width) {
+    for (let i = -columns; i < width + columns; i++) line[i + columns] = source.data[first + mirrored(i, width)];
+    let total = 0;
+    for (let i = 0; i < 2 * columns; i++) total += line[i];
+    for (let x = 0; x < width; x++) {
+      total += line[x + 2 * columns];
+      wide.data[first + x] = total / (2 * columns + 1);
+      total -= line[x];
     }
+  }
+  const add = (y, sign) => {
+    const first = mirrored(y, height) * width;
+    for (let x = 0; x < width; x++) sum[x] += sign * wide.data[first + x];
   };
-  for (let y = 0; y < height; y++) pass(source.data, y * width, 1, width, columns);
-  for (let x = 0; x < width; x++) pass(found.data, x, width, height, rows);
+  for (let y = -rows; y < rows; y++) add(y, 1);
+  for (let y = 0; y < height; y++) {
+    add(y + rows, 1);
+    for (let x = 0, own = y * width; x < width; x++) found.data[own + x] = sum[x] / (2 * rows + 1);
+    add(y - rows, -1);
+  }
   return found;
 }
 

@@ -77,7 +77,17 @@ export function relativeChroma(red, green, blue) {
   return [(blue - luma) / CB_SCALE / Math.max(luma, TINY), (red - luma) / CR_SCALE / Math.max(luma, TINY)];
 }
 
-const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+const LINEAR_STEPS = 4096; // of a table of the sRGB curve, linear between
+const LINEAR = Float64Array.from({ length: LINEAR_STEPS + 2 }, (_, i) => {
+  const v = i / LINEAR_STEPS;
+  return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+});
+
+function linear(v) {
+  const at = clamp(v, 0, 1) * LINEAR_STEPS, below = Math.floor(at);
+  return LINEAR[below] + (at - below) * (LINEAR[below + 1] - LINEAR[below]);
+}
+
 const labCurve = (t) => (t > 0.008856 ? Math.cbrt(t) : 7.787 * t + 16 / 116);
 
 /** CIELAB (D65) of sRGB, 0..1 each. */

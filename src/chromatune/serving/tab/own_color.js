@@ -108,34 +108,52 @@ function ownChroma(small) {
   return meanOf(terms.map((row, i) => Math.hypot(a.data[i] - dot(row, factors[0]), b.data[i] - dot(row, factors[1]))));
 }
 
-const dot = (row, factors) => row.reduce((sum, value, k) => sum + value * factors[k], 0);
+function dot(row, factors) {
+  let sum = 0;
+  for (let k = 0; k < factors.length; k++) sum += row[k] * factors[k];
+  return sum;
+}
 
 /** How a* and b* differ from the print's tint: of the whole picture's and of its center's, the nearer one counts. */
 function fromTint(lightness, a, b) {
   const { height, width } = a, top = Math.floor((height * (1 - CENTER)) / 2), left = Math.floor((width * (1 - CENTER)) / 2);
   const x = (column) => (width > 1 ? (2 * column) / (width - 1) - 1 : -1), y = (row) => (height > 1 ? (2 * row) / (height - 1) - 1 : -1);
-  const terms = (i) => [1, lightness.data[i], lightness.data[i] ** 2, x(i % width), y(Math.floor(i / width))];
   const fit = (fromTop, fromLeft) => {
     const rows = height - 2 * fromTop, columns = width - 2 * fromLeft, step = Math.max(1, Math.floor(Math.sqrt(Math.floor((rows * columns) / FIT_POINTS))));
-    const chosen = [];
-    for (let v = fromTop; v < height - fromTop; v += step) for (let u = fromLeft; u < width - fromLeft; u += step) chosen.push(v * width + u);
-    return robustFit(chosen.map(terms), chosen.map((i) => [a.data[i], b.data[i]]));
+    const terms = [], values = [];
+    for (let v = fromTop; v < height - fromTop; v += step) {
+      for (let u = fromLeft; u < width - fromLeft; u += step) {
+        const i = v * width + u, level = lightness.data[i];
+        terms.push([1, level, level * level, x(u), y(v)]);
+        values.push([a.data[i], b.data[i]]);
+      }
+    }
+    return robustFit(terms, values);
   };
   const whole = fit(0, 0), inner = fit(top, left), found = [plane(height, width), plane(height, width)];
-  for (let i = 0; i < a.data.length; i++) {
-    const row = terms(i), off = [whole, inner].map((factors) => [a.data[i] - dot(row, factors[0]), b.data[i] - dot(row, factors[1])]);
-    const nearer = Math.hypot(...off[1]) < Math.hypot(...off[0]) ? off[1] : off[0];
-    for (const k of [0, 1]) found[k].data[i] = nearer[k];
+  const off = (factors, value, level, u, v) => value - ((factors[2] * level + factors[1]) * level + factors[3] * u + factors[4] * v + factors[0]);
+  for (let row = 0, i = 0; row < height; row++) {
+    for (let column = 0; column < width; column++, i++) {
+      const level = lightness.data[i], u = x(column), v = y(row);
+      const wholeA = off(whole[0], a.data[i], level, u, v), wholeB = off(whole[1], b.data[i], level, u, v);
+      const innerA = off(inner[0], a.data[i], level, u, v), innerB = off(inner[1], b.data[i], level, u, v);
+      const isInner = innerA ** 2 + innerB ** 2 < wholeA ** 2 + wholeB ** 2;
+      found[0].data[i] = isInner ? innerA : wholeA;
+      found[1].data[i] = isInner ? innerB : wholeB;
+    }
   }
   return found;
 }
 
 /** The factors of terms that give pairs of values with the least sum of distances. */
 function robustFit(terms, values) {
-  let weights = terms.map(() => 1), factors;
+  let weights = new Float64Array(terms.length).fill(1), factors;
   for (let round = 0; round < FITS; round++) {
     factors = leastSquares(terms, values, weights);
-    weights = terms.map((row, i) => 1 / Math.max(Math.hypot(values[i][0] - dot(row, factors[0]), values[i][1] - dot(row, factors[1])), 1));
+    weights = weights.map((_, i) => {
+      const a = values[i][0] - dot(terms[i], factors[0]), b = values[i][1] - dot(terms[i], factors[1]);
+      return 1 / Math.max(Math.sqrt(a * a + b * b), 1);
+    });
   }
   return factors;
 }
@@ -143,12 +161,13 @@ function robustFit(terms, values) {
 /** Weighted least squares of two values by their normal equations; a term that says nothing new gets factor 0. */
 function leastSquares(terms, values, weights) {
   const count = terms[0].length, rows = Array.from({ length: count }, () => new Float64Array(count + 2));
-  for (const [i, row] of terms.entries()) {
+  for (let i = 0; i < terms.length; i++) {
+    const row = terms[i], pair = values[i];
     for (let p = 0; p < count; p++) {
       const share = weights[i] * row[p];
       for (let q = 0; q < count; q++) rows[p][q] += share * row[q];
-      rows[p][count] += share * values[i][0];
-      rows[p][count + 1] += share * values[i][1];
+      rows[p][count] += share * pair[0];
+      rows[p][count + 1] += share * pair[1];
     }
   }
   const scale = rows.map((row, p) => row[p]), isFree = [];

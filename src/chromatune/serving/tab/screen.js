@@ -128,26 +128,52 @@ function transform(re, im, height, width, sign) {
   return found;
 }
 
-/** The transform of one length: split by its smallest prime factor, and so on (Cooley and Tukey 1965). */
+/** The transform of one length, by its prime factors (Stockham's order); what it returns holds until the next call. */
 function planOf(length, sign) {
   const cos = Float64Array.from({ length }, (_, i) => Math.cos((2 * Math.PI * i) / length));
   const sin = Float64Array.from({ length }, (_, i) => sign * Math.sin((2 * Math.PI * i) / length));
-  const run = (re, im, start, stride, count) => {
-    if (count === 1) return [[re[start]], [im[start]]];
-    let prime = 2;
-    while (count % prime) prime++;
-    const part = count / prime, outRe = new Float64Array(count), outIm = new Float64Array(count), step = length / count;
-    for (let p = 0; p < prime; p++) {
-      const [subRe, subIm] = run(re, im, start + p * stride, stride * prime, part);
-      for (let k = 0, i = 0, turn = 0; k < count; k++) {
-        outRe[k] += subRe[i] * cos[turn] - subIm[i] * sin[turn];
-        outIm[k] += subRe[i] * sin[turn] + subIm[i] * cos[turn];
-        if (++i === part) i = 0;
-        turn += p * step;
-        if (turn >= length) turn %= length;
+  const buffers = [0, 1].map(() => [new Float64Array(length), new Float64Array(length)]), primes = [];
+  for (let rest = length, prime = 2; rest > 1; rest % prime ? prime++ : (primes.push(prime), (rest /= prime)));
+  return (re, im) => {
+    let from = [re, im], left = length, stride = 1;
+    for (const [turn, prime] of primes.entries()) {
+      const to = buffers[turn % 2], part = left / prime;
+      for (let j = 0; j < part; j++) {
+        if (prime === 2) pairs(from, to, cos, sin, j, part, stride);
+        else group(from, to, cos, sin, j, part, stride, prime);
       }
+      [from, left, stride] = [to, part, stride * prime];
     }
-    return [outRe, outIm];
+    return from;
   };
-  return (re, im) => run(re, im, 0, 1, length);
+}
+
+/** One step of a transform for two values at a time. */
+function pairs([re, im], [outRe, outIm], cos, sin, j, part, stride) {
+  const wr = cos[j * stride], wi = sin[j * stride];
+  for (let k = 0; k < stride; k++) {
+    const a = k + stride * j, b = a + stride * part, to = k + 2 * stride * j, dr = re[a] - re[b], di = im[a] - im[b];
+    outRe[to] = re[a] + re[b];
+    outIm[to] = im[a] + im[b];
+    outRe[to + stride] = dr * wr - di * wi;
+    outIm[to + stride] = dr * wi + di * wr;
+  }
+}
+
+/** The same for as many as a prime. */
+function group([re, im], [outRe, outIm], cos, sin, j, part, stride, prime) {
+  const length = cos.length, step = length / prime;
+  for (let k = 0; k < stride; k++) {
+    for (let t = 0; t < prime; t++) {
+      let sumRe = 0, sumIm = 0;
+      for (let r = 0; r < prime; r++) {
+        const at = k + stride * (j + part * r), turn = (r * t * step) % length;
+        sumRe += re[at] * cos[turn] - im[at] * sin[turn];
+        sumIm += re[at] * sin[turn] + im[at] * cos[turn];
+      }
+      const turn = (j * t * stride) % length, to = k + stride * (prime * j + t);
+      outRe[to] = sumRe * cos[turn] - sumIm * sin[turn];
+      outIm[to] = sumRe * sin[turn] + sumIm * cos[turn];
+    }
+  }
 }
