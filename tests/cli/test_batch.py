@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -189,3 +190,40 @@ def test_sidecar_files_are_counted(engine, archive, capsys: Capture) -> None:
         Path("photos", name).write_text("<x/>")
     main(["batch", "photos", "out"])
     assert "note: 2 sidecar files (.xmp) beside the photos: not copied" in capsys.readouterr().err.splitlines()
+
+
+def test_a_destination_without_locks_takes_results_where_the_records_are_elsewhere(
+    engine, archive, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = pytest.importorskip("fcntl").flock
+
+    def refuse_in_out(file: int, operation: int) -> None:
+        if Path("out/.lock").exists() and os.fstat(file).st_ino == Path("out/.lock").stat().st_ino:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", refuse_in_out)
+    assert main(["batch", "photos", "out", "-q"]) == 1
+    said = "error: out: this file system has no file locks (No locks available); give --records-dir DIR, a folder on a"
+    assert capsys.readouterr().err == f"{said} local disk\n"
+    Path("photos/bad.jpg").unlink()
+    command = ["batch", "photos", "out", "--records-dir", "records", "-q"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "records/summary.html\n"
+    assert {path.name for path in Path("out").iterdir()} == {".chromatune", ".lock", "a.png", "p"}
+    passes = len(engine.calls)
+    assert main(command) == 0 and len(engine.calls) == passes
+    Path("out/a.png").unlink()
+    assert main(command) == 0 and len(engine.calls) == passes + 1
+    capsys.readouterr()
+    Path("other").mkdir()
+    Image.new("L", (8, 8)).save("other/a.png")
+    assert main(["batch", "other", "out", "--records-dir", "new", "-q"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: out holds results with records_dir='") and said.count("/new'") == 1
+
+
+def test_a_records_folder_with_other_files_is_refused(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out", "--records-dir", "photos"]) == 2
+    said = "photos is not empty and was not made by chromatune batch; give a new or empty folder as --records-dir"
+    assert capsys.readouterr().err == f"error: {said}\n"

@@ -265,7 +265,7 @@ def test_other_work_in_the_destination_is_not_touched(engine, put: Put) -> None:
     put("photos/a.png")
     mine = put("out/a.png", level=3)
     before = mine.read_bytes()
-    with pytest.raises(OptionsError, match="contains other files"):
+    with pytest.raises(OptionsError, match="out is not empty and was not made by chromatune batch"):
         run()
     assert mine.read_bytes() == before
 

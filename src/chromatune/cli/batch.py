@@ -57,7 +57,7 @@ def batch_command(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the manifest, failures and summary, if DEST is a URL.",
+            help="Local folder for the manifest, failures and summary, if DEST is a URL or has no file locks.",
             show_default="DEST",
         ),
     ] = None,
