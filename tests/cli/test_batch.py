@@ -189,7 +189,35 @@ def test_sidecar_files_are_counted(engine, archive, capsys: Capture) -> None:
     for name in ("a.xmp", "p/b.tif.XMP"):
         Path("photos", name).write_text("<x/>")
     main(["batch", "photos", "out"])
-    assert "note: 2 sidecar files (.xmp) beside the photos: not copied" in capsys.readouterr().err.splitlines()
+    assert "note: 2 XMP sidecars copied beside the results" in capsys.readouterr().err.splitlines()
+
+
+def test_folders_of_their_own_settings_and_replaced_results_are_told(engine, archive, capsys: Capture) -> None:
+    Path("photos/bad.jpg").unlink()
+    Path("photos/p/chromatune.toml").write_text('prompt = "warm"\nsize = 64\n')
+    main(["batch", "photos", "out"])
+    told = "note: 1 folder has settings of their own (prompt, size), used instead of the command line's"
+    assert capsys.readouterr().err.splitlines()[0] == told
+    main(["batch", "photos", "out", "--seed", "3", "--prompt", "cold"])
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[1].startswith(
+        "note: 3 photos were colorized with other settings and will be colorized again; to keep"
+    )
+    assert sorted((call[0].prompt, call[0].seed) for call in engine.calls[-3:]) == [("cold", 3)] + 2 * [("warm", 3)]
+
+
+def test_a_page_is_a_number(engine, archive, capsys: Capture) -> None:
+    for page, said in (("all", "--page all is for chromatune colorize"), ("0", "--page '0': accepted is a number")):
+        assert main(["batch", "photos", "out", "--page", page]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["batch", "photos", "out", "--page", "1", "--glob", "*.png", "-q"]) == 0
+
+
+def test_pictures_under_other_names_are_told(engine, archive, capsys: Capture) -> None:
+    Path("photos/a.png").rename("photos/a.png_original")
+    main(["batch", "photos", "out", "-q"])
+    said = "warning: skipped 1 picture with another kind of suffix, such as 'a.png_original'; rename what you want"
+    assert capsys.readouterr().err.splitlines()[0] == said
 
 
 def test_a_destination_without_locks_takes_results_where_the_records_are_elsewhere(

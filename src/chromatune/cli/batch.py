@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from chromatune.cli.colorize import Blend, Device, KeepTimes, Library, MaxMegapixels, Model, Quiet, Strict, blended
+from chromatune.cli.colorize import (
+    PAGE_NUMBER,
+    Blend,
+    Device,
+    KeepTimes,
+    Library,
+    MaxMegapixels,
+    Model,
+    Quiet,
+    Strict,
+    blended,
+)
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, format_duration, note_own_results, photo_rate, print_line, print_table
 from chromatune.errors import MissingExtraError, OptionsError, count_of, shown
@@ -91,6 +102,10 @@ def batch_command(
             help="Photos that are in color already: skip them, copy them as they are, or colorize them anew.",
         ),
     ] = "skip",
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Page of files with several pictures.", show_default="the main picture"),
+    ] = None,
     device: Device = None,
     runtime: Library = None,
     strict: Strict = False,
@@ -116,6 +131,7 @@ def batch_command(
         layers=None if hints_dir is None else open_store(hints_dir),
         model=blended(model, blend),
         options=options,
+        page=None if page is None else _check_page(page),
         device=device,
         runtime=runtime,
         strict=strict,
@@ -141,12 +157,26 @@ def batch_command(
         print_line(report.summary)
     elif not quiet:
         complain(f"no summary page: {MissingExtraError('it', 'batch')}", "note")
+    for problem in report.problems:
+        complain(problem, "warning")
     if not quiet:
+        if report.sidecars:
+            complain(f"{count_of(report.sidecars, 'XMP sidecar')} copied beside the results", "note")
         _note_colored(report)
     if report.failed:
         photos_have = count_of(report.failed, "photo has", "photos have")
         complain(f"{photos_have} no result; see {report.failures_file}", "note")
     return 1 if report.failed else 0
+
+
+def _check_page(page: str) -> int:
+    if page == "all":
+        raise OptionsError(
+            "--page all is for chromatune colorize; batch makes one result a photo: give a number from 1"
+        )
+    if not PAGE_NUMBER.fullmatch(page):
+        raise OptionsError(f"--page {shown(page)}: accepted is a number from 1")
+    return int(page)
 
 
 def _check_colored(name: str) -> Colored:
@@ -202,8 +232,12 @@ class _Progress:
     def listed(self, catalog: Catalog) -> None:
         """Print which parts of the source are skipped."""
         note_own_results(catalog.own_results)
-        if catalog.sidecars and not self._quiet:
-            complain(f"{count_of(catalog.sidecars, 'sidecar file')} (.xmp) beside the photos: not copied", "note")
+        if (names := catalog.folder_settings.names) and not self._quiet:
+            files = count_of(len(catalog.folder_settings.labels), "folder has", "folders have")
+            complain(f"{files} settings of their own ({', '.join(names)}), used instead of the command line's", "note")
+        if catalog.left_out:
+            files, first = count_of(len(catalog.left_out), "picture"), shown(catalog.left_out[0])
+            complain(f"skipped {files} with another kind of suffix, such as {first}; rename what you want", "warning")
         if catalog.closed_folders:
             closed = count_of(catalog.closed_folders, "folder")
             source = catalog.settings.source.name
@@ -212,6 +246,14 @@ class _Progress:
             names, source = count_of(len(catalog.refused), "name"), catalog.settings.source.name
             first = shown(catalog.refused[0])
             complain(f"skipped {names} in {source} that could lead out of a folder, such as {first}", "warning")
+
+    def planned(self, planned: Sequence[PlannedPhoto]) -> None:
+        """Print how many results of other settings are about to be replaced, and how to keep such."""
+        count = sum(each.reason == "other settings" for each in planned)
+        if count and not self._quiet:
+            them = count_of(count, "photo was", "photos were")
+            advice = "to keep settings for a folder, write them into a chromatune.toml there"
+            complain(f"{them} colorized with other settings and will be colorized again; {advice}", "note")
 
     def watching(self, catalog: Catalog) -> None:
         """Print how to stop it."""

@@ -32,6 +32,10 @@ class ArchiveProgress(Protocol):
         """Show what was found: all photos of the source are listed."""
         return
 
+    def planned(self, planned: Sequence[PlannedPhoto]) -> None:
+        """Show what is to be done, before it is begun."""
+        return
+
     def watching(self, catalog: Catalog) -> None:
         """Show that the run waits for photos that arrive."""
         return
@@ -60,6 +64,8 @@ class ArchiveReport:
         failed: number of those that could not be colorized.
         skipped: number of those that are in color already and were skipped.
         copied: number of those that are in color already and were copied; they are among those with a result.
+        sidecars: number of XMP files that were copied beside results.
+        problems: a line for each XMP file that was not.
         failures_file: has a line for each of them, `{"photo": ..., "message": ...}`.
         summary: path of the page; None without the extra `batch`.
     """
@@ -71,6 +77,8 @@ class ArchiveReport:
     copied: int
     failures_file: Path
     summary: Path | None
+    sidecars: int = 0
+    problems: tuple[str, ...] = ()
 
 
 def colorize_archive(
@@ -119,6 +127,7 @@ def colorize_archive(
             else:
                 listed = _find_photos(catalog, progress)
                 planned = catalog.plan(listed)
+                progress.planned(planned)
                 with _saving(catalog):
                     _colorize(catalog, planned, len(listed) - len(planned), chosen, progress)
         return _make_report(catalog)
@@ -241,6 +250,7 @@ def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
             if planned := catalog.plan(arrived):
                 _colorize(catalog, planned, 0, engine, progress)
                 catalog.write_failures()
+                catalog.copy_sidecars()
 
 
 def arrivals(
@@ -296,7 +306,8 @@ def _so_far(catalog: Catalog) -> str:
 
 
 def _make_report(catalog: Catalog) -> ArchiveReport:
-    """Write the page, and return the state of the archive."""
+    """Copy sidecar files, write the page, and return the state of the archive."""
+    sidecars, problems = catalog.copy_sidecars()
     done, failed, skipped = catalog.rows_of("done", "copied"), catalog.rows_of("failed"), catalog.rows_of("skipped")
     copied = sum(row.state == "copied" for row in done)
     summary = None
@@ -304,4 +315,4 @@ def _make_report(catalog: Catalog) -> ArchiveReport:
         outdated = sum(catalog.is_outdated(row) for row in done)
         summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, skipped, outdated)
     counts = len(catalog.listed), len(done), len(failed), len(skipped), copied
-    return ArchiveReport(*counts, catalog.failures_file, summary)
+    return ArchiveReport(*counts, catalog.failures_file, summary, sidecars, tuple(problems))

@@ -39,7 +39,8 @@ class ArchiveSettings:
         destination: of the results.
         layers: of painted layers, named like the photos; None for none.
         model: see `Colorizer.load`.
-        options: of all photos.
+        options: of all photos; a `chromatune.toml` in a folder of the source has others for its photos.
+        page: of files that hold several pictures, from 1; None for the main one of each.
         device: where to compute; None for the best there is.
         runtime: the library that computes; None for the faster one.
         strict: refuse damaged photos that could be read in part.
@@ -54,6 +55,7 @@ class ArchiveSettings:
     layers: Store | None = None
     model: str = "mini"
     options: ColorizeOptions = ColorizeOptions()
+    page: int | None = None
     device: str | None = None
     runtime: str | None = None
     strict: bool = False
@@ -70,6 +72,9 @@ class ArchiveJob:
         photo: key of the photo in the source.
         result: key of its result in the destination, where the photo's own format can hold that.
         other_result: key where it cannot: a PNG.
+        suffix: that the photo's name has, or should have.
+        options: how it is colorized.
+        page: of a file that holds several pictures; None for the main one.
         layer: key of its painted layer; None for none.
         known_content: hash of what the result that is there was made of; "" where it is to be made in any case.
         known_result: key of that result.
@@ -78,6 +83,9 @@ class ArchiveJob:
     photo: str
     result: str
     other_result: str
+    suffix: str = ""
+    options: ColorizeOptions = ColorizeOptions()
+    page: int | None = None
     layer: str | None = None
     known_content: str = ""
     known_result: str = ""
@@ -170,9 +178,9 @@ class ArchiveWorker:
             if content == job.known_content:
                 size = self._destination.size(job.known_result) if job.known_result else 0
                 return ArchiveRecord(job.photo, "unchanged", "", stamp, content, job.known_result, size or 0)
-            photo = read_photo(parts[0], name=label, strict=self._settings.strict, max_pixels=most)
+            photo = read_photo(parts[0], name=label, strict=self._settings.strict, max_pixels=most, page=job.page)
             layer = parts[1] if len(parts) > 1 else None
-            if self._settings.colored != "recolor" and not self._settings.options.invert and layer is None:
+            if self._settings.colored != "recolor" and not job.options.invert and layer is None:
                 with self._limiter.core():
                     in_color = photo.in_color
                 if in_color:
@@ -183,10 +191,10 @@ class ArchiveWorker:
     def _write_result(
         self, job: ArchiveJob, photo: Photo, layer: bytes | None, stamp: str, content: str
     ) -> ArchiveRecord:
-        key = job.result if suffix_for(_suffix(job.photo), photo) == _suffix(job.photo) else job.other_result
+        key = job.result if suffix_for(job.suffix, photo) == job.suffix else job.other_result
         hints = Hints() if layer is None else Hints.from_layer(layer, name=job.layer)
         with self._limiter.core():
-            result = self._colorizer.colorize(photo, self._settings.options, hints=hints)
+            result = self._colorizer.colorize(photo, job.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
         warnings = (*photo.warnings, *result.notes), result.warnings
         pixels = photo.height_px * photo.width_px
@@ -201,7 +209,7 @@ class ArchiveWorker:
         if self._settings.colored == "skip" or photo.rgb is None:
             return ArchiveRecord(job.photo, "skipped", "", stamp, content, pixels=pixels)
         key = job.result
-        if _suffix(key) != _suffix(job.photo):
+        if _suffix(key) != job.suffix:
             key, data = job.other_result, encode_photo(photo.rgb, photo, format_for(_suffix(job.other_result)))
         modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
         self._destination.write(key, data, modified_ns)

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from chromatune.errors import DataError, first_line, printable, shown
 from chromatune.files import is_key, open_regular, refuse_link
-from chromatune.images import IMAGE_SUFFIXES, suffix_for
+from chromatune.images import IMAGE_SUFFIXES, format_for, suffix_for
 from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
@@ -266,9 +266,15 @@ class ResultNames:
         """Start with keys of results that are there: photo ⇒ result."""
         self._photo_of = {_folded(result): photo for photo, result in known.items() if result}
 
-    def names_of(self, photos: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it."""
-        parts = {photo: os.path.splitext(photo) for photo in photos}
+    def names_of(self, photos: Iterable[str], suffixes: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+        """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it.
+
+        Args:
+            photos: their keys.
+            suffixes: of photos whose names have none: `x.jpg.` becomes `x.jpg`, a JPEG `scan1` becomes `scan1.jpg`.
+        """
+        given = suffixes or {}
+        parts = {photo: name_parts(photo, given.get(photo, "")) for photo in photos}
         own = {
             photo: self._free(photo, stem, suffix)
             for photo, (stem, suffix) in parts.items()
@@ -285,6 +291,18 @@ class ResultNames:
             if self._photo_of.setdefault(_folded(key), photo) == photo:
                 return key
             number += 1
+
+
+def name_parts(photo: str, suffix: str = "") -> tuple[str, str]:
+    """Return stem and suffix of a photo's key; of one without a suffix, as it would be with the one it should have."""
+    if not suffix:
+        return os.path.splitext(photo)
+    folder, slash, name = photo.rpartition("/")
+    whole = name.rstrip(" .") or "photo"
+    stem, own = os.path.splitext(whole)
+    if own.lower() in IMAGE_SUFFIXES and format_for(own) == format_for(suffix):
+        return f"{folder}{slash}{stem}", own
+    return f"{folder}{slash}{whole}", suffix
 
 
 def _folded(key: str) -> str:

@@ -13,19 +13,42 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
-from chromatune.files import is_key, key_problem, open_below, open_regular, remove_below, stat_below, write_below
-from chromatune.images import IMAGE_SUFFIXES, find_own_results, is_hidden_folder, list_folder
+from chromatune.files import (
+    is_key,
+    key_problem,
+    open_below,
+    open_regular,
+    read_regular,
+    remove_below,
+    stat_below,
+    write_below,
+)
+from chromatune.images import (
+    IMAGE_SUFFIXES,
+    START_BYTES,
+    find_own_results,
+    is_hidden_folder,
+    list_folder,
+    suffix_of_content,
+)
 
 STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
+SETTINGS_FILE = "chromatune.toml"  # in a folder of photos: settings of its own
 SIDECAR_SUFFIX = ".xmp"  # captions and edits of other programs
+# Of files that are no pictures: they need not be opened to know it
+OTHER_SUFFIXES = frozenset(
+    ".xmp .txt .md .log .json .jsonl .xml .csv .tsv .toml .ini .db .sqlite .html .htm .pdf .doc .docx .xls .xlsx .odt "
+    ".ods .rtf .zip .7z .gz .tar .rar .mp3 .wav .flac .m4a .mp4 .m4v .mov .avi .mkv .mpg .mts .exe .dll .lnk .url .py "
+    ".sh .bat .icc .icm .lrcat .lrdata .pp3 .dop .cos .on1 .aae .thm".split()
+)
 # Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ, errno.ELOOP,
@@ -57,14 +80,20 @@ class StoreListing:
         own_results: number of further files: results of earlier runs beside their photos.
         closed_folders: number of folders that could not be opened.
         refused: names that are no keys: they lead out of the folder. Their photos are skipped.
-        sidecars: number of XMP files, which belong to photos.
+        sidecars: keys of XMP files, which belong to photos.
+        settings_files: keys of files with settings of their folders.
+        suffixes: key ⇒ the suffix that it should have, of each photo in `stamps` whose name has none.
+        left_out: keys of pictures whose names say that they are something else, such as `x.jpg_original`.
     """
 
     stamps: Mapping[str, str]
     own_results: int = 0
     closed_folders: int = 0
     refused: tuple[str, ...] = ()
-    sidecars: int = 0
+    sidecars: tuple[str, ...] = ()
+    settings_files: tuple[str, ...] = ()
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -94,6 +123,13 @@ class Store(Protocol):
 
     def open_result(self, key: str) -> BinaryIO:
         """Open a file that `write` made, through no link; raise as `open` does."""
+
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        """Return a small file, through no link that leads out of the folder.
+
+        Raises:
+            OSError: it cannot be read, is longer, or lies elsewhere.
+        """
 
     def modified_ns(self, key: str) -> int | None:
         """Return when a file was last changed, in nanoseconds since 1970; None where the store does not say."""
@@ -138,11 +174,35 @@ class LocalFolder:
         if not self.path.is_dir():
             raise SourceGoneError
         listing = list_folder(self.path)
-        keys, refused = _split_keys(listing.photos)
-        found = ((key, self.stamp(key)) for key in keys)
+        others, _ = _split_keys(listing.others)
+        suffixes, left_out = self._pictures_among(others)
+        keys, refused = _split_keys([*listing.photos, *suffixes])
+        found = ((key, self.stamp(key)) for key in sorted(keys))
         stamps = {key: stamp for key, stamp in found if stamp is not None}
-        sidecars = sum(map(_is_sidecar, listing.others))
-        return StoreListing(stamps, len(listing.results), listing.closed_folders, refused, sidecars)
+        sidecars = tuple(key for key in others if _is_sidecar(key))
+        files = tuple(key for key in others if _is_settings_file(key))
+        counts = len(listing.results), listing.closed_folders
+        return StoreListing(stamps, *counts, refused, sidecars, files, suffixes, tuple(left_out))
+
+    def _pictures_among(self, others: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """Return which files without a photo's suffix are pictures by their first bytes.
+
+        Returns:
+            Those without any suffix, or with points and spaces after it, each with the one it should have; and those
+            with the suffix of something else.
+        """
+        nameless, left_out = dict[str, str](), list[str]()
+        for key in others:
+            suffix = os.path.splitext(key.rstrip(" ."))[1].lower()
+            if suffix in OTHER_SUFFIXES:
+                continue
+            with suppress(OSError), open_regular(self.path / key) as file:
+                if found := suffix_of_content(file.read(START_BYTES)):
+                    if suffix and suffix not in IMAGE_SUFFIXES:
+                        left_out.append(key)
+                    else:
+                        nameless[key] = found
+        return nameless, left_out
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time of the last change; None where there is no such file."""
@@ -162,6 +222,12 @@ class LocalFolder:
 
     def open_result(self, key: str) -> BinaryIO:
         return self._opened(key, lambda: open_below(self.path, key))
+
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        real, root = (Path(os.path.realpath(path)) for path in (self.path / key, self.path))
+        if root not in real.parents:
+            raise OSError(errno.ELOOP, "it is a link out of the folder, which is not followed", key)
+        return read_regular(real, most_bytes, follow_link=False)
 
     def _opened(self, key: str, open_file: Callable[[], BinaryIO]) -> BinaryIO:
         label = printable(str(self.path / key))
@@ -282,8 +348,10 @@ class RemoteFolder:
         stamps = {key: _stamp(listing[key]) for key in keys if not _is_hidden(key)}
         own = set(find_own_results(stamps))
         photos = {key: stamps[key] for key in sorted(stamps) if key not in own}
-        sidecars = sum(_is_sidecar(key) and not _is_hidden(key) for key in listing)
-        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars)
+        others = [key for key in sorted(listing) if is_key(key) and not _is_hidden(key)]
+        sidecars = tuple(key for key in others if _is_sidecar(key))
+        files = tuple(key for key in others if _is_settings_file(key))
+        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars, settings_files=files)
 
     def _listing(self) -> dict[str, dict[str, Any]]:
         fs, root = self.connect()
@@ -353,6 +421,16 @@ class RemoteFolder:
 
     def open_result(self, key: str) -> BinaryIO:
         return self.open(key)
+
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        try:
+            with self.open(key) as file:
+                data = file.read(most_bytes + 1)
+        except (PhotoError, SourceGoneError) as error:
+            raise OSError(errno.EIO, first_line(error), key) from error
+        if len(data) > most_bytes:
+            raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", key)
+        return data
 
     def _in_pieces(self, path: str, label: str) -> BinaryIO:
         """Return a large file that is read where and as far as its reader wants."""
@@ -449,6 +527,10 @@ def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _is_sidecar(key: str) -> bool:
     return key.lower().endswith(SIDECAR_SUFFIX)
+
+
+def _is_settings_file(key: str) -> bool:
+    return key.rpartition("/")[2] == SETTINGS_FILE
 
 
 def _is_hidden(key: str) -> bool:
