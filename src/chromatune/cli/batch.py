@@ -233,8 +233,8 @@ class _Progress:
         """Print which parts of the source are skipped."""
         note_own_results(catalog.own_results)
         if (names := catalog.folder_settings.names) and not self._quiet:
-            files = count_of(len(catalog.folder_settings.labels), "folder has", "folders have")
-            complain(f"{files} settings of their own ({', '.join(names)}), used instead of the command line's", "note")
+            files = count_of(len(catalog.folder_settings.labels), "chromatune.toml", "chromatune.toml files")
+            complain(f"{files} found; in those folders {', '.join(names)} are not as on the command line", "note")
         if catalog.left_out:
             files, first = count_of(len(catalog.left_out), "picture"), shown(catalog.left_out[0])
             complain(f"skipped {files} with another kind of suffix, such as {first}; rename what you want", "warning")

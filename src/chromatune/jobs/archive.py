@@ -310,9 +310,6 @@ def _make_report(catalog: Catalog) -> ArchiveReport:
     sidecars, problems = catalog.copy_sidecars()
     done, failed, skipped = catalog.rows_of("done", "copied"), catalog.rows_of("failed"), catalog.rows_of("skipped")
     copied = sum(row.state == "copied" for row in done)
-    summary = None
-    if find_spec("jinja2"):
-        outdated = sum(catalog.is_outdated(row) for row in done)
-        summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, skipped, outdated)
+    summary = write_summary(catalog) if find_spec("jinja2") else None
     counts = len(catalog.listed), len(done), len(failed), len(skipped), copied
     return ArchiveReport(*counts, catalog.failures_file, summary, sidecars, tuple(problems))

@@ -14,18 +14,32 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Literal, Protocol
 
+import cv2
+import numpy as np
+
 from chromatune.colorizer import Colorizer
 from chromatune.errors import ChromaTuneError, PhotoError, first_line, printable
 from chromatune.hints import Hints
-from chromatune.images import MAX_PIXELS, Photo, count_pixels, encode_photo, format_for, read_photo, suffix_for
+from chromatune.images import (
+    MAX_PIXELS,
+    Photo,
+    count_pixels,
+    encode_photo,
+    format_for,
+    read_photo,
+    suffix_for,
+    to_depth,
+)
 from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
 from chromatune.jobs.stores import SourceGoneError, Store
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
+from chromatune.reports import jpeg_of
 
 State = Literal["done", "unchanged", "skipped", "copied", "failed", "halted"]
 Colored = Literal["skip", "copy", "recolor"]
 HASH_DIGITS = 32
+THUMBNAIL_PX, THUMBNAIL_QUALITY = 256, 80  # longest side of a photo in it
 FILE_BYTES_A_PIXEL = 56  # of a file in memory count as a pixel: as many as a pixel takes
 TASKS_A_THREAD = 2  # one in work and one that waits: enough that no thread waits for the next
 
@@ -108,6 +122,7 @@ class ArchiveRecord:
         pixels: of the photo.
         warnings: what the user should know of how the photo was read, and what was done with it, a line each.
         notes: the same of the options: alike for all photos.
+        thumbnail: a JPEG of the photo, with the result beside it if there is one; b"" for none.
     """
 
     photo: str
@@ -120,6 +135,7 @@ class ArchiveRecord:
     pixels: int = 0
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    thumbnail: bytes = b""
 
 
 class ArchiveWorker:
@@ -196,24 +212,26 @@ class ArchiveWorker:
         with self._limiter.core():
             result = self._colorizer.colorize(photo, job.options, hints=hints)
             encoded = result.encode(format_for(_suffix(key)))
+            small = thumbnail(photo, result.rgb)
         warnings = (*photo.warnings, *result.notes), result.warnings
         pixels = photo.height_px * photo.width_px
         del photo, result
         modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
         self._destination.write(key, encoded, modified_ns)
-        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings)
+        return ArchiveRecord(job.photo, "done", "", stamp, content, key, len(encoded), pixels, *warnings, small)
 
     def _leave(self, job: ArchiveJob, photo: Photo, data: bytes, stamp: str, content: str) -> ArchiveRecord:
         """Skip or copy a photo that is in color already; as it is, where its own format holds results."""
         pixels = photo.height_px * photo.width_px
         if self._settings.colored == "skip" or photo.rgb is None:
-            return ArchiveRecord(job.photo, "skipped", "", stamp, content, pixels=pixels)
+            return ArchiveRecord(job.photo, "skipped", "", stamp, content, pixels=pixels, thumbnail=thumbnail(photo))
         key = job.result
         if _suffix(key) != job.suffix:
             key, data = job.other_result, encode_photo(photo.rgb, photo, format_for(_suffix(job.other_result)))
         modified_ns = self._source.modified_ns(job.photo) if self._settings.keep_times else None
         self._destination.write(key, data, modified_ns)
-        return ArchiveRecord(job.photo, "copied", "", stamp, content, key, len(data), pixels, photo.warnings)
+        made = key, len(data), pixels, photo.warnings, (), thumbnail(photo, photo.rgb)
+        return ArchiveRecord(job.photo, "copied", "", stamp, content, *made)
 
     def _stamp(self, job: ArchiveJob) -> str:
         of_layer = None if job.layer is None or self._layers is None else self._layers.stamp(job.layer)
@@ -255,6 +273,17 @@ class PictureFile:
         except OSError as error:
             reason = error.strerror or error
             raise PhotoError(f"{self._label}: cannot be read ({reason}); check the disk") from error
+
+
+def thumbnail(photo: Photo, rgb: np.ndarray | None = None) -> bytes:
+    """Return a JPEG of a photo, and of its result to the right of it: (H, W, 3) of uint8 or uint16."""
+    own = photo.gray if photo.rgb is None else photo.rgb
+    height, width = own.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (own, rgb) if each is not None]
+    pictures = [to_depth(each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2), np.uint8) for each in small]
+    return jpeg_of(np.concatenate(pictures, axis=1), THUMBNAIL_QUALITY)
 
 
 def joined_stamp(of_photo: str | None, layer: str | None, of_layer: str | None) -> str:

@@ -19,12 +19,13 @@ from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
 from chromatune.jobs.folder_settings import FolderSettings, PhotoSettings
 from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row, State, name_parts
-from chromatune.jobs.stores import SourceGoneError
+from chromatune.jobs.stores import STATE_FOLDER, SourceGoneError
 from chromatune.pipeline import model_info, weights_hash
 
 PIXELS_VERSION = 3  # raised when the same photo, options and weights give other pixels: then all are done again
 STRICT = " strict"  # after the key of a result whose photo was read so
 MOST_SIDECAR_BYTES = 16_000_000  # of an XMP file
+THUMBNAILS = f"{STATE_FOLDER}/thumbnails"
 FAILURE_KEYS = ("photo", "message")
 COLORED_STATES = {"skip": "skipped", "copy": "copied", "recolor": "done"}  # of a photo that is in color already
 
@@ -276,6 +277,9 @@ class Catalog:
             state: State = "copied" if record.state == "copied" else "done"
             row = Row(photo, state, record.stamp, record.content, key, *made, warnings=record.warnings)
             self._remove_other(old, record.result)
+        if record.thumbnail:
+            with suppress(OSError):  # the page then shows the files themselves
+                write_below(self.folder, f"{THUMBNAILS}/{thumbnail_name(photo)}", record.thumbnail, sync=False)
         self._manifest.put(row)
         self.rows[photo] = row
 
@@ -326,6 +330,12 @@ class Catalog:
             except ChromaTuneError as error:
                 raise OptionsError(f"{self.folder_settings.file_of(photo)}: {error}") from None
         return self._keys[chosen]
+
+
+def thumbnail_name(photo: str) -> str:
+    """Return the path of a photo's thumbnail below `THUMBNAILS`: of its key alone, so that a new one replaces it."""
+    digest = hashlib.sha256(os.fsencode(photo)).hexdigest()
+    return f"{digest[:2]}/{digest[2:26]}.jpg"
 
 
 def _stop(records: Generator[ArchiveRecord, None, None]) -> Iterator[ArchiveRecord]:
