@@ -43,10 +43,10 @@ def test_results_failures_and_page(engine, archive, capsys: Capture) -> None:
     page = Path("out/summary.html").read_text()
     assert "3 of 4 photos in color, 1 failed." in page
     assert "not a picture" in page
-    assert len(list(Path("out/.chromatune/thumbnails").rglob("*.jpg"))) == 3
+    assert len(list(Path("out/.chromatune/thumbnails").rglob("*.webp"))) == 3
     Path("photos/bad.jpg").unlink()
     assert main(["batch", "photos", "out"]) == 0
-    assert capsys.readouterr().err == "note: 3 photos are done already\n"
+    assert capsys.readouterr().err == "note: 3 photos are already done\n"
     assert not Path("out/failures.jsonl").exists()
 
 
@@ -54,17 +54,20 @@ def test_photos_in_color_are_counted_and_listed(engine, archive, capsys: Capture
     Path("photos/bad.jpg").unlink()
     Image.fromarray(skimage.data.coffee()[::4, ::4]).save("photos/p/coffee.png")
     assert main(["batch", "photos", "out"]) == 0
-    told = "note: 1 photo is in color already and was skipped; --colored copy copies, --colored recolor colorizes such"
-    assert capsys.readouterr().err.splitlines()[-1] == f"{told} photos"
+    told = (
+        "note: 1 photo is already in color and was skipped; give --colored copy to copy such photos, or --colored "
+        "recolor to colorize them"
+    )
+    assert capsys.readouterr().err.splitlines()[-1] == told
     assert not Path("out/p/coffee.png").exists()
     page = Path("out/summary.html").read_text()
-    assert "3 of 4 photos in color, 1 in color already and skipped." in page
+    assert "3 of 4 photos in color, 1 already in color and skipped." in page
     assert main(["batch", "photos", "out"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["note: 4 photos are done already", f"{told} photos"]
+    assert capsys.readouterr().err.splitlines() == ["note: 4 photos are already done", told]
     assert main(["batch", "photos", "out", "--colored", "copy"]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == "note: 1 photo is in color already and was copied"
+    assert capsys.readouterr().err.splitlines()[-1] == "note: 1 photo is already in color and was copied"
     assert Path("out/p/coffee.png").read_bytes() == Path("photos/p/coffee.png").read_bytes()
-    assert "4 of 4 photos in color, 1 of them in color already and copied." in Path("out/summary.html").read_text()
+    assert "4 of 4 photos in color, 1 of them already in color and copied." in Path("out/summary.html").read_text()
     assert main(["batch", "photos", "out", "--colored", "blue"]) == 2
     assert capsys.readouterr().err == "error: --colored 'blue': unknown; accepted: skip, copy, recolor\n"
 
@@ -79,13 +82,13 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
     assert main(["batch", "photos", "out", "--dry-run"]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines() == [f"new\t{name}" for name in ("a.png", "bad.jpg", "p/b.tif", "p/c.png")]
-    assert output.err == "note: to be done: 4 new; done already: 0\n"
+    assert output.err == "note: to be done: 4 new; already done: 0\n"
     assert not Path("out").exists()
     main(["batch", "photos", "out"])
     Path("out/a.png").unlink()
     capsys.readouterr()
     assert main(["batch", "photos", "out", "--dry-run"]) == 0
-    assert capsys.readouterr().err == "note: to be done: 1 result missing, 1 failed before; done already: 2\n"
+    assert capsys.readouterr().err == "note: to be done: 1 result missing, 1 failed before; already done: 2\n"
     assert not Path("out/a.png").exists()
     assert engine.loads == [("mini", None)]
 
@@ -93,9 +96,9 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("photos photos", "results may not replace photos"),
+        ("photos photos", "results may not replace the photos"),
         ("none out", "no such folder"),
-        ("photos out --glob *.xyz", "no photos in it that are wanted"),
+        ("photos out --glob *.xyz", "no photos found"),
         ("photos out --hints-dir none", "no such folder; give a folder of painted layers"),
         ("photos out --hints-dir photos/p", "is inside the photo folder"),
         ("photos out --hints-dir photos --no-recompose", "leave out --no-recompose"),
@@ -197,7 +200,7 @@ def test_folders_of_their_own_settings_and_replaced_results_are_told(engine, arc
     Path("photos/bad.jpg").unlink()
     Path("photos/p/chromatune.toml").write_text('prompt = "warm"\nsize = 64\n')
     main(["batch", "photos", "out"])
-    told = "note: 1 chromatune.toml found; in those folders prompt, size are not as on the command line"
+    told = "note: settings in 1 chromatune.toml (prompt, size) take precedence over the command line"
     assert capsys.readouterr().err.splitlines()[0] == told
     main(["batch", "photos", "out", "--seed", "3", "--prompt", "cold"])
     errors = capsys.readouterr().err.splitlines()
@@ -217,8 +220,8 @@ def test_a_page_is_a_number(engine, archive, capsys: Capture) -> None:
 def test_pictures_under_other_names_are_told(engine, archive, capsys: Capture) -> None:
     Path("photos/a.png").rename("photos/a.png_original")
     main(["batch", "photos", "out", "-q"])
-    said = "warning: skipped 1 picture with another kind of suffix, such as 'a.png_original'; rename what you want"
-    assert capsys.readouterr().err.splitlines()[0] == said
+    said = "warning: skipped 1 picture by name, such as 'a.png_original'; give them a name that ends in .jpg, .tif … to"
+    assert capsys.readouterr().err.splitlines()[0] == f"{said} colorize them"
 
 
 def test_a_destination_without_locks_takes_results_where_the_records_are_elsewhere(

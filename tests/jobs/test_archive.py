@@ -251,7 +251,7 @@ def test_the_destination_among_the_photos_is_none_of_them(engine, put: Put) -> N
         ("none", "out", "no such folder"),
         ("file", "out", "give the folder"),
         ("photos", "photos/../photos", "may not replace"),
-        ("photos/in", "photos", "among the photos"),
+        ("photos/in", "photos", "mixed with the photos"),
     ],
 )
 def test_folders_that_would_mix_are_refused(folder: Path, source: str, destination: str, said: str) -> None:
@@ -346,7 +346,7 @@ def test_photos_that_vanish_or_change_meanwhile_are_a_line_each(engine, put: Put
     records, _ = run()
     assert states(records) == {"gone.png": "failed", "growing.png": "failed", "still.png": "done"}
     assert "moved or deleted" in records["gone.png"].message
-    assert "changed while it was read" in records["growing.png"].message
+    assert "changed while it was being read" in records["growing.png"].message
 
 
 def test_what_arrives_is_taken_once_it_has_settled(engine, put: Put) -> None:

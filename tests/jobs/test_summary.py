@@ -72,12 +72,12 @@ def test_all_photos_are_there_with_links_that_lead_to_their_files(archive) -> No
                 assert os.path.isfile(os.fsencode("out/") + unquote_to_bytes(link))
     assert {entry["name"]: entry["why"] for entry in entries if entry["why"]} == {
         "bad.jpg": [f"not a picture in a known format; accepted: {READABLE_FORMATS}"],
-        "color.png": ["skipped: in color already"],
+        "color.png": ["skipped: already in color"],
         "two.tif": ["holds 2 pictures, and number 1 is read; name another one with --page (page=)"],
-        "two.tif_original": ["skipped: its name has another kind of suffix; rename it to have it colorized"],
+        "two.tif_original": ["skipped: its name does not end in a picture's suffix; rename it to colorize it"],
     }  # fmt: skip
     page = Path("out/summary.html").read_text()
-    lead = "7 of 9 photos in color, 1 failed, 1 in color already and skipped, 1 more picture skipped for its name."
+    lead = "7 of 9 photos in color, 1 failed, 1 already in color and skipped, 1 more picture skipped for its name."
     assert lead in page
     assert "http://" not in page and "https://" not in page and "<b>&" not in page
 
@@ -94,7 +94,7 @@ def test_thumbnails_show_before_and_after(archive) -> None:
     width = THUMBNAIL_PX
     assert both.shape == (round(width * 600 / 900), 2 * width, 3)
     blueness = both[..., 2] - both[..., 0]
-    assert abs(blueness[:, : width - 8]).max() <= 2 and blueness[:, width + 8 :].min() > 20
+    assert abs(blueness[:, : width - 8]).max() <= 3 and blueness[:, width + 8 :].min() > 20
     assert thumbnail("color.png").shape == (100, 150, 3)
     assert "thumbnail" not in entries["bad.jpg"]
     before = thumbnail("large.png").sum()

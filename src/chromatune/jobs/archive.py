@@ -159,8 +159,8 @@ def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
         )
     if not isinstance(destination, LocalFolder):
         raise OptionsError(
-            f"{printable(destination.name)} is not a folder of this machine; give --records-dir DIR, a folder for the "
-            "manifest, the failures and the summary"
+            f"{printable(destination.name)} is a URL; give --records-dir DIR, a local folder for the manifest, "
+            "failures and summary"
         )
     return destination
 
@@ -234,9 +234,7 @@ def _find_photos(catalog: Catalog, progress: ArchiveProgress) -> Mapping[str, Li
     listed = catalog.find()
     progress.listed(catalog)
     if not listed:
-        raise OptionsError(
-            f"{catalog.settings.source.name}: no photos in it that are wanted; check the path, and --glob"
-        )
+        raise OptionsError(f"{catalog.settings.source.name}: no photos found; check the path and --glob")
     return listed
 
 

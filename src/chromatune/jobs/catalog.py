@@ -122,7 +122,7 @@ class Catalog:
             layers = {} if self.settings.layers is None else self.settings.layers.find().stamps
         except SourceGoneError:
             raise HaltedError(
-                f"{printable(self.settings.source.name)} is gone: it was removed, or its drive was"
+                f"{printable(self.settings.source.name)} is gone: it was deleted, or its drive was disconnected"
             ) from None
         self.own_results, self.closed_folders = found.own_results, found.closed_folders
         self.refused, self.left_out, self._sidecars = found.refused, found.left_out, found.sidecars
@@ -225,7 +225,7 @@ class Catalog:
                         copied += self._copy_sidecar(key, result + os.path.splitext(key)[1])
                     except (OSError, PhotoError) as error:
                         reason = getattr(error, "strerror", None) or first_line(error)
-                        problems.append(f"{printable(key)}: not copied beside the result ({reason})")
+                        problems.append(f"{printable(key)}: sidecar not copied ({reason})")
         return copied, problems
 
     def _copy_sidecar(self, key: str, target: str) -> bool:
@@ -318,7 +318,7 @@ class Catalog:
         if len(found) == 1:
             return ListedPhoto(stamp, *of_photo, found[0])
         first, second = (printable(name) for name in found[:2])
-        problem = f"{printable(key)}: {first} and {second} could both be its layer; keep one"
+        problem = f"{printable(key)}: {first} and {second} both look like its painted layer; keep one"
         return ListedPhoto(f"{stamp} {found[1]}", *of_photo, None, problem)
 
     def _key_of(self, chosen: PhotoSettings, photo: str) -> str:
@@ -335,7 +335,7 @@ class Catalog:
 def thumbnail_name(photo: str) -> str:
     """Return the path of a photo's thumbnail below `THUMBNAILS`: of its key alone, so that a new one replaces it."""
     digest = hashlib.sha256(os.fsencode(photo)).hexdigest()
-    return f"{digest[:2]}/{digest[2:26]}.jpg"
+    return f"{digest[:2]}/{digest[2:26]}.webp"
 
 
 def _stop(records: Generator[ArchiveRecord, None, None]) -> Iterator[ArchiveRecord]:

@@ -236,9 +236,9 @@ class LocalFolder:
         except FileNotFoundError:
             if self._is_gone():
                 raise SourceGoneError from None
-            raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
+            raise PhotoError(f"{label}: no longer there; it was moved or deleted during the run") from None
         except PermissionError:
-            raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
+            raise PhotoError(f"{label}: no permission to read it; change the file's permissions") from None
         except (OSError, ValueError) as error:
             if self._is_gone():
                 raise SourceGoneError from None
@@ -255,7 +255,7 @@ class LocalFolder:
         try:
             stat_below(self.path, STATE_FILE)
         except FileNotFoundError:  # made again, it would be a folder in place of a removed drive
-            raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name) from None
+            raise FileNotFoundError(errno.ENOENT, "it was deleted, or its drive was disconnected", self.name) from None
         try:
             write_below(self.path, key, data, modified_ns)
         except OSError as error:
@@ -330,7 +330,9 @@ class RemoteFolder:
                     f"{printable(self.name)}: the package that opens such URLs is not installed: {first_line(error)}"
                 ) from None
             except ValueError as error:
-                raise OptionsError(f"{printable(self.name)}: no such store ({printable(first_line(error))})") from None
+                raise OptionsError(
+                    f"{printable(self.name)}: unknown kind of URL ({printable(first_line(error))})"
+                ) from None
             except Exception as error:  # of an archive's file that is none, of a store that needs to be told more
                 reason = printable(first_line(error))
                 raise OptionsError(f"{printable(self.name)}: cannot be opened ({reason}); check the URL") from error
@@ -377,7 +379,9 @@ class RemoteFolder:
         for number, (_, _, files) in enumerate(fs.walk(root, maxdepth=MOST_DEPTH, detail=True), 1):
             found |= {info["name"]: info for info in files.values()}
             if number > MOST_FOLDERS:
-                raise OptionsError(f"{printable(self.name)}: over {MOST_FOLDERS:,} folders; give one of those in it")
+                raise OptionsError(
+                    f"{printable(self.name)}: more than {MOST_FOLDERS:,} folders; give one of its subfolders"
+                )
         return found
 
     def stamp(self, key: str) -> str | None:
@@ -402,14 +406,14 @@ class RemoteFolder:
         except PhotoError:
             raise
         except FileNotFoundError:
-            raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
+            raise PhotoError(f"{label}: no longer there; it was moved or deleted during the run") from None
         except PermissionError:
-            raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
+            raise PhotoError(f"{label}: no permission to read it; change the file's permissions") from None
         except Exception as error:
             if self._is_gone():
                 raise SourceGoneError(first_line(error)) from error
             reason = printable(first_line(error))
-            raise PhotoError(f"{label}: cannot be read ({reason}); check it there, or copy it anew") from error
+            raise PhotoError(f"{label}: cannot be read ({reason}); check it, or upload it again") from error
 
     def _is_gone(self) -> bool:
         """Return whether the folder itself cannot be reached."""
@@ -440,7 +444,7 @@ class RemoteFolder:
             file.seek(0)
         except ValueError:
             file.close()
-            raise PhotoError(f"{label}: {LARGE}, and the server does not send it in parts") from None
+            raise PhotoError(f"{label}: {LARGE}, and the server does not support partial downloads") from None
         return file
 
     def _streamed(self, path: str, label: str) -> bytes:
@@ -451,7 +455,7 @@ class RemoteFolder:
             while piece := file.read(DOWNLOADED_BYTES + 1 - len(data)):
                 data += piece
                 if len(data) > DOWNLOADED_BYTES:
-                    raise PhotoError(f"{label}: {LARGE}, and the server does not say how long")
+                    raise PhotoError(f"{label}: {LARGE}, and the server does not state its size")
         return bytes(data)
 
     def modified_ns(self, key: str) -> int | None:
@@ -513,7 +517,9 @@ def _bounded_response(name: str) -> Any:
                 if len(data) > MOST_LISTING_BYTES:
                     self.close()
                     most = f"{MOST_LISTING_BYTES / 1e6:.0f} MB"
-                    raise OptionsError(f"{printable(name)}: lists more than {most} of names; give a folder in it")
+                    raise OptionsError(
+                        f"{printable(name)}: lists more than {most} of names; give one of its subfolders"
+                    )
             return data.decode(encoding or self.charset or "utf-8", errors)
 
     return BoundedResponse
@@ -564,7 +570,9 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
             each.connect()
     photos, results = f"{source.address}/", f"{destination.address}/"
     if photos.startswith(results) or results.startswith(photos):
-        raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
+        raise OptionsError(
+            f"{printable(destination.name)}: results may not be written among the photos; give another DEST"
+        )
     if layers is not None and f"{layers.address}/".startswith(photos):
         raise OptionsError(
             f"{printable(layers.name)} is inside the photo folder: its layers would be colorized; move it"
@@ -578,11 +586,11 @@ def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalF
         raise OptionsError(f"{printable(source.name)}: {kind}")
     photos, results = (Path(os.path.realpath(each.path)) for each in (source, destination))
     if photos == results:
-        raise OptionsError(f"{printable(destination.name)}: results may not replace photos; give another folder")
+        raise OptionsError(f"{printable(destination.name)}: results may not replace the photos; give another DEST")
     if results in photos.parents:
         raise OptionsError(
-            f"{printable(source.name)} lies in {printable(destination.name)}: results would fall among the photos; "
-            "give another folder for them"
+            f"{printable(source.name)} is inside {printable(destination.name)}: results would be mixed with the "
+            "photos; give another DEST"
         )
     if layers is None:
         return

@@ -35,9 +35,9 @@ WARNED = {"c": "v", "d": "w"}  # letters of the same with warnings
 WAITING = "n"
 WHY = {
     "waiting": "not done yet",
-    "left out": "skipped: its name has another kind of suffix; rename it to have it colorized",
-    "skipped": "skipped: in color already",
-    "copied": "copied: in color already",
+    "left out": "skipped: its name does not end in a picture's suffix; rename it to colorize it",
+    "skipped": "skipped: already in color",
+    "copied": "copied: already in color",
     "kept": "the result of an earlier run is kept",
 }
 
@@ -168,8 +168,8 @@ def _lead(catalog: Catalog, done: Sequence[Row], failed: Sequence[Row]) -> str:
     left = photos - len(done) - len(failed) - skipped
     lead = f"{len(done):,} of {count_of(photos, 'photo')} in color"
     lead += f", {len(failed):,} failed" if failed else ""
-    lead += f", {skipped:,} in color already and skipped" if skipped else ""
-    lead += f", {copied:,} of them in color already and copied" if copied else ""
+    lead += f", {skipped:,} already in color and skipped" if skipped else ""
+    lead += f", {copied:,} of them already in color and copied" if copied else ""
     lead += f", {left:,} not done yet" if left else ""
     if left_out:
         lead += f", {count_of(left_out, 'more picture')} skipped for {'its name' if left_out == 1 else 'their names'}"
