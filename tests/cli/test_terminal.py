@@ -69,7 +69,7 @@ def test_a_terminal_that_cannot_show_a_character_ends_nothing(engine, folder, mo
     photos = sorted(str(path) for path in Path("in").iterdir())
     assert main(["colorize", *photos, "-o", "out"]) == 0
     assert written("stderr") == (
-        "note: 3 photos are already in color and their own colors are not used, the first: in/b.png\n"
+        "note: 3 photos are in color already and their own colors are not used, the first: in/b.png\n"
     )
     assert len(written("stdout").splitlines()) == 3
     assert sorted(os.listdir("out")) == sorted(os.listdir("in"))

@@ -12,7 +12,9 @@ from PIL import Image
 
 from chromatune.cli import main
 from chromatune.errors import OptionsError
+from chromatune.jobs.archive_worker import ArchiveSettings
 from chromatune.jobs.folder_settings import FolderSettings, PhotoSettings
+from chromatune.jobs.manifest import Manifest
 from chromatune.jobs.stores import LocalFolder
 from chromatune.options import ColorizeOptions
 
@@ -154,7 +156,7 @@ def test_what_the_model_refuses_names_the_file(archive, monkeypatch: pytest.Monk
     Path("photos/p/chromatune.toml").write_text("seed = 7")
     with pytest.raises(OptionsError, match="photos/p/chromatune.toml: the model has no seeds"):
         catalog.Catalog(
-            catalog.ArchiveSettings(LocalFolder("photos"), LocalFolder("out")),
-            catalog.Manifest(Path("none"), read_only=True),
+            ArchiveSettings(LocalFolder("photos"), LocalFolder("out")),
+            Manifest(Path("none"), read_only=True),
             Path("out"),
         ).find()
