@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -40,12 +41,12 @@ def test_results_failures_and_page(engine, archive, capsys: Capture) -> None:
         ".lock", "a.png", "b.tif", "c.png", "failures.jsonl", "summary.html",
     ]  # fmt: skip
     page = Path("out/summary.html").read_text()
-    assert "3 photos of 4 in color, 1 failed." in page
+    assert "3 of 4 photos in color, 1 failed." in page
     assert "not a picture" in page
-    assert page.count("data:image/jpeg") >= 3
+    assert len(list(Path("out/.chromatune/thumbnails").rglob("*.webp"))) == 3
     Path("photos/bad.jpg").unlink()
     assert main(["batch", "photos", "out"]) == 0
-    assert capsys.readouterr().err == "note: 3 photos are done already\n"
+    assert capsys.readouterr().err == "note: 3 photos are already done\n"
     assert not Path("out/failures.jsonl").exists()
 
 
@@ -53,17 +54,20 @@ def test_photos_in_color_are_counted_and_listed(engine, archive, capsys: Capture
     Path("photos/bad.jpg").unlink()
     Image.fromarray(skimage.data.coffee()[::4, ::4]).save("photos/p/coffee.png")
     assert main(["batch", "photos", "out"]) == 0
-    told = "note: 1 photo is in color already and was skipped; --colored copy copies, --colored recolor colorizes such"
-    assert capsys.readouterr().err.splitlines()[-1] == f"{told} photos"
+    told = (
+        "note: 1 photo is already in color and was skipped; give --colored copy to copy such photos, or --colored "
+        "recolor to colorize them"
+    )
+    assert capsys.readouterr().err.splitlines()[-1] == told
     assert not Path("out/p/coffee.png").exists()
     page = Path("out/summary.html").read_text()
-    assert "3 photos of 4 in color, 1 in color already and skipped." in page and "p/coffee.png" in page
+    assert "3 of 4 photos in color, 1 already in color and skipped." in page
     assert main(["batch", "photos", "out"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["note: 4 photos are done already", f"{told} photos"]
+    assert capsys.readouterr().err.splitlines() == ["note: 4 photos are already done", told]
     assert main(["batch", "photos", "out", "--colored", "copy"]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == "note: 1 photo is in color already and was copied"
+    assert capsys.readouterr().err.splitlines()[-1] == "note: 1 photo is already in color and was copied"
     assert Path("out/p/coffee.png").read_bytes() == Path("photos/p/coffee.png").read_bytes()
-    assert "4 photos of 4 in color, 1 of them in color already and copied." in Path("out/summary.html").read_text()
+    assert "4 of 4 photos in color, 1 of them already in color and copied." in Path("out/summary.html").read_text()
     assert main(["batch", "photos", "out", "--colored", "blue"]) == 2
     assert capsys.readouterr().err == "error: --colored 'blue': unknown; accepted: skip, copy, recolor\n"
 
@@ -78,13 +82,13 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
     assert main(["batch", "photos", "out", "--dry-run"]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines() == [f"new\t{name}" for name in ("a.png", "bad.jpg", "p/b.tif", "p/c.png")]
-    assert output.err == "note: to be done: 4 new; done already: 0\n"
+    assert output.err == "note: to be done: 4 new; already done: 0\n"
     assert not Path("out").exists()
     main(["batch", "photos", "out"])
     Path("out/a.png").unlink()
     capsys.readouterr()
     assert main(["batch", "photos", "out", "--dry-run"]) == 0
-    assert capsys.readouterr().err == "note: to be done: 1 result missing, 1 failed before; done already: 2\n"
+    assert capsys.readouterr().err == "note: to be done: 1 result missing, 1 failed before; already done: 2\n"
     assert not Path("out/a.png").exists()
     assert engine.loads == [("mini", None)]
 
@@ -92,9 +96,9 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(engine, archive, capsys
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("photos photos", "results may not replace photos"),
+        ("photos photos", "results may not replace the photos"),
         ("none out", "no such folder"),
-        ("photos out --glob *.xyz", "no photos in it that are wanted"),
+        ("photos out --glob *.xyz", "no photos found"),
         ("photos out --hints-dir none", "no such folder; give a folder of painted layers"),
         ("photos out --hints-dir photos/p", "is inside the photo folder"),
         ("photos out --hints-dir photos --no-recompose", "leave out --no-recompose"),
@@ -125,7 +129,8 @@ def test_the_page_is_the_same_whatever_the_order(engine, archive) -> None:
     main(["batch", "photos", "out", "-q", "--workers", "3"])
     main(["batch", "photos", "again", "-q", "--glob", "p/*"])
     main(["batch", "photos", "again", "-q"])
-    assert Path("out/summary.html").read_bytes() == Path("again/summary.html").read_bytes()
+    for name in ("summary.html", ".chromatune/summary/photos-0.js"):
+        assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -188,4 +193,69 @@ def test_sidecar_files_are_counted(engine, archive, capsys: Capture) -> None:
     for name in ("a.xmp", "p/b.tif.XMP"):
         Path("photos", name).write_text("<x/>")
     main(["batch", "photos", "out"])
-    assert "note: 2 sidecar files (.xmp) beside the photos: not copied" in capsys.readouterr().err.splitlines()
+    assert "note: 2 XMP sidecars copied beside the results" in capsys.readouterr().err.splitlines()
+
+
+def test_folders_of_their_own_settings_and_replaced_results_are_told(engine, archive, capsys: Capture) -> None:
+    Path("photos/bad.jpg").unlink()
+    Path("photos/p/chromatune.toml").write_text('prompt = "warm"\nsize = 64\n')
+    main(["batch", "photos", "out"])
+    told = "note: settings in 1 chromatune.toml (prompt, size) take precedence over the command line"
+    assert capsys.readouterr().err.splitlines()[0] == told
+    main(["batch", "photos", "out", "--seed", "3", "--prompt", "cold"])
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[1].startswith(
+        "note: 3 photos were colorized with other settings and will be colorized again; to keep"
+    )
+    assert sorted((call[0].prompt, call[0].seed) for call in engine.calls[-3:]) == [("cold", 3)] + 2 * [("warm", 3)]
+
+
+def test_a_page_is_a_number(engine, archive, capsys: Capture) -> None:
+    for page, said in (("all", "--page all is for chromatune colorize"), ("0", "--page '0': accepted is a number")):
+        assert main(["batch", "photos", "out", "--page", page]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["batch", "photos", "out", "--page", "1", "--glob", "*.png", "-q"]) == 0
+
+
+def test_pictures_under_other_names_are_told(engine, archive, capsys: Capture) -> None:
+    Path("photos/a.png").rename("photos/a.png_original")
+    main(["batch", "photos", "out", "-q"])
+    said = "warning: skipped 1 picture by name, such as 'a.png_original'; give them a name that ends in .jpg, .tif … to"
+    assert capsys.readouterr().err.splitlines()[0] == f"{said} colorize them"
+
+
+def test_a_destination_without_locks_takes_results_where_the_records_are_elsewhere(
+    engine, archive, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = pytest.importorskip("fcntl").flock
+
+    def refuse_in_out(file: int, operation: int) -> None:
+        if Path("out/.lock").exists() and os.fstat(file).st_ino == Path("out/.lock").stat().st_ino:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", refuse_in_out)
+    assert main(["batch", "photos", "out", "-q"]) == 1
+    said = "error: out: this file system has no file locks (No locks available); give --records-dir DIR, a folder on a"
+    assert capsys.readouterr().err == f"{said} local disk\n"
+    Path("photos/bad.jpg").unlink()
+    command = ["batch", "photos", "out", "--records-dir", "records", "-q"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "records/summary.html\n"
+    assert {path.name for path in Path("out").iterdir()} == {".chromatune", ".lock", "a.png", "p"}
+    passes = len(engine.calls)
+    assert main(command) == 0 and len(engine.calls) == passes
+    Path("out/a.png").unlink()
+    assert main(command) == 0 and len(engine.calls) == passes + 1
+    capsys.readouterr()
+    Path("other").mkdir()
+    Image.new("L", (8, 8)).save("other/a.png")
+    assert main(["batch", "other", "out", "--records-dir", "new", "-q"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: out holds results with records_dir='") and said.count("/new'") == 1
+
+
+def test_a_records_folder_with_other_files_is_refused(engine, archive, capsys: Capture) -> None:
+    assert main(["batch", "photos", "out", "--records-dir", "photos"]) == 2
+    said = "photos is not empty and was not made by chromatune batch; give a new or empty folder as --records-dir"
+    assert capsys.readouterr().err == f"error: {said}\n"

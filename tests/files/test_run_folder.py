@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chromatune.errors import DataError, OptionsError
-from chromatune.files import discard_run_folder, lock_run_folder
+from chromatune.files import claim_run_folder, discard_run_folder, is_run_folder, lock_run_folder
 
 FACTS = {"model": "mini", "steps": (1, 2), "nested": {"a": 1}}
 
@@ -121,3 +122,29 @@ def test_a_pipe_is_no_file_of_facts(tmp_path):
         lock_run_folder(tmp_path, "run.json", FACTS, "a run"),
     ):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, number):
+    pytest.importorskip("fcntl")
+
+    def refuse(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for advice in ("", "do this"):
+        with (
+            pytest.raises(DataError, match=f"no file locks .*; {advice or 'give another --out, on a local disk'}$"),
+            lock_run_folder(tmp_path, "run.json", FACTS, "a run", without_locks=advice),
+        ):
+            pytest.fail("entered")
+
+
+def test_a_folder_can_be_claimed_without_a_lock(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("fcntl.flock", lambda *given: pytest.fail("locked"))
+    for _ in range(2):
+        claim_run_folder(tmp_path, "run.json", FACTS, "a run", other="DEST")
+    assert is_run_folder(tmp_path)
+    with pytest.raises(OptionsError, match="holds a run with"):
+        claim_run_folder(tmp_path, "run.json", FACTS | {"seed": 9}, "a run", other="DEST")

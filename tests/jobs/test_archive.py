@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from chromatune.errors import DataError, OptionsError, WorkInterrupted
 from chromatune.jobs import catalog as catalogs
 from chromatune.jobs.archive import arrivals, colorize_archive, lock_destination, plan_archive
 from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, Colored, LocalEngine
-from chromatune.jobs.catalog import Catalog, HaltedError, Reason, settings_key
+from chromatune.jobs.catalog import Catalog, HaltedError, PlannedPhoto, Reason, settings_key
 from chromatune.jobs.stores import LocalFolder, check_stores
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import model_info
@@ -251,7 +251,7 @@ def test_the_destination_among_the_photos_is_none_of_them(engine, put: Put) -> N
         ("none", "out", "no such folder"),
         ("file", "out", "give the folder"),
         ("photos", "photos/../photos", "may not replace"),
-        ("photos/in", "photos", "among the photos"),
+        ("photos/in", "photos", "mixed with the photos"),
     ],
 )
 def test_folders_that_would_mix_are_refused(folder: Path, source: str, destination: str, said: str) -> None:
@@ -265,7 +265,7 @@ def test_other_work_in_the_destination_is_not_touched(engine, put: Put) -> None:
     put("photos/a.png")
     mine = put("out/a.png", level=3)
     before = mine.read_bytes()
-    with pytest.raises(OptionsError, match="contains other files"):
+    with pytest.raises(OptionsError, match="out is not empty and was not made by chromatune batch"):
         run()
     assert mine.read_bytes() == before
 
@@ -346,7 +346,7 @@ def test_photos_that_vanish_or_change_meanwhile_are_a_line_each(engine, put: Put
     records, _ = run()
     assert states(records) == {"gone.png": "failed", "growing.png": "failed", "still.png": "done"}
     assert "moved or deleted" in records["gone.png"].message
-    assert "changed while it was read" in records["growing.png"].message
+    assert "changed while it was being read" in records["growing.png"].message
 
 
 def test_what_arrives_is_taken_once_it_has_settled(engine, put: Put) -> None:
@@ -388,6 +388,9 @@ class Stopping:
     """An `ArchiveProgress` that ends the run at the first outcome, as Ctrl-C does whatever the process is at."""
 
     def listed(self, catalog: Catalog) -> None:
+        pass
+
+    def planned(self, planned: Sequence[PlannedPhoto]) -> None:
         pass
 
     def watching(self, catalog: Catalog) -> None:
@@ -479,3 +482,65 @@ def test_a_photo_with_a_layer_is_colorized_whatever_its_colors(engine, mixed) ->
     Image.fromarray(layer).save("layers/p/color.png")
     records, _ = run(ArchiveSettings(SOURCE, OUT, layers=LocalFolder("layers")))
     assert states(records)["p/color.jpg"] == "done"
+
+
+def test_pictures_without_a_suffix_are_colorized_and_those_with_another_kind_are_named(engine, put: Put, tree) -> None:
+    photo = put("photos/a.jpg").read_bytes()
+    for name in ("x.jpg.", "x.jpg ", "p/scan 1", "p.q/1912", "a.jpg_original", "old.001"):
+        Path("photos", name).parent.mkdir(exist_ok=True)
+        Path("photos", name).write_bytes(photo)
+    put("photos/deep.png", mode="I;16").rename("photos/deep")
+    for name, data in (("BM notes", b"BM is no picture, and this no photo"), ("P1", b"P1 of 3\n"), ("t.txt", photo)):
+        Path("photos", name).write_bytes(data)
+    os.mkfifo("photos/pipe")
+    records, _ = run()
+    assert set(states(records).values()) == {"done"} and len(records) == 6
+    assert sorted(tree("out")) == ["a.jpg", "deep.png", "p.q/1912.jpg", "p/scan 1.jpg", "x.jpg", "x~2.jpg"]
+    with Image.open("out/x.jpg") as made, Image.open("out/deep.png") as deep:
+        assert (made.format, deep.format) == ("JPEG", "PNG")
+    assert run() == ({}, {})
+    assert LocalFolder("photos").find().left_out == ("a.jpg_original", "old.001")
+
+
+def test_sidecar_files_go_beside_the_results(engine, put: Put) -> None:
+    for name in ("a.png", "p/b.gif", "p/A.PNG", "lost.txt"):
+        put(f"photos/{name}") if name != "lost.txt" else Path("photos/lost.xmp").write_text("<none/>")
+    for name in ("a.xmp", "a.png.xmp", "p/b.gif.xmp", "p/b.xmp", "p/A.XMP"):
+        Path("photos", name).write_text(f"<{name}/>")
+        os.utime(f"photos/{name}", (9, 9))
+    report = colorize_archive(SETTINGS)
+    assert (report.sidecars, report.problems) == (5, ())
+    copies = sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.[xX][mM][pP]"))
+    assert copies == ["a.png.xmp", "a.xmp", "p/A.XMP", "p/b.gif.png.xmp", "p/b.gif.xmp"]
+    assert Path("out/p/b.gif.png.xmp").read_text() == "<p/b.gif.xmp/>"
+    assert colorize_archive(SETTINGS).sidecars == 0
+    Path("out/a.xmp").write_text("edited here")  # later than the photo's
+    Path("photos/a.png.xmp").write_text("edited there")
+    os.utime("photos/a.png.xmp", (99, 99))
+    assert colorize_archive(SETTINGS).sidecars == 1
+    assert (Path("out/a.xmp").read_text(), Path("out/a.png.xmp").read_text()) == ("edited here", "edited there")
+
+
+def test_a_sidecar_that_is_a_link_out_of_the_folder_or_too_large_is_left(engine, put: Put) -> None:
+    put("photos/a.png")
+    Path("secret").write_text("secret")
+    Path("photos/a.xmp").symlink_to(Path("secret").resolve())
+    with Path("photos/a.png.xmp").open("wb") as file:
+        file.truncate(10**9)
+    report = colorize_archive(SETTINGS)
+    assert report.sidecars == 0 and [problem.partition(":")[0] for problem in report.problems] == ["a.png.xmp", "a.xmp"]
+    assert not list(Path("out").glob("*.xmp"))
+
+
+def test_a_page_is_chosen_and_counts_as_a_setting(engine, put: Put) -> None:
+    Path("photos").mkdir()
+    pages = [Image.new("L", (8, 6), level) for level in (40, 200)]
+    pages[0].save("photos/a.tif", save_all=True, append_images=pages[1:])
+    first, second = SETTINGS, ArchiveSettings(SOURCE, OUT, page=2)
+    for settings, level in ((first, 40), (second, 200), (first, 40)):
+        records, _ = run(settings)
+        assert states(records) == {"a.tif": "done"}
+        assert np.asarray(Image.open("out/a.tif").convert("L"))[0, 0] == level
+        assert run(settings) == ({}, {})
+    records, _ = run(ArchiveSettings(SOURCE, OUT, page=3))
+    assert "has no page 3" in records["a.tif"].message

@@ -62,7 +62,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     table.execute(f"PRAGMA user_version = {FORMAT + 1}")
     table.commit()
     table.close()
-    with pytest.raises(DataError, match="another version"):
+    with pytest.raises(DataError, match="a newer version"):
         Manifest(tmp_path)
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from chromatune.cli.colorize import Blend, Device, KeepTimes, Library, MaxMegapixels, Model, Quiet, Strict, blended
+from chromatune.cli.colorize import (
+    PAGE_NUMBER,
+    Blend,
+    Device,
+    KeepTimes,
+    Library,
+    MaxMegapixels,
+    Model,
+    Quiet,
+    Strict,
+    blended,
+)
 from chromatune.cli.fields import takes_fields
 from chromatune.cli.terminal import complain, format_duration, note_own_results, photo_rate, print_line, print_table
 from chromatune.errors import MissingExtraError, OptionsError, count_of, shown
@@ -57,7 +68,7 @@ def batch_command(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the manifest, failures and summary, if DEST is a URL.",
+            help="Local folder for the manifest, failures and summary, if DEST is a URL or has no file locks.",
             show_default="DEST",
         ),
     ] = None,
@@ -73,24 +84,28 @@ def batch_command(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Painted layers, in the same subfolders, each named like its photo.",
+            help="Folder of painted layers, in the same subfolders as the photos and named like them.",
             show_default="none",
         ),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep watching SOURCE and colorize new photos once complete, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Keep running and colorize photos as they arrive in SOURCE, until Ctrl-C.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done and why, and change nothing.")
+        bool, typer.Option("--dry-run", help="List the photos that would be colorized and why; change nothing.")
     ] = False,
-    moved: Annotated[bool, typer.Option("--moved", help="SOURCE has moved since the earlier runs.")] = False,
+    moved: Annotated[bool, typer.Option("--moved", help="SOURCE was moved or renamed since the last run.")] = False,
     colored: Annotated[
         str,
         typer.Option(
             metavar="skip|copy|recolor",
-            help="Photos that are in color already: skip them, copy them as they are, or colorize them anew.",
+            help="Photos that are already in color: skip them, copy them unchanged, or colorize them like the others.",
         ),
     ] = "skip",
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Page of files with several pictures.", show_default="the main picture"),
+    ] = None,
     device: Device = None,
     runtime: Library = None,
     strict: Strict = False,
@@ -101,8 +116,10 @@ def batch_command(
     """Colorize all photos below a folder into another folder; run it again to resume.
 
     Photos whose result is up to date (same photo, options and model) are skipped. A photo that fails gives a line on
-    standard error and in DEST/failures.jsonl, the run continues, and the exit code is 1. DEST/summary.html summarizes
-    the results and failures.
+    standard error and in DEST/failures.jsonl, the run continues, and the exit code is 1. See DEST/summary.html for an
+    overview: each photo before and after.
+
+    A file chromatune.toml in a folder of SOURCE sets options for the photos there and below, such as strength = 0.8.
     """
     if hints_dir is not None:
         check_recompose(options, "--hints-dir needs")
@@ -116,6 +133,7 @@ def batch_command(
         layers=None if hints_dir is None else open_store(hints_dir),
         model=blended(model, blend),
         options=options,
+        page=None if page is None else _check_page(page),
         device=device,
         runtime=runtime,
         strict=strict,
@@ -141,12 +159,26 @@ def batch_command(
         print_line(report.summary)
     elif not quiet:
         complain(f"no summary page: {MissingExtraError('it', 'batch')}", "note")
+    for problem in report.problems:
+        complain(problem, "warning")
     if not quiet:
+        if report.sidecars:
+            complain(f"{count_of(report.sidecars, 'XMP sidecar')} copied beside the results", "note")
         _note_colored(report)
     if report.failed:
         photos_have = count_of(report.failed, "photo has", "photos have")
         complain(f"{photos_have} no result; see {report.failures_file}", "note")
     return 1 if report.failed else 0
+
+
+def _check_page(page: str) -> int:
+    if page == "all":
+        raise OptionsError(
+            "--page all is for chromatune colorize; batch makes one result a photo: give a number from 1"
+        )
+    if not PAGE_NUMBER.fullmatch(page):
+        raise OptionsError(f"--page {shown(page)}: accepted is a number from 1")
+    return int(page)
 
 
 def _check_colored(name: str) -> Colored:
@@ -156,12 +188,13 @@ def _check_colored(name: str) -> Colored:
 
 
 def _note_colored(report: ArchiveReport) -> None:
-    """Print how many photos are in color already, and what became of them."""
+    """Print how many photos are already in color, and what was done with them."""
     if report.skipped:
-        them = count_of(report.skipped, "photo is in color already and was", "photos are in color already and were")
-        complain(f"{them} skipped; --colored copy copies, --colored recolor colorizes such photos", "note")
+        them = count_of(report.skipped, "photo is already in color and was", "photos are already in color and were")
+        advice = "give --colored copy to copy such photos, or --colored recolor to colorize them"
+        complain(f"{them} skipped; {advice}", "note")
     if report.copied:
-        them = count_of(report.copied, "photo is in color already and was", "photos are in color already and were")
+        them = count_of(report.copied, "photo is already in color and was", "photos are already in color and were")
         complain(f"{them} copied", "note")
 
 
@@ -189,7 +222,7 @@ def _print_plan(planned: list[PlannedPhoto], done: int) -> int:
     print_table([(str(each.reason), each.job.photo) for each in planned], header=("why", "photo"))
     counts = Counter(str(each.reason) for each in planned)
     summed_up = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
-    complain(f"to be done: {summed_up}; done already: {done}", "note")
+    complain(f"to be done: {summed_up}; already done: {done}", "note")
     return 0
 
 
@@ -202,16 +235,31 @@ class _Progress:
     def listed(self, catalog: Catalog) -> None:
         """Print which parts of the source are skipped."""
         note_own_results(catalog.own_results)
-        if catalog.sidecars and not self._quiet:
-            complain(f"{count_of(catalog.sidecars, 'sidecar file')} (.xmp) beside the photos: not copied", "note")
+        if (names := catalog.folder_settings.names) and not self._quiet:
+            files = count_of(len(catalog.folder_settings.labels), "chromatune.toml", "chromatune.toml files")
+            complain(f"settings in {files} ({', '.join(names)}) take precedence over the command line", "note")
+        if catalog.left_out:
+            files, first = count_of(len(catalog.left_out), "picture"), shown(catalog.left_out[0])
+            advice = "give them a name that ends in .jpg, .tif … to colorize them"
+            complain(f"skipped {files} by name, such as {first}; {advice}", "warning")
         if catalog.closed_folders:
             closed = count_of(catalog.closed_folders, "folder")
             source = catalog.settings.source.name
-            complain(f"{closed} of {source} cannot be opened, and their photos are skipped", "warning")
+            complain(f"{closed} in {source} cannot be opened; the photos there are skipped", "warning")
         if catalog.refused:
-            names, source = count_of(len(catalog.refused), "name"), catalog.settings.source.name
+            files, source = count_of(len(catalog.refused), "file"), catalog.settings.source.name
             first = shown(catalog.refused[0])
-            complain(f"skipped {names} in {source} that could lead out of a folder, such as {first}", "warning")
+            complain(
+                f"skipped {files} in {source} with a name that could lead out of the folder, such as {first}", "warning"
+            )
+
+    def planned(self, planned: Sequence[PlannedPhoto]) -> None:
+        """Print how many results of other settings are about to be replaced, and how to keep such."""
+        count = sum(each.reason == "other settings" for each in planned)
+        if count and not self._quiet:
+            them = count_of(count, "photo was", "photos were")
+            advice = "to keep a folder's settings, put them into a chromatune.toml there"
+            complain(f"{them} colorized with other settings and will be colorized again; {advice}", "note")
 
     def watching(self, catalog: Catalog) -> None:
         """Print how to stop it."""
@@ -222,7 +270,7 @@ class _Progress:
     def colorizing(self, photos: int, done: int) -> Iterator[Callable[[ArchiveRecord], None]]:
         """Show a bar, a line for each failure and warning, and at the end the speed."""
         if done and not self._quiet:
-            complain(f"{count_of(done, 'photo is', 'photos are')} done already", "note")
+            complain(f"{count_of(done, 'photo is', 'photos are')} already done", "note")
         printed: set[str] = set()
         start, made = time.monotonic(), 0
         with photo_rate("colorizing", photos, shown=not self._quiet) as advance:

@@ -16,6 +16,7 @@ from .regular import append_regular as append_regular
 from .regular import open_regular as open_regular
 from .regular import read_regular as read_regular
 from .regular import refuse_link as refuse_link
+from .run_folder import claim_run_folder as claim_run_folder
 from .run_folder import discard_run_folder as discard_run_folder
 from .run_folder import is_run_folder as is_run_folder
 from .run_folder import lock_run_folder as lock_run_folder

@@ -83,7 +83,7 @@ def stat_below(root: str | Path, key: str) -> os.stat_result:
         return place.stat()
 
 
-def write_below(root: str | Path, key: str, data: bytes, modified_ns: int | None = None) -> None:
+def write_below(root: str | Path, key: str, data: bytes, modified_ns: int | None = None, *, sync: bool = True) -> None:
     """Write a file below a folder completely or not at all, in place of an older one or of a link; make its folders.
 
     Args:
@@ -91,13 +91,14 @@ def write_below(root: str | Path, key: str, data: bytes, modified_ns: int | None
         key: of the file.
         data: its content.
         modified_ns: its time of last change, in nanoseconds since 1970; None for now.
+        sync: wait until it is on the disk; else a power cut may leave it empty.
 
     Raises:
         OSError: it cannot be written, and an older one stays as it was; or as for `open_below`.
     """
     try:
         with _place_of(root, key, make=True) as place:
-            _write(place, data, modified_ns)
+            _write(place, data, modified_ns, sync)
     except OSError as error:
         error.filename = os.path.join(root, key)  # not the temporary name
         raise
@@ -144,7 +145,7 @@ class _Place:
             raise link_error(self.key)
 
 
-def _write(place: _Place, data: bytes, modified_ns: int | None) -> None:
+def _write(place: _Place, data: bytes, modified_ns: int | None, sync: bool) -> None:
     sweep_parts(place.prefix or ".", place.folder)
     temporary = place.path(part_name(place.name))
     descriptor = os.open(temporary, NEW_FILE_FLAGS, NEW_FILE_RIGHTS, dir_fd=place.folder)
@@ -155,7 +156,8 @@ def _write(place: _Place, data: bytes, modified_ns: int | None) -> None:
             if modified_ns is not None:
                 with suppress(OSError):  # a disk may not have such a time
                     os.utime(temporary, ns=(modified_ns, modified_ns), dir_fd=place.folder)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, place.path(place.name), src_dir_fd=place.folder, dst_dir_fd=place.folder)
     except BaseException:
         with suppress(OSError):

@@ -6,11 +6,12 @@ one line and changes nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +20,8 @@ from chromatune.files.atomic import write_json
 from chromatune.files.regular import read_regular
 
 LOCK_FILE = ".lock"
+LONGEST_FACT = 300  # characters in a message
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a file system without them, such as some network drives
 MOST_NOTE_BYTES = 4_000_000  # of the file that says what a run is: thousands of times what is written
 
 
@@ -31,6 +34,7 @@ def lock_run_folder(
     *,
     ignored: tuple[str, ...] = (),
     other: str = "--out",
+    without_locks: str = "",
 ) -> Iterator[bool]:
     """Lock a folder, made if missing, while the block runs; yield whether the run is new there.
 
@@ -41,14 +45,14 @@ def lock_run_folder(
         what: how messages call it: "a run", "an evaluation".
         ignored: facts that may change; the newest are written.
         other: the option by which messages advise another folder.
+        without_locks: what messages advise where the file system has no locks; by default another folder.
 
     Raises:
         OptionsError: the folder holds another run (the first difference is named), or another process works in it.
-        DataError: the file is damaged, or cannot be written.
+        DataError: the file is damaged, or cannot be written, or the file system has no locks.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _refuse_links(folder, (LOCK_FILE, file_name), other)
+        _make_folder(folder, file_name, other)
         lock = FileLock(folder / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout:
@@ -56,11 +60,30 @@ def lock_run_folder(
             f"{folder} is in use: another process is working there; wait for it to end, or give another {other}"
         ) from None
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            advice = without_locks or f"give another {other}, on a local disk"
+            raise DataError(f"{folder}: this file system has no file locks ({error.strerror}); {advice}") from error
         raise DataError(f"{folder}: cannot be written ({error.strerror}); give another {other}") from error
     try:
-        yield _check_facts(folder / file_name, json.loads(json.dumps(facts)), what, ignored, other)
+        yield _check_facts(folder, file_name, json.loads(json.dumps(facts)), what, ignored, other)
     finally:
         lock.release()
+
+
+def claim_run_folder(
+    folder: Path, file_name: str, facts: Mapping[str, Any], what: str, *, ignored: tuple[str, ...] = (), other: str
+) -> None:
+    """Write what a folder belongs to, or check it, as `lock_run_folder` does, where the lock is in another folder.
+
+    Raises:
+        OptionsError, DataError: see `lock_run_folder`.
+    """
+    try:
+        _make_folder(folder, file_name, other)
+        (folder / LOCK_FILE).touch()  # by which `is_run_folder` knows it
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); give another {other}") from error
+    _check_facts(folder, file_name, json.loads(json.dumps(facts)), what, ignored, other)
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -77,6 +100,11 @@ def discard_run_folder(folder: Path, file_name: str) -> None:
             empty.rmdir()
 
 
+def _make_folder(folder: Path, file_name: str, other: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_links(folder, (LOCK_FILE, file_name), other)
+
+
 def _refuse_links(folder: Path, keys: tuple[str, ...], other: str) -> None:
     """Check that no file of a run, and no folder that one is in, is a link: what a run writes stays in its folder.
 
@@ -91,9 +119,11 @@ def _refuse_links(folder: Path, keys: tuple[str, ...], other: str) -> None:
                 raise DataError(f"{path} is a link, which is not followed here; delete it, or give another {other}")
 
 
-def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str) -> bool:
+def _check_facts(
+    folder: Path, file_name: str, facts: dict[str, Any], what: str, ignored: tuple[str, ...], other: str
+) -> bool:
     """Write the facts, or compare them with those of an earlier call; return whether there was none."""
-    known: Any = {}
+    path, known = folder / file_name, cast(Any, {})
     try:
         with suppress(FileNotFoundError):
             known = json.loads(read_regular(path, MOST_NOTE_BYTES, follow_link=False).decode()) or None
@@ -106,8 +136,10 @@ def _check_facts(path: Path, facts: dict[str, Any], what: str, ignored: tuple[st
     for name in sorted(known.keys() | facts.keys()) if known else ():
         if name not in ignored and known.get(name) != facts.get(name):
             was, now = shown(known.get(name)), shown(facts.get(name))
+            if was == now:  # two paths may differ at their ends
+                was, now = (repr(each.get(name))[-LONGEST_FACT:] for each in (known, facts))
             raise OptionsError(
-                f"{path.parent} holds {what} with {name}={was}, and now it is {now}; "
+                f"{folder} holds {what} with {name}={was}, and now it is {now}; "
                 f"give another {other}, or the same settings"
             )
     if known != facts:

@@ -1,4 +1,6 @@
 from .metadata import Captions as Captions
+from .opening import START_BYTES as START_BYTES
+from .opening import suffix_of_content as suffix_of_content
 from .photo_files import CONTACT_SHEET as CONTACT_SHEET
 from .photo_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .photo_files import RESULT_MARK as RESULT_MARK

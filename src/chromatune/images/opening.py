@@ -6,6 +6,7 @@ JPEG or HEIC.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,9 @@ SIGNATURES = {
     b"PF\n": "color PFM",
     **{b"P%d" % number: "PNM" for number in range(1, 7)},
 }
+PNM_START = re.compile(rb"P[1-6fF]\s+[#\d]")
+BMP_HEADER_BYTES = {12, 16, 40, 52, 56, 64, 108, 124}  # of its versions
+SUFFIX_OF_KIND = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "GIF": ".gif", "JPEG 2000": ".jp2"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
 
@@ -232,6 +236,27 @@ def is_heif(start: bytes) -> bool:
         return False
     brands = {start[8:12], *(start[at : at + 4] for at in range(16, len(start) - 3, 4))}
     return start[8:12] in HEIF_BRANDS and not brands & AVIF_BRANDS
+
+
+def suffix_of_content(start: bytes) -> str:
+    """Return the suffix that a picture which begins so should have; "" for what does not look like a picture.
+
+    Args:
+        start: its first bytes, `START_BYTES` of them.
+    """
+    if camera_raw_kind(start):
+        return ""
+    if start[:4] == b"RIFF":
+        return ".webp" if start[8:12] == b"WEBP" else ""
+    if start[4:8] == b"ftyp":
+        return ".heic" if is_heif(start) else ".avif" if start[8:12] in AVIF_BRANDS else ""
+    if start[:2] == b"BM":
+        size = int.from_bytes(start[14:18], "little")
+        return ".bmp" if start[6:10] == bytes(4) and size in BMP_HEADER_BYTES else ""
+    if start[:1] == b"P":
+        return ".pnm" if PNM_START.match(start) else ""
+    kind = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), "")
+    return SUFFIX_OF_KIND.get(kind, "")
 
 
 def camera_raw_kind(start: bytes) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from chromatune.errors import DataError, OptionsError, PhotoError, WorkInterrupted, count_of, printable
-from chromatune.files import lock_run_folder
+from chromatune.files import claim_run_folder, lock_run_folder
 from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, Engine, LocalEngine
 from chromatune.jobs.catalog import Catalog, ListedPhoto, PlannedPhoto
 from chromatune.jobs.manifest import Manifest
@@ -30,6 +30,10 @@ class ArchiveProgress(Protocol):
 
     def listed(self, catalog: Catalog) -> None:
         """Show what was found: all photos of the source are listed."""
+        return
+
+    def planned(self, planned: Sequence[PlannedPhoto]) -> None:
+        """Show what is to be done, before it is begun."""
         return
 
     def watching(self, catalog: Catalog) -> None:
@@ -60,6 +64,8 @@ class ArchiveReport:
         failed: number of those that could not be colorized.
         skipped: number of those that are in color already and were skipped.
         copied: number of those that are in color already and were copied; they are among those with a result.
+        sidecars: number of XMP files that were copied beside results.
+        problems: a line for each XMP file that was not.
         failures_file: has a line for each of them, `{"photo": ..., "message": ...}`.
         summary: path of the page; None without the extra `batch`.
     """
@@ -71,6 +77,8 @@ class ArchiveReport:
     copied: int
     failures_file: Path
     summary: Path | None
+    sidecars: int = 0
+    problems: tuple[str, ...] = ()
 
 
 def colorize_archive(
@@ -92,7 +100,7 @@ def colorize_archive(
     Args:
         settings: folders, model and options.
         globs: patterns of names, or of keys where they have a slash; a photo that fits one is wanted, all without.
-        records_dir: folder of this machine for the archive's records, where the destination is a URL.
+        records_dir: folder of this machine for the archive's records, where the destination is a URL or has no locks.
         moved: the source is the one of earlier runs, under another path.
         engine: threads of this process, or processes of Ray.
         workers: photos computed at the same time; None for one a core, up to 8, or all of a cluster.
@@ -119,6 +127,7 @@ def colorize_archive(
             else:
                 listed = _find_photos(catalog, progress)
                 planned = catalog.plan(listed)
+                progress.planned(planned)
                 with _saving(catalog):
                     _colorize(catalog, planned, len(listed) - len(planned), chosen, progress)
         return _make_report(catalog)
@@ -143,50 +152,72 @@ def plan_archive(
 
 def _records_folder(destination: Store, records_dir: str | None) -> LocalFolder:
     """Return the folder of this machine for the archive's records: its table, failures and page."""
-    if isinstance(destination, LocalFolder):
-        if records_dir is not None:
-            raise OptionsError("--records-dir goes with a DEST that is a URL; a folder keeps its own records")
-        return destination
-    if records_dir is None:
-        raise OptionsError(
-            f"{printable(destination.name)} is no folder of this machine; give --records-dir DIR for the table of what "
-            "is done, the failures and the page"
+    if records_dir is not None:
+        records = LocalFolder(records_dir)
+        return (
+            destination if isinstance(destination, LocalFolder) and records.address == destination.address else records
         )
-    return LocalFolder(records_dir)
+    if not isinstance(destination, LocalFolder):
+        raise OptionsError(
+            f"{printable(destination.name)} is a URL; give --records-dir DIR, a local folder for the manifest, "
+            "failures and summary"
+        )
+    return destination
 
 
 @contextmanager
 def lock_destination(
-    destination: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
+    records: LocalFolder, source: Store, *, moved: bool = False, results: Store | None = None
 ) -> Iterator[Manifest]:
-    """Open the manifest of a destination, made if missing, and lock out other processes while the block runs.
+    """Open the manifest in a folder, made if missing, and lock out other processes while the block runs.
 
     Args:
-        destination: of the results, or of the records where the results go elsewhere.
+        records: the folder: the destination, or another one where the results go elsewhere.
         source: of the photos; a destination belongs to the source of its first run.
         moved: the source is the one of earlier runs, under another path.
         results: where they go, if elsewhere.
 
     Raises:
         OptionsError: it belongs to another source, another process works there, or it holds other files.
-        DataError: it cannot be written, or its records are damaged.
+        DataError: it cannot be written, its file system has no locks, or its records are damaged.
     """
-    folder, label = destination.path, printable(destination.name)
-    if folder.exists() and not folder.is_dir():
-        raise OptionsError(f"{label} is a file; give a folder for the results")
-    try:
-        left_by_a_kill = {STATE_FOLDER, ".lock"}
-        new = not (folder / STATE_FILE).exists() and folder.is_dir()
-        if new and any(each.name not in left_by_a_kill for each in folder.iterdir()):
-            raise OptionsError(f"{label} contains other files; give a new or empty folder for the results")
-        (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{label}: cannot be written ({error.strerror}); give another DEST") from error
+    other = "DEST" if results is None else "--records-dir"
+    _check_new(records, other)
     facts = {"source": source.address} | ({} if results is None else {"results": results.address})
     ignored = ("source",) if moved else ()
-    lock = lock_run_folder(folder, STATE_FILE, facts, "results", ignored=ignored, other="DEST")
-    with lock, closing(Manifest(folder / STATE_FOLDER)) as manifest:
-        yield manifest
+    advice = "give --records-dir DIR, a folder on a local disk" if results is None else ""
+    lock = lock_run_folder(
+        records.path, STATE_FILE, facts, "results", ignored=ignored, other=other, without_locks=advice
+    )
+    with lock:
+        if isinstance(results, LocalFolder):
+            _check_new(results, "DEST")
+            claim = {"source": source.address, "records_dir": records.address}
+            claim_run_folder(results.path, STATE_FILE, claim, "results", ignored=ignored, other="DEST")
+        with closing(Manifest(records.path / STATE_FOLDER)) as manifest:
+            yield manifest
+
+
+def _check_new(folder: LocalFolder, other: str) -> None:
+    """Check that a folder is new, empty, or of an earlier run, and can be written to.
+
+    Raises:
+        OptionsError: it is a file, or it has files of something else in it.
+        DataError: it cannot be written.
+    """
+    path, label = folder.path, printable(folder.name)
+    if path.exists() and not path.is_dir():
+        raise OptionsError(f"{label} is a file; give a folder as {other}")
+    try:
+        left_by_a_kill = {STATE_FOLDER, ".lock"}
+        new = not (path / STATE_FILE).exists() and path.is_dir()
+        if new and any(each.name not in left_by_a_kill for each in path.iterdir()):
+            raise OptionsError(
+                f"{label} is not empty and was not made by chromatune batch; give a new or empty folder as {other}"
+            )
+        (path / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{label}: cannot be written ({error.strerror}); give another {other}") from error
 
 
 def _load_engine(name: EngineName, settings: ArchiveSettings, workers: int | None, address: str | None) -> Engine:
@@ -203,9 +234,7 @@ def _find_photos(catalog: Catalog, progress: ArchiveProgress) -> Mapping[str, Li
     listed = catalog.find()
     progress.listed(catalog)
     if not listed:
-        raise OptionsError(
-            f"{catalog.settings.source.name}: no photos in it that are wanted; check the path, and --glob"
-        )
+        raise OptionsError(f"{catalog.settings.source.name}: no photos found; check the path and --glob")
     return listed
 
 
@@ -219,6 +248,7 @@ def _watch(catalog: Catalog, engine: Engine, progress: ArchiveProgress) -> None:
             if planned := catalog.plan(arrived):
                 _colorize(catalog, planned, 0, engine, progress)
                 catalog.write_failures()
+                catalog.copy_sidecars()
 
 
 def arrivals(
@@ -274,12 +304,10 @@ def _so_far(catalog: Catalog) -> str:
 
 
 def _make_report(catalog: Catalog) -> ArchiveReport:
-    """Write the page, and return the state of the archive."""
+    """Copy sidecar files, write the page, and return the state of the archive."""
+    sidecars, problems = catalog.copy_sidecars()
     done, failed, skipped = catalog.rows_of("done", "copied"), catalog.rows_of("failed"), catalog.rows_of("skipped")
     copied = sum(row.state == "copied" for row in done)
-    summary = None
-    if find_spec("jinja2"):
-        outdated = sum(catalog.is_outdated(row) for row in done)
-        summary = write_summary(catalog.folder, catalog.settings, len(catalog.listed), done, failed, skipped, outdated)
+    summary = write_summary(catalog) if find_spec("jinja2") else None
     counts = len(catalog.listed), len(done), len(failed), len(skipped), copied
-    return ArchiveReport(*counts, catalog.failures_file, summary)
+    return ArchiveReport(*counts, catalog.failures_file, summary, sidecars, tuple(problems))

@@ -6,22 +6,26 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from chromatune.errors import PhotoError, printable
+from chromatune.errors import ChromaTuneError, OptionsError, PhotoError, first_line, printable
 from chromatune.files import LineFile, remove_below, write_below
 from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
-from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row, State
-from chromatune.jobs.stores import SourceGoneError
+from chromatune.jobs.folder_settings import FolderSettings, PhotoSettings
+from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row, State, name_parts
+from chromatune.jobs.stores import STATE_FOLDER, SourceGoneError
 from chromatune.pipeline import model_info, weights_hash
 
 PIXELS_VERSION = 3  # raised when the same photo, options and weights give other pixels: then all are done again
 STRICT = " strict"  # after the key of a result whose photo was read so
+MOST_SIDECAR_BYTES = 16_000_000  # of an XMP file
+THUMBNAILS = f"{STATE_FOLDER}/thumbnails"
 FAILURE_KEYS = ("photo", "message")
 COLORED_STATES = {"skip": "skipped", "copy": "copied", "recolor": "done"}  # of a photo that is in color already
 
@@ -42,11 +46,17 @@ class ListedPhoto:
 
     Attributes:
         stamp: of the photo and its layer.
+        settings: of its folder.
+        key: of those settings, see `settings_key`.
+        suffix: that its name has, or should have.
         layer: key of its painted layer; None for none.
         problem: why it cannot be colorized, as far as names tell; empty if it can.
     """
 
     stamp: str
+    settings: PhotoSettings
+    key: str
+    suffix: str
     layer: str | None = None
     problem: str = ""
 
@@ -82,13 +92,17 @@ class Catalog:
         """
         self.settings, self.folder, self._manifest = settings, folder, manifest
         self._globs = [each.lower() for each in globs]
-        self.key = settings_key(settings)
-        self._good_keys = self.key, self.key + STRICT  # what passed a strict reading passes any
+        self._usual = PhotoSettings(settings.options, settings.page)
+        self._keys = {self._usual: settings_key(settings)}
+        self._planned_keys: dict[str, str] = {}
         self.rows = {row.photo: row for row in manifest.rows()}
         self._names = ResultNames({photo: row.result for photo, row in self.rows.items()})
         self.listed: dict[str, ListedPhoto] = {}
-        self.own_results = self.closed_folders = self.sidecars = 0
+        self.own_results = self.closed_folders = 0
         self.refused: tuple[str, ...] = ()
+        self.left_out: tuple[str, ...] = ()
+        self._sidecars: tuple[str, ...] = ()
+        self.folder_settings = FolderSettings(settings.source, (), self._usual)
         self._halted = ""
 
     @property
@@ -101,27 +115,35 @@ class Catalog:
 
         Raises:
             HaltedError: the source is gone.
+            OptionsError: the settings of a folder cannot be read, or are wrong.
         """
         try:
             found = self.settings.source.find()
             layers = {} if self.settings.layers is None else self.settings.layers.find().stamps
         except SourceGoneError:
             raise HaltedError(
-                f"{printable(self.settings.source.name)} is gone: it was removed, or its drive was"
+                f"{printable(self.settings.source.name)} is gone: it was deleted, or its drive was disconnected"
             ) from None
         self.own_results, self.closed_folders = found.own_results, found.closed_folders
-        self.refused, self.sidecars = found.refused, found.sidecars
+        self.refused, self.left_out, self._sidecars = found.refused, found.left_out, found.sidecars
+        hinted = self.settings.layers is not None
+        self.folder_settings = FolderSettings(self.settings.source, found.settings_files, self._usual, hinted=hinted)
         wanted = {key: stamp for key, stamp in found.stamps.items() if self._is_wanted(key)}
-        self.listed = {key: self._listed(key, stamp, layers) for key, stamp in wanted.items()}
+        suffixes = {key: found.suffixes.get(key, os.path.splitext(key)[1]) for key in wanted}
+        self.listed = {key: self._listed(key, stamp, suffixes[key], layers) for key, stamp in wanted.items()}
         return self.listed
 
     def plan(self, listed: Mapping[str, ListedPhoto]) -> list[PlannedPhoto]:
         """Return what is to be done of photos that were listed, and why."""
         reasons = {photo: reason for photo, each in listed.items() if (reason := self._reason(photo, each.stamp))}
-        names = self._names.names_of(reasons)
+        nameless = {photo: listed[photo].suffix for photo in reasons if not photo.endswith(listed[photo].suffix)}
+        names = self._names.names_of(reasons, nameless)
         planned = []
         for photo, reason in reasons.items():
-            job = ArchiveJob(photo, *names[photo], listed[photo].layer)
+            each = listed[photo]
+            suffix = name_parts(photo, nameless.get(photo, ""))[1]
+            self._planned_keys[photo] = each.key
+            job = ArchiveJob(photo, *names[photo], suffix, each.settings.options, each.settings.page, each.layer)
             if reason is Reason.CHANGED:
                 row = self.rows[photo]
                 job = dataclasses.replace(job, known_content=row.content, known_result=row.result)
@@ -178,8 +200,41 @@ class Catalog:
         """
         if row.state in ("skipped", "copied"):
             return row.state != COLORED_STATES[self.settings.colored]
-        lenient = row.settings == self.key and bool(row.warnings)
-        return row.settings not in self._good_keys or (lenient and self.settings.strict)
+        key = self.listed[row.photo].key
+        lenient = row.settings == key and bool(row.warnings)
+        # what passed a strict reading passes any
+        return row.settings not in (key, key + STRICT) or (lenient and self.settings.strict)
+
+    def copy_sidecars(self) -> tuple[int, list[str]]:
+        """Copy XMP files beside the results of their photos where those there are missing or older.
+
+        `a.xmp` and `a.jpg.xmp` belong to `a.jpg`. Nothing newer is replaced: it may have been edited there.
+
+        Returns:
+            The number of copies, and a line for each file that could not be copied.
+        """
+        by_base: dict[str, list[str]] = {}
+        for key in self._sidecars:
+            by_base.setdefault(os.path.splitext(key)[0], []).append(key)
+        copied, problems = 0, list[str]()
+        for row in self.rows_of("done", "copied") if by_base else ():
+            stems = os.path.splitext(row.photo)[0], os.path.splitext(row.result)[0]
+            for photo, result in ((row.photo, row.result), stems):
+                for key in by_base.get(photo, ()):
+                    try:
+                        copied += self._copy_sidecar(key, result + os.path.splitext(key)[1])
+                    except (OSError, PhotoError) as error:
+                        reason = getattr(error, "strerror", None) or first_line(error)
+                        problems.append(f"{printable(key)}: sidecar not copied ({reason})")
+        return copied, problems
+
+    def _copy_sidecar(self, key: str, target: str) -> bool:
+        source, destination = self.settings.source, self.settings.destination
+        changed, there = source.modified_ns(key), destination.modified_ns(target)
+        if there is not None and (changed is None or there >= changed):
+            return False
+        destination.write(target, source.read_inside(key, MOST_SIDECAR_BYTES), changed)
+        return True
 
     def write_failures(self) -> None:
         """Write `failures.jsonl` anew, a line for each photo that failed; remove it where none did."""
@@ -202,6 +257,7 @@ class Catalog:
             self._halted = record.message
             return
         photo, old = record.photo, self.rows.get(record.photo)
+        key = self._planned_keys[photo]
         if record.state == "failed":
             before = old or Row(photo, "failed", "")
             stamp = self.listed[photo].stamp
@@ -211,16 +267,19 @@ class Catalog:
         elif record.state == "unchanged" and old is not None:
             row = dataclasses.replace(old, stamp=record.stamp, message="")
         elif record.state == "skipped":
-            row = Row(photo, "skipped", record.stamp, record.content, self.key, pixels=record.pixels)
+            row = Row(photo, "skipped", record.stamp, record.content, key, pixels=record.pixels)
             if old is not None and old.content == record.content:  # a result that an earlier run made of it stays
                 row = dataclasses.replace(row, result=old.result, result_bytes=old.result_bytes)
             self._remove_other(old, row.result)
         else:
             made = record.result, record.result_bytes, record.pixels
-            key = self._good_keys[self.settings.strict]
+            key += STRICT if self.settings.strict else ""
             state: State = "copied" if record.state == "copied" else "done"
             row = Row(photo, state, record.stamp, record.content, key, *made, warnings=record.warnings)
             self._remove_other(old, record.result)
+        if record.thumbnail:
+            with suppress(OSError):  # the page then shows the files themselves
+                write_below(self.folder, f"{THUMBNAILS}/{thumbnail_name(photo)}", record.thumbnail, sync=False)
         self._manifest.put(row)
         self.rows[photo] = row
 
@@ -247,19 +306,36 @@ class Catalog:
         name = lower.rpartition("/")[2]
         return not self._globs or any(fnmatch.fnmatchcase(lower if "/" in glob else name, glob) for glob in self._globs)
 
-    def _listed(self, key: str, stamp: str, layers: Mapping[str, str]) -> ListedPhoto:
-        stem = key.rpartition(".")[0]
+    def _listed(self, key: str, stamp: str, suffix: str, layers: Mapping[str, str]) -> ListedPhoto:
+        stem = os.path.splitext(key)[0]
         names = dict.fromkeys(base + suffix for base in (key, stem) for suffix in LAYER_SUFFIXES)
         found = [name for name in names if name in layers]
+        chosen = self.folder_settings.of(key)
+        of_photo = chosen, self._key_of(chosen, key), suffix
         if not found:
-            return ListedPhoto(stamp)
+            return ListedPhoto(stamp, *of_photo)
         stamp = joined_stamp(stamp, found[0], layers[found[0]])
         if len(found) == 1:
-            return ListedPhoto(stamp, found[0])
+            return ListedPhoto(stamp, *of_photo, found[0])
         first, second = (printable(name) for name in found[:2])
-        return ListedPhoto(
-            f"{stamp} {found[1]}", None, f"{printable(key)}: {first} and {second} could both be its layer; keep one"
-        )
+        problem = f"{printable(key)}: {first} and {second} both look like its painted layer; keep one"
+        return ListedPhoto(f"{stamp} {found[1]}", *of_photo, None, problem)
+
+    def _key_of(self, chosen: PhotoSettings, photo: str) -> str:
+        """Return the key of a photo's settings; where the model refuses them, its folder's file is named."""
+        if chosen not in self._keys:
+            changed = dataclasses.replace(self.settings, options=chosen.options, page=chosen.page)
+            try:
+                self._keys[chosen] = settings_key(changed)
+            except ChromaTuneError as error:
+                raise OptionsError(f"{self.folder_settings.file_of(photo)}: {error}") from None
+        return self._keys[chosen]
+
+
+def thumbnail_name(photo: str) -> str:
+    """Return the path of a photo's thumbnail below `THUMBNAILS`: of its key alone, so that a new one replaces it."""
+    digest = hashlib.sha256(os.fsencode(photo)).hexdigest()
+    return f"{digest[:2]}/{digest[2:26]}.webp"
 
 
 def _stop(records: Generator[ArchiveRecord, None, None]) -> Iterator[ArchiveRecord]:
@@ -281,4 +357,6 @@ def settings_key(settings: ArchiveSettings) -> str:
     info = model_info(settings.model)
     read, _ = info.read(info.resolve(settings.options))  # what the model gets, not how it was said
     facts = {"options": dataclasses.asdict(read), "weights": weights_hash(settings.model), "pixels": PIXELS_VERSION}
+    if settings.page is not None:
+        facts["page"] = settings.page
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from chromatune.errors import DataError, first_line, printable, shown
 from chromatune.files import is_key, open_regular, refuse_link
-from chromatune.images import IMAGE_SUFFIXES, suffix_for
+from chromatune.images import IMAGE_SUFFIXES, format_for, suffix_for
 from chromatune.jobs.photos import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
@@ -114,12 +114,14 @@ class Manifest:
             # A rollback journal: the write-ahead log needs memory that processes share, which network drives have not
             (format_number,) = self._table.execute("PRAGMA user_version").fetchone()
             if format_number not in (0, FORMAT):
-                raise DataError(f"{self._label}: made by another version of chromatune; give another DEST")
+                raise DataError(
+                    f"{self._label}: made by a newer version of chromatune; update it, or give another DEST"
+                )
             # No view, no trigger, no expression: what is read and written is this table alone. A hard link may have put
             # another program's tables here, so nothing is written before
             made_as = self._table.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchmany(2)
             if ["".join(str(sql).split()) for (sql,) in made_as] not in ([], [MADE_AS]):
-                raise ValueError("it holds something else than a table of photos")
+                raise ValueError("it is not a table of photos")
             if not read_only or not self.path.exists():
                 self._table.execute("PRAGMA journal_mode = DELETE")
                 self._table.execute("PRAGMA synchronous = FULL")
@@ -188,7 +190,9 @@ class Manifest:
         except sqlite3.OperationalError as error:  # the disk is full, gone, not to be written to
             folder = self.path.parent.parent
             if not self.path.exists():
-                raise DataError(f"{printable(str(folder))} is gone: it was removed, or its drive was") from error
+                raise DataError(
+                    f"{printable(str(folder))} is gone: it was deleted, or its drive was disconnected"
+                ) from error
             raise DataError(
                 f"{self._label}: cannot be read or written ({first_line(error)}); check the disk"
             ) from error
@@ -233,18 +237,18 @@ def _checked_row(
         ValueError: it is not.
     """
     if not (isinstance(photo, bytes) and isinstance(result, bytes)):
-        raise ValueError("a name in it is no name")
+        raise ValueError("it has an invalid name")
     names = os.fsdecode(photo), os.fsdecode(result)
     label = f"the row of {shown(names[0])}"
     if state not in get_args(State) or not all(isinstance(each, str) for each in (stamp, content, settings, message)):
-        raise ValueError(f"{label} has texts of another kind")
+        raise ValueError(f"{label} has invalid text")
     if not all(isinstance(each, int) and 0 <= each <= MOST_NUMBER for each in (size, pixels)):
-        raise ValueError(f"{label} has numbers of another kind")
+        raise ValueError(f"{label} has invalid numbers")
     if not is_key(names[0]) or not (_is_result(names[1]) or (names[1] == "" and state in ("failed", "skipped"))):
-        raise ValueError(f"{label} leads elsewhere")
+        raise ValueError(f"{label} points outside the archive")
     lines = json.loads(warnings) if isinstance(warnings, str) else None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise ValueError(f"{label} has warnings of another kind")
+        raise ValueError(f"{label} has invalid warnings")
     return Row(names[0], state, stamp, content, settings, names[1], size, pixels, message, tuple(lines))
 
 
@@ -266,9 +270,15 @@ class ResultNames:
         """Start with keys of results that are there: photo ⇒ result."""
         self._photo_of = {_folded(result): photo for photo, result in known.items() if result}
 
-    def names_of(self, photos: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it."""
-        parts = {photo: os.path.splitext(photo) for photo in photos}
+    def names_of(self, photos: Iterable[str], suffixes: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+        """Return the keys of each photo's result: in the photo's own format, and as a PNG where that cannot hold it.
+
+        Args:
+            photos: their keys.
+            suffixes: of photos whose names have none: `x.jpg.` becomes `x.jpg`, a JPEG `scan1` becomes `scan1.jpg`.
+        """
+        given = suffixes or {}
+        parts = {photo: name_parts(photo, given.get(photo, "")) for photo in photos}
         own = {
             photo: self._free(photo, stem, suffix)
             for photo, (stem, suffix) in parts.items()
@@ -285,6 +295,18 @@ class ResultNames:
             if self._photo_of.setdefault(_folded(key), photo) == photo:
                 return key
             number += 1
+
+
+def name_parts(photo: str, suffix: str = "") -> tuple[str, str]:
+    """Return stem and suffix of a photo's key; of one without a suffix, as it would be with the one it should have."""
+    if not suffix:
+        return os.path.splitext(photo)
+    folder, slash, name = photo.rpartition("/")
+    whole = name.rstrip(" .") or "photo"
+    stem, own = os.path.splitext(whole)
+    if own.lower() in IMAGE_SUFFIXES and format_for(own) == format_for(suffix):
+        return f"{folder}{slash}{stem}", own
+    return f"{folder}{slash}{whole}", suffix
 
 
 def _folded(key: str) -> str:

@@ -170,7 +170,9 @@ def plan_jobs(
         if (path := job.expected_path) is not None:
             other = source_of.setdefault(os.path.realpath(path), job.source)
             if other != job.source:
-                raise OptionsError(f"{other} and {job.source} would both become {path}; run them apart, or rename one")
+                raise OptionsError(
+                    f"{other} and {job.source} would both become {path}; colorize them separately, or rename one"
+                )
     return jobs
 
 
@@ -213,8 +215,8 @@ def finished_from_folder(folder: str) -> FinishedLookup:
     def finished_of(source: str) -> str:
         found = pictures.get(Path(source).stem, [])
         if len(found) != 1:
-            named = f"{found[0]} and {found[1].name} could both be it; keep one" if found else f"none in {folder}"
-            raise PhotoError(f"{source}: has no finished picture of its name ({named})")
+            named = f"{found[0]} and {found[1].name} both have it; keep one" if found else f"none in {folder}"
+            raise PhotoError(f"{source}: no finished picture of this name ({named})")
         return str(found[0])
 
     return finished_of
@@ -232,12 +234,14 @@ def hints_from_folder(folder: str) -> HintLookup:
     for path in list_layers(Path(folder)):
         layers.setdefault(path.stem, []).append(path)
     if not layers:
-        raise OptionsError(f"{folder}: no layer in it; accepted are {' '.join(LAYER_SUFFIXES)}, named like the photos")
+        raise OptionsError(
+            f"{folder}: no painted layers in it; give {' '.join(LAYER_SUFFIXES)} files named like the photos"
+        )
 
     def hints_of(source: str) -> Hints:
         found = [] if source == STANDARD_STREAM else layers.get(Path(source).stem, [])
         if len(found) > 1:
-            raise PhotoError(f"{source}: {found[0]} and {found[1].name} could both be its layer; keep one")
+            raise PhotoError(f"{source}: {found[0]} and {found[1].name} both look like its painted layer; keep one")
         return Hints.from_layer(found[0], name=str(found[0])) if found else Hints()
 
     return hints_of
@@ -352,9 +356,9 @@ class _OutputPaths:
             return None
         real_path = os.path.realpath(path)
         if real_path in self.inputs:
-            problem = f"{path} is one of the photos given, which are never replaced; choose another place with -o"
+            problem = f"{path} is one of the input photos, which are never replaced; choose another place with -o"
         elif real_path in self.results:
-            problem = f"{path} is the result of another photo of this run; colorize this one apart"
+            problem = f"{path} is the result of another photo of this run; colorize this one separately"
         elif path.parent.is_dir() and not os.access(path.parent, os.W_OK):
             problem = f"{path}: no permission to write there; choose another place with -o"
         else:

@@ -1,6 +1,6 @@
 """An archive's jobs on a Ray cluster, or on a Ray of this machine: processes that each load the model once.
 
-Jobs and records travel, some hundred bytes each, and no pixels: a worker reads, colorizes and writes a photo whole.
+Jobs and records travel, some hundred bytes each and a thumbnail: a worker reads, colorizes and writes a photo whole.
 The archive's table stays with the process that sends the jobs. Ray restarts a lost worker and sends its jobs again.
 """
 
@@ -95,8 +95,10 @@ class RayEngine:
                 sent.send(job)
                 yield from sent.finished(lost)
                 if lost:
-                    message = f"{count_of(RETRIES + 1, 'worker')} died of it, of too little memory, perhaps"
-                    yield ArchiveRecord(job.photo, "failed", f"{printable(job.photo)}: {message}; make it smaller")
+                    message = f"{count_of(RETRIES + 1, 'worker')} died on it, probably out of memory"
+                    yield ArchiveRecord(
+                        job.photo, "failed", f"{printable(job.photo)}: {message}; make the photo smaller"
+                    )
         except KeyboardInterrupt:
             while sent:
                 yield from sent.finished(suspects)
@@ -123,7 +125,7 @@ class RayEngine:
                     error = ray.get(ref)
                 except ray.exceptions.RayActorError:
                     error = ModelError(
-                        "a worker died while it loaded the model, of too little memory, perhaps; start fewer"
+                        "a worker died while loading the model, probably out of memory; give fewer --workers"
                     )
                 if error is not None:
                     raise error

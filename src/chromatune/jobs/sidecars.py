@@ -131,9 +131,9 @@ def read_sidecar(path: str) -> Sidecar:
     except OSError as error:
         raise OptionsError(f"--again {shown(path)}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise OptionsError(f"--again {shown(path)}: is no sidecar of a result ({first_problem(error)})") from None
+        raise OptionsError(f"--again {shown(path)}: is not the sidecar of a result ({first_problem(error)})") from None
     except OptionsError as error:
-        raise OptionsError(f"--again {shown(path)}: is no sidecar of a result ({error})") from None
+        raise OptionsError(f"--again {shown(path)}: is not the sidecar of a result ({error})") from None
 
 
 def found_file(wanted: SidecarFile, sidecar: str, given: str | None = None) -> str:
@@ -146,7 +146,7 @@ def found_file(wanted: SidecarFile, sidecar: str, given: str | None = None) -> s
     candidates = [given] if given is not None else [str(folder / wanted.path), str(folder / Path(wanted.path).name)]
     path = next((each for each in candidates if Path(each).exists()), candidates[0])
     if digest_of(path) != wanted.sha256:
-        raise PhotoError(f"{printable(path)}: is not the file that the result was made of, or was changed since")
+        raise PhotoError(f"{printable(path)}: is not the file the result was made from, or was changed since")
     return path
 
 
@@ -159,7 +159,7 @@ def check_weights(sidecar: Sidecar) -> None:
     found = weights_hash(sidecar.model)
     if found != sidecar.weights:
         raise ModelError(
-            f"{sidecar.model} is another model than then (hash {found}, not {sidecar.weights}); get that one, or "
+            f"{sidecar.model} was changed since (hash {found}, then {sidecar.weights}); get the earlier version, or "
             "colorize without --again"
         )
 

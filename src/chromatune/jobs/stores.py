@@ -13,19 +13,42 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError, first_line, printable
-from chromatune.files import is_key, key_problem, open_below, open_regular, remove_below, stat_below, write_below
-from chromatune.images import IMAGE_SUFFIXES, find_own_results, is_hidden_folder, list_folder
+from chromatune.files import (
+    is_key,
+    key_problem,
+    open_below,
+    open_regular,
+    read_regular,
+    remove_below,
+    stat_below,
+    write_below,
+)
+from chromatune.images import (
+    IMAGE_SUFFIXES,
+    START_BYTES,
+    find_own_results,
+    is_hidden_folder,
+    list_folder,
+    suffix_of_content,
+)
 
 STATE_FOLDER = ".chromatune"  # in a destination: the records of its archive
 STATE_FILE = f"{STATE_FOLDER}/archive.json"  # in a destination from the first moment on
+SETTINGS_FILE = "chromatune.toml"  # in a folder of photos: settings of its own
 SIDECAR_SUFFIX = ".xmp"  # captions and edits of other programs
+# Of files that are no pictures: they need not be opened to know it
+OTHER_SUFFIXES = frozenset(
+    ".xmp .txt .md .log .json .jsonl .xml .csv .tsv .toml .ini .db .sqlite .html .htm .pdf .doc .docx .xls .xlsx .odt "
+    ".ods .rtf .zip .7z .gz .tar .rar .mp3 .wav .flac .m4a .mp4 .m4v .mov .avi .mkv .mpg .mts .exe .dll .lnk .url .py "
+    ".sh .bat .icc .icm .lrcat .lrdata .pp3 .dop .cos .on1 .aae .thm".split()
+)
 # Wrong with one file's name or size; all other errors are the whole destination's
 OF_ONE_FILE = {
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EILSEQ, errno.ELOOP,
@@ -57,14 +80,20 @@ class StoreListing:
         own_results: number of further files: results of earlier runs beside their photos.
         closed_folders: number of folders that could not be opened.
         refused: names that are no keys: they lead out of the folder. Their photos are skipped.
-        sidecars: number of XMP files, which belong to photos.
+        sidecars: keys of XMP files, which belong to photos.
+        settings_files: keys of files with settings of their folders.
+        suffixes: key ⇒ the suffix that it should have, of each photo in `stamps` whose name has none.
+        left_out: keys of pictures whose names say that they are something else, such as `x.jpg_original`.
     """
 
     stamps: Mapping[str, str]
     own_results: int = 0
     closed_folders: int = 0
     refused: tuple[str, ...] = ()
-    sidecars: int = 0
+    sidecars: tuple[str, ...] = ()
+    settings_files: tuple[str, ...] = ()
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -94,6 +123,13 @@ class Store(Protocol):
 
     def open_result(self, key: str) -> BinaryIO:
         """Open a file that `write` made, through no link; raise as `open` does."""
+
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        """Return a small file, through no link that leads out of the folder.
+
+        Raises:
+            OSError: it cannot be read, is longer, or lies elsewhere.
+        """
 
     def modified_ns(self, key: str) -> int | None:
         """Return when a file was last changed, in nanoseconds since 1970; None where the store does not say."""
@@ -138,11 +174,35 @@ class LocalFolder:
         if not self.path.is_dir():
             raise SourceGoneError
         listing = list_folder(self.path)
-        keys, refused = _split_keys(listing.photos)
-        found = ((key, self.stamp(key)) for key in keys)
+        others, _ = _split_keys(listing.others)
+        suffixes, left_out = self._pictures_among(others)
+        keys, refused = _split_keys([*listing.photos, *suffixes])
+        found = ((key, self.stamp(key)) for key in sorted(keys))
         stamps = {key: stamp for key, stamp in found if stamp is not None}
-        sidecars = sum(map(_is_sidecar, listing.others))
-        return StoreListing(stamps, len(listing.results), listing.closed_folders, refused, sidecars)
+        sidecars = tuple(key for key in others if _is_sidecar(key))
+        files = tuple(key for key in others if _is_settings_file(key))
+        counts = len(listing.results), listing.closed_folders
+        return StoreListing(stamps, *counts, refused, sidecars, files, suffixes, tuple(left_out))
+
+    def _pictures_among(self, others: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """Return which files without a photo's suffix are pictures by their first bytes.
+
+        Returns:
+            Those without any suffix, or with points and spaces after it, each with the one it should have; and those
+            with the suffix of something else.
+        """
+        nameless, left_out = dict[str, str](), list[str]()
+        for key in others:
+            suffix = os.path.splitext(key.rstrip(" ."))[1].lower()
+            if suffix in OTHER_SUFFIXES:
+                continue
+            with suppress(OSError), open_regular(self.path / key) as file:
+                if found := suffix_of_content(file.read(START_BYTES)):
+                    if suffix and suffix not in IMAGE_SUFFIXES:
+                        left_out.append(key)
+                    else:
+                        nameless[key] = found
+        return nameless, left_out
 
     def stamp(self, key: str) -> str | None:
         """Return the size and the time of the last change; None where there is no such file."""
@@ -163,6 +223,12 @@ class LocalFolder:
     def open_result(self, key: str) -> BinaryIO:
         return self._opened(key, lambda: open_below(self.path, key))
 
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        real, root = (Path(os.path.realpath(path)) for path in (self.path / key, self.path))
+        if root not in real.parents:
+            raise OSError(errno.ELOOP, "it is a link out of the folder, which is not followed", key)
+        return read_regular(real, most_bytes, follow_link=False)
+
     def _opened(self, key: str, open_file: Callable[[], BinaryIO]) -> BinaryIO:
         label = printable(str(self.path / key))
         try:
@@ -170,9 +236,9 @@ class LocalFolder:
         except FileNotFoundError:
             if self._is_gone():
                 raise SourceGoneError from None
-            raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
+            raise PhotoError(f"{label}: no longer there; it was moved or deleted during the run") from None
         except PermissionError:
-            raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
+            raise PhotoError(f"{label}: no permission to read it; change the file's permissions") from None
         except (OSError, ValueError) as error:
             if self._is_gone():
                 raise SourceGoneError from None
@@ -189,7 +255,7 @@ class LocalFolder:
         try:
             stat_below(self.path, STATE_FILE)
         except FileNotFoundError:  # made again, it would be a folder in place of a removed drive
-            raise FileNotFoundError(errno.ENOENT, "it was removed, or its drive was", self.name) from None
+            raise FileNotFoundError(errno.ENOENT, "it was deleted, or its drive was disconnected", self.name) from None
         try:
             write_below(self.path, key, data, modified_ns)
         except OSError as error:
@@ -264,7 +330,9 @@ class RemoteFolder:
                     f"{printable(self.name)}: the package that opens such URLs is not installed: {first_line(error)}"
                 ) from None
             except ValueError as error:
-                raise OptionsError(f"{printable(self.name)}: no such store ({printable(first_line(error))})") from None
+                raise OptionsError(
+                    f"{printable(self.name)}: unknown kind of URL ({printable(first_line(error))})"
+                ) from None
             except Exception as error:  # of an archive's file that is none, of a store that needs to be told more
                 reason = printable(first_line(error))
                 raise OptionsError(f"{printable(self.name)}: cannot be opened ({reason}); check the URL") from error
@@ -282,8 +350,10 @@ class RemoteFolder:
         stamps = {key: _stamp(listing[key]) for key in keys if not _is_hidden(key)}
         own = set(find_own_results(stamps))
         photos = {key: stamps[key] for key in sorted(stamps) if key not in own}
-        sidecars = sum(_is_sidecar(key) and not _is_hidden(key) for key in listing)
-        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars)
+        others = [key for key in sorted(listing) if is_key(key) and not _is_hidden(key)]
+        sidecars = tuple(key for key in others if _is_sidecar(key))
+        files = tuple(key for key in others if _is_settings_file(key))
+        return StoreListing(photos, len(own), refused=refused, sidecars=sidecars, settings_files=files)
 
     def _listing(self) -> dict[str, dict[str, Any]]:
         fs, root = self.connect()
@@ -309,7 +379,9 @@ class RemoteFolder:
         for number, (_, _, files) in enumerate(fs.walk(root, maxdepth=MOST_DEPTH, detail=True), 1):
             found |= {info["name"]: info for info in files.values()}
             if number > MOST_FOLDERS:
-                raise OptionsError(f"{printable(self.name)}: over {MOST_FOLDERS:,} folders; give one of those in it")
+                raise OptionsError(
+                    f"{printable(self.name)}: more than {MOST_FOLDERS:,} folders; give one of its subfolders"
+                )
         return found
 
     def stamp(self, key: str) -> str | None:
@@ -334,14 +406,14 @@ class RemoteFolder:
         except PhotoError:
             raise
         except FileNotFoundError:
-            raise PhotoError(f"{label}: no such file any more; it was moved or deleted while the run went on") from None
+            raise PhotoError(f"{label}: no longer there; it was moved or deleted during the run") from None
         except PermissionError:
-            raise PhotoError(f"{label}: no permission to read it; change the file's rights") from None
+            raise PhotoError(f"{label}: no permission to read it; change the file's permissions") from None
         except Exception as error:
             if self._is_gone():
                 raise SourceGoneError(first_line(error)) from error
             reason = printable(first_line(error))
-            raise PhotoError(f"{label}: cannot be read ({reason}); check it there, or copy it anew") from error
+            raise PhotoError(f"{label}: cannot be read ({reason}); check it, or upload it again") from error
 
     def _is_gone(self) -> bool:
         """Return whether the folder itself cannot be reached."""
@@ -354,6 +426,16 @@ class RemoteFolder:
     def open_result(self, key: str) -> BinaryIO:
         return self.open(key)
 
+    def read_inside(self, key: str, most_bytes: int) -> bytes:
+        try:
+            with self.open(key) as file:
+                data = file.read(most_bytes + 1)
+        except (PhotoError, SourceGoneError) as error:
+            raise OSError(errno.EIO, first_line(error), key) from error
+        if len(data) > most_bytes:
+            raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", key)
+        return data
+
     def _in_pieces(self, path: str, label: str) -> BinaryIO:
         """Return a large file that is read where and as far as its reader wants."""
         file: BinaryIO = self._fs.open(path, "rb")
@@ -362,7 +444,7 @@ class RemoteFolder:
             file.seek(0)
         except ValueError:
             file.close()
-            raise PhotoError(f"{label}: {LARGE}, and the server does not send it in parts") from None
+            raise PhotoError(f"{label}: {LARGE}, and the server does not support partial downloads") from None
         return file
 
     def _streamed(self, path: str, label: str) -> bytes:
@@ -373,7 +455,7 @@ class RemoteFolder:
             while piece := file.read(DOWNLOADED_BYTES + 1 - len(data)):
                 data += piece
                 if len(data) > DOWNLOADED_BYTES:
-                    raise PhotoError(f"{label}: {LARGE}, and the server does not say how long")
+                    raise PhotoError(f"{label}: {LARGE}, and the server does not state its size")
         return bytes(data)
 
     def modified_ns(self, key: str) -> int | None:
@@ -435,7 +517,9 @@ def _bounded_response(name: str) -> Any:
                 if len(data) > MOST_LISTING_BYTES:
                     self.close()
                     most = f"{MOST_LISTING_BYTES / 1e6:.0f} MB"
-                    raise OptionsError(f"{printable(name)}: lists more than {most} of names; give a folder in it")
+                    raise OptionsError(
+                        f"{printable(name)}: lists more than {most} of names; give one of its subfolders"
+                    )
             return data.decode(encoding or self.charset or "utf-8", errors)
 
     return BoundedResponse
@@ -449,6 +533,10 @@ def _split_keys(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _is_sidecar(key: str) -> bool:
     return key.lower().endswith(SIDECAR_SUFFIX)
+
+
+def _is_settings_file(key: str) -> bool:
+    return key.rpartition("/")[2] == SETTINGS_FILE
 
 
 def _is_hidden(key: str) -> bool:
@@ -482,7 +570,9 @@ def check_stores(source: Store, destination: Store, layers: Store | None = None)
             each.connect()
     photos, results = f"{source.address}/", f"{destination.address}/"
     if photos.startswith(results) or results.startswith(photos):
-        raise OptionsError(f"{printable(destination.name)}: results may not fall among the photos; give another folder")
+        raise OptionsError(
+            f"{printable(destination.name)}: results may not be written among the photos; give another DEST"
+        )
     if layers is not None and f"{layers.address}/".startswith(photos):
         raise OptionsError(
             f"{printable(layers.name)} is inside the photo folder: its layers would be colorized; move it"
@@ -496,11 +586,11 @@ def _check_folders(source: LocalFolder, destination: LocalFolder, layers: LocalF
         raise OptionsError(f"{printable(source.name)}: {kind}")
     photos, results = (Path(os.path.realpath(each.path)) for each in (source, destination))
     if photos == results:
-        raise OptionsError(f"{printable(destination.name)}: results may not replace photos; give another folder")
+        raise OptionsError(f"{printable(destination.name)}: results may not replace the photos; give another DEST")
     if results in photos.parents:
         raise OptionsError(
-            f"{printable(source.name)} lies in {printable(destination.name)}: results would fall among the photos; "
-            "give another folder for them"
+            f"{printable(source.name)} is inside {printable(destination.name)}: results would be mixed with the "
+            "photos; give another DEST"
         )
     if layers is None:
         return
