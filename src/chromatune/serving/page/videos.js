@@ -111,8 +111,9 @@ export class Videos {
         const stills = await video.open();
         if (!video.ending.signal.aborted) this.page.addPhotos(stills);
       } catch (error) {
+        const wasRemoved = video.ending.signal.aborted;
         this._remove(video);
-        if (!video.ending.signal.aborted) throw error;
+        if (!wasRemoved) throw error;
       }
     });
     this.draw();
