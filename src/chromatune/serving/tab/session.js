@@ -52,7 +52,7 @@ export class Session {
 
   version(number) {
     const wanted = number ?? this.last, found = this.versions.get(Number(wanted));
-    if (!found) throw new Refusal(422, `version=${wanted}: does not exist or has expired; accepted: ${[...this.versions.keys()].join(", ")}`);
+    if (!found) throw new Refusal(`version=${wanted}: does not exist or has expired; accepted: ${[...this.versions.keys()].join(", ")}`, 422);
     return found;
   }
 
@@ -88,7 +88,7 @@ export class Session {
 
   async suggestions(x, y, number) {
     const { width, height, name } = this.photo, found = this.version(number);
-    if (!(x >= 0 && y >= 0 && x <= width && y <= height)) throw new Refusal(400, `${name}: ${x},${y} lies outside of its ${width} × ${height} px`);
+    if (!(x >= 0 && y >= 0 && x <= width && y <= height)) throw new Refusal(`${name}: ${x},${y} lies outside of its ${width} × ${height} px`, 400);
     found.candidates ??= candidatesOf(this.colorizer, found.output);
     return suggest(await found.candidates, found.output.photo, x, y);
   }
@@ -105,7 +105,7 @@ export class Session {
 
   _checkPoints(points = []) {
     const { width, height, name } = this.photo, out = points.find(([x, y]) => !(x >= 0 && y >= 0 && x <= width && y <= height));
-    if (out) throw new Refusal(400, `${name}: the hint at ${out} lies outside of its ${width} × ${height} px; give pixels of the photo as it is shown`);
+    if (out) throw new Refusal(`${name}: the hint at ${out} lies outside of its ${width} × ${height} px; give pixels of the photo as it is shown`, 400);
   }
 
   /** The version's correction field, worked out once for each of its looks. */
@@ -134,7 +134,7 @@ async function photoOf(file, maxPixels) {
 
 async function referenceOf(colorizer, file, maxPixels) {
   const photo = await photoOf(file, maxPixels);
-  if (!photo.rgb) throw new Refusal(400, `${photo.name} has no color; a reference is a photo in color`);
+  if (!photo.rgb) throw new Refusal(`${photo.name} has no color; a reference is a photo in color`, 400);
   return colorizer.reference(photo);
 }
 
@@ -153,5 +153,5 @@ async function markOf(mark) {
   const { color } = mark, found = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
   if (found) return { ...mark, color: found.slice(1).map((each) => parseInt(each, 16)) };
   if (Array.isArray(color)) return mark;
-  throw new Refusal(422, `color=${color}: accepted is #rrggbb`);
+  throw new Refusal(`color=${color}: accepted is #rrggbb`, 422);
 }

@@ -38,7 +38,7 @@ const received = new Map(); // bytes of each file so far
 /** A file of the model, with progress; one that is gzipped is unpacked, whatever the host does. */
 async function read(path) {
   const answer = await fetch(new URL(path, import.meta.url));
-  if (!answer.ok) throw new Refusal(0, `the model cannot be read (${path}: ${answer.status}); reload the page`);
+  if (!answer.ok) throw new Refusal(`the model cannot be read (${path}: ${answer.status}); reload the page`, 0);
   const counted = answer.body.pipeThrough(new TransformStream({
     transform(part, controller) {
       received.set(path, (received.get(path) ?? 0) + part.length);
@@ -55,11 +55,12 @@ async function answer({ method, path, form = [], body, id }) {
   const { pathname, searchParams } = new URL(path, "http://tab/"), [, , kind, key, action] = pathname.split("/");
   const pause = () => rest(id);
   if (kind === "models") return { json: (await description()).offered };
-  if (kind !== "sessions") throw new Refusal(501, `this ${INSTALLED}`);
+  if (kind === "videos") throw new Refusal(`a video ${INSTALLED}`, 501);
+  if (kind !== "sessions") throw new Refusal(`this ${INSTALLED}`, 501);
   if (!key) return openSession(form);
   if (method === "DELETE") return void sessions.delete(key);
   const session = sessions.get(key);
-  if (!session) throw new Refusal(404, "this photo is no longer open; send it again");
+  if (!session) throw new Refusal("this photo is no longer open; send it again", 404);
   const size = Number(body?.max_pixels ?? searchParams.get("max_pixels") ?? 1e6);
   switch (action) {
     case "versions": return { json: await session.add(body.options ?? {}) };
@@ -70,7 +71,7 @@ async function answer({ method, path, form = [], body, id }) {
       const { bytes, suffix, name } = await session.result(body, pause);
       return { blob: new Blob([bytes], { type: suffix === ".jpg" ? "image/jpeg" : `image/${suffix.slice(1)}` }), name };
     }
-    default: throw new Refusal(501, `taking the colors of a finished picture ${INSTALLED}`);
+    default: throw new Refusal(`taking the colors of a finished picture ${INSTALLED}`, 501);
   }
 }
 
