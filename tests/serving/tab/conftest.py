@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 from skimage import data
 from tests.serving.conftest import CHROMIUM_ARGUMENTS
+from tests.serving.tab.firefox import FIREFOX, Firefox
 
 from chromatune.serving import write_site
 
@@ -76,13 +78,63 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-class Tab:
-    """A page with the site."""
+class Visit:
+    """A page with the site, in any browser."""
 
-    def __init__(self, browser: Any, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path) -> None:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression in the page; None where the page is just being read anew."""
+        raise NotImplementedError
+
+    def wait_for(self, expression: str, most_s: float = 120) -> None:
+        """Wait until an expression is true in the page, whose policy allows no evaluation of its own."""
+        end = time.monotonic() + most_s
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, expression
+            time.sleep(0.05)
+
+    def colorize(
+        self, photo: bytes, name: str = "photo.png", options: dict | None = None, edit: dict | None = None,
+        references: tuple[bytes, ...] = (),
+    ) -> Result:  # fmt: skip
+        """Colorize a photo through the page's engine."""
+        given = [data_url(photo), name, options or {}, edit or {}, [data_url(each) for each in references]]
+        found = self.evaluate(f"({COLORIZE})({json.dumps(given)})")
+        return Result(base64.b64decode(found["url"].partition(",")[2]), found["name"], found["facts"])
+
+    def close(self) -> None:
+        """End the page and its server."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class FirefoxTab(Visit):
+    """A page in Firefox."""
+
+    def __init__(self, browser: Firefox, folder: Path) -> None:
+        super().__init__(folder)
+        self.browser = browser
+        browser.goto(self.url)
+        self.wait_for("crossOriginIsolated && document.body.dataset.ready === 'yes'")
+
+    def evaluate(self, expression: str) -> Any:
+        try:
+            return self.browser.evaluate(expression)
+        except AssertionError as error:
+            if "no such frame" in str(error) or "discarded" in str(error) or "AbortError" in str(error):
+                return None
+            raise
+
+
+class Tab(Visit):
+    """A page in Chromium, which playwright drives."""
+
+    def __init__(self, browser: Any, folder: Path, **options: Any) -> None:
+        super().__init__(folder)
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.requests: list[str] = []
@@ -97,35 +149,17 @@ class Tab:
         self.page.wait_for_selector("body[data-ready]", timeout=120_000)  # once more than on the first visit
         self.wait_for("crossOriginIsolated && document.body.dataset.ready === 'yes'")
 
-    def wait_for(self, expression: str, most_s: float = 120) -> None:
-        """Wait until an expression is true in the page, whose policy allows no evaluation of its own."""
-        end = time.monotonic() + most_s
-        while not self._value(expression):
-            assert time.monotonic() < end, expression
-            self.page.wait_for_timeout(50)
-
-    def _value(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
         try:
             return self.page.evaluate(expression)
-        except Exception as error:  # the page is just being read anew
+        except Exception as error:
             if "context was destroyed" in str(error):
                 return None
             raise
 
-    def colorize(
-        self, photo: bytes, name: str = "photo.png", options: dict | None = None, edit: dict | None = None,
-        references: tuple[bytes, ...] = (),
-    ) -> Result:  # fmt: skip
-        """Colorize a photo through the page's engine."""
-        given = [data_url(photo), name, options or {}, edit or {}, [data_url(each) for each in references]]
-        found = self.page.evaluate(COLORIZE, given)
-        return Result(base64.b64decode(found["url"].partition(",")[2]), found["name"], found["facts"])
-
     def close(self) -> None:
-        """End the page and its server."""
         self.context.close()
-        self.server.shutdown()
-        self.server.server_close()
+        super().close()
 
 
 @pytest.fixture(scope="session")
@@ -153,3 +187,17 @@ def tab(browser, site) -> Iterator[Tab]:
     opened = Tab(browser, site)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def any_tab(request, site, tmp_path_factory) -> Iterator[Visit]:
+    if request.param == "chromium":
+        yield request.getfixturevalue("tab")
+        return
+    if FIREFOX is None:
+        pytest.skip("there is no Firefox")
+    window = Firefox(tmp_path_factory.mktemp("firefox"))
+    opened = FirefoxTab(window, site)
+    yield opened
+    opened.close()
+    window.close()
