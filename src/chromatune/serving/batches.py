@@ -34,6 +34,7 @@ from chromatune.serving.responses import (
     RETRY_SOON,
     ModelField,
     OptionsField,
+    example,
     failures,
     file_name,
     file_of,
@@ -55,7 +56,9 @@ MAX_PHOTOS = 1000  # of a batch
 FULL = "too many batches in progress; try again later, or delete one"
 NOT_STORED = "this batch does not exist or has expired; send the photos again"
 Key = Annotated[str, InPath(max_length=64, description="Id of a batch.")]
-Number = Annotated[int, InPath(description="Number of a photo: from 1, in the order sent.", examples=[1])]
+Number = Annotated[
+    int, InPath(description="Number of a photo: from 1, in the order sent.", openapi_examples=example(1))
+]
 ARCHIVE = file_of("application/zip")
 
 

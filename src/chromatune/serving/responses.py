@@ -50,7 +50,7 @@ ReferenceField: TypeAlias = Annotated[
     File(
         default_factory=list,
         description="Photos in color that show the same things.",
-        json_schema_extra=FILES,
+        json_schema_extra={**FILES, "default": []},  # or Swagger UI sends a file called "string"
     ),
 ]
 STROKES: dict[str, Any] = {"marks": [{"points": [[40, 30], [60, 30]], "color": "#a03020"}]}  # for examples
@@ -103,8 +103,8 @@ NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "descriptio
 RETRY_SOON = {"retry-after": "2"}
 
 
-def example(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what a body is filled with where requests are tried, for OpenAPI: a request that succeeds as it is."""
+def example(value: Any) -> Any:
+    """Return what a body or parameter is filled with where requests are tried, for OpenAPI; it succeeds as it is."""
     return {"example": {"summary": "An example", "value": value}}
 
 

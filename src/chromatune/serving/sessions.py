@@ -44,6 +44,9 @@ VERSION = Body(openapi_examples=example({"options": {"prompt": "colorize the pho
 EDIT = Body(openapi_examples=example(EXAMPLE_EDIT))
 PREVIEW = Body(openapi_examples=example(EXAMPLE_EDIT | {"max_pixels": 250_000}))
 
+ACROSS = Query(description="Pixels from the left edge.", allow_inf_nan=False, openapi_examples=example(40))
+DOWN = Query(description="Pixels from the top.", allow_inf_nan=False, openapi_examples=example(30))
+
 
 class VersionResponse(BaseModel):
     """One run of the model over a photo."""
@@ -239,8 +242,12 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
     async def suggestions(
         request: Request,
         key: Key,
-        x: Annotated[float, Query(description="Pixels from the left edge.", allow_inf_nan=False, examples=[40])],
-        y: Annotated[float, Query(description="Pixels from the top.", allow_inf_nan=False, examples=[30])],
+        x: Annotated[
+            float, Query(description="Pixels from the left edge.", allow_inf_nan=False, openapi_examples=example(40))
+        ],
+        y: Annotated[
+            float, Query(description="Pixels from the top.", allow_inf_nan=False, openapi_examples=example(30))
+        ],
         version: Annotated[int | None, Query(description="Version whose color comes first, or the last.")] = None,
     ) -> SuggestionsResponse:
         """The model's colors there, for its own prompt and for others; a photo's first point takes seconds."""
