@@ -193,7 +193,7 @@ def test_a_run_says_which_preset_it_has_for_a_model_of_this_size(
     assert main([*words, *WORDS]) == 0
     line, cost = capsys.readouterr().err.splitlines()[:2]
     assert cost.startswith("memory: about ") and "; disk: " in cost
-    assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0005, predicts as the model does, float32")
+    assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0001, predicts as the model does, float32")
     monkeypatch.setattr("chromatune.training.LARGE_MODEL", 1000)
     assert main([*words, "--dry-run"]) == 0
     assert {"lr = 1e-05", 'precision = "bf16"', "gradient_checkpointing = true"} <= set(
@@ -228,12 +228,12 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
     """As many of a data set's own as are trained with; built-in ones are short."""
     run_loop = training_loop.training_loop
 
-    def once(*args):
+    def once(*args, **named):
         """One run is made, of those with prompts in a file."""
         monkeypatch.setattr("chromatune.training.run.training_loop", stop)
-        return run_loop(*args) if where == "file" else stop()
+        return run_loop(*args, **named) if where == "file" else stop()
 
-    def stop(*args):
+    def stop(*args, **named):
         raise ChromaTuneError("stopped before training")
 
     monkeypatch.setattr("chromatune.training.run.training_loop", once)
