@@ -68,7 +68,7 @@ class Comparison:
         """What to do about a result that is worse."""
         return (
             f"For photos like these, use {self.untouched}. More photos, more updates or a lower learning rate "
-            f"(--set lr=…) may make a better model; start with --model {self.untouched}."
+            "(such as --set lr=3e-5) may make a better model."
         )
 
     def sentence(self, name: str) -> str:
