@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 import cv2
 import datasets
@@ -169,7 +170,7 @@ def test_a_row_says_how_fast_a_run_is_and_how_long_it_will_take(capsys):
     """16 pairs an update; a validation after each 50 updates, of which two are left after the first."""
     seconds = iter([5.0, 10.0, 30.0, 90.0, 110.0])
     pace = finetune.Pace(50, lambda: next(seconds))
-    validation = {"kind": "validation", "step": 0}
+    validation: dict[str, Any] = {"kind": "validation", "step": 0}
     rows = [{"kind": "train", "step": step, "of": 130, "loss": 0.5, "pairs": 16 * step} for step in (40, 50, 60)]
     notes = [pace.note(row) for row in (validation, *rows[:2], validation | {"step": 50}, rows[2])]
     assert notes[0] == notes[3] == ""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromatune.hints import Hints
+from chromatune.hints import Hints, Stroke
 from chromatune.serving.local import LocalPredictor
 from chromatune.serving.settings import make_serve_settings
 
@@ -26,7 +26,7 @@ class Trying:
     """A person at `/docs`: gives files and ids, and leaves all else as it is filled in."""
 
     def __init__(self, client, files: dict[str, tuple[str, bytes]]) -> None:
-        self.client, self.files, self.ids = client, files, {}
+        self.client, self.files = client, files
         self.spec = client.get("/openapi.json").json()
         self.tried: set[tuple[str, str]] = set()
 
@@ -173,7 +173,8 @@ def test_colors_have_one_form_in_the_description(client):
     assert not re.search("navy|darkred", spec)
     for given in ("#a03020", [160, 48, 32]):  # other forms are read as ever
         stroke = {"points": [[4, 3]], "color": given}
-        assert Hints.from_json({"marks": [stroke]}).marks[0].color == (160, 48, 32)
+        (mark,) = Hints.from_json({"marks": [stroke]}).marks
+        assert isinstance(mark, Stroke) and mark.color == (160, 48, 32)
 
 
 def test_the_example_client_colorizes_over_http(engine, port_of, until, picture, video_bytes, tmp_path):
@@ -184,10 +185,10 @@ def test_the_example_client_colorizes_over_http(engine, port_of, until, picture,
     until(lambda: predictor.state.name == "ready")
     (tmp_path / "portrait.png").write_bytes(picture(size=(96, 64)))
     (tmp_path / "garden.mp4").write_bytes(video_bytes(8))
-    words = [script, "portrait.png", "garden.mp4", f"http://127.0.0.1:{port}"]
+    words = [str(script), "portrait.png", "garden.mp4", f"http://127.0.0.1:{port}"]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     made = {path.name for path in tmp_path.iterdir() if path.is_file()} - {"portrait.png", "garden.mp4"}
     assert made == {"portrait.color.png", "portrait.strokes.png", "portrait.pale.png", "garden.color.mp4"}
-    by_strokes = [np.asarray(Image.open(tmp_path / f"portrait.{name}.png")) for name in ("color", "strokes")]
-    assert not np.array_equal(*by_strokes)
+    plain, by_strokes = (np.asarray(Image.open(tmp_path / f"portrait.{name}.png")) for name in ("color", "strokes"))
+    assert not np.array_equal(plain, by_strokes)

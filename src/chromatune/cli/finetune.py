@@ -154,8 +154,14 @@ def finetune_command(
 
         print_line(push(folder, push_to_hub, private=private))
     if not quiet:
-        options = {"--model": model, "--preset": preset, "--config": config, "--column": columns, "--prompts": prompts}
-        options |= {"--set": settings, "--export-onnx": export_onnx, "--name": given_name, "--out": out}
+        options: dict[str, Any] = {"--model": model, "--preset": preset, "--config": config, "--column": columns}
+        options |= {
+            "--prompts": prompts,
+            "--set": settings,
+            "--export-onnx": export_onnx,
+            "--name": given_name,
+            "--out": out,
+        }
         longer = command_of(given, options | {"--max-steps": 2 * resolved.max_steps})
         _print_next(folder, out, longer, name, compared)
     return 0
