@@ -168,13 +168,20 @@ class Editor:
         photo = self.output.photo
         Hints().point(x, y, "black").check(photo)
         own, variants, words = self._candidates
-        size = own.shape[:2]
-        luma = cv2.resize(self._gray(PREVIEW_PIXELS), size[::-1], interpolation=cv2.INTER_AREA) / photo.max_value
-        place = luma.astype(np.float32), x / photo.width_px, y / photo.height_px
-        first, level = chroma_at(own, *place)
-        of_words = [chroma_at(each, *place)[0] for each in words]
+        gray = self._gray(PREVIEW_PIXELS)
+        lumas: dict[tuple[int, int], np.ndarray] = {}  # by size: a finished picture's chroma is finer than a model's
+
+        def near(chroma: np.ndarray) -> tuple[np.ndarray, float]:
+            height, width = chroma.shape[:2]
+            if (height, width) not in lumas:
+                luma = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA) / photo.max_value
+                lumas[height, width] = luma.astype(np.float32)
+            return chroma_at(chroma, lumas[height, width], x / photo.width_px, y / photo.height_px)
+
+        first, level = near(own)
+        of_words = [near(each)[0] for each in words]
         of_words.sort(key=lambda chroma: float(np.linalg.norm(chroma - first)))
-        return distinct_colors([first, *(chroma_at(each, *place)[0] for each in variants), *of_words], level, count)
+        return distinct_colors([first, *(near(each)[0] for each in variants), *of_words], level, count)
 
     @cached_property
     def _candidates(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from typing import Any
 
 import cv2
 import datasets
@@ -48,6 +50,7 @@ def test_dry_run_prints_what_would_be_used(capsys, tmp_path):
     )
     for line in printed:
         assert line in lines
+    assert {"last_share = 0.0", "dropout = 0.0"} <= set(lines)  # as published, for mini too
     table = dict(line.split("\t") for line in lines[lines.index("") + 1 :])
     assert table["gradients"] == table["weights that are trained"] == table["EMA"] == "43 MB"
     assert table["optimizer, adamw"] == "87 MB" and "memory in all" in table
@@ -95,6 +98,7 @@ def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_pipeline_dir, 
     assert main(words) == 0
     captured = capsys.readouterr()
     assert captured.out.strip().splitlines()[-1] == str(out / "model")
+    assert captured.err.splitlines()[-1].startswith("On 1 photo not trained on, run scores ")
     assert "validation at 3" in captured.err and "encoding photos" in captured.err
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert main(words) == 0
@@ -107,15 +111,42 @@ def test_trains_prints_the_model_and_is_not_repeated(photos, tiny_pipeline_dir, 
     assert "holds a run with lr" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler")
+def test_the_command_that_is_printed_trains_longer_and_a_name_is_shown_everywhere(
+    photos, tiny_pipeline_dir, tmp_path, capsys
+):
+    out = tmp_path / "my run"
+    words = [
+        "finetune", str(photos), "--model", str(tiny_pipeline_dir), "--out", str(out), "--set", "max_steps=2", *WORDS,
+        "--name", "Our album",
+    ]  # fmt: skip
+    assert main(words) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("On 1 photo not trained on, Our album scores ") and "mini untouched " in lines[-1]
+    (longer,) = (line.removeprefix("note: train longer: ") for line in lines if "train longer" in line)
+    assert main(shlex.split(longer)[1:]) == 0  # without the program's name
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("warning: max_steps=4 (was 2)") for line in lines)
+    assert any(line.startswith("update 4/4") for line in lines)
+    assert not any(line.startswith(("update 1/4", "validation at 0")) for line in lines), "it goes on"
+    assert (
+        "<h1>Our album: " in (out / "report.html").read_text() and "4 updates</h1>" in (out / "report.html").read_text()
+    )
+    assert "\n# Our album\n" in (out / "model" / "README.md").read_text()
+    assert json.loads((out / "model" / "chromatune.json").read_text())["label"] == "Our album"
+    assert main([*words[:-1], "two\nlines"]) == 2
+    assert "--name" in capsys.readouterr().err
+
+
 ROWS = [
-    {"kind": "train", "step": 1, "of": 2, "loss": 0.5},
+    {"kind": "train", "step": 1, "of": 2, "loss": 0.5, "pairs": 16},
     {"kind": "validation", "step": 2, "psnr": 21.5, "psnr_gray": 20.25},
 ]
 
 
 def show(capsys, quiet=False):
     """What stands on stderr after two photos and two rows."""
-    with finetune.progress_of_run(quiet) as (start_stage, on_row):
+    with finetune.progress_of_run(quiet, 50) as (start_stage, on_row):
         advance = start_stage("encoding photos", 2)
         advance()
         advance()
@@ -125,7 +156,7 @@ def show(capsys, quiet=False):
 
 
 def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch):
-    said = ["encoding photos 2/2", "step 1/2 loss 0.5000", "validation at 2: psnr 21.5, psnr_gray 20.25"]
+    said = ["encoding photos 2/2", "update 1/2: loss 0.5000", "validation at 2: psnr 21.5, psnr_gray 20.25"]
     assert show(capsys).splitlines() == said
     assert show(capsys, quiet=True) == ""
     monkeypatch.setenv("TERM", "xterm")
@@ -135,13 +166,16 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch)
     assert said[2] in drawn and "loss 0.5000" in drawn and "1/2" in drawn
 
 
-def test_a_log_says_once_how_long_the_run_will_take(capsys):
-    seconds = iter([10.0, 100.0, 120.0])
-    timed = finetune.with_time_left(lambda row: None, lambda: next(seconds))
-    rows = [(10, "train"), (10, "validation"), (20, "train"), (30, "train"), (40, "train")]
-    for step, kind in rows:
-        timed({"kind": kind, "step": step, "of": 130})
-    assert capsys.readouterr().err == "time: 2 s an update, about 3 min left without validations\n"
+def test_a_row_says_how_fast_a_run_is_and_how_long_it_will_take(capsys):
+    """16 pairs an update; a validation after each 50 updates, of which two are left after the first."""
+    seconds = iter([5.0, 10.0, 30.0, 90.0, 110.0])
+    pace = finetune.Pace(50, lambda: next(seconds))
+    validation: dict[str, Any] = {"kind": "validation", "step": 0}
+    rows = [{"kind": "train", "step": step, "of": 130, "loss": 0.5, "pairs": 16 * step} for step in (40, 50, 60)]
+    notes = [pace.note(row) for row in (validation, *rows[:2], validation | {"step": 50}, rows[2])]
+    assert notes[0] == notes[3] == ""
+    assert notes[2] == "loss 0.5000, 8 pairs/s, 3 min left"  # 80 updates of 2 s
+    assert notes[4] == "loss 0.5000, 8 pairs/s, 4 min left"  # 70 updates, and two validations of a minute
 
 
 def test_a_run_says_which_preset_it_has_for_a_model_of_this_size(
@@ -160,7 +194,7 @@ def test_a_run_says_which_preset_it_has_for_a_model_of_this_size(
     assert main([*words, *WORDS]) == 0
     line, cost = capsys.readouterr().err.splitlines()[:2]
     assert cost.startswith("memory: about ") and "; disk: " in cost
-    assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0005, predicts as the model does, float32")
+    assert line.startswith("preset quick for a U-Net of 0 M parameters: lr 0.0001, predicts as the model does, float32")
     monkeypatch.setattr("chromatune.training.LARGE_MODEL", 1000)
     assert main([*words, "--dry-run"]) == 0
     assert {"lr = 1e-05", 'precision = "bf16"', "gradient_checkpointing = true"} <= set(
@@ -195,12 +229,12 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
     """As many of a data set's own as are trained with; built-in ones are short."""
     run_loop = training_loop.training_loop
 
-    def once(*args):
+    def once(*args, **named):
         """One run is made, of those with prompts in a file."""
         monkeypatch.setattr("chromatune.training.run.training_loop", stop)
-        return run_loop(*args) if where == "file" else stop()
+        return run_loop(*args, **named) if where == "file" else stop()
 
-    def stop(*args):
+    def stop(*args, **named):
         raise ChromaTuneError("stopped before training")
 
     monkeypatch.setattr("chromatune.training.run.training_loop", once)

@@ -72,13 +72,17 @@ def test_models_are_described_with_what_they_follow(engine, local_of, tmp_path, 
     folder.mkdir(parents=True)
     shutil.copytree(MODELS_DIR / "mini-base" / "unet", folder / "unet", ignore=shutil.ignore_patterns("*.onnx", "*.s*"))
     shutil.copy(MODELS_DIR / "mini-base" / "model_index.json", folder)
+    run = tmp_path / "my models" / "album" / "model"
+    shutil.copytree(folder, run)
+    (run / "chromatune.json").write_text(json.dumps({"label": "Our album"}))
     (tmp_path / "broken").mkdir()
     other = [colorizer, f"mini+{colorizer}:0.3", "someone/model", "someone/model+mini:0.5", str(tmp_path / "broken")]
-    client, _ = local_of(model=("mini", str(folder), "mini-base", *other))
+    client, _ = local_of(model=("mini", str(folder), "mini-base", str(run), *other))
     answer = client.get("/v1/models").json()
     details = {each["name"]: each for each in answer["details"]}
-    assert list(details) == ["mini", "portraits", "mini-base", "violet.onnx", "mini+violet.onnx:0.3"]
-    assert details["portraits"]["description"] == "portraits"
+    assert list(details) == ["mini", "portraits", "mini-base", "album", "violet.onnx", "mini+violet.onnx:0.3"]
+    assert details["portraits"]["description"] == details["portraits"]["label"] == "portraits"
+    assert details["album"]["label"] == "Our album"
     assert "what mini was before" in details["mini-base"]["description"]
     assert (details["mini-base"]["family"], details["mini-base"]["license"]) == ("InstructPix2Pix", "Apache-2.0")
     assert details.pop("violet.onnx")["follows"] == []
@@ -99,6 +103,14 @@ def test_a_file_is_offered_by_its_name(tmp_path, monkeypatch):
     settings = make_serve_settings(model=("models/portraits.onnx", "mini"))
     assert settings.models == ("portraits.onnx", "mini")
     assert settings.source_of("portraits.onnx") == "models/portraits.onnx"
+
+
+def test_the_model_of_a_run_is_offered_by_the_name_of_the_run(tmp_path, monkeypatch):
+    """All are in folders called `model`, and two of them are offered together."""
+    for run in ("album", "portraits"):
+        (tmp_path / run / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "portraits")
+    assert make_serve_settings(model=("../album/model", "model")).models == ("album", "portraits")
 
 
 def test_limits_of_edits_are_those_of_the_options(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,16 @@ def train_tiny(drawn_photos, tiny_pipeline, tiny_settings, tmp_path_factory) -> 
     latents = tmp_path_factory.mktemp("latents")
 
     def run(
-        out: Path, *, model: Path | None = None, cache_dir: Path | None = latents, track: list[str] | None = None,
-        on_row: Callable[[dict[str, Any]], None] | None = None, **changes: Any,
+        out: Path, *, model: Path | str | None = None, cache_dir: Path | None = latents, track: list[str] | None = None,
+        on_row: Callable[[dict[str, Any]], None] | None = None, untouched: str | None = None,
+        clock: Callable[[], float] = time.monotonic, **changes: Any,
     ) -> tuple[TrainResult, list[dict[str, Any]]]:  # fmt: skip
         settings = TrainSettings(**(tiny_settings | changes))
         rows: list[dict[str, Any]] = []
         result = train(
             open_source(drawn_photos), str(model or tiny_pipeline()), settings, out, score=score_result,
             on_row=on_row or rows.append, cache_dir=cache_dir, track=track,
+            untouched=untouched, clock=clock,
         )  # fmt: skip
         return result, rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ from chromatune.training.dataset import BatchSampler
 from chromatune.training.report import read_metrics
 from chromatune.training.run import train
 from chromatune.training.saving import save_result
-from chromatune.training.settings import TrainSettings
+from chromatune.training.settings import TrainSettings, describe_changes
 
 # What accelerate wrote, and what it, torch and diffusers look for
 PICKLES = (
@@ -334,3 +335,13 @@ def test_what_weights_share_in_an_optimizer_is_kept_for_each(tmp_path):
     assert checkpoints.load_checkpoint(tmp_path, state) == (1, 2)
     for weight in weights.values():
         assert optimizer.state[weight]["step"] == 4 and torch.equal(optimizer.state[weight]["table"], table)
+
+
+def test_the_first_checkpoint_comes_after_five_minutes_of_slow_updates(start, tmp_path):
+    """By the clock, long before `checkpoint_every` updates are done; and a checkpoint starts the time anew."""
+    times = itertools.count(0.0, 100.0)  # seconds: a look at the clock before each update and after each checkpoint
+    _, rows = start(max_steps=9, checkpoint_every=1000, log_every=1000, validate_every=1000, clock=lambda: next(times))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 5, 8, 9]
+    assert (tmp_path / "run" / "checkpoints" / "step-000009").is_dir()
+    changed = describe_changes({"checkpoint_minutes": 5.0}, {"checkpoint_minutes": 1.0})
+    assert changed == ["checkpoint_minutes=1.0 (was 5.0): exact, no update depends on them"]

@@ -30,7 +30,7 @@ def test_colorfulness_errors_are_distances(photos, truth_cf_field):
     """Guards the `abs` of ΔCF: too little color is an error, as too much is, and less of it is better."""
     raw = squares(1).astype(np.float32) / 255
     baselines = {"psnr_gray": 19.0, "truth_cf_field": truth_cf_field}
-    means, recomposed = measure_results(raw, photos, spread, baselines)
+    means, recomposed, psnrs = measure_results(raw, photos, spread, baselines)
     colorfulness = np.mean([spread(result, None, None)["cf_field"] for result in recomposed])
     assert 0 < colorfulness < 255
     assert means["delta_cf"] == pytest.approx(abs(colorfulness - truth_cf_field)) and means["delta_cf"] > 0
@@ -40,9 +40,12 @@ def test_raw_results_have_errors_of_their_own(photos):
     """Guards `raw_psnr` and `raw_lab_mse`: of the results with their own luminance."""
     score = lambda result, truth, gray: {"psnr": 1.0, "lab_mse": float(result.mean()), "cf_field": 0.0}  # noqa: E731
     raw = squares(1)
-    means, recomposed = measure_results(raw.astype(np.float32) / 255, photos, score, measure_baselines(photos, score))
+    means, recomposed, psnrs = measure_results(
+        raw.astype(np.float32) / 255, photos, score, measure_baselines(photos, score)
+    )
     assert means["raw_lab_mse"] == pytest.approx(raw.mean())
     assert means["lab_mse"] == pytest.approx(recomposed.mean())
+    assert psnrs == [1.0] * len(raw)
     assert means["raw_psnr"] == 1.0 and means["raw_lab_mse"] != means["lab_mse"]
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     FailFast,
     Field,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -64,6 +65,7 @@ def _color(given: object) -> object:
         raise ValueError("accepted is a color such as #a03020 or darkred") from None
 
 
+COLOR_SCHEMA = {"type": "string", "pattern": "^#[0-9a-fA-F]{6}$", "examples": ["#a03020"]}  # the form in docs
 Level = Annotated[int, Field(ge=0, le=255)]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -83,7 +85,7 @@ class Stroke(BaseModel):
         tuple[tuple[Coordinate, Coordinate], ...], FailFast(), Field(min_length=1, max_length=MOST_POINTS)
     ]
     radius_px: float | None = Field(default=None, gt=0, le=100_000, allow_inf_nan=False)
-    color: Annotated[tuple[Level, Level, Level], BeforeValidator(_color)] = Field(
+    color: Annotated[tuple[Level, Level, Level], BeforeValidator(_color), WithJsonSchema(COLOR_SCHEMA)] = Field(
         validation_alias=AliasChoices("color", "colour")  # the second until 0.3
     )
 
@@ -174,7 +176,7 @@ class Layer(BaseModel):
 class Hints(BaseModel):
     """Colors that a person gives for places of a photo; later marks cover earlier ones.
 
-        Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "navy")
+        Hints.from_layer("painted.png").point(420, 310, "#a03020").stroke([(10, 20), (90, 25)], 8, "#203a80")
 
     Hue and saturation (of HSV) of a color count, its lightness does not: dark red and bright red of equal hue and
     saturation mean the same. At each pixel the color of that hue and saturation is meant that has the photo's luma,

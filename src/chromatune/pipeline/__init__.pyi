@@ -27,6 +27,7 @@ from .loading import quiet_libraries as quiet_libraries
 from .loading import shapes_of_parts as shapes_of_parts
 from .model_files import HUB_NAME as HUB_NAME
 from .model_files import INSTRUCTIONS as INSTRUCTIONS
+from .model_files import LONGEST_LABEL as LONGEST_LABEL
 from .model_files import MODELS_DIR as MODELS_DIR
 from .model_files import PHOTO_ENCODER as PHOTO_ENCODER
 from .model_files import ModelFiles as ModelFiles

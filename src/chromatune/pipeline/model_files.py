@@ -36,6 +36,7 @@ STOCK_DEFAULTS = {
     "prompt": DEFAULT_PROMPT,
     "vivid": 0.0,
 }
+LONGEST_LABEL = 100  # characters of a model's name in menus
 MOST_WORDS = 2000  # that a model says it was taught
 # Options that a colorizer of another kind may not follow, by what they are called in a message
 INSTRUCTIONS = {
@@ -78,6 +79,7 @@ class ModelInfo:
     family: str = ""  # such as "InstructPix2Pix" or "DDColor"
     license: Annotated[str, Field(max_length=200)] = ""  # of the weights, as far as its files say
     source: str = ""  # what `find_model` takes, where it goes by another name
+    label: Annotated[str, Field(max_length=LONGEST_LABEL)] | None = None  # what menus call it; None: its name
 
     def resolve(self, options: ColorizeOptions) -> ResolvedOptions:
         """Return the options with this model's own values for those that are None.
@@ -178,7 +180,7 @@ def find_pipeline(name: str, folder: Path | None = None) -> ModelFiles:
             raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
         folders.append(base_folder)
         # What the base was taught says nothing of a LoRA that was trained with any words
-        own = {"words": None} | {key: value for key, value in defaults.items() if key != "base"}
+        own = {"words": None, "label": None} | {key: value for key, value in defaults.items() if key != "base"}
         defaults = _read_defaults(str(base), base_folder) | own
     pipeline = folders[-1]
     defaults.pop("base", None)

@@ -44,7 +44,7 @@ LARGEST_CARD_BYTES = 4 << 20
 MOST_APART = 4 / 255  # of sRGB 0..1; half precision alone moves it by a tenth of that
 DEFAULTS = (
     "description", "size_px", "steps", "variant_steps", "guidance_scale", "image_guidance_scale", "prompt",
-    "vivid", "words",
+    "vivid", "words", "label",
 )  # fmt: skip
 OPSET = 20  # the first with Gelu as one operator
 PREFIX = "part."  # of parameters' names: `_Wrapped` calls what it holds so

@@ -60,7 +60,8 @@ class Limits(BaseModel):
 class ModelDetails(BaseModel):
     """What a model is, and what it follows."""
 
-    name: str
+    name: str = Field(description="What requests call it.")
+    label: str = Field(description="What people call it: the name of the run that trained it, else the same.")
     family: str = Field(description="Such as InstructPix2Pix or DDColor.")
     description: str
     license: str = Field(description="Of its weights, as far as its files say.")
@@ -164,11 +165,11 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
     async def colorize(
         request: Request,
         photo: PhotoField,
+        reference: ReferenceField,
         options: OptionsField = "{}",
-        model: ModelField = None,
+        model: ModelField = "",
         hints: HintsField = "",
         hints_layer: LayerField = None,
-        reference: ReferenceField = None,
     ) -> Response:
         """The colored photo, in the photo's own format where it holds color, with facts in headers.
 
@@ -199,8 +200,8 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         finished: Annotated[UploadFile, File(description="The same photo in color, as any tool or person made it.")],
         options: OptionsField = "{}",
         model: Annotated[
-            str | None, Form(description="A model offered, for what the picture does not show; none by default.")
-        ] = None,
+            str, Form(description="One of the models offered, for what the picture does not show; without it, none.")
+        ] = "",
         hints: HintsField = "",
         hints_layer: LayerField = None,
     ) -> Response:
@@ -211,7 +212,7 @@ def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, m
         to_recolor = ColorizeRequest(
             photo=stored(photo).content,
             name=file_name(photo.filename),
-            model=model or "",
+            model=model,
             options=parsed_options(options),
             hints=hints,
             hints_layer=named_files([hints_layer])[0] if hints_layer else None,
@@ -231,7 +232,8 @@ def _details_of(predictor: Predictor, settings: ServeSettings) -> list[ModelDeta
             if info := predictor.describe(name):
                 details.append(
                     ModelDetails(
-                        name=name, family=info.family, license=info.license, follows=sorted(info.follows),
+                        name=name, label=info.label or name, family=info.family, license=info.license,
+                        follows=sorted(info.follows),
                         description=without_paths(info.description.replace(str(info.path), name)),
                     )
                 )  # fmt: skip

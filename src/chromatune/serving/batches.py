@@ -27,12 +27,14 @@ from chromatune.serving.middleware import Metrics
 from chromatune.serving.predictor import ColorizeRequest, EncodedImage, Predictor, QueueFull
 from chromatune.serving.responses import (
     CHUNK_BYTES,
+    FILES,
     MAX_FORM_FIELD_BYTES,
     NOT_DONE,
     PICTURES,
     RETRY_SOON,
     ModelField,
     OptionsField,
+    example,
     failures,
     file_name,
     file_of,
@@ -54,7 +56,9 @@ MAX_PHOTOS = 1000  # of a batch
 FULL = "too many batches in progress; try again later, or delete one"
 NOT_STORED = "this batch does not exist or has expired; send the photos again"
 Key = Annotated[str, InPath(max_length=64, description="Id of a batch.")]
-Number = Annotated[int, InPath(description="Number of a photo: from 1, in the order sent.")]
+Number = Annotated[
+    int, InPath(description="Number of a photo: from 1, in the order sent.", openapi_examples=example(1))
+]
 ARCHIVE = file_of("application/zip")
 
 
@@ -283,9 +287,11 @@ def _add_start(app: FastAPI, batches: Batches, settings: ServeSettings) -> None:
         form_limits={"max_files": MAX_PHOTOS, "max_fields": 8, "max_part_size": MAX_FORM_FIELD_BYTES},
     )
     async def start_batch(
-        photos: Annotated[list[UploadFile], File(description="Photos, in any supported formats.")],
+        photos: Annotated[
+            list[UploadFile], File(description="Photos, in any supported formats.", json_schema_extra=FILES)
+        ],
         options: OptionsField = "{}",
-        model: ModelField = None,
+        model: ModelField = "",
     ) -> BatchStarted:
         """Respond at once; `GET /v1/batches/{id}` has its progress."""
         chosen, parsed = model or settings.models[0], parsed_options(options)

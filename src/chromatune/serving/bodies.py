@@ -225,7 +225,7 @@ class BoundedRequest(Request):
             raise HTTPException(422, str(error)) from None
 
     async def _get_form(self, **limits: Any) -> FormData:
-        """Return the fields of a form; forms without files are empty.
+        """Return the fields of a form, without empty ones; forms without files are empty.
 
         Raises:
             HTTPException: it is damaged or has too many parts, or there is no room for them here.
@@ -235,7 +235,8 @@ class BoundedRequest(Request):
             try:
                 is_form = kind == "multipart/form-data"
                 parser = _FormParser(self.headers, self.stream(), **limits)
-                self._form = await parser.parse() if is_form else FormData()
+                given = (await parser.parse()).multi_items() if is_form else []
+                self._form = FormData([field for field in given if field[1] != ""])  # such as a file that is not chosen
             except MultiPartException as error:
                 raise HTTPException(400, f"the form cannot be read: {error.message}") from None
             except (OSError, MemoryError, RuntimeError) as error:

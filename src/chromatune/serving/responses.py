@@ -30,15 +30,30 @@ from chromatune.serving.predictor import Content, EncodedImage, Predictor, Queue
 from chromatune.serving.settings import ServeSettings
 
 PhotoField: TypeAlias = Annotated[UploadFile, File(description="A photo, in any supported format.")]
-OptionsField: TypeAlias = Annotated[str, Form(description="Options as a JSON object; those of ColorizeOptions.")]
-ModelField: TypeAlias = Annotated[str | None, Form(description="A model offered; the first by default.")]
-HintsField: TypeAlias = Annotated[str, Form(description="Strokes, points and layers as JSON; see `Hints.to_json`.")]
+OptionsField: TypeAlias = Annotated[
+    str, Form(description='Options as a JSON object, such as `{"seed": 7}`; see the schema ColorizeOptions.')
+]
+ModelField: TypeAlias = Annotated[str, Form(description="One of the models offered; without it, the first.")]
+HintsField: TypeAlias = Annotated[
+    str,
+    Form(
+        description='Strokes and layers as JSON, such as `{"marks": [{"points": [[40, 30]], "color": "#a03020"}]}`; '
+        "see the schema Hints."
+    ),
+]
 LayerField: TypeAlias = Annotated[
     UploadFile | None, File(description="Hints painted on a transparent image of the photo's aspect ratio.")
 ]
+FILES: dict[str, Any] = {"items": {"type": "string", "format": "binary"}}  # or Swagger UI has no button for files
 ReferenceField: TypeAlias = Annotated[
-    list[UploadFile] | None, File(description="Photos in color that show the same things.")
+    list[UploadFile],
+    File(
+        default_factory=list,
+        description="Photos in color that show the same things.",
+        json_schema_extra={**FILES, "default": []},  # or Swagger UI sends a file called "string"
+    ),
 ]
+STROKES: dict[str, Any] = {"marks": [{"points": [[40, 30], [60, 30]], "color": "#a03020"}]}  # for examples
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff", ".webp": "image/webp", ".bmp": "image/bmp",
@@ -86,6 +101,11 @@ EDITS = (400, 404, 408, 413, 422, 429, 503, 504)  # of routes that take a few va
 
 NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "It is not done yet."}}
 RETRY_SOON = {"retry-after": "2"}
+
+
+def example(value: Any) -> Any:
+    """Return what a body or parameter is filled with where requests are tried, for OpenAPI; it succeeds as it is."""
+    return {"example": {"summary": "An example", "value": value}}
 
 
 def file_of(media_type: str) -> dict[str, Any]:

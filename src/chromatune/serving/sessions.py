@@ -16,11 +16,13 @@ from chromatune.serving.responses import (
     EDITS,
     PHOTO_FORM,
     PICTURES,
+    STROKES,
     UPLOADS,
     ModelField,
     OptionsField,
     PhotoField,
     ReferenceField,
+    example,
     failures,
     file_name,
     image_response,
@@ -35,6 +37,15 @@ from chromatune.serving.store import SessionStore
 Key = Annotated[str, Path(max_length=64, description="Id of a session.")]
 MAX_EDIT_MB = 10.0  # of an edit: its hints may hold painted layers
 NOT_OPEN = "this photo is no longer open; send it again"
+
+
+EXAMPLE_EDIT = {"strength": 0.8, "hints": STROKES}
+VERSION = Body(openapi_examples=example({"options": {"prompt": "colorize the photo, warm colors", "seed": 7}}))
+EDIT = Body(openapi_examples=example(EXAMPLE_EDIT))
+PREVIEW = Body(openapi_examples=example(EXAMPLE_EDIT | {"max_pixels": 250_000}))
+
+ACROSS = Query(description="Pixels from the left edge.", allow_inf_nan=False, openapi_examples=example(40))
+DOWN = Query(description="Pixels from the top.", allow_inf_nan=False, openapi_examples=example(30))
 
 
 class VersionResponse(BaseModel):
@@ -57,7 +68,9 @@ class VersionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(default=None, max_length=1000, description="A model offered; the first by default.")
+    model: str | None = Field(
+        default=None, max_length=1000, description="One of the models offered; without it, the first."
+    )
     options: ColorizeOptions = ColorizeOptions()
 
 
@@ -103,9 +116,9 @@ def _add_versions(
     async def open_session(
         request: Request,
         photo: PhotoField,
+        reference: ReferenceField,
         options: OptionsField = "{}",
-        model: ModelField = None,
-        reference: ReferenceField = None,
+        model: ModelField = "",
     ) -> SessionResponse:
         """Read the photo and run the model once; edits name the session's id.
 
@@ -127,7 +140,7 @@ def _add_versions(
         summary="Run the model again",
         responses=failures(*EDITS),
     )
-    async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, Body()]) -> VersionResponse:
+    async def add_version(request: Request, key: Key, wanted: Annotated[VersionRequest, VERSION]) -> VersionResponse:
         """Another variant, seed, prompt or model; of many versions the oldest is dropped."""
         check_recompose(wanted.options, "a session needs")
         adding = store.get(key).add_version(wanted.model or settings.models[0], wanted.options)
@@ -172,7 +185,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         response_class=Response,
         responses={200: PICTURES, **failures(*EDITS)},
     )
-    async def preview(request: Request, key: Key, edit: Annotated[PreviewRequest, Body()]) -> Response:
+    async def preview(request: Request, key: Key, edit: Annotated[PreviewRequest, PREVIEW]) -> Response:
         """JPEG, or PNG where the photo has transparency; with strength 0, it is gray."""
         working = store.get(key).preview(edit, min(edit.max_pixels, settings.max_pixels))
         with metrics.previews.time():
@@ -184,7 +197,7 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
         response_class=Response,
         responses={200: PICTURES, **failures(*EDITS)},
     )
-    async def result(request: Request, key: Key, edit: Annotated[EditRequest, Body()]) -> Response:
+    async def result(request: Request, key: Key, edit: Annotated[EditRequest, EDIT]) -> Response:
         """The file at full size, the same as /v1/colorize gives for all options and hints together."""
         working = store.get(key).finish(edit)
         return await image_response(await in_time(request, working, settings.timeout_s), "attachment")
@@ -229,8 +242,12 @@ def _add_edits(app: FastAPI, settings: ServeSettings, store: SessionStore[Sessio
     async def suggestions(
         request: Request,
         key: Key,
-        x: Annotated[float, Query(description="Pixels from the photo's left edge.", allow_inf_nan=False)],
-        y: Annotated[float, Query(description="Pixels from its top.", allow_inf_nan=False)],
+        x: Annotated[
+            float, Query(description="Pixels from the left edge.", allow_inf_nan=False, openapi_examples=example(40))
+        ],
+        y: Annotated[
+            float, Query(description="Pixels from the top.", allow_inf_nan=False, openapi_examples=example(30))
+        ],
         version: Annotated[int | None, Query(description="Version whose color comes first, or the last.")] = None,
     ) -> SuggestionsResponse:
         """The model's colors there, for its own prompt and for others; a photo's first point takes seconds."""

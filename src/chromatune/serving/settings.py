@@ -13,6 +13,7 @@ from chromatune.options import Flag, options_error
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TOKEN_VARIABLE = "CHROMATUNE_TOKEN"  # on a command line, everybody on the machine can read it
 OLD_NAMES = {"films": "videos", "film_minutes": "video_minutes", "max_film_mb": "max_video_mb"}  # until 0.3
+RESULT_FOLDER = "model"  # in the folder of a run
 SHORTEST_TOKEN = 16  # characters; shorter ones are guessed
 
 
@@ -139,7 +140,10 @@ class ServeSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models offered, the default first; of a path its last part, as clients see no paths."""
+        """Names of the models offered, the default first; of a path its last part, as clients see no paths.
+
+        Of the model of a run it is the folder of the run: `my-model` of `my-model/model`.
+        """
         return tuple(_offered_as(source) for source in self._sources)
 
     @property
@@ -168,6 +172,8 @@ class ServeSettings(BaseModel):
 
 def _offered_as(source: str) -> str:
     path = Path(source).expanduser()
+    if path.name == RESULT_FOLDER and path.is_dir():  # of a run, whose own folder has a telling name
+        path = path.resolve().parent
     if "+" in source and not path.exists():  # a blend of two
         return "+".join(map(_offered_as, source.split("+")))
     return (path.resolve().name or source) if path.exists() or path.is_absolute() else source

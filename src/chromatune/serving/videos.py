@@ -29,7 +29,17 @@ from chromatune.hints import Hints
 from chromatune.options import Advance, ColorizeOptions, check_recompose, options_error
 from chromatune.serving.bodies import bounded_route, stored
 from chromatune.serving.local import without_paths
-from chromatune.serving.responses import NOT_DONE, PICTURES, RETRY_SOON, failures, file_name, file_of, file_response
+from chromatune.serving.responses import (
+    NOT_DONE,
+    PICTURES,
+    RETRY_SOON,
+    STROKES,
+    example,
+    failures,
+    file_name,
+    file_of,
+    file_response,
+)
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore, new_upload_folder
 
@@ -353,6 +363,9 @@ def _second_name(path: Path) -> Path:
     return second
 
 
+COLORIZE = Body(openapi_examples=example({"options": {"strength": 0.8}, "hints": {"0": STROKES}}))
+
+
 class VideoStarted(BaseModel):
     """A video in progress."""
 
@@ -380,7 +393,9 @@ class ColorizeVideoRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(default=None, max_length=1000, description="A model offered; the first by default.")
+    model: str | None = Field(
+        default=None, max_length=1000, description="One of the models offered; without it, the first."
+    )
     options: ColorizeOptions = ColorizeOptions()
     hints: dict[int, SkipValidation[Hints]] = Field(  # `read_hints` validates them, in a thread: they may be many
         default={}, max_length=MAX_HINTED_FRAMES, description="By the number of their frame."
@@ -482,7 +497,7 @@ def _add_results(app: FastAPI, videos: Videos, settings: ServeSettings) -> None:
         summary="Colorize a video",
         responses={**NOT_DONE, **failures(400, 404, 408, 413, 422, 503)},
     )
-    async def colorize_video(key: Key, wanted: Annotated[ColorizeVideoRequest, Body()]) -> VideoStarted:
+    async def colorize_video(key: Key, wanted: Annotated[ColorizeVideoRequest, COLORIZE]) -> VideoStarted:
         """In the background; if the video was colorized before, only shots whose hints or options have changed."""
         job = videos.store.get(key)
         if job.state in IN_PROGRESS:

@@ -11,6 +11,7 @@
 - `streaming`: the same for a stream of photos, of which nothing is listed or kept.
 - `memory`: what a run takes of memory and disk, before it begins.
 - `validation`: losses and results on held-out photos.
+- `comparison`: the result against `mini` as it is, on the same held-out photos.
 - `checkpoints`: what an update changes, on disk.
 - `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.
 - `saving`: the finished model with its card.

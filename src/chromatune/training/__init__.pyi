@@ -1,3 +1,6 @@
+from .comparison import UNTOUCHED as UNTOUCHED
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .initial_model import InitialModel as InitialModel
 from .initial_model import load_initial_model as load_initial_model
 from .memory import RunCost as RunCost

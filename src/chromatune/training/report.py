@@ -39,6 +39,7 @@ from chromatune.reports import (
     require_pages,
 )
 from chromatune.training.checkpoints import disk_errors
+from chromatune.training.comparison import Comparison, compare
 from chromatune.training.validation import grid_path, read_grid
 
 METRICS_FILE = "metrics.jsonl"
@@ -354,7 +355,9 @@ class Milestones(NamedTuple):
     last: Row
 
 
-def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, object], best_step: int | None) -> Path:
+def write_run_page(
+    run_folder: Path, *, title: str, settings: Mapping[str, object], best_step: int | None, name: str = "the result",
+) -> Path:  # fmt: skip
     """Write `report.html` and `curves.png` into the run's folder; return the path of the first.
 
     Args:
@@ -363,6 +366,7 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
         title: heading of the page.
         settings: the run's settings, may be nested.
         best_step: step of the best checkpoint, marked in the curves; None if there is none.
+        name: of the run, for the first sentence.
 
     Raises:
         DataError: `metrics.jsonl` cannot be read, or the page cannot be written.
@@ -384,7 +388,12 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
         Section("Curves", curves),
         Section("Figures", figures),
     ]
-    page = render_page(Page(title, lead_of(rows, best_step), sections))
+    compared = compare(run_folder, best_step) if best_step is not None else None
+    lead = lead_of(rows, best_step)
+    if compared is not None:
+        sections.insert(0, Section(f"Compared with {compared.untouched}", _compared(compared, lead)))
+        lead = compared.sentence(name)
+    page = render_page(Page(title, lead, sections))
     try:
         if panels:
             atomic_write(run_folder / CURVES_FILE, sheet_of([png for _, png in panels]))
@@ -392,6 +401,18 @@ def write_run_page(run_folder: Path, *, title: str, settings: Mapping[str, objec
     except OSError as error:
         raise DataError(f"{run_folder}: the report cannot be written ({error.strerror}); check disk and path") from None
     return run_folder / PAGE_FILE
+
+
+def _compared(compared: Comparison, more: str) -> list[Block]:
+    """Return what the first sentence means, what to do where it is bad news, and what the run gained by itself."""
+    meaning = (
+        "PSNR of the results with the photos' own luminance, both models as they are, without “vivid”. The run chose "
+        "its best step by the same photos, which flatters it a little."
+    )
+    blocks: list[Block] = [Text(meaning)]
+    if compared.verdict == "worse":
+        blocks.append(Text(compared.advice, strong=True))
+    return [*blocks, Text(more)]
 
 
 def lead_of(rows: Sequence[Row], best_step: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -71,7 +72,7 @@ def train(
     source: Source | Stream, model: str, settings: TrainSettings, out: Path, *,
     score: Score | None = None, on_row: OnRow = lambda row: None, start_stage: StartStage = silent,
     on_warning: OnWarning = lambda line: None, on_start: OnStart = lambda start: None, cache_dir: Path | None = None,
-    track: Sequence[str] | None = None,
+    track: Sequence[str] | None = None, untouched: str | None = None, clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:  # fmt: skip
     """Fine-tune `model` on the photos of `source`; the same call continues a run that was stopped.
 
@@ -91,6 +92,8 @@ def train(
         on_start: called with what the run starts from, before photos are encoded.
         cache_dir: folder of the latent caches, that runs may share; `out/cache` by default.
         track: what measurements are handed to, of `TRACKERS`; by default TensorBoard where it is installed.
+        untouched: a model that the held-out photos are colorized by as well, as it is, for the report to compare with.
+        clock: seconds, by which checkpoints are due.
 
     Raises:
         DataError: no usable photos, or the disk is full.
@@ -143,7 +146,7 @@ def train(
             if is_new:  # a run that cannot begin leaves no folder behind
                 discard_run_folder(out, RUN_FILE)
             raise
-        return training_loop(run, score, on_row, track)
+        return training_loop(run, score, on_row, track, untouched=untouched, clock=clock)
 
 
 class Start(NamedTuple):

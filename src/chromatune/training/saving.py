@@ -94,22 +94,26 @@ def model_folder(out: Path) -> Path:
     return out / "model"
 
 
-def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: bool = False) -> Path:
+def save_result(
+    result: TrainResult, source: str, preset: str, *, name: str | None = None, export_onnx: bool = False
+) -> Path:
     """Write the model with its card to `out/model`, the folder that is returned; and `report.html` and `curves.png`.
 
     Args:
         result: what `train` returned.
         source: the photos, as the user named them.
         preset: the preset the settings came from.
+        name: of the run, for report, card and menus; by default that of its folder.
         export_onnx: add the graphs that run it without torch; not for a LoRA.
 
     Raises:
         ModelError: the folder cannot be written.
     """
     settings, pipeline, folder = result.settings, result.pipeline, model_folder(result.out)
+    name = name or result.out.resolve().name
     # Whatever the base has: the trained weights have not been measured with another
-    defaults = defaults_of(pipeline.info) | {"vivid": 0.0}
-    card = model_card(_facts(result, source, preset))
+    defaults = defaults_of(pipeline.info) | {"vivid": 0.0, "label": name}
+    card = model_card(_facts(result, source, preset) | {"name": name})
     seen = (*result.seen, TrainingSet.of(_set_name(source), result.cache.seen))
     with quiet_libraries():
         if is_adapter(result):
@@ -120,8 +124,10 @@ def save_result(result: TrainResult, source: str, preset: str, *, export_onnx: b
                 pipeline.unet.unload_lora()
             graphs = write_graphs if export_onnx else None
             save_pipeline(pipeline, folder, card=card, defaults=defaults, seen=seen, complete=graphs)
-    title = f"{pipeline.info.name}, preset {preset}, {count_of(result.steps, 'update')}"
-    write_run_page(result.out, title=title, settings=settings.model_dump(), best_step=result.best_step)
+    base = _public_name(pipeline.info.name)
+    title = f"{name}: {base} fine-tuned, preset {preset}, {count_of(result.steps, 'update')}"
+    shown = settings.model_dump()
+    write_run_page(result.out, title=title, settings=shown, best_step=result.best_step, name=name)
     return folder
 
 
@@ -145,7 +151,6 @@ def _facts(result: TrainResult, source: str, preset: str) -> dict[str, Any]:
     data = {"source": _set_name(source), "instructions": instructions, "counts": counts}
     before = {"seen before": count_of(len(result.seen), "set")} if result.seen else {}
     return {
-        "name": result.out.resolve().name,
         "base_model": result.pipeline.info.name,
         "preset": preset,
         "kind": "lora" if is_adapter(result) else "pipeline",

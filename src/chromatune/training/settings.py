@@ -26,10 +26,13 @@ ADDED_SETTINGS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     **dict.fromkeys(("aspect", "cache", "shuffle_buffer"), lambda settings: True),
     **dict.fromkeys(("keep", "background_checkpoints", "optimizer", "ema_on_cpu"), lambda settings: True),
     **dict.fromkeys(("frozen_precision", "tf32", "compile", "sharding", "adapter"), lambda settings: True),
+    "checkpoint_minutes": lambda settings: True,
 }
 LARGE_MODEL = 100_000_000  # parameters of a U-Net; presets have values of their own for those with more
 LAYOUT = ("ranks", "batch", "accumulation")  # how many pairs make up an update, and on how many processes
-INTERVALS = ("log_every", "validate_every", "checkpoint_every", "keep", "background_checkpoints")
+INTERVALS = (
+    "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes", "keep", "background_checkpoints",
+)  # fmt: skip
 COMPUTING = ("gradient_checkpointing", "ema_on_cpu", "tf32", "compile", "sharding")  # how the same numbers are computed
 MAY_CHANGE = ("max_steps", *LAYOUT, *INTERVALS, *COMPUTING)  # where a run goes on
 
@@ -138,7 +141,10 @@ class TrainSettings(BaseModel):
     validate_every: int = Field(default=250, ge=1)
     validation_photos: int = Field(default=64, ge=1)
     validation_steps: int | None = Field(default=None, ge=1, description="Sampling steps; None: the model's own.")
-    checkpoint_every: int = Field(default=100, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1, description="Updates from one checkpoint to the next, at most.")
+    checkpoint_minutes: float = Field(
+        default=5.0, gt=0, le=1e6, description="Minutes of training from one checkpoint to the next, at most."
+    )
     keep: int = Field(default=1, ge=1, description="Checkpoints that stay, the newest.")
     background_checkpoints: bool = Field(
         default=False,
@@ -182,17 +188,19 @@ class TrainSettings(BaseModel):
             raise ValueError(f"{self.optimizer} needs whole weights: with sharding, use optimizer=adamw")
 
 
-def presets(*, large: bool = False) -> dict[str, dict[str, Any]]:
+def presets(*, large: bool = False, one_step: bool = False) -> dict[str, dict[str, Any]]:
     """Read the presets' own values by name: `paper`, `quick`, `best`, `lora`.
 
     Args:
         large: whether the model has more than `LARGE_MODEL` parameters; a preset's table `large` holds for those.
+        one_step: whether the model samples in one step, as `mini` does; a preset's table `one_step` holds for those
+            that are not large.
     """
     text = resources.files("chromatune.training").joinpath("presets.toml").read_text(encoding="utf-8")
     found = {}
     for name, values in tomllib.loads(text).items():
-        of_large = values.pop("large", {})
-        found[name] = values | (of_large if large else {})
+        tables = {kind: values.pop(kind, {}) for kind in ("large", "one_step")}
+        found[name] = values | tables.get("large" if large else "one_step" if one_step else "", {})
     return found
 
 
@@ -224,6 +232,7 @@ def resolve_settings(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     large: bool = False,
+    one_step: bool = False,
 ) -> TrainSettings:
     """Return the preset's settings, then the file's, then the overrides, each over the one before.
 
@@ -232,13 +241,15 @@ def resolve_settings(
         config: TOML file of settings.
         overrides: `NAME=VALUE` strings (values as in TOML; plain words need no quotes), or a mapping.
         large: see `presets`.
+        one_step: see `presets`.
 
     Names of version 0.1 (`FORMER_NAMES`) are accepted too.
 
     Raises:
         OptionsError: the preset or a setting is unknown, a value is not accepted, or the file cannot be read.
     """
-    base, values = presets(large=large)[preset_of(preset, config, large=large)], _read_config(config)
+    base = presets(large=large, one_step=one_step)[preset_of(preset, config, large=large)]
+    values = _read_config(config)
     values.pop("preset", None)
     given = dict(overrides) if isinstance(overrides, Mapping) else dict(_parse_override(text) for text in overrides)
     layers = (base, values, given)

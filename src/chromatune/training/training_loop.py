@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,11 +33,18 @@ from chromatune.training.checkpoints import (
     save_best,
     whole,
 )
+from chromatune.training.comparison import read_scores, write_scores
 from chromatune.training.dataset import BatchSampler
 from chromatune.training.initial_model import load_initial_model, select_trainable
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.learner import Learner
-from chromatune.training.report import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
+from chromatune.training.report import (
+    METRICS_FILE,
+    MetricsLog,
+    OnRow,
+    read_metrics,
+    tracking,
+)
 from chromatune.training.settings import TrainSettings
 from chromatune.training.streaming import StreamedPhotos, StreamSampler
 from chromatune.training.validation import (
@@ -48,6 +56,7 @@ from chromatune.training.validation import (
     measure_losses,
     measure_results,
     measure_training_photos,
+    score_untouched,
     selection_score,
     without_guidance,
     write_grid,
@@ -211,7 +220,10 @@ class TrainResult:
     is_main: bool  # of several processes, the one that writes
 
 
-def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequence[str] | None = None) -> TrainResult:
+def training_loop(
+    run: Run, score: Score | None, on_row: OnRow, trackers: Sequence[str] | None = None, *,
+    untouched: str | None = None, clock: Callable[[], float] = time.monotonic,
+) -> TrainResult:  # fmt: skip
     """Train from the last checkpoint, or the beginning, to `max_steps`; for the arguments see `train`."""
     settings, accelerator, learner, state = run.settings, run.accelerator, run.learner, run.state
     is_main = accelerator.is_main_process
@@ -227,6 +239,8 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequen
             log = MetricsLog(run.out, first or -1, on_row)  # with no checkpoint the run begins anew, at its validation
             best = _best_so_far(run.out, settings)
             baselines = measure_baselines(run.held_out, score) if score and step < settings.max_steps else {}
+            if score and untouched is not None and untouched not in read_scores(run.out):
+                write_scores(run.out, untouched, score_untouched(untouched, run.held_out, score))
         guard = FiniteLossGuard(accelerator.device)
         submit = thread.submit if prefetches_batches(accelerator.device) else _run_inline
         ranks = (accelerator.process_index, accelerator.num_processes)
@@ -235,18 +249,21 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequen
         sums: dict[str, Any] = {}  # of the losses since the last row
         logged = step
         networks = state.optimizer.param_groups[0]  # learned loss weights keep their own rate, and are not clipped
+        saved_at = clock()
         run.wrapped.train()
         while True:
             done = step == settings.max_steps
             moved = step > first  # a run that goes on has its checkpoint's row, validation and state already
-            saves = moved and (done or step % settings.checkpoint_every == 0)
+            is_late = _agreed(clock() - saved_at >= 60 * settings.checkpoint_minutes, ranks[1])
+            saves = moved and (done or step % settings.checkpoint_every == 0 or is_late)
 
             # Status. A checkpoint has a row too, so that after a resume the sums start from zero again.
             if saves or (moved and step % settings.log_every == 0):
                 row = _train_row(run, step, sums, passes=(step - logged) * settings.accumulation)
                 sums, logged = {}, step
                 if log is not None:
-                    log.add({"step": step, "kind": "train", "of": settings.max_steps} | row)
+                    pairs = step * _pairs_per_update(run) + run.sampler.offset
+                    log.add({"step": step, "kind": "train", "of": settings.max_steps, "pairs": pairs} | row)
                 track({f"train/{name}": value for name, value in row.items()}, step)
 
             # Validation, of the untouched model too.
@@ -268,6 +285,7 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequen
             if saves:
                 writer.save(state, step, run.sampler.offset + step * _pairs_per_update(run))
                 accelerator.wait_for_everyone()
+                saved_at = clock()
 
             if done:
                 break
@@ -292,6 +310,11 @@ def training_loop(run: Run, score: Score | None, on_row: OnRow, trackers: Sequen
             update_ema(state)
             step += 1
         return _with_best_weights(run, step)
+
+
+def _agreed(of_first: bool, ranks: int) -> bool:
+    """Return what the first of several processes says, in all of them."""
+    return bool(of_first) if ranks == 1 else bool(broadcast_object_list([of_first])[0])
 
 
 def _pairs_per_update(run: Run) -> int:
@@ -337,10 +360,11 @@ def validate(run: Run, step: int, score: Score | None, baselines: Mapping[str, f
         return {}
     recomposed = None
     if score is not None and raw_training is not None:
-        measured, recomposed = measure_results(raw, run.held_out, score, baselines)
+        measured, recomposed, psnrs = measure_results(raw, run.held_out, score, baselines)
+        write_scores(run.out, str(step), psnrs)
         row |= measured
         if raw_unguided is not None:
-            measured, _ = measure_results(raw_unguided, run.held_out, score, baselines)
+            measured, _, _ = measure_results(raw_unguided, run.held_out, score, baselines)
             row |= {f"unguided_{name}": value for name, value in measured.items() if name != "psnr_gray"}
         of_training = measure_training_photos(raw_training, run.training, score)
         row |= {f"train_{name}": value for name, value in of_training.items()}

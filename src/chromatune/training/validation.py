@@ -35,6 +35,7 @@ from chromatune.prompts import DEFAULT_PROMPT
 from chromatune.reports import png_of
 from chromatune.training.checkpoints import disk_errors
 from chromatune.training.dataset import Batch, draw_training_noise
+from chromatune.training.initial_model import load_initial_model
 
 # (result, truth (H, W, 3) uint8, gray (H, W) uint8) -> scores by name, `psnr`, `ab_mse` and `cf_field` among them.
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -98,12 +99,16 @@ def read_validation_set(items: Sequence[PhotoItem], count: int, size_px: int, va
             break
     if not truths:
         raise DataError(f"no photo to validate on among {len(items)} can be read in color; give other photos")
-    truth_u8 = np.stack(truths)
+    return encode_validation_set(np.stack(truths), vae)
+
+
+def encode_validation_set(truth_u8: np.ndarray, vae: Any) -> ValidationSet:
+    """Return squares, (N, S, S, 3) uint8, with what is measured on them, encoded on the device of `vae`."""
     gray_u8 = np.stack([luma(truth) for truth in truth_u8])
     condition = _encode(vae, np.repeat(gray_u8[..., None], 3, axis=3))
     moments = _encode(vae, truth_u8)
     # 4 channels of noise, 4 to sample the posterior with
-    noise = torch.stack([draw_training_noise(i, (8, *condition.shape[2:])) for i in range(len(truths))])
+    noise = torch.stack([draw_training_noise(i, (8, *condition.shape[2:])) for i in range(len(truth_u8))])
     noise = noise.to(condition.device)
     latents = draw_latents(moments, noise[:, 4:], vae.config.scaling_factor)
     return ValidationSet(truth_u8, gray_u8, mode_of(condition), latents, noise[:, :4])
@@ -180,10 +185,39 @@ def colorize_photos(pipeline: Pipeline, photos: ValidationSet, steps: int) -> np
     return np.stack(results)
 
 
+def score_photos(results: np.ndarray, photos: ValidationSet, score: Score) -> list[dict[str, float]]:
+    """Return the scores of each of `results`, (N, S, S, 3) uint8."""
+    return [score(*triple) for triple in zip(results, photos.truth_u8, photos.gray_u8, strict=True)]
+
+
 def mean_scores(results: np.ndarray, photos: ValidationSet, score: Score) -> dict[str, float]:
     """Return the means over the photos of each score of `results`, (N, S, S, 3) uint8."""
-    rows = [score(*triple) for triple in zip(results, photos.truth_u8, photos.gray_u8, strict=True)]
+    return _means(score_photos(results, photos, score))
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def score_untouched(model: str, photos: ValidationSet, score: Score) -> list[float]:
+    """Return the PSNR of what a model that was not fine-tuned here gives for each photo, recomposed.
+
+    The model colorizes at its own size, by its own number of steps and guidance; `vivid` is left out, as in validation.
+
+    Raises:
+        ModelError: the model cannot be opened.
+    """
+    pipeline = load_initial_model(model).pipeline
+    size_px, side = pipeline.info.size_px, photos.truth_u8.shape[1]
+    own = photos.truth_u8 if size_px == side else np.stack([_scaled(truth, size_px) for truth in photos.truth_u8])
+    raw = colorize_photos(pipeline, encode_validation_set(own, pipeline.vae), pipeline.info.steps)
+    raw = raw if size_px == side else np.stack([_scaled(rgb, side) for rgb in raw])
+    return [row["psnr"] for row in score_photos(_recompose(raw, photos), photos, score)]
+
+
+def _scaled(square: np.ndarray, side: int) -> np.ndarray:
+    smaller = side < square.shape[0]
+    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def measure_baselines(photos: ValidationSet, score: Score) -> dict[str, float]:
@@ -194,7 +228,7 @@ def measure_baselines(photos: ValidationSet, score: Score) -> dict[str, float]:
 
 def measure_results(
     raw: np.ndarray, photos: ValidationSet, score: Score, baselines: Mapping[str, float]
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], np.ndarray, list[float]]:
     """Score results recomposed with the photos' own luminance; `raw_…` are the raw ones', `psnr_gray` is the input's.
 
     Args:
@@ -204,16 +238,17 @@ def measure_results(
         baselines: `measure_baselines` of the photos.
 
     Returns:
-        The means, `delta_cf` among them, and the recomposed results, (N, S, S, 3) uint8.
+        The means, `delta_cf` among them; the recomposed results, (N, S, S, 3) uint8; the PSNR of each.
     """
     recomposed = _recompose(raw, photos)
-    means = mean_scores(recomposed, photos, score)
+    scores = score_photos(recomposed, photos, score)
+    means = _means(scores)
     of_raw = mean_scores(_as_u8(raw), photos, score)
     means |= {f"raw_{name}": of_raw[name] for name in RAW_SCORES if name in of_raw}
     row = {name: means[name] for name in RESULT_SCORES if name in means}
     row["psnr_gray"] = baselines["psnr_gray"]
     row["delta_cf"] = abs(means["cf_field"] - baselines["truth_cf_field"])
-    return row, recomposed
+    return row, recomposed, [photo["psnr"] for photo in scores]
 
 
 def without_guidance(pipeline: Pipeline) -> Pipeline | None:

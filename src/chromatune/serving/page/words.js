@@ -32,8 +32,9 @@ export class Words {
     });
   }
 
-  setModels({ names }) {
-    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+  setModels(models) {
+    const { names } = models;
+    $("model").replaceChildren(...names.map((name) => new Option(models.label(name), name)));
     $("model").parentElement.hidden = names.length < 2;
     this._drawFollowed();
   }
