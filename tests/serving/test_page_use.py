@@ -205,6 +205,47 @@ def test_on_a_phone_the_header_is_one_row_and_photos_are_compared(visit, files):
         assert stage["x"] <= handle["x"] and handle["x"] + handle["width"] <= stage["x"] + stage["width"]
 
 
+IN_SIGHT = """(id) => {
+    const box = document.getElementById(id).getBoundingClientRect();
+    return box.top >= 0 && box.bottom <= innerHeight;
+}"""
+UNCOVERED = """() => {
+    const box = document.activeElement.getBoundingClientRect(), { activeElement: active } = document;
+    const found = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    const labels = [...active.labels ?? []];
+    return active === document.body || [active, ...labels].some((each) => each.contains(found));
+}"""
+
+
+@pytest.mark.parametrize("height", [780, 600])
+def test_on_a_phone_the_picture_stays_in_sight_above_the_tools(visit, files, height):
+    page = visit(**{**PHONE, "viewport": {"width": 390, "height": height}})
+    page.add(files[0])
+    page.page.set_input_files("#files", [files[1]])
+    page.until("document.querySelectorAll('#strip .done').length === 2")
+    page.open_details("Advanced")
+    for name in ("more", "size", "vivid", "words", "finished-open"):
+        page.page.locator(f"#{name}").scroll_into_view_if_needed()
+        assert page.page.evaluate(IN_SIGHT, "stage") and page.page.evaluate(IN_SIGHT, name), name
+    page.page.evaluate("scrollTo(0, 0)")
+    page.page.locator("#add").focus()
+    for _ in range(70):
+        page.page.keyboard.press("Tab")
+        assert page.page.evaluate(UNCOVERED), page.page.evaluate("document.activeElement.outerHTML")
+    page.page.locator("#finished-open").focus()
+    for _ in range(70):
+        page.page.keyboard.press("Shift+Tab")
+        assert page.page.evaluate(UNCOVERED), page.page.evaluate("document.activeElement.outerHTML")
+
+
+def test_on_a_phone_held_sideways_the_picture_is_beside_the_tools(visit, files):
+    page = visit(**{**PHONE, "viewport": {"width": 667, "height": 375}})
+    page.add(files[0])
+    page.open_details("Advanced")
+    page.page.locator("#finished-open").scroll_into_view_if_needed()
+    assert page.page.evaluate(IN_SIGHT, "stage") and page.page.evaluate(IN_SIGHT, "finished-open")
+
+
 @pytest.fixture
 def proxied():
     """Puts a proxy in front of a port, under the path /colorize/, as nginx's `proxy_pass` does."""
