@@ -33,6 +33,7 @@ export class Colors {
     this.wanted = { photo: this.page.shownPhoto, point };
     if (this.isAsking) return;
     this.isAsking = true;
+    if (!this.suggested.length) $("suggestions").textContent = "Finding colors for this point…";
     while (this.wanted) {
       const { photo, point: at } = this.wanted;
       this.wanted = null;
