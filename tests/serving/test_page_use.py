@@ -19,6 +19,7 @@ TOP = "(id) => document.getElementById(id).getBoundingClientRect().top"
 
 def test_versions_come_first_and_what_few_need_comes_last(visit, files):
     page = visit(viewport={"width": 1366, "height": 768})
+    assert page.page.text_content("#privacy") == "Your photos stay on this computer."
     page.add(files[0])
     tops = [page.page.evaluate(TOP, name) for name in ("versions", "tools", "strength", "choices", "advanced")]
     assert tops == sorted(tops)
@@ -28,6 +29,9 @@ def test_versions_come_first_and_what_few_need_comes_last(visit, files):
     page.open_details("Advanced")
     assert all(page.page.is_visible(f"#{name}") for name in few)
     assert not page.page.is_visible("#model")  # one alone
+    page.open_details("Reference photo and layers")
+    page.page.locator("#choices").evaluate("(each) => each.scrollIntoView()")
+    assert page.page.locator("header").bounding_box()["y"] == 0  # the tools scroll, the page does not
     assert "mini-base" not in page.page.inner_html("body")
     assert page.page.inner_text("label[for=reach]") == "Spread"
     assert page.page.inner_text("#vivid-shown") == "default"
@@ -103,7 +107,7 @@ def test_a_reference_that_shows_other_things_says_so(visit, files, tmp_path):
     page.open_details("Reference photo and layers")
     page.page.set_input_files("#reference-file", tmp_path / "other.png")
     page.page.check("#reference-use")
-    page.until("document.getElementById('status').textContent.includes('other.png: it shows nothing')")
+    page.until("document.getElementById('status').textContent.includes('other.png: nothing in it matches')")
 
 
 def test_a_photo_that_failed_has_its_own_panel(visit, files):
