@@ -86,7 +86,7 @@ def test_reach_and_strength(engine, photo) -> None:
         (["--hints-dir", "missing"], "missing: cannot be read"),
         (["--hints-dir", "none"], "none: no layer in it"),
         (["--hints-dir", "two"], "could both be its layer"),
-        (["--hints-dir", "two", "--hint", "1,1=red"], "leave out --hints and --hint"),
+        (["--hints-dir", "two", "--hint", "1,1=red"], "--hints-dir cannot be combined"),
         (["--hint", "1,1=red", "--no-recompose"], "leave out --no-recompose"),
         (["--hint", "1,1=red", "b.png"], "--hints-dir"),
         (["--reach", "0"], "--reach"),
