@@ -93,7 +93,9 @@ def test_a_picture_with_few_features_is_aligned_by_correlation() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_another_picture_is_refused_in_one_line(seed: int) -> None:
-    with pytest.raises(PhotoError, match=r"^b\.png does not show this photo: they agree by \d+%, and 15% is needed; "):
+    with pytest.raises(
+        PhotoError, match=r"^b\.png does not show this photo \(they match by \d+%, and 15% is needed\); "
+    ):
         take_colors(luma(draw_scene(seed)), draw_scene(seed + 10), "b.png")
 
 

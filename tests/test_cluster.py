@@ -39,7 +39,7 @@ except OptionsError as error:
     print(error.field, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.startswith(f"ray_address {address!r}: no Ray answers there")
+    assert done.stdout.startswith(f"ray_address {address!r}: no Ray cluster at this address")
     assert done.stdout.count("\n") == 1
 
 

@@ -171,7 +171,7 @@ def check_address(address: str) -> None:
 
 def _unreachable(address: str, error: Exception) -> OptionsError:
     return OptionsError(
-        f"{shown(address)}: no Ray answers there ({first_line(error)}); start one with "
-        "`ray start --head`, or leave it out for one on this machine",
+        f"{shown(address)}: no Ray cluster at this address ({first_line(error)}); start one with "
+        "`ray start --head`, or leave the address out to use this machine",
         "ray_address",
     )

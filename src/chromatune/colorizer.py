@@ -272,7 +272,7 @@ class Colorizer:
         views = self._features([view, np.ascontiguousarray(view[:, ::-1])])
         if views is None or not can_compare(views[0]):
             raise OptionsError(
-                f"{self.info.name} has no photo encoder to compare photos by; give a model that has one, such as mini, "
+                f"{self.info.name} has no photo encoder, which references need; choose one that has, such as mini, "
                 "or leave out the reference",
                 "like",
             )

@@ -56,14 +56,14 @@ class ColorizeOptions(BaseModel):
     )
     negative_prompt: str = Field(default="", max_length=1000, description="What the result should move away from.")
     steps: Annotated[int | None, MODELS_OWN] = Field(
-        default=None, ge=1, le=1000, description="Sampling steps; the model's default also sets its vividness."
+        default=None, ge=1, le=1000, description="Sampling steps of the model."
     )
     seed: int = Field(default=0, ge=0, lt=SEEDS, description="Same seed, variant, photo and model: same pixels.")
     variant: int = Field(
         default=1,
         ge=1,
         le=MOST_VARIANTS,
-        description="1 is the model's own; each other number gives regions other colors.",
+        description="1 is the model's own colors; every other number colors some regions differently.",
     )
     guidance_scale: Annotated[float | None, MODELS_OWN] = Field(
         default=None, ge=0.0, le=50.0, description="Weight of the prompt; 1 turns text guidance off."
@@ -80,7 +80,9 @@ class ColorizeOptions(BaseModel):
         le=2.0,
         description="How much to boost colors that the model is unsure of, from 0 (none) to 2.",
     )
-    smooth: float = Field(default=1.0, ge=0.0, le=1.0, description="How much blotches of color are evened out, 0 to 1.")
+    smooth: float = Field(
+        default=1.0, ge=0.0, le=1.0, description="How strongly blotches of color are smoothed, 0 to 1."
+    )
     size_px: Annotated[int | None, Flag("--size", unset="model's own")] = Field(
         default=None,
         ge=32,
@@ -89,24 +91,25 @@ class ColorizeOptions(BaseModel):
     )
     view: Literal["restored", "plain"] = Field(
         default="restored",
-        description="Show the model a copy with its tones stretched and scratches filled in, or as it is.",
+        description="What the model sees: restored is a copy with stretched tones and filled scratches, "
+        "plain is the photo itself.",
     )
     hint_reach: Annotated[float, Flag("--reach")] = Field(
-        default=1.0, ge=0.02, le=10.0, description="How far hints act: 2 is about twice as far."
+        default=1.0, ge=0.02, le=10.0, description="How far the colors of hints spread: 2 is about twice as far."
     )
-    hint_strength: float = Field(default=1.0, ge=0.0, le=1.0, description="How much of the hints' correction is made.")
+    hint_strength: float = Field(default=1.0, ge=0.0, le=1.0, description="How strongly hints apply, 0 to 1.")
     own_color: OwnColorChoice = Field(
         default="auto",
         description="The photo's own color: auto keeps stamps, pencil and hand-tinted spots on a gray or toned print; "
         "replace keeps none; keep keeps all local color; blend mixes it with the model's.",
     )
     invert: bool = Field(
-        default=False, description="Make a positive of a negative first; the result has its luminance."
+        default=False, description="The photo is a negative: make a positive first, whose luminance the result keeps."
     )
     recompose: bool = Field(
-        default=True, description="Keep the photo's own luminance exactly; off shows the raw model."
+        default=True, description="Keep the photo's own luminance exactly; off gives the model's raw output."
     )
-    provenance: bool = Field(default=True, description="Write into results how they were made, as XMP.")
+    provenance: bool = Field(default=True, description="Write into each result how it was made (XMP).")
 
 
 @dataclass(frozen=True)

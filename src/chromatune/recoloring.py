@@ -152,5 +152,5 @@ def missing_share(confidence: np.ndarray) -> float:
 def _checked(finished: PhotoSource) -> Photo:
     picture = read_source(finished)
     if picture.rgb is None or color.is_toned(picture.rgb):
-        raise PhotoError(f"{picture.name}: is gray and gives no colors; give a picture in color")
+        raise PhotoError(f"{picture.name}: is gray; give a picture in color")
     return picture

@@ -162,5 +162,5 @@ def test_a_photo_that_is_none_is_an_error_of_its_own(tmp_path):
 
 
 def test_lists_of_photos_are_not_made_of_streams(tmp_path):
-    with pytest.raises(DataError, match="is a stream of photos, which chromatune finetune alone takes"):
+    with pytest.raises(DataError, match="is a stream of photos, which only `chromatune finetune` reads"):
         open_source(make_shards(tmp_path))

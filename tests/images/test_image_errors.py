@@ -116,7 +116,7 @@ def test_formats_we_do_not_open(as_file, colors):
 def test_a_known_format_of_a_rare_kind():
     file = io.BytesIO()
     tifffile.imwrite(file, np.zeros((4, 5), np.complex64))
-    refused(file.getvalue(), "TIFF", "rare kind", "64 bits", "16-bit RGB")
+    refused(file.getvalue(), "TIFF", "unsupported kind", "64 bits", "16-bit RGB")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "lzw.tif", "deep.tif", "a.webp", "a.bmp", "a.gif"])

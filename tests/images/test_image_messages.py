@@ -59,7 +59,7 @@ def test_a_reason_that_says_nothing_is_left_out(error, monkeypatch, as_file, col
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     with pytest.raises(PhotoError) as caught:
         read_photo(data)
-    assert str(caught.value) == ("photo: damaged or incomplete; copy it again, or save it anew in an image editor")
+    assert str(caught.value) == ("photo: damaged or incomplete; copy it again, or save it again in an image editor")
 
 
 NASTY = ["\x1b[2J.png", "bell\a.png", "a\rb.png", "two\nlines.png", "c1\x9b2J.png", "bidi\u202egnp.png"]

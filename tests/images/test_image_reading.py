@@ -284,7 +284,7 @@ def test_separate_16_bit_planes_keep_every_bit(compression, deep_colors):
 def test_a_wrong_16_bit_decoder_is_not_believed(wrong, deep_colors, monkeypatch):
     given = {"mirrored": deep_colors[:, ::-1].copy(), "8 bits": np.uint8(deep_colors >> 8), "nothing": None}[wrong]
     monkeypatch.setattr(cv2, "imdecode", lambda *_: given)
-    with pytest.raises(PhotoError, match="16 bits cannot be read"):
+    with pytest.raises(PhotoError, match="files of 16 bits are not supported"):
         read_photo(png(deep_colors, 2))
 
 

@@ -145,7 +145,7 @@ def test_ctrl_c_finishes_what_is_in_work_and_begins_nothing(scans, folder, tree,
 def test_a_model_that_cannot_be_loaded_is_told_as_ever(scans, folder, capsys):
     (folder / "empty").mkdir()
     assert main(["batch", str(scans), "out", "--engine", "ray", "--workers", "1", "--model", "empty"]) != 0
-    assert capsys.readouterr().err == "error: empty is no pipeline folder: it has no model_index.json\n"
+    assert capsys.readouterr().err == "error: empty is not a model's folder: it has no model_index.json\n"
 
 
 @pytest.fixture

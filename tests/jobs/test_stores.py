@@ -133,7 +133,10 @@ def test_an_archive_from_url_to_url(engine, photos, memory, capsys):
         (["memory://nothing", "out"], "memory://nothing is gone"),
         (["s4://scans", "out"], "s4://scans: unknown kind of URL"),
         (["scans", "out", "--engine", "dask"], "--engine 'dask': unknown; accepted: local, ray"),
-        (["scans", "out", "--engine", "ray", "--ray-address", "a"], "--ray-address 'a': no Ray answers there"),
+        (
+            ["scans", "out", "--engine", "ray", "--ray-address", "a"],
+            "--ray-address 'a': no Ray cluster at this address",
+        ),
         (["scans", "out", "--ray-address", "a:1"], "--ray-address goes with --engine ray"),
     ],
 )

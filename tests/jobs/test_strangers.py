@@ -289,13 +289,13 @@ def test_a_long_file_of_a_small_photo_is_refused_before_it_is_read(archive: None
     os.truncate(put("photos/long.png"), 1_134_217_728)
     code, said = run(capsys)
     assert code == 1
-    assert said[0].startswith("error: photos/long.png: the file has 1,134 MB, and its 0.0 million pixels explain")
+    assert said[0].startswith("error: photos/long.png: the file has 1,134 MB, too much for its 0.0 million pixels")
 
 
 def test_a_long_layer_is_refused_before_it_is_read(archive: None, put: Put, capsys: Capture) -> None:
     os.truncate(put("layers/a.png"), 1_134_217_728)
     assert main(["batch", "photos", "out", "-q", "--hints-dir", "layers"]) == 1
-    assert "layers/a.png: the file has 1,134 MB, and its 0.0 million pixels explain" in capsys.readouterr().err
+    assert "layers/a.png: the file has 1,134 MB, too much for its 0.0 million pixels" in capsys.readouterr().err
 
 
 def test_a_long_result_is_not_read_for_the_summary(archive: None, capsys: Capture) -> None:

@@ -160,7 +160,7 @@ def test_weights_of_another_network_are_one_line(ddcolor: Any, tmp_path: Path) -
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({}, tmp_path / "a.pth")
-    with pytest.raises(OptionsError, match="torch alone runs"):
+    with pytest.raises(OptionsError, match="only torch can run"):
         Colorizer.load(str(tmp_path / "a.pth"), runtime="onnx")
     monkeypatch.setattr(ddcolor_checkpoint, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"chromatune\[colorizers\]"):

@@ -322,7 +322,7 @@ def test_a_bad_edit_model_is_one_line(kind: str, edit_model: Callable[[str], Pat
 
 
 def test_an_edit_model_runs_by_torch_alone(edit_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionsError, match="torch alone runs"):
+    with pytest.raises(OptionsError, match="only torch can run"):
         Colorizer.load(str(edit_model("klein")), runtime="onnx")
     monkeypatch.setattr("chromatune.pipeline.edit_backend.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match=r"chromatune\[torch\]"):
@@ -356,7 +356,7 @@ def test_a_gpu_without_room_gets_one_part_after_the_other(
 
 def test_an_edit_model_is_no_pipeline_to_train_or_export(edit_model: Callable[[str], Path]) -> None:
     for kind in ("sdxl", "klein"):
-        with pytest.raises(ModelError, match="an edit model, which is run as it is: neither fine-tuned nor exported"):
+        with pytest.raises(ModelError, match="an edit model, and those cannot be fine-tuned or exported"):
             load_pipeline(str(edit_model(kind)))
 
 

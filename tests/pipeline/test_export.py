@@ -88,7 +88,7 @@ def test_a_scheduler_that_takes_torch_is_refused_before_anything_is_traced(
 def test_what_comes_out_far_from_torch_is_not_written(quick, encoder_pipeline, tmp_path, monkeypatch):
     for apart in (2 * MOST_APART, float("nan")):
         monkeypatch.setattr(onnx_export, "largest_difference", lambda *_, apart=apart: apart)
-        with pytest.raises(ModelError, match="levels of 255 from what torch gives, and is not written"):
+        with pytest.raises(ModelError, match="differs from torch by .* of 255 levels; nothing was written"):
             export_onnx(str(encoder_pipeline), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -187,7 +187,7 @@ def test_defaults_that_make_no_sense_are_one_line(tiny_pipeline_dir, tmp_path, n
     folder = tmp_path / "model"
     shutil.copytree(tiny_pipeline_dir, folder)
     (folder / "chromatune.json").write_text(json.dumps({name: value}))
-    with pytest.raises(ModelError, match=f"chromatune.json has {name}={value!r}: .*; mend it") as raised:
+    with pytest.raises(ModelError, match=f"chromatune.json has {name}={value!r}: .*; correct it") as raised:
         model_info(str(folder))
     one_line(raised)
 
@@ -217,5 +217,5 @@ def test_a_device_that_cannot_compute_is_one_line(tiny_pipeline_dir, device):
 
 def test_the_folder_of_a_run_says_where_its_model_is(tiny_pipeline_dir, tmp_path):
     (tmp_path / "model").symlink_to(tiny_pipeline_dir)
-    with pytest.raises(ModelError, match=r"is the folder of a run; give .*model, its model"):
+    with pytest.raises(ModelError, match=r"is a training run; give its model, .*model"):
         load_pipeline(str(tmp_path), device="cpu")

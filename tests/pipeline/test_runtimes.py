@@ -219,7 +219,7 @@ def test_graphs_on_the_hub_are_fetched_with_a_model_of_ours(hub, graph_pipeline)
 def test_without_torch_nothing_large_is_fetched_that_would_not_run(hub, tiny_pipeline, monkeypatch):
     served = hub(tiny_pipeline("kl"))
     monkeypatch.setattr("chromatune.pipeline.model_files.has_torch", lambda: False)
-    with pytest.raises(MissingExtraError, match="some/body has no ONNX parts that are read here, and running it needs"):
+    with pytest.raises(MissingExtraError, match="some/body has no ONNX files, and running it needs"):
         find_pipeline("some/body")
     assert served.fetched and all(file.endswith((".json", ".txt")) for file in served.fetched)
 

@@ -135,7 +135,7 @@ def test_two_models_of_one_name_are_refused(client_of, scripted, tmp_path):
         (PhotoError("x.png: damaged"), 400),
         (NotAPictureError("x.png: not a picture in a known format"), 415),
         (OptionsError("model=7: not offered"), 422),
-        (ModelError("mini gave values that are not numbers"), 503),
+        (ModelError("mini returned NaN or infinite values"), 503),
         (MissingExtraError("it", "torch"), 503),
         (MemoryError(), 503),
         (QueueFull(), 429),

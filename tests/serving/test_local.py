@@ -139,7 +139,7 @@ def test_where_the_default_model_cannot_be_loaded_the_server_says_so(client_of, 
     for answer in (client.get("/readyz"), client.post("/v1/colorize", files=photo)):
         assert (answer.status_code, answer.json()["detail"]) == (
             503,
-            "empty is no pipeline folder: it has no model_index.json",
+            "empty is not a model's folder: it has no model_index.json",
         )
 
 

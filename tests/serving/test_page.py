@@ -240,7 +240,7 @@ def test_a_model_that_follows_no_instructions(visit, files, colorizer):
     page.after_change(count)
     red, green, blue = page.shown().mean(axis=(0, 1))
     assert blue > red > green
-    assert page.page.inner_text("#follows") == "violet.onnx follows no instructions, and gives one result."
+    assert page.page.inner_text("#follows") == "violet.onnx ignores instructions, and gives one result."
     page.open_details("Advanced")
     hidden = ["words", "choices", "seed", "steps", "more"]
     assert [each for each in hidden if page.page.is_visible(f"#{each}")] == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 ASKS = "!window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
@@ -67,6 +70,110 @@ def test_a_photo_whose_session_has_ended_opens_where_it_was(visit, files):
     assert (name, data[:4]) == ("one.color.png", b"\x89PNG")
 
 
+def test_forty_more_photos_lose_nothing_of_the_first(visit, files, tmp_path):
+    page = visit(viewport={"width": 1280, "height": 800})
+    shown = edited(page, files[0])
+    small = [tmp_path / f"{number}.png" for number in range(40)]
+    for number, path in enumerate(small):
+        Image.fromarray(np.full((48, 64), 4 * number + 40, np.uint8)).save(path)
+    page.page.set_input_files("#files", small)
+    page.until("document.querySelectorAll('#strip .done').length === 41", seconds=600)
+    page.choose_photo(40)
+    page.choose_photo(0)
+    is_as_it_was(page, shown)
+    page.server.restart()
+    page.reload()
+    page.after_change(0)
+    assert len(page.page.evaluate(NAMES)) == 41
+    is_as_it_was(page, shown)
+
+
+COPIES = """(count) => new Promise((done) => {
+    const opening = indexedDB.open(`chromatune ${location.pathname}`);
+    opening.onsuccess = () => {
+        const writing = opening.result.transaction(["photos", "files"], "readwrite");
+        const [photos, files] = ["photos", "files"].map((name) => writing.objectStore(name));
+        photos.getAll().onsuccess = ({ target: { result: [photo] } }) => {
+            files.getAll().onsuccess = ({ target: { result: [file] } }) => {
+                for (let number = 1; number <= count; number++) {
+                    const key = `copy ${number}`;
+                    photos.put({ ...photo, key, name: `${key}.png`, order: photo.order + number, changed: number });
+                    files.put({ ...file, photo: key });
+                }
+            };
+        };
+        writing.oncomplete = () => { opening.result.close(); done(); };
+    };
+})"""
+IS_TOLD = "document.getElementById('status').textContent.endsWith('before you close the page, download copy 1.png')"
+
+
+def test_a_hundred_photos_are_stored_and_the_one_that_goes_is_named(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.until("document.body.dataset.stored === 'yes'")
+    page.page.evaluate(COPIES, 99)
+    page.reload()
+    page.after_change(0)
+    assert len(page.page.evaluate(NAMES)) == 100
+    page.page.set_input_files("#files", [files[1]])
+    page.until(IS_TOLD)
+    assert page.page.evaluate(NAMES) == ["one.png", *(f"copy {number}.png" for number in range(1, 100)), "two.tif"]
+    page.until("document.querySelector('#strip .tile:last-child').classList.contains('done')")
+    page.until("document.body.dataset.stored === 'yes'")
+    assert page.page.evaluate(ASKS)  # it is on this page alone
+    page.reload()
+    assert page.page.evaluate(NAMES) == ["one.png", *(f"copy {number}.png" for number in range(2, 100)), "two.tif"]
+
+
+def with_copies(visit, files, count: int):
+    """A page with a photo and older copies of it, all stored."""
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.until("document.body.dataset.stored === 'yes'")
+    page.page.evaluate(COPIES, count)
+    page.reload()
+    page.after_change(0)
+    return page
+
+
+def test_where_most_of_the_quota_is_used_the_oldest_photo_goes_and_is_named(visit, files):
+    page = with_copies(visit, files, 3)
+    page.page.evaluate("() => { navigator.storage.estimate = async () => ({ quota: 100000, usage: 79000 }); }")
+    page.page.set_input_files("#files", [files[1]])
+    page.until(IS_TOLD)
+    page.until("document.querySelectorAll('#strip .done').length === 5")
+    assert page.page.evaluate(ASKS)
+    page.reload()
+    assert page.page.evaluate(NAMES) == ["one.png", "copy 2.png", "copy 3.png", "two.tif"]
+
+
+REFUSES = """(count) => {
+    const { put } = IDBObjectStore.prototype;
+    let left = count;
+    IDBObjectStore.prototype.put = function (...given) {
+        if (this.name === "files" && left-- > 0) throw new DOMException("full", "QuotaExceededError");
+        return put.apply(this, given);
+    };
+}"""
+
+
+def test_where_a_write_is_refused_the_oldest_photo_goes_and_after_another_refusal_the_new_one(visit, files, tmp_path):
+    page = with_copies(visit, files, 3)
+    page.page.evaluate(REFUSES, 1)
+    page.page.set_input_files("#files", [files[1]])
+    page.until(IS_TOLD)
+    page.until("document.querySelectorAll('#strip .done').length === 5")
+    page.reload()
+    page.after_change(0)
+    assert page.page.evaluate(NAMES) == ["one.png", "copy 2.png", "copy 3.png", "two.tif"]
+    page.page.evaluate(REFUSES, 1000)
+    shutil.copy(files[0], tmp_path / "new.png")
+    page.page.set_input_files("#files", tmp_path / "new.png")
+    page.until("document.getElementById('status').textContent.endsWith('download copy 2.png, new.png')")
+    assert page.page.evaluate(ASKS)
+
+
 def test_a_server_that_was_restarted_loses_nothing(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     shown = edited(page, files[0])
@@ -126,9 +233,22 @@ def test_without_a_store_the_page_works_and_says_so(visit, files):
     page = visit(viewport={"width": 1280, "height": 800})
     page.page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: null })")
     page.page.reload()
-    page.until("document.getElementById('status').textContent.includes('keeps no photos')")
+    page.until("document.getElementById('status').textContent.includes('cannot store photos')")
     page.add(files[0])
     assert page.page.evaluate(ASKS)
+
+
+def test_strokes_are_stored_while_the_browser_asks_whether_it_may(visit, files):
+    page = visit(viewport={"width": 1280, "height": 800})
+    page.add(files[0])
+    page.page.evaluate("() => { navigator.storage.persist = () => new Promise(() => {}); }")
+    page.page.click("[data-tool=brush]")
+    page.choose_color("#20a040")
+    page.paint([(0.7, 0.8), (0.8, 0.82)])
+    shown = page.shown()
+    page.reload()
+    page.after_change(0)
+    np.testing.assert_array_equal(page.shown(), shown)
 
 
 def test_a_record_that_is_damaged_is_left_out(visit, files):

@@ -19,6 +19,7 @@ TOP = "(id) => document.getElementById(id).getBoundingClientRect().top"
 
 def test_versions_come_first_and_what_few_need_comes_last(visit, files):
     page = visit(viewport={"width": 1366, "height": 768})
+    assert page.page.text_content("#privacy") == "Your photos stay on this computer."
     page.add(files[0])
     tops = [page.page.evaluate(TOP, name) for name in ("versions", "tools", "strength", "choices", "advanced")]
     assert tops == sorted(tops)
@@ -28,6 +29,9 @@ def test_versions_come_first_and_what_few_need_comes_last(visit, files):
     page.open_details("Advanced")
     assert all(page.page.is_visible(f"#{name}") for name in few)
     assert not page.page.is_visible("#model")  # one alone
+    page.open_details("Reference photo and layers")
+    page.page.locator("#choices").evaluate("(each) => each.scrollIntoView()")
+    assert page.page.locator("header").bounding_box()["y"] == 0  # the tools scroll, the page does not
     assert "mini-base" not in page.page.inner_html("body")
     assert page.page.inner_text("label[for=reach]") == "Spread"
     assert page.page.inner_text("#vivid-shown") == "default"
@@ -103,7 +107,7 @@ def test_a_reference_that_shows_other_things_says_so(visit, files, tmp_path):
     page.open_details("Reference photo and layers")
     page.page.set_input_files("#reference-file", tmp_path / "other.png")
     page.page.check("#reference-use")
-    page.until("document.getElementById('status').textContent.includes('other.png: it shows nothing')")
+    page.until("document.getElementById('status').textContent.includes('other.png: nothing in it matches')")
 
 
 def test_a_photo_that_failed_has_its_own_panel(visit, files):
@@ -203,6 +207,47 @@ def test_on_a_phone_the_header_is_one_row_and_photos_are_compared(visit, files):
         assert page.page.get_attribute("#divider", "aria-valuenow") == split
         handle, stage = page.page.locator("#divider span").bounding_box(), page.page.locator("#stage").bounding_box()
         assert stage["x"] <= handle["x"] and handle["x"] + handle["width"] <= stage["x"] + stage["width"]
+
+
+IN_SIGHT = """(id) => {
+    const box = document.getElementById(id).getBoundingClientRect();
+    return box.top >= 0 && box.bottom <= innerHeight;
+}"""
+UNCOVERED = """() => {
+    const box = document.activeElement.getBoundingClientRect(), { activeElement: active } = document;
+    const found = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    const labels = [...active.labels ?? []];
+    return active === document.body || [active, ...labels].some((each) => each.contains(found));
+}"""
+
+
+@pytest.mark.parametrize("height", [780, 600])
+def test_on_a_phone_the_picture_stays_in_sight_above_the_tools(visit, files, height):
+    page = visit(**{**PHONE, "viewport": {"width": 390, "height": height}})
+    page.add(files[0])
+    page.page.set_input_files("#files", [files[1]])
+    page.until("document.querySelectorAll('#strip .done').length === 2")
+    page.open_details("Advanced")
+    for name in ("more", "size", "vivid", "words", "finished-open"):
+        page.page.locator(f"#{name}").scroll_into_view_if_needed()
+        assert page.page.evaluate(IN_SIGHT, "stage") and page.page.evaluate(IN_SIGHT, name), name
+    page.page.evaluate("scrollTo(0, 0)")
+    page.page.locator("#add").focus()
+    for _ in range(70):
+        page.page.keyboard.press("Tab")
+        assert page.page.evaluate(UNCOVERED), page.page.evaluate("document.activeElement.outerHTML")
+    page.page.locator("#finished-open").focus()
+    for _ in range(70):
+        page.page.keyboard.press("Shift+Tab")
+        assert page.page.evaluate(UNCOVERED), page.page.evaluate("document.activeElement.outerHTML")
+
+
+def test_on_a_phone_held_sideways_the_picture_is_beside_the_tools(visit, files):
+    page = visit(**{**PHONE, "viewport": {"width": 667, "height": 375}})
+    page.add(files[0])
+    page.open_details("Advanced")
+    page.page.locator("#finished-open").scroll_into_view_if_needed()
+    assert page.page.evaluate(IN_SIGHT, "stage") and page.page.evaluate(IN_SIGHT, "finished-open")
 
 
 @pytest.fixture

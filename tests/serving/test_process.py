@@ -113,7 +113,7 @@ def test_a_process_that_ends_while_it_loads_a_model_ends_well(taken_port):
         (["--token", "short"], "--token"),
         (["--replicas", "2"], "--replicas and --ray-address go with --engine ray"),
         (["--engine", "dask"], "--engine 'dask': "),
-        (["--engine", "ray", "--ray-address", "nonsense"], "--ray-address 'nonsense': no Ray answers there"),
+        (["--engine", "ray", "--ray-address", "nonsense"], "--ray-address 'nonsense': no Ray cluster at this address"),
     ],
 )
 def test_wrong_usage_is_one_line(capsys, arguments, said):

@@ -119,7 +119,7 @@ def test_a_model_that_cannot_be_loaded_fails_as_with_the_local_engine(client_of,
     until(lambda: predictor.state.name == "failed")
     for answer in (client.get("/readyz"), client.post("/v1/colorize", files=photo)):
         assert answer.status_code == 503
-        assert answer.json()["detail"] == "empty is no pipeline folder: it has no model_index.json"
+        assert answer.json()["detail"] == "empty is not a model's folder: it has no model_index.json"
 
 
 def test_what_is_lost_twice_is_a_503_that_says_when_to_come_again(client_of, picture, photo):

@@ -46,8 +46,7 @@ Out = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        help="A file, for one photo and a name such as x.png; else a folder, made if missing. - writes to "
-        "standard output.",
+        help="A file such as x.png (one photo), or a folder, which is created if missing; - writes to standard output.",
         show_default="NAME.color.EXT beside the photo",
     ),
 ]
@@ -56,7 +55,7 @@ Variants = Annotated[
     typer.Option(
         min=1,
         max=MOST_VARIANTS,
-        help="Results for each photo: NAME.color-1.EXT, -2 ...; each number is the one of --variant.",
+        help="Number of results for each photo: NAME.color-1.EXT, -2 ... are those of --variant 1, 2 ...",
     ),
 ]
 HintLayer = Annotated[
@@ -94,8 +93,8 @@ Colors = Annotated[
     str | None,
     typer.Option(
         metavar="PICTURE",
-        help="The photo's colors, as any tool or person made them: a finished picture of it, also cropped, turned or "
-        "redrawn in places. No model is used, but where --model names one for what the picture does not show.",
+        help="Take the colors from a finished picture of this photo, made by any tool or person; it may be cropped, "
+        "rotated or redrawn in places. No model is used, unless --model names one for the rest of the photo.",
         show_default="none",
     ),
 ]
@@ -115,7 +114,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         help="Where to compute: cpu, cuda, mps; by ONNX Runtime also coreml, directml, openvino.",
-        show_default="the best there is",
+        show_default="the fastest available",
     ),
 ]
 Library = Annotated[
@@ -125,7 +124,10 @@ Library = Annotated[
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Resume an earlier run: keep existing results.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse truncated photos instead of warning.")]
 KeepTimes = Annotated[
-    bool, typer.Option("--keep-times", help="Give each result its photo's time of last change, by which albums sort.")
+    bool,
+    typer.Option(
+        "--keep-times", help="Give each result its photo's modification time, so that albums sort it beside the photo."
+    ),
 ]
 MaxMegapixels = Annotated[
     float,
@@ -164,14 +166,15 @@ def colorize_command(
     strict: Strict = False,
     keep_times: KeepTimes = False,
     sidecar: Annotated[
-        bool, typer.Option("--sidecar", help="Write RESULT.json beside each result, with all that made it.")
+        bool,
+        typer.Option("--sidecar", help="Write RESULT.json beside each result: model, options and hints, for --again."),
     ] = False,
     again: Annotated[
         str | None,
         typer.Option(
             metavar="SIDECAR",
-            help="Make the same result again, with the model, options and hints that its sidecar says; PHOTO is only "
-            "needed if the photo was moved.",
+            help="Reproduce a result from its sidecar: the same model, options and hints. Give PHOTO only if the photo "
+            "was moved.",
             show_default="none",
         ),
     ] = None,
@@ -203,12 +206,14 @@ def colorize_command(
         complain(f"skipped {count_of(len(results), 'result')} of earlier runs, such as {results[0]}", "note")
     jobs = plan_jobs(photos, out, variants, _pages(photos, page))
     if sidecar and (_reads_standard_input(jobs) or _writes_standard_output(jobs)):
-        raise OptionsError("--sidecar is for photos and results that are files; leave it out, or give names")
+        raise OptionsError("--sidecar needs files, not standard input or output; leave it out, or name the files")
     _refuse_terminals(jobs)
     hints_of = _hints(jobs, hints, hint or (), hints_dir, options)
     finished_of = _finished(jobs, colors, colors_dir)
     if finished_of is not None and (like or sidecar or variants > 1 or (blend and model is None)):
-        raise OptionsError("--colors takes a picture's; leave out --like, --sidecar, --variants and --blend")
+        raise OptionsError(
+            "--colors uses a picture's colors instead of a model's; leave out --like, --sidecar, --variants and --blend"
+        )
     events = colorize_photos(
         jobs,
         each,
@@ -236,7 +241,7 @@ def _again(path: str, photos: Sequence[str], out: str | None, *, max_pixels: int
     from chromatune.jobs import check_weights, colorize_photos, found_file, plan_jobs, read_sidecar
 
     if len(photos) > 1:
-        raise OptionsError("--again is for one photo; give it alone")
+        raise OptionsError("--again works on one photo; give only that one")
     sidecar = read_sidecar(path)
     photo = found_file(sidecar.photo, path, photos[0] if photos else None)
     like = [found_file(each, path) for each in sidecar.like]
@@ -263,12 +268,12 @@ def _finished(jobs: Sequence[Job], picture: str | None, folder: str | None) -> F
 
     if folder is not None:
         if picture is not None:
-            raise OptionsError("--colors-dir has the pictures of all photos; leave out --colors")
+            raise OptionsError("--colors and --colors-dir cannot be combined; give one of them")
         return finished_from_folder(folder)
     if picture is None:
         return None
     if len({job.source for job in jobs}) > 1:
-        raise OptionsError("--colors is for one photo; give it alone, or pictures for all with --colors-dir")
+        raise OptionsError("--colors works on one photo; for several, give --colors-dir")
     return lambda source: picture
 
 
@@ -304,10 +309,10 @@ def _hints(
     check_recompose(options)
     if folder is not None:
         if layer is not None or points:
-            raise OptionsError("--hints-dir has the hints of all photos; leave out --hints and --hint")
+            raise OptionsError("--hints-dir cannot be combined with --hints and --hint; leave one of them out")
         return hints_from_folder(folder)
     if len({job.source for job in jobs}) > 1:
-        raise OptionsError("--hints and --hint are for one photo; give it alone, or layers for all with --hints-dir")
+        raise OptionsError("--hints and --hint work on one photo; for several, give --hints-dir")
     of_photo = Hints() if layer is None else Hints.from_layer(layer, name=layer)
     for point in points:
         of_photo += parse_point(point)

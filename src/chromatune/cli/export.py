@@ -14,7 +14,7 @@ from chromatune.errors import OptionsError, shown
 
 def export_command(
     *,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model that ships, a folder, or a hub name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A built-in model, a folder, or a hub name.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result; an existing model is replaced.")],
     to: Annotated[str, typer.Option(metavar="onnx", help="Format: onnx, runs without torch.")] = "onnx",
 ) -> int:

@@ -50,14 +50,14 @@ def models_command(context: typer.Context) -> int:
 def check_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A colorizer's file or folder, or any other model.")],
     photo: Annotated[
-        Path | None, typer.Option(metavar="PHOTO", help="The photo to try it with.", show_default="one that ships")
+        Path | None, typer.Option(metavar="PHOTO", help="The photo to try it with.", show_default="a built-in one")
     ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write the sheet.", show_default="NAME.check.png"),
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write what was understood to its description, colorizer.json.")
+        bool, typer.Option("--write", help="Save how the model is used as its description, colorizer.json.")
     ] = False,
 ) -> int:
     """Print how a model is understood, color a photo with it, and write both versions side by side to a small sheet.
@@ -130,7 +130,7 @@ def _write_description(model: str, colorizer: Colorizer) -> Path:
 
     files = find_model(model)
     if not isinstance(files, ColorizerFiles) or not isinstance(colorizer.backend, ColorizerBackend):
-        raise OptionsError("--write is for colorizers; other models say by themselves how they are used", "write")
+        raise OptionsError("--write is for colorizers; other models need no description", "write")
     write_description(files.description_file, colorizer.backend.convention.described(files.declared))
     return files.description_file
 

@@ -32,8 +32,7 @@ FrameHints = Annotated[
     typer.Option(
         "--hint",
         metavar="FRAME:X,Y=COLOR",
-        help="The color at a pixel of a frame, such as 120:420,310=#a03020; it is propagated through the shot; "
-        "repeatable.",
+        help="The color at a pixel of a frame, such as 120:420,310=#a03020, propagated through the shot; repeatable.",
         show_default="none",
     ),
 ]
@@ -46,8 +45,9 @@ FinishedFilm = Annotated[
     typer.Option(
         "--colors",
         metavar="FILM",
-        help="The video's colors, as any tool or person made them: a finished film of it, or a folder of frames, also "
-        "re-timed, cropped, flickering, or with gaps. No model is used, but where --model names one for what it lacks.",
+        help="Take the colors from a finished version of this video (a file or a folder of frames), by any tool or "
+        "person; it may be re-timed, cropped, flicker or have gaps. No model is used, unless --model names one for "
+        "the gaps.",
         show_default="none",
     ),
 ]
@@ -56,8 +56,8 @@ StillsDir = Annotated[
     typer.Option(
         "--stills",
         metavar="DIR",
-        help="Frames that any tool or person finished, named by number or timecode (120.png, 00-01-23-12.png): their "
-        "colors are propagated through their shots, and to others of the same scene; the model colors the rest.",
+        help="Finished frames, named by number or timecode (120.png, 00-01-23-12.png): their colors are propagated "
+        "through their shots and to other shots of the same scene; the model colors the rest.",
         show_default="none",
     ),
 ]
@@ -65,7 +65,7 @@ Shots = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="First frames of shots, one per line: read if the file exists, else written.",
+        help="Text file with the first frame of each shot, one per line; read if it exists, else written.",
         show_default="detected",
     ),
 ]
@@ -75,7 +75,7 @@ Preview = Annotated[
 ]
 CodecName = Annotated[
     str | None,
-    typer.Option(metavar="h264|h265|ffv1|prores", help="How a video file is encoded.", show_default="h264"),
+    typer.Option(metavar="h264|h265|ffv1|prores", help="Codec of the video file.", show_default="h264"),
 ]
 Cache = Annotated[
     str | None,

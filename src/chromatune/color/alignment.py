@@ -115,8 +115,8 @@ def take_colors(
     aligned = align(gray, finished_rgb)
     if not aligned.is_of_photo:
         raise PhotoError(
-            f"{name} does not show this photo: they agree by {aligned.score:.0%}, and {LEAST_SCORE:.0%} is "
-            "needed; give a picture that was made from it"
+            f"{name} does not show this photo (they match by {aligned.score:.0%}, "
+            f"and {LEAST_SCORE:.0%} is needed); give a picture that was made from it"
         )
     return replace(aligned, chroma=fill_colors(aligned, gray, elsewhere))
 

@@ -80,7 +80,7 @@ def prompt_set(name_or_path: str) -> tuple[str, ...]:
     lines = [prompt_text(line) for line in _text_of(name_or_path, label).splitlines()]
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
-        raise DataError(f"{label}: no prompts in this file; write one a line")
+        raise DataError(f"{label}: no prompts in this file; write one per line")
     return prompts
 
 
@@ -88,18 +88,18 @@ def _text_of(name: str, label: str) -> str:
     path = Path(name).expanduser()
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
-            raise DataError(f"{label}: is a folder or a device; give a text file with one prompt a line")
+            raise DataError(f"{label}: is a folder or a device; give a text file with one prompt per line")
         with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             limit = MAX_FILE_BYTES // 2**20
-            raise DataError(f"{label}: more than {limit} MiB; give a text file with one prompt a line")
+            raise DataError(f"{label}: more than {limit} MiB; give a text file with one prompt per line")
         return content.decode("utf-8-sig")  # Windows editors write a mark in front
     except FileNotFoundError:
         accepted = ", ".join(PROMPT_SETS)
         raise DataError(f"{label}: no such prompt set or file; accepted: {accepted}, or a text file") from None
     except UnicodeDecodeError:
-        raise DataError(f"{label}: not a text file in UTF-8; save it as one, with one prompt a line") from None
+        raise DataError(f"{label}: not a text file in UTF-8; save it as one, with one prompt per line") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{label}: cannot be read ({reason}); give a text file with one prompt a line") from error
+        raise DataError(f"{label}: cannot be read ({reason}); give a text file with one prompt per line") from error

@@ -62,7 +62,9 @@ def open_source(
     where, named = split_columns(place)
     named |= _checked(columns or {}, where)
     if kind in STREAM_KINDS or "://" in where or where.endswith(".tar"):
-        raise DataError(f"{_label(where)}: is a stream of photos, which chromatune finetune alone takes; unpack it")
+        raise DataError(
+            f"{_label(where)}: is a stream of photos, which only `chromatune finetune` reads; unpack it first"
+        )
     if named and kind not in (None, "hf", "table"):
         raise DataError(f"{_label(where)}: a source of kind {kind} has no columns; give hf:PATH or table:PATH")
     if kind == "hf":

@@ -200,7 +200,7 @@ def _read(table: Path, label: str, wanted: tuple[str, str]) -> tuple[list[str], 
     except (OSError, ValueError, RecursionError, KeyError, NotImplementedError) as error:  # pyarrow's are of these
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(
-            f"{label}: cannot be read as a table ({shown(reason)}); save it anew, or go without: folder:PATH"
+            f"{label}: cannot be read as a table ({shown(reason)}); save it again, or go without: folder:PATH"
         ) from error
 
 

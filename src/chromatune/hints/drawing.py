@@ -52,7 +52,7 @@ def draw(hints: Hints, photo: Photo, size: tuple[int, int]) -> HintMap:
         painted += _paint(canvas, mark, photo)
         if painted > MOST_PAINTED_PIXELS:
             raise PhotoError(
-                f"{photo.name}: the hints paint over it some hundred times; give fewer, or with a smaller radius"
+                f"{photo.name}: the hints cover the photo too many times over; give fewer, or a smaller radius"
             )
     small = cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA)
     weight = np.clip(small[..., 2], 0, 1)

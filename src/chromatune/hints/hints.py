@@ -330,7 +330,9 @@ def parse_json(text: str | bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     level = [value]
     for _ in range(MOST_JSON_LEVELS):
         if any(map(_has_many_fields, level)):
-            raise OptionsError(f"JSON: an object of more than {MOST_JSON_NAMES} fields; give those of the description")
+            raise OptionsError(
+                f"JSON: an object of more than {MOST_JSON_NAMES} fields; give only those that are documented"
+            )
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
         level = list(chain.from_iterable(inner))
         if not level:
@@ -399,7 +401,9 @@ def list_layers(folder: Path) -> list[Path]:
 def _check_painted(photo: Photo) -> None:
     """Raise a `PhotoError` for a layer that has no transparency, or on which nothing is painted."""
     if photo.alpha is None:
-        raise PhotoError(f"{photo.name} has no transparency; paint hints on a transparent layer, and save that alone")
+        raise PhotoError(
+            f"{photo.name} has no transparency; paint hints on a transparent layer, and save only that layer"
+        )
     if not photo.alpha.any():
         raise PhotoError(f"{photo.name}: nothing is painted on it, every pixel is transparent; paint, or leave it out")
 

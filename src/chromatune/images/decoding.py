@@ -122,7 +122,7 @@ def load(image: Image.Image, file: BinaryIO | None, strict: bool) -> tuple[Image
         OSError, SyntaxError, ...: what Pillow raises on other damage.
     """
     if image.info.get("progressive") and file is not None and headers.count_scans(file, MOST_SCANS) > MOST_SCANS:
-        raise PhotoError(f"a progressive JPEG of more than {MOST_SCANS} scans; save it anew in an image editor")
+        raise PhotoError(f"a progressive JPEG of more than {MOST_SCANS} scans; save it again in an image editor")
     try:
         image.load()
         return image, None
@@ -221,9 +221,7 @@ def decode_deep(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
     deep = None if decoded is None else _agreed(decoded, image, white)
     if deep is None:
         bits = int(white).bit_length()
-        raise PhotoError(
-            f"its {bits} bits cannot be read as a {bits}-bit {image.format} here; save it as a 16-bit PNG or TIFF"
-        )
+        raise PhotoError(f"{image.format} files of {bits} bits are not supported; save it as a 16-bit PNG or TIFF")
     if image.format == "PNG" and data[25] == PNG_GRAY_WITH_ALPHA:
         return np.ascontiguousarray(deep[..., [0, 3]])
     return deep
@@ -288,7 +286,7 @@ def _decode_heif(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
     pictures = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
     raw = np.asarray(pictures[image.tell() if len(pictures) > 1 else 0])
     if raw.dtype != np.uint16 or raw.shape[:2] != (image.height, image.width):
-        raise PhotoError(f"its {bits} bits cannot be read here; save it as a 16-bit TIFF")
+        raise PhotoError(f"files of {bits} bits are not supported; save it as a 16-bit TIFF")
     white = 2**bits - 1
     deep = (((raw >> (16 - bits)).astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
     return np.repeat(deep[..., None], 3, axis=2) if deep.ndim == 2 else np.ascontiguousarray(deep)

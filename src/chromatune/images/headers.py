@@ -31,7 +31,7 @@ HEIC_PADDING_PX = 63  # whole blocks are coded
 JPEG_START_OF_SCAN = 0xDA
 JPEG_MARKERS_WITHOUT_LENGTH = {0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)}  # as Pillow has them
 GIF_EXTENSION, GIF_PICTURE = 0x21, 0x2C
-DAMAGED = "copy it again, or save it anew in an image editor"
+DAMAGED = "copy it again, or save it again in an image editor"
 
 
 def largest_file_bytes(pixels: int) -> int:
@@ -59,8 +59,8 @@ def check_bytes(file: BinaryIO, pixels: int) -> None:
     count, limit = byte_count(file), largest_file_bytes(pixels)
     if count > limit:
         raise PhotoError(
-            f"the file has {count / 1e6:,.0f} MB, and its {pixels / 1e6:.1f} million pixels explain at most "
-            f"{limit / 1e6:,.0f} MB; save it anew in an image editor"
+            f"the file has {count / 1e6:,.0f} MB, too much for its {pixels / 1e6:.1f} million pixels: expected at most "
+            f"{limit / 1e6:,.0f} MB; save it again in an image editor"
         )
 
 
@@ -242,7 +242,7 @@ def _check_jpeg(file: BinaryIO) -> None:
             return
         else:
             position += 2 + (0 if head[1] in JPEG_MARKERS_WITHOUT_LENGTH else max(2, int.from_bytes(head[2:], "big")))
-    raise PhotoError(f"a JPEG whose size is not found: too much lies before it; {DAMAGED}")
+    raise PhotoError(f"a JPEG whose size is not found: too much comes before it; {DAMAGED}")
 
 
 def _check_pnm(file: BinaryIO) -> None:
@@ -251,4 +251,4 @@ def _check_pnm(file: BinaryIO) -> None:
     head = file.read(MOST_JUNK_BYTES)
     words = [word for line in head.splitlines() for word in line.partition(b"#")[0].split()]
     if len(head) == MOST_JUNK_BYTES and len(words) < 4:
-        raise PhotoError(f"a PNM whose size is not found: too much lies before it; {DAMAGED}")
+        raise PhotoError(f"a PNM whose size is not found: too much comes before it; {DAMAGED}")

@@ -188,7 +188,7 @@ def frame_numbers(image: Image.Image, file: BinaryIO | None = None) -> Sequence[
     else:
         count = getattr(image, "n_frames", 1)
     if count > headers.MOST_PICTURES:
-        raise PhotoError(f"holds more than {headers.MOST_PICTURES:,} pictures; save the one that is the photo")
+        raise PhotoError(f"holds more than {headers.MOST_PICTURES:,} pictures; save the photo as a file of its own")
     indices = range(count)
     entries = (getattr(image, "mpinfo", None) or {}).get(TAG_MPO_ENTRIES, ())
     if image.format != "MPO" or len(entries) != len(indices):
@@ -282,7 +282,7 @@ def unidentified_error(start: bytes) -> PhotoError:
     if known is not None:
         article = "an" if known == "AVIF" else "a"
         return PhotoError(
-            f"{article} {known} with a damaged header, or of a rare kind; open it in an editor and save it as PNG"
+            f"{article} {known} with a damaged header, or of an unsupported kind; save it as PNG in an editor"
         )
     return NotAPictureError(f"not a picture in a known format; accepted: {READABLE_FORMATS}")
 

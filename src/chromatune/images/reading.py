@@ -218,7 +218,9 @@ def read_stream(stream: BinaryIO, *, max_pixels: int = MAX_PIXELS, name: str = "
             pieces.append(data)
             length += len(data)
         if length > most:
-            raise PhotoError(f"more than {most / 1e6:,.0f} MB, which its pixels do not explain; save it anew")
+            raise PhotoError(
+                f"more than {most / 1e6:,.0f} MB, too much for its pixels; save it again in an image editor"
+            )
         return b"".join(pieces)
 
 
@@ -342,7 +344,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, PermissionError):
             raise PhotoError("no permission to read it; change the file's rights") from None
         if getattr(error, "errno", None) == errno.EINVAL and path.exists() and not path.is_file():
-            raise PhotoError("is a pipe or a device, not a file; give what it sends as standard input, -") from None
+            raise PhotoError("is a pipe or a device, not a file; pipe it into standard input, and give -") from None
         raise PhotoError(f"cannot be opened ({getattr(error, 'strerror', None) or error}); check the path") from error
     with file:
         yield file
@@ -364,7 +366,7 @@ def _one_line(label: str) -> Iterator[None]:
         raise PhotoError(f"{label}: not enough memory for this picture; make it smaller") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError and more on damaged files
         raise PhotoError(
-            f"{label}: damaged or incomplete{_reason(error)}; copy it again, or save it anew in an image editor"
+            f"{label}: damaged or incomplete{_reason(error)}; copy it again, or save it again in an image editor"
         ) from error
 
 

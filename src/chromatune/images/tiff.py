@@ -307,7 +307,7 @@ def _check(page: tifffile.TiffPage) -> None:
         kind = f"{page.bitspersample} bits, compression {_name(page.compression)}"
     if kind is not None:
         advice = "open it in an editor and save it as an uncompressed 16-bit RGB or gray TIFF"
-        raise PhotoError(f"a TIFF of a rare kind ({kind}); {advice}")
+        raise PhotoError(f"a TIFF of an unsupported kind ({kind}); {advice}")
     if page.samplesperpixel > COLOR_CHANNELS[page.photometric] + MOST_EXTRA_CHANNELS:
         raise PhotoError(f"a TIFF of {page.samplesperpixel} channels; save it with its colors alone")
     if page.samplesperpixel < COLOR_CHANNELS[page.photometric]:

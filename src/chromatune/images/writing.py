@@ -142,7 +142,7 @@ def encode_photo(rgb: np.ndarray, photo: Photo, format: str, provenance: Provena
     if alpha is not None and name not in FORMATS_WITH_ALPHA:
         if alpha.min() < np.iinfo(alpha.dtype).max:
             raise PhotoError(
-                f"{shown(photo.name)} has transparency, which {name} cannot hold; choose PNG, TIFF or WEBP"
+                f"{shown(photo.name)} has transparency, which {name} does not support; choose PNG, TIFF or WEBP"
             )
         alpha = None
     samples = _with_alpha(rgb, photo, alpha)

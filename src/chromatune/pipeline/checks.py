@@ -275,7 +275,7 @@ def part_class(name: str, index: Mapping[str, Any], part: str) -> tuple[str, str
     if given[0] != library or given[1] not in accepted:
         others = f" and {len(accepted) - MOST_NAMED} others" if len(accepted) > MOST_NAMED else ""
         raise ModelError(
-            f"{name}: {part} is a {shown('.'.join(given))}, which is not used here; accepted from {library}: "
+            f"{name}: {part} is a {shown('.'.join(given))}, which is not supported; accepted from {library}: "
             f"{', '.join(accepted[:MOST_NAMED])}{others}"
         )
     return library, given[1]

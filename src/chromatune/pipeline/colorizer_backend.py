@@ -99,7 +99,7 @@ class ColorizerBackend:
         """
         rgb = np.stack([self._colorized(gray, self.convention) for gray in grays])
         if not np.isfinite(rgb).all():
-            raise ModelError(f"{self.info.name} gave values that are not numbers; give another model")
+            raise ModelError(f"{self.info.name} returned NaN or infinite values; give another model")
         return BackendOutput(rgb, self.features(grays) if with_features else None)
 
     def _colorized(self, gray: np.ndarray, convention: Convention) -> np.ndarray:
@@ -128,7 +128,9 @@ class ColorizerBackend:
         picture = answer[0] if answer.ndim == 4 else answer
         picture = picture.transpose(1, 2, 0) if output.layout == "nchw" and picture.ndim == 3 else picture
         if picture.ndim != 3 or picture.shape[2] != channels:
-            raise ModelError(f"{self.info.name} gave {answer.shape}, which is no picture; give another model")
+            raise ModelError(
+                f"{self.info.name} returned an output of shape {answer.shape}, not a picture; choose another model"
+            )
         low = 0.0 if math.isnan(output.black) else output.black
         high = 1.0 if math.isnan(output.white) else output.white
         return np.ascontiguousarray((picture - np.float32(low)) / np.float32(high - low))
@@ -165,8 +167,8 @@ class ColorizerBackend:
         best = min(trials, key=lambda trial: trial.apart)
         if not best.apart <= MOST_APART:
             raise ModelError(
-                f"{self.info.name} gives no picture of the photo in any range that is known (its luma is "
-                f"{best.apart:.2f} apart); say input.black, input.white, output.black and output.white in its "
+                f"{self.info.name} has an output that matches the photo in no known value range (luma differs by "
+                f"{best.apart:.2f}); set input.black, input.white, output.black and output.white in its "
                 "description, see docs/models.md"
             )
         line = (

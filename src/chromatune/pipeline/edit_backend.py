@@ -83,9 +83,11 @@ class EditBackend:
             raise ModelError(f"{self.info.name} cannot be used ({reason_of(error)}); give another model") from error
         rgb = np.asarray(drawn, np.float32)
         if rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ModelError(f"{self.info.name} gave {rgb.shape}, which is no picture; give another model")
+            raise ModelError(
+                f"{self.info.name} returned an output of shape {rgb.shape}, not a picture; choose another model"
+            )
         if not np.isfinite(rgb).all():
-            raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
+            raise ModelError(f"{self.info.name} returned NaN or infinite values; try another seed, or --device cpu")
         return _aligned(gray, rgb)
 
     def _arguments(self, gray: np.ndarray, options: ResolvedOptions) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def load_edit_backend(files: EditFiles, *, device: str | None = None) -> EditBac
     if not has_torch():
         raise MissingExtraError(f"{files.name} is an edit model, and running it", "torch")
     if "processor" in files.kind.parts and find_spec("torchvision") is None:
-        raise MissingExtraError(f"{files.name} looks at photos by torchvision, and running it", "colorizers")
+        raise MissingExtraError(f"{files.name} needs torchvision, and running it", "colorizers")
     import diffusers
     import torch
 

@@ -135,7 +135,7 @@ def check_index(name: str, index: Mapping[str, Any], known: EditClass) -> None:
         library, accepted = PARTS.get(part, ("", ())) if part in known.parts else ("", ())
         if not (isinstance(given, list) and len(given) == 2 and given[0] == library and given[1] in accepted):
             raise ModelError(
-                f"{name}: model_index.json gives {shown(part)} as {shown(given)}, which is not used here; accepted is "
+                f"{name}: model_index.json gives {shown(part)} as {shown(given)}, which is not supported; accepted is "
                 f"what a {index['_class_name']} of diffusers has, and no code of its own"
             )
     missing = [part for part in known.parts if not isinstance(index.get(part), list) or index[part] == [None, None]]

@@ -92,4 +92,4 @@ def read_edit_info(files: EditFiles) -> ModelInfo:
     try:
         return TypeAdapter(ModelInfo).validate_python({"variant_steps": values["steps"]} | values)
     except ValidationError as error:
-        raise ModelError(f"{files.name}: {DEFAULTS_FILE} has {first_problem(error)}; mend it") from None
+        raise ModelError(f"{files.name}: {DEFAULTS_FILE} has {first_problem(error)}; correct it") from None

@@ -221,7 +221,7 @@ def edit_part_class(files: EditFiles, part: str) -> Any:
     library, class_name = files.index[part]
     chosen = getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name, None)
     if chosen is None:
-        raise ModelError(f"{files.name}: the {library} that is installed has no {class_name}; update it")
+        raise ModelError(f"{files.name}: the installed {library} has no {class_name}; update it")
     return chosen
 
 

@@ -175,9 +175,11 @@ def find_pipeline(name: str, folder: Path | None = None) -> ModelFiles:
         try:
             base_folder = find_folder(str(base))
         except ModelError as error:
-            raise ModelError(f"{name} is a LoRA and its base model cannot be found: {error}") from None
+            raise ModelError(f"{name} is a LoRA whose base model cannot be found: {error}") from None
         if base_folder in folders:
-            raise ModelError(f"{name} is a LoRA whose base {base!r} is a LoRA on it again; name a pipeline as base")
+            raise ModelError(
+                f"{name} is a LoRA whose base {base!r} is itself a LoRA of it; name a full pipeline as base"
+            )
         folders.append(base_folder)
         # What the base was taught says nothing of a LoRA that was trained with any words
         own = {"words": None, "label": None} | {key: value for key, value in defaults.items() if key != "base"}
@@ -208,7 +210,7 @@ def read_pipeline_info(files: ModelFiles) -> ModelInfo:
     except ValidationError as error:
         problem = first_problem(error)
         file = DEFAULTS_FILE if problem.field.split(".")[0] in known else "unet/config.json"
-        raise ModelError(f"{files.name}: {file} has {problem}; mend it, or download the model again") from None
+        raise ModelError(f"{files.name}: {file} has {problem}; correct it, or download the model again") from None
 
 
 def deciding_files(folder: Path) -> list[Path]:
@@ -286,15 +288,17 @@ def _fetch(name: str) -> Path:
         # Graphs of other tools come with gigabytes of weights of their own
         graphs = edit is None and (folder / DEFAULTS_FILE).is_file()
         if not graphs and not has_torch():  # before anything large is fetched
-            raise MissingExtraError(f"{name} has no ONNX parts that are read here, and running it", "torch")
+            raise MissingExtraError(f"{name} has no ONNX files, and running it", "torch")
         wanted = [*settings, LORA_FILE, *parts, *(["*/model.onnx"] if graphs else [])]
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
     except LocalEntryNotFoundError:
         raise ModelError(
-            f"{name} is no folder here and the hub cannot be reached; check the path, or go online"
+            f"{name}: no such folder, and the Hugging Face hub cannot be reached; check the path and the network"
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{name} is no folder here and the hub does not give it: {first_line(error)}") from None
+        raise ModelError(
+            f"{name}: no such folder, and the Hugging Face hub does not provide it: {first_line(error)}"
+        ) from None
 
 
 def _read_index(name: str, path: Path) -> dict[str, Any]:
@@ -305,11 +309,11 @@ def _read_index(name: str, path: Path) -> dict[str, Any]:
                 f'write {{"base": NAME}} to its {DEFAULTS_FILE}'
             )
         if (path / "model" / INDEX_FILE).exists():
-            raise ModelError(f"{name} is the folder of a run; give {path / 'model'}, its model")
-        raise ModelError(f"{name} is no pipeline folder: it has no {INDEX_FILE}")
+            raise ModelError(f"{name} is a training run; give its model, {path / 'model'}")
+        raise ModelError(f"{name} is not a model's folder: it has no {INDEX_FILE}")
     index = _read_json(name, path, INDEX_FILE)
     if edit_class_of(index):
-        raise ModelError(f"{name} is an edit model, which is run as it is: neither fine-tuned nor exported")
+        raise ModelError(f"{name} is an edit model, and those cannot be fine-tuned or exported")
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not index.get(part)]
     if missing:
         raise ModelError(f"{name}: model_index.json names no {missing[0]}; is it a Stable Diffusion pipeline?")

@@ -77,7 +77,7 @@ def find_model(name: str) -> Files:
     if not path.exists() and (blend := BLEND.fullmatch(name)):
         first, second = find_model(blend["first"]), find_model(blend["second"])
         if not 0 <= float(blend["share"]) <= 1:
-            raise ModelError(f"{name}: a share is from 0 to 1")
+            raise ModelError(f"{name}: the share must be from 0 to 1")
         if isinstance(first, BlendFiles) or isinstance(second, BlendFiles):
             raise ModelError(f"{name} blends more than two models; give two")
         return BlendFiles(name, first, second, float(blend["share"]))

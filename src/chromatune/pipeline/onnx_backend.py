@@ -210,9 +210,9 @@ class OnnxBackend:
             reason = checks.reason_of(error)
             raise ModelError(f"{self.info.name} cannot be used ({reason}); give another model") from error
         if not np.isfinite(rgb).all():
-            raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed")
+            raise ModelError(f"{self.info.name} returned NaN or infinite values; try another seed")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
-            raise ModelError(f"{self.info.name} gave pictures of {rgb.shape}; give another model")
+            raise ModelError(f"{self.info.name} returned an output of shape {rgb.shape}; choose another model")
         features = features_of(encoded) if with_features else None
         return BackendOutput(np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)), features)
 
@@ -267,7 +267,9 @@ def provider_of(device: str) -> str:
     available = onnxruntime.get_available_providers()
     if PROVIDERS[device] not in available:
         here = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
-        raise ModelError(f"this ONNX Runtime has no {device}; it has {here} (onnxruntime's site lists its packages)")
+        raise ModelError(
+            f"this ONNX Runtime does not support {device}, only {here}; install the onnxruntime package for {device}"
+        )
     return PROVIDERS[device]
 
 

@@ -84,11 +84,11 @@ def export_onnx(model: str, out: Path, *, start_stage: StartStage = silent) -> f
         nonlocal apart
         write_graphs(folder, start_stage)
         if problem := onnx_problem(find_pipeline(str(folder))):
-            raise ModelError(f"{model} {problem}, and is not written")
+            raise ModelError(f"{model} {problem}; nothing was written")
         apart = largest_difference(pipeline, folder)
         if not apart <= MOST_APART:
             raise ModelError(
-                f"{model} came out {255 * apart:.1f} levels of 255 from what torch gives, and is not written"
+                f"{model}: the export differs from torch by {255 * apart:.1f} of 255 levels; nothing was written"
             )
 
     with quiet_libraries():

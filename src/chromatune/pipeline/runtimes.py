@@ -65,12 +65,14 @@ def _load_colorizer(files: ColorizerFiles, device: str | None, runtime: str | No
         raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
     if files.is_checkpoint:
         if runtime == "onnx":
-            raise OptionsError(f"{files.name} is a checkpoint, which torch alone runs; leave out --runtime", "runtime")
+            raise OptionsError(
+                f"{files.name} is a checkpoint, which only torch can run; leave out --runtime", "runtime"
+            )
         from chromatune.pipeline.ddcolor_checkpoint import load_checkpoint_backend
 
         return load_checkpoint_backend(files, device=device)
     if runtime == "torch":
-        raise OptionsError(f"{files.name} is an ONNX graph, which torch does not run; leave out --runtime", "runtime")
+        raise OptionsError(f"{files.name} is an ONNX graph, which torch cannot run; leave out --runtime", "runtime")
     from chromatune.pipeline.colorizer_backend import load_graph_backend
 
     return load_graph_backend(files, device=device or "cpu", workers=workers)
@@ -80,7 +82,7 @@ def _load_edit_model(files: EditFiles, device: str | None, runtime: str | None) 
     if runtime not in (None, *get_args(Runtime)):
         raise OptionsError(f"runtime {shown(runtime)}: accepted are {' and '.join(get_args(Runtime))}", "runtime")
     if runtime == "onnx":
-        raise OptionsError(f"{files.name} is an edit model, which torch alone runs; leave out --runtime", "runtime")
+        raise OptionsError(f"{files.name} is an edit model, which only torch can run; leave out --runtime", "runtime")
     from chromatune.pipeline.edit_backend import load_edit_backend
 
     return load_edit_backend(files, device=device)

@@ -171,7 +171,7 @@ def check_hub_name(repo_id: str) -> None:
         if "/" not in repo_id:
             raise HFValidationError("it names no owner")
     except HFValidationError as error:
-        raise ModelError(f"{repo_id!r} is no name on the hub ({first_line(error)}); give OWNER/NAME") from None
+        raise ModelError(f"{repo_id!r} is not a valid name on the hub ({first_line(error)}); give OWNER/NAME") from None
 
 
 def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
@@ -187,7 +187,7 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool = False) -> str:
             cannot be reached.
     """
     if not any((folder / name).is_file() for name in (INDEX_FILE, LORA_FILE)):
-        raise ModelError(f"{folder} is no model folder; give one that training wrote")
+        raise ModelError(f"{folder} is not a model's folder; give one that `chromatune finetune` wrote")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or its successor's
 
@@ -218,7 +218,7 @@ def check_replaceable(folder: Path) -> None:
     foreign = sorted({entry.name for entry in folder.iterdir()} - KNOWN)
     if foreign:
         raise ModelError(
-            f"{folder} holds {foreign[0]!r}, which is no part of a model and would be lost; "
+            f"{folder} holds {foreign[0]!r}, which is not part of a model and would be deleted; "
             "name another folder for the result"
         )
 

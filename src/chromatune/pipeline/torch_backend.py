@@ -84,9 +84,9 @@ class TorchBackend:
                 # A setting of a strange model that shows only now; known ones were checked when it was opened
                 raise ModelError(f"{self.info.name} cannot be used ({reason_of(error)}); give another model") from error
         if not bool(torch.isfinite(rgb).all()):
-            raise ModelError(f"{self.info.name} gave values that are not numbers; try another seed, or --device cpu")
+            raise ModelError(f"{self.info.name} returned NaN or infinite values; try another seed, or --device cpu")
         if rgb.shape != (len(grays), 3, *grays.shape[1:]):
-            raise ModelError(f"{self.info.name} gave pictures of {tuple(rgb.shape)}; give another model")
+            raise ModelError(f"{self.info.name} returned an output of shape {tuple(rgb.shape)}; choose another model")
         return BackendOutput(
             rgb.permute(0, 2, 3, 1).contiguous().numpy(), _as_arrays(features) if with_features else None
         )

@@ -373,7 +373,9 @@ class LocalSession:
     def _confidence(self, version: int | None) -> EncodedImage:
         confidence = self._version(version).editor.output.confidence
         if confidence is None:
-            raise OptionsError("version: its colors are a model's; name one of a finished picture", "version")
+            raise OptionsError(
+                "version: this one was made by a model; name one made from a finished picture", "version"
+            )
         veil = np.zeros((*confidence.shape, 4), np.uint8)
         veil[..., 3] = np.rint(255 * (1 - confidence))
         done, data = cv2.imencode(".png", veil)

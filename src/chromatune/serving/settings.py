@@ -38,9 +38,9 @@ class ServeSettings(BaseModel):
         description="Token that clients send as `Authorization: Bearer TEXT`; better given as CHROMATUNE_TOKEN in the "
         "environment.",
     )
-    without_token: bool = Field(default=False, description="Let others connect without a token.")
+    without_token: bool = Field(default=False, description="Let other computers connect without a token.")
     allow_host: Annotated[tuple[str, ...], Flag(metavar="NAME", unset="")] = Field(
-        default=(), description="A host name of this server, such as behind a proxy; repeatable."
+        default=(), description="A host name by which the server is reached, such as a proxy's; repeatable."
     )
     model: Annotated[tuple[str, ...], Flag(metavar="MODEL", unset="mini, mini-base")] = Field(
         default=(), description="A model to offer, the first is the default; repeatable."
@@ -76,7 +76,7 @@ class ServeSettings(BaseModel):
     max_upload_mb: float = Field(default=100.0, gt=0, le=4096, description="Larger requests are refused (413).")
     max_megapixels: float = Field(default=60.0, gt=0, le=1000, description="Larger photos are refused (400).")
     timeout_s: float = Field(
-        default=120.0, gt=0, le=3600, description="Longest pause of an upload, and longest time for a response."
+        default=120.0, gt=0, le=3600, description="Seconds that an upload may pause, and that a response may take."
     )
     sessions: int = Field(
         default=16,
@@ -94,7 +94,10 @@ class ServeSettings(BaseModel):
         default=30.0, gt=0, le=1440, description="Minutes that an open photo is kept after its last use."
     )
     batches: int = Field(
-        default=8, ge=1, le=1000, description="Batches stored; more replace those done, or are refused (429)."
+        default=8,
+        ge=1,
+        le=1000,
+        description="Batches stored; a new one replaces the oldest finished one, or is refused (429).",
     )
     batch_minutes: float = Field(
         default=60.0, gt=0, le=1440, description="Minutes that a batch is kept after its last use."
@@ -102,7 +105,10 @@ class ServeSettings(BaseModel):
     max_batch_mb: float = Field(default=1000.0, gt=0, le=65536, description="Larger batches are refused (413).")
 
     videos: int = Field(
-        default=4, ge=1, le=1000, description="Videos stored; more replace those not in progress, or are refused (429)."
+        default=4,
+        ge=1,
+        le=1000,
+        description="Videos stored; a new one replaces the oldest that is not in progress, or is refused (429).",
     )
     video_minutes: float = Field(
         default=120.0, gt=0, le=1440, description="Minutes that a video is kept after its last use."

@@ -210,9 +210,7 @@ class VideoRun:
         for what, indices in (("hint", hints), ("still", self._stills)):
             late = [index for index in indices if index >= self.frames]
             if late:
-                raise OptionsError(
-                    f"a {what} is on frame {late[0]}, and there are {self.frames} frames, from 0 on", what
-                )
+                raise OptionsError(f"a {what} is on frame {late[0]}; the frames are 0 to {self.frames - 1}", what)
         self.segments = tuple(self._split(hints))
         missing = [segment for segment in self.segments if segment.cache_key not in self.cache]
         if missing:

@@ -171,7 +171,9 @@ def read_starts(path: Path) -> list[int]:
         if not text:
             continue
         if not (text.isdecimal() and len(text) < MOST_DIGITS) or 0 < int(text) <= starts[-1]:
-            raise OptionsError(f"{name}: line {number} is {shown(text)}; accepted is one growing frame number a line")
+            raise OptionsError(
+                f"{name}: line {number} is {shown(text)}; accepted is one frame number per line, in ascending order"
+            )
         if int(text):
             starts.append(int(text))
     return starts

@@ -146,7 +146,7 @@ def read_stills(folder: Path) -> dict[StillPlace, Still]:
             continue
         place = _timecode(match)
         if place in found:
-            raise OptionsError(f"{name}: {found[place].name} and {path.name} have one timecode; keep one of them")
+            raise OptionsError(f"{name}: {found[place].name} and {path.name} have the same timecode; keep one of them")
         found[place] = path
     found.update(by_number(numbered, name, OptionsError).items())
     if not found:
@@ -184,7 +184,9 @@ def stills_by_index(stills: Mapping[StillPlace, Still], video: Video, frames: It
         if index is None:
             raise OptionsError(f"{still.photo.name}: the video has no such frame; check its name", "stills")
         if index in found:
-            raise OptionsError(f"{found[index].photo.name} and {still.photo.name} are of one frame", "stills")
+            raise OptionsError(
+                f"{found[index].photo.name} and {still.photo.name} are for the same frame; keep one of them", "stills"
+            )
         found[index] = still
     return found
 
@@ -213,7 +215,7 @@ def _timecode(match: re.Match[str]) -> Timecode:
 def _still(path: Path) -> Still:
     photo = read_photo(path, name=str(path))
     if photo.rgb is None or is_toned(photo.rgb):
-        raise PhotoError(f"{photo.name}: is gray and gives no colors; give a picture in color")
+        raise PhotoError(f"{photo.name}: is gray; give a picture in color")
     scale = min(1.0, STILL_PX / min(photo.height_px, photo.width_px))
     size = (max(1, round(photo.height_px * scale)), max(1, round(photo.width_px * scale)))
     rgb = to_depth(resize(photo.rgb, *size), np.uint8)

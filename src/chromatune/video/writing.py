@@ -121,7 +121,9 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
         raise OptionsError(f"codec {shown(codec)}: accepted are {', '.join(CODECS)}", "codec")
     chosen = CODECS[codec or "h264"]
     if suffix not in chosen.containers:
-        raise OptionsError(f"{out}: {codec} goes into {' or '.join(chosen.containers)}; give such a name", "codec")
+        raise OptionsError(
+            f"{out}: {codec} is written to {' or '.join(chosen.containers)} files; choose such a name", "codec"
+        )
     return chosen
 
 
@@ -182,14 +184,12 @@ def open_writer(
         chosen = choose_codec(out, codec)
         if info.field_order and not chosen.fields:
             able = ", ".join(name for name, each in CODECS.items() if each.fields)
-            raise OptionsError(
-                f"{codec} does not hold the two fields of this video's frames; give one of {able}", "codec"
-            )
+            raise OptionsError(f"{codec} cannot store interlaced video, as this one is; give one of {able}", "codec")
         with _open_file(out, chosen, info, strength, overwrite, preview_seconds, provenance) as writer:
             yield writer
         return
     if codec is not None:
-        raise OptionsError(f"--codec is of video files, and {out} is a folder of frames; leave it out", "codec")
+        raise OptionsError(f"--codec is for video files, but {out} is a folder of frames; leave it out", "codec")
     record_folder = record_folder or out
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ const DETAIL_MS = 450; // after the last change: a finer picture, where one look
 const SAID_MS = 10_000;
 const SHOWN = "chromatune-shown"; // which photo is, for a reload
 const UNDO_MS = 20_000; // to bring back a photo that was removed
+const THIS_COMPUTER = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
 const $ = (id) => document.getElementById(id);
 
@@ -204,7 +205,7 @@ class Page {
     $("failed-line").textContent = photo.line;
     $("failed-help").textContent = photo.refused
       ? "Save it as JPEG, PNG or TIFF in another program, and add it again."
-      : "It is still here; try again once the server answers.";
+      : "The photo is kept here; try again when the server responds.";
     $("failed-again").hidden = photo.refused;
   }
 
@@ -296,6 +297,7 @@ class Page {
   }
 }
 
+if (THIS_COMPUTER.has(location.hostname)) $("privacy").textContent = "Your photos stay on this computer.";
 const page = new Page();
 page.try(async () => {
   const [offered, stored] = await Promise.all([call("v1/models").then((answer) => answer.json()), page.store.open()]);

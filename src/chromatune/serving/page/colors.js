@@ -2,7 +2,7 @@
 
 const REFERENCE_PX = 600;
 const LEAST_CHANGE = 0.6; // mean, of 255: less, and a reference has changed nothing
-const UNMATCHED = "it shows nothing that this photo shows, so its colors are not used; pick single colors from it";
+const UNMATCHED = "nothing in it matches this photo, so its colors are not used; pick colors from it by hand";
 
 const $ = (id) => document.getElementById(id);
 
@@ -33,6 +33,7 @@ export class Colors {
     this.wanted = { photo: this.page.shownPhoto, point };
     if (this.isAsking) return;
     this.isAsking = true;
+    if (!this.suggested.length) $("suggestions").textContent = "Finding colors for this point…";
     while (this.wanted) {
       const { photo, point: at } = this.wanted;
       this.wanted = null;

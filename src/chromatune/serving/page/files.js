@@ -28,7 +28,7 @@ async function drop(page, event) {
   if (event.target.closest?.("#reference-box")) return page.colors.openReference(event.dataTransfer.files[0]);
   const { files, folders } = await droppedFiles(event.dataTransfer);
   page.add(files);
-  if (folders.length) page.say(`${files.length} ${files.length === 1 ? "file" : "files"} of the folder ${folders.join(", ")}`);
+  if (folders.length) page.say(`${files.length} ${files.length === 1 ? "file" : "files"} from the folder ${folders.join(", ")}`);
 }
 
 /** Files of a drop and the names of its folders. To be called while the event is dispatched: its items go with it. */

@@ -5,7 +5,7 @@ import { save } from "./save.js";
 import { drawVersions, inOrder } from "./versions.js";
 
 const KEYS = { h: "move", b: "brush", g: "gray", v: "version", i: "pick", e: "erase" };
-const ONE_VERSION = "There is one version so far; make another above to paint with its colors";
+const ONE_VERSION = 'Only one version so far: press "Four more" to paint with the colors of another';
 
 const $ = (id) => document.getElementById(id);
 

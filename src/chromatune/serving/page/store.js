@@ -8,9 +8,9 @@ const MOST_PHOTOS = 100;
 const MOST_SHARE = 0.8; // of what the browser has for this page
 const WRITE_MS = 300; // after a change
 
-const KEPT_NONE = "This browser keeps no photos: what is done here is gone once the page is closed";
-const NO_ROOM = "This browser has no room for more photos: download this one before you leave";
-const OLDEST_GO = "The browser's room is limited: the oldest photos are kept only until the page is closed";
+const KEPT_NONE = "This browser cannot store photos: download your work before you close the page";
+const FULL = "Browser storage is full: before you close the page, download";
+const MOST_NAMED = 3;
 
 const done = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
@@ -27,6 +27,7 @@ export class Store {
     this.page = page;
     this.waiting = new Set(); // photos that have changed since they were written
     this.known = new Map(); // key ⇒ when it changed last
+    this.dropped = new Set(); // photos for which there was no room
     this.writing = Promise.resolve();
     document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && this._write());
   }
@@ -117,8 +118,7 @@ export class Store {
         await this._deleteOldest(photo);
         await this._putOnce(photo);
       } catch {
-        photo.stored = false;
-        this.page.say(NO_ROOM);
+        this._drop(photo);
       }
     }
   }
@@ -133,8 +133,16 @@ export class Store {
     await finished(writing);
     photo.filesStored = length;
     photo.stored = true;
+    this.dropped.delete(photo);
     this.known.set(photo.key, record.changed);
-    if (photo.marks.length && !this.persisted) this.persisted = await navigator.storage?.persist?.() ?? false;
+    if (photo.marks.length) this._askToPersist();
+  }
+
+  /** Asks the browser, once, to keep what is stored. Some ask the user, who may not answer: nothing waits for it. */
+  _askToPersist() {
+    if (this.persisted || this.isAsking) return;
+    this.isAsking = true;
+    navigator.storage?.persist?.().then((given) => { this.persisted = given; }, () => {});
   }
 
   async _makeRoom(photo) {
@@ -146,11 +154,20 @@ export class Store {
 
   async _deleteOldest(but) {
     const keys = [...this.known].filter(([key]) => key !== but.key).sort(([, one], [, other]) => one - other);
-    if (!keys.length) throw new Error(NO_ROOM);
+    if (!keys.length) throw new Error(FULL);
     const [[key]] = keys;
     await this._delete(key);
-    for (const photo of this.page.photos) if (photo.key === key) photo.stored = false;
-    this.page.say(OLDEST_GO);
+    const photo = this.page.photos.find((each) => each.key === key);
+    if (photo) this._drop(photo);
+  }
+
+  /** Says that a photo is on this page alone, with the others that are. */
+  _drop(photo) {
+    photo.stored = false;
+    this.dropped.add(photo);
+    const names = this.page.photos.filter((each) => this.dropped.has(each)).map(({ name }) => name);
+    const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : "";
+    this.page.say(`${FULL} ${names.slice(0, MOST_NAMED).join(", ")}${more}`);
   }
 
   async _delete(key) {

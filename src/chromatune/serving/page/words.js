@@ -88,14 +88,14 @@ export class Words {
     $("steps").parentElement.hidden = !models.follows(model, "steps");
     $("more").hidden = !seed;
     $("follows").hidden = words;
-    $("follows").textContent = `${model} follows no instructions${seed ? "" : ", and gives one result"}.`;
+    $("follows").textContent = `${model} ignores instructions${seed ? "" : ", and gives one result"}.`;
   }
 
   // What was said of the version that is chosen; its notes hold until the edit that they speak of is made
   _drawNotes({ active, now: { ownColor } }) {
     const { warnings, notes, restored } = active.facts;
     const lines = ownColor === null ? [...warnings] : warnings.filter((each) => !notes.includes(each));
-    if (restored.length) lines.push(`the model saw a repaired copy: ${restored.join(", ")}`);
+    if (restored.length) lines.push(`repaired before coloring: ${restored.join(", ")}`);
     $("notes").textContent = lines.join(" · ");
     $("notes").hidden = !lines.length;
   }
