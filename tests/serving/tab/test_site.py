@@ -106,7 +106,7 @@ def test_sixteen_bits_stay_sixteen_and_luma_is_exact(tab):
     assert done
     result = tab.colorize(content.tobytes(), name="scan.png")
     got = cv2.imdecode(np.frombuffer(result.content, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert got.dtype == np.uint16
+    assert got is not None and got.dtype == np.uint16
     rgb = np.ascontiguousarray(got[..., ::-1])
     assert np.array_equal(luma(rgb), gray)
     want = Colorizer.load("mini").colorize(content.tobytes()).rgb
