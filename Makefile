@@ -7,7 +7,7 @@ LIGHT := $(VENV)/.light
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check docs site clean
+.PHONY: help setup demo test slow check docs site web clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ check: setup  ## lint, formatting, types, layers
 
 docs: setup  ## make docs/cli.md from the commands
 	$(BIN)/python docs/site/command_line.py > docs/cli.md
+
+web: setup  ## make the page that colorizes in the visitor's tab, in web/
+	$(BIN)/chromatune site web
 
 site: setup  ## make the documentation site in site/
 	@echo "site: making site/"

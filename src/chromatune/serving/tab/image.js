@@ -221,15 +221,17 @@ export function boxBlur(source, rows, columns = rows) {
       total -= line[x];
     }
   }
-  const add = (y, sign) => {
+  for (let y = -rows; y < rows; y++) {
     const first = mirrored(y, height) * width;
-    for (let x = 0; x < width; x++) sum[x] += sign * wide.data[first + x];
-  };
-  for (let y = -rows; y < rows; y++) add(y, 1);
+    for (let x = 0; x < width; x++) sum[x] += wide.data[first + x];
+  }
   for (let y = 0; y < height; y++) {
-    add(y + rows, 1);
-    for (let x = 0, own = y * width; x < width; x++) found.data[own + x] = sum[x] / (2 * rows + 1);
-    add(y - rows, -1);
+    const next = mirrored(y + rows, height) * width, last = mirrored(y - rows, height) * width, own = y * width;
+    for (let x = 0; x < width; x++) {
+      const total = sum[x] + wide.data[next + x];
+      found.data[own + x] = total / (2 * rows + 1);
+      sum[x] = total - wide.data[last + x];
+    }
   }
   return found;
 }
