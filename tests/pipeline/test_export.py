@@ -67,7 +67,7 @@ def test_the_list_of_what_a_model_has_seen_comes_along(quick, encoder_pipeline, 
 def test_a_folder_with_other_things_is_left_alone(quick, encoder_pipeline, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years")
-    with pytest.raises(ModelError, match=r"holds 'thesis.txt', which is no part of a model and would be lost"):
+    with pytest.raises(ModelError, match=r"holds 'thesis.txt', which is not part of a model and would be deleted"):
         export_onnx(str(encoder_pipeline), tmp_path / "out")
     assert files_of(tmp_path) == {"out/thesis.txt": b"years"}
 

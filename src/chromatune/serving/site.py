@@ -230,8 +230,6 @@ def _write_service_worker(folder: Path) -> None:
     for name in names:
         digest.update(name.encode() + b"\0" + hashlib.sha256((folder / name).read_bytes()).digest())
     code = (TAB / "service_worker.js").read_text(encoding="utf-8")
-    code, count = re.subn(r"const FILES = \[\], VERSION = \"\";", lambda _: (
-        f"const FILES = {json.dumps(names)}, VERSION = {json.dumps(digest.hexdigest()[:16])};"
-    ), code)  # fmt: skip
-    assert count == 1
+    code = _replaced(code, "const FILES = [];", f"const FILES = {json.dumps(names)};")
+    code = _replaced(code, 'const VERSION = "";', f"const VERSION = {json.dumps(digest.hexdigest()[:16])};")
     (folder / "service_worker.js").write_text(code, encoding="utf-8")

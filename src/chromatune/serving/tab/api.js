@@ -17,7 +17,8 @@ let numbers = 0;
 const worker = keptOffline().then(() => {
   const started = new Worker(new URL("../engine/worker.js", import.meta.url), { type: "module" });
   started.onmessage = ({ data }) => hear(data);
-  started.onerror = ({ message }) => failAll(`this browser cannot run the model (${message ?? "it is too old"}); update it, or use another`);
+  started.onerror = ({ message }) =>
+    failAll(`this browser cannot run the model (${message ?? "it is too old"}); update it, or use another`);
   return started;
 });
 
@@ -33,7 +34,9 @@ async function keptOffline() {
     sessionStorage.setItem(RELOADED, "yes");
     location.reload();
     await new Promise(() => {}); // until the page has gone
-  } catch { /* such as in a private window: it works, but not offline */ }
+  } catch {
+    /* such as in a private window: it works, but not offline */
+  }
 }
 
 function hear(data) {
@@ -71,7 +74,8 @@ export function call(path, { method = "GET", body, form, signal } = {}) {
 
 export const send = (path, body, signal) => call(path, { method: "POST", body, signal });
 
-export const sendForm = (path, form, { signal } = {}) => call(path, { method: "POST", form: [...form.entries()], signal });
+export const sendForm = (path, form, { signal } = {}) =>
+  call(path, { method: "POST", form: [...form.entries()], signal });
 
 export async function open(file, name, model, options, references = []) {
   const form = new FormData();
@@ -91,10 +95,12 @@ export function nameOf(response) {
 
 /** Says how much of the model has been read; the first visit takes some seconds, others none. */
 function showProgress(bytes) {
-  const total = Number(document.body.dataset.modelBytes), line = document.getElementById("engine-progress");
+  const total = Number(document.body.dataset.modelBytes),
+    line = document.getElementById("engine-progress");
   line.hidden = bytes >= total;
   line.querySelector("progress").value = Math.min(1, bytes / total);
-  line.querySelector("span").textContent = `Loading the model: ${(bytes / MB).toFixed(0)} of ${(total / MB).toFixed(0)} MB`;
+  line.querySelector("span").textContent =
+    `Loading the model: ${(bytes / MB).toFixed(0)} of ${(total / MB).toFixed(0)} MB`;
 }
 
 function showFailure(line) {

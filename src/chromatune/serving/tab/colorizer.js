@@ -10,8 +10,10 @@ import { makeReference } from "./similarity.js";
 
 const MAX_ASPECT = 4; // longer strips are squeezed for the model's pass
 const SEEDS = 2n ** 63n;
-const PULL = 1.25e-4, GAIN = 4; // see `regionalShift`
-const LATENT_CHANNELS = 4, LATENT_PX = 8;
+const PULL = 1.25e-4,
+  GAIN = 4; // see `regionalShift`
+const LATENT_CHANNELS = 4,
+  LATENT_PX = 8;
 
 /** An opened model; its files are those of `model.json`. */
 export class Colorizer {
@@ -41,11 +43,13 @@ export class Colorizer {
     const { graph, weights } = this.description.parts[part];
     const [model, data] = await Promise.all([this.read(graph), weights ? this.read(weights.path) : null]);
     // One after the other: graphs that are opened share a place for their weights
-    return this._alone(() => ort.InferenceSession.create(model, {
-      executionProviders: ["wasm"],
-      externalData: weights ? [{ path: weights.name, data }] : [],
-      logSeverityLevel: 4,
-    }));
+    return this._alone(() =>
+      ort.InferenceSession.create(model, {
+        executionProviders: ["wasm"],
+        externalData: weights ? [{ path: weights.name, data }] : [],
+        logSeverityLevel: 4,
+      }),
+    );
   }
 
   /** Does what is asked when all before it is done. */
@@ -61,7 +65,8 @@ export class Colorizer {
 
   /** Options with the model's own values for those that are not given (`ModelInfo.resolve`). */
   resolve(options) {
-    const { info } = this, given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
+    const { info } = this,
+      given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
     const own = { ...info.defaults, prompt: info.prompt, steps: info.steps, size_px: info.size_px };
     own.vivid = given.steps === undefined ? info.vivid : 0;
     const found = { ...own, ...given };
@@ -73,7 +78,8 @@ export class Colorizer {
 
   /** Height and width of the model's own pass (`Colorizer.small_size`). */
   smallSize(height, width, sizePx) {
-    const multiple = this.description.multiple_px, short = Math.max(multiple, Math.round(sizePx / multiple) * multiple);
+    const multiple = this.description.multiple_px,
+      short = Math.max(multiple, Math.round(sizePx / multiple) * multiple);
     const aspect = Math.min(MAX_ASPECT, Math.max(height, width) / Math.min(height, width));
     const long = Math.max(short, Math.round((short * aspect) / multiple) * multiple);
     return height <= width ? [short, long] : [long, short];
@@ -85,8 +91,12 @@ export class Colorizer {
    * @returns {Promise<object>} photo, options, view, chroma of its pass, and a variant's shift
    */
   async output(photo, options) {
-    const size = this.smallSize(photo.height, photo.width, options.size_px), start = performance.now();
-    const view = options.view === "plain" ? { gray: shrink(photo.plane, ...size), chromaGain: 1, notes: [] } : restoredView(photo.plane, ...size);
+    const size = this.smallSize(photo.height, photo.width, options.size_px),
+      start = performance.now();
+    const view =
+      options.view === "plain"
+        ? { gray: shrink(photo.plane, ...size), chromaGain: 1, notes: [] }
+        : restoredView(photo.plane, ...size);
     const output = { photo, options, view, chroma: await this._chromaOfPass(photo, view, options), shift: null };
     if (options.variant > 1) {
       const sampled = { ...options, seed: further(options.seed, options.variant), steps: this.info.variant_steps };
@@ -98,9 +108,18 @@ export class Colorizer {
 
   /** Chroma of a pass for the photo; the latest one is kept, as all variants of a photo share the model's own. */
   async _chromaOfPass(photo, { gray, chromaGain }, options) {
-    const key = JSON.stringify([options.prompt, String(options.seed), options.steps, options.view, options.invert, gray.height, gray.width]);
+    const key = JSON.stringify([
+      options.prompt,
+      String(options.seed),
+      options.steps,
+      options.view,
+      options.invert,
+      gray.height,
+      gray.width,
+    ]);
     if (photo.own?.key === key) return photo.own.chroma;
-    const rgb = await this._pass(gray, options), chroma = chromaOf(rgb, gray.height, gray.width);
+    const rgb = await this._pass(gray, options),
+      chroma = chromaOf(rgb, gray.height, gray.width);
     for (const each of chroma) for (let i = 0; i < each.data.length; i++) each.data[i] *= chromaGain;
     if (options.steps === this.info.steps) photo.own = { key, chroma };
     return chroma;
@@ -112,7 +131,8 @@ export class Colorizer {
     if (options.vivid) found = vivid(found, options.vivid);
     if (output.shift) {
       found = found.map((each, k) => {
-        const { data } = output.shift[k], shifted = plane(each.height, each.width);
+        const { data } = output.shift[k],
+          shifted = plane(each.height, each.width);
         for (let i = 0; i < data.length; i++) shifted.data[i] = clamp(each.data[i] + data[i], -0.5, 0.5);
         return shifted;
       });
@@ -127,18 +147,24 @@ export class Colorizer {
 
   /** A photo in color as a reference. */
   async reference(photo) {
-    const size = this.smallSize(photo.height, photo.width, this.info.size_px), { gray } = restoredView(photo.plane, ...size);
+    const size = this.smallSize(photo.height, photo.width, this.info.size_px),
+      { gray } = restoredView(photo.plane, ...size);
     const mirrored = plane(gray.height, gray.width);
-    for (let i = 0; i < gray.data.length; i++) mirrored.data[i] = gray.data[i - (i % gray.width) + gray.width - 1 - (i % gray.width)];
+    for (let i = 0; i < gray.data.length; i++)
+      mirrored.data[i] = gray.data[i - (i % gray.width) + gray.width - 1 - (i % gray.width)];
     return makeReference(photo, [await this.features(gray), await this.features(mirrored)]);
   }
 
   async _encode({ data, height, width }, names) {
-    const session = await this._session("photo_encoder"), pixels = new ort.Tensor("float32", threefold(data), [1, 3, height, width]);
-    const found = await this._run(session, { [session.inputNames[0]]: pixels }, names), features = {}, residuals = {};
+    const session = await this._session("photo_encoder"),
+      pixels = new ort.Tensor("float32", threefold(data), [1, 3, height, width]);
+    const found = await this._run(session, { [session.inputNames[0]]: pixels }, names),
+      features = {},
+      residuals = {};
     for (const [name, { dims, data: values }] of Object.entries(found)) {
       const [, channels, rows, columns] = dims;
-      if (name.startsWith("features_")) features[Number(name.slice(9))] = { channels, height: rows, width: columns, data: values };
+      if (name.startsWith("features_"))
+        features[Number(name.slice(9))] = { channels, height: rows, width: columns, data: values };
       else residuals[name] = found[name];
     }
     return { features, residuals };
@@ -146,37 +172,54 @@ export class Colorizer {
 
   /** Red, green and blue 0..1, one plane after another, of a gray at the model's size. */
   async _pass(gray, options) {
-    const { height, width } = gray, dims = [1, LATENT_CHANNELS, height / LATENT_PX, width / LATENT_PX];
+    const { height, width } = gray,
+      dims = [1, LATENT_CHANNELS, height / LATENT_PX, width / LATENT_PX];
     const [unet, encoder, decoder, text] = await Promise.all([
-      this._session("unet"), this._session("vae_encoder"), this._session("vae_decoder"), this._embedding(options.prompt),
+      this._session("unet"),
+      this._session("vae_encoder"),
+      this._session("vae_decoder"),
+      this._embedding(options.prompt),
     ]);
     const residualNames = unet.inputNames.filter((name) => name.startsWith("residual_"));
     const { residuals } = await this._encode(gray, residualNames);
-    const centered = new ort.Tensor("float32", threefold(gray.data).map((level) => 2 * level - 1), [1, 3, height, width]);
+    const centered = new ort.Tensor(
+      "float32",
+      threefold(gray.data).map((level) => 2 * level - 1),
+      [1, 3, height, width],
+    );
     const moments = (await this._run(encoder, { [encoder.inputNames[0]]: centered }))[encoder.outputNames[0]];
     const condition = moments.data.subarray(0, dims[1] * dims[2] * dims[3]); // the posterior's mean comes first
     const latents = await this._sample(unet, dims, condition, { ...residuals, encoder_hidden_states: text }, options);
     const scaled = latents.map((value) => value / this.description.scaling_factor);
-    const decoded = (await this._run(decoder, { [decoder.inputNames[0]]: new ort.Tensor("float32", scaled, dims) }))[decoder.outputNames[0]];
+    const decoded = (await this._run(decoder, { [decoder.inputNames[0]]: new ort.Tensor("float32", scaled, dims) }))[
+      decoder.outputNames[0]
+    ];
     return decoded.data.map((value) => clamp(value / 2 + 0.5, 0, 1));
   }
 
   /** Latents by DDIM (arXiv 2010.02502, formula 12) with v-prediction, without guidance. */
   async _sample(unet, dims, condition, given, options) {
-    const { alphas_cumprod: alphas } = this.description, count = condition.length, total = alphas.length;
+    const { alphas_cumprod: alphas } = this.description,
+      count = condition.length,
+      total = alphas.length;
     let latents = normalNoise(options.seed, count);
     for (let index = 0; index < options.steps; index++) {
-      const timestep = roundHalfEven(total - (index * total) / options.steps) - 1, before = timestep - Math.floor(total / options.steps);
+      const timestep = roundHalfEven(total - (index * total) / options.steps) - 1,
+        before = timestep - Math.floor(total / options.steps);
       const noisy = new Float32Array(2 * count);
       noisy.set(latents);
       noisy.set(condition, count);
       const sample = new ort.Tensor("float32", noisy, [1, 2 * LATENT_CHANNELS, dims[2], dims[3]]);
       const output = await this._run(unet, { ...given, sample, timestep: new ort.Tensor("float32", [timestep], [1]) });
       const prediction = output[unet.outputNames[0]].data;
-      const alpha = Math.sqrt(alphas[timestep]), sigma = Math.sqrt(1 - alphas[timestep]);
-      const barBefore = before >= 0 ? alphas[before] : 1, alphaBefore = Math.sqrt(barBefore), sigmaBefore = Math.sqrt(1 - barBefore);
+      const alpha = Math.sqrt(alphas[timestep]),
+        sigma = Math.sqrt(1 - alphas[timestep]);
+      const barBefore = before >= 0 ? alphas[before] : 1,
+        alphaBefore = Math.sqrt(barBefore),
+        sigmaBefore = Math.sqrt(1 - barBefore);
       latents = latents.map((value, i) => {
-        const clean = alpha * value - sigma * prediction[i], noise = alpha * prediction[i] + sigma * value;
+        const clean = alpha * value - sigma * prediction[i],
+          noise = alpha * prediction[i] + sigma * value;
         return alphaBefore * clean + sigmaBefore * noise;
       });
     }
@@ -186,8 +229,11 @@ export class Colorizer {
   async _embedding(prompt) {
     const { text } = this.instructions.read(prompt);
     if (!this.embeddings.has(text)) {
-      const session = await this._session("text_encoder"), ids = this.instructions.ids(text);
-      const found = await this._run(session, { [session.inputNames[0]]: new ort.Tensor("int64", ids, [1, ids.length]) });
+      const session = await this._session("text_encoder"),
+        ids = this.instructions.ids(text);
+      const found = await this._run(session, {
+        [session.inputNames[0]]: new ort.Tensor("int64", ids, [1, ids.length]),
+      });
       this.embeddings.set(text, found[session.outputNames[0]]);
     }
     return this.embeddings.get(text);
@@ -204,7 +250,8 @@ function threefold(data) {
 
 /** What a version adds to the model's own chroma: whole regions decide (`chromatune.color.versions`). */
 function regionalShift(expected, sampled, luma) {
-  const size = gridSize(luma.height, luma.width), field = new CorrectionField(resize(luma, ...size));
+  const size = gridSize(luma.height, luma.width),
+    field = new CorrectionField(resize(luma, ...size));
   const wanted = expected.map((each, k) => {
     const found = plane(each.height, each.width);
     for (let i = 0; i < found.data.length; i++) {
@@ -212,7 +259,8 @@ function regionalShift(expected, sampled, luma) {
     }
     return found;
   });
-  const smooth = field.smooth(resizeChroma(wanted, ...size), PULL), fine = upsampleField(smooth, field.luma, luma);
+  const smooth = field.smooth(resizeChroma(wanted, ...size), PULL),
+    fine = upsampleField(smooth, field.luma, luma);
   for (const each of fine) for (let i = 0; i < each.data.length; i++) each.data[i] *= GAIN;
   return fine;
 }

@@ -15,7 +15,9 @@ const MOST_PROFILE = 16 << 20; // bytes
 const STRIP_PIXELS = 1 << 21; // that are taken out of a picture, or put into one, at once
 const LARGEST_MISSING_SHARE = 0.1; // of a JPEG's rows
 const FILL = 128; // what a decoder gives for rows that are missing
-const LONGEST_JPEG_SIDE = 65_500, JPEG_QUALITY = 0.95, SCREEN_QUALITY = 0.92;
+const LONGEST_JPEG_SIDE = 65_500,
+  JPEG_QUALITY = 0.95,
+  SCREEN_QUALITY = 0.92;
 const LAYER_LONG_SIDE = 1024;
 const MIME = { JPEG: "image/jpeg", WEBP: "image/webp", AVIF: "image/avif", GIF: "image/gif", BMP: "image/bmp" };
 const ACCEPTED = "accepted: JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP";
@@ -46,15 +48,18 @@ export async function readPhoto(bytes, name, maxPixels) {
 }
 
 async function read(bytes, maxPixels) {
-  const format = formatOf(bytes), head = await headOf(format, bytes);
+  const format = formatOf(bytes),
+    head = await headOf(format, bytes);
   checkSize(head.width, head.height, maxPixels);
-  const warnings = [], orientation = metadata.orientationOf(head.exif, head.xmp);
+  const warnings = [],
+    orientation = metadata.orientationOf(head.exif, head.xmp);
   const profile = profileOf(head, warnings);
   const decode = { PNG: png.decodePng, TIFF: tiff.decodeTiff }[format];
   const planes = decode
     ? await decode(head, maxPixels, orientation, changeOf(head, profile))
     : await decodeInBrowser(format, head, orientation, profile, warnings);
-  const isSrgb = profile !== null, dpi = head.dpi ?? metadata.dpiOf(head.exif) ?? null;
+  const isSrgb = profile !== null,
+    dpi = head.dpi ?? metadata.dpiOf(head.exif) ?? null;
   return {
     ...planes,
     format,
@@ -67,7 +72,8 @@ async function read(bytes, maxPixels) {
 }
 
 function formatOf(bytes) {
-  const start = latin1(bytes, 0, START), brand = start.slice(4, 8) === "ftyp" ? start.slice(8, 12) : "";
+  const start = latin1(bytes, 0, START),
+    brand = start.slice(4, 8) === "ftyp" ? start.slice(8, 12) : "";
   const begins = (...signatures) => signatures.some((each) => start.startsWith(each));
   if (begins("\xff\xd8\xff")) return "JPEG";
   if (begins(png.PNG_SIGNATURE)) return "PNG";
@@ -116,7 +122,9 @@ function withChannels(head, channelsOf) {
 
 /** The largest of the sizes that an AVIF's header gives (ISO/IEC 23008-12, 6.5.3), and its depth. */
 function avifHead(bytes) {
-  const start = latin1Long(bytes.subarray(0, 1 << 20)), view = viewOf(bytes), head = { plain: bytes, channels: 4 };
+  const start = latin1Long(bytes.subarray(0, 1 << 20)),
+    view = viewOf(bytes),
+    head = { plain: bytes, channels: 4 };
   for (let at = start.indexOf("ispe"); at >= 0 && at + 16 <= bytes.length; at = start.indexOf("ispe", at + 4)) {
     const [width, height] = [view.getUint32(at + 8), view.getUint32(at + 12)];
     if (!head.width || width * height > head.width * head.height) Object.assign(head, { width, height });
@@ -166,7 +174,8 @@ async function decodeInBrowser(format, head, orientation, profile, warnings) {
   const { width, height } = bitmap;
   const planes = new Planes(width, height, head.channels, 255, orientation, changeOf(head, profile));
   const row = new Uint8Array(width * head.channels);
-  let isOpaque = true, filled = 0;
+  let isOpaque = true,
+    filled = 0;
   try {
     await forStrips(bitmap, head.channels === 4, (pixels, y) => {
       isOpaque = narrowed(pixels, row, head.channels) && isOpaque;
@@ -222,7 +231,8 @@ async function bitmapOf(format, head, profile, warnings) {
  * keeps them, where the browser has it. Strips bound what is held beside the bitmap.
  */
 async function forStrips(bitmap, hasAlpha, take) {
-  const { width, height } = bitmap, rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  const { width, height } = bitmap,
+    rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
   const frame = hasAlpha ? frameOf(bitmap) : null;
   const context = frame ? null : contextOf(width, Math.min(rows, height));
   try {
@@ -248,7 +258,8 @@ function frameOf(bitmap) {
 }
 
 async function pixelsOf(frame, top, rows) {
-  const width = frame.codedWidth, pixels = new Uint8Array(4 * width * rows);
+  const width = frame.codedWidth,
+    pixels = new Uint8Array(4 * width * rows);
   const rect = { x: 0, y: top, width, height: rows };
   await frame.copyTo(pixels, { rect, layout: [{ offset: 0, stride: 4 * width }] });
   if (frame.format === "BGRA") {
@@ -278,7 +289,8 @@ function contextOf(width, height, settings = { willReadFrequently: true }) {
  * @returns {Promise<{bytes: Uint8Array, suffix: ".jpg"|".png", warnings: string[]}>}
  */
 export async function writePhoto(rgb, photo, provenance = "") {
-  const { width, height, alpha, format, maxValue, icc, exif, dpi } = photo, warnings = [];
+  const { width, height, alpha, format, maxValue, icc, exif, dpi } = photo,
+    warnings = [];
   const extra = { icc, exif, dpi, xmp: provenance || photo.xmp };
   if (format === "JPEG" && !alpha && maxValue === 255 && Math.max(width, height) <= LONGEST_JPEG_SIDE) {
     try {
@@ -295,9 +307,11 @@ export async function writePhoto(rgb, photo, provenance = "") {
 }
 
 async function jpegOf(rgb, width, height, quality) {
-  const context = contextOf(width, height, { alpha: false }), rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  const context = contextOf(width, height, { alpha: false }),
+    rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
   for (let top = 0; top < height; top += rows) {
-    const image = new ImageData(width, Math.min(rows, height - top)), { data } = image;
+    const image = new ImageData(width, Math.min(rows, height - top)),
+      { data } = image;
     for (let to = 0, from = 3 * top * width; to < data.length; to += 4, from += 3) {
       data[to] = rgb[from];
       data[to + 1] = rgb[from + 1];
@@ -334,7 +348,8 @@ export async function screenImage(rgb, width, height, alpha = null) {
 export async function decodeLayer(base64, name = "the layer") {
   const bytes = Uint8Array.from(atob(base64.replace(/\s/g, "")), (letter) => letter.charCodeAt(0));
   const photo = await readPhoto(bytes, name, LAYER_LONG_SIDE ** 2);
-  const { width, height, gray, rgb, alpha, maxValue } = photo, rgba = new Float32Array(4 * width * height);
+  const { width, height, gray, rgb, alpha, maxValue } = photo,
+    rgba = new Float32Array(4 * width * height);
   if (!alpha) throw new Refusal(`${name} has no transparency; paint hints on a transparent layer, and save that alone`);
   if (!alpha.some(Boolean)) {
     throw new Refusal(`${name}: nothing is painted on it, every pixel is transparent; paint, or leave it out`);

@@ -49,10 +49,13 @@ export class HintedChroma {
     const { means, soft } = this.similarity.carry([...correction, ...relative], weight);
     const colors = this._correctionTo(means.slice(2)); // half the hint's color, half its correction of the model
     const total = map(weight, (own, i) => own + soft.data[i] * (1 - own));
-    const mixed = correction.map((each, k) => map(each, (value, i) => {
-      const mean = (means[k].data[i] + colors[k].data[i]) / 2, own = weight.data[i];
-      return (own * value + soft.data[i] * (1 - own) * mean) / Math.max(total.data[i], 1e-12);
-    }));
+    const mixed = correction.map((each, k) =>
+      map(each, (value, i) => {
+        const mean = (means[k].data[i] + colors[k].data[i]) / 2,
+          own = weight.data[i];
+        return (own * value + soft.data[i] * (1 - own) * mean) / Math.max(total.data[i], 1e-12);
+      }),
+    );
     return this.field.solve(mixed, total, reach);
   }
 
@@ -62,9 +65,11 @@ export class HintedChroma {
 
   /** The correction from the model's chroma to a relative one, as far as the gamut goes. */
   _correctionTo(relative) {
-    const { luma } = this.field, found = [plane(luma.height, luma.width), plane(luma.height, luma.width)];
+    const { luma } = this.field,
+      found = [plane(luma.height, luma.width), plane(luma.height, luma.width)];
     for (let i = 0; i < luma.data.length; i++) {
-      const y = luma.data[i], fitted = fitGamut(relative[0].data[i] * y, relative[1].data[i] * y, y);
+      const y = luma.data[i],
+        fitted = fitGamut(relative[0].data[i] * y, relative[1].data[i] * y, y);
       for (const k of [0, 1]) found[k].data[i] = fitted[k] - this.atGrid[k].data[i];
     }
     return found;
@@ -93,11 +98,13 @@ function draw(marks, photo, { height, width }) {
 function lay(canvas, { rgba, height, width }) {
   const over = [0, 1, 2].map(() => plane(height, width));
   for (let i = 0; i < height * width; i++) {
-    const [red, green, blue, alpha] = rgba.subarray(4 * i, 4 * i + 4), color = relativeChroma(red, green, blue);
+    const [red, green, blue, alpha] = rgba.subarray(4 * i, 4 * i + 4),
+      color = relativeChroma(red, green, blue);
     for (const k of [0, 1]) over[k].data[i] = color[k] * alpha;
     over[2].data[i] = alpha;
   }
-  const [{ height: rows, width: columns }] = canvas, shrinks = rows <= height && columns <= width;
+  const [{ height: rows, width: columns }] = canvas,
+    shrinks = rows <= height && columns <= width;
   const resized = over.map((each) => (shrinks ? resizeArea : resizeLinear)(each, rows, columns).data);
   for (let i = 0; i < rows * columns; i++) {
     const kept = 1 - resized[2][i];
@@ -107,11 +114,14 @@ function lay(canvas, { rgba, height, width }) {
 
 /** Paints a line of one color, with smooth edges. */
 function paint(canvas, mark, photo) {
-  const [{ height, width }] = canvas, scaleX = width / photo.width, scaleY = height / photo.height;
+  const [{ height, width }] = canvas,
+    scaleX = width / photo.width,
+    scaleY = height / photo.height;
   const wanted = (mark.radius_px || DEFAULT_RADIUS * Math.min(photo.height, photo.width)) * Math.sqrt(scaleX * scaleY);
   const radius = Math.min(Math.max(0.5, wanted), Math.hypot(height, width));
   const color = relativeChroma(...mark.color.map((level) => level / 255));
-  const points = mark.points.map(([x, y]) => [x * scaleX - 0.5, y * scaleY - 0.5]), alpha = new Map();
+  const points = mark.points.map(([x, y]) => [x * scaleX - 0.5, y * scaleY - 0.5]),
+    alpha = new Map();
   cover(alpha, points[0], points[0], radius, height, width);
   for (let i = 1; i < points.length; i++) cover(alpha, points[i - 1], points[i], radius, height, width);
   for (const [at, share] of alpha) {
@@ -121,9 +131,14 @@ function paint(canvas, mark, photo) {
 
 /** Notes for each pixel near a segment how far it is covered, 0..1, where that is more than it is already. */
 function cover(alpha, [x0, y0], [x1, y1], radius, height, width) {
-  const dx = x1 - x0, dy = y1 - y0, squared = dx * dx + dy * dy, margin = radius + 1;
-  const top = Math.max(0, Math.floor(Math.min(y0, y1) - margin)), bottom = Math.min(height - 1, Math.ceil(Math.max(y0, y1) + margin));
-  const left = Math.max(0, Math.floor(Math.min(x0, x1) - margin)), right = Math.min(width - 1, Math.ceil(Math.max(x0, x1) + margin));
+  const dx = x1 - x0,
+    dy = y1 - y0,
+    squared = dx * dx + dy * dy,
+    margin = radius + 1;
+  const top = Math.max(0, Math.floor(Math.min(y0, y1) - margin)),
+    bottom = Math.min(height - 1, Math.ceil(Math.max(y0, y1) + margin));
+  const left = Math.max(0, Math.floor(Math.min(x0, x1) - margin)),
+    right = Math.min(width - 1, Math.ceil(Math.max(x0, x1) + margin));
   for (let y = top; y <= bottom; y++) {
     for (let x = left; x <= right; x++) {
       const along = squared ? clamp(((x - x0) * dx + (y - y0) * dy) / squared, 0, 1) : 0;

@@ -26,7 +26,8 @@ function rounder(data) {
 
 /** To the next integer, halves to the even one, as C's rint. */
 export function roundHalfEven(value) {
-  const floor = Math.floor(value), rest = value - floor;
+  const floor = Math.floor(value),
+    rest = value - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
 }
 
@@ -44,16 +45,21 @@ export function resize(source, height, width) {
 export function resizeArea(source, height, width) {
   if (height === source.height && width === source.width) return source;
   if (height > source.height || width > source.width) return resizeTaps(source, height, width, areaTapsUp, 2);
-  const down = source.height / height, across = source.width / width;
+  const down = source.height / height,
+    across = source.width / width;
   if (Number.isInteger(down) && Number.isInteger(across)) return wholeBlocks(source, height, width, down, across);
-  const found = plane(height, width, source.data.constructor), round = rounder(source.data);
-  const columns = areaWeights(source.width, width), rows = areaWeights(source.height, height);
-  const line = new Float32Array(width), sum = new Float32Array(width);
+  const found = plane(height, width, source.data.constructor),
+    round = rounder(source.data);
+  const columns = areaWeights(source.width, width),
+    rows = areaWeights(source.height, height);
+  const line = new Float32Array(width),
+    sum = new Float32Array(width);
   let done = -1; // row of the source that `line` holds
   for (let y = 0; y < height; y++) {
     sum.fill(0);
     for (let at = rows.starts[y]; at < rows.starts[y + 1]; at++) {
-      const row = rows.indices[at], weight = rows.weights[at];
+      const row = rows.indices[at],
+        weight = rows.weights[at];
       if (row !== done) sumColumns(source, row, columns, line);
       done = row;
       for (let x = 0; x < width; x++) sum[x] += Math.fround(weight * line[x]);
@@ -76,10 +82,16 @@ function sumColumns({ data, width: full }, row, { starts, indices, weights }, li
 
 /** Which pixels of a side each of fewer ones covers, and how far; shares below a thousandth do not count. */
 function areaWeights(full, small) {
-  const starts = new Int32Array(small + 1), indices = [], weights = [], scale = full / small;
+  const starts = new Int32Array(small + 1),
+    indices = [],
+    weights = [],
+    scale = full / small;
   for (let i = 0; i < small; i++) {
-    const from = i * scale, to = from + scale, covered = Math.min(scale, full - from);
-    const last = Math.min(Math.floor(to), full - 1), first = Math.min(Math.ceil(from), last);
+    const from = i * scale,
+      to = from + scale,
+      covered = Math.min(scale, full - from);
+    const last = Math.min(Math.floor(to), full - 1),
+      first = Math.min(Math.ceil(from), last);
     const add = (index, share) => {
       indices.push(index);
       weights.push(share / covered);
@@ -94,8 +106,10 @@ function areaWeights(full, small) {
 
 /** Means of blocks of down × across pixels; of four, halves are rounded up. */
 function wholeBlocks(source, height, width, down, across) {
-  const found = plane(height, width, source.data.constructor), whole = !(source.data instanceof Float32Array);
-  const scale = Math.fround(1 / (down * across)), isFour = whole && down === 2 && across === 2;
+  const found = plane(height, width, source.data.constructor),
+    whole = !(source.data instanceof Float32Array);
+  const scale = Math.fround(1 / (down * across)),
+    isFour = whole && down === 2 && across === 2;
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       let sum = 0;
@@ -118,8 +132,11 @@ export const resizeCubic = (source, height, width) => resizeTaps(source, height,
 /** At another size, each pixel a sum of a few along each side. */
 function resizeTaps(source, height, width, tapsOf, count) {
   if (height === source.height && width === source.width) return source;
-  const columns = tapsOf(source.width, width), rows = tapsOf(source.height, height), round = rounder(source.data);
-  const found = plane(height, width, source.data.constructor), wide = plane(source.height, width);
+  const columns = tapsOf(source.width, width),
+    rows = tapsOf(source.height, height),
+    round = rounder(source.data);
+  const found = plane(height, width, source.data.constructor),
+    wide = plane(source.height, width);
   for (let y = 0; y < source.height; y++) {
     for (let x = 0; x < width; x++) {
       let sum = 0;
@@ -142,9 +159,12 @@ function resizeTaps(source, height, width, tapsOf, count) {
 }
 
 function taps(from, to, count, weigh) {
-  const indices = new Int32Array(to * count), weights = new Float64Array(to * count);
+  const indices = new Int32Array(to * count),
+    weights = new Float64Array(to * count);
   for (let i = 0; i < to; i++) {
-    const center = ((i + 0.5) * from) / to - 0.5, first = Math.floor(center), shares = weigh(center - first, first, i);
+    const center = ((i + 0.5) * from) / to - 0.5,
+      first = Math.floor(center),
+      shares = weigh(center - first, first, i);
     for (let t = 0; t < count; t++) {
       indices[i * count + t] = Math.min(from - 1, Math.max(0, first + t - (count / 2 - 1)));
       weights[i * count + t] = shares[t];
@@ -159,7 +179,8 @@ function cubicTaps(from, to) {
   const a = -0.75;
   return taps(from, to, 4, (x) => {
     const far = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a;
-    const near = ((a + 2) * x - (a + 3)) * x * x + 1, rest = 1 - x;
+    const near = ((a + 2) * x - (a + 3)) * x * x + 1,
+      rest = 1 - x;
     const next = ((a + 2) * rest - (a + 3)) * rest * rest + 1;
     return [far, near, next, 1 - far - near - next];
   });
@@ -167,9 +188,13 @@ function cubicTaps(from, to) {
 
 /** What OpenCV does for INTER_AREA where a side grows: nearly the nearest pixel. */
 function areaTapsUp(from, to) {
-  const indices = new Int32Array(to * 2), weights = new Float64Array(to * 2), scale = from / to;
+  const indices = new Int32Array(to * 2),
+    weights = new Float64Array(to * 2),
+    scale = from / to;
   for (let i = 0; i < to; i++) {
-    const first = Math.floor(i * scale), over = i + 1 - (first + 1) / scale, share = over <= 0 ? 0 : over - Math.floor(over);
+    const first = Math.floor(i * scale),
+      over = i + 1 - (first + 1) / scale,
+      share = over <= 0 ? 0 : over - Math.floor(over);
     indices.set([first, Math.min(from - 1, first + 1)], 2 * i);
     weights.set([1 - share, share], 2 * i);
   }
@@ -181,12 +206,19 @@ export function gaussianBlur(source, sigma) {
   const radius = (roundHalfEven(sigma * 4 * 2 + 1) | 1) >> 1;
   const kernel = Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma * sigma)));
   const total = kernel.reduce((sum, each) => sum + each, 0);
-  return separable(source, kernel.map((each) => each / total), radius);
+  return separable(
+    source,
+    kernel.map((each) => each / total),
+    radius,
+  );
 }
 
 function separable(source, kernel, radius) {
-  const { height, width } = source, found = plane(height, width), wide = plane(height, width);
-  const line = new Float64Array(width + 2 * radius), sum = new Float64Array(width);
+  const { height, width } = source,
+    found = plane(height, width),
+    wide = plane(height, width);
+  const line = new Float64Array(width + 2 * radius),
+    sum = new Float64Array(width);
   for (let first = 0; first < wide.data.length; first += width) {
     for (let i = -radius; i < width + radius; i++) line[i + radius] = source.data[first + mirrored101(i, width)];
     for (let x = 0; x < width; x++) {
@@ -199,7 +231,9 @@ function separable(source, kernel, radius) {
     const own = y * width;
     for (let x = 0; x < width; x++) sum[x] = kernel[radius] * wide.data[own + x];
     for (let k = 1; k <= radius; k++) {
-      const above = mirrored101(y - k, height) * width, below = mirrored101(y + k, height) * width, weight = kernel[radius + k];
+      const above = mirrored101(y - k, height) * width,
+        below = mirrored101(y + k, height) * width,
+        weight = kernel[radius + k];
       for (let x = 0; x < width; x++) sum[x] += weight * (wide.data[above + x] + wide.data[below + x]);
     }
     found.data.set(sum, own);
@@ -209,8 +243,11 @@ function separable(source, kernel, radius) {
 
 /** Means over windows of (2 rows + 1) × (2 columns + 1) pixels, mirrored at the edges with their pixels. */
 export function boxBlur(source, rows, columns = rows) {
-  const { height, width } = source, found = plane(height, width), wide = plane(height, width);
-  const line = new Float64Array(width + 2 * columns), sum = new Float64Array(width);
+  const { height, width } = source,
+    found = plane(height, width),
+    wide = plane(height, width);
+  const line = new Float64Array(width + 2 * columns),
+    sum = new Float64Array(width);
   for (let first = 0; first < wide.data.length; first += width) {
     for (let i = -columns; i < width + columns; i++) line[i + columns] = source.data[first + mirrored(i, width)];
     let total = 0;
@@ -226,7 +263,9 @@ export function boxBlur(source, rows, columns = rows) {
     for (let x = 0; x < width; x++) sum[x] += wide.data[first + x];
   }
   for (let y = 0; y < height; y++) {
-    const next = mirrored(y + rows, height) * width, last = mirrored(y - rows, height) * width, own = y * width;
+    const next = mirrored(y + rows, height) * width,
+      last = mirrored(y - rows, height) * width,
+      own = y * width;
     for (let x = 0; x < width; x++) {
       const total = sum[x] + wide.data[next + x];
       found.data[own + x] = total / (2 * rows + 1);
@@ -249,7 +288,8 @@ function mirrored101(index, count) {
 
 /** The value at `percent` of sorted values, linear between two of them. */
 export function percentile(sorted, percent) {
-  const at = ((sorted.length - 1) * percent) / 100, below = Math.floor(at);
+  const at = ((sorted.length - 1) * percent) / 100,
+    below = Math.floor(at);
   return sorted[below] + (at - below) * (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]);
 }
 
@@ -257,7 +297,8 @@ export function percentile(sorted, percent) {
 export function interpolate(x, xs, ys) {
   if (x <= xs[0]) return ys[0];
   for (let i = 1; i < xs.length; i++) {
-    if (x <= xs[i]) return xs[i] === xs[i - 1] ? ys[i] : ys[i - 1] + ((ys[i] - ys[i - 1]) * (x - xs[i - 1])) / (xs[i] - xs[i - 1]);
+    if (x <= xs[i])
+      return xs[i] === xs[i - 1] ? ys[i] : ys[i - 1] + ((ys[i] - ys[i - 1]) * (x - xs[i - 1])) / (xs[i] - xs[i - 1]);
   }
   return ys.at(-1);
 }

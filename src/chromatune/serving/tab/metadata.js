@@ -1,23 +1,30 @@
 // What a photo's file says beside its pixels: size, EXIF, profile, resolution and XMP, read from and put into files.
 // Places are checked before they are read, and nothing is copied from a file before its length is known.
 
-const TAG_ORIENTATION = 274, TAG_EXIF = 34665, TAG_GPS = 34853;
-const TAG_MAKER_NOTE = 37500, TAG_COLOR_SPACE = 40961, TAG_INTEROPERABILITY = 40965;
-const TAG_WIDTH = 40962, TAG_HEIGHT = 40963;
-const TAG_X_RESOLUTION = 282, TAG_Y_RESOLUTION = 283, TAG_RESOLUTION_UNIT = 296;
+const TAG_ORIENTATION = 274,
+  TAG_EXIF = 34665,
+  TAG_GPS = 34853;
+const TAG_MAKER_NOTE = 37500,
+  TAG_COLOR_SPACE = 40961,
+  TAG_INTEROPERABILITY = 40965;
+const TAG_WIDTH = 40962,
+  TAG_HEIGHT = 40963;
+const TAG_X_RESOLUTION = 282,
+  TAG_Y_RESOLUTION = 283,
+  TAG_RESOLUTION_UNIT = 296;
 // As in images/metadata.py: all else in the first directory is about the old file's pixels, or its thumbnail
 const TAGS_FOR_RESULTS = [269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095];
 const LONGEST_EXIF = 65_000; // bytes; a JPEG holds EXIF in one segment of 64 KiB
 const LONGEST_SEGMENT = 65_533;
 const BYTES_OF_TYPE = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4];
-const TYPE_SHORT = 3, TYPE_LONG = 4;
+const TYPE_SHORT = 3,
+  TYPE_LONG = 4;
 const MOST_SEGMENTS = 10_000;
-const EXIF_START = "Exif\0\0", XMP_START = "http://ns.adobe.com/xap/1.0/\0", ICC_START = "ICC_PROFILE\0";
+const EXIF_START = "Exif\0\0",
+  XMP_START = "http://ns.adobe.com/xap/1.0/\0",
+  ICC_START = "ICC_PROFILE\0";
 const ORIENTATION_IN_XMP = [/(tiff:Orientation\s*=\s*["'])\d(?=["'])/g, /(<tiff:Orientation>\s*)\d(?=\s*<\/)/g];
-const PROFILE_IN_XMP = [
-  /(photoshop:ICCProfile\s*=\s*["'])[^"'<>]*(?=["'])/g,
-  /(<photoshop:ICCProfile>)[^<>]*(?=<\/)/g,
-];
+const PROFILE_IN_XMP = [/(photoshop:ICCProfile\s*=\s*["'])[^"'<>]*(?=["'])/g, /(<photoshop:ICCProfile>)[^<>]*(?=<\/)/g];
 
 export function viewOf(bytes) {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -47,16 +54,20 @@ export function joined(parts) {
  * file with its EXIF hidden: browsers turn pictures by it, and do not leave it when they are asked to.
  */
 export function readJpeg(bytes) {
-  const view = viewOf(bytes), found = { plain: bytes }, profile = [];
+  const view = viewOf(bytes),
+    found = { plain: bytes },
+    profile = [];
   let place = 2;
   for (let count = 0; count < MOST_SEGMENTS && place + 4 <= bytes.length; count++) {
     if (bytes[place] !== 0xff || bytes[place + 1] === 0xff) {
       place++;
       continue;
     }
-    const marker = bytes[place + 1], length = view.getUint16(place + 2);
+    const marker = bytes[place + 1],
+      length = view.getUint16(place + 2);
     if (marker === 0xda) break;
-    const segment = bytes.subarray(place + 4, place + 2 + length), start = latin1(segment, 0, 29);
+    const segment = bytes.subarray(place + 4, place + 2 + length),
+      start = latin1(segment, 0, 29);
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker) && segment.length > 5) {
       Object.assign(found, { height: view.getUint16(place + 5), width: view.getUint16(place + 7) });
       Object.assign(found, { components: segment[5], progressive: [0xc2, 0xc6, 0xca, 0xce].includes(marker) });
@@ -77,9 +88,12 @@ export function readJpeg(bytes) {
 
 /** Returns what a WebP's chunks say, as `readJpeg`; its animations count as their first picture. */
 export function readWebp(bytes) {
-  const view = viewOf(bytes), found = { plain: bytes };
-  for (let place = 12; place + 18 <= bytes.length; ) {
-    const kind = latin1(bytes, place, place + 4), length = view.getUint32(place + 4, true), start = place + 8;
+  const view = viewOf(bytes),
+    found = { plain: bytes };
+  for (let place = 12; place + 18 <= bytes.length;) {
+    const kind = latin1(bytes, place, place + 4),
+      length = view.getUint32(place + 4, true),
+      start = place + 8;
     const content = bytes.subarray(start, start + length);
     if (kind === "VP8X") {
       found.width = 1 + (view.getUint32(start + 4, true) & 0xffffff);
@@ -108,11 +122,13 @@ export function readWebp(bytes) {
  * the place of the following directory. Entries that reach beyond the block are left out.
  */
 export function readDirectory(bytes, place, little) {
-  const view = viewOf(bytes), entries = new Map();
+  const view = viewOf(bytes),
+    entries = new Map();
   if (!(place >= 8 && place + 2 <= bytes.length)) return { entries, next: 0 };
   const end = place + 2 + 12 * view.getUint16(place, little);
   for (let at = place + 2; at < end && at + 12 <= bytes.length; at += 12) {
-    const type = view.getUint16(at + 2, little), count = view.getUint32(at + 4, little);
+    const type = view.getUint16(at + 2, little),
+      count = view.getUint32(at + 4, little);
     const length = (BYTES_OF_TYPE[type] ?? 0) * count;
     const start = length > 4 ? view.getUint32(at + 8, little) : at + 8;
     if (!length || start + length > bytes.length) continue;
@@ -125,7 +141,8 @@ export function readDirectory(bytes, place, little) {
 export function numbersOf(entries, tag, little) {
   const entry = entries.get(tag);
   if (!entry) return undefined;
-  const view = viewOf(entry.data), size = BYTES_OF_TYPE[entry.type];
+  const view = viewOf(entry.data),
+    size = BYTES_OF_TYPE[entry.type];
   const one = {
     1: (at) => view.getUint8(at),
     3: (at) => view.getUint16(at, little),
@@ -166,7 +183,8 @@ export function orientationOf(exif, xmp) {
 export function dpiOf(exif) {
   if (!exif) return undefined;
   const one = (tag) => numbersOf(exif.first, tag, exif.little)?.[0];
-  const factor = { 2: 1, 3: 2.54 }[one(TAG_RESOLUTION_UNIT) ?? 2], horizontal = one(TAG_X_RESOLUTION);
+  const factor = { 2: 1, 3: 2.54 }[one(TAG_RESOLUTION_UNIT) ?? 2],
+    horizontal = one(TAG_X_RESOLUTION);
   const dpi = sensible(horizontal, one(TAG_Y_RESOLUTION) ?? horizontal);
   return factor && dpi?.map((value) => value * factor);
 }
@@ -205,7 +223,10 @@ export function exifForResults(exif, width, height, isSrgb) {
 }
 
 function packed(first, details, gps, little, long) {
-  const others = [[TAG_EXIF, details], [TAG_GPS, gps]].filter(([, entries]) => entries.size);
+  const others = [
+    [TAG_EXIF, details],
+    [TAG_GPS, gps],
+  ].filter(([, entries]) => entries.size);
   for (const [tag] of others) first.set(tag, long(0));
   let place = 8 + sizeOf(first);
   for (const [tag, entries] of others) {
@@ -213,23 +234,26 @@ function packed(first, details, gps, little, long) {
     place += sizeOf(entries);
   }
   if (place > LONGEST_EXIF) return null;
-  const block = new Uint8Array(place), view = viewOf(block);
+  const block = new Uint8Array(place),
+    view = viewOf(block);
   block.set(bytesOf(little ? "II*\0" : "MM\0*"));
   view.setUint32(4, 8, little);
   place = 8;
   for (const entries of [first, ...others.map(([, each]) => each)]) {
     let data = place + 6 + 12 * entries.size;
     view.setUint16(place, entries.size, little);
-    [...entries].sort(([one], [other]) => one - other).forEach(([tag, entry], i) => {
-      const at = place + 2 + 12 * i;
-      view.setUint16(at, tag, little);
-      view.setUint16(at + 2, entry.type, little);
-      view.setUint32(at + 4, entry.count, little);
-      if (entry.data.length <= 4) return block.set(entry.data, at + 8);
-      view.setUint32(at + 8, data, little);
-      block.set(entry.data, data);
-      data += entry.data.length + (entry.data.length % 2);
-    });
+    [...entries]
+      .sort(([one], [other]) => one - other)
+      .forEach(([tag, entry], i) => {
+        const at = place + 2 + 12 * i;
+        view.setUint16(at, tag, little);
+        view.setUint16(at + 2, entry.type, little);
+        view.setUint32(at + 4, entry.count, little);
+        if (entry.data.length <= 4) return block.set(entry.data, at + 8);
+        view.setUint32(at + 8, data, little);
+        block.set(entry.data, data);
+        data += entry.data.length + (entry.data.length % 2);
+      });
     place += sizeOf(entries);
   }
   return block;
@@ -254,7 +278,8 @@ export function uprightXmp(bytes, isSrgb) {
 
 /** Returns a JPEG of the browser with EXIF, XMP, profile and resolution, and nothing else beside its pixels. */
 export function jpegWith(bytes, { exif, xmp, icc, dpi }) {
-  const view = viewOf(bytes), density = dpi?.map((value) => Math.min(Math.round(value), 65535)) ?? [1, 1];
+  const view = viewOf(bytes),
+    density = dpi?.map((value) => Math.min(Math.round(value), 65535)) ?? [1, 1];
   const head = bytesOf("JFIF\0\x01\x01\0\0\0\0\0\0\0");
   head[7] = dpi ? 1 : 0;
   viewOf(head).setUint16(8, density[0]);
@@ -263,7 +288,8 @@ export function jpegWith(bytes, { exif, xmp, icc, dpi }) {
   if (exif) parts.push(segmentOf(0xe1, bytesOf(EXIF_START), exif));
   const packet = new TextEncoder().encode(xmp ?? "");
   if (packet.length && packet.length <= LONGEST_SEGMENT - 29) parts.push(segmentOf(0xe1, bytesOf(XMP_START), packet));
-  const piece = LONGEST_SEGMENT - 14, count = Math.ceil((icc?.length ?? 0) / piece);
+  const piece = LONGEST_SEGMENT - 14,
+    count = Math.ceil((icc?.length ?? 0) / piece);
   for (let i = 0; i < count; i++) {
     const number = Uint8Array.of(i + 1, count);
     parts.push(segmentOf(0xe2, bytesOf(ICC_START), number, icc.subarray(i * piece, (i + 1) * piece)));

@@ -4,24 +4,44 @@
 import { gaussianBlur, map, plane, resize, resizeArea, resizeLinear } from "./image.js";
 import { chromaOf, clamp, labOf } from "./luminance.js";
 
-const SMALL_SIDE_PX = 64, LEAST_IN_COLOR = 6;
-const LONG_SIDE_PX = 512, BLUR_PX = 1;
-const FAINT = 6, CLEAR = 12, GLAZE = 16, INK = 28, GLAZE_SHARE = 0.5;
-const LEAST_REGION = 6e-4, LEAST_REGION_PX = 30;
-const AGING_HUES = [45, 115], AGING_RAMP = 10;
-const LARGEST_SHARE = 0.45, LEAST_ELSEWHERE = 2.4;
-const FITS = 8, FIT_POINTS = 4096, CENTER = 0.6;
+const SMALL_SIDE_PX = 64,
+  LEAST_IN_COLOR = 6;
+const LONG_SIDE_PX = 512,
+  BLUR_PX = 1;
+const FAINT = 6,
+  CLEAR = 12,
+  GLAZE = 16,
+  INK = 28,
+  GLAZE_SHARE = 0.5;
+const LEAST_REGION = 6e-4,
+  LEAST_REGION_PX = 30;
+const AGING_HUES = [45, 115],
+  AGING_RAMP = 10;
+const LARGEST_SHARE = 0.45,
+  LEAST_ELSEWHERE = 2.4;
+const FITS = 8,
+  FIT_POINTS = 4096,
+  CENTER = 0.6;
 
 /** The local color of a photo; null for a print of one tone. */
 export function findOwnColor({ rgb, height, width, maxValue }) {
   const scale = Math.min(1, LONG_SIDE_PX / Math.max(height, width));
   const size = [height, width].map((side) => Math.max(1, Math.round(side * scale)));
-  const small = [0, 1, 2].map((k) => map(resizeArea(channel(rgb, k, height, width), ...size), (level) => level / maxValue));
+  const small = [0, 1, 2].map((k) =>
+    map(resizeArea(channel(rgb, k, height, width), ...size), (level) => level / maxValue),
+  );
   const [lightness, a, b] = labPlanes(small.map((each) => gaussianBlur(each, BLUR_PX)));
-  const [offA, offB] = fromTint(map(lightness, (level) => level / 100), a, b);
-  const distance = map(a, (_, i) => Math.hypot(offA.data[i], offB.data[i])), chroma = map(a, (value, i) => Math.hypot(value, b.data[i]));
+  const [offA, offB] = fromTint(
+    map(lightness, (level) => level / 100),
+    a,
+    b,
+  );
+  const distance = map(a, (_, i) => Math.hypot(offA.data[i], offB.data[i])),
+    chroma = map(a, (value, i) => Math.hypot(value, b.data[i]));
   // Paper that is less yellow than the print lies away from the tint, too, but toward gray
-  const amount = map(a, (value, i) => (offA.data[i] * value + offB.data[i] * b.data[i] > 0 ? Math.min(distance.data[i], chroma.data[i]) : 0));
+  const amount = map(a, (value, i) =>
+    offA.data[i] * value + offB.data[i] * b.data[i] > 0 ? Math.min(distance.data[i], chroma.data[i]) : 0,
+  );
   const local = sureOf(amount);
   if (!local.regions.includes(1)) return null;
   const sure = sureOf(map(amount, (value, i) => value * notAging(offA.data[i], offB.data[i])));
@@ -30,11 +50,31 @@ export function findOwnColor({ rgb, height, width, maxValue }) {
   const inColor = ownChroma(small) > LEAST_IN_COLOR && elsewhere > LEAST_ELSEWHERE;
   const own = chromaOf(joined(small), ...size);
   if (inColor || meanOf(sure.regions) > LARGEST_SHARE) {
-    return new OwnColor(own, map(a, () => 1), map(chroma, ramp), map(a, () => 0), true);
+    return new OwnColor(
+      own,
+      map(a, () => 1),
+      map(chroma, ramp),
+      map(a, () => 0),
+      true,
+    );
   }
-  const tint = chromaOf(joined(rgbPlanes(lightness, map(a, (value, i) => value - offA.data[i]), map(b, (value, i) => value - offB.data[i]))), ...size);
+  const tint = chromaOf(
+    joined(
+      rgbPlanes(
+        lightness,
+        map(a, (value, i) => value - offA.data[i]),
+        map(b, (value, i) => value - offB.data[i]),
+      ),
+    ),
+    ...size,
+  );
   const opacity = map(chroma, (value) => clamp((value - GLAZE) / (INK - GLAZE), 0, 1));
-  const added = own.map((each, k) => map(each, (value, i) => value - (1 - opacity.data[i]) * (GLAZE_SHARE * tint[k].data[i] + (1 - GLAZE_SHARE) * value)));
+  const added = own.map((each, k) =>
+    map(
+      each,
+      (value, i) => value - (1 - opacity.data[i]) * (GLAZE_SHARE * tint[k].data[i] + (1 - GLAZE_SHARE) * value),
+    ),
+  );
   return new OwnColor(added, opacity, local.sure, sure.sure, false);
 }
 
@@ -57,11 +97,17 @@ class OwnColor {
 
   /** A model's chroma with the photo's own where that is kept. */
   putInto(chroma, choice) {
-    const weight = this.weight(choice), [{ height, width }] = chroma;
+    const weight = this.weight(choice),
+      [{ height, width }] = chroma;
     if (!weight.data.some((value) => value > 0)) return chroma;
     const smaller = height <= weight.height && width <= weight.width;
     const [cb, cr, covered] = [...this.chroma, this.opacity].map((each) =>
-      (smaller ? resizeArea : resizeLinear)(map(each, (value, i) => value * weight.data[i]), height, width));
+      (smaller ? resizeArea : resizeLinear)(
+        map(each, (value, i) => value * weight.data[i]),
+        height,
+        width,
+      ),
+    );
     return chroma.map((each, k) => map(each, (value, i) => value * (1 - covered.data[i]) + [cb, cr][k].data[i]));
   }
 }
@@ -93,9 +139,21 @@ function labPlanes([red, green, blue]) {
 function rgbPlanes(lightness, a, b) {
   const found = [0, 1, 2].map(() => plane(a.height, a.width));
   for (let i = 0; i < a.data.length; i++) {
-    const fy = (lightness.data[i] + 16) / 116, [x, y, z] = [fy + a.data[i] / 500, fy, fy - b.data[i] / 200].map((f, k) => [0.950456, 1, 1.088754][k] * (f > 6 / 29 ? f ** 3 : (f - 16 / 116) / 7.787));
-    const linear = [3.240479 * x - 1.53715 * y - 0.498535 * z, -0.969256 * x + 1.875991 * y + 0.041556 * z, 0.055648 * x - 0.204043 * y + 1.057311 * z];
-    for (const k of [0, 1, 2]) found[k].data[i] = clamp(linear[k] <= 0.0031308 ? 12.92 * linear[k] : 1.055 * linear[k] ** (1 / 2.4) - 0.055, 0, 1);
+    const fy = (lightness.data[i] + 16) / 116,
+      [x, y, z] = [fy + a.data[i] / 500, fy, fy - b.data[i] / 200].map(
+        (f, k) => [0.950456, 1, 1.088754][k] * (f > 6 / 29 ? f ** 3 : (f - 16 / 116) / 7.787),
+      );
+    const linear = [
+      3.240479 * x - 1.53715 * y - 0.498535 * z,
+      -0.969256 * x + 1.875991 * y + 0.041556 * z,
+      0.055648 * x - 0.204043 * y + 1.057311 * z,
+    ];
+    for (const k of [0, 1, 2])
+      found[k].data[i] = clamp(
+        linear[k] <= 0.0031308 ? 12.92 * linear[k] : 1.055 * linear[k] ** (1 / 2.4) - 0.055,
+        0,
+        1,
+      );
   }
   return found;
 }
@@ -104,7 +162,11 @@ function rgbPlanes(lightness, a, b) {
 function ownChroma(small) {
   const [lightness, a, b] = labPlanes(small.map((each) => resize(each, SMALL_SIDE_PX, SMALL_SIDE_PX)));
   const terms = Array.from(lightness.data, (level) => [(level / 100) ** 2, level / 100, 1]);
-  const factors = leastSquares(terms, Array.from(a.data, (value, i) => [value, b.data[i]]), terms.map(() => 1));
+  const factors = leastSquares(
+    terms,
+    Array.from(a.data, (value, i) => [value, b.data[i]]),
+    terms.map(() => 1),
+  );
   return meanOf(terms.map((row, i) => Math.hypot(a.data[i] - dot(row, factors[0]), b.data[i] - dot(row, factors[1]))));
 }
 
@@ -116,27 +178,41 @@ function dot(row, factors) {
 
 /** How a* and b* differ from the print's tint: of the whole picture's and of its center's, the nearer one counts. */
 function fromTint(lightness, a, b) {
-  const { height, width } = a, top = Math.floor((height * (1 - CENTER)) / 2), left = Math.floor((width * (1 - CENTER)) / 2);
-  const x = (column) => (width > 1 ? (2 * column) / (width - 1) - 1 : -1), y = (row) => (height > 1 ? (2 * row) / (height - 1) - 1 : -1);
+  const { height, width } = a,
+    top = Math.floor((height * (1 - CENTER)) / 2),
+    left = Math.floor((width * (1 - CENTER)) / 2);
+  const x = (column) => (width > 1 ? (2 * column) / (width - 1) - 1 : -1),
+    y = (row) => (height > 1 ? (2 * row) / (height - 1) - 1 : -1);
   const fit = (fromTop, fromLeft) => {
-    const rows = height - 2 * fromTop, columns = width - 2 * fromLeft, step = Math.max(1, Math.floor(Math.sqrt(Math.floor((rows * columns) / FIT_POINTS))));
-    const terms = [], values = [];
+    const rows = height - 2 * fromTop,
+      columns = width - 2 * fromLeft,
+      step = Math.max(1, Math.floor(Math.sqrt(Math.floor((rows * columns) / FIT_POINTS))));
+    const terms = [],
+      values = [];
     for (let v = fromTop; v < height - fromTop; v += step) {
       for (let u = fromLeft; u < width - fromLeft; u += step) {
-        const i = v * width + u, level = lightness.data[i];
+        const i = v * width + u,
+          level = lightness.data[i];
         terms.push([1, level, level * level, x(u), y(v)]);
         values.push([a.data[i], b.data[i]]);
       }
     }
     return robustFit(terms, values);
   };
-  const whole = fit(0, 0), inner = fit(top, left), found = [plane(height, width), plane(height, width)];
-  const off = (factors, value, level, u, v) => value - ((factors[2] * level + factors[1]) * level + factors[3] * u + factors[4] * v + factors[0]);
+  const whole = fit(0, 0),
+    inner = fit(top, left),
+    found = [plane(height, width), plane(height, width)];
+  const off = (factors, value, level, u, v) =>
+    value - ((factors[2] * level + factors[1]) * level + factors[3] * u + factors[4] * v + factors[0]);
   for (let row = 0, i = 0; row < height; row++) {
     for (let column = 0; column < width; column++, i++) {
-      const level = lightness.data[i], u = x(column), v = y(row);
-      const wholeA = off(whole[0], a.data[i], level, u, v), wholeB = off(whole[1], b.data[i], level, u, v);
-      const innerA = off(inner[0], a.data[i], level, u, v), innerB = off(inner[1], b.data[i], level, u, v);
+      const level = lightness.data[i],
+        u = x(column),
+        v = y(row);
+      const wholeA = off(whole[0], a.data[i], level, u, v),
+        wholeB = off(whole[1], b.data[i], level, u, v);
+      const innerA = off(inner[0], a.data[i], level, u, v),
+        innerB = off(inner[1], b.data[i], level, u, v);
       const isInner = innerA ** 2 + innerB ** 2 < wholeA ** 2 + wholeB ** 2;
       found[0].data[i] = isInner ? innerA : wholeA;
       found[1].data[i] = isInner ? innerB : wholeB;
@@ -147,11 +223,13 @@ function fromTint(lightness, a, b) {
 
 /** The factors of terms that give pairs of values with the least sum of distances. */
 function robustFit(terms, values) {
-  let weights = new Float64Array(terms.length).fill(1), factors;
+  let weights = new Float64Array(terms.length).fill(1),
+    factors;
   for (let round = 0; round < FITS; round++) {
     factors = leastSquares(terms, values, weights);
     weights = weights.map((_, i) => {
-      const a = values[i][0] - dot(terms[i], factors[0]), b = values[i][1] - dot(terms[i], factors[1]);
+      const a = values[i][0] - dot(terms[i], factors[0]),
+        b = values[i][1] - dot(terms[i], factors[1]);
       return 1 / Math.max(Math.sqrt(a * a + b * b), 1);
     });
   }
@@ -160,9 +238,11 @@ function robustFit(terms, values) {
 
 /** Weighted least squares of two values by their normal equations; a term that says nothing new gets factor 0. */
 function leastSquares(terms, values, weights) {
-  const count = terms[0].length, rows = Array.from({ length: count }, () => new Float64Array(count + 2));
+  const count = terms[0].length,
+    rows = Array.from({ length: count }, () => new Float64Array(count + 2));
   for (let i = 0; i < terms.length; i++) {
-    const row = terms[i], pair = values[i];
+    const row = terms[i],
+      pair = values[i];
     for (let p = 0; p < count; p++) {
       const share = weights[i] * row[p];
       for (let q = 0; q < count; q++) rows[p][q] += share * row[q];
@@ -170,7 +250,8 @@ function leastSquares(terms, values, weights) {
       rows[p][count + 1] += share * pair[1];
     }
   }
-  const scale = rows.map((row, p) => row[p]), isFree = [];
+  const scale = rows.map((row, p) => row[p]),
+    isFree = [];
   for (let p = 0; p < count; p++) {
     isFree[p] = rows[p][p] <= 1e-10 * scale[p] || !scale[p];
     if (isFree[p]) continue;
@@ -191,7 +272,9 @@ function notAging(a, b) {
 
 /** How sure local color is, and its regions: connected, with enough that is clear. */
 function sureOf(amount) {
-  const { height, width, data } = amount, regions = new Uint8Array(data.length), seen = new Uint8Array(data.length);
+  const { height, width, data } = amount,
+    regions = new Uint8Array(data.length),
+    seen = new Uint8Array(data.length);
   const least = Math.max(LEAST_REGION_PX, LEAST_REGION * data.length);
   for (let start = 0; start < data.length; start++) {
     if (seen[start] || data[start] <= FAINT) continue;
@@ -199,7 +282,9 @@ function sureOf(amount) {
     let clear = 0;
     seen[start] = 1;
     for (let next = 0; next < pixels.length; next++) {
-      const at = pixels[next], y = Math.floor(at / width), x = at % width;
+      const at = pixels[next],
+        y = Math.floor(at / width),
+        x = at % width;
       if (data[at] > CLEAR) clear++;
       for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
         for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {

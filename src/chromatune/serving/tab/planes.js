@@ -35,7 +35,8 @@ export class Planes {
    * @param change what is to be done to each row before, in place: a function of samples.
    */
   constructor(width, height, channels, maxValue, orientation = 1, change = null) {
-    const Samples = maxValue === 255 ? Uint8Array : Uint16Array, turned = orientation >= 5;
+    const Samples = maxValue === 255 ? Uint8Array : Uint16Array,
+      turned = orientation >= 5;
     Object.assign(this, { channels, maxValue, change, neutral: true });
     this.size = turned ? [height, width] : [width, height];
     this.colors = channels > 2 ? 3 : 1;
@@ -52,7 +53,8 @@ export class Planes {
   /** Takes a row of the file: interleaved samples of the pixels x, x + step, ... */
   put(y, row, x = 0, step = 1) {
     this.change?.(row);
-    const { samples, alpha, colors, channels } = this, by = step * this.across;
+    const { samples, alpha, colors, channels } = this,
+      by = step * this.across;
     let place = this.first + x * this.across + y * this.down;
     for (let i = 0; i < row.length; i += channels, place += by) {
       if (alpha) alpha[place] = row[i + channels - 1];
@@ -60,7 +62,10 @@ export class Planes {
         samples[place] = row[i];
         continue;
       }
-      const r = row[i], g = row[i + 1], b = row[i + 2], at = 3 * place;
+      const r = row[i],
+        g = row[i + 1],
+        b = row[i + 2],
+        at = 3 * place;
       samples[at] = r;
       samples[at + 1] = g;
       samples[at + 2] = b;
@@ -70,7 +75,12 @@ export class Planes {
 
   /** Returns {width, height, gray, rgb, alpha, maxValue}; Rec.601 luma, or the gray itself where no pixel has color. */
   finish() {
-    const { samples, alpha, maxValue, size: [width, height] } = this;
+    const {
+      samples,
+      alpha,
+      maxValue,
+      size: [width, height],
+    } = this;
     const photo = { width, height, gray: samples, rgb: null, alpha, maxValue };
     if (this.colors === 1) return photo;
     const gray = (photo.gray = new samples.constructor(width * height));
@@ -113,9 +123,10 @@ export class Inflated {
 
   /** Returns all of a small stream, or null where it has more than `most` bytes, or is damaged. */
   static async whole(bytes, most) {
-    const stream = new Inflated([bytes]), pieces = [];
+    const stream = new Inflated([bytes]),
+      pieces = [];
     try {
-      for (let length = 0; ; ) {
+      for (let length = 0; ;) {
         const piece = new Uint8Array(Math.min(1 << 16, most + 1));
         const count = await stream.read(piece);
         pieces.push(piece.subarray(0, count));
@@ -137,7 +148,9 @@ export class Inflated {
 
 /** Returns the samples of 1, 2 or 4 bits in a row of bytes, a byte each. */
 export function unpacked(bytes, bits, count) {
-  const row = new Uint8Array(count), perByte = 8 / bits, mask = (1 << bits) - 1;
+  const row = new Uint8Array(count),
+    perByte = 8 / bits,
+    mask = (1 << bits) - 1;
   for (let i = 0; i < count; i++) row[i] = (bytes[Math.floor(i / perByte)] >> (8 - bits * ((i % perByte) + 1))) & mask;
   return row;
 }

@@ -8,12 +8,22 @@ import { joined, latin1, readExif, sensible, viewOf } from "./metadata.js";
 import { Inflated, Planes, checkSize, damaged, unpacked, words } from "./planes.js";
 
 export const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
-const MOST_PROFILE = 16 << 20, MOST_TEXT = 16 << 20; // bytes
+const MOST_PROFILE = 16 << 20,
+  MOST_TEXT = 16 << 20; // bytes
 const MOST_CHUNKS = 1_000_000;
-const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }, PALETTE = 3;
+const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 },
+  PALETTE = 3;
 const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
 // First column and row, and steps
-const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
+const PASSES = [
+  [0, 0, 8, 8],
+  [4, 0, 8, 8],
+  [0, 4, 4, 8],
+  [2, 0, 4, 4],
+  [0, 2, 2, 4],
+  [1, 0, 2, 2],
+  [0, 1, 1, 2],
+];
 const XMP_KEYWORD = "XML:com.adobe.xmp";
 const ROWS_AT_ONCE_BYTES = 1 << 20;
 const SUB = 1; // filter of written rows
@@ -29,7 +39,8 @@ export async function readPngHead(bytes) {
   if (!DEPTHS[head.type]?.includes(bytes[24])) throw damaged("no such kind of pixels");
   head.data = [];
   for (let place = 33, count = 0; place + 8 <= bytes.length && count < MOST_CHUNKS; count++) {
-    const length = view.getUint32(place), kind = latin1(bytes, place + 4, place + 8);
+    const length = view.getUint32(place),
+      kind = latin1(bytes, place + 4, place + 8);
     const content = bytes.subarray(place + 8, place + 8 + length);
     if (kind === "IEND") break;
     await takeChunk(head, kind, content);
@@ -72,12 +83,16 @@ export async function decodePng(head, maxPixels, orientation, change) {
   const { width, height, bits, type, interlaced } = head;
   checkSize(width, height, maxPixels);
   const planes = new Planes(width, height, channelsOf(head), bits === 16 ? 65535 : 255, orientation, change);
-  const stream = new Inflated(head.data), bitsPerPixel = bits * CHANNELS[type], away = Math.max(1, bitsPerPixel >> 3);
+  const stream = new Inflated(head.data),
+    bitsPerPixel = bits * CHANNELS[type],
+    away = Math.max(1, bitsPerPixel >> 3);
   try {
     for (const [x, y, across, down] of interlaced ? PASSES : [[0, 0, 1, 1]]) {
-      const count = Math.ceil((width - x) / across), length = Math.ceil((count * bitsPerPixel) / 8);
+      const count = Math.ceil((width - x) / across),
+        length = Math.ceil((count * bitsPerPixel) / 8);
       if (count <= 0) continue;
-      let row = new Uint8Array(1 + length), before = new Uint8Array(1 + length);
+      let row = new Uint8Array(1 + length),
+        before = new Uint8Array(1 + length);
       for (let at = y; at < height; at += down) {
         if ((await stream.read(row)) < row.length) throw damaged("pixels are missing");
         unfilter(row, before, away);
@@ -123,28 +138,34 @@ function unfilter(row, before, away) {
 
 function nearest(left, above, corner) {
   const guess = left + above - corner;
-  const toLeft = Math.abs(guess - left), toAbove = Math.abs(guess - above), toCorner = Math.abs(guess - corner);
+  const toLeft = Math.abs(guess - left),
+    toAbove = Math.abs(guess - above),
+    toCorner = Math.abs(guess - corner);
   return toLeft <= toAbove && toLeft <= toCorner ? left : toAbove <= toCorner ? above : corner;
 }
 
 /** Returns a row's samples, of 8 or 16 bits, with palette and transparent color applied. */
 function samplesOf(head, bytes, count) {
-  const { bits, type, transparency } = head, channels = CHANNELS[type];
+  const { bits, type, transparency } = head,
+    channels = CHANNELS[type];
   let row;
   if (bits === 16) row = words(viewOf(bytes), count * channels, false);
-  else if (bits === 8) row = bytes.slice(); // the next row needs it as it is
+  else if (bits === 8)
+    row = bytes.slice(); // the next row needs it as it is
   else row = unpacked(bytes, bits, count);
   if (type === PALETTE) return fromPalette(head, row);
   const keyed = transparency && channels % 2 ? withKey(row, channels, transparency, bits === 16 ? 65535 : 255) : row;
   if (bits < 8) {
-    const factor = 255 / ((1 << bits) - 1), step = channelsOf(head);
+    const factor = 255 / ((1 << bits) - 1),
+      step = channelsOf(head);
     for (let i = 0; i < keyed.length; i += step) keyed[i] *= factor;
   }
   return keyed;
 }
 
 function fromPalette({ palette = new Uint8Array(0), transparency }, indices) {
-  const channels = transparency ? 4 : 3, row = new Uint8Array(indices.length * channels);
+  const channels = transparency ? 4 : 3,
+    row = new Uint8Array(indices.length * channels);
   for (let i = 0, at = 0; i < indices.length; i++, at += channels) {
     for (let c = 0; c < 3; c++) row[at + c] = palette[3 * indices[i] + c];
     if (transparency) row[at + 3] = transparency[indices[i]] ?? 255;
@@ -153,7 +174,8 @@ function fromPalette({ palette = new Uint8Array(0), transparency }, indices) {
 }
 
 function withKey(row, channels, transparency, white) {
-  const view = viewOf(transparency), keyed = new row.constructor((row.length / channels) * (channels + 1));
+  const view = viewOf(transparency),
+    keyed = new row.constructor((row.length / channels) * (channels + 1));
   const key = [0, 2, 4].map((at) => (at + 2 <= transparency.length ? view.getUint16(at) : -1));
   for (let i = 0, at = 0; i < row.length; i += channels, at += channels + 1) {
     let isKey = true;
@@ -174,7 +196,8 @@ function withKey(row, channels, transparency, white) {
  * @param {{icc, exif, dpi, xmp}} extra each may be null.
  */
 export async function encodePng(rgb, alpha, width, height, extra = {}) {
-  const head = new Uint8Array(13), view = viewOf(head);
+  const head = new Uint8Array(13),
+    view = viewOf(head);
   view.setUint32(0, width);
   view.setUint32(4, height);
   head.set([rgb instanceof Uint16Array ? 16 : 8, alpha ? 6 : 2], 8);
@@ -184,7 +207,8 @@ export async function encodePng(rgb, alpha, width, height, extra = {}) {
   const rows = Math.max(1, Math.floor(ROWS_AT_ONCE_BYTES / rowBytes));
   const deflate = new Zlib({ level: 1 }, (piece) => piece.length && parts.push(chunk("IDAT", piece)));
   for (let top = 0; top < height; top += rows) {
-    const bottom = Math.min(height, top + rows), strip = new Uint8Array((bottom - top) * rowBytes);
+    const bottom = Math.min(height, top + rows),
+      strip = new Uint8Array((bottom - top) * rowBytes);
     for (let y = top; y < bottom; y++) filterRow(rgb, alpha, y, width, strip.subarray((y - top) * rowBytes));
     deflate.push(strip, bottom === height);
   }
@@ -194,7 +218,8 @@ export async function encodePng(rgb, alpha, width, height, extra = {}) {
 
 /** Writes a row's bytes, each less the one of the pixel before. */
 function filterRow(rgb, alpha, y, width, into) {
-  const size = rgb.BYTES_PER_ELEMENT, away = (alpha ? 4 : 3) * size;
+  const size = rgb.BYTES_PER_ELEMENT,
+    away = (alpha ? 4 : 3) * size;
   into[0] = SUB;
   let at = 1;
   for (let i = y * width; i < (y + 1) * width; i++) {
@@ -208,7 +233,8 @@ function filterRow(rgb, alpha, y, width, into) {
 }
 
 async function extraChunks({ icc, exif, dpi, xmp }) {
-  const chunks = [], text = (value) => Uint8Array.from(value, (letter) => letter.charCodeAt(0));
+  const chunks = [],
+    text = (value) => Uint8Array.from(value, (letter) => letter.charCodeAt(0));
   if (icc) {
     const stream = new Blob([icc]).stream().pipeThrough(new CompressionStream("deflate"));
     const content = new Uint8Array(await new Response(stream).arrayBuffer());
@@ -226,7 +252,8 @@ async function extraChunks({ icc, exif, dpi, xmp }) {
 }
 
 function chunk(kind, content) {
-  const whole = new Uint8Array(12 + content.length), view = viewOf(whole);
+  const whole = new Uint8Array(12 + content.length),
+    view = viewOf(whole);
   view.setUint32(0, content.length);
   for (let i = 0; i < 4; i++) whole[4 + i] = kind.charCodeAt(i);
   whole.set(content, 8);

@@ -4,7 +4,8 @@
 import { latin1, viewOf } from "./metadata.js";
 
 const D50 = [0.9642, 1, 0.8249];
-const COLUMNS = [ // XYZ (D50) of linear sRGB's red, green and blue
+const COLUMNS = [
+  // XYZ (D50) of linear sRGB's red, green and blue
   [0.4360747, 0.2225045, 0.0139322],
   [0.3850649, 0.7168786, 0.0971045],
   [0.1430804, 0.0606169, 0.7141733],
@@ -27,7 +28,8 @@ export function linearToSrgb(linear) {
  */
 export function readProfile(icc, isGray) {
   try {
-    const tags = tagsOf(icc), space = latin1(icc, 16, 20);
+    const tags = tagsOf(icc),
+      space = latin1(icc, 16, 20);
     if (latin1(icc, 20, 24) !== "XYZ ") return null;
     if (space === "GRAY" && isGray) return sameOr({ kind: "gray", curves: [curveOf(tags.get("kTRC"))] }, true);
     if (space !== "RGB " || [...tags.keys()].some((name) => name.startsWith("A2B"))) return null;
@@ -45,7 +47,8 @@ export function readProfile(icc, isGray) {
 /** Brings interleaved samples to sRGB in place: Uint8Array or Uint16Array of `channels`, alpha last of 2 and 4. */
 export function convert(samples, channels, profile) {
   if (profile.kind === "same") return;
-  const white = samples instanceof Uint8Array ? 255 : 65535, scale = 65535 / white;
+  const white = samples instanceof Uint8Array ? 255 : 65535,
+    scale = 65535 / white;
   profile.table ??= white === 255 ? Float32Array.from({ length: LEVELS }, (_, i) => linearToSrgb(i / 65535)) : null;
   const { curves, matrix, table } = profile;
   const coded = (linear) => {
@@ -59,7 +62,8 @@ export function convert(samples, channels, profile) {
       samples[i] = coded(r);
       continue;
     }
-    const g = green[samples[i + 1] * scale], b = blue[samples[i + 2] * scale];
+    const g = green[samples[i + 1] * scale],
+      b = blue[samples[i + 2] * scale];
     for (let c = 0; c < 3; c++) samples[i + c] = coded(matrix[0][c] * r + matrix[1][c] * g + matrix[2][c] * b);
   }
 }
@@ -77,15 +81,31 @@ export function srgbProfile() {
   const long = (value) => [value >> 24, value >> 16, value >> 8, value].map((each) => each & 255);
   const ascii = (value) => Array.from(value, (letter) => letter.charCodeAt(0));
   const fixed = (...values) => values.flatMap((value) => long(Math.round(value * 65536)));
-  const words = (value) => [...ascii("mluc"), ...long(0), ...long(1), ...long(12), ...ascii("enUS"),
-    ...long(2 * value.length), ...long(28), ...text(value)];
+  const words = (value) => [
+    ...ascii("mluc"),
+    ...long(0),
+    ...long(1),
+    ...long(12),
+    ...ascii("enUS"),
+    ...long(2 * value.length),
+    ...long(28),
+    ...text(value),
+  ];
   const xyz = (values) => [...ascii("XYZ "), ...long(0), ...fixed(...values)];
   const curve = [...ascii("para"), ...long(0), 0, 3, 0, 0, ...fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)];
   const tags = Object.entries({
-    desc: words("sRGB"), cprt: words("No copyright"), wtpt: xyz(D50),
-    rXYZ: xyz(COLUMNS[0]), gXYZ: xyz(COLUMNS[1]), bXYZ: xyz(COLUMNS[2]), rTRC: curve, gTRC: curve, bTRC: curve,
+    desc: words("sRGB"),
+    cprt: words("No copyright"),
+    wtpt: xyz(D50),
+    rXYZ: xyz(COLUMNS[0]),
+    gXYZ: xyz(COLUMNS[1]),
+    bXYZ: xyz(COLUMNS[2]),
+    rTRC: curve,
+    gTRC: curve,
+    bTRC: curve,
   });
-  const directory = [...long(tags.length)], content = [];
+  const directory = [...long(tags.length)],
+    content = [];
   for (const [name, value] of tags) {
     directory.push(...ascii(name), ...long(132 + 12 * tags.length + content.length), ...long(value.length));
     content.push(...value, ...new Array(-value.length & 3).fill(0));
@@ -111,7 +131,8 @@ function sameOr(profile, isGray) {
 }
 
 function tagsOf(icc) {
-  const view = viewOf(icc), tags = new Map();
+  const view = viewOf(icc),
+    tags = new Map();
   const count = Math.min(view.getUint32(128), 1000);
   for (let i = 0, at = 132; i < count; i++, at += 12) {
     const start = view.getUint32(at + 4);
@@ -122,23 +143,30 @@ function tagsOf(icc) {
 
 /** Linear light of each 16-bit value, Float32Array(65536), of a curveType or parametricCurveType tag. */
 function curveOf(tag) {
-  const view = viewOf(tag), kind = latin1(tag, 0, 4), curve = new Float32Array(LEVELS);
+  const view = viewOf(tag),
+    kind = latin1(tag, 0, 4),
+    curve = new Float32Array(LEVELS);
   if (kind === "curv") {
-    const count = view.getUint32(8), point = (i) => view.getUint16(12 + 2 * i) / 65535;
+    const count = view.getUint32(8),
+      point = (i) => view.getUint16(12 + 2 * i) / 65535;
     if (count > 1) point(count - 1); // fails where the tag is shorter
     const gamma = count === 1 ? view.getUint16(12) / 256 : 1;
     return curve.map((_, i) => {
       if (count < 2) return (i / 65535) ** gamma;
-      const at = (i / 65535) * (count - 1), low = Math.min(Math.floor(at), count - 2);
+      const at = (i / 65535) * (count - 1),
+        low = Math.min(Math.floor(at), count - 2);
       return point(low) + (at - low) * (point(low + 1) - point(low));
     });
   }
-  const type = view.getUint16(8), [gamma, ...rest] = fixedPoint(tag, 12, [1, 3, 4, 5, 7][type]);
+  const type = view.getUint16(8),
+    [gamma, ...rest] = fixedPoint(tag, 12, [1, 3, 4, 5, 7][type]);
   if (kind !== "para") throw new RangeError("no curve");
-  const [a, b] = type ? rest : [1, 0], [slope, start] = type >= 3 ? rest.slice(2) : [0, 0];
+  const [a, b] = type ? rest : [1, 0],
+    [slope, start] = type >= 3 ? rest.slice(2) : [0, 0];
   const [offset, below] = type === 4 ? rest.slice(4) : type === 2 ? [rest[2], rest[2]] : [0, 0];
   return curve.map((_, i) => {
-    const x = i / 65535, value = x >= start ? Math.max(a * x + b, 0) ** gamma + offset : slope * x + below;
+    const x = i / 65535,
+      value = x >= start ? Math.max(a * x + b, 0) ** gamma + offset : slope * x + below;
     return Math.min(Math.max(value, 0), 1);
   });
 }

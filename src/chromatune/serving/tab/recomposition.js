@@ -4,9 +4,12 @@
 import { boxBlur, gaussianBlur, interpolate, linearTaps, map, resize } from "./image.js";
 import { BLUE_IN_GREEN, CB_SCALE, CR_SCALE, RED_IN_GREEN, clamp, resizeChroma } from "./luminance.js";
 
-const MID_FACTOR = 4, MID_LONG_SIDE_PX = 768;
-const WINDOW_PER_BLUR = 2, MIN_WINDOW_PX = 1;
-const SLOPE_EPS = 2e-3, SLOPE_LIMIT = 0.25;
+const MID_FACTOR = 4,
+  MID_LONG_SIDE_PX = 768;
+const WINDOW_PER_BLUR = 2,
+  MIN_WINDOW_PX = 1;
+const SLOPE_EPS = 2e-3,
+  SLOPE_LIMIT = 0.25;
 const BLURS_PX = [0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8];
 const GAMUT_MARGIN = 0.01;
 const STRIP_ROWS = 64; // between two looks at whether the work is still wanted
@@ -21,7 +24,8 @@ const STRIP_ROWS = 64; // between two looks at whether the work is still wanted
  * @returns {Promise<Uint8Array|Uint16Array>} height × width × 3 sRGB of the gray's type
  */
 export async function recompose(gray, chroma, strength = 1, pause = async () => {}) {
-  const { height, width } = gray, white = gray.data instanceof Uint16Array ? 65535 : 255;
+  const { height, width } = gray,
+    white = gray.data instanceof Uint16Array ? 65535 : 255;
   const model = localLinearModel(chroma, gray, white);
   // To gray levels of B - Y' and R - Y', so that the full-size pass needs no further factors
   for (const [index, each] of model.entries()) {
@@ -29,7 +33,8 @@ export async function recompose(gray, chroma, strength = 1, pause = async () => 
     for (let i = 0; i < each.data.length; i++) each.data[i] *= factor;
   }
   const rgb = new gray.data.constructor(height * width * 3);
-  const rows = linearTaps(model[0].height, height), columns = linearTaps(model[0].width, width);
+  const rows = linearTaps(model[0].height, height),
+    columns = linearTaps(model[0].width, width);
   for (let top = 0; top < height; top += STRIP_ROWS) {
     await pause();
     for (let y = top; y < Math.min(height, top + STRIP_ROWS); y++) fillRow(rgb, gray, model, rows, columns, y, white);
@@ -39,18 +44,26 @@ export async function recompose(gray, chroma, strength = 1, pause = async () => 
 
 /** Writes a row of the result: gray plus chroma, in gamut, rounded so that rounded luma is the gray's. */
 function fillRow(rgb, gray, model, rows, columns, y, white) {
-  const lines = model.map((each) => between(each, rows, y)), { width } = gray;
-  const [blueSlope, blueOffset, redSlope, redOffset] = lines, { indices, weights } = columns;
+  const lines = model.map((each) => between(each, rows, y)),
+    { width } = gray;
+  const [blueSlope, blueOffset, redSlope, redOffset] = lines,
+    { indices, weights } = columns;
   for (let x = 0, at = y * width; x < width; x++, at++) {
-    const left = indices[2 * x], right = indices[2 * x + 1], a = weights[2 * x], b = weights[2 * x + 1];
+    const left = indices[2 * x],
+      right = indices[2 * x + 1],
+      a = weights[2 * x],
+      b = weights[2 * x + 1];
     const luma = gray.data[at];
     const blue = (a * blueSlope[left] + b * blueSlope[right]) * luma + a * blueOffset[left] + b * blueOffset[right];
     const red = (a * redSlope[left] + b * redSlope[right]) * luma + a * redOffset[left] + b * redOffset[right];
     const green = RED_IN_GREEN * red + BLUE_IN_GREEN * blue;
-    const above = white + GAMUT_MARGIN - luma, below = -GAMUT_MARGIN - luma;
-    const highest = Math.max(red, blue, green), lowest = Math.min(red, blue, green);
+    const above = white + GAMUT_MARGIN - luma,
+      below = -GAMUT_MARGIN - luma;
+    const highest = Math.max(red, blue, green),
+      lowest = Math.min(red, blue, green);
     const factor = Math.min(above / Math.max(highest, above), below / Math.min(lowest, below));
-    const wholeBlue = Math.round(blue * factor), wholeRed = Math.round(red * factor);
+    const wholeBlue = Math.round(blue * factor),
+      wholeRed = Math.round(red * factor);
     // Green follows from red and blue as rounded: it has the largest weight, so that luma stays exact
     rgb[3 * at] = luma + wholeRed;
     rgb[3 * at + 1] = luma + Math.round(RED_IN_GREEN * wholeRed + BLUE_IN_GREEN * wholeBlue);
@@ -59,7 +72,9 @@ function fillRow(rgb, gray, model, rows, columns, y, white) {
 }
 
 function between({ data, width }, { indices, weights }, y) {
-  const above = indices[2 * y] * width, below = indices[2 * y + 1] * width, line = new Float32Array(width);
+  const above = indices[2 * y] * width,
+    below = indices[2 * y + 1] * width,
+    line = new Float32Array(width);
   for (let x = 0; x < width; x++) line[x] = weights[2 * y] * data[above + x] + weights[2 * y + 1] * data[below + x];
   return line;
 }
@@ -70,19 +85,24 @@ function localLinearModel(given, gray, white) {
   const factor = Math.max(1, Math.min(MID_FACTOR, MID_LONG_SIDE_PX / Math.max(height, width)));
   const midHeight = Math.min(gray.height, Math.round(height * factor));
   const midWidth = Math.min(gray.width, Math.round(width * factor));
-  const smallHeight = Math.min(gray.height, height), smallWidth = Math.min(gray.width, width);
+  const smallHeight = Math.min(gray.height, height),
+    smallWidth = Math.min(gray.width, width);
   const chroma = resizeChroma(given, smallHeight, smallWidth);
   const guide = map(resize(gray, midHeight, midWidth), (level) => level / white);
-  const smallGuide = resize(guide, smallHeight, smallWidth), blurPx = blurOf(chroma, smallGuide);
+  const smallGuide = resize(guide, smallHeight, smallWidth),
+    blurPx = blurOf(chroma, smallGuide);
   const soft = resize(gaussianBlur(smallGuide, blurPx), midHeight, midWidth).data;
 
   const radius = Math.max(MIN_WINDOW_PX, WINDOW_PER_BLUR * blurPx);
-  const [rows, columns] = [midHeight / smallHeight, midWidth / smallWidth]
-    .map((scale) => Math.max(1, Math.round(radius * scale)));
-  const mean = (values) => boxBlur(values, rows, columns), guideMean = mean(guide).data;
+  const [rows, columns] = [midHeight / smallHeight, midWidth / smallWidth].map((scale) =>
+    Math.max(1, Math.round(radius * scale)),
+  );
+  const mean = (values) => boxBlur(values, rows, columns),
+    guideMean = mean(guide).data;
   const divisor = mean(map(guide, (y) => y * y)).data.map((each, i) => each - guideMean[i] ** 2 + SLOPE_EPS);
   return resizeChroma(chroma, midHeight, midWidth).flatMap((target) => {
-    const targetMean = mean(target).data, product = mean(map(target, (value, i) => value * guide.data[i])).data;
+    const targetMean = mean(target).data,
+      product = mean(map(target, (value, i) => value * guide.data[i])).data;
     const slope = mean(map(target, (_, i) => (product[i] - guideMean[i] * targetMean[i]) / divisor[i]));
     for (let i = 0; i < slope.data.length; i++) slope.data[i] = clamp(slope.data[i], -SLOPE_LIMIT, SLOPE_LIMIT);
     return [slope, map(target, (value, i) => value - slope.data[i] * soft[i])];
@@ -91,7 +111,8 @@ function localLinearModel(given, gray, white) {
 
 /** Sigma, in pixels, of the blur that makes luma as soft as the chroma is. */
 function blurOf(chroma, guide) {
-  const wanted = fineShare(chroma), shares = [];
+  const wanted = fineShare(chroma),
+    shares = [];
   for (const sigma of BLURS_PX) {
     const share = fineShare([gaussianBlur(guide, sigma)]);
     shares.push(Math.min(share, shares.at(-1) ?? Infinity));
@@ -103,9 +124,12 @@ function blurOf(chroma, guide) {
 
 /** Energy of detail finer than a blur of sigma 1, over that between sigmas 1 and 4. */
 function fineShare(planes) {
-  let fineEnergy = 0, coarseEnergy = 0, count = 0;
+  let fineEnergy = 0,
+    coarseEnergy = 0,
+    count = 0;
   for (const image of planes) {
-    const fine = gaussianBlur(image, 1).data, coarse = gaussianBlur(image, 4).data;
+    const fine = gaussianBlur(image, 1).data,
+      coarse = gaussianBlur(image, 4).data;
     for (let i = 0; i < fine.length; i++) {
       fineEnergy += (image.data[i] - fine[i]) ** 2;
       coarseEnergy += (fine[i] - coarse[i]) ** 2;

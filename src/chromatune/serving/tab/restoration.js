@@ -8,10 +8,21 @@ import { clamp } from "./luminance.js";
 
 const REPAIR_PX = 320;
 const PERCENTILES = [0.5, 99.9];
-const FADED_BLACK = [[0.85, 0.95], [0.15, 0.3]], FADES_OVER = 0.1, TRUE_BLACK = 0.06;
-const WHITES = [[0, 0.45, 0.7, 1], [0.9, 0.9, 0.7, 1]];
-const LEAST_RANGE = 0.05, CHANGED = 0.08;
-const WIDEST_BORDER = 0.15, EVEN = 0.03, BORDER_EDGE = 0.08;
+const FADED_BLACK = [
+    [0.85, 0.95],
+    [0.15, 0.3],
+  ],
+  FADES_OVER = 0.1,
+  TRUE_BLACK = 0.06;
+const WHITES = [
+  [0, 0.45, 0.7, 1],
+  [0.9, 0.9, 0.7, 1],
+];
+const LEAST_RANGE = 0.05,
+  CHANGED = 0.08;
+const WIDEST_BORDER = 0.15,
+  EVEN = 0.03,
+  BORDER_EDGE = 0.08;
 
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`;
 
@@ -30,13 +41,15 @@ export function shrink(gray, height, width) {
 export function restoredView(gray, height, width) {
   const scale = Math.min(1, REPAIR_PX / Math.min(gray.height, gray.width));
   const at = [Math.max(height, roundHalfEven(gray.height * scale)), Math.max(width, roundHalfEven(gray.width * scale))];
-  let copy = shrink(gray, ...at), levels = measureLevels(copy);
+  let copy = shrink(gray, ...at),
+    levels = measureLevels(copy);
   const damaged = findDamage(applyLevels(levels, copy));
   if (damaged) {
     copy = inpaint(copy, damaged.mask);
     levels = measureLevels(copy); // without the scratches' white
   }
-  const small = resizeArea(copy, height, width), descreened = removeScreen(small);
+  const small = resizeArea(copy, height, width),
+    descreened = removeScreen(small);
   const notes = [
     levelsNote(levels),
     damaged ? `scratches and dust filled in (${percent(damaged.share, 1)} of it)` : "",
@@ -73,19 +86,24 @@ function levelsNote({ black, white, toBlack, toWhite }) {
 /** Top, bottom, left and right of what lies inside an even border, such as of a print's paper. */
 function insideBorder({ data, height, width }) {
   const rows = (y) => (x) => data[y * width + x];
-  const top = borderLines(height, width, rows), bottom = height - borderLines(height, width, (y) => rows(height - 1 - y));
-  const count = bottom - top, columns = (x) => (y) => data[(top + y) * width + x];
-  const left = borderLines(width, count, columns), right = width - borderLines(width, count, (x) => columns(width - 1 - x));
+  const top = borderLines(height, width, rows),
+    bottom = height - borderLines(height, width, (y) => rows(height - 1 - y));
+  const count = bottom - top,
+    columns = (x) => (y) => data[(top + y) * width + x];
+  const left = borderLines(width, count, columns),
+    right = width - borderLines(width, count, (x) => columns(width - 1 - x));
   return [top, bottom, left, right];
 }
 
 /** How many of the first lines, each of `length` values, are an even border with an edge after it; 0 for none. */
 function borderLines(lines, length, line) {
   const looked = Math.min(lines, Math.max(2, roundHalfEven(WIDEST_BORDER * lines)));
-  let first = 0, count = 0;
+  let first = 0,
+    count = 0;
   for (; count < looked; count++) {
     const value = line(count);
-    let sum = 0, squares = 0;
+    let sum = 0,
+      squares = 0;
     for (let i = 0; i < length; i++) sum += value(i);
     const mean = sum / length;
     for (let i = 0; i < length; i++) squares += (value(i) - mean) ** 2;

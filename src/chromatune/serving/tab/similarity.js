@@ -5,10 +5,19 @@ import { map, plane, resize, resizeArea, resizeLinear, roundHalfEven } from "./i
 import { clamp, relativeChroma } from "./luminance.js";
 import { gridSize } from "./correction_field.js";
 
-const STRIDES = [[8, 1], [16, 1], [32, 0.5]]; // of the features, and what each counts
+const STRIDES = [
+  [8, 1],
+  [16, 1],
+  [32, 0.5],
+]; // of the features, and what each counts
 const CELL_PX = 4;
-const LEAST_SIMILARITY = 0.05, SIMILAR_LUMA_SIGMA = 0.1, SOFT_WEIGHT = 2e-4;
-const LEAST_COSINE = 0.7, MATCH_LUMA_SIGMA = 0.15, FIRST_SHARE = 0.04, FULL_SHARE = 0.1;
+const LEAST_SIMILARITY = 0.05,
+  SIMILAR_LUMA_SIGMA = 0.1,
+  SOFT_WEIGHT = 2e-4;
+const LEAST_COSINE = 0.7,
+  MATCH_LUMA_SIGMA = 0.15,
+  FIRST_SHARE = 0.04,
+  FULL_SHARE = 0.1;
 const BLOCK = 64; // cells whose cosines are worked out together
 
 /** Height and width of a grid in cells. */
@@ -35,17 +44,27 @@ export class Similarity {
    * @returns {{means: Plane[], soft: Plane}} at the grid's size; the weight in terms of a hint's
    */
   carry(values, weight) {
-    const share = resizeArea(weight, ...this.size).data, count = share.length, { channels, data } = this.vectors;
-    const summed = values.map((each) => resizeArea(map(each, (value, i) => value * weight.data[i]), ...this.size).data);
+    const share = resizeArea(weight, ...this.size).data,
+      count = share.length,
+      { channels, data } = this.vectors;
+    const summed = values.map(
+      (each) =>
+        resizeArea(
+          map(each, (value, i) => value * weight.data[i]),
+          ...this.size,
+        ).data,
+    );
     const hinted = [...share.keys()].filter((cell) => share[cell] > 0);
-    const means = values.map(() => plane(...this.size)), certain = plane(...this.size);
+    const means = values.map(() => plane(...this.size)),
+      certain = plane(...this.size);
     for (let cell = 0; cell < count; cell++) {
       let total = 0;
       const sums = values.map(() => 0);
       for (const other of hinted) {
         let cosine = 0;
         for (let c = 0; c < channels; c++) cosine += data[cell * channels + c] * data[other * channels + c];
-        const alike = clamp((cosine - LEAST_SIMILARITY) / (1 - LEAST_SIMILARITY), 0, 1) ** 2, off = this.luma[cell] - this.luma[other];
+        const alike = clamp((cosine - LEAST_SIMILARITY) / (1 - LEAST_SIMILARITY), 0, 1) ** 2,
+          off = this.luma[cell] - this.luma[other];
         const likeness = alike * Math.exp(-(off * off) / (2 * SIMILAR_LUMA_SIGMA ** 2));
         total += likeness * share[other];
         for (let k = 0; k < sums.length; k++) sums[k] += likeness * summed[k][other];
@@ -61,7 +80,8 @@ export class Similarity {
 /** Features of each cell, all strides in one: cells × channels, of length 1. */
 function cellFeatures(features, size, centered = false) {
   const parts = STRIDES.map(([stride, share]) => ({ share, planes: normalized(features[stride], centered) }));
-  const channels = parts.reduce((sum, { planes }) => sum + planes.length, 0), count = size[0] * size[1];
+  const channels = parts.reduce((sum, { planes }) => sum + planes.length, 0),
+    count = size[0] * size[1];
   const data = new Float32Array(count * channels);
   let channel = 0;
   for (const { share, planes } of parts) {
@@ -73,7 +93,8 @@ function cellFeatures(features, size, centered = false) {
     }
   }
   for (let cell = 0; cell < count; cell++) {
-    const row = data.subarray(cell * channels, (cell + 1) * channels), length = Math.max(Math.hypot(...row), 1e-6);
+    const row = data.subarray(cell * channels, (cell + 1) * channels),
+      length = Math.max(Math.hypot(...row), 1e-6);
     for (let c = 0; c < channels; c++) row[c] /= length;
   }
   return { channels, data };
@@ -81,10 +102,12 @@ function cellFeatures(features, size, centered = false) {
 
 /** Planes of features, each pixel's of length 1; centered, the picture's mean is subtracted first. */
 function normalized({ channels, height, width, data }, centered) {
-  const count = height * width, planes = Array.from({ length: channels }, () => plane(height, width));
+  const count = height * width,
+    planes = Array.from({ length: channels }, () => plane(height, width));
   const squares = new Float64Array(count);
   for (const [c, each] of planes.entries()) {
-    const values = data.subarray(c * count, (c + 1) * count), mean = centered ? values.reduce((sum, v) => sum + v, 0) / count : 0;
+    const values = data.subarray(c * count, (c + 1) * count),
+      mean = centered ? values.reduce((sum, v) => sum + v, 0) / count : 0;
     for (let i = 0; i < count; i++) {
       each.data[i] = values[i] - mean;
       squares[i] += each.data[i] ** 2;
@@ -96,7 +119,8 @@ function normalized({ channels, height, width, data }, centered) {
 
 /** A photo in color as cells with features, color and luma, as it is and mirrored; `views` are its features so. */
 export function makeReference(photo, views) {
-  const size = cellsOf(...gridSize(photo.height, photo.width)), count = size[0] * size[1];
+  const size = cellsOf(...gridSize(photo.height, photo.width)),
+    count = size[0] * size[1];
   const channel = (k) => {
     const found = plane(photo.height, photo.width, photo.gray.constructor);
     for (let i = 0; i < found.data.length; i++) found.data[i] = photo.rgb[3 * i + k];
@@ -104,12 +128,19 @@ export function makeReference(photo, views) {
   };
   const [red, green, blue] = [channel(0), channel(1), channel(2)];
   const gray = resize({ height: photo.height, width: photo.width, data: photo.gray }, ...size).data;
-  const features = views.map((view) => cellFeatures(view, size)), { channels } = features[0];
-  const found = { channels, vectors: new Float32Array(2 * count * channels), relative: [], luma: new Float32Array(2 * count) };
+  const features = views.map((view) => cellFeatures(view, size)),
+    { channels } = features[0];
+  const found = {
+    channels,
+    vectors: new Float32Array(2 * count * channels),
+    relative: [],
+    luma: new Float32Array(2 * count),
+  };
   for (const mirrored of [0, 1]) {
     found.vectors.set(features[mirrored].data, mirrored * count * channels);
     for (let cell = 0; cell < count; cell++) {
-      const x = cell % size[1], from = mirrored ? cell - x + size[1] - 1 - x : cell;
+      const x = cell % size[1],
+        from = mirrored ? cell - x + size[1] - 1 - x : cell;
       found.relative.push(relativeChroma(...[red, green, blue].map((each) => each[from] / photo.maxValue)));
       found.luma[mirrored * count + cell] = gray[from] / photo.maxValue;
     }
@@ -123,8 +154,12 @@ export function makeReference(photo, views) {
  * @returns {{relative: Plane[], certainty: Plane}} at the size of `luma`
  */
 export function matches(references, features, luma) {
-  const size = cellsOf(luma.height, luma.width), vectors = cellFeatures(features, size), cells = resize(luma, ...size).data;
-  const relative = [plane(...size), plane(...size)], most = plane(...size), total = new Float64Array(cells.length).fill(1e-9);
+  const size = cellsOf(luma.height, luma.width),
+    vectors = cellFeatures(features, size),
+    cells = resize(luma, ...size).data;
+  const relative = [plane(...size), plane(...size)],
+    most = plane(...size),
+    total = new Float64Array(cells.length).fill(1e-9);
   for (const reference of references) {
     for (const [cell, { certainty, color }] of matchOf(reference, vectors, cells).entries()) {
       for (const k of [0, 1]) relative[k].data[cell] += certainty * color[k];
@@ -138,11 +173,14 @@ export function matches(references, features, luma) {
 
 /** For each cell the color of the reference's cell that it is most like, where that is most like it in turn. */
 function matchOf(reference, vectors, luma) {
-  const { best, highest, bestOfOther } = closest(vectors, reference), count = best.length, certainty = new Float64Array(count);
+  const { best, highest, bestOfOther } = closest(vectors, reference),
+    count = best.length,
+    certainty = new Float64Array(count);
   let mean = 0;
   for (let cell = 0; cell < count; cell++) {
     if (bestOfOther[best[cell]] !== cell) continue;
-    const off = reference.luma[best[cell]] - luma[cell], sure = clamp((highest[cell] - LEAST_COSINE) / (1 - LEAST_COSINE), 0, 1);
+    const off = reference.luma[best[cell]] - luma[cell],
+      sure = clamp((highest[cell] - LEAST_COSINE) / (1 - LEAST_COSINE), 0, 1);
     certainty[cell] = sure * Math.exp(-(off * off) / (2 * MATCH_LUMA_SIGMA ** 2));
     mean += certainty[cell] / count;
   }
@@ -152,16 +190,23 @@ function matchOf(reference, vectors, luma) {
 
 /** Of each cell the other's cell of the largest cosine, that cosine, and of each of the other's the cell. */
 function closest({ channels, data }, { vectors }) {
-  const count = data.length / channels, others = vectors.length / channels;
-  const best = new Int32Array(count), highest = new Float32Array(count).fill(-2);
-  const bestOfOther = new Int32Array(others), highestOfOther = new Float32Array(others).fill(-2);
+  const count = data.length / channels,
+    others = vectors.length / channels;
+  const best = new Int32Array(count),
+    highest = new Float32Array(count).fill(-2);
+  const bestOfOther = new Int32Array(others),
+    highestOfOther = new Float32Array(others).fill(-2);
   for (let first = 0; first < others; first += BLOCK) {
     const last = Math.min(others, first + BLOCK);
     for (let cell = 0; cell < count; cell++) {
       const row = cell * channels;
       for (let other = first; other < last; other++) {
         const column = other * channels;
-        let a = 0, b = 0, c = 0, d = 0, k = 0;
+        let a = 0,
+          b = 0,
+          c = 0,
+          d = 0,
+          k = 0;
         for (; k + 3 < channels; k += 4) {
           a += data[row + k] * vectors[column + k];
           b += data[row + k + 1] * vectors[column + k + 1];

@@ -176,7 +176,8 @@ function atConjunctions(clause) {
 function withTailApart(clause) {
   for (let i = 1; i < clause.words.length; i++) {
     if (!["in", "with"].includes(clause.meanings[i])) continue;
-    const head = clause.part(0, i), tail = clause.part(i);
+    const head = clause.part(0, i),
+      tail = clause.part(i);
     if (!tail.namesLooks || !tail.has("scope") || tail.instructs || tail.has("things")) continue;
     const ofAThing = head.meanings.includes("") || (head.has("things") && !head.instructs);
     const namesHue = tail.meanings.some((meaning) => clause.table.hues.has(meaning));
@@ -206,13 +207,16 @@ function casefold(text, folds) {
 
 /** Returns a word that is casefolded without accents. */
 function folded(word) {
-  return Array.from(word.normalize("NFKD")).filter((letter) => !isCombining(letter)).join("");
+  return Array.from(word.normalize("NFKD"))
+    .filter((letter) => !isCombining(letter))
+    .join("");
 }
 
 /** Whether a letter has a combining class: it changes places with one of a higher (240) or lower class (1). */
 function isCombining(letter) {
   if (letter < "\u0300") return false;
-  const before = `\u0345${letter}`, after = `${letter}\u0334`;
+  const before = `\u0345${letter}`,
+    after = `${letter}\u0334`;
   return before.normalize("NFD") !== before || after.normalize("NFD") !== after;
 }
 
@@ -258,14 +262,20 @@ export class PromptReader {
     const read = this.read(prompt, negative);
     const lines = [];
     if (read.leftOut.length) {
-      const named = read.leftOut.slice(0, MOST_NAMED).map((part) => `“${printable(cut(part))}”`).join(", ");
+      const named = read.leftOut
+        .slice(0, MOST_NAMED)
+        .map((part) => `“${printable(cut(part))}”`)
+        .join(", ");
       const more = read.leftOut.length - MOST_NAMED;
       lines.push(
         `left out of the instruction, as the model was not taught it: ${named}${more > 0 ? ` and ${more} more` : ""}; ` +
           "to color one thing, paint it (the brush of chromatune serve, or --hints)",
       );
     }
-    for (const [name, text] of [["prompt", read.text], ["negative prompt", read.negative]]) {
+    for (const [name, text] of [
+      ["prompt", read.text],
+      ["negative prompt", read.negative],
+    ]) {
       const rest = this.truncatedPart(text);
       if (!rest) continue;
       const from = quoted(printable(cut(rest)));
@@ -306,7 +316,9 @@ export class PromptReader {
  * order mark is space in JavaScript's patterns, and a sign in the tokenizer's.
  */
 function normalized(prompt) {
-  return Array.from(prompt.normalize("NFC"), (letter) => letter.toLowerCase()).join("").replace(/[\s\x85]+/gu, " ");
+  return Array.from(prompt.normalize("NFC"), (letter) => letter.toLowerCase())
+    .join("")
+    .replace(/[\s\x85]+/gu, " ");
 }
 
 function bytesWithoutSpace(text) {

@@ -5,13 +5,39 @@ import { exifOf, latin1, numbersOf, readDirectory, viewOf } from "./metadata.js"
 import { Inflated, Planes, Refusal, checkSize, damaged, unpacked, words } from "./planes.js";
 
 const TAG = {
-  subfile: 254, width: 256, height: 257, bits: 258, compression: 259, photometric: 262, strips: 273, orientation: 274,
-  channels: 277, rowsPerStrip: 278, stripBytes: 279, planar: 284, predictor: 317, palette: 320, tileWidth: 322,
-  tileHeight: 323, tiles: 324, tileBytes: 325, extra: 338, format: 339, xmp: 700, icc: 34675, dng: 50706,
+  subfile: 254,
+  width: 256,
+  height: 257,
+  bits: 258,
+  compression: 259,
+  photometric: 262,
+  strips: 273,
+  orientation: 274,
+  channels: 277,
+  rowsPerStrip: 278,
+  stripBytes: 279,
+  planar: 284,
+  predictor: 317,
+  palette: 320,
+  tileWidth: 322,
+  tileHeight: 323,
+  tiles: 324,
+  tileBytes: 325,
+  extra: 338,
+  format: 339,
+  xmp: 700,
+  icc: 34675,
+  dng: 50706,
 };
 const MOST_PAGES = 1000;
-const NONE = 1, LZW = 5, DEFLATE = [8, 32946], PACKBITS = 32773;
-const WHITE_IS_ZERO = 0, RGB = 2, PALETTE = 3, PREMULTIPLIED = 1;
+const NONE = 1,
+  LZW = 5,
+  DEFLATE = [8, 32946],
+  PACKBITS = 32773;
+const WHITE_IS_ZERO = 0,
+  RGB = 2,
+  PALETTE = 3,
+  PREMULTIPLIED = 1;
 const SENSOR_DATA = [32803, 34892];
 const MOST_TILE_PIXELS = 1 << 26; // beyond the picture itself
 
@@ -24,10 +50,12 @@ function unreadable(what) {
 
 /** Returns the largest page of a TIFF: {width, height, exif, icc, xmp, orientation, ...}, for `decodeTiff`. */
 export function readTiffHead(bytes) {
-  const order = latin1(bytes, 0, 4), little = order[0] === "I";
+  const order = latin1(bytes, 0, 4),
+    little = order[0] === "I";
   if (order.charCodeAt(little ? 2 : 3) === 43) throw unreadable("with 64-bit places");
-  const pages = [], seen = new Set();
-  for (let place = viewOf(bytes).getUint32(4, little); place && !seen.has(place) && pages.length < MOST_PAGES; ) {
+  const pages = [],
+    seen = new Set();
+  for (let place = viewOf(bytes).getUint32(4, little); place && !seen.has(place) && pages.length < MOST_PAGES;) {
     seen.add(place);
     const { entries, next } = readDirectory(bytes, place, little);
     const one = (tag, usual) => numbersOf(entries, tag, little)?.[0] ?? usual;
@@ -50,9 +78,13 @@ export function readTiffHead(bytes) {
 
 function layoutOf({ entries, little, one, width, height }) {
   const all = (tag) => numbersOf(entries, tag, little);
-  const stored = one(TAG.channels, 1), bits = all(TAG.bits) ?? [1], photometric = one(TAG.photometric, 1);
-  const colors = photometric === RGB ? 3 : 1, extra = all(TAG.extra)?.[0] ?? 0;
-  const compression = one(TAG.compression, NONE), predictor = one(TAG.predictor, 1);
+  const stored = one(TAG.channels, 1),
+    bits = all(TAG.bits) ?? [1],
+    photometric = one(TAG.photometric, 1);
+  const colors = photometric === RGB ? 3 : 1,
+    extra = all(TAG.extra)?.[0] ?? 0;
+  const compression = one(TAG.compression, NONE),
+    predictor = one(TAG.predictor, 1);
   const isTiled = entries.has(TAG.tiles);
   const fits = stored >= colors && stored <= colors + 1 && (photometric !== PALETTE || stored === 1);
   if (photometric > PALETTE || !fits) throw unreadable("of such colors");
@@ -63,7 +95,13 @@ function layoutOf({ entries, little, one, width, height }) {
   if (![NONE, LZW, ...DEFLATE, PACKBITS].includes(compression)) throw unreadable("compressed in this way");
   if (predictor > 2 || (predictor === 2 && bits[0] < 8)) throw unreadable("with such a predictor");
   return {
-    stored, bits: bits[0], photometric, colors, extra, compression, predictor,
+    stored,
+    bits: bits[0],
+    photometric,
+    colors,
+    extra,
+    compression,
+    predictor,
     palette: all(TAG.palette) ?? [],
     isPlanar: one(TAG.planar, 1) === 2 && stored > 1,
     blockWidth: isTiled ? one(TAG.tileWidth) : width,
@@ -84,12 +122,15 @@ export async function decodeTiff(page, maxPixels, orientation, change) {
   const { width, height, blockWidth, blockHeight, bits, stored, isPlanar, places } = page;
   checkSize(width, height, maxPixels);
   const isOdd = !(blockWidth >= 1 && blockHeight >= 1) || blockWidth * blockHeight > width * height + MOST_TILE_PIXELS;
-  const across = Math.ceil(width / blockWidth), down = Math.ceil(height / blockHeight), planes = isPlanar ? stored : 1;
+  const across = Math.ceil(width / blockWidth),
+    down = Math.ceil(height / blockHeight),
+    planes = isPlanar ? stored : 1;
   if (isOdd || places.length < across * down * planes) throw damaged("parts of it are missing");
   const result = new Planes(width, height, channelsOf(page), bits === 16 ? 65535 : 255, orientation, change);
   const Samples = bits === 16 ? Uint16Array : Uint8Array;
   for (let block = 0; block < down; block++) {
-    const top = block * blockHeight, rows = Math.min(blockHeight, height - top);
+    const top = block * blockHeight,
+      rows = Math.min(blockHeight, height - top);
     const strip = new Samples(width * rows * stored);
     for (let plane = 0; plane < planes; plane++) {
       for (let column = 0; column < across; column++) {
@@ -107,7 +148,9 @@ export async function decodeTiff(page, maxPixels, orientation, change) {
 /** Returns the samples of a strip or tile, as many rows as are wanted. */
 async function partOf(page, number, rows) {
   const { bytes, places, lengths, compression, bits, blockWidth, predictor, little } = page;
-  const each = page.isPlanar ? 1 : page.stored, perRow = blockWidth * each, rowBytes = Math.ceil((perRow * bits) / 8);
+  const each = page.isPlanar ? 1 : page.stored,
+    perRow = blockWidth * each,
+    rowBytes = Math.ceil((perRow * bits) / 8);
   const packed = bytes.subarray(places[number], places[number] + (lengths[number] ?? rows * rowBytes));
   const found = await expanded(packed, compression, rows * rowBytes);
   if (bits < 8) {
@@ -144,9 +187,15 @@ async function expanded(packed, compression, length) {
 /** Returns how many bytes were expanded (TIFF 6.0, section 13). */
 function expandLzw(packed, into) {
   // Each code stands for bytes that are in the result already: where they begin there, and how many they are
-  const starts = new Uint32Array(4097), lengths = new Uint16Array(4097);
-  let at = 0, next = 258, width = 9, held = 0, bits = 0, last = -1;
-  for (let i = 0; i < packed.length && at < into.length; ) {
+  const starts = new Uint32Array(4097),
+    lengths = new Uint16Array(4097);
+  let at = 0,
+    next = 258,
+    width = 9,
+    held = 0,
+    bits = 0,
+    last = -1;
+  for (let i = 0; i < packed.length && at < into.length;) {
     while (bits < width && i < packed.length) {
       held = ((held << 8) | packed[i++]) & 0xffffff;
       bits += 8;
@@ -176,7 +225,7 @@ function lengthOf(code, lengths) {
 
 function expandPackBits(packed, into) {
   let at = 0;
-  for (let i = 0; i < packed.length && at < into.length; ) {
+  for (let i = 0; i < packed.length && at < into.length;) {
     const count = (packed[i++] << 24) >> 24;
     if (count >= 0) {
       const some = packed.subarray(i, i + Math.min(count + 1, into.length - at));
@@ -194,9 +243,11 @@ function expandPackBits(packed, into) {
 
 /** Copies a part's samples to their place in the rows of the picture. */
 function lay({ width, stored, isPlanar, blockWidth }, part, strip, rows, left, plane) {
-  const each = isPlanar ? 1 : stored, count = Math.min(blockWidth, width - left) * each;
+  const each = isPlanar ? 1 : stored,
+    count = Math.min(blockWidth, width - left) * each;
   for (let y = 0; y < rows; y++) {
-    const from = y * blockWidth * each, to = (y * width + left) * stored + plane;
+    const from = y * blockWidth * each,
+      to = (y * width + left) * stored + plane;
     if (!isPlanar) strip.set(part.subarray(from, from + count), to);
     else for (let i = 0; i < count; i++) strip[to + i * stored] = part[from + i];
   }
@@ -204,9 +255,12 @@ function lay({ width, stored, isPlanar, blockWidth }, part, strip, rows, left, p
 
 /** Returns a row as `Planes` takes it: white at the top, colors of the palette, alpha not premultiplied. */
 function finished(page, row) {
-  const { bits, photometric, stored, colors } = page, wanted = channelsOf(page), white = (1 << bits) - 1;
+  const { bits, photometric, stored, colors } = page,
+    wanted = channelsOf(page),
+    white = (1 << bits) - 1;
   if (photometric === PALETTE) return fromPalette(page, row);
-  const scale = bits < 8 ? 255 / white : 1, result = new row.constructor((row.length / stored) * wanted);
+  const scale = bits < 8 ? 255 / white : 1,
+    result = new row.constructor((row.length / stored) * wanted);
   const round = bits === 8 ? Math.floor : Math.round; // as Python has it at either depth
   for (let i = 0, at = 0; i < row.length; i += stored, at += wanted) {
     for (let c = 0; c < wanted; c++) {

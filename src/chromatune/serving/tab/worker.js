@@ -9,8 +9,10 @@ import { Instructions, PromptReader } from "./text.js";
 const MOST_SESSIONS = 3; // open photos; the page opens one again that was dropped
 const INSTALLED = "needs the installed program: pip install chromatune, then chromatune serve";
 
-const sessions = new Map(), cancelled = new Set();
-let opening = null, numbers = 0;
+const sessions = new Map(),
+  cancelled = new Set();
+let opening = null,
+  numbers = 0;
 
 /** The model, opened once; it is read while the page is still empty. */
 function opened() {
@@ -27,7 +29,12 @@ async function open() {
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   ort.env.wasm.wasmBinary = await read(description.runtime);
   const tokenizer = JSON.parse(new TextDecoder().decode(await read(description.tokenizer)));
-  const reader = new PromptReader(new Instructions(description.instructions), description.info, tokenizer, description.tokenizer_config);
+  const reader = new PromptReader(
+    new Instructions(description.instructions),
+    description.info,
+    tokenizer,
+    description.tokenizer_config,
+  );
   const colorizer = new Colorizer(description, read, reader);
   await colorizer.load();
   return colorizer;
@@ -39,20 +46,23 @@ const received = new Map(); // bytes of each file so far
 async function read(path) {
   const answer = await fetch(new URL(path, import.meta.url));
   if (!answer.ok) throw new Refusal(`the model cannot be read (${path}: ${answer.status}); reload the page`, 0);
-  const counted = answer.body.pipeThrough(new TransformStream({
-    transform(part, controller) {
-      received.set(path, (received.get(path) ?? 0) + part.length);
-      postMessage({ received: [...received.values()].reduce((sum, each) => sum + each, 0) });
-      controller.enqueue(part);
-    },
-  }));
+  const counted = answer.body.pipeThrough(
+    new TransformStream({
+      transform(part, controller) {
+        received.set(path, (received.get(path) ?? 0) + part.length);
+        postMessage({ received: [...received.values()].reduce((sum, each) => sum + each, 0) });
+        controller.enqueue(part);
+      },
+    }),
+  );
   const plain = path.endsWith(".gz") ? counted.pipeThrough(new DecompressionStream("gzip")) : counted;
   return new Uint8Array(await new Response(plain).arrayBuffer());
 }
 
 /** What a request asks for: method and path as the server's, `form` its fields, `body` its JSON. */
 async function answer({ method, path, form = [], body, id }) {
-  const { pathname, searchParams } = new URL(path, "http://tab/"), [, , kind, key, action] = pathname.split("/");
+  const { pathname, searchParams } = new URL(path, "http://tab/"),
+    [, , kind, key, action] = pathname.split("/");
   const pause = () => rest(id);
   if (kind === "models") return { json: (await description()).offered };
   if (kind === "videos") throw new Refusal(`a video ${INSTALLED}`, 501);
@@ -63,23 +73,37 @@ async function answer({ method, path, form = [], body, id }) {
   if (!session) throw new Refusal("this photo is no longer open; send it again", 404);
   const size = Number(body?.max_pixels ?? searchParams.get("max_pixels") ?? 1e6);
   switch (action) {
-    case "versions": return { json: await session.add(body.options ?? {}) };
-    case "original": return { blob: await session.original(size) };
-    case "preview": return { blob: await session.preview(body, size, pause) };
-    case "suggestions": return { json: { colors: await session.suggestions(...["x", "y"].map((name) => Number(searchParams.get(name))), searchParams.get("version")) } };
+    case "versions":
+      return { json: await session.add(body.options ?? {}) };
+    case "original":
+      return { blob: await session.original(size) };
+    case "preview":
+      return { blob: await session.preview(body, size, pause) };
+    case "suggestions":
+      return {
+        json: {
+          colors: await session.suggestions(
+            ...["x", "y"].map((name) => Number(searchParams.get(name))),
+            searchParams.get("version"),
+          ),
+        },
+      };
     case "result": {
       const { bytes, suffix, name } = await session.result(body, pause);
       return { blob: new Blob([bytes], { type: suffix === ".jpg" ? "image/jpeg" : `image/${suffix.slice(1)}` }), name };
     }
-    default: throw new Refusal(`taking the colors of a finished picture ${INSTALLED}`, 501);
+    default:
+      throw new Refusal(`taking the colors of a finished picture ${INSTALLED}`, 501);
   }
 }
 
 async function openSession(form) {
-  const field = (name) => form.find(([each]) => each === name)?.[1], maxPixels = (await description()).max_pixels;
+  const field = (name) => form.find(([each]) => each === name)?.[1],
+    maxPixels = (await description()).max_pixels;
   const references = form.filter(([name]) => name === "reference").map(([, file]) => file);
   const options = JSON.parse(field("options") ?? "{}");
-  const session = await Session.open(await opened(), field("photo"), references, options, maxPixels), id = String(++numbers);
+  const session = await Session.open(await opened(), field("photo"), references, options, maxPixels),
+    id = String(++numbers);
   sessions.set(id, session);
   if (sessions.size > MOST_SESSIONS) sessions.delete(sessions.keys().next().value);
   const { facts } = session.version(null);
@@ -89,7 +113,8 @@ async function openSession(form) {
 let described = null;
 const description = () => (described ??= fetch(new URL("model.json", import.meta.url)).then((found) => found.json()));
 
-const channel = new MessageChannel(), waiting = [];
+const channel = new MessageChannel(),
+  waiting = [];
 channel.port1.onmessage = () => waiting.shift()();
 
 /** Lets other messages in; throws where the request was cancelled by one of them. */
@@ -109,7 +134,9 @@ self.onmessage = async ({ data: request }) => {
     postMessage({ id, ...(await answer(request)) });
   } catch (error) {
     const known = error instanceof Refusal || error.name === "AbortError";
-    const line = known ? error.message : `this failed in the browser (${error.message}); try a smaller photo, or ${INSTALLED.slice(6)}`;
+    const line = known
+      ? error.message
+      : `this failed in the browser (${error.message}); try a smaller photo, or ${INSTALLED.slice(6)}`;
     postMessage({ id, error: { name: error.name, status: error.status ?? 500, line } });
   } finally {
     cancelled.delete(id);
