@@ -263,7 +263,7 @@ def test_a_lora_without_its_base_is_one_line(lora_folder, base):
     expected = {
         "/not/there": "base model cannot be found",
         None: "does not say for which model",
-        "itself": "LoRA on it",
+        "itself": "LoRA of it",
     }
     with pytest.raises(ModelError, match=expected[base]) as error:
         load_pipeline(str(lora_folder))
@@ -456,13 +456,13 @@ def test_a_model_reaches_the_hub_byte_for_byte(lora_folder, hub, monkeypatch):
 
 @pytest.mark.parametrize("name", ["model", "me/mo del", "a/b/c", "me/-x-/"])
 def test_a_name_that_the_hub_would_not_take_shows_at_once(name):
-    with pytest.raises(ModelError, match="is no name on the hub.*give OWNER/NAME"):
+    with pytest.raises(ModelError, match="is not a valid name on the hub.*give OWNER/NAME"):
         check_hub_name(name)
     check_hub_name("me/model-1.0_x")
 
 
 def test_only_a_model_is_pushed(tmp_path):
-    with pytest.raises(ModelError, match="no model folder"):
+    with pytest.raises(ModelError, match="not a model's folder"):
         push_to_hub(tmp_path, "me/model")
 
 

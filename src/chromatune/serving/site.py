@@ -75,7 +75,7 @@ def write_site(out: Path, *, start_stage: StartStage = silent) -> list[Path]:
     files = find_pipeline(MODEL)
     with private_folder("chromatune-site-") as work, atomic_folder(out) as folder:
         advance = start_stage("libraries", 1)
-        _install(work)
+        install_libraries(work)
         advance()
         advance = start_stage("files", 1)
         _write_engine(work, folder / "engine")
@@ -88,15 +88,20 @@ def write_site(out: Path, *, start_stage: StartStage = silent) -> list[Path]:
     return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
 
-def _install(work: Path) -> None:
-    """Install the libraries by npm, at the versions of the lock file; none of their scripts is run."""
+def install_libraries(work: Path) -> None:
+    """Install the engine's libraries into a folder by npm, as the lock file says; no script of theirs is run.
+
+    Raises:
+        MissingExtraError: there is no Node.js.
+        ModelError: npm fails.
+    """
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(TAB / name, work / name)
-    _node_program("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], work)
+    run_node("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], work)
 
 
-def _node_program(name: str, arguments: Sequence[str], folder: Path) -> None:
-    """Run a program of Node.js's wheel.
+def run_node(name: str, arguments: Sequence[str], folder: Path) -> None:
+    """Run npm, or a program that Node.js runs, in a folder.
 
     Raises:
         MissingExtraError: the wheel is not installed.
@@ -117,6 +122,17 @@ def _node_program(name: str, arguments: Sequence[str], folder: Path) -> None:
         )
 
 
+def bundle(work: Path, entry: str, out: Path, *options: str) -> None:
+    """Make one file of a module in a folder of `install_libraries` and all that it imports.
+
+    Raises:
+        ModelError: it cannot be made.
+    """
+    esbuild = str(work / "node_modules" / "esbuild" / "bin" / "esbuild")
+    always = ["--bundle", "--format=esm", "--target=es2022", "--log-level=error", f"--outfile={out}"]
+    run_node("esbuild", [esbuild, entry, *always, *options], work)
+
+
 def _write_engine(work: Path, engine: Path) -> None:
     """Bundle the worker with its libraries, and put ONNX Runtime and all licenses beside it."""
     engine.mkdir()
@@ -124,11 +140,8 @@ def _write_engine(work: Path, engine: Path) -> None:
     for path in TAB.glob("*.js"):
         if path.name not in BESIDE:
             shutil.copyfile(path, work / path.name)
-    bundle = [
-        "worker.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--legal-comments=linked",
-        "--conditions=onnxruntime-web-use-extern-wasm", f"--outfile={engine / 'worker.js'}", "--log-level=error",
-    ]  # fmt: skip
-    _node_program("esbuild", [str(modules / "esbuild" / "bin" / "esbuild"), *bundle], work)
+    options = ["--minify", "--legal-comments=linked", "--conditions=onnxruntime-web-use-extern-wasm"]
+    bundle(work, "worker.js", engine / "worker.js", *options)
     runtime = modules / "onnxruntime-web"
     shutil.copyfile(runtime / "dist" / f"{RUNTIME}.mjs", engine / f"{RUNTIME}.mjs")
     # Packed, so that hosts which do not compress send a fifth of it

@@ -6,6 +6,7 @@ import base64
 import functools
 import io
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.serving.conftest import CHROMIUM_ARGUMENTS
 from tests.serving.tab.firefox import FIREFOX, Firefox
 
 from chromatune.serving import write_site
+from chromatune.serving.site import TAB, install_libraries
 
 NAMES = (
     "astronaut", "camera", "chelsea", "clock_motion", "coffee", "coins", "hubble_deep_field", "ihc", "moon",
@@ -160,6 +162,16 @@ class Tab(Visit):
     def close(self) -> None:
         self.context.close()
         super().close()
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory) -> Path:
+    """A folder with the engine's modules and libraries, for entries of tests; see `site.bundle`."""
+    folder = tmp_path_factory.mktemp("libraries")
+    install_libraries(folder)
+    for path in TAB.glob("*.js"):
+        shutil.copyfile(path, folder / path.name)
+    return folder
 
 
 @pytest.fixture(scope="session")

