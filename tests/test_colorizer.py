@@ -241,5 +241,5 @@ def test_model_that_gives_nan_is_one_clear_error(tiny_pipeline_dir):
     with torch.no_grad():
         assert isinstance(broken.backend, TorchBackend)
         broken.backend.pipeline.unet.conv_out.bias.fill_(float("nan"))
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="NaN or infinite"):
         broken.colorize(photo())

@@ -265,7 +265,7 @@ def test_a_finished_picture_gives_its_colors(local_of, picture):
     veil = np.asarray(Image.open(io.BytesIO(answer.content)).resize((192, 144)))[..., 3]
     assert veil[:, 10:60].mean() > 200 and veil[:, 100:].mean() < 60
     refused = client.get(f"/v1/sessions/{session}/confidence", params={"version": 1})
-    assert refused.status_code == 422 and "its colors are a model's" in refused.text
+    assert refused.status_code == 422 and "was made by a model" in refused.text
     for name, data in (("gray.png", png(gray)), ("other.png", png(other))):
         refused = client.post(f"/v1/sessions/{session}/finished", files={"picture": (name, data)})
         assert refused.status_code == 400 and name in refused.text

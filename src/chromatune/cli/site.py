@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from chromatune.cli.terminal import plain, stages
+from chromatune.errors import count_of
 
 
 def site_command(
@@ -23,5 +24,5 @@ def site_command(
     with stages() as start_stage:
         files = write_site(out, start_stage=start_stage)
     size = sum((out / name).stat().st_size for name in files)
-    print(f"{plain(str(out))}\t{len(files)} files, {size / 1e6:.1f} MB")
+    print(f"{plain(str(out))}\t{count_of(len(files), 'file')}, {size / 1e6:.1f} MB")
     return 0

@@ -122,7 +122,7 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
     chosen = CODECS[codec or "h264"]
     if suffix not in chosen.containers:
         raise OptionsError(
-            f"{out}: {codec} is written to {' or '.join(chosen.containers)} files; choose such a name", "codec"
+            f"{out}: {codec} needs a name that ends in {' or '.join(chosen.containers)}", "codec"
         )
     return chosen
 
