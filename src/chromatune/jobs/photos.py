@@ -235,7 +235,7 @@ def hints_from_folder(folder: str) -> HintLookup:
         layers.setdefault(path.stem, []).append(path)
     if not layers:
         raise OptionsError(
-            f"{folder}: no painted layers in it; give files named like the photos that end in {' '.join(LAYER_SUFFIXES)}"
+            f"{folder}: no painted layers in it; name them like the photos, ending in {' '.join(LAYER_SUFFIXES)}"
         )
 
     def hints_of(source: str) -> Hints:
