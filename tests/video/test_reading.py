@@ -195,7 +195,7 @@ def test_what_is_no_video_is_one_line(studio, frames, tmp_path: Path) -> None:
 
 
 def test_a_codec_that_does_not_fit_is_told() -> None:
-    with pytest.raises(OptionsError, match="ffv1 goes into"):
+    with pytest.raises(OptionsError, match="ffv1 needs a name that ends in"):
         choose_codec(Path("x.mp4"), "ffv1")
     with pytest.raises(OptionsError, match="accepted are h264, h265, ffv1, prores"):
         choose_codec(Path("x.mp4"), "divx")

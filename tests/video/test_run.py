@@ -288,7 +288,7 @@ def test_refusals_are_one_line_and_leave_nothing(engine, video: Path, frame_fold
         (video, {"out": tmp_path / "x.gif"}, OptionsError, "accepted are .mp4"),
         (video, {"out": tmp_path / "x.mp4", "hints": {3: outside}}, PhotoError, "frame 3: the hint"),
         (frame_folder, {"out": tmp_path / "x", "hints": {3: RED}}, OptionsError, "no frame has that number"),
-        (video, {"out": tmp_path / "y.mp4", "hints": {300: RED}}, OptionsError, "there are 20 frames"),
+        (video, {"out": tmp_path / "y.mp4", "hints": {300: RED}}, OptionsError, "the frames are 0 to 19"),
     ]
     for source, changes, kind, words in cases:
         with pytest.raises(kind, match=words) as caught:
