@@ -210,7 +210,7 @@ def test_a_folder_without_usable_stills_is_refused(tmp_path: Path, truth: list[n
         read_stills(tmp_path)
     cv2.imwrite(str(tmp_path / "00-00-01-02.png"), truth[0])
     cv2.imwrite(str(tmp_path / "00.00.01.02.png"), truth[0])
-    with pytest.raises(OptionsError, match="have one timecode"):
+    with pytest.raises(OptionsError, match="have the same timecode"):
         read_stills(tmp_path)
     monkeypatch.setattr("chromatune.video.stills.MOST_STILLS", 2)
     with pytest.raises(OptionsError, match="3 pictures; at most 2 stills"):
