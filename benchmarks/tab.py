@@ -89,6 +89,10 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def _by_python(colorizer: Colorizer, content: bytes, kind: str) -> None:
+    colorizer.colorize(content).encode(kind)
+
+
 def first_color(page: Any, url: str, photo: Path) -> float:
     """Return the seconds from an empty cache until a photo is in color on the page."""
     start = time.perf_counter()
@@ -133,8 +137,8 @@ def main() -> None:
             given = f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
             rows = []
             for _ in range(ROUNDS if name.startswith("1 MP") else 1):
-                python = timed(lambda content=content, kind=kind: colorizer.colorize(content).encode(kind))
-                run = timed(lambda: subprocess.run([*command, "--overwrite", "--quiet"], check=True))
+                python = timed(functools.partial(_by_python, colorizer, content, kind))
+                run = timed(functools.partial(subprocess.run, [*command, "--overwrite", "--quiet"], check=True))
                 tab, _ = page.evaluate(COLORIZE, [given, f"photo.{kind.lower()}"])
                 rows.append((tab, tab / python, tab / run))
             tab, ratio, of_command = (statistics.median(each) for each in zip(*rows, strict=True))

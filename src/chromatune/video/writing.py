@@ -121,9 +121,7 @@ def choose_codec(out: Path, codec: str | None) -> Codec:
         raise OptionsError(f"codec {shown(codec)}: accepted are {', '.join(CODECS)}", "codec")
     chosen = CODECS[codec or "h264"]
     if suffix not in chosen.containers:
-        raise OptionsError(
-            f"{out}: {codec} needs a name that ends in {' or '.join(chosen.containers)}", "codec"
-        )
+        raise OptionsError(f"{out}: {codec} needs a name that ends in {' or '.join(chosen.containers)}", "codec")
     return chosen
 
 
