@@ -204,72 +204,74 @@ function areaTapsUp(from, to) {
 /** Blurred by a Gaussian of `sigma` pixels, mirrored at its edges without their pixels (BORDER_REFLECT_101). */
 export function gaussianBlur(source, sigma) {
   const radius = (roundHalfEven(sigma * 4 * 2 + 1) | 1) >> 1;
-  const kernel = Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma * sigma)));
-  const total = kernel.reduce((sum, each) => sum + each, 0);
+  const half = Float64Array.from({ length: radius + 1 }, (_, i) => Math.exp(-(i * i) / (2 * sigma * sigma)));
+  const total = 2 * half.reduce((sum, each) => sum + each, 0) - half[0];
   return separable(
     source,
-    kernel.map((each) => each / total),
+    half.map((each) => each / total),
     radius,
   );
 }
 
-function separable(source, kernel, radius) {
-  const { height, width } = source,
-    found = plane(height, width),
-    wide = plane(height, width);
-  const line = new Float64Array(width + 2 * radius),
+/** Convolved along rows and columns; `half` is the kernel from its middle on. */
+function separable({ height, width, data }, half, radius) {
+  const found = plane(height, width),
+    across = new Float64Array(height * width),
+    line = new Float64Array(width + 2 * radius),
     sum = new Float64Array(width);
-  for (let first = 0; first < wide.data.length; first += width) {
-    for (let i = -radius; i < width + radius; i++) line[i + radius] = source.data[first + mirrored101(i, width)];
+  for (let first = 0; first < across.length; first += width) {
+    for (let i = -radius; i < width + radius; i++) line[i + radius] = data[first + mirrored101(i, width)];
     for (let x = 0; x < width; x++) {
-      let total = kernel[radius] * line[x + radius];
-      for (let k = 1; k <= radius; k++) total += kernel[radius + k] * (line[x + radius - k] + line[x + radius + k]);
-      wide.data[first + x] = total;
+      const middle = x + radius;
+      let total = half[0] * line[middle];
+      for (let k = 1; k <= radius; k++) total += half[k] * (line[middle - k] + line[middle + k]);
+      across[first + x] = total;
     }
   }
   for (let y = 0; y < height; y++) {
-    const own = y * width;
-    for (let x = 0; x < width; x++) sum[x] = kernel[radius] * wide.data[own + x];
-    for (let k = 1; k <= radius; k++) {
-      const above = mirrored101(y - k, height) * width,
-        below = mirrored101(y + k, height) * width,
-        weight = kernel[radius + k];
-      for (let x = 0; x < width; x++) sum[x] += weight * (wide.data[above + x] + wide.data[below + x]);
-    }
-    found.data.set(sum, own);
+    for (let x = 0, own = y * width; x < width; x++) sum[x] = half[0] * across[own + x];
+    for (let k = 1; k <= radius; k++)
+      addRows(sum, across, mirrored101(y - k, height), mirrored101(y + k, height), half[k]);
+    found.data.set(sum, y * width);
   }
   return found;
 }
 
+function addRows(sum, across, one, other, weight) {
+  const width = sum.length,
+    above = one * width,
+    below = other * width;
+  for (let x = 0; x < width; x++) sum[x] += weight * (across[above + x] + across[below + x]);
+}
+
 /** Means over windows of (2 rows + 1) × (2 columns + 1) pixels, mirrored at the edges with their pixels. */
-export function boxBlur(source, rows, columns = rows) {
-  const { height, width } = source,
-    found = plane(height, width),
-    wide = plane(height, width);
-  const line = new Float64Array(width + 2 * columns),
-    sum = new Float64Array(width);
-  for (let first = 0; first < wide.data.length; first += width) {
-    for (let i = -columns; i < width + columns; i++) line[i + columns] = source.data[first + mirrored(i, width)];
+export function boxBlur({ height, width, data }, rows, columns = rows) {
+  const found = plane(height, width),
+    out = found.data,
+    across = new Float64Array(height * width),
+    line = new Float64Array(width + 2 * columns),
+    sum = new Float64Array(width),
+    scale = 1 / ((2 * columns + 1) * (2 * rows + 1));
+  for (let first = 0; first < across.length; first += width) {
+    for (let i = -columns; i < width + columns; i++) line[i + columns] = data[first + mirrored(i, width)];
     let total = 0;
     for (let i = 0; i < 2 * columns; i++) total += line[i];
     for (let x = 0; x < width; x++) {
       total += line[x + 2 * columns];
-      wide.data[first + x] = total / (2 * columns + 1);
+      across[first + x] = total;
       total -= line[x];
     }
   }
   for (let y = -rows; y < rows; y++) {
-    const first = mirrored(y, height) * width;
-    for (let x = 0; x < width; x++) sum[x] += wide.data[first + x];
+    for (let x = 0, first = mirrored(y, height) * width; x < width; x++) sum[x] += across[first + x];
   }
   for (let y = 0; y < height; y++) {
     const next = mirrored(y + rows, height) * width,
-      last = mirrored(y - rows, height) * width,
-      own = y * width;
-    for (let x = 0; x < width; x++) {
-      const total = sum[x] + wide.data[next + x];
-      found.data[own + x] = total / (2 * rows + 1);
-      sum[x] = total - wide.data[last + x];
+      last = mirrored(y - rows, height) * width;
+    for (let x = 0, own = y * width; x < width; x++, own++) {
+      const total = sum[x] + across[next + x];
+      out[own] = total * scale;
+      sum[x] = total - across[last + x];
     }
   }
   return found;

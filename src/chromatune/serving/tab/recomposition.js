@@ -113,13 +113,18 @@ function localLinearModel(given, gray, white) {
 function blurOf(chroma, guide) {
   const wanted = fineShare(chroma),
     shares = [];
-  for (const sigma of BLURS_PX) {
-    const share = fineShare([gaussianBlur(guide, sigma)]);
-    shares.push(Math.min(share, shares.at(-1) ?? Infinity));
-    if (share < wanted) break; // it lies between the last two
+  const shareOf = (index) => (shares[index] ??= fineShare([gaussianBlur(guide, BLURS_PX[index])]));
+  let low = 0,
+    high = BLURS_PX.length - 1; // the more blur, the smaller the share: the wanted one lies between these two
+  if (shareOf(low) <= wanted) return BLURS_PX[low];
+  if (shareOf(high) >= wanted) return BLURS_PX[high];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (shareOf(middle) < wanted) high = middle;
+    else low = middle;
   }
-  const known = shares.map((share) => -Math.log(share));
-  return Math.exp(interpolate(-Math.log(wanted), known, BLURS_PX.slice(0, shares.length).map(Math.log)));
+  const known = [low, high].map((index) => -Math.log(shareOf(index)));
+  return Math.exp(interpolate(-Math.log(wanted), known, [Math.log(BLURS_PX[low]), Math.log(BLURS_PX[high])]));
 }
 
 /** Energy of detail finer than a blur of sigma 1, over that between sigmas 1 and 4. */
