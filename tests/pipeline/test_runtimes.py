@@ -152,8 +152,8 @@ def test_the_result_says_which(graph_pipeline):
             1,
         ),
         (["--runtime", "onnx", "--device", "tpu"], "device 'tpu' is not known to ONNX Runtime; accepted: cpu,", 1),
-        (["--device", "openvino"], "this ONNX Runtime has no openvino; it has cpu", 1),
-        (["--device", "coreml"], "this ONNX Runtime has no coreml; it has cpu", 1),
+        (["--device", "openvino"], "this ONNX Runtime does not support openvino, only cpu", 1),
+        (["--device", "coreml"], "this ONNX Runtime does not support coreml, only cpu", 1),
         (["--device", "directml", "--runtime", "torch"], "device 'directml' is not available here", 1),
         (["--device", "nonsense"], "device 'nonsense' is not available here", 1),
         (["--device", "a\nb"], "device 'a\\nb' is not available here", 1),
@@ -302,7 +302,7 @@ def test_without_the_extras_photos_are_colorized(photos):
     assert (variants[0], variants[1]) == (0, ["variants/0-1.png", "variants/0-2.png"])
     assert [each[0] for each in (words, base, onnx, inspected)] == [0] * 4
     assert all(Path(name).stat().st_size for name in ("words.png", "base.jpg", "again.jpg"))
-    assert hub[:2] == (1, []) and len(hub[2]) == 1 and hub[2][0].startswith("error: timbrooks/instruct-pix2pix ")
+    assert hub[:2] == (1, []) and len(hub[2]) == 1 and hub[2][0].startswith("error: timbrooks/instruct-pix2pix: ")
     needs = "error: the report (matplotlib) needs the extra 'evaluate': pip install 'chromatune[evaluate]'"
     assert evaluated == (1, [], [needs])  # before anything is measured
 

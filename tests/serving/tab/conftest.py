@@ -201,11 +201,8 @@ def tab(browser, site) -> Iterator[Tab]:
     opened.close()
 
 
-@pytest.fixture(scope="module", params=["chromium", "firefox"])
-def any_tab(request, site, tmp_path_factory) -> Iterator[Visit]:
-    if request.param == "chromium":
-        yield request.getfixturevalue("tab")
-        return
+@pytest.fixture(scope="module")
+def firefox_tab(site, tmp_path_factory) -> Iterator[Visit]:
     if FIREFOX is None:
         pytest.skip("there is no Firefox")
     window = Firefox(tmp_path_factory.mktemp("firefox"))

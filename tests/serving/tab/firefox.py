@@ -15,7 +15,7 @@ from typing import Any
 from websockets.sync.client import connect
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
-START_S, ANSWER_S = 60, 300
+START_S, ANSWER_S = 60, 900
 
 
 class Firefox:

@@ -49,13 +49,21 @@ def compare(result, want) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_photo_has_the_same_colors(any_tab, colorizer, name):
+def test_a_photo_has_the_same_colors(tab, colorizer, name):
     samples = picture(name)
     photo = png(samples)
-    compare(any_tab.colorize(photo), colorizer.colorize(photo))
-    compare(any_tab.colorize(photo, options={"prompt": WORDS}), colorizer.colorize(photo, make_options(prompt=WORDS)))
+    compare(tab.colorize(photo), colorizer.colorize(photo))
+    compare(tab.colorize(photo, options={"prompt": WORDS}), colorizer.colorize(photo, make_options(prompt=WORDS)))
     marks = strokes(samples)
     hints = Hints.from_json({"marks": marks})
-    compare(any_tab.colorize(photo, edit={"hints": {"marks": marks}}), colorizer.colorize(photo, hints=hints))
+    compare(tab.colorize(photo, edit={"hints": {"marks": marks}}), colorizer.colorize(photo, hints=hints))
     other = png(cv2.resize(picture("astronaut")[:, ::-1], (300, 300), interpolation=cv2.INTER_AREA))
-    compare(any_tab.colorize(photo, references=(other,)), colorizer.colorize(photo, like=[other]))
+    compare(tab.colorize(photo, references=(other,)), colorizer.colorize(photo, like=[other]))
+
+
+def test_firefox_gives_the_same_colors(firefox_tab, colorizer):
+    samples = picture("camera")
+    photo, marks = png(samples), strokes(samples)
+    compare(firefox_tab.colorize(photo), colorizer.colorize(photo))
+    wanted = colorizer.colorize(photo, hints=Hints.from_json({"marks": marks}))
+    compare(firefox_tab.colorize(photo, edit={"hints": {"marks": marks}}), wanted)
