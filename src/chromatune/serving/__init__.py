@@ -16,6 +16,8 @@ app.py            all routes over a predictor
 run.py            the app on a port, until SIGTERM or Ctrl-C
 ray_app.py        the app as a deployment of Ray Serve
 page/             the page: HTML, CSS and ES modules without a build step
+site.py           the page as static files, with the engine of tab/ in place of the server
+tab/              the engine of the page in a browser's tab: the way of a photo in JavaScript, in a worker
 """
 
 import lazy_loader
