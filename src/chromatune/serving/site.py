@@ -35,7 +35,8 @@ HERE = Path(__file__).parent
 PAGE, TAB = HERE / "page", HERE / "tab"
 SERVER_ALONE = frozenset({"api.js", "docs.html", "docs.js"})  # of the page
 BESIDE = frozenset({"api.js", "service_worker.js", "tab.css", "package.json", "package-lock.json"})  # not bundled
-RUNTIME = "ort-wasm-simd-threaded"  # of ONNX Runtime: one build for one thread and for several
+# Builds of ONNX Runtime, and the part of its package that has each; either runs on one thread and on several
+RUNTIMES = {"wasm": "ort-wasm-simd-threaded", "webgpu": "ort-wasm-simd-threaded.asyncify"}
 MULTIPLE_PX = 32
 MAX_PIXELS = 100_000_000
 # graph ⇒ its weights, and their name in the graph; None where the graph holds them
@@ -140,13 +141,17 @@ def _write_engine(work: Path, engine: Path) -> None:
     for path in TAB.glob("*.js"):
         if path.name not in BESIDE:
             shutil.copyfile(path, work / path.name)
-    options = ["--minify", "--legal-comments=linked", "--conditions=onnxruntime-web-use-extern-wasm"]
-    bundle(work, "worker.js", engine / "worker.js", *options)
-    runtime = modules / "onnxruntime-web"
-    shutil.copyfile(runtime / "dist" / f"{RUNTIME}.mjs", engine / f"{RUNTIME}.mjs")
-    # Packed, so that hosts which do not compress send a fifth of it
-    packed = gzip.compress((runtime / "dist" / f"{RUNTIME}.wasm").read_bytes(), 9, mtime=0)
-    (engine / f"{RUNTIME}.wasm.gz").write_bytes(packed)
+    for kind, name in RUNTIMES.items():
+        bundle(
+            work, "worker.js", engine / ("worker.js" if kind == "wasm" else f"worker-{kind}.js"), "--minify",
+            "--legal-comments=linked", "--conditions=onnxruntime-web-use-extern-wasm",
+            f"--define:RUNTIME={json.dumps(kind)}", f"--alias:onnxruntime-web/wasm=onnxruntime-web/{kind}",
+        )  # fmt: skip
+        dist = modules / "onnxruntime-web" / "dist"
+        shutil.copyfile(dist / f"{name}.mjs", engine / f"{name}.mjs")
+        # Packed, so that hosts which do not compress send a fifth of it
+        packed = gzip.compress((dist / f"{name}.wasm").read_bytes(), 9, mtime=0)
+        (engine / f"{name}.wasm.gz").write_bytes(packed)
     (engine / "LICENSES.txt").write_text("\n\n".join(_licenses(modules)), encoding="utf-8")
 
 
@@ -189,14 +194,15 @@ def _write_model(files: ModelFiles, engine: Path) -> int:
         "multiple_px": MULTIPLE_PX,
         "max_pixels": MAX_PIXELS,
         "parts": parts,
-        "runtime": f"{RUNTIME}.wasm.gz",
+        "runtimes": {kind: f"{name}.wasm.gz" for kind, name in RUNTIMES.items()},
         "tokenizer": "model/tokenizer/tokenizer.json",
         "tokenizer_config": read_json(folder / "tokenizer" / "tokenizer_config.json"),
         "instructions": instruction_tables(),
         "offered": _offered(info.description),
     }  # fmt: skip
     (engine / "model.json").write_text(json.dumps(description), encoding="utf-8")
-    return sum(path.stat().st_size for path in engine.rglob("*") if path.suffix in (".onnx", ".safetensors", ".gz"))
+    read = [path for path in engine.rglob("*") if path.suffix in (".onnx", ".safetensors")]
+    return sum(path.stat().st_size for path in [*read, engine / f"{RUNTIMES['wasm']}.wasm.gz"])
 
 
 def _offered(description: str) -> dict[str, Any]:

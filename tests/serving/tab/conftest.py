@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tests.serving.conftest import CHROMIUM_ARGUMENTS
 from tests.serving.tab.firefox import FIREFOX, Firefox
 
 from chromatune.serving import write_site
@@ -135,8 +134,9 @@ class FirefoxTab(Visit):
 class Tab(Visit):
     """A page in Chromium, which playwright drives."""
 
-    def __init__(self, browser: Any, folder: Path, **options: Any) -> None:
+    def __init__(self, browser: Any, folder: Path, path: str = "", **options: Any) -> None:
         super().__init__(folder)
+        self.url += path
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.requests: list[str] = []
@@ -181,22 +181,9 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-    from tests.serving.conftest import CHROMIUM
-
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, chromium_sandbox=False)
-        yield launched
-        launched.close()
-
-
 @pytest.fixture(scope="module")
-def tab(browser, site) -> Iterator[Tab]:
-    opened = Tab(browser, site)
+def tab(chromium, site) -> Iterator[Tab]:
+    opened = Tab(chromium, site)
     yield opened
     opened.close()
 

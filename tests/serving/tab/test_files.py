@@ -22,7 +22,6 @@ import pytest
 import skimage
 import tifffile
 from PIL import Image, ImageCms
-from tests.serving.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
 
 from chromatune.errors import PhotoError
 from chromatune.hints import Layer
@@ -111,23 +110,18 @@ def unpacked(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory, libraries) -> Iterator[Tab]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium")
-    from playwright.sync_api import sync_playwright
-
+def tab(tmp_path_factory, libraries, chromium) -> Iterator[Tab]:
     folder = tmp_path_factory.mktemp("tab")
     (libraries / "files_entry.js").write_text(WORKER)
     (folder / "index.html").write_text(PAGE)
     bundle(libraries, "files_entry.js", folder / "worker.js")
     handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, chromium_sandbox=False)
-        page = browser.new_page()
+        page = chromium.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
         yield Tab(page)
-        browser.close()
+        page.close()
         server.shutdown()
 
 

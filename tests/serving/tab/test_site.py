@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.serving.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
 from tests.serving.tab.conftest import Tab, picture, png
 
 from chromatune import Colorizer, OptionsError
@@ -81,8 +82,8 @@ def test_it_is_light_and_whole(site):
 
 
 @pytest.mark.slow
-def test_nothing_leaves_the_origin_and_a_second_visit_needs_no_network(browser, site):
-    tab = Tab(browser, site)
+def test_nothing_leaves_the_origin_and_a_second_visit_needs_no_network(chromium, site):
+    tab = Tab(chromium, site)
     photo = png(picture("camera"))
     first = tab.colorize(photo)
     tab.page.reload()
@@ -128,8 +129,8 @@ def test_a_jpeg_keeps_its_exif_and_says_how_it_was_made(tab):
 
 
 @pytest.mark.slow
-def test_a_visitor_paints_makes_versions_and_comes_back(browser, site, tmp_path):
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 800})
+def test_a_visitor_paints_makes_versions_and_comes_back(chromium, site, tmp_path):
+    tab = Tab(chromium, site, viewport={"width": 1280, "height": 800})
     path = tmp_path / "portrait.png"
     path.write_bytes(png(picture("astronaut")))
     tab.page.set_input_files("#files", path)
@@ -160,3 +161,19 @@ def test_what_the_tab_cannot_do_names_the_installed_program(tab, tmp_path):
     film.write_bytes(b"\0\0\0\x18ftypmp42")
     tab.page.set_input_files("#files", film)
     tab.wait_for("document.body.innerText.includes('needs the installed program')", 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")])
+def test_a_gpu_that_is_not_there_or_gives_other_colors_is_left(playwright, site, flags):
+    arguments = [each for each in CHROMIUM_ARGUMENTS if each != "--disable-gpu" or not flags]
+    launched = playwright.chromium.launch(executable_path=CHROMIUM, args=[*arguments, *flags], chromium_sandbox=False)
+    tab = Tab(launched, site, path="?webgpu")
+    tab.wait_for("document.body.dataset.engine")
+    photo = png(picture("camera"))
+    rgb = np.asarray(Image.open(io.BytesIO(tab.colorize(photo).content)).convert("RGB"))
+    assert np.abs(rgb.astype(int) - Colorizer.load("mini").colorize(photo).rgb).max() <= 2
+    if tab.evaluate("document.body.dataset.engine") == "wasm":
+        assert tab.evaluate("document.getElementById('status').textContent").startswith("The GPU is not used: ")
+    tab.close()
+    launched.close()

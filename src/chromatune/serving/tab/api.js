@@ -2,6 +2,7 @@
 
 const MB = 1e6;
 const RELOADED = "chromatune-reloaded";
+const ON_GPU = new URLSearchParams(location.search).has("webgpu"); // is tried, where the address asks for it
 
 export class Refusal extends Error {
   constructor(status, line) {
@@ -15,7 +16,9 @@ let numbers = 0;
 
 /** The worker, once the site is kept for offline use, if the browser can: that also allows it several threads. */
 const worker = keptOffline().then(() => {
-  const started = new Worker(new URL("../engine/worker.js", import.meta.url), { type: "module" });
+  const started = new Worker(new URL(`../engine/${ON_GPU ? "worker-webgpu" : "worker"}.js`, import.meta.url), {
+    type: "module",
+  });
   started.onmessage = ({ data }) => hear(data);
   started.onerror = ({ message }) =>
     failAll(`this browser cannot run the model (${message ?? "it is too old"}); update it, or use another`);
@@ -41,6 +44,7 @@ async function keptOffline() {
 
 function hear(data) {
   if (data.received) return showProgress(data.received);
+  if (data.engine) return showEngine(data);
   if (data.failed) return showFailure(data.failed);
   const { done, fail } = asked.get(data.id) ?? {};
   asked.delete(data.id);
@@ -106,4 +110,11 @@ function showProgress(bytes) {
 function showFailure(line) {
   document.getElementById("engine-progress").hidden = true;
   document.getElementById("status").textContent = line;
+}
+
+/** Notes which engine runs, and why it is not the GPU where that was asked for. */
+function showEngine({ engine, apart, reason }) {
+  document.body.dataset.engine = engine;
+  const differs = apart === undefined ? "" : `its colors differ by ${apart.toFixed(1)} levels`;
+  if (engine === "wasm") document.getElementById("status").textContent = `The GPU is not used: ${reason ?? differs}`;
 }

@@ -21,9 +21,10 @@ export class Colorizer {
    * @param {object} description what `chromatune site` writes: info, scheduler, parts, multiple_px
    * @param {function(string): Promise<Uint8Array>} read gives a file of the model
    * @param {object} instructions reads prompts, see text.js
+   * @param {string} provider of ONNX Runtime: "wasm" or "webgpu"
    */
-  constructor(description, read, instructions) {
-    Object.assign(this, { description, info: description.info, read, instructions });
+  constructor(description, read, instructions, provider = "wasm") {
+    Object.assign(this, { description, info: description.info, read, instructions, provider });
     this.sessions = new Map();
     this.embeddings = new Map();
     this.running = Promise.resolve(); // one pass at a time, as they share the cores
@@ -45,7 +46,7 @@ export class Colorizer {
     // One after the other: graphs that are opened share a place for their weights
     return this._alone(() =>
       ort.InferenceSession.create(model, {
-        executionProviders: ["wasm"],
+        executionProviders: [this.provider],
         externalData: weights ? [{ path: weights.name, data }] : [],
         logSeverityLevel: 4,
       }),
@@ -118,7 +119,7 @@ export class Colorizer {
       gray.width,
     ]);
     if (photo.own?.key === key) return photo.own.chroma;
-    const rgb = await this._pass(gray, options),
+    const rgb = await this.pass(gray, options),
       chroma = chromaOf(rgb, gray.height, gray.width);
     for (const each of chroma) for (let i = 0; i < each.data.length; i++) each.data[i] *= chromaGain;
     if (options.steps === this.info.steps) photo.own = { key, chroma };
@@ -171,7 +172,7 @@ export class Colorizer {
   }
 
   /** Red, green and blue 0..1, one plane after another, of a gray at the model's size. */
-  async _pass(gray, options) {
+  async pass(gray, options) {
     const { height, width } = gray,
       dims = [1, LATENT_CHANNELS, height / LATENT_PX, width / LATENT_PX];
     const [unet, encoder, decoder, text] = await Promise.all([

@@ -1,11 +1,14 @@
 // The engine of the page in a browser's tab: answers what `serve` answers over HTTP, in a worker, from the model's files.
 
-import * as ort from "onnxruntime-web/wasm";
+import * as ort from "onnxruntime-web/wasm"; // of the worker for GPUs, another build of the same
 import { Colorizer } from "./colorizer.js";
 import { Refusal } from "./files.js";
+import { plane } from "./image.js";
 import { Session } from "./session.js";
 import { Instructions, PromptReader } from "./text.js";
 
+const TRIAL_PX = 128,
+  MOST_APART = 2; // levels of 255 by which a GPU's picture may differ
 const MOST_SESSIONS = 3; // open photos; the page opens one again that was dropped
 const INSTALLED = "needs the installed program: pip install chromatune, then chromatune serve";
 
@@ -27,7 +30,7 @@ async function open() {
   const description = JSON.parse(new TextDecoder().decode(await read("model.json")));
   ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  ort.env.wasm.wasmBinary = await read(description.runtime);
+  ort.env.wasm.wasmBinary = await read(description.runtimes[RUNTIME]);
   const tokenizer = JSON.parse(new TextDecoder().decode(await read(description.tokenizer)));
   const reader = new PromptReader(
     new Instructions(description.instructions),
@@ -37,7 +40,27 @@ async function open() {
   );
   const colorizer = new Colorizer(description, read, reader);
   await colorizer.load();
-  return colorizer;
+  return (RUNTIME === "webgpu" && (await onGpu(colorizer))) || colorizer;
+}
+
+/** The model on the GPU; null where there is none, or where it gives other colors of a small picture. */
+async function onGpu(colorizer) {
+  const { description, instructions } = colorizer,
+    gpu = new Colorizer(description, read, instructions, "webgpu"),
+    gray = plane(TRIAL_PX, TRIAL_PX),
+    options = colorizer.resolve({});
+  for (let i = 0; i < gray.data.length; i++) gray.data[i] = 0.5 + 0.4 * Math.sin(i / 7) * Math.cos(i / 900);
+  try {
+    await gpu.load();
+    const wanted = await colorizer.pass(gray, options);
+    const found = await gpu.pass(gray, options);
+    const apart = 255 * wanted.reduce((most, level, i) => Math.max(most, Math.abs(level - found[i])), 0);
+    postMessage({ engine: apart <= MOST_APART ? "webgpu" : "wasm", apart });
+    return apart <= MOST_APART ? gpu : null;
+  } catch (error) {
+    postMessage({ engine: "wasm", reason: error.message });
+    return null;
+  }
 }
 
 const received = new Map(); // bytes of each file so far
