@@ -267,7 +267,8 @@ def test_prompts_that_are_cut_are_one_warning_before_photos_are_encoded(
     assert "warning" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", ["paper", pytest.param("quick", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["paper", "quick"])
 def test_a_column_that_is_named_is_used_and_the_card_says_so(photos, tiny_pipeline_dir, tmp_path, capsys, preset):
     (photos / "metadata.csv").write_text("photo,caption\n" + "".join(f"{i}.png,{'w' * 80}{i}\n" for i in range(6)))
     words = ["finetune", str(photos), "--model", str(tiny_pipeline_dir), "--max-steps", "1", "--preset", preset, *WORDS]
