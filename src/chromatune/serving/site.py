@@ -233,6 +233,7 @@ def _write_page(folder: Path, model_bytes: int) -> None:
     body = f'<body data-model-bytes="{model_bytes}" class="tab empty">'
     progress = '<p id="engine-progress" role="status" hidden><progress max="1"></progress><span></span></p>'
     text = _replaced(text, '<body class="empty">', f"{body}\n{progress}")
+    text = _replaced(text, "Drop photos or a video here", "Drop photos here")  # videos need the installed program
     text = re.sub(r'(<p id="privacy"[^>]*>)[^<]*', rf"\1{PRIVACY}", text, count=1)
     (folder / "index.html").write_text(text, encoding="utf-8")
 
