@@ -45,8 +45,6 @@ COLORIZE = """async ([photo, name]) => {
 class Handler(SimpleHTTPRequestHandler):
     """Files of a folder, without a word."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
-
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 

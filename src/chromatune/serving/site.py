@@ -148,7 +148,7 @@ def _write_engine(work: Path, engine: Path) -> None:
             f"--define:RUNTIME={json.dumps(kind)}", f"--alias:onnxruntime-web/wasm=onnxruntime-web/{kind}",
         )  # fmt: skip
         dist = modules / "onnxruntime-web" / "dist"
-        shutil.copyfile(dist / f"{name}.mjs", engine / f"{name}.mjs")
+        shutil.copyfile(dist / f"{name}.mjs", engine / f"{name}.js")  # some hosts do not know .mjs
         # Packed, so that hosts which do not compress send a fifth of it
         packed = gzip.compress((dist / f"{name}.wasm").read_bytes(), 9, mtime=0)
         (engine / f"{name}.wasm.gz").write_bytes(packed)
@@ -194,7 +194,7 @@ def _write_model(files: ModelFiles, engine: Path) -> int:
         "multiple_px": MULTIPLE_PX,
         "max_pixels": MAX_PIXELS,
         "parts": parts,
-        "runtimes": {kind: f"{name}.wasm.gz" for kind, name in RUNTIMES.items()},
+        "runtimes": {kind: {"code": f"{name}.js", "binary": f"{name}.wasm.gz"} for kind, name in RUNTIMES.items()},
         "tokenizer": "model/tokenizer/tokenizer.json",
         "tokenizer_config": read_json(folder / "tokenizer" / "tokenizer_config.json"),
         "instructions": instruction_tables(),

@@ -73,8 +73,6 @@ class Result:
 class Handler(SimpleHTTPRequestHandler):
     """Files of a folder, as any static host sends them."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
-
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 

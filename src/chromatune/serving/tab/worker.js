@@ -28,9 +28,10 @@ function opened() {
 
 async function open() {
   const description = JSON.parse(new TextDecoder().decode(await read("model.json")));
-  ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+  const runtime = description.runtimes[RUNTIME];
+  ort.env.wasm.wasmPaths = { mjs: new URL(runtime.code, import.meta.url).href };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  ort.env.wasm.wasmBinary = await read(description.runtimes[RUNTIME]);
+  ort.env.wasm.wasmBinary = await read(runtime.binary);
   const tokenizer = JSON.parse(new TextDecoder().decode(await read(description.tokenizer)));
   const reader = new PromptReader(
     new Instructions(description.instructions),
