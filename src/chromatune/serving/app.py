@@ -16,12 +16,11 @@ from pydantic import BaseModel, Field
 
 import chromatune
 from chromatune.errors import ChromaTuneError
-from chromatune.options import ColorizeOptions
 from chromatune.serving.batches import add_batch_routes
 from chromatune.serving.bodies import stored
 from chromatune.serving.local import without_paths
 from chromatune.serving.middleware import Guard, Metrics
-from chromatune.serving.predictor import EDITABLE, ColorizeRequest, Predictor
+from chromatune.serving.predictor import ColorizeRequest, Predictor, edit_limits
 from chromatune.serving.responses import (
     PHOTO_FORM,
     PICTURES,
@@ -137,7 +136,7 @@ async def _clean_up(stores: list[SessionStore[Any]], predictor: Predictor) -> No
 
 
 def _add_colorize(app: FastAPI, predictor: Predictor, settings: ServeSettings, metrics: Metrics) -> None:
-    limits = {name: found for name in sorted(EDITABLE) if (found := _limits_of(name))}
+    limits = {name: Limits(**ends) for name, ends in edit_limits().items()}
 
     @app.get("/v1/models", summary="Models offered, and limits of options", responses=failures())
     async def models() -> Models:
@@ -238,13 +237,6 @@ def _details_of(predictor: Predictor, settings: ServeSettings) -> list[ModelDeta
                     )
                 )  # fmt: skip
     return details
-
-
-def _limits_of(option: str) -> Limits | None:
-    """Return the limits of an option that is a number, None for another."""
-    schema = ColorizeOptions.model_json_schema()["properties"][option]
-    schema = schema.get("anyOf", [schema])[0]
-    return Limits(**schema) if "minimum" in schema else None
 
 
 def _add_operations(app: FastAPI, predictor: Predictor, metrics: Metrics) -> None:

@@ -110,6 +110,14 @@ class EditRequest(BaseModel):
 EDITABLE = EditRequest.model_fields.keys() & ColorizeOptions.model_fields.keys()
 
 
+def edit_limits() -> dict[str, dict[str, float]]:
+    """Return the smallest and the largest value of the numbers among the options that edits change."""
+    properties = ColorizeOptions.model_json_schema()["properties"]
+    schemas = {name: properties[name].get("anyOf", [properties[name]])[0] for name in sorted(EDITABLE)}
+    ends = ("minimum", "maximum")
+    return {name: {end: each[end] for end in ends} for name, each in schemas.items() if "minimum" in each}
+
+
 @dataclass(frozen=True)
 class State:
     """Whether a predictor accepts photos, and why not."""

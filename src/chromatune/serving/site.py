@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import chromatune
-from chromatune.errors import MissingExtraError, ModelError, OptionsError, shown
+from chromatune.errors import MissingExtraError, ModelError, OptionsError, printable, shown
 from chromatune.files import atomic_folder, private_folder
 from chromatune.options import ColorizeOptions, StartStage, silent
 from chromatune.pipeline import (
@@ -29,6 +29,7 @@ from chromatune.pipeline import (
     read_pipeline_info,
     weights_hash,
 )
+from chromatune.serving.predictor import edit_limits
 
 MODEL = "mini"
 HERE = Path(__file__).parent
@@ -53,6 +54,7 @@ POLICY = (  # as the server's, in the page itself: a static host sends no such h
 )
 LONGEST_REASON = 300  # characters of what npm says
 PRIVACY = "Your photos are not uploaded: they are colored in this browser, which keeps them until you remove them."
+LONGEST_REASON = 300  # characters of what npm says
 SITE_FILE = "site.json"  # marks a folder that may be replaced
 
 
@@ -117,10 +119,9 @@ def run_node(name: str, arguments: Sequence[str], folder: Path) -> None:
         arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True
     )
     if done.returncode:
-        lines = [line for line in str(done.stderr).splitlines() if line.strip()]
-        raise ModelError(
-            f"{name} failed ({lines[-1] if lines else 'without a word'}); check the network, and try again"
-        )
+        lines = [line.strip() for line in str(done.stderr).splitlines() if line.strip()]
+        said = next((line for line in lines if "error" in line.lower()), "without a word")
+        raise ModelError(f"{name} failed ({printable(said[:LONGEST_REASON])}); check the network, and try again")
 
 
 def bundle(work: Path, entry: str, out: Path, *options: str) -> None:
@@ -207,13 +208,8 @@ def _write_model(files: ModelFiles, engine: Path) -> int:
 
 def _offered(description: str) -> dict[str, Any]:
     """Return what the server answers to /v1/models."""
-    limits = {}
-    for name in ("hint_reach", "hint_strength", "strength", "vivid"):
-        schema = ColorizeOptions.model_json_schema()["properties"][name]
-        schema = schema.get("anyOf", [schema])[0]
-        limits[name] = {"minimum": schema["minimum"], "maximum": schema["maximum"]}
     details = [{"name": MODEL, "description": description, "follows": ["prompt", "seed", "steps"]}]
-    return {"models": [MODEL], "details": details, "compared": [], "limits": limits}
+    return {"models": [MODEL], "details": details, "compared": [], "limits": edit_limits()}
 
 
 def _write_page(folder: Path, model_bytes: int) -> None:

@@ -67,3 +67,11 @@ def test_firefox_gives_the_same_colors(firefox_tab, colorizer):
     compare(firefox_tab.colorize(photo), colorizer.colorize(photo))
     wanted = colorizer.colorize(photo, hints=Hints.from_json({"marks": marks}))
     compare(firefox_tab.colorize(photo, edit={"hints": {"marks": marks}}), wanted)
+
+
+def test_hints_act_as_strongly_as_is_asked(tab, colorizer):
+    samples = picture("coins")
+    photo, marks = png(samples), strokes(samples)
+    edit = {"hints": {"marks": marks}, "hint_strength": 0.4}
+    wanted = colorizer.colorize(photo, make_options(hint_strength=0.4), hints=Hints.from_json({"marks": marks}))
+    compare(tab.colorize(photo, edit=edit), wanted)

@@ -27,6 +27,7 @@ export class Colorizer {
     Object.assign(this, { description, info: description.info, read, instructions, provider });
     this.sessions = new Map();
     this.embeddings = new Map();
+    this.conditions = new WeakMap(); // of grays: all versions of a photo share one
     this.running = Promise.resolve(); // one pass at a time, as they share the cores
   }
 
@@ -94,10 +95,7 @@ export class Colorizer {
   async output(photo, options) {
     const size = this.smallSize(photo.height, photo.width, options.size_px),
       start = performance.now();
-    const view =
-      options.view === "plain"
-        ? { gray: shrink(photo.plane, ...size), chromaGain: 1, notes: [] }
-        : restoredView(photo.plane, ...size);
+    const view = viewOf(photo, size, options.view);
     const output = { photo, options, view, chroma: await this._chromaOfPass(photo, view, options), shift: null };
     if (options.variant > 1) {
       const sampled = { ...options, seed: further(options.seed, options.variant), steps: this.info.variant_steps };
@@ -175,27 +173,33 @@ export class Colorizer {
   async pass(gray, options) {
     const { height, width } = gray,
       dims = [1, LATENT_CHANNELS, height / LATENT_PX, width / LATENT_PX];
-    const [unet, encoder, decoder, text] = await Promise.all([
+    const [unet, decoder, text] = await Promise.all([
       this._session("unet"),
-      this._session("vae_encoder"),
       this._session("vae_decoder"),
       this._embedding(options.prompt),
     ]);
-    const residualNames = unet.inputNames.filter((name) => name.startsWith("residual_"));
-    const { residuals } = await this._encode(gray, residualNames);
-    const centered = new ort.Tensor(
-      "float32",
-      threefold(gray.data).map((level) => 2 * level - 1),
-      [1, 3, height, width],
-    );
-    const moments = (await this._run(encoder, { [encoder.inputNames[0]]: centered }))[encoder.outputNames[0]];
-    const condition = moments.data.subarray(0, dims[1] * dims[2] * dims[3]); // the posterior's mean comes first
+    if (!this.conditions.has(gray)) this.conditions.set(gray, await this._condition(unet, gray));
+    const { residuals, condition } = this.conditions.get(gray);
     const latents = await this._sample(unet, dims, condition, { ...residuals, encoder_hidden_states: text }, options);
     const scaled = latents.map((value) => value / this.description.scaling_factor);
     const decoded = (await this._run(decoder, { [decoder.inputNames[0]]: new ort.Tensor("float32", scaled, dims) }))[
       decoder.outputNames[0]
     ];
     return decoded.data.map((value) => clamp(value / 2 + 0.5, 0, 1));
+  }
+
+  /** What the U-Net is told of a gray: the photo encoder's residuals, and the latents of the gray itself. */
+  async _condition(unet, gray) {
+    const { height, width, data } = gray,
+      encoder = await this._session("vae_encoder"),
+      residualNames = unet.inputNames.filter((name) => name.startsWith("residual_"));
+    const { residuals } = await this._encode(gray, residualNames);
+    const centered = threefold(data).map((level) => 2 * level - 1),
+      pixels = new ort.Tensor("float32", centered, [1, 3, height, width]);
+    const moments = (await this._run(encoder, { [encoder.inputNames[0]]: pixels }))[encoder.outputNames[0]];
+    // The posterior's mean comes first
+    const condition = moments.data.slice(0, (LATENT_CHANNELS * height * width) / LATENT_PX ** 2);
+    return { residuals, condition };
   }
 
   /** Latents by DDIM (arXiv 2010.02502, formula 12) with v-prediction, without guidance. */
@@ -239,6 +243,16 @@ export class Colorizer {
     }
     return this.embeddings.get(text);
   }
+}
+
+/** What the model sees of a photo; the latest view is kept, as versions and suggestions share it. */
+function viewOf(photo, size, kind) {
+  const key = `${kind} ${size}`;
+  if (photo.seen?.key !== key) {
+    const plain = () => ({ gray: shrink(photo.plane, ...size), chromaGain: 1, notes: [] });
+    photo.seen = { key, view: kind === "plain" ? plain() : restoredView(photo.plane, ...size) };
+  }
+  return photo.seen.view;
 }
 
 const further = (seed, variant) => (BigInt(seed) + BigInt(variant) - 1n) % SEEDS;

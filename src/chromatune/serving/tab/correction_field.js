@@ -1,7 +1,7 @@
 // The correction field: corrections at the few pixels of hints, spread over the photo along equal luma.
 //
 // As in `chromatune.color.CorrectionField`, x solves (L + λM + εI) x = λM d on a small grid; see there. The
-// matrix is banded, as wide as the grid's shorter side, so that Cholesky's factor of it takes a fifth of a second; how far
+// matrix is banded, as wide as the grid's shorter side, so that it has a cheap Cholesky factor; how far
 // hints reach does not matter for the time, as it would for conjugate gradients.
 
 import { plane } from "./image.js";

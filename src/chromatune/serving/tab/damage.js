@@ -1,7 +1,7 @@
 // Scratches and dust on a small gray: where they are (`chromatune.color.restoration.find_damage`), and filled in
 // (A. Telea, An Image Inpainting Technique Based on the Fast Marching Method, 2004).
 
-import { plane, roundHalfEven } from "./image.js";
+import { components, mirrored101, plane, roundHalfEven } from "./image.js";
 
 const SCRATCH_PX = 5,
   STRONG = 0.16,
@@ -94,37 +94,11 @@ function markSlender(mask, strokes, sure, height, width, scale) {
   }
 }
 
-function* components(strokes, height, width) {
-  const seen = new Uint8Array(strokes.length);
-  for (let start = 0; start < strokes.length; start++) {
-    if (!strokes[start] || seen[start]) continue;
-    const pixels = [start];
-    seen[start] = 1;
-    for (let next = 0; next < pixels.length; next++) {
-      const y = Math.floor(pixels[next] / width),
-        x = pixels[next] % width;
-      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
-          const at = v * width + u;
-          if (!strokes[at] || seen[at]) continue;
-          seen[at] = 1;
-          pixels.push(at);
-        }
-      }
-    }
-    yield pixels;
-  }
-}
-
 function shareAround(strokes, height, width, y, x, radius) {
-  const mirrored = (i, count) => {
-    if (count === 1) return 0;
-    while (i < 0 || i >= count) i = i < 0 ? -i : 2 * count - 2 - i;
-    return i;
-  };
   let sum = 0;
   for (let v = y - radius; v <= y + radius; v++) {
-    for (let u = x - radius; u <= x + radius; u++) sum += strokes[mirrored(v, height) * width + mirrored(u, width)];
+    for (let u = x - radius; u <= x + radius; u++)
+      sum += strokes[mirrored101(v, height) * width + mirrored101(u, width)];
   }
   return sum / (2 * radius + 1) ** 2;
 }

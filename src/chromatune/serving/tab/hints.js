@@ -36,10 +36,10 @@ export class HintedChroma {
   }
 
   /** The corrected chroma, about as large as the model's. */
-  withHints(marks, reach = 1) {
+  withHints(marks, { hint_reach: reach, hint_strength: strength }) {
     if (!marks.length) return this.chroma;
     const { relative, weight } = draw(marks, this.photo, this.field.luma);
-    return sum(this.chroma, this._upsampled(this._fieldOf(relative, weight, reach)));
+    return sum(this.chroma, this._upsampled(this._fieldOf(relative, weight, reach)), strength);
   }
 
   _fieldOf(relative, weight, reach) {
@@ -76,7 +76,8 @@ export class HintedChroma {
   }
 }
 
-const sum = (chroma, other) => chroma.map((each, k) => map(each, (value, i) => value + other[k].data[i]));
+const sum = (chroma, other, share = 1) =>
+  chroma.map((each, k) => map(each, (value, i) => value + share * other[k].data[i]));
 
 /**
  * Hints on the grid: relative chroma, and a weight 0..1.

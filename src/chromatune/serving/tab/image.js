@@ -282,10 +282,34 @@ function mirrored(index, count) {
   return index;
 }
 
-function mirrored101(index, count) {
+/** The index of a pixel beyond an edge, mirrored without the edge's own (BORDER_REFLECT_101). */
+export function mirrored101(index, count) {
   if (count === 1) return 0;
   while (index < 0 || index >= count) index = index < 0 ? -index : 2 * count - 2 - index;
   return index;
+}
+
+/** The regions of marked pixels that touch, also at corners: for each, the indices of its pixels. */
+export function* components(marked, height, width) {
+  const seen = new Uint8Array(marked.length);
+  for (let start = 0; start < marked.length; start++) {
+    if (!marked[start] || seen[start]) continue;
+    const pixels = [start];
+    seen[start] = 1;
+    for (let next = 0; next < pixels.length; next++) {
+      const y = Math.floor(pixels[next] / width),
+        x = pixels[next] % width;
+      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
+          const at = v * width + u;
+          if (!marked[at] || seen[at]) continue;
+          seen[at] = 1;
+          pixels.push(at);
+        }
+      }
+    }
+    yield pixels;
+  }
 }
 
 /** The value at `percent` of sorted values, linear between two of them. */

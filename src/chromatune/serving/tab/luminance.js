@@ -105,6 +105,11 @@ function linear(v) {
 
 const labCurve = (t) => (t > 0.008856 ? Math.cbrt(t) : 7.787 * t + 16 / 116);
 
+/** Gamma-encoded sRGB of linear light, 0..1 (IEC 61966-2-1). */
+export function linearToSrgb(linear) {
+  return linear <= 0.0031308 ? linear * 12.92 : 1.055 * linear ** (1 / 2.4) - 0.055;
+}
+
 /** CIELAB (D65) of sRGB, 0..1 each. */
 export function labOf(red, green, blue) {
   const r = linear(red),

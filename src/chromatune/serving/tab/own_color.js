@@ -1,8 +1,8 @@
 // Color that a photo has of its own beside the tone of a print: stamps, pencil, hand-tinted spots.
 // `chromatune.color.find_own_color` says what is done and why; the limits are its own.
 
-import { gaussianBlur, map, plane, resize, resizeArea, resizeLinear } from "./image.js";
-import { chromaOf, clamp, labOf } from "./luminance.js";
+import { components, gaussianBlur, map, plane, resize, resizeArea, resizeLinear } from "./image.js";
+import { chromaOf, clamp, labOf, linearToSrgb } from "./luminance.js";
 
 const SMALL_SIDE_PX = 64,
   LEAST_IN_COLOR = 6;
@@ -148,12 +148,7 @@ function rgbPlanes(lightness, a, b) {
       -0.969256 * x + 1.875991 * y + 0.041556 * z,
       0.055648 * x - 0.204043 * y + 1.057311 * z,
     ];
-    for (const k of [0, 1, 2])
-      found[k].data[i] = clamp(
-        linear[k] <= 0.0031308 ? 12.92 * linear[k] : 1.055 * linear[k] ** (1 / 2.4) - 0.055,
-        0,
-        1,
-      );
+    for (const k of [0, 1, 2]) found[k].data[i] = clamp(linearToSrgb(linear[k]), 0, 1);
   }
   return found;
 }
@@ -274,28 +269,10 @@ function notAging(a, b) {
 function sureOf(amount) {
   const { height, width, data } = amount,
     regions = new Uint8Array(data.length),
-    seen = new Uint8Array(data.length);
-  const least = Math.max(LEAST_REGION_PX, LEAST_REGION * data.length);
-  for (let start = 0; start < data.length; start++) {
-    if (seen[start] || data[start] <= FAINT) continue;
-    const pixels = [start];
-    let clear = 0;
-    seen[start] = 1;
-    for (let next = 0; next < pixels.length; next++) {
-      const at = pixels[next],
-        y = Math.floor(at / width),
-        x = at % width;
-      if (data[at] > CLEAR) clear++;
-      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
-          const other = v * width + u;
-          if (seen[other] || data[other] <= FAINT) continue;
-          seen[other] = 1;
-          pixels.push(other);
-        }
-      }
-    }
-    if (clear >= least) for (const at of pixels) regions[at] = 1;
+    least = Math.max(LEAST_REGION_PX, LEAST_REGION * data.length);
+  const faint = Uint8Array.from(data, (value) => value > FAINT);
+  for (const pixels of components(faint, height, width)) {
+    if (pixels.filter((at) => data[at] > CLEAR).length >= least) for (const at of pixels) regions[at] = 1;
   }
   return { regions, sure: map(amount, (value, i) => ramp(value) * regions[i]) };
 }

@@ -1,6 +1,7 @@
 // Color profiles of curves and a matrix, or of one curve for gray (ICC.1:2022, 8.3.3), brought to sRGB; and sRGB's own.
 // Python has LittleCMS for 8-bit pictures: the two differ by a level at most. Profiles of tables are not read.
 
+import { linearToSrgb } from "./luminance.js";
 import { latin1, viewOf } from "./metadata.js";
 
 const D50 = [0.9642, 1, 0.8249];
@@ -14,10 +15,6 @@ const FROM_XYZ = inverse(COLUMNS);
 const LEVELS = 65536;
 const SAME_WITHIN = 1; // of 255: a profile that changes no probe by more is sRGB under another name
 const PNG_GAMMA_IS_SRGB_WITHIN = 0.05;
-
-export function linearToSrgb(linear) {
-  return linear <= 0.0031308 ? linear * 12.92 : 1.055 * linear ** (1 / 2.4) - 0.055;
-}
 
 /**
  * Returns what a profile does to samples: {kind: "same"|"gray"|"color", ...} to be given to `convert`; null if it is

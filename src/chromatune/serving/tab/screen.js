@@ -1,7 +1,7 @@
 // The dots of a printed picture, taken out: frequencies that stand out are notched (`remove_screen` of
 // `chromatune.color.restoration`).
 
-import { boxBlur, gaussianBlur, plane } from "./image.js";
+import { boxBlur, gaussianBlur, mirrored101, plane } from "./image.js";
 import { clamp } from "./luminance.js";
 
 const SCREEN_PEAK = 10,
@@ -97,9 +97,7 @@ function boxBlur101(source, radius) {
     wide = plane(height, width + 2 * radius);
   for (let y = 0; y < height; y++) {
     for (let x = -radius; x < width + radius; x++) {
-      let from = x;
-      while (width > 1 && (from < 0 || from >= width)) from = from < 0 ? -from : 2 * width - 2 - from;
-      wide.data[y * wide.width + x + radius] = source.data[y * width + (width > 1 ? from : 0)];
+      wide.data[y * wide.width + x + radius] = source.data[y * width + mirrored101(x, width)];
     }
   }
   const blurred = boxBlur(wide, radius),

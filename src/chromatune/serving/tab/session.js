@@ -36,9 +36,19 @@ export class Session {
   }
 
   _positive() {
-    const { plane, maxValue } = this.photo,
-      data = plane.data.map((level) => maxValue - level);
-    this.positive ??= { ...this.photo, plane: { ...plane, data }, gray: data, rgb: null, ownColor: null, own: null };
+    if (!this.positive) {
+      const { plane, maxValue } = this.photo,
+        data = plane.data.map((level) => maxValue - level);
+      this.positive = {
+        ...this.photo,
+        plane: { ...plane, data },
+        gray: data,
+        rgb: null,
+        ownColor: null,
+        own: null,
+        seen: null,
+      };
+    }
     return this.positive;
   }
 
@@ -128,7 +138,7 @@ export class Session {
     if (!marks.length && !this.references.length)
       return { output, options, marks, chroma: this.colorizer.chroma(output, options) };
     const hinted = await this._hinted(version, options);
-    return { output, options, marks, chroma: hinted.withHints(marks, options.hint_reach) };
+    return { output, options, marks, chroma: hinted.withHints(marks, options) };
   }
 
   _checkPoints(points = []) {

@@ -27,7 +27,7 @@ function opened() {
 }
 
 async function open() {
-  const description = JSON.parse(new TextDecoder().decode(await read("model.json")));
+  const description = await describe();
   const runtime = description.runtimes[RUNTIME];
   ort.env.wasm.wasmPaths = { mjs: new URL(runtime.code, import.meta.url).href };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
@@ -88,7 +88,7 @@ async function answer({ method, path, form = [], body, id }) {
   const { pathname, searchParams } = new URL(path, "http://tab/"),
     [, , kind, key, action] = pathname.split("/");
   const pause = () => rest(id);
-  if (kind === "models") return { json: (await description()).offered };
+  if (kind === "models") return { json: (await describe()).offered };
   if (kind === "videos") throw new Refusal(`a video ${INSTALLED}`, 501);
   if (kind !== "sessions") throw new Refusal(`this ${INSTALLED}`, 501);
   if (!key) return openSession(form);
@@ -123,7 +123,7 @@ async function answer({ method, path, form = [], body, id }) {
 
 async function openSession(form) {
   const field = (name) => form.find(([each]) => each === name)?.[1],
-    maxPixels = (await description()).max_pixels;
+    maxPixels = (await describe()).max_pixels;
   const references = form.filter(([name]) => name === "reference").map(([, file]) => file);
   const options = JSON.parse(field("options") ?? "{}");
   const session = await Session.open(await opened(), field("photo"), references, options, maxPixels),
@@ -135,7 +135,17 @@ async function openSession(form) {
 }
 
 let described = null;
-const description = () => (described ??= fetch(new URL("model.json", import.meta.url)).then((found) => found.json()));
+
+/** What the site says of its model, read once. */
+function describe() {
+  described ??= read("model.json")
+    .then((bytes) => JSON.parse(new TextDecoder().decode(bytes)))
+    .catch((error) => {
+      described = null;
+      throw error;
+    });
+  return described;
+}
 
 const channel = new MessageChannel(),
   waiting = [];
