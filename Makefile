@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LIGHT := $(VENV)/.light
 READY := $(VENV)/.ready
+# One process a core, four at most (each needs 2.5 GB), with one thread of its own
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow check docs site web clean
@@ -37,7 +39,7 @@ demo: $(LIGHT)  ## colorize real photos with the shipped models: pictures and a 
 
 test: setup  ## run the tests (offline, on a CPU)
 	@echo "test: running the tests"
-	$(BIN)/python -m pytest -m "not slow"
+	$(PARALLEL) -m "not slow"
 
 slow: setup  ## run the slow tests: every experiment at its quick budget, a training killed again and again
 	@echo "slow: running the slow tests"
