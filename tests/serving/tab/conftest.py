@@ -29,15 +29,17 @@ NAMES = (
     "motorcycle_left", "retina", "rocket",
 )  # fmt: skip
 COLORIZE = """async ([photo, name, options, edit, references]) => {
-    const api = await import("./page/api.js"), bytes = async (text) => (await fetch(text)).blob();
+    const { send } = await import("./page/api.js"), { nameOf } = await import("./page/photo.js");
+    const { openSession, closeSession } = await import("./page/session.js");
+    const bytes = async (text) => (await fetch(text)).blob();
     const others = [];
     for (const [index, each] of references.entries()) others.push(new File([await bytes(each)], `like${index}.png`));
-    const { id, version, facts } = await api.open(await bytes(photo), name, null, options, others);
-    const answer = await api.send(`v1/sessions/${id}/result`, { ...edit, version }), blob = await answer.blob();
+    const { id, version, facts } = await openSession(await bytes(photo), name, null, options, others);
+    const answer = await send(`v1/sessions/${id}/result`, { ...edit, version }), blob = await answer.blob();
     const reader = new FileReader();
     await new Promise((done) => { reader.onload = done; reader.readAsDataURL(blob); });
-    await api.close(id);
-    return { url: reader.result, name: api.nameOf(answer), facts };
+    await closeSession(id);
+    return { url: reader.result, name: nameOf(answer), facts };
 }"""
 
 

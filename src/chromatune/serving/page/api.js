@@ -63,23 +63,6 @@ export const send = (path, body, signal) =>
 
 export const sendForm = (path, body, more = {}) => call(path, { method: "POST", body, ...more });
 
-export async function open(file, name, model, options, references = []) {
-  const form = new FormData();
-  form.append("photo", file, name);
-  for (const reference of references) form.append("reference", reference, reference.name);
-  form.append("options", JSON.stringify(options));
-  if (model) form.append("model", model);
-  return (await sendForm("v1/sessions", form)).json();
-}
-
-export const close = (id) => call(`v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
-
-/** A result's name, from the header that carries it. */
-export function nameOf(response) {
-  const match = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("content-disposition") ?? "");
-  return match ? decodeURIComponent(match[1]) : "photo.color";
-}
-
 let asking = null;
 
 /** Asks for a token; where one was wrong, it says so. */

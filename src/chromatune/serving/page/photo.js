@@ -1,6 +1,6 @@
 // A photo on the page: its file, its versions, and how it is wanted now, with all states that it was in.
 
-import { call, nameOf, send } from "./api.js";
+import { call, send } from "./api.js";
 import { pictureAt, toSend } from "./layers.js";
 import { PhotoSession } from "./session.js";
 
@@ -290,4 +290,10 @@ async function canvasOf(blob) {
   } finally {
     URL.revokeObjectURL(url);
   }
+}
+
+/** A result's name, from the header that carries it. */
+export function nameOf(response) {
+  const match = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("content-disposition") ?? "");
+  return match ? decodeURIComponent(match[1]) : "photo.color";
 }

@@ -1,9 +1,20 @@
 // A photo's session on the server: opened when it is needed, and versions made again where the server has them no more.
 
-import { Refusal, close, open, send, sendForm } from "./api.js";
+import { Refusal, call, send, sendForm } from "./api.js";
 
 const MOST_TRIES = 2;
 const NO_VERSION = "version="; // how the server's line begins where it has dropped a version
+
+export async function openSession(file, name, model, options, references = []) {
+  const form = new FormData();
+  form.append("photo", file, name);
+  for (const reference of references) form.append("reference", reference, reference.name);
+  form.append("options", JSON.stringify(options));
+  if (model) form.append("model", model);
+  return (await sendForm("v1/sessions", form)).json();
+}
+
+export const closeSession = (id) => call(`v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
 
 export class PhotoSession {
   constructor(photo) {
@@ -35,7 +46,7 @@ export class PhotoSession {
 
   /** Ends the session; the next request opens another one. */
   end() {
-    if (this.id) close(this.id);
+    if (this.id) closeSession(this.id);
     this._lose();
   }
 
@@ -73,9 +84,9 @@ export class PhotoSession {
   async _open(version) {
     const { photo } = this, { reference } = photo;
     const first = version.finished ? photo.versions.find((each) => !each.finished) : version;
-    const opened = await open(photo.file, photo.name, first.model, first.options, reference ? [reference] : []);
+    const opened = await openSession(photo.file, photo.name, first.model, first.options, reference ? [reference] : []);
     if (photo.reference !== reference) { // it was changed meanwhile
-      close(opened.id);
+      closeSession(opened.id);
       return this._open(version);
     }
     this._lose();

@@ -81,22 +81,6 @@ export const send = (path, body, signal) => call(path, { method: "POST", body, s
 export const sendForm = (path, form, { signal } = {}) =>
   call(path, { method: "POST", form: [...form.entries()], signal });
 
-export async function open(file, name, model, options, references = []) {
-  const form = new FormData();
-  form.append("photo", file, name);
-  for (const reference of references) form.append("reference", reference, reference.name);
-  form.append("options", JSON.stringify(options));
-  return (await sendForm("v1/sessions", form)).json();
-}
-
-export const close = (id) => call(`v1/sessions/${id}`, { method: "DELETE" }).catch(() => {});
-
-/** A result's name, from the header that carries it. */
-export function nameOf(response) {
-  const match = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("content-disposition") ?? "");
-  return match ? decodeURIComponent(match[1]) : "photo.color";
-}
-
 /** Says how much of the model has been read; the first visit takes some seconds, others none. */
 function showProgress(bytes) {
   const total = Number(document.body.dataset.modelBytes),
