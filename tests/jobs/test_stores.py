@@ -13,7 +13,9 @@ import pytest
 
 from chromatune.cli import main
 from chromatune.errors import MissingExtraError, OptionsError, PhotoError
-from chromatune.jobs.stores import LocalFolder, RemoteFolder, SourceGoneError, check_stores, open_store
+from chromatune.jobs.remote_folder import RemoteFolder
+from chromatune.jobs.store_protocol import SourceGoneError
+from chromatune.jobs.stores import LocalFolder, check_stores, open_store
 
 fsspec = pytest.importorskip("fsspec")
 from fsspec.implementations.local import LocalFileSystem  # noqa: E402 - where fsspec is missing, all are skipped
@@ -105,7 +107,7 @@ def test_urls_and_paths(tmp_path, monkeypatch):
         check_stores(open_store("nonsense://x"), open_store("out"))
     with pytest.raises(OptionsError, match="may not be written among the photos"):
         check_stores(open_store("memory://scans"), open_store("memory://scans/out"))
-    monkeypatch.setattr("chromatune.jobs.stores.find_spec", lambda name: None)
+    monkeypatch.setattr("chromatune.jobs.remote_folder.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="needs the extra 'ray'"):
         check_stores(open_store("memory://scans"), open_store("memory://out"))
 
@@ -149,7 +151,7 @@ def test_wrong_usage_is_one_line(memory, folder, capsys, arguments, said):
 
 def test_a_large_photo_behind_a_url_is_read_by_its_header_first(engine, photos, memory, monkeypatch):
     assert main(["batch", "memory://scans", "whole", "-q"]) == 1
-    monkeypatch.setattr("chromatune.jobs.stores.DOWNLOADED_BYTES", 10)
+    monkeypatch.setattr("chromatune.jobs.remote_folder.DOWNLOADED_BYTES", 10)
     monkeypatch.setattr(type(memory), "cat_file", lambda *given, **more: pytest.fail("downloaded"))
     memory.rm_file("/scans/bad.jpg")
     assert main(["batch", "memory://scans", "out", "-q"]) == 0

@@ -17,7 +17,7 @@ import pytest
 
 from chromatune.cli import main
 from chromatune.errors import OptionsError, PhotoError
-from chromatune.jobs import stores
+from chromatune.jobs import remote_folder
 from chromatune.jobs.manifest import LINKED_JOURNAL
 
 Put = Callable[..., Path]
@@ -306,26 +306,26 @@ def test_a_long_result_is_not_read_for_the_summary(archive: None, capsys: Captur
 
 def test_a_server_that_sends_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr(stores, "DOWNLOADED_BYTES", 1000)
-    monkeypatch.setattr(stores, "STREAMED_STORES", {"memory"})
+    monkeypatch.setattr(remote_folder, "DOWNLOADED_BYTES", 1000)
+    monkeypatch.setattr(remote_folder, "STREAMED_STORES", {"memory"})
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/endless/a.png", b"x" * 100_000)
     monkeypatch.setattr(type(memory), "info", lambda self, path, **more: {"type": "file", "size": None})
     with pytest.raises(PhotoError, match="and the server does not state its size"):
-        stores.RemoteFolder("memory://endless").open("a.png")
+        remote_folder.RemoteFolder("memory://endless").open("a.png")
     memory.store.clear()
 
 
 def test_a_server_that_lists_folders_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr(stores, "STREAMED_STORES", {"memory"})
+    monkeypatch.setattr(remote_folder, "STREAMED_STORES", {"memory"})
     memory = fsspec.filesystem("memory")
     for number in range(9):
         memory.pipe_file(f"/listed/{number}/a.png", b"x")
-    assert len(stores.RemoteFolder("memory://listed").find().stamps) == 9
-    monkeypatch.setattr(stores, "MOST_FOLDERS", 5)
+    assert len(remote_folder.RemoteFolder("memory://listed").find().stamps) == 9
+    monkeypatch.setattr(remote_folder, "MOST_FOLDERS", 5)
     with pytest.raises(OptionsError, match="memory://listed: more than 5 folders; give one of its subfolders"):
-        stores.RemoteFolder("memory://listed").find()
+        remote_folder.RemoteFolder("memory://listed").find()
     memory.store.clear()
 
 
@@ -346,11 +346,11 @@ def test_a_listing_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(stores, "MOST_LISTING_BYTES", 1_000_000)
+    monkeypatch.setattr(remote_folder, "MOST_LISTING_BYTES", 1_000_000)
     with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(OptionsError, match="lists more than 1 MB of names; give one of its subfolders"):
-            stores.RemoteFolder(f"http://127.0.0.1:{server.server_port}/scans").find()
+            remote_folder.RemoteFolder(f"http://127.0.0.1:{server.server_port}/scans").find()
         server.shutdown()
     assert sent < 10**8
 
@@ -359,7 +359,7 @@ def test_a_store_that_is_none_is_one_line(folder: Path) -> None:
     pytest.importorskip("fsspec")
     Path("a.zip").write_bytes(b"PK")
     with pytest.raises(OptionsError, match="zip://::a.zip: cannot be opened .*; check the URL"):
-        stores.RemoteFolder("zip://::a.zip").find()
+        remote_folder.RemoteFolder("zip://::a.zip").find()
 
 
 def test_a_file_that_its_store_cannot_give_does_not_end_the_run(engine, folder: Path, put: Put, capsys) -> None:

@@ -5,7 +5,9 @@ photos.py   photos ⇒ a file each where the user wants it: `colorize_photos`, a
 
 An archive is a folder of photos with the folder of their results:
 
-stores.py          folders of this machine and behind URLs
+store_protocol.py  what a folder of photos or results offers
+remote_folder.py   folders behind URLs
+stores.py          folders of this machine; which of the two a name means
 archive_worker.py  one photo from its file to its result's, in whatever process; threads that do so
 ray_engine.py      the same by processes of Ray
 manifest.py        the table of an archive's photos, in its destination, and the names of results

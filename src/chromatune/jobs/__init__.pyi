@@ -26,5 +26,5 @@ from .sidecars import Sidecar as Sidecar
 from .sidecars import check_weights as check_weights
 from .sidecars import found_file as found_file
 from .sidecars import read_sidecar as read_sidecar
-from .stores import Store as Store
+from .store_protocol import Store as Store
 from .stores import open_store as open_store

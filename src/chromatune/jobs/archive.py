@@ -16,7 +16,8 @@ from chromatune.files import claim_run_folder, lock_run_folder
 from chromatune.jobs.archive_worker import ArchiveRecord, ArchiveSettings, ArchiveWorker, Engine, LocalEngine
 from chromatune.jobs.catalog import Catalog, ListedPhoto, PlannedPhoto
 from chromatune.jobs.manifest import Manifest
-from chromatune.jobs.stores import STATE_FILE, STATE_FOLDER, LocalFolder, Store, check_stores
+from chromatune.jobs.store_protocol import STATE_FILE, STATE_FOLDER, Store
+from chromatune.jobs.stores import LocalFolder, check_stores
 from chromatune.jobs.summary import write_summary
 
 POLL_SECONDS = 2.0

@@ -33,7 +33,7 @@ from chromatune.images import (
     to_depth,
 )
 from chromatune.jobs.engine import ResourceLimiter, Task, run_tasks
-from chromatune.jobs.stores import SourceGoneError, Store
+from chromatune.jobs.store_protocol import SourceGoneError, Store
 from chromatune.options import ColorizeOptions
 from chromatune.pipeline import usual_workers
 

@@ -19,7 +19,7 @@ from chromatune.hints import LAYER_SUFFIXES
 from chromatune.jobs.archive_worker import ArchiveJob, ArchiveRecord, ArchiveSettings, Engine, joined_stamp
 from chromatune.jobs.folder_settings import FolderSettings, PhotoSettings
 from chromatune.jobs.manifest import FAILURES_FILE, Manifest, ResultNames, Row, State, name_parts
-from chromatune.jobs.stores import STATE_FOLDER, SourceGoneError
+from chromatune.jobs.store_protocol import STATE_FOLDER, SourceGoneError
 from chromatune.pipeline import model_info, weights_hash
 
 PIXELS_VERSION = 3  # raised when the same photo, options and weights give other pixels: then all are done again

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chromatune.errors import ChromaTuneError, OptionsError, first_line, printable, shown
-from chromatune.jobs.stores import Store
+from chromatune.jobs.store_protocol import Store
 from chromatune.options import ColorizeOptions, Flag, check_recompose, make_options
 
 MOST_BYTES = 64_000  # of a file: more than all options together

@@ -22,7 +22,8 @@ from chromatune.errors import count_of, printable
 from chromatune.files import open_below, write_below
 from chromatune.jobs.catalog import THUMBNAILS, Catalog, thumbnail_name
 from chromatune.jobs.manifest import Row
-from chromatune.jobs.stores import STATE_FOLDER, LocalFolder, Store
+from chromatune.jobs.store_protocol import STATE_FOLDER, Store
+from chromatune.jobs.stores import LocalFolder
 from chromatune.pipeline import model_info, weights_hash
 
 SUMMARY_FILE = "summary.html"
