@@ -21,7 +21,7 @@ from chromatune.data import open_source
 from chromatune.errors import DataError, OptionsError
 from chromatune.training import checkpoints
 from chromatune.training.dataset import BatchSampler
-from chromatune.training.report import read_metrics
+from chromatune.training.measurements import read_metrics
 from chromatune.training.run import train
 from chromatune.training.saving import save_result
 from chromatune.training.settings import TrainSettings, describe_changes

@@ -22,17 +22,8 @@ from PIL import Image
 from chromatune.errors import DataError, MissingExtraError, OptionsError
 from chromatune.reports import png_of
 from chromatune.training import report, training_loop
-from chromatune.training.report import (
-    PANELS,
-    Curve,
-    MetricsLog,
-    check_trackers,
-    curve_points,
-    draw_panels,
-    lead_of,
-    read_metrics,
-    write_run_page,
-)
+from chromatune.training.measurements import MetricsLog, check_trackers, read_metrics
+from chromatune.training.report import PANELS, Curve, curve_points, draw_panels, lead_of, write_run_page
 from chromatune.training.training_loop import learning_rate
 
 

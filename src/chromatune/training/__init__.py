@@ -13,7 +13,8 @@
 - `validation`: losses and results on held-out photos.
 - `comparison`: the result against `mini` as it is, on the same held-out photos.
 - `checkpoints`: what an update changes, on disk.
-- `report`: `metrics.jsonl`, TensorBoard, curves and the page of a run.
+- `measurements`: rows of `metrics.jsonl`, and trackers such as TensorBoard.
+- `report`: curves and the page of a run.
 - `saving`: the finished model with its card.
 """
 

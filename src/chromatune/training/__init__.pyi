@@ -3,9 +3,9 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .initial_model import InitialModel as InitialModel
 from .initial_model import load_initial_model as load_initial_model
+from .measurements import check_trackers as check_trackers
 from .memory import RunCost as RunCost
 from .memory import cost_of as cost_of
-from .report import check_trackers as check_trackers
 from .run import Start as Start
 from .run import run_info as run_info
 from .run import sampling_scheduler as sampling_scheduler

@@ -52,7 +52,7 @@ from chromatune.training.initial_model import InitialModel, load_initial_model, 
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.learner import HALVES, Learner, make_optimizer
 from chromatune.training.machines import find_share, gather_photos
-from chromatune.training.report import OnRow
+from chromatune.training.measurements import OnRow
 from chromatune.training.settings import ADDED_SETTINGS, FORMER_NAMES, MAY_CHANGE, TrainSettings, describe_changes
 from chromatune.training.streaming import StreamedPhotos, StreamSampler, split_stream
 from chromatune.training.training_loop import Run, TrainResult, training_loop

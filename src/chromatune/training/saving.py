@@ -20,7 +20,8 @@ from chromatune.pipeline import (
     write_graphs,
 )
 from chromatune.reports import installed_versions, markdown_table
-from chromatune.training.report import METRICS_FILE, flatten, format_value, read_metrics, write_run_page
+from chromatune.training.measurements import METRICS_FILE, read_metrics
+from chromatune.training.report import flatten, format_value, write_run_page
 from chromatune.training.training_loop import TrainResult
 
 PACKAGES = ("chromatune", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")

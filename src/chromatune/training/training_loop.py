@@ -38,13 +38,7 @@ from chromatune.training.dataset import BatchSampler
 from chromatune.training.initial_model import load_initial_model, select_trainable
 from chromatune.training.latent_cache import LatentCache
 from chromatune.training.learner import Learner
-from chromatune.training.report import (
-    METRICS_FILE,
-    MetricsLog,
-    OnRow,
-    read_metrics,
-    tracking,
-)
+from chromatune.training.measurements import METRICS_FILE, MetricsLog, OnRow, read_metrics, tracking
 from chromatune.training.settings import TrainSettings
 from chromatune.training.streaming import StreamedPhotos, StreamSampler
 from chromatune.training.validation import (
