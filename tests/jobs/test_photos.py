@@ -23,7 +23,8 @@ from chromatune.files import prefetch
 from chromatune.images import Photo, read_photo
 from chromatune.jobs import photos as single_photos
 from chromatune.jobs.engine import run_tasks
-from chromatune.jobs.photos import DecodedPhoto, Done, Event, Exists, Failed, Writer, colorize_photos, plan_jobs
+from chromatune.jobs.photos import DecodedPhoto, Done, Event, Exists, Failed, Writer, colorize_photos
+from chromatune.jobs.planning import plan_jobs
 from chromatune.options import ColorizeOptions
 
 Put = Callable[..., Path]

@@ -1,7 +1,8 @@
 """Many photos ⇒ many files: what each result is called, and the outcome of each.
 
-engine.py   tasks in threads, bounded in memory and in computing: under single photos and archives alike
-photos.py   photos ⇒ a file each where the user wants it: `colorize_photos`, an event for each result
+engine.py    tasks in threads, bounded in memory and in computing: under single photos and archives alike
+planning.py  photos ⇒ the file of each result, before any is read: `plan_jobs`
+photos.py    photos ⇒ these files: `colorize_photos`, an event for each result
 
 An archive is a folder of photos with the folder of their results:
 

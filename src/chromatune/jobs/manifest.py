@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from chromatune.errors import DataError, first_line, printable, shown
 from chromatune.files import is_key, open_regular, refuse_link
 from chromatune.images import IMAGE_SUFFIXES, format_for, suffix_for
-from chromatune.jobs.photos import ORDINARY_PHOTO
+from chromatune.jobs.planning import ORDINARY_PHOTO
 
 FILE_NAME = "manifest.sqlite"
 FAILURES_FILE = "failures.jsonl"  # beside the results, for people and programs: the rows of photos that failed
