@@ -234,13 +234,13 @@ def test_stills_count_against_the_disk_of_a_video(client_of, scripted, settled, 
 
 
 def test_files_of_a_video_are_bounded(client, settled, short, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.videos.STEPS_A_LOOK", 1)
-    monkeypatch.setattr("chromatune.serving.videos.FILES_FACTOR", 1e-6)
+    monkeypatch.setattr("chromatune.serving.video_jobs.STEPS_A_LOOK", 1)
+    monkeypatch.setattr("chromatune.serving.video_jobs.FILES_FACTOR", 1e-6)
     assert "its files take more than" in settled(client, sent(client, short))["line"]
 
 
 def test_a_long_video_does_not_keep_short_ones_waiting(client, engine, settled, video_bytes, short, monkeypatch, until):
-    monkeypatch.setattr("chromatune.serving.videos.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
+    monkeypatch.setattr("chromatune.serving.video_jobs.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
     go, entered, call = threading.Event(), threading.Event(), type(engine).__call__
 
     def waits(self, *given):
@@ -264,9 +264,9 @@ def test_a_long_video_does_not_keep_short_ones_waiting(client, engine, settled, 
 
 
 def test_a_video_whose_header_hides_its_length_moves_to_the_long_ones(client_of, scripted, settled, monkeypatch):
-    monkeypatch.setattr("chromatune.serving.videos.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
+    monkeypatch.setattr("chromatune.serving.video_jobs.SHORT_VIDEO_PIXELS", 8 * 96 * 64)
     threads: list[str] = []
-    from chromatune.serving.videos import VideoJob
+    from chromatune.serving.video_jobs import VideoJob
 
     start_stage = VideoJob.start_stage
 

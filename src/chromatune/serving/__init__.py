@@ -11,7 +11,8 @@ middleware.py     checks of a request before its body is read, and metrics
 responses.py      results and failures as HTTP responses
 sessions.py       routes of photos that are edited
 batches.py        routes and jobs of many photos
-videos.py         routes and jobs of videos
+videos.py         routes of videos
+video_jobs.py     their files, and the work on them in the background
 app.py            all routes over a predictor
 run.py            the app on a port, until SIGTERM or Ctrl-C
 ray_app.py        the app as a deployment of Ray Serve

@@ -43,7 +43,8 @@ from chromatune.serving.responses import (
 from chromatune.serving.sessions import add_session_routes
 from chromatune.serving.settings import ServeSettings
 from chromatune.serving.store import SessionStore
-from chromatune.serving.videos import Videos, add_video_routes
+from chromatune.serving.video_jobs import Videos
+from chromatune.serving.videos import add_video_routes
 
 PAGE = Path(__file__).with_name("page")
 CLEAN_UP_S = 30  # between two removals of expired entries
