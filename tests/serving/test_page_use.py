@@ -57,6 +57,19 @@ def test_strokes_on_clothes_leave_the_skin(visit, files):
     assert changed[400:410, 150:165].mean() > 25  # the suit
 
 
+def test_suggestions_are_made_ready_when_the_brush_is_chosen(visit, files):
+    page = visit(**DESKTOP)
+    page.add(files[0])
+    with page.page.expect_response("**/suggestions?*") as found:
+        page.page.click("[data-tool=brush]")
+    assert found.value.ok
+    assert "Point at the photo" in page.page.inner_text("#suggestions")  # for no spot yet, so none are shown
+    page.page.click("[data-tool=move]")
+    page.page.click("[data-tool=brush]")
+    page.page.wait_for_timeout(100)
+    assert sum("suggestions" in url for url in page.requests) == 1  # of a version once
+
+
 def test_suggestions_are_for_the_point_under_the_pointer(visit, files):
     page = visit(**DESKTOP)
     page.add(files[0])

@@ -10,6 +10,7 @@ export class Colors {
   constructor(page) {
     this.page = page;
     this.suggested = [];
+    this.prepared = new WeakSet();
     this.reference = null;
     this._listen();
     this._show($("color").value);
@@ -41,6 +42,14 @@ export class Colors {
       if (colors && photo === this.page.current && !this.wanted) this._suggest(colors);
     }
     this.isAsking = false;
+  }
+
+  /** Has suggestions made ready while the pointer is on its way: a version's first ones take passes of the model. */
+  prepare(photo) {
+    const version = photo?.active;
+    if (!version || this.isAsking || this.prepared.has(version)) return;
+    this.prepared.add(version);
+    photo.suggestions([photo.width / 2, photo.height / 2]).catch(() => this.prepared.delete(version));
   }
 
   _show(color) {

@@ -27,7 +27,9 @@ export class Hand {
     $("suggestions").hidden = tool === "version";
     this._drawSources(this.page.shownPhoto);
     const isEmpty = !$("suggestions").querySelector("button");
-    if (tool === "brush" && isEmpty) $("suggestions").textContent = "Point at the photo for suggestions";
+    if (tool !== "brush") return;
+    if (isEmpty) $("suggestions").textContent = "Point at the photo for suggestions";
+    this.page.colors.prepare(this.page.shownPhoto);
   }
 
   key(key) {
