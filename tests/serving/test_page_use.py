@@ -202,6 +202,10 @@ def test_on_a_phone_a_tap_paints_once_a_color_is_chosen(visit, files):
     page.until("document.querySelectorAll('#suggestions button').length > 1")
     np.testing.assert_array_equal(page.shown(), shown)
     assert page.changes == before
+    page.page.evaluate("document.querySelector('#suggestions').scrollIntoView({ block: 'end' })")
+    said, colors = (page.page.locator(each).bounding_box() for each in ("#toast", "#suggestions"))
+    assert "Choose a color" in page.page.inner_text("#toast")
+    assert said["y"] + said["height"] <= colors["y"] or colors["y"] + colors["height"] <= said["y"]  # it hides none
     page.page.tap("#suggestions button >> nth=2")
     page.page.locator("#stage").tap(position={"x": 130, "y": 300})
     page.after_change(before)
