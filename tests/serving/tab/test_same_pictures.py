@@ -49,7 +49,9 @@ def compare(result, want) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_photo_has_the_same_colors(tab, colorizer, name):
+@pytest.mark.parametrize("browser", ["tab", "firefox_tab"])
+def test_a_photo_has_the_same_colors(request, colorizer, browser, name):
+    tab = request.getfixturevalue(browser)
     samples = picture(name)
     photo = png(samples)
     compare(tab.colorize(photo), colorizer.colorize(photo))
@@ -59,14 +61,6 @@ def test_a_photo_has_the_same_colors(tab, colorizer, name):
     compare(tab.colorize(photo, edit={"hints": {"marks": marks}}), colorizer.colorize(photo, hints=hints))
     other = png(cv2.resize(picture("astronaut")[:, ::-1], (300, 300), interpolation=cv2.INTER_AREA))
     compare(tab.colorize(photo, references=(other,)), colorizer.colorize(photo, like=[other]))
-
-
-def test_firefox_gives_the_same_colors(firefox_tab, colorizer):
-    samples = picture("camera")
-    photo, marks = png(samples), strokes(samples)
-    compare(firefox_tab.colorize(photo), colorizer.colorize(photo))
-    wanted = colorizer.colorize(photo, hints=Hints.from_json({"marks": marks}))
-    compare(firefox_tab.colorize(photo, edit={"hints": {"marks": marks}}), wanted)
 
 
 def test_hints_act_as_strongly_as_is_asked(tab, colorizer):
