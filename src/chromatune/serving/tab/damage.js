@@ -16,7 +16,11 @@ const BUSY_SPECK = 0.12,
   SURE_SHARE = 0.35;
 const LEAST_DAMAGED = 0.004,
   MOST_DAMAGED = 0.08;
-const FILL_RADIUS = 3; // pixels round one that its value is a mean of
+const FILL_RADIUS = 3, // pixels round one that its value is a mean of
+  FAR = 1e6, // when the front comes where it has not been
+  LEAST_ALONG = 0.01;
+
+const { fround } = Math;
 
 /** Which pixels are damaged, and their share; null where none are. */
 export function findDamage(gray) {
@@ -103,78 +107,79 @@ function shareAround(strokes, height, width, y, x, radius) {
   return sum / (2 * radius + 1) ** 2;
 }
 
-/** A gray 0..1 with marked pixels, and those beside them, filled from what is round them, from the outside inward. */
+/**
+ * A gray 0..1 with marked pixels, and those beside them, filled from what is round them, from the outside inward.
+ *
+ * The numbers are those of OpenCV 5 to the last bit: 32-bit floats, the order of pixels, and what it does at the edge.
+ */
 export function inpaint(gray, mask) {
   const { height, width } = gray,
-    open = grown(mask, height, width),
-    found = plane(height, width);
-  found.data.set(gray.data.map((level) => roundHalfEven(level * 255)));
-  const distance = new Float32Array(open.length),
-    known = open.map((each) => 1 - each);
-  const outside = march(known, height, width, 2 * FILL_RADIUS, () => {}, new Float32Array(open.length));
-  for (let at = 0; at < open.length; at++) distance[at] = open[at] ? 0 : -Math.max(0, outside[at] - 1);
-  march(
-    open,
-    height,
-    width,
-    Infinity,
-    (at, seen) => {
-      found.data[at] = filled(found.data, distance, seen, height, width, Math.floor(at / width), at % width);
-    },
-    distance,
-  );
-  for (let at = 0; at < open.length; at++) found.data[at] = open[at] ? found.data[at] / 255 : gray.data[at];
+    wanted = extremum(mask, height, width, [1, 1, 1], 1),
+    near = extremum(wanted, height, width, new Array(2 * FILL_RADIUS + 1).fill(FILL_RADIUS), 1);
+  const [open, around] = [wanted, near].map((each) => framed(each, height, width, Uint8Array)),
+    values = framed(
+      gray.data.map((level) => roundHalfEven(level * 255)),
+      height,
+      width,
+      Float32Array,
+    ),
+    picture = { height: height + 2, width: width + 2, open, values, times: new Float32Array(open.length).fill(FAR) };
+  const edge = edgeOf(picture),
+    before = [];
+  for (const at of edge) picture.times[at] = 0;
+  for (let at = 0; at < open.length; at++) if (open[at] || picture.times[at] === 0) around[at] = 0;
+  march({ ...picture, open: around }, edge, (at) => before.push(at));
+  for (const at of before) picture.times[at] *= -1;
+  march(picture, edge, (at) => {
+    values[at] = filled(picture, at);
+  });
+  const found = plane(height, width);
+  for (let at = 0; at < wanted.length; at++)
+    found.data[at] = wanted[at] ? values[at + width + 3 + 2 * Math.floor(at / width)] / 255 : gray.data[at];
   return found;
 }
 
-/** When a front that starts at a region's edge reaches its pixels, until `latest`; `visit` is called in that order. */
-function march(region, height, width, latest, visit, distance) {
-  const seen = region.map((each) => 1 - each),
-    queue = new Queue();
-  const touch = (y, x) => {
-    const at = y * width + x;
-    if (y < 0 || x < 0 || y >= height || x >= width || seen[at]) return;
-    distance[at] = arrival(distance, seen, height, width, y, x);
-    visit(at, seen);
-    seen[at] = 1;
-    if (distance[at] < latest) queue.push(distance[at], at);
-  };
-  const spread = (at) => {
-    const y = Math.floor(at / width),
-      x = at % width;
-    for (const [v, u] of [
-      [y - 1, x],
-      [y, x - 1],
-      [y + 1, x],
-      [y, x + 1],
-    ])
-      touch(v, u);
-  };
-  for (let at = 0; at < region.length; at++) {
-    const x = at % width,
-      beside =
-        (x > 0 && region[at - 1]) || (x < width - 1 && region[at + 1]) || region[at - width] || region[at + width];
-    if (!region[at] && beside) queue.push(0, at);
-  }
-  for (let at = queue.pop(); at !== undefined; at = queue.pop()) spread(at);
-  return distance;
+/** The same samples with a frame of one pixel, which is known and never reached. */
+function framed(samples, height, width, Samples) {
+  const found = new Samples((height + 2) * (width + 2));
+  for (let y = 0; y < height; y++) found.set(samples.subarray(y * width, (y + 1) * width), (y + 1) * (width + 2) + 1);
+  return found;
 }
 
-function grown(mask, height, width) {
-  return extremum(mask, height, width, [1, 1, 1], 1);
+/** Known pixels above, below or beside open ones. */
+function edgeOf({ height, width, open }) {
+  const found = [];
+  for (let y = 1; y < height - 1; y++) {
+    for (let at = y * width + 1; at < (y + 1) * width - 1; at++)
+      if (!open[at] && (open[at - width] || open[at - 1] || open[at + width] || open[at + 1])) found.push(at);
+  }
+  return found;
+}
+
+/** Finds when a front that starts at the edge reaches open pixels; `visit` is called in that order, before each is known. */
+function march({ width, open, times }, edge, visit) {
+  const queue = new Queue();
+  for (const at of edge) queue.push(0, at);
+  for (let at = queue.pop(); at !== undefined; at = queue.pop()) {
+    for (const next of [at - width, at - 1, at + width, at + 1]) {
+      if (!open[next]) continue;
+      times[next] = arrival(times, open, next, width);
+      visit(next);
+      open[next] = 0;
+      queue.push(times[next], next);
+    }
+  }
 }
 
 /** When the front reaches a pixel: the eikonal equation, from its known neighbors. */
-function arrival(distance, known, height, width, y, x) {
-  const time = (v, u) =>
-    v >= 0 && u >= 0 && v < height && u < width && known[v * width + u] ? Math.max(0, distance[v * width + u]) : 1e6;
-  let best = 1e6;
-  for (const dy of [-1, 1]) {
-    for (const dx of [-1, 1]) {
-      const up = time(y + dy, x),
-        side = time(y, x + dx),
-        off = Math.abs(up - side);
-      best = Math.min(best, off < 1 ? (up + side + Math.sqrt(2 - off * off)) / 2 : Math.min(up, side) + 1);
+function arrival(times, open, at, width) {
+  let best = FAR + 1;
+  for (const up of [at - width, at + width]) {
+    for (const side of [at - 1, at + 1]) {
+      const [first, second] = [open[up] ? FAR : times[up], open[side] ? FAR : times[side]],
+        off = Math.abs(first - second);
+      const time = off < 1 ? (first + second + Math.sqrt(2 - off * off)) / 2 : Math.min(first, second) + 1;
+      best = Math.min(best, time);
     }
   }
   return best;
@@ -184,38 +189,54 @@ function arrival(distance, known, height, width, y, x) {
  * A pixel's value: of the known ones round it, more of those near and along the front's way. OpenCV changes it by about a
  * level along the gradients, and counts those between two known pixels fourfold; so does this.
  */
-function filled(values, distance, known, height, width, y, x) {
-  const slope = (data, v, u, dv, du, middle) => {
-    const at = v * width + u,
-      step = dv * width + du,
-      here = data[at];
-    const before = v >= dv && u >= du && known[at - step],
-      after = v + dv < height && u + du < width && known[at + step];
-    if (before && after) return (data[at + step] - data[at - step]) * middle;
-    return after ? data[at + step] - here : before ? here - data[at - step] : 0;
-  };
-  const own = distance[y * width + x],
-    wayY = slope(distance, y, x, 1, 0, 0.5),
-    wayX = slope(distance, y, x, 0, 1, 0.5);
-  let total = 1e-20,
+function filled({ height, width, open, values, times }, at) {
+  const y = Math.floor(at / width),
+    x = at % width,
+    wayY = way(times, open, at, width),
+    wayX = way(times, open, at, 1);
+  let total = fround(1e-20),
     sum = 0,
     [jumpY, jumpX] = [0, 0];
-  for (let v = Math.max(0, y - FILL_RADIUS); v <= Math.min(height - 1, y + FILL_RADIUS); v++) {
-    for (let u = Math.max(0, x - FILL_RADIUS); u <= Math.min(width - 1, x + FILL_RADIUS); u++) {
-      const dy = y - v,
+  for (let v = Math.max(1, y - FILL_RADIUS); v <= Math.min(height - 2, y + FILL_RADIUS); v++) {
+    for (let u = Math.max(1, x - FILL_RADIUS); u <= Math.min(width - 2, x + FILL_RADIUS); u++) {
+      const here = v * width + u,
+        dy = y - v,
         dx = x - u,
         squared = dy * dy + dx * dx;
-      if (!known[v * width + u] || squared > FILL_RADIUS ** 2 || squared === 0) continue;
-      const along = Math.abs(dy * wayY + dx * wayX) || 1e-6;
-      const weight = along / (squared * Math.sqrt(squared)) / (1 + Math.abs(distance[v * width + u] - own));
-      total += weight;
-      sum += weight * values[v * width + u];
-      jumpY -= weight * slope(values, v, u, 1, 0, 2) * dy;
-      jumpX -= weight * slope(values, v, u, 0, 1, 2) * dx;
+      if (open[here] || squared > FILL_RADIUS ** 2) continue;
+      const along = fround(fround(dx * wayX) + fround(dy * wayY)),
+        near = fround(1 / (squared * Math.sqrt(squared))),
+        alike = fround(1 / (1 + Math.abs(fround(times[here] - times[at]))));
+      const weight = Math.abs(fround(fround(near * alike) * (Math.abs(along) <= LEAST_ALONG ? fround(1e-6) : along)));
+      // In the first row and column, gradients are those of the second
+      const inner = Math.max(v, 2) * width + Math.max(u, 2),
+        slopeX = slope(values, open, here, 1, inner, inner - Math.max(u, 2) + Math.min(u, width - 3)),
+        slopeY = slope(values, open, here, width, inner, Math.min(v, height - 3) * width + Math.max(u, 2));
+      sum = fround(sum + fround(weight * values[here]));
+      jumpX = fround(jumpX - fround(weight * (slopeX * dx)));
+      jumpY = fround(jumpY - fround(weight * (slopeY * dy)));
+      total = fround(total + weight);
     }
   }
-  const jump = (jumpY + jumpX) / (Math.hypot(jumpY, jumpX) + 1e-20);
-  return Math.min(255, Math.max(0, roundHalfEven(sum / total + jump + 0.5)));
+  const length = Math.sqrt(fround(fround(jumpX * jumpX) + fround(jumpY * jumpY))) + 1e-20;
+  const value = roundHalfEven(fround(fround(sum / total) + fround(jumpX + jumpY) / length + 0.5));
+  return Math.min(255, Math.max(0, value));
+}
+
+/** How the front's time changes from pixel to pixel. */
+function way(times, open, at, step) {
+  const [before, after] = [!open[at - step], !open[at + step]];
+  if (before && after) return fround(fround(times[at + step] - times[at - step]) / 2);
+  if (after) return fround(times[at + step] - times[at]);
+  return before ? fround(times[at] - times[at - step]) : 0;
+}
+
+/** How values change from pixel to pixel at `at`, read at `first` and `last`, which differ from it at the picture's edge. */
+function slope(values, open, at, step, first, last) {
+  const [before, after] = [!open[at - step], !open[at + step]];
+  if (before && after) return (values[last + step] - values[first - step]) * 2;
+  if (after) return values[last + step] - values[first];
+  return before ? values[last] - values[first - step] : 0;
 }
 
 /** Pixels by time, the earliest first, and of equal ones the first that came: a binary heap. */
