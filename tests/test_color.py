@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 from skimage import data
+from skimage.color import rgb2lab
 
 from chromatune import color
 from chromatune.color import recomposition
@@ -430,3 +431,9 @@ def test_smoothing_evens_out_blotches_within_edges():
     np.testing.assert_allclose(step, true[0, -1] - true[0, 0], atol=0.03)  # the edge stays one
     np.testing.assert_array_equal(color.smooth_chroma(blotched, luma, 0.0), blotched)
     np.testing.assert_allclose(color.smooth_chroma(true, luma), true, atol=0.01)
+
+
+def test_cielab_is_that_of_skimage():
+    levels = np.linspace(0, 1, 18, dtype=np.float32)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 18, 3)
+    assert np.abs(color.lab_of(rgb) - rgb2lab(rgb)).max() < 0.05  # OpenCV's own conversion from sRGB: 0.3

@@ -251,7 +251,7 @@ def distinct_colors(candidates: Iterable[np.ndarray], luma: float, count: int) -
         blue, red = color.fit_gamut(np.asarray(candidate, np.float64), np.array(luma)) * scales + luma
         green = (luma - weights[0] * red - weights[2] * blue) / weights[1]
         rgb = np.clip([red, green, blue], 0, 1).astype(np.float32)
-        lab = cv2.cvtColor(rgb.reshape(1, 1, 3), cv2.COLOR_RGB2LAB)[0, 0]
+        lab = color.lab_of(rgb.reshape(1, 1, 3))[0, 0]
         if all(float(np.linalg.norm(lab - other)) >= LEAST_DIFFERENCE for other in labs):
             levels = np.rint(rgb * 255).astype(int).tolist()
             found.append((levels[0], levels[1], levels[2]))

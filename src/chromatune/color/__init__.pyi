@@ -18,6 +18,7 @@ from .luminance import CR_SCALE as CR_SCALE
 from .luminance import LUMA_WEIGHTS as LUMA_WEIGHTS
 from .luminance import chroma_of as chroma_of
 from .luminance import fit_gamut as fit_gamut
+from .luminance import lab_of as lab_of
 from .luminance import lightness_of as lightness_of
 from .luminance import linear_to_srgb as linear_to_srgb
 from .luminance import luma as luma

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from chromatune.color.luminance import chroma_of
+from chromatune.color.luminance import chroma_of, lab_of
 
 if TYPE_CHECKING:
     from chromatune.options import OwnColorChoice
@@ -103,7 +103,7 @@ def own_chroma(rgb: np.ndarray, tint_degree: int = 2) -> tuple[float, np.ndarray
     """
     size = (SMALL_SIDE_PX, SMALL_SIDE_PX)
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(rgb.dtype).max
-    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    lab = lab_of(small).reshape(-1, 3)
     ab = lab[:, 1:]
     powers = np.vander(lab[:, 0] / 100, tint_degree + 1)  # (N, degree + 1)
     tint = powers @ np.linalg.lstsq(powers, ab)[0]  # (N, 2)
@@ -119,7 +119,7 @@ def find_own_color(rgb: np.ndarray) -> OwnColor | None:
     scale = min(1.0, LONG_SIDE_PX / max(rgb.shape[:2]))
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(rgb.dtype).max
-    lightness, a, b = cv2.split(cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), BLUR_PX), cv2.COLOR_RGB2LAB))  # (h, w)
+    lightness, a, b = cv2.split(lab_of(cv2.GaussianBlur(small, (0, 0), BLUR_PX)))  # (h, w)
     from_tint_a, from_tint_b = _from_tint(lightness / 100, a, b)
     distance, chroma = cv2.magnitude(from_tint_a, from_tint_b), cv2.magnitude(a, b)
     # Paper that is less yellow than the print lies away from the tint, too, but toward gray

@@ -240,6 +240,14 @@ def lightness_of(gray: np.ndarray) -> np.ndarray:
     return 116 * _lab_curve(srgb_to_linear(np.clip(gray, 0, 1))) - 16
 
 
+def lab_of(rgb: np.ndarray) -> np.ndarray:
+    """Return CIELAB (D65) of sRGB: (h, w, 3) float32 0..1 -> float32, L* 0..100, a* and b*.
+
+    From sRGB itself OpenCV reads a coarse table, which is some tenths off; from linear light it calculates.
+    """
+    return cv2.cvtColor(srgb_to_linear(rgb), cv2.COLOR_LRGB2LAB)
+
+
 def rgb_of_lab(gray: np.ndarray, ab: np.ndarray) -> np.ndarray:
     """Return sRGB of a gray's L* with given a* and b*; outside of 0..1 where sRGB has no such color.
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import cv2
 import numpy as np
 
-from chromatune.color.luminance import WHITE_LEVEL
+from chromatune.color.luminance import WHITE_LEVEL, lab_of
 
 SHORT_SIDE_PX = 128  # at which faces are looked for
 LARGEST_ASPECT = 4.0
@@ -67,7 +67,7 @@ def _tones_are_odd(luma_u8: np.ndarray) -> bool:
 def _has_orange_mask(rgb: np.ndarray) -> bool:
     """Return whether nearly all of a picture is orange, and its lightest part as a color film's base is."""
     small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / WHITE_LEVEL[rgb.dtype]
-    lightness, a, b = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3).T
+    lightness, a, b = lab_of(small).reshape(-1, 3).T
     base = lightness >= np.percentile(lightness, 100 - BASE_SHARE)
     found = zip((a, b, lightness), (BASE_A, BASE_B, BASE_L), strict=True)
     if not all(low <= float(np.median(values[base])) <= high for values, (low, high) in found):
