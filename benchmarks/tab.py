@@ -33,11 +33,12 @@ from chromatune import Colorizer
 
 ROUNDS = 5
 COLORIZE = """async ([photo, name]) => {
-    const api = await import("./page/api.js"), file = await (await fetch(photo)).blob(), start = performance.now();
-    const { id, version } = await api.open(file, name, null, {});
-    const size = (await (await api.send(`v1/sessions/${id}/result`, { version })).blob()).size;
+    const { send } = await import("./page/api.js"), file = await (await fetch(photo)).blob();
+    const { openSession, closeSession } = await import("./page/session.js"), start = performance.now();
+    const { id, version } = await openSession(file, name, null, {});
+    const size = (await (await send(`v1/sessions/${id}/result`, { version })).blob()).size;
     const seconds = (performance.now() - start) / 1000;
-    await api.close(id);
+    await closeSession(id);
     return [seconds, size];
 }"""
 
