@@ -178,9 +178,10 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> TinyPipeline:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline_dir(tiny_pipeline: TinyPipeline) -> Path:
-    """Folder of the default tiny pipeline, with settings that make it quick."""
-    folder = tiny_pipeline()
+def tiny_pipeline_dir(tiny_pipeline: TinyPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the default tiny pipeline, with settings that make it quick."""
+    folder = tmp_path_factory.mktemp("tiny") / "quick"
+    shutil.copytree(tiny_pipeline(), folder)
     defaults = {"description": "tiny", "size_px": 32, "steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
     (folder / "chromatune.json").write_text(json.dumps(defaults))
     return folder
